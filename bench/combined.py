@@ -155,10 +155,10 @@ def _by_us(who: str, method: str, count: int, folder: Path, target: Path) -> tup
     import torch  # noqa: F401  PEFT's time is without its import too
 
     from adaptry import open_dir
-    from adaptry.compute.combining.combine import draft
-    from adaptry.compute.combining.plan import plan
-    from adaptry.compute.lazy_adapters.folder_writer import write
-    from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+    from adaptry.compute.combining.combine import build_combined_adapter
+    from adaptry.compute.combining.plan import plan_combination
+    from adaptry.compute.lazy_adapters.folder_writer import write_adapter
+    from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
     from adaptry.compute.recipes.combine import CombineRecipe
 
     began = time.perf_counter()
@@ -172,8 +172,8 @@ def _by_us(who: str, method: str, count: int, folder: Path, target: Path) -> tup
             "inputs": [{"source": str(n), "weight": weight} for n, weight in enumerate(_weights(count))],
         }
     )
-    parents = [Parent(open_dir(folder / str(number)), str(number)) for number in range(count)]
-    write(draft(plan(recipe, parents)), target)
+    parents = [ParentAdapter(open_dir(folder / str(number)), str(number)) for number in range(count)]
+    write_adapter(build_combined_adapter(plan_combination(recipe, parents)), target)
     whole = time.perf_counter() - began
     return whole, whole
 

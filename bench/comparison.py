@@ -17,9 +17,9 @@ from adaptry.adapters.spec import Spec
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks import check
-from adaptry.compute.merging.fitting import Weighted
-from adaptry.compute.merging.merge import Source, merge
-from adaptry.compute.recipes.merge import Input, Recipe
+from adaptry.compute.merging.fitting import WeightedAdapter
+from adaptry.compute.merging.merge import MergeSource, merge
+from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 from adaptry.core.errors import AdaptryError
 
 Tensors = dict[str, torch.Tensor]
@@ -59,8 +59,8 @@ def measure(made: Made, scratch: Path) -> Outcome:
     shutil.rmtree(target, ignore_errors=True)
     difference, refused = None, ""
     try:
-        recipe = Recipe(base="base", inputs=(Input(source=str(case)),))
-        merge(recipe, base, [Source(Weighted(adapter, 1.0, case.method))], target)
+        recipe = MergeRecipe(base="base", inputs=(RecipeInput(source=str(case)),))
+        merge(recipe, base, [MergeSource(WeightedAdapter(adapter, 1.0, case.method))], target)
     except AdaptryError as error:
         refused = error.message
         if is_promised:

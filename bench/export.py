@@ -25,8 +25,8 @@ from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks.runtimes import parse_runtime
 from adaptry.compute.exporting.export import export
-from adaptry.compute.exporting.options import Setting
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.compute.exporting.options import ExportOptions
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.testing.samples import tiny_base, tiny_lora
 
 _HIDDEN = 2048
@@ -78,7 +78,10 @@ def _base(folder: Path, layers: int) -> BaseRecord:
 def _export(adapter: Path, base: BaseRecord, engine: str, folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as place:
         export(
-            Parent(open_dir(adapter), "it"), Path(place) / "out", Setting(base), runtime=parse_runtime(engine)
+            ParentAdapter(open_dir(adapter), "it"),
+            Path(place) / "out",
+            ExportOptions(base),
+            runtime=parse_runtime(engine),
         )
 
 

@@ -28,7 +28,7 @@ from generated import Generated, asked_of, generated
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.digest import Digest
-from adaptry.operations.base_registry import register
+from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
 from adaptry.registry.jobs_values.records import JobOrder
 from adaptry.storage.connect import open_local
@@ -56,7 +56,7 @@ def main() -> None:
 
 def measure(made: Generated, scratch: Path, rounds: int) -> None:
     registry = open_local(scratch / "data")
-    register(registry, open_checkpoint(made.base), ("org/base",), store=True, cache=scratch / "seen")
+    register_base(registry, open_checkpoint(made.base), ("org/base",), store=True, cache=scratch / "seen")
     push(registry, open_dir(made.adapter), "acme/tone")
     size = sum(path.stat().st_size for path in made.base.glob("*.safetensors"))
     costs: dict[str, list[Cost]] = {"adaptry merge": [], "a job, one runner": [], "a job, two runners": []}

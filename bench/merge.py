@@ -25,7 +25,7 @@ from statistics import median
 import numpy as np
 from generated import Generated, generated
 
-from adaptry.bases.hf_folder import Checkpoint, open_checkpoint
+from adaptry.bases.hf_folder import HfCheckpoint, open_checkpoint
 
 REPORTING = """
 import atexit, os, runpy, sys
@@ -178,7 +178,7 @@ def run_once(contestant: Contestant, target: Path) -> None:
     os.close(reading)
 
 
-def differences(found: Checkpoint, wanted: Checkpoint) -> tuple[int, int]:
+def differences(found: HfCheckpoint, wanted: HfCheckpoint) -> tuple[int, int]:
     """How many elements differ, and of how many, in bits."""
     if found.tensors.keys() != wanted.tensors.keys():
         sys.exit("the merges do not have the same tensors")

@@ -23,7 +23,7 @@ from generated import LINEAR, RANK, asked_of, generated
 from merge import OURS, REPORTING, Contestant, run_once, size_of
 from numpy.typing import NDArray
 
-from adaptry.bases.hf_folder import Checkpoint, open_checkpoint
+from adaptry.bases.hf_folder import HfCheckpoint, open_checkpoint
 
 MAKE = """
 import sys, torch
@@ -131,7 +131,7 @@ def line_of(name: str, ours: Contestant, peft: Contestant, near: Near | None, fl
     )
 
 
-def nearness(found: Checkpoint, wanted: Checkpoint) -> Near:
+def nearness(found: HfCheckpoint, wanted: HfCheckpoint) -> Near:
     if found.tensors.keys() != wanted.tensors.keys():
         sys.exit("the merges do not have the same tensors")
     differing = total = 0

@@ -29,7 +29,7 @@ from served import Served, served
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.manifest import BaseClaim
-from adaptry.operations.base_registry import register
+from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
 
 
@@ -49,7 +49,7 @@ def measure(made: Generated, scratch: Path, rounds: int) -> None:
     show("adaptry merge", size, seconds, seconds)
     with served(scratch / "data") as server:
         registry, reader = server.registry, Reader(server)
-        register(registry, open_checkpoint(made.base), ("org/base",), store=True)
+        register_base(registry, open_checkpoint(made.base), ("org/base",), store=True)
         push(registry, open_dir(made.adapter), "acme/tone", base=BaseClaim(name="org/base"))
         began = time.perf_counter()
         reader.info("acme/tone.merged")

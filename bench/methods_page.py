@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.method import Method
-from adaptry_cli.capabilities import words
+from adaptry_cli.capabilities import method_row
 
 FAMILIES = {
     "llama": "Llama", "gpt2": "GPT-2", "bert": "BERT", "t5": "T5", "qwen2_moe": "experts", "llava": "Llava",
@@ -95,7 +95,7 @@ def with_table(readme: str, page: str) -> str:
 
 
 def _row(method: Method, tally: Tally | None) -> tuple[str, ...]:
-    title, kind, merged, lora = words(method)
+    title, kind, merged, lora = method_row(method)
     if tally is None:
         return title, kind, "", "", merged, lora, "none", ""
     cases = f"{tally.cases}, {tally.equal} equal" if tally.merged else str(tally.cases)

@@ -17,7 +17,7 @@ from filled import filled
 
 from adaptry.storage.blobs.memory import MemoryBlobs
 from adaptry.storage.catalog import search
-from adaptry.storage.catalog.access import Sight
+from adaptry.storage.catalog.access import ReadScope
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.local import LocalRegistry
 
@@ -91,7 +91,7 @@ def main() -> None:
 def explain(catalog: Catalog, query: str) -> None:
     """The plan of the search's own statement (those before it look terms up)."""
     with catalog.read() as tx:
-        statement = search.statement(tx, Sight(None), query).limit(51)
+        statement = search.statement(tx, ReadScope(None), query).limit(51)
         dialect = tx.get_bind().dialect
         plain = statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True})
         how = "EXPLAIN QUERY PLAN" if dialect.name == "sqlite" else "EXPLAIN (ANALYZE, BUFFERS, COSTS OFF)"

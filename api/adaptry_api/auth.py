@@ -20,7 +20,7 @@ BELIEVED_SECONDS = 5.0
 _REMEMBERED = 4096
 
 
-class Callers:
+class TokenAuthenticator:
     """`identify` looks a token up and raises `Unauthenticated`; tokens are remembered by hash only."""
 
     def __init__(self, identify: Callable[[str], Identity], anonymous_read: bool) -> None:
@@ -59,6 +59,6 @@ class Callers:
         known[key] = (now + BELIEVED_SECONDS, identity)
         return identity
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Asks the catalog anew from now on: a token was revoked. What was asked before that is remembered by nobody."""
         self._known, self._asking = {}, {}

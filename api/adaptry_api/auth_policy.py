@@ -1,6 +1,6 @@
 """Who may call a route: every route says so, or the application does not start.
 
-A route names its decision by depending on one of the functions in `DECISIONS`, or on a `GrantHolder`; what the
+A route names its decision by depending on one of the functions in `DECISIONS`, or on a `RequireGrant`; what the
 caller may see and do beyond that is for the registry that acts for them. A route without a decision raises when
 it is made, and `check_routes` raises for one that came in another way.
 """
@@ -20,22 +20,22 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import TypeAdapter
 from starlette.responses import Response
 
-from adaptry.core.errors import Denied, Invalid
+from adaptry.core.errors import Invalid, PermissionDenied
 from adaptry.core.identity import Identity
 from adaptry.registry import protocol
 from adaptry.registry.interface import Registry
 from adaptry_api import errors
-from adaptry_api.app_state import Store
-from adaptry_api.bodies import OPEN_LIMIT, REPORT_VALUES, StrictRequest
+from adaptry_api.app_state import AppState
+from adaptry_api.bodies import ANONYMOUS_JSON_LIMIT, REPORT_VALUES, StrictRequest
 from adaptry_api.grants import Granted
 
 
-def store_of(request: Request) -> Store:
+def app_state_of(request: Request) -> AppState:
     """The registry's data, opened when the application was made."""
-    return cast(Store, request.app.state.store)
+    return cast(AppState, request.app.state.store)
 
 
-async def anybody() -> None:
+async def public() -> None:
     """Open to all: what says nothing about anyone."""
 
 
@@ -46,7 +46,7 @@ async def identify(request: Request) -> Identity:
     """Whoever the request's token belongs to; looked up once. Raises `Unauthenticated`."""
     known = getattr(request.state, "identity", None)
     if known is None:
-        known = await store_of(request).callers.identify(request.headers.get("authorization"))
+        known = await app_state_of(request).authenticator.identify(request.headers.get("authorization"))
         request.state.identity = known
     return cast(Identity, known)
 
@@ -59,48 +59,48 @@ async def caller(
 
 
 async def administrator(identity: Annotated[Identity, Depends(caller)]) -> Identity:
-    """Raises `Denied` for everybody else."""
+    """Raises `PermissionDenied` for everybody else."""
     if not identity.may_administer:
-        raise Denied(f"{identity.name} may not do this; it takes an admin token for all namespaces")
+        raise PermissionDenied(f"{identity.name} may not do this; it takes an admin token for all namespaces")
     return identity
 
 
 @dataclass(frozen=True, slots=True)
-class Acting(Generic[Granted]):
+class GrantContext(Generic[Granted]):
     """What was granted, and the registry, acting for whom it was granted to."""
 
     grant: Granted
     registry: Registry
 
 
-class GrantHolder(Generic[Granted]):
+class RequireGrant(Generic[Granted]):
     """A decision: whoever shows a grant of that kind, signed by us, as a bearer token or in the address as `grant`."""
 
     def __init__(self, kind: type[Granted]) -> None:
         self._kind = kind
 
-    async def __call__(self, request: Request) -> Acting[Granted]:
+    async def __call__(self, request: Request) -> GrantContext[Granted]:
         """Raises `Unauthenticated`."""
         scheme, _, shown = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             shown = request.query_params.get("grant", "")
-        store = store_of(request)
+        store = app_state_of(request)
 
-        def look_up() -> Acting[Granted]:
-            grant = store.signer.read(self._kind, shown.strip(), time.time())
-            return Acting(grant, store.registry(store.holder(grant.by)))
+        def look_up() -> GrantContext[Granted]:
+            grant = store.signer.verify(self._kind, shown.strip(), time.time())
+            return GrantContext(grant, store.registry(store.identity_of_token(grant.by)))
 
         return await to_thread.run_sync(look_up)
 
 
-DECISIONS = frozenset({anybody, caller, administrator})
-ANYBODY = Depends(anybody)
+ACCESS_RULES = frozenset({public, caller, administrator})
+PUBLIC = Depends(public)
 ADMINISTRATOR = Depends(administrator)
 
 
 async def registry(request: Request, identity: Annotated[Identity, Depends(caller)]) -> Registry:
     """The registry, acting for the caller."""
-    return store_of(request).registry(identity)
+    return app_state_of(request).registry(identity)
 
 
 Caller = Annotated[Identity, Depends(caller)]
@@ -113,7 +113,7 @@ class GuardedRoute(APIRoute):
     # (`Any`: FastAPI's own options, passed on.)
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         super().__init__(path, endpoint, **options)
-        if not decides(self):
+        if not has_access_rule(self):
             raise TypeError(
                 f"the route {path} does not say who may call it: depend on one of guard.DECISIONS"
             )
@@ -121,7 +121,7 @@ class GuardedRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         asks_who = any(dependant.call is caller for dependant in _all(self.dependant))
-        limit = protocol.JSON_LIMIT if asks_who else OPEN_LIMIT
+        limit = protocol.JSON_LIMIT if asks_who else ANONYMOUS_JSON_LIMIT
         values = {"values": REPORT_VALUES} if self.path.startswith(f"{protocol.PREFIX}/workers") else {}
         body = self.body_field.field_info.annotation if self.body_field else None
         kind = TypeAdapter(body) if body is not None else None
@@ -134,7 +134,7 @@ class GuardedRoute(APIRoute):
             if ours and (unknown := request.query_params.keys() - known):
                 takes = f"there are {', '.join(sorted(known))}" if known else "it takes none"
                 raise Invalid(f"not a parameter of this address: {min(unknown)[:80]!a} ({takes})")
-            parsing = store_of(request).parsing
+            parsing = app_state_of(request).parse_slots
             return await handle(
                 StrictRequest(request.scope, request.receive, parsing, limit, kind=kind, **values)
             )
@@ -142,23 +142,23 @@ class GuardedRoute(APIRoute):
         return strictly
 
 
-def guarded(prefix: str = "", tag: str | None = None) -> APIRouter:
+def guarded_router(prefix: str = "", tag: str | None = None) -> APIRouter:
     """A router whose routes are all guarded."""
     return APIRouter(
         prefix=prefix, tags=[tag] if tag else None, route_class=GuardedRoute, responses=errors.RESPONSES
     )
 
 
-def decides(route: APIRoute) -> bool:
+def has_access_rule(route: APIRoute) -> bool:
     """Whether the route depends, directly or not, on a decision."""
     calls = [dependant.call for dependant in _all(route.dependant)]
-    return any(isinstance(call, GrantHolder) or call in DECISIONS for call in calls)
+    return any(isinstance(call, RequireGrant) or call in ACCESS_RULES for call in calls)
 
 
 def check_routes(app: FastAPI) -> None:
     """Raises `TypeError` for a route that anyone could reach without a decision."""
     for route in app.routes:
-        if not isinstance(route, APIRoute) or not decides(route):
+        if not isinstance(route, APIRoute) or not has_access_rule(route):
             raise TypeError(f"{route} does not say who may call it")
 
 

@@ -21,19 +21,19 @@ from adaptry.core import strictjson
 from adaptry.core.errors import AdaptryError, Invalid, TooLarge, Unsupported
 from adaptry.core.processes.json_check import loads_in_child
 from adaptry.registry import protocol
-from adaptry_api.errors import Carried, Stopped
+from adaptry_api.errors import HttpProblem, WrappedError
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 IDLE_SECONDS = 30.0
-SLOWEST = 16 << 10
+MIN_BYTES_PER_SECOND = 16 << 10
 """Bytes a second that a body must make once it has been waited for longer than `IDLE_SECONDS`."""
 
-SMALL = 16 << 10
+INLINE_PARSE_LIMIT = 16 << 10
 """Bytes of JSON that are parsed on the event loop: 4 ms at worst."""
-MEDIUM = 64 << 10
+THREAD_PARSE_LIMIT = 64 << 10
 """Bytes of JSON that are parsed in a thread; more go to a child process."""
-OPEN_LIMIT = 4 << 10
+ANONYMOUS_JSON_LIMIT = 4 << 10
 """Bytes of JSON that are read from anybody, without a token."""
 
 _READ_AHEAD = 4  # pieces between the network and the thread: enough that neither waits, and bounded
@@ -45,7 +45,7 @@ _MOST_FAULTS = 50
 """Faults of one document that are described: to describe each of 19,000 unknown keys takes 40 ms of processor time."""
 
 
-class Parsing:
+class ParseSlots:
     """How many documents a server parses at once: one in a thread, which competes with the event loop for the
     interpreter, two in child processes, and one base's record, which can be large, in a child and then in a thread."""
 
@@ -65,13 +65,13 @@ class StrictRequest(Request):
         self,
         scope: Scope,
         receive: Receive,
-        parsing: Parsing,
+        parsing: ParseSlots,
         limit: int = protocol.JSON_LIMIT,
         values: int = _VALUES,
         kind: TypeAdapter[Any] | None = None,
     ) -> None:
         super().__init__(scope, receive)
-        self._limits = strictjson.Limits(size=limit, nodes=values)
+        self._limits = strictjson.JsonLimits(size=limit, nodes=values)
         self._parsing = parsing
         self._kind = kind
 
@@ -82,9 +82,9 @@ class StrictRequest(Request):
                 return self._body
             try:
                 _require_type(self, "application/json")
-                self._body = await whole(self, self._limits.size)
+                self._body = await read_body(self, self._limits.size)
             except AdaptryError as error:
-                raise Carried(error) from None
+                raise WrappedError(error) from None
         return self._body
 
     async def json(self) -> Any:
@@ -96,7 +96,7 @@ class StrictRequest(Request):
         try:
             return await read_json(data, self._limits, self._parsing, self._made)
         except AdaptryError as error:
-            raise Carried(error) from None
+            raise WrappedError(error) from None
 
     def _made(self, document: Any) -> Any:
         if self._kind is None:
@@ -104,32 +104,32 @@ class StrictRequest(Request):
         try:
             return self._kind.validate_python(document)
         except ValidationError as error:
-            check_faults(error)
+            require_few_faults(error)
             return document
 
 
 async def read_json(
-    data: bytes, limits: strictjson.Limits, parsing: Parsing, make: Callable[[Any], Answer]
-) -> Answer:
+    data: bytes, limits: strictjson.JsonLimits, parsing: ParseSlots, make: Callable[[Any], Result]
+) -> Result:
     """What `make` makes of the document in a request's body, on the event loop if it is small, else in a thread.
 
     (`Any`: JSON has no type until a model gives it one.) Raises `Invalid`, `Unavailable`, and what `make` raises.
     """
 
-    def here() -> Answer:
+    def here() -> Result:
         return make(strictjson.loads(data, limits, "the request"))
 
-    def checked() -> Answer:
+    def checked() -> Result:
         return make(loads_in_child(data, limits, "the request"))
 
-    if len(data) <= SMALL:
+    if len(data) <= INLINE_PARSE_LIMIT:
         return here()
-    if len(data) <= MEDIUM:
+    if len(data) <= THREAD_PARSE_LIMIT:
         return await to_thread.run_sync(here, limiter=parsing.threads)
     return await to_thread.run_sync(checked, limiter=parsing.children)
 
 
-def check_faults(error: ValidationError) -> None:
+def require_few_faults(error: ValidationError) -> None:
     """Raises `Invalid` for a document with so many faults that a list of them would cost more than the document."""
     if error.error_count() > _MOST_FAULTS:
         raise Invalid(
@@ -140,13 +140,13 @@ def check_faults(error: ValidationError) -> None:
 
 def first_fault(error: ValidationError) -> str:
     """Where the first fault of a document is, and what it is. Raises `Invalid` for a document with very many."""
-    check_faults(error)
+    require_few_faults(error)
     first = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     return f"{where[:200]}: {first['msg'][:500]}"
 
 
-async def whole(request: Request, limit: int) -> bytes:
+async def read_body(request: Request, limit: int) -> bytes:
     """The body. Raises `TooLarge` before more than `limit` bytes are held."""
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > limit:
@@ -159,21 +159,21 @@ async def whole(request: Request, limit: int) -> bytes:
     return bytes(data)
 
 
-async def pour(
+async def stream_body(
     request: Request,
-    into: Callable[[Iterator[bytes]], Answer],
+    into: Callable[[Iterator[bytes]], Result],
     limiter: anyio.CapacityLimiter,
     kind: str | None = "application/octet-stream",
-) -> Answer:
+) -> Result:
     """Calls `into` in a thread with the body's bytes as they arrive, reading only a little ahead of it.
 
     A body that breaks off ends early: `into` keeps what came. Raises `Unsupported` for a body that is not
-    plain bytes, or not said to be `kind` (None: whatever it is said to be), and `Stopped` (408), after `into` has
+    plain bytes, or not said to be `kind` (None: whatever it is said to be), and `HttpProblem` (408), after `into` has
     returned, for one that is too slow.
     """
     _require_type(request, kind)
     sender, receiver = anyio.create_memory_object_stream[bytes](_READ_AHEAD)
-    outcome: list[Answer] = []
+    outcome: list[Result] = []
     failures: list[Exception] = []
 
     async def fill() -> None:
@@ -183,7 +183,7 @@ async def pour(
                     await sender.send(piece)
             except ClientDisconnect:
                 return
-            except Stopped as slow:
+            except HttpProblem as slow:
                 failures.append(slow)
 
     def drain() -> Iterator[bytes]:
@@ -217,7 +217,7 @@ async def _coalesced(request: Request) -> AsyncIterator[bytes]:
             if size >= _PIECE:
                 yield b"".join(held)
                 held, size = [], 0
-    except (ClientDisconnect, Stopped):
+    except (ClientDisconnect, HttpProblem):
         yield b"".join(held)  # what came counts
         raise
     if held:
@@ -225,7 +225,7 @@ async def _coalesced(request: Request) -> AsyncIterator[bytes]:
 
 
 async def _timely(request: Request) -> AsyncIterator[bytes]:
-    """The body as it arrives. Raises `Stopped` where the sender stalls; our own slowness does not count."""
+    """The body as it arrives. Raises `HttpProblem` where the sender stalls; our own slowness does not count."""
     stream = request.stream()
     waited = 0.0
     received = 0
@@ -234,8 +234,10 @@ async def _timely(request: Request) -> AsyncIterator[bytes]:
         with anyio.move_on_after(IDLE_SECONDS) as patience:
             chunk = await anext(stream, None)
         waited += time.monotonic() - began
-        if patience.cancelled_caught or (waited > IDLE_SECONDS and received < SLOWEST * waited):
-            raise Stopped(408, f"the request's body came too slowly ({received:,} bytes in {waited:.0f} s)")
+        if patience.cancelled_caught or (waited > IDLE_SECONDS and received < MIN_BYTES_PER_SECOND * waited):
+            raise HttpProblem(
+                408, f"the request's body came too slowly ({received:,} bytes in {waited:.0f} s)"
+            )
         if chunk is None:
             return
         received += len(chunk)

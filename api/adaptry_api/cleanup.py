@@ -18,7 +18,7 @@ UPLOADS_EVERY = 3600.0
 
 
 @asynccontextmanager
-async def swept(*sweeps: tuple[Callable[[], object], float]) -> AsyncIterator[None]:
+async def periodic_cleanup(*sweeps: tuple[Callable[[], object], float]) -> AsyncIterator[None]:
     """Does each of the sweeps every so many seconds, until the block ends. One that fails is tried again the next time."""
 
     async def now_and_then(sweep: Callable[[], object], seconds: float) -> None:

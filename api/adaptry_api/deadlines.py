@@ -11,7 +11,7 @@ import asyncio
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from adaptry_api.draining import DRAINING, Draining
+from adaptry_api.draining import DRAINING, DrainState
 
 HEAD_BYTES = 64 << 10
 
@@ -63,7 +63,7 @@ class DeadlineProtocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         """uvicorn stops; what only waits would keep it from that."""
         draining = self.app_state.get(DRAINING)
-        if isinstance(draining, Draining):
+        if isinstance(draining, DrainState):
             draining.begin()
         super().shutdown()
 

@@ -13,24 +13,24 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from adaptry.core.manifest import FileEntry
-from adaptry_api.errors import Stopped
+from adaptry_api.errors import HttpProblem
 from adaptry_api.header_text import header_text
-from adaptry_api.ranges import part_of
+from adaptry_api.ranges import parse_range
 
 FOREVER = "private, max-age=31536000, immutable"
 Read = Callable[[int], Iterator[bytes]]
 """The file's bytes from a position on."""
 
 
-async def file_answer(
+async def file_response(
     request: Request, entry: FileEntry, read: Read, limiter: anyio.CapacityLimiter
 ) -> Response:
     """A file that never changes, so that whoever may have it may keep it."""
     headers = {"ETag": f'"{entry.sha256.hex}"', "Cache-Control": FOREVER}
-    return await bytes_answer(request, entry.path, entry.size, read, limiter, headers)
+    return await bytes_response(request, entry.path, entry.size, read, limiter, headers)
 
 
-async def bytes_answer(
+async def bytes_response(
     request: Request,
     path: str,
     size: int,
@@ -38,7 +38,7 @@ async def bytes_answer(
     limiter: anyio.CapacityLimiter,
     headers: dict[str, str],
 ) -> Response:
-    """200, 206 or 304; raises `Stopped` (416). `headers` are those of the file, its `ETag` among them.
+    """200, 206 or 304; raises `HttpProblem` (416). `headers` are those of the file, its `ETag` among them.
 
     The first piece is read before the answer begins, so that a loss is an error.
     """
@@ -49,10 +49,10 @@ async def bytes_answer(
     asked = request.headers.get("range") if request.method == "GET" else None  # RFC 9110 §14.2
     if request.headers.get("if-range", etag) != etag:
         asked = None
-    part = part_of(asked, size)
+    part = parse_range(asked, size)
     if part is None and asked:
         detail = f"{path} is {size:,} bytes; it cannot be read from there"
-        raise Stopped(416, detail, {"Content-Range": f"bytes */{size}"})
+        raise HttpProblem(416, detail, {"Content-Range": f"bytes */{size}"})
     headers |= {
         "Content-Length": str(part.length if part else 0),
         "Content-Disposition": f'attachment; filename="{_saved_as(path)}"',

@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from types import FrameType
 
 DRAINING = "adaptry_draining"
-"""Where, in the state that uvicorn gives its protocols, the server's `Draining` is."""
+"""Where, in the state that uvicorn gives its protocols, the server's `DrainState` is."""
 
 
-class Draining:
+class DrainState:
     """Whether the server is about to stop (`is_ready` no longer), and whether what waits is to end (`has_begun`)."""
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class Draining:
         self.has_begun = False
         self._enders: list[Callable[[], None]] = []
 
-    def at_begin(self, end: Callable[[], None]) -> None:
+    def on_begin(self, end: Callable[[], None]) -> None:
         """`end` is called, in the event loop, when what waits is to end."""
         self._enders.append(end)
 
@@ -39,7 +39,7 @@ class Draining:
                 end()
 
     @contextmanager
-    def noticing(self, notice: float) -> Iterator[None]:
+    def delay_sigterm(self, notice: float) -> Iterator[None]:
         """Within the block, SIGTERM takes effect after the notice. (Only the main thread is told of signals.)"""
         if threading.current_thread() is not threading.main_thread():
             yield

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from adaptry.core.errors import AdaptryError, Invalid
 from adaptry.registry import protocol
 from adaptry_api import errors
-from adaptry_api.metrics import Counts
+from adaptry_api.metrics import RequestMetrics
 
 LOG = logging.getLogger("adaptry.api")
 
@@ -31,7 +31,7 @@ _HEADERS = {
 class Envelope:
     """`hosts` are the host names answered to; empty: any."""
 
-    def __init__(self, app: ASGIApp, counts: Counts, hosts: tuple[str, ...] = ()) -> None:
+    def __init__(self, app: ASGIApp, counts: RequestMetrics, hosts: tuple[str, ...] = ()) -> None:
         self.app = app
         self.counts = counts
         self.hosts = frozenset(host.lower() for host in hosts)
@@ -48,18 +48,20 @@ class Envelope:
             self._admit(scope)
             await self.app(scope, traffic.receive, traffic.send)
         except AdaptryError as error:
-            await errors.answer(error, request_id)(scope, receive, traffic.send)
+            await errors.error_response(error, request_id)(scope, receive, traffic.send)
         except Exception:
             # The last resort: nobody else may see it, and the log must have it.
             LOG.exception("request %s failed", request_id)
             if traffic.status:
                 raise  # the answer has begun: only closing the connection tells the client
-            await errors.problem(request_id, 500, "internal", errors.INTERNAL)(scope, receive, traffic.send)
+            await errors.problem_response(request_id, 500, "internal", errors.INTERNAL)(
+                scope, receive, traffic.send
+            )
         finally:
             route = getattr(scope.get("route"), "path", "none")
             seconds = time.perf_counter() - began
             status = traffic.status or 499  # gone before an answer
-            self.counts.add(scope["method"], route, status, seconds, traffic.received, traffic.sent)
+            self.counts.record(scope["method"], route, status, seconds, traffic.received, traffic.sent)
 
     def _admit(self, scope: Scope) -> None:
         headers = Headers(scope=scope)

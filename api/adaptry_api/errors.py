@@ -30,17 +30,17 @@ STATUS: dict[type[AdaptryError], int] = {
     errors.Unsupported: 415,
     errors.TooLarge: 413,
     errors.Unauthenticated: 401,
-    errors.Denied: 403,
+    errors.PermissionDenied: 403,
     errors.NotFound: 404,
     errors.Conflict: 409,
     errors.OffsetMismatch: 416,
-    errors.Refused: 422,
-    errors.Incompatible: 426,
+    errors.CheckFailed: 422,
+    errors.ProtocolMismatch: 426,
     errors.Unavailable: 503,
     errors.StorageFull: 507,
     errors.Busy: 429,
-    errors.Missing: 501,
-    errors.Corrupt: 500,
+    errors.MissingDependency: 501,
+    errors.CorruptData: 500,
     AdaptryError: 500,
 }
 
@@ -61,7 +61,7 @@ _CODES = {
 LOG = logging.getLogger("adaptry.api")
 
 
-class Problem(BaseModel):
+class ProblemDetails(BaseModel):
     """What an error says: `code` for programs, `detail` for people, `request` for the log."""
 
     type: str
@@ -74,21 +74,24 @@ class Problem(BaseModel):
 
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
-    status: {"description": what, "content": {protocol.PROBLEM: {"schema": Problem.model_json_schema()}}}
+    status: {
+        "description": what,
+        "content": {protocol.PROBLEM: {"schema": ProblemDetails.model_json_schema()}},
+    }
     for status, what in {"4XX": "The request cannot be granted.", "5XX": "The server cannot answer."}.items()
 }
 """For the description of every route. (`Any`: OpenAPI's own JSON.)"""
 
 
-class Stopped(HTTPException):
+class HttpProblem(HTTPException):
     """An answer that the domain has no error for (a missing precondition, a slow body)."""
 
 
-class Carried(HTTPException):
+class WrappedError(HTTPException):
     """An error of ours on its way through FastAPI, which passes nothing else out of body parsing."""
 
     def __init__(self, error: AdaptryError) -> None:
-        super().__init__(status_of(error), error.told)
+        super().__init__(status_of(error), error.public_message)
         self.error = error
 
 
@@ -97,7 +100,7 @@ def status_of(error: AdaptryError) -> int:
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
-def problem(
+def problem_response(
     request_id: str,
     status: int,
     code: str,
@@ -106,7 +109,7 @@ def problem(
     offset: int | None = None,
 ) -> Response:
     """The one form in which an error is answered."""
-    said = Problem(
+    said = ProblemDetails(
         type=f"urn:adaptry:problem:{code}",
         title=http.HTTPStatus(status).phrase,
         status=status,
@@ -118,50 +121,54 @@ def problem(
     return Response(said.model_dump_json(exclude_none=True), status, headers, media_type=protocol.PROBLEM)
 
 
-def answer(error: AdaptryError, request_id: str) -> Response:
+def error_response(error: AdaptryError, request_id: str) -> Response:
     """A problem for an error of ours. What callers are not told, the log is."""
     status = status_of(error)
-    if error.told != error.message:
+    if error.public_message != error.message:
         LOG.warning("request %s: %s", request_id, error.message)
     headers: dict[str, str] = {}
     match error:
         case errors.OffsetMismatch(offset=offset):
             headers[protocol.OFFSET_HEADER] = str(offset)
-            return problem(request_id, status, error.code, error.told, headers, offset=offset)
+            return problem_response(
+                request_id, status, error.code, error.public_message, headers, offset=offset
+            )
         case errors.Unauthenticated():
             headers["WWW-Authenticate"] = 'Bearer realm="adaptry"'
         case errors.Busy(retry_after=seconds):
             headers["Retry-After"] = str(math.ceil(seconds))
         case errors.Unavailable():
             headers["Retry-After"] = "1"
-        case errors.Incompatible():
+        case errors.ProtocolMismatch():
             headers["Upgrade"] = f"adaptry-api/{protocol.API}"
-    return problem(request_id, status, error.code, error.told, headers)
+    return problem_response(request_id, status, error.code, error.public_message, headers)
 
 
-def install(app: FastAPI, unserved: Callable[[Request, int], Response]) -> None:
+def install_error_handlers(app: FastAPI, unserved: Callable[[Request, int], Response]) -> None:
     """Makes every error that leaves a route a problem; `unserved` answers for addresses of the Hub protocol that no route
     has."""
 
     async def ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, AdaptryError)
-        return answer(error, request_id(request))
+        return error_response(error, request_id(request))
 
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        if isinstance(error, Carried):
-            return answer(error.error, request_id(request))
+        if isinstance(error, WrappedError):
+            return error_response(error.error, request_id(request))
         if error.status_code in (404, 405) and not request.url.path.startswith(f"{protocol.PREFIX}/"):
             return unserved(request, error.status_code)
         code = _CODES.get(error.status_code, "invalid" if error.status_code < 500 else "internal")
         detail, headers = error.detail, dict(error.headers or {})
         if error.status_code == 404:
             detail = "there is no such address; GET /api/v1/openapi.json lists those there are"
-        return problem(request_id(request), error.status_code, code, detail, headers)
+        return problem_response(request_id(request), error.status_code, code, detail, headers)
 
     async def unreadable(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return problem(request_id(request), 422, errors.Invalid.code, sentence(error))
+        return problem_response(
+            request_id(request), 422, errors.Invalid.code, describe_validation_error(error)
+        )
 
     app.add_exception_handler(AdaptryError, ours)
     app.add_exception_handler(HTTPException, http_error)
@@ -172,7 +179,7 @@ def request_id(request: Request) -> str:
     return str(request.state.request_id)
 
 
-def sentence(error: RequestValidationError) -> str:
+def describe_validation_error(error: RequestValidationError) -> str:
     """What is wrong with a request, without quoting it."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])

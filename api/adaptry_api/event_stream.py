@@ -18,11 +18,11 @@ from anyio import CapacityLimiter, to_thread
 from adaptry.core.errors import AdaptryError
 from adaptry.core.identity import Identity
 from adaptry.registry.events import NameFilter
-from adaptry.registry.records import News
+from adaptry.registry.records import EventBatch
 from adaptry.storage.catalog import events
 from adaptry.storage.catalog.database import Catalog
-from adaptry.storage.catalog.events import Told
-from adaptry_api.draining import Draining
+from adaptry.storage.catalog.events import StoredEvent
+from adaptry_api.draining import DrainState
 
 LOG = logging.getLogger("adaptry.api")
 
@@ -36,15 +36,15 @@ Identify = Callable[[], Awaitable[Identity]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Waiting:
+class _Listener:
     """A listener between two looks. Whom an event does not concern sleeps on, since being woken costs far more than this."""
 
     identity: Identity
     about: NameFilter
     woken: asyncio.Future[None]
 
-    def hear(self, told: Sequence[Told]) -> None:
-        if any(self.about.fits(one.event) and one.is_for(self.identity) for one in told):
+    def offer(self, told: Sequence[StoredEvent]) -> None:
+        if any(self.about.matches(one.event) and one.is_visible_to(self.identity) for one in told):
             self.wake()
 
     def wake(self) -> None:
@@ -52,25 +52,25 @@ class _Waiting:
             self.woken.set_result(None)
 
 
-class Listening:
+class EventBroadcaster:
     """`news` is `Registry.events` for one of many listeners. It begins to listen when the first one comes."""
 
-    def __init__(self, catalog: Catalog, draining: Draining) -> None:
+    def __init__(self, catalog: Catalog, draining: DrainState) -> None:
         self._catalog = catalog
         self._draining = draining
-        self._kept: list[Told] = []
+        self._kept: list[StoredEvent] = []
         self._kept_after: int | None = None  # what is kept comes after this number; None: not begun
         self._kept_to = 0
-        self._waiting: set[_Waiting] = set()
+        self._waiting: set[_Listener] = set()
         self._limiter = CapacityLimiter(_LOOKING)
         self._reading: asyncio.Task[None] | None = None
         self._rung = asyncio.Event()
         self._is_closed = False
         self._epoch: str | None = None
 
-    async def news(
+    async def next_events(
         self, identify: Identify, after: int | None, limit: int, wait: float, about: NameFilter
-    ) -> News:
+    ) -> EventBatch:
         """What is new, or after `wait` seconds that nothing is; at once when the server is about to stop."""
         if self._epoch is None:
             self._epoch = (await to_thread.run_sync(lambda: self._catalog.epoch)).id
@@ -80,7 +80,7 @@ class Listening:
         until = loop.time() + wait
         while True:
             identity = await identify()
-            waiting = _Waiting(identity, about, loop.create_future())
+            waiting = _Listener(identity, about, loop.create_future())
             self._waiting.add(waiting)  # before the look, so that nothing falls between it and the wait
             try:
                 news = await self._look(identity, after, limit, wait, about)
@@ -116,16 +116,16 @@ class Listening:
     def _keeps(self, after: int) -> bool:
         return self._kept_after is not None and self._kept_after <= after <= self._kept_to
 
-    def _kept_since(self, after: int) -> Sequence[Told]:
+    def _kept_since(self, after: int) -> Sequence[StoredEvent]:
         first = bisect_right(self._kept, after, key=lambda told: told.event.seq)
         return self._kept[first : first + events.SPAN]
 
     async def _look(
         self, identity: Identity, after: int | None, limit: int, wait: float, about: NameFilter
-    ) -> News:
+    ) -> EventBatch:
         # Who does not wait is told what was committed before he asked, which may not have been read here yet.
         if after is not None and wait and self._keeps(after):
-            return events.news(self._kept_since(after), identity, about, after, limit)
+            return events.select_batch(self._kept_since(after), identity, about, after, limit)
         return await to_thread.run_sync(
             _look_into, self._catalog, identity, after, limit, about, limiter=self._limiter
         )
@@ -138,7 +138,7 @@ class Listening:
             with contextlib.suppress(RuntimeError):  # the loop may have ended meanwhile
                 loop.call_soon_threadsafe(self._rung.set)
 
-        with self._catalog.hearing.attending(ring):
+        with self._catalog.hearing.subscribed(ring):
             while not self._is_closed:
                 self._rung.clear()
                 try:
@@ -151,18 +151,18 @@ class Listening:
                 if told:
                     self._keep(told)
                     for waiting in self._waiting:
-                        waiting.hear(told)
+                        waiting.offer(told)
                 if len(told) < events.SPAN and not self._is_closed:
                     await self._rung.wait()
 
-    def _next(self) -> tuple[Told, ...]:
+    def _next(self) -> tuple[StoredEvent, ...]:
         with self._catalog.read() as tx:
             if self._kept_after is None:
                 self._kept_to = events.newest(tx)
                 self._kept_after = self._kept_to
-            return events.since(tx, self._kept_to)
+            return events.read_since(tx, self._kept_to)
 
-    def _keep(self, told: Sequence[Told]) -> None:
+    def _keep(self, told: Sequence[StoredEvent]) -> None:
         self._kept += told
         self._kept_to = told[-1].event.seq
         if len(self._kept) > 2 * _KEPT:
@@ -172,6 +172,6 @@ class Listening:
 
 def _look_into(
     catalog: Catalog, identity: Identity, after: int | None, limit: int, about: NameFilter
-) -> News:
+) -> EventBatch:
     with catalog.read() as tx:
-        return events.look(tx, identity, after, limit, about)
+        return events.read_batch(tx, identity, after, limit, about)

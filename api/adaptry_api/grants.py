@@ -39,7 +39,7 @@ class Grant(BaseModel):
 Granted = TypeVar("Granted", bound=Grant)
 
 
-class Signer:
+class GrantSigner:
     """Signs with `secret`, else with one of its own, kept in the file at `path` (mode 0600), which every process of a server shares."""
 
     def __init__(self, path: Path, secret: bytes | None = None) -> None:
@@ -51,7 +51,7 @@ class Signer:
         said = grant.model_dump_json().encode()
         return f"{_text(said)}.{_text(self._mac(type(grant).__name__.encode(), said))}"
 
-    def read(self, kind: type[Granted], text: str, now: float) -> Granted:
+    def verify(self, kind: type[Granted], text: str, now: float) -> Granted:
         """The grant that `text` is. Raises `Unauthenticated` for another kind, an altered or an expired one."""
         said, _, mac = text.partition(".")
         try:
@@ -66,17 +66,17 @@ class Signer:
             raise Unauthenticated("the time for this upload is over; start it again")
         return grant
 
-    def tag(self, *parts: str) -> str:
+    def mac_hex(self, *parts: str) -> str:
         """32 hex digits that only this server can find for `parts`."""
         return self._mac(b"tag", "\n".join(parts).encode()).hex()[:32]
 
     def _mac(self, kind: bytes, data: bytes) -> bytes:
         if self._secret is None:
-            self._secret = _kept_secret(self._path)
+            self._secret = _stored_secret(self._path)
         return hmac.digest(self._secret, kind + b"\0" + data, "sha256")
 
 
-def given_secret(path: Path) -> bytes:
+def read_signing_secret(path: Path) -> bytes:
     """What the text in a file amounts to. Raises `Invalid` for one that can be guessed, `Unavailable`."""
     text = read_secret(path, "the signing secret's setting")
     if len(text) < _SECRET_BYTES:
@@ -86,7 +86,7 @@ def given_secret(path: Path) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-def _kept_secret(path: Path) -> bytes:
+def _stored_secret(path: Path) -> bytes:
     """The secret in the file; if there is none, a new one, the same for all who come at once. Raises `Unavailable`."""
     try:
         if not path.exists():

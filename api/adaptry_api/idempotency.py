@@ -14,8 +14,8 @@ from fastapi import Depends, Header, Request, Response
 from adaptry.core.digest import Digest
 from adaptry.registry import protocol
 from adaptry.registry.interface import Registry
-from adaptry.storage.local.idempotency import Once
-from adaptry_api.auth_policy import Caller, store_of
+from adaptry.storage.local.idempotency import IdempotencyKey
+from adaptry_api.auth_policy import Caller, app_state_of
 
 _Key = Annotated[str | None, Header(alias=protocol.KEY_HEADER, min_length=1, max_length=255)]
 
@@ -23,7 +23,7 @@ _Key = Annotated[str | None, Header(alias=protocol.KEY_HEADER, min_length=1, max
 async def _registry(request: Request, response: Response, identity: Caller, key: _Key = None) -> Registry:
     """The registry, acting for the caller, once if they gave a key."""
     if key is None:
-        return store_of(request).registry(identity)
+        return app_state_of(request).registry(identity)
 
     def tell() -> None:
         response.headers[protocol.REPLAY_HEADER] = "true"
@@ -32,8 +32,8 @@ async def _registry(request: Request, response: Response, identity: Caller, key:
     seen = f"{request.headers.get('if-match')} {request.headers.get('if-none-match')}"
     asked = hashlib.sha256(f"{request.method} {request.url.path} {seen}\n".encode())
     asked.update(await request.body())
-    return store_of(request).registry(identity, Once(key, Digest(asked.hexdigest()), tell))
+    return app_state_of(request).registry(identity, IdempotencyKey(key, Digest(asked.hexdigest()), tell))
 
 
-OnceRegistry = Annotated[Registry, Depends(_registry)]
+IdempotentRegistry = Annotated[Registry, Depends(_registry)]
 """For routes that create."""

@@ -15,7 +15,7 @@ BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
-class Counts:
+class RequestMetrics:
     """Counters of one process; safe to add to from any thread."""
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class Counts:
         self._received = 0
         self._sent = 0
 
-    def add(self, method: str, route: str, status: int, seconds: float, received: int, sent: int) -> None:
+    def record(self, method: str, route: str, status: int, seconds: float, received: int, sent: int) -> None:
         """One request that is over: its route's template, and the bytes of its bodies."""
         with self._lock:
             self._requests[method if method in METHODS else "other", route, status] += 1
@@ -35,7 +35,7 @@ class Counts:
             self._received += received
             self._sent += sent
 
-    def text(self) -> str:
+    def render(self) -> str:
         """Everything, in Prometheus' text format 0.0.4."""
         with self._lock:
             lines = ["# TYPE adaptry_info gauge", f'adaptry_info{{version="{__version__}"}} 1']

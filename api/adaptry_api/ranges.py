@@ -9,7 +9,7 @@ _RANGE = re.compile(r"bytes=(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class HttpRange:
     """Bytes `start` up to, not including, `end` of a file of `size` bytes."""
 
     start: int
@@ -29,7 +29,7 @@ class Part:
         return f"bytes {self.start}-{self.end - 1}/{self.size}"
 
 
-def part_of(header: str | None, size: int) -> Part | None:
+def parse_range(header: str | None, size: int) -> HttpRange | None:
     """The part that a `Range` header asks for; None where no byte of the file is in it.
 
     A header that is not one plain range of bytes is ignored, as RFC 9110 §14.2 allows: the whole file is
@@ -37,12 +37,12 @@ def part_of(header: str | None, size: int) -> Part | None:
     """
     match = _RANGE.fullmatch(header.replace(" ", "")) if header and len(header) < 100 else None
     if match is None:
-        return Part(0, size, size)
+        return HttpRange(0, size, size)
     first, last, suffix = match.groups()
     if suffix is not None:
         start, end = max(0, size - int(suffix)), size
     else:
         start, end = int(first), min(int(last) + 1 if last else size, size)
         if last and int(last) < start:
-            return Part(0, size, size)
-    return Part(start, end, size) if start < end else None
+            return HttpRange(0, size, size)
+    return HttpRange(start, end, size) if start < end else None

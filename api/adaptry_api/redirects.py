@@ -11,27 +11,27 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from adaptry.core.digest import Digest
-from adaptry_api.auth_policy import store_of
+from adaptry_api.auth_policy import app_state_of
 from adaptry_api.downloads import Read
 from adaptry_api.header_text import header_text
-from adaptry_api.ranges import part_of
+from adaptry_api.ranges import parse_range
 
-SECONDS = 300
-LARGE = 1 << 20
+LINK_SECONDS = 300
+MIN_REDIRECT_SIZE = 1 << 20
 """Smaller ones come sooner from here."""
 
 
-async def sent_elsewhere(
+async def redirect_to_bucket(
     request: Request, digest: Digest | None, path: str, size: int, read: Read
 ) -> Response | None:
     """The answer that says where; None where the file is to be given from here. Raises as reading it does."""
-    store = store_of(request)
-    if digest is None or not store.presigns_downloads or size < LARGE:
+    store = app_state_of(request)
+    if digest is None or not store.presigns_downloads or size < MIN_REDIRECT_SIZE:
         return None
     if request.method != "GET" or "if-none-match" in request.headers:
         return None
     asked = request.headers.get("range")
-    if asked and part_of(asked, size) is None:
+    if asked and parse_range(asked, size) is None:
         return None  # refused here, in our words
 
     def find() -> str | None:
@@ -39,7 +39,7 @@ async def sent_elsewhere(
             return None  # computed, or another Hub's
         for _ in read(size):  # nothing is there: but who may not read it is told so
             pass
-        return store.blobs.address(digest, header_text(path.rpartition("/")[2], 255), SECONDS)
+        return store.blobs.download_url(digest, header_text(path.rpartition("/")[2], 255), LINK_SECONDS)
 
     address = await to_thread.run_sync(find)
     if address is None:

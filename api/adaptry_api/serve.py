@@ -22,7 +22,7 @@ from uvicorn.supervisors import Multiprocess
 from adaptry.core.errors import Unavailable
 from adaptry_api.admin_token import admit_admin_token, ensure_admin_token
 from adaptry_api.app import create_app
-from adaptry_api.app_state import Store
+from adaptry_api.app_state import AppState
 from adaptry_api.proxies import networks_of
 from adaptry_api.settings import ServerSettings
 
@@ -34,7 +34,7 @@ long once for each step of each request, while other threads compute."""
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
+class ServerAddress:
     """Where the server listens, and the file with the first admin token."""
 
     url: str
@@ -47,7 +47,7 @@ def serve(
     port: int = 8750,
     *,
     workers: int = 1,
-    announce: Callable[[Started], None] = lambda started: None,
+    announce: Callable[[ServerAddress], None] = lambda started: None,
 ) -> None:
     """Serves a registry until SIGINT or SIGTERM, then lets requests finish for half a minute (`draining`).
 
@@ -59,8 +59,8 @@ def serve(
     token_file = _first_token(settings)
     listening = bind(host, port)
     try:
-        announce(Started(url_of(host, listening), token_file))
-        server = server_of(settings, workers=workers)
+        announce(ServerAddress(url_of(host, listening), token_file))
+        server = make_server(settings, workers=workers)
         if workers > 1:
             Multiprocess(server.config, sockets=[listening]).run()
         else:
@@ -71,7 +71,7 @@ def serve(
         listening.close()
 
 
-def server_of(settings: ServerSettings, *, workers: int = 1) -> uvicorn.Server:
+def make_server(settings: ServerSettings, *, workers: int = 1) -> uvicorn.Server:
     """The server as `serve` runs it, without a socket yet."""
     config = uvicorn.Config(
         functools.partial(_application, settings),
@@ -126,7 +126,7 @@ def url_of(host: str, listening: socket.socket) -> str:
 
 def _first_token(settings: ServerSettings) -> Path:
     """The file with the first administrator's token, which opens this registry from now on. It also makes the registry, if it is new."""
-    store = Store(settings)
+    store = AppState(settings)
     try:
         if settings.admin_token is None:
             return ensure_admin_token(settings.data, store.catalog)

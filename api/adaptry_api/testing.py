@@ -21,12 +21,12 @@ from adaptry.core.identity import Role
 from adaptry.registry.http import HttpRegistry
 from adaptry.storage import tokens
 from adaptry.storage.connect import open_local
-from adaptry_api.serve import bind, server_of, url_of
+from adaptry_api.serve import bind, make_server, url_of
 from adaptry_api.settings import ServerSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RawResponse:
     """What came back, as it came."""
 
     status: int
@@ -70,7 +70,7 @@ class Server:
         *,
         token: str | None = "admin",
         headers: dict[str, str] | None = None,
-    ) -> Answer:
+    ) -> RawResponse:
         """One raw request; a body that is not bytes is sent as JSON; `token` None sends none."""
         sent = dict(headers or {})
         if token is not None:
@@ -79,13 +79,13 @@ class Server:
             body = json.dumps(body).encode()
             sent.setdefault("Content-Type", "application/json")
         response = self._pool.request(method, self.url + path, body=body, headers=sent, redirect=False)
-        return Answer(response.status, response.headers, response.data)
+        return RawResponse(response.status, response.headers, response.data)
 
     def close(self) -> None:
         self._pool.clear()
 
 
-def assert_problem(answer: Answer, status: int, code: str) -> None:
+def assert_problem(answer: RawResponse, status: int, code: str) -> None:
     """The one form of an error, with nothing of our insides in it."""
     found = (answer.status, answer.headers.get("Content-Type"))
     assert found == (status, "application/problem+json"), (found, answer.body)
@@ -98,11 +98,11 @@ def assert_problem(answer: Answer, status: int, code: str) -> None:
 
 
 @contextmanager
-def serving(settings: ServerSettings) -> Iterator[Server]:
+def running_server(settings: ServerSettings) -> Iterator[Server]:
     """A server for `settings`, which stops when the block ends."""
     listening = bind("127.0.0.1", 0)
     server = Server(url_of("127.0.0.1", listening), settings.data, settings.catalog)
-    uvicorn_server = server_of(settings)
+    uvicorn_server = make_server(settings)
     thread = threading.Thread(target=uvicorn_server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     try:

@@ -9,9 +9,9 @@ import click
 from adaptry.core.refs import AdapterName
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit, AdapterInfo
-from adaptry_cli.arguments import NAME, made, require
-from adaptry_cli.connection import filled_registry_option, freeing_registry_option, registry_option
-from adaptry_cli.out import answer, counted, json_option, say
+from adaptry_cli.arguments import NAME, require_usage, validate_options
+from adaptry_cli.connection import creating_registry_option, freeing_registry_option, registry_option
+from adaptry_cli.out import format_count, json_option, print_answer, print_out
 
 _description = click.option("--description", help="What the adapter is for.")
 _tags = click.option("--tag", "tags", multiple=True, metavar="TAG", help="A tag; may be repeated.")
@@ -25,7 +25,7 @@ _visibility = click.option(
 @_description
 @_tags
 @_visibility
-@filled_registry_option
+@creating_registry_option
 @json_option
 def create(
     registry: Registry,
@@ -65,9 +65,9 @@ def edit(
 
     What is not given stays as it is; tags that are given replace those there were.
     """
-    require(not (tags and no_tags), "--tag and --no-tags contradict each other")
+    require_usage(not (tags and no_tags), "--tag and --no-tags contradict each other")
     change = _edit(description, tags if tags or no_tags else None, is_public)
-    require(
+    require_usage(
         change != AdapterEdit(),
         "nothing to change: give --description, --tag, --no-tags, --public or --private",
     )
@@ -98,19 +98,19 @@ def delete(registry: Registry, name: AdapterName, yes: bool) -> None:
     """
     info = registry.adapter(name)
     if not yes:
-        require(
+        require_usage(
             sys.stdin.isatty(),
-            f"deleting {name} takes {counted(info.versions, 'version')} away; --yes says so",
+            f"deleting {name} takes {format_count(info.versions, 'version')} away; --yes says so",
         )
-        click.confirm(f"Delete {name} with {counted(info.versions, 'version')}?", abort=True, err=True)
+        click.confirm(f"Delete {name} with {format_count(info.versions, 'version')}?", abort=True, err=True)
     registry.delete_adapter(name)
-    say(str(name))
+    print_out(str(name))
 
 
 def _edit(description: str | None, tags: tuple[str, ...] | None, is_public: bool | None) -> AdapterEdit:
     visibility = None if is_public is None else "public" if is_public else "private"
-    return made(AdapterEdit, description=description, tags=tags, visibility=visibility)
+    return validate_options(AdapterEdit, description=description, tags=tags, visibility=visibility)
 
 
 def _answer(info: AdapterInfo, as_json: bool) -> None:
-    answer(info, str(info.name), as_json)
+    print_answer(info, str(info.name), as_json)

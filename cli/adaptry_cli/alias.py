@@ -7,14 +7,14 @@ import click
 from adaptry.core.errors import NotFound
 from adaptry.core.refs import AdapterName, ByDigest, Label, Latest, Ref, parse_stored_alias
 from adaptry.operations import promotion
-from adaptry.operations.promotion import Move
+from adaptry.operations.promotion import AliasMoveResult
 from adaptry.registry.interface import Registry
-from adaptry_cli.arguments import NAME, REF, require
+from adaptry_cli.arguments import NAME, REF, require_usage
 from adaptry_cli.connection import registry_option
-from adaptry_cli.out import json_option, say, say_json, tell
-from adaptry_cli.tables import say_table
-from adaptry_cli.version_text import when
-from adaptry_cli.warnings import tell_caution
+from adaptry_cli.out import json_option, print_err, print_json, print_out
+from adaptry_cli.tables import print_table
+from adaptry_cli.version_text import format_when
+from adaptry_cli.warnings import print_state_warning
 
 PRODUCTION = "prod"
 
@@ -56,15 +56,17 @@ def rm(registry: Registry, ref: Ref, alias: str | None) -> None:
     As in: adaptry alias rm acme/tone@staging, or adaptry alias rm acme/tone staging.
     """
     labelled = isinstance(ref.selector, Label)
-    require(labelled != (alias is not None), f"say which alias once: {ref.name}@ALIAS")
-    require(labelled or isinstance(ref.selector, Latest), f"{ref} names a version; write {ref.name}@ALIAS")
+    require_usage(labelled != (alias is not None), f"say which alias once: {ref.name}@ALIAS")
+    require_usage(
+        labelled or isinstance(ref.selector, Latest), f"{ref} names a version; write {ref.name}@ALIAS"
+    )
     name, alias = ref.name, ref.selector.label if isinstance(ref.selector, Label) else alias
     assert alias is not None
-    found = promotion.current(registry, name, alias)
+    found = promotion.current_alias(registry, name, alias)
     if found is None:
         raise NotFound(f"{name} has no alias {alias}")
     registry.remove_alias(name, alias, found.generation)
-    tell(f"{name}@{alias} was at version {found.number} and is gone")
+    print_err(f"{name}@{alias} was at version {found.number} and is gone")
 
 
 @alias.command()
@@ -75,16 +77,16 @@ def ls(registry: Registry, name: AdapterName, as_json: bool) -> None:
     """List an adapter's aliases."""
     found = registry.aliases(name)
     if as_json:
-        say_json(found)
+        print_json(found)
     elif found:
-        say_table(
+        print_table(
             ("alias", "version", "digest", "moved", "by", "generation"),
             (
                 (
                     one.alias,
                     str(one.number),
                     one.digest.brief,
-                    when(one.moved_at),
+                    format_when(one.moved_at),
                     one.moved_by,
                     str(one.generation),
                 )
@@ -93,7 +95,7 @@ def ls(registry: Registry, name: AdapterName, as_json: bool) -> None:
             right=("version", "generation"),
         )
     else:
-        tell(f"{name} has no aliases; `adaptry alias set {name}@VERSION prod` sets one")
+        print_err(f"{name} has no aliases; `adaptry alias set {name}@VERSION prod` sets one")
 
 
 @click.command()
@@ -121,32 +123,32 @@ def rollback(registry: Registry, ref: Ref, as_json: bool) -> None:
 
     Without @ALIAS it is prod. Rolling back twice undoes the first.
     """
-    require(isinstance(ref.selector, Label | Latest), f"{ref} names a version; write {ref.name}@ALIAS")
+    require_usage(isinstance(ref.selector, Label | Latest), f"{ref} names a version; write {ref.name}@ALIAS")
     name = ref.selector.label if isinstance(ref.selector, Label) else PRODUCTION
     _say_move(registry, ref.name, promotion.rollback(registry, ref.name, parse_stored_alias(name)), as_json)
 
 
-def _say_move(registry: Registry, name: AdapterName, move: Move, as_json: bool) -> None:
+def _say_move(registry: Registry, name: AdapterName, move: AliasMoveResult, as_json: bool) -> None:
     found = move.alias
     _warn(registry, name, move)
     if as_json:
-        say_json({**found.model_dump(mode="json"), "was": move.was})
+        print_json({**found.model_dump(mode="json"), "was": move.was})
         return
-    say(f"{name}@{found.alias} {found.digest}")
+    print_out(f"{name}@{found.alias} {found.digest}")
     if move.was is None:
-        tell(f"{found.alias} is new, at version {found.number}")
+        print_err(f"{found.alias} is new, at version {found.number}")
     elif move.is_change:
-        tell(f"{found.alias} moved from version {move.was} to {found.number}")
+        print_err(f"{found.alias} moved from version {move.was} to {found.number}")
     else:
-        tell(f"{found.alias} is at version {found.number} already")
+        print_err(f"{found.alias} is at version {found.number} already")
 
 
-def _warn(registry: Registry, name: AdapterName, move: Move) -> None:
+def _warn(registry: Registry, name: AdapterName, move: AliasMoveResult) -> None:
     """What is deprecated, or was pushed past the checks for a reason of someone's own, should not go live unnoticed."""
     detail = registry.detail(Ref(name, ByDigest(move.alias.digest.hex)))
-    tell_caution(detail.version)
+    print_state_warning(detail.version)
     if detail.forced and detail.report.is_blocked:
-        tell(
+        print_err(
             f"warns: the checks refused version {move.alias.number} and it was forced: {detail.forced} "
             f"(`adaptry show {name}@{move.alias.number}` has what they found)"
         )

@@ -32,32 +32,32 @@ _TAKES = {
 """What a value takes, by its field in the models that calls are made into, in the words of the call."""
 
 
-class _Word(click.ParamType):  # type: ignore[type-arg]  # subscriptable since click 8.5
+class _ParsedParam(click.ParamType):  # type: ignore[type-arg]  # subscriptable since click 8.5
     """A word that one of ours parses; its error is ours too. (`Any`: each kind has its own value.)"""
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        from adaptry_cli.completion import names_like
+        from adaptry_cli.completion import complete_names
 
-        return [CompletionItem(name) for name in names_like(incomplete)]
+        return [CompletionItem(name) for name in complete_names(incomplete)]
 
 
-class RefWord(_Word):
+class RefParam(_ParsedParam):
     name = "ref"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Ref:
         return value if isinstance(value, Ref) else Ref.parse(value)
 
 
-class NameWord(_Word):
+class NameParam(_ParsedParam):
     name = "name"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> AdapterName:
         return value if isinstance(value, AdapterName) else AdapterName.parse(value)
 
 
-class SourceWord(_Word):
+class SourceParam(_ParsedParam):
     """A ref, or a folder written so that nobody can take it for a ref."""
 
     name = "ref|dir"
@@ -65,10 +65,10 @@ class SourceWord(_Word):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Source:
         if isinstance(value, Ref | Path):
             return value
-        return Path(value).expanduser() if means_folder(value) else Ref.parse(value)
+        return Path(value).expanduser() if is_folder_path(value) else Ref.parse(value)
 
 
-class RuntimeWord(click.ParamType):  # type: ignore[type-arg]  # as above
+class RuntimeParam(click.ParamType):  # type: ignore[type-arg]  # as above
     """An engine with its version and limits."""
 
     name = "runtime"
@@ -79,7 +79,7 @@ class RuntimeWord(click.ParamType):  # type: ignore[type-arg]  # as above
         return parse_runtime(value) if isinstance(value, str) else value
 
 
-class DtypeWord(click.ParamType):  # type: ignore[type-arg]  # as above
+class DtypeParam(click.ParamType):  # type: ignore[type-arg]  # as above
     """A dtype that we write, as safetensors spells it."""
 
     name = "dtype"
@@ -90,15 +90,15 @@ class DtypeWord(click.ParamType):  # type: ignore[type-arg]  # as above
         return parse_dtype(value)
 
 
-REF = RefWord()
-NAME = NameWord()
-SOURCE = SourceWord()
-RUNTIME = RuntimeWord()
-DTYPE = DtypeWord()
+REF = RefParam()
+NAME = NameParam()
+SOURCE = SourceParam()
+RUNTIME = RuntimeParam()
+DTYPE = DtypeParam()
 FOLDER = click.Path(path_type=Path)
 
 
-def means_folder(text: str) -> bool:
+def is_folder_path(text: str) -> bool:
     """Whether a word that may be a folder or a name in the registry is a folder.
 
     Raises `InvalidRef` where it could be either, showing how to write both.
@@ -133,7 +133,7 @@ def parse_metrics(pairs: Sequence[str]) -> dict[str, float]:
     return found
 
 
-def made(model: type[Model], **fields: object) -> Model:
+def validate_options(model: type[Model], **fields: object) -> Model:
     """A value from what was typed. Raises `Invalid` with the option and what it takes."""
     try:
         return model.model_validate(fields)
@@ -146,7 +146,7 @@ def made(model: type[Model], **fields: object) -> Model:
     raise Invalid(f"{field.replace('_', ' ')}: {said}" if field else said)
 
 
-def require(condition: bool, sentence: str) -> None:
+def require_usage(condition: bool, sentence: str) -> None:
     """Raises a usage error unless the call makes sense."""
     if not condition:
         raise click.UsageError(sentence)

@@ -8,9 +8,9 @@ import click
 
 from adaptry.registry.interface import Registry
 from adaptry.storage.local import LocalRegistry
-from adaptry_cli.arguments import require
+from adaptry_cli.arguments import require_usage
 from adaptry_cli.connection import registry_option
-from adaptry_cli.out import answer, counted, json_option, progress, size, tell
+from adaptry_cli.out import format_count, format_size, json_option, print_answer, print_err, progress
 
 
 @click.command()
@@ -29,7 +29,7 @@ def backup(registry: Registry, to: Path, verify: bool, skip_damaged: bool, as_js
     """
     from adaptry.storage.backup import create
 
-    require(
+    require_usage(
         isinstance(registry, LocalRegistry),
         "backups are made on the server's own machine, from the registry's folder: adaptry backup TO --registry DIR",
     )
@@ -37,6 +37,6 @@ def backup(registry: Registry, to: Path, verify: bool, skip_damaged: bool, as_js
     with progress() as bar:
         made = create(registry, to, verify=verify, skip_damaged=skip_damaged, progress=bar)
     for digest in made.index.lacking:
-        tell(f"warns: left out {digest}, which is lost or damaged in the registry")
-    tell(f"{counted(made.index.files, 'file')} ({size(made.index.total)}), {made.added} new")
-    answer({"place": str(made.place), **made.index.model_dump(mode="json")}, str(made.place), as_json)
+        print_err(f"warns: left out {digest}, which is lost or damaged in the registry")
+    print_err(f"{format_count(made.index.files, 'file')} ({format_size(made.index.total)}), {made.added} new")
+    print_answer({"place": str(made.place), **made.index.model_dump(mode="json")}, str(made.place), as_json)

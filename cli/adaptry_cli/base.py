@@ -10,16 +10,24 @@ import click
 from adaptry.bases.diffusers_pipeline import open_base_folder
 from adaptry.core.identity import BaseVisibility
 from adaptry.operations import base_registry
-from adaptry.operations.hf_import.hub_names import HubRef, is_hub
-from adaptry.operations.quantised_variants import relatives
+from adaptry.operations.hf_import.hub_names import HubRef, is_hub_ref
+from adaptry.operations.quantised_variants import related_bases
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import BaseEdit, BaseInfo
-from adaptry_cli.arguments import FOLDER, require
-from adaptry_cli.connection import filled_registry_option, registry_option
+from adaptry_cli.arguments import FOLDER, require_usage
+from adaptry_cli.connection import creating_registry_option, registry_option
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.out import answer, gather, json_option, limit_option, progress, say_json, tell
-from adaptry_cli.tables import say_facts, say_table
-from adaptry_cli.version_text import when
+from adaptry_cli.out import (
+    collect_pages,
+    json_option,
+    limit_option,
+    print_answer,
+    print_err,
+    print_json,
+    progress,
+)
+from adaptry_cli.tables import print_facts, print_table
+from adaptry_cli.version_text import format_when
 
 _visibility = click.option(
     "--visibility",
@@ -48,7 +56,7 @@ def base() -> None:
     help="Keep the weights in the registry too, so that everyone who may see the base can merge.",
 )
 @_visibility
-@filled_registry_option
+@creating_registry_option
 @json_option
 def add(
     registry: Registry,
@@ -65,8 +73,8 @@ def add(
     downloaded. A base that is known already gains the names and what else was found out. A new one is private unless
     --visibility says otherwise. Prints its id.
     """
-    if is_hub(source):
-        require(
+    if is_hub_ref(source):
+        require_usage(
             not (full or store),
             f"--full and --store need every weight: hf download {HubRef.parse(source).repository} --local-dir DIR, then "
             "give the folder",
@@ -77,15 +85,15 @@ def add(
     else:
         with progress() as told:
             checkpoint = open_base_folder(source)
-            info = base_registry.register(
+            info = base_registry.register_base(
                 registry, checkpoint, names, full=full, store=store, visibility=visibility, progress=told
             )
     record = registry.base_record(info.id)
     if method := record.facts.get("quantization"):
-        tell(f"quantised: {method}")
-    for relative in relatives(registry, record):
-        tell(relative.sentence())
-    answer(info, str(info.id), as_json)
+        print_err(f"quantised: {method}")
+    for relative in related_bases(registry, record):
+        print_err(relative.sentence())
+    print_answer(info, str(info.id), as_json)
 
 
 @base.command()
@@ -99,9 +107,9 @@ def edit(registry: Registry, key: str, visibility: BaseVisibility | None, as_jso
     Only tokens that hold the namespace of one of its names see a private base. To all others the base does not exist, and
     its adapters are shown with the base that they declare. Prints the base's id.
     """
-    require(visibility is not None, "nothing to change: give --visibility")
+    require_usage(visibility is not None, "nothing to change: give --visibility")
     info = registry.edit_base(registry.base(key).id, BaseEdit(visibility=visibility))
-    answer(info, str(info.id), as_json)
+    print_answer(info, str(info.id), as_json)
 
 
 @base.command()
@@ -110,17 +118,17 @@ def edit(registry: Registry, key: str, visibility: BaseVisibility | None, as_jso
 @json_option
 def ls(registry: Registry, limit: int, as_json: bool) -> None:
     """List the known bases, newest first."""
-    found = gather(registry.bases, limit)
+    found = collect_pages(registry.bases, limit)
     if as_json:
-        say_json(found)
+        print_json(found)
     elif found:
-        say_table(
+        print_table(
             ("base", "id", "model", "parameters", "dtypes", "adapters", "visibility", "evidence"),
             map(_row, found),
             right=("parameters", "adapters"),
         )
     else:
-        tell("no bases here yet; `adaptry base add DIR --name org/model` registers one")
+        print_err("no bases here yet; `adaptry base add DIR --name org/model` registers one")
 
 
 @base.command()
@@ -131,12 +139,12 @@ def show(registry: Registry, key: str, as_json: bool) -> None:
     """Show what is known about a base."""
     info = registry.base(key)
     record = registry.base_record(info.id)
-    method, known = record.facts.get("quantization"), relatives(registry, record)
+    method, known = record.facts.get("quantization"), related_bases(registry, record)
     if as_json:
         others = [{"id": str(each.base.id), "role": each.role, "evidence": each.evidence} for each in known]
-        say_json({**info.model_dump(mode="json"), "quantised": method, "relatives": others})
+        print_json({**info.model_dump(mode="json"), "quantised": method, "relatives": others})
         return
-    say_facts(
+    print_facts(
         [
             ("names", ", ".join(info.names) or "none"),
             ("id", str(info.id)),
@@ -147,7 +155,7 @@ def show(registry: Registry, key: str, as_json: bool) -> None:
             ("tokenizer", str(info.tokenizer or "none seen")),
             ("adapters", str(info.adapters)),
             ("visibility", info.visibility),
-            ("added", f"{when(info.created_at)} by {info.created_by}"),
+            ("added", f"{format_when(info.created_at)} by {info.created_by}"),
         ]
     )
 
@@ -162,25 +170,25 @@ def match(ctx: click.Context, registry: Registry, folder: Path, as_json: bool) -
 
     Each match says how alike the two are and what that rests on. Exit code 1 means that none is alike.
     """
-    found = base_registry.find(registry, open_base_folder(folder))
+    found = base_registry.find_matches(registry, open_base_folder(folder))
     if as_json:
-        say_json(found)
+        print_json(found)
     elif found:
-        say_table(
+        print_table(
             ("base", "level", "evidence"),
             ((_called(one.base), one.match.level.replace("_", " "), one.match.evidence) for one in found),
         )
     else:
-        tell("no known base is like this one")
+        print_err("no known base is like this one")
     ctx.exit(0 if found else NO)
 
 
 def _add_from_hub(registry: Registry, ref: HubRef, names: tuple[str, ...]) -> BaseInfo:
     from adaptry.operations.hf_import.bases import register_from_hub
-    from adaptry.operations.hf_import.hub import hub_of_environment
+    from adaptry.operations.hf_import.hub import open_hub
 
     with progress() as told:
-        return register_from_hub(registry, hub_of_environment(), ref, names, progress=told)
+        return register_from_hub(registry, open_hub(), ref, names, progress=told)
 
 
 def _row(info: BaseInfo) -> tuple[str, ...]:

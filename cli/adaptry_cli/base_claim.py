@@ -17,14 +17,14 @@ from adaptry.core.manifest import BaseClaim
 from adaptry.core.refs import is_folder, parse_base_name
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import BaseInfo
-from adaptry_cli.arguments import means_folder
+from adaptry_cli.arguments import is_folder_path
 from adaptry_cli.inputs import fingerprint_of
-from adaptry_cli.out import tell
+from adaptry_cli.out import print_err
 
 
 def base_claim(registry: Registry, text: str) -> BaseClaim:
     """The claim of `--base`: a folder, a name or an id. Raises `NotFound`, `Invalid`."""
-    if means_folder(text):
+    if is_folder_path(text):
         return _by_content(registry, fingerprint_of(Path(text)), text)
     info = _known(registry, text)
     if info is None:
@@ -62,9 +62,11 @@ def _places(written: str, folder: Path) -> Iterator[Path]:
 def _by_content(registry: Registry, record: BaseRecord, place: str) -> BaseClaim:
     info = _known(registry, str(record.id))
     if info is None:
-        tell(f"the base in {place} is not registered; `adaptry base add {place} --name ORG/MODEL` does that")
+        print_err(
+            f"the base in {place} is not registered; `adaptry base add {place} --name ORG/MODEL` does that"
+        )
         return BaseClaim(id=record.id)
-    tell(f"the base in {place} is {_first_name(info) or info.id.brief}")
+    print_err(f"the base in {place} is {_first_name(info) or info.id.brief}")
     return BaseClaim(id=record.id, name=_first_name(info))
 
 

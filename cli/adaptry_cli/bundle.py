@@ -8,15 +8,24 @@ import click
 
 from adaptry.core.lifecycle import WITHDRAWN
 from adaptry.core.refs import Latest, Ref
-from adaptry.operations.mirroring.plan import ancestors, versions_in, versions_of
+from adaptry.operations.mirroring.plan import ancestors, list_versions, search_versions
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
-from adaptry_cli.arguments import FOLDER, REF, require
-from adaptry_cli.connection import filled_registry_option, registry_option
+from adaptry_cli.arguments import FOLDER, REF, require_usage
+from adaptry_cli.connection import creating_registry_option, registry_option
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.mirror import say_followed
-from adaptry_cli.out import answer, counted, json_option, progress, say, say_json, size, tell
-from adaptry_cli.warnings import tell_caution
+from adaptry_cli.mirror import print_sync_result
+from adaptry_cli.out import (
+    format_count,
+    format_size,
+    json_option,
+    print_answer,
+    print_err,
+    print_json,
+    print_out,
+    progress,
+)
+from adaptry_cli.warnings import print_state_warning
 
 
 @click.group()
@@ -59,33 +68,37 @@ def create(
 
     It appears whole, or not at all; what it holds was verified on the way. Prints the file's name.
     """
-    from adaptry.operations.mirroring.bundles.writer import create as pack
+    from adaptry.operations.mirroring.bundles.writer import create_bundle as pack
 
-    require(bool(refs) or query is not None, "say what goes in: REF…, or --query QUERY")
+    require_usage(bool(refs) or query is not None, "say what goes in: REF…, or --query QUERY")
     found: list[VersionInfo] = []
     for ref in refs:
         if all_versions:
-            require(isinstance(ref.selector, Latest), f"--all-versions takes names of adapters, not {ref}")
-            found += [one for one in versions_in(registry, ref.name) if one.state not in WITHDRAWN]
+            require_usage(
+                isinstance(ref.selector, Latest), f"--all-versions takes names of adapters, not {ref}"
+            )
+            found += [one for one in list_versions(registry, ref.name) if one.state not in WITHDRAWN]
         else:
             found.append(registry.version(ref))
     if query is not None:
-        found += versions_of(registry, query)
+        found += search_versions(registry, query)
     if parents:
         found += [one for one in ancestors(registry, found) if one.state not in WITHDRAWN]
     for version in found:
-        tell_caution(version)
+        print_state_warning(version)
     with progress() as told:
         index = pack(registry, found, file, with_bases=with_bases, replace=force, progress=told)
     total = sum(entry.size for entry in index.entries)
-    tell(f"{counted(len(index.parcels), 'version')}, {counted(len(index.bases), 'base')}, {size(total)}")
-    answer({"file": str(file), "index": index.model_dump(mode="json")}, str(file), as_json)
+    print_err(
+        f"{format_count(len(index.parcels), 'version')}, {format_count(len(index.bases), 'base')}, {format_size(total)}"
+    )
+    print_answer({"file": str(file), "index": index.model_dump(mode="json")}, str(file), as_json)
 
 
 @bundle.command()
 @click.argument("file", metavar="FILE", type=FOLDER)
 @click.option("--aliases", is_flag=True, help="Point aliases as the bundle claims.")
-@filled_registry_option
+@creating_registry_option
 @json_option
 def load(registry: Registry, file: Path, aliases: bool, as_json: bool) -> None:
     """Put a bundle's versions into the registry.
@@ -93,11 +106,11 @@ def load(registry: Registry, file: Path, aliases: bool, as_json: bool) -> None:
     The whole file is verified first; then each version comes with its number, metrics and state. What is there already is not sent
     again. Exit code 1 means that something was refused.
     """
-    from adaptry.operations.mirroring.bundles.reader import load as unpack
+    from adaptry.operations.mirroring.bundles.reader import load_bundle as unpack
 
     with progress() as told:
         loaded = unpack(registry, file, aliases=aliases, progress=told)
-    say_followed(loaded, as_json)
+    print_sync_result(loaded, as_json)
     click.get_current_context().exit(NO if loaded.failures else 0)
 
 
@@ -106,17 +119,17 @@ def load(registry: Registry, file: Path, aliases: bool, as_json: bool) -> None:
 @json_option
 def show(file: Path, as_json: bool) -> None:
     """Verify a bundle, and say what is in it."""
-    from adaptry.operations.mirroring.bundles.reader import examine
+    from adaptry.operations.mirroring.bundles.reader import inspect_bundle
 
     with progress() as told:
-        index = examine(file, told)
+        index = inspect_bundle(file, told)
     if as_json:
-        say_json(index)
+        print_json(index)
         return
     for parcel in index.parcels:
         state = "" if parcel.state == "active" else f" {parcel.state}"
         aliases = f" ({', '.join(parcel.aliases)})" if parcel.aliases else ""
-        say(f"{parcel} {parcel.digest}{state}{aliases}")
+        print_out(f"{parcel} {parcel.digest}{state}{aliases}")
     for base in index.bases:
-        weights = f" with {counted(len(base.files), 'file')}" if base.files else ""
-        say(f"base {', '.join(base.names) or base.id.brief}{weights}")
+        weights = f" with {format_count(len(base.files), 'file')}" if base.files else ""
+        print_out(f"base {', '.join(base.names) or base.id.brief}{weights}")

@@ -14,14 +14,23 @@ from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import FOLDER, REF
 from adaptry_cli.connection import registry_option, settings_for
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.out import answer, counted, json_option, progress, say, say_json, size, tell
+from adaptry_cli.out import (
+    format_count,
+    format_size,
+    json_option,
+    print_answer,
+    print_err,
+    print_json,
+    print_out,
+    progress,
+)
 from adaptry_cli.sizes import SIZE
-from adaptry_cli.tables import say_table
+from adaptry_cli.tables import print_table
 
 if TYPE_CHECKING:
     from adaptry.core.digest import Digest
     from adaptry.integrations.serving import Cache
-    from adaptry.integrations.serving.cache.layout import Entry
+    from adaptry.integrations.serving.cache.layout import CacheEntry
 
 _folder = click.option(
     "--cache", "folder", metavar="DIR", type=FOLDER, help="The cache; else ADAPTRY_CACHE, else one of yours."
@@ -44,15 +53,15 @@ def list_kept(folder: Path | None, as_json: bool) -> None:
     opened = _opened(folder)
     entries = opened.entries()
     if as_json:
-        say_json([_json_of(opened, entry) for entry in entries])
+        print_json([_json_of(opened, entry) for entry in entries])
         return
-    say_table(
+    print_table(
         ("adapter", "digest", "size", "used", "state"),
         (
             (
                 f"{entry.version.name}@{entry.version.number}",
                 entry.digest.brief,
-                size(entry.size),
+                format_size(entry.size),
                 f"{datetime.fromtimestamp(entry.used_at, UTC):%Y-%m-%d %H:%M}",
                 _state(opened, entry),
             )
@@ -60,7 +69,9 @@ def list_kept(folder: Path | None, as_json: bool) -> None:
         ),
         right=("size",),
     )
-    tell(f"{counted(len(entries), 'adapter')}, {size(sum(entry.size for entry in entries))} in {opened.root}")
+    print_err(
+        f"{format_count(len(entries), 'adapter')}, {format_size(sum(entry.size for entry in entries))} in {opened.root}"
+    )
 
 
 @cache.command()
@@ -75,10 +86,10 @@ def path(registry: Registry, ref: Ref, folder: Path | None, as_json: bool) -> No
     ended, where room is needed: a process that stays uses `adaptry.worker.Cache`.
     """
     with progress() as told:
-        kept = _opened(folder).path_of(registry, ref, told)
-    tell(f"{kept.version.name}@{kept.version.number} {kept.digest}")
+        kept = _opened(folder).acquire(registry, ref, told)
+    print_err(f"{kept.version.name}@{kept.version.number} {kept.digest}")
     found = {"folder": str(kept.path), "version": kept.version.model_dump(mode="json")}
-    answer(found, str(kept.path), as_json)
+    print_answer(found, str(kept.path), as_json)
 
 
 @cache.command()
@@ -93,8 +104,10 @@ def gc(folder: Path | None, wanted: int) -> None:
     """
     gone = _opened(folder).shrink(wanted)
     for entry in gone:
-        say(str(entry.digest))
-    tell(f"{counted(len(gone), 'adapter')}, {size(sum(entry.size for entry in gone))} removed")
+        print_out(str(entry.digest))
+    print_err(
+        f"{format_count(len(gone), 'adapter')}, {format_size(sum(entry.size for entry in gone))} removed"
+    )
 
 
 @cache.command()
@@ -104,8 +117,8 @@ def gc(folder: Path | None, wanted: int) -> None:
 def forget(digest: str, folder: Path | None, reason: str) -> None:
     """Remove a version from this machine, used or not, and refuse it until it is readmitted."""
     opened = _opened(folder)
-    was_here = opened.forget(_digest(opened, digest), reason)
-    tell("removed" if was_here else "it was not here; it will not come either")
+    was_here = opened.recall(_digest(opened, digest), reason)
+    print_err("removed" if was_here else "it was not here; it will not come either")
 
 
 @cache.command()
@@ -116,16 +129,16 @@ def readmit(ctx: click.Context, digest: str, folder: Path | None) -> None:
     """Let a version that was forgotten come again. The exit code is 1 where it was not."""
     opened = _opened(folder)
     found = _digest(opened, digest)
-    why = opened.recalled(found)
+    why = opened.recall_reason(found)
     opened.readmit(found)
-    tell(f"it was refused: {why}" if why else "it was not refused")
+    print_err(f"it was refused: {why}" if why else "it was not refused")
     ctx.exit(0 if why else NO)
 
 
 def _opened(folder: Path | None) -> Cache:
-    from adaptry.integrations.serving.settings import cache_of
+    from adaptry.integrations.serving.settings import open_worker_cache
 
-    opened = cache_of(settings_for(None), folder)
+    opened = open_worker_cache(settings_for(None), folder)
     click.get_current_context().call_on_close(opened.close)
     return opened
 
@@ -144,18 +157,18 @@ def _digest(opened: Cache, text: str) -> Digest:
     return found[0]
 
 
-def _state(opened: Cache, entry: Entry) -> str:
-    if entry.is_part:
+def _state(opened: Cache, entry: CacheEntry) -> str:
+    if entry.is_partial:
         return "arriving" if opened.is_leased(entry.digest) else "interrupted"
     return "in use" if opened.is_leased(entry.digest) else ""
 
 
-def _json_of(opened: Cache, entry: Entry) -> dict[str, object]:
+def _json_of(opened: Cache, entry: CacheEntry) -> dict[str, object]:
     return {
         "digest": str(entry.digest),
         "version": entry.version.model_dump(mode="json"),
         "size": entry.size,
         "used_at": datetime.fromtimestamp(entry.used_at, UTC).isoformat(),
         "is_leased": opened.is_leased(entry.digest),
-        "is_part": entry.is_part,
+        "is_part": entry.is_partial,
     }

@@ -9,9 +9,9 @@ from adaptry.adapters.key_layout import TITLES
 from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.method import Method
 from adaptry.adapters.spec import Spec
-from adaptry.bases.quantised.name_hints import quantisation_named
-from adaptry.core.errors import Refused, Unsupported
-from adaptry_cli.out import counted, size
+from adaptry.bases.quantised.name_hints import parse_quantisation_hint
+from adaptry.core.errors import CheckFailed, Unsupported
+from adaptry_cli.out import format_count, format_size
 
 _AS_LORA = {
     "itself": "it is one",
@@ -27,7 +27,7 @@ def facts_of_use(adapter: Adapter, base_parameters: int | None) -> Iterator[tupl
     """`name, text` pairs: what it costs and what can be done with it. `base_parameters`: None where not known."""
     spec = adapter.spec
     if spec.virtual_tokens is not None:
-        where = f"in {counted(len(spec.modules), 'layer')}" if spec.modules else "before every input"
+        where = f"in {format_count(len(spec.modules), 'layer')}" if spec.modules else "before every input"
         yield "virtual tokens", f"{spec.virtual_tokens} {where}"
     trained = trained_parameters(adapter)
     if trained != spec.parameters:
@@ -35,7 +35,7 @@ def facts_of_use(adapter: Adapter, base_parameters: int | None) -> Iterator[tupl
     if base_parameters:
         share = trained / base_parameters
         yield "share of base", f"{share:.2%} of {base_parameters:,} parameters"
-    yield "when served", f"{size(spec.parameters * _BF16)} in bfloat16"
+    yield "when served", f"{format_size(spec.parameters * _BF16)} in bfloat16"
     yield "merge", merge_text(adapter)
     yield "as LoRA", lora_text(adapter)
     yield "layout", "; ".join(TITLES[layout] for layout in spec.layouts) or "the same in all versions"
@@ -46,14 +46,14 @@ def json_of_use(adapter: Adapter, base_parameters: int | None) -> Mapping[str, o
     spec, reason = adapter.spec, why_not_merged(adapter)
     method = METHODS.get(spec.method)
     return {
-        "title": title(spec),
+        "title": method_title(spec),
         "base_parameters": base_parameters,
         "trained_parameters": trained_parameters(adapter),
         "share": trained_parameters(adapter) / base_parameters if base_parameters else None,
         "served_bytes": spec.parameters * _BF16,
         "merge": reason is None,
         "merge_reason": reason,
-        "as_lora": method.as_lora(adapter.config) if method else None,
+        "as_lora": method.lora_form_for(adapter.config) if method else None,
         "lora_ranks": _lora_ranks(adapter),
         "layouts": list(spec.layouts),
     }
@@ -65,12 +65,12 @@ def trained_parameters(adapter: Adapter) -> int:
     if method is None:
         return spec.parameters
     roles = [*spec.shared.items(), *(pair for module in spec.modules for pair in module.tensors.items())]
-    kept = [tensor for role, tensor in roles if not method.trains(role)]
+    kept = [tensor for role, tensor in roles if not method.is_trained(role)]
     kept += [extra.tensor for extra in spec.extras if extra.kind == "saved_embedding"]
     return spec.parameters - sum(adapter.tensors[name].numel for name in kept)
 
 
-def title(spec: Spec) -> str:
+def method_title(spec: Spec) -> str:
     """`LoHa`; of a method that is not known here, its name."""
     method = METHODS.get(spec.method)
     return method.title if method else spec.method
@@ -78,12 +78,12 @@ def title(spec: Spec) -> str:
 
 def as_lora(method: Method) -> str:
     """Whether what a method does can be written as a LoRA, whatever the adapter."""
-    return _AS_LORA[method.as_lora()]
+    return _AS_LORA[method.lora_form_for()]
 
 
-def words(method: Method) -> tuple[str, str, str, str]:
+def method_row(method: Method) -> tuple[str, str, str, str]:
     """A method's title, peft_type, merging and LoRA, as a table of methods has them."""
-    merged = method.tolerance if method.is_baked else f"no: {method.instead}"
+    merged = method.tolerance if method.is_mergeable else f"no: {method.unmergeable_hint}"
     return method.title, method.name.upper(), merged, as_lora(method)
 
 
@@ -92,7 +92,7 @@ def lora_text(adapter: Adapter) -> str:
     method = METHODS.get(adapter.spec.method)
     if method is None:
         return "not known"
-    kind = method.as_lora(adapter.config)
+    kind = method.lora_form_for(adapter.config)
     ranks = ", ".join(str(rank) for rank in _lora_ranks(adapter))
     if kind == "approximate":
         return f"{_AS_LORA[kind]}, at the rank that `adaptry convert` is given"
@@ -103,7 +103,7 @@ def merge_text(adapter: Adapter) -> str:
     """Whether it can be baked into its base's weights, and how near to its own library; else why not."""
     if reason := why_not_merged(adapter):
         return f"no: {reason}"
-    word = quantisation_named(adapter.config.base_name)
+    word = parse_quantisation_hint(adapter.config.base_name)
     copy = (
         f"; trained on a quantised copy, by its name ({word}): --base-copy says which to use" if word else ""
     )
@@ -112,18 +112,18 @@ def merge_text(adapter: Adapter) -> str:
 
 def why_not_merged(adapter: Adapter) -> str | None:
     """What its files alone say against it; None where nothing does."""
-    from adaptry.compute.merging.fitting import Weighted, refuse_unmergeable
+    from adaptry.compute.merging.fitting import WeightedAdapter, refuse_unmergeable
 
     try:
-        refuse_unmergeable(Weighted(adapter, 1.0, "this adapter"))
-    except (Refused, Unsupported) as error:
+        refuse_unmergeable(WeightedAdapter(adapter, 1.0, "this adapter"))
+    except (CheckFailed, Unsupported) as error:
         return error.message
     return None
 
 
 def _lora_ranks(adapter: Adapter) -> list[int]:
     method = METHODS.get(adapter.spec.method)
-    if method is None or method.as_lora(adapter.config) not in ("exact", "given_base"):
+    if method is None or method.lora_form_for(adapter.config) not in ("exact", "given_base"):
         return []
     ranks = {method.lora_rank(module, adapter.config) for module in adapter.spec.modules}
     return sorted(rank for rank in ranks if rank)

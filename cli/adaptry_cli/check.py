@@ -10,16 +10,23 @@ from typing import TYPE_CHECKING
 import click
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.core.report import Report
+from adaptry.core.report import CheckReport
 from adaptry.operations.transfer import open_revision
 from adaptry.registry.records import TensorInspection
 from adaptry_cli.arguments import RUNTIME, SOURCE, Source
 from adaptry_cli.capabilities import facts_of_use, json_of_use
-from adaptry_cli.connection import Connected, connected_option
+from adaptry_cli.connection import RegistryOpener, lazy_registry_option
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.inputs import Known, Opened, base_named, base_of, base_parameters, look_into
-from adaptry_cli.out import json_option, progress, say_json, say_lines, tell
-from adaptry_cli.tables import say_facts, say_table
+from adaptry_cli.inputs import (
+    BaseToCheck,
+    OpenedAdapter,
+    base_parameters,
+    find_base,
+    open_input,
+    version_base,
+)
+from adaptry_cli.out import json_option, print_err, print_json, print_lines, progress
+from adaptry_cli.tables import print_facts, print_table
 from adaptry_cli.verdicts import facts_of_verdicts, json_of_verdicts, verdict_text
 from adaptry_cli.version_text import facts_of_spec, findings_text, json_of_spec, row_of_tensor
 
@@ -43,12 +50,12 @@ _ORDER = ("blocks", "warns", "notes")
     metavar="ENGINE[@VERSION][,OPTION=VALUE…]",
     help="An engine to serve it with, as in vllm@0.33,max_lora_rank=64; may be repeated.",
 )
-@connected_option
+@lazy_registry_option
 @json_option
 @click.pass_context
 def check(
     ctx: click.Context,
-    connected: Connected,
+    connected: RegistryOpener,
     source: Source,
     base: str | None,
     weights: bool,
@@ -61,23 +68,25 @@ def check(
     refuses it or serves something else than was trained; every finding says why and what to do.
     """
     from adaptry.checks import check as check_adapter
-    from adaptry.checks.runtimes import verdict
+    from adaptry.checks.runtimes import check_runtime
 
-    opened = look_into(connected, source)
+    opened = open_input(connected, source)
     against = _base(connected, opened, base)
     report = check_adapter(opened.adapter, against.record, against.name)
     if weights:
         report = _with_weights(connected, source, report)
-    verdicts = [verdict(opened.adapter, runtime, against.record) for runtime in runtimes]
+    verdicts = [check_runtime(opened.adapter, runtime, against.record) for runtime in runtimes]
     if as_json:
         told = {"verdicts": [one.model_dump(mode="json") for one in verdicts]} if runtimes else {}
-        say_json({"blocked": report.is_blocked, **report.model_dump(mode="json"), **told})
+        print_json({"blocked": report.is_blocked, **report.model_dump(mode="json"), **told})
     else:
-        say_lines(findings_text(report.findings).split("\n"))
+        print_lines(findings_text(report.findings).split("\n"))
         where = f"against {against.label}" if against.record else "on its own"
-        tell(f"{opened.label} checked {where}: {'cannot work as it is' if report.is_blocked else 'fine'}")
+        print_err(
+            f"{opened.label} checked {where}: {'cannot work as it is' if report.is_blocked else 'fine'}"
+        )
         for one in verdicts:
-            say_lines(verdict_text(one))
+            print_lines(verdict_text(one))
     is_served = all(one.outcome == "as_trained" for one in verdicts)
     ctx.exit(NO if report.is_blocked or not is_served else 0)
 
@@ -89,9 +98,9 @@ def check(
     is_flag=True,
     help="List every tensor with its norm and its numbers of NaN and infinite elements.",
 )
-@connected_option
+@lazy_registry_option
 @json_option
-def inspect(connected: Connected, source: Source, weights: bool, as_json: bool) -> None:
+def inspect(connected: RegistryOpener, source: Source, weights: bool, as_json: bool) -> None:
     """Show what an adapter is, from its files, and what can be done with it.
 
     Method, modules with ranks and scales, extra weights, dtypes; its share of the base and the memory it takes when
@@ -100,57 +109,57 @@ def inspect(connected: Connected, source: Source, weights: bool, as_json: bool) 
 
     With --weights, the registry inspects a version now if it was pushed before registries inspected weights.
     """
-    from adaptry.checks.runtimes import verdicts
+    from adaptry.checks.runtimes import check_all_runtimes
 
-    opened = look_into(connected, source)
+    opened = open_input(connected, source)
     spec = opened.adapter.spec
     of_base = base_parameters(connected, opened)
-    record = base_of(connected, opened.version).record if opened.version else None
-    served = verdicts(opened.adapter, record)
+    record = version_base(connected, opened.version).record if opened.version else None
+    served = check_all_runtimes(opened.adapter, record)
     tensors = _tensors(connected, source, opened) if weights else ()
     if as_json:
         of_use = json_of_use(opened.adapter, of_base)
         listed = {"tensors": [one.model_dump(mode="json") for one in tensors]} if weights else {}
-        say_json({**json_of_spec(spec), **of_use, "runtimes": json_of_verdicts(served), **listed})
+        print_json({**json_of_spec(spec), **of_use, "runtimes": json_of_verdicts(served), **listed})
         return
     facts = [*facts_of_use(opened.adapter, of_base), *facts_of_verdicts(served)]
-    say_facts(
+    print_facts(
         [("adapter", opened.label), ("base", spec.base_name or "not named"), *facts_of_spec(spec), *facts]
     )
     for left, why in opened.adapter.left_out.items():
-        tell(f"not part of it: {left} ({why})")
+        print_err(f"not part of it: {left} ({why})")
     if weights:
         columns = ("tensor", "norm", "NaN", "infinite")
-        say_table(columns, map(row_of_tensor, tensors), right=columns[1:])
+        print_table(columns, map(row_of_tensor, tensors), right=columns[1:])
 
 
-def _tensors(connected: Connected, source: Source, opened: Opened) -> Sequence[TensorInspection]:
+def _tensors(connected: RegistryOpener, source: Source, opened: OpenedAdapter) -> Sequence[TensorInspection]:
     """Of a folder, inspected here; of a version, as its registry found them."""
     from adaptry.adapters.inspection.files import inspect_content
     from adaptry.adapters.inspection.inspector import Inspector
-    from adaptry.registry.paging import every
-    from adaptry.registry.tensor_listing import listed
+    from adaptry.registry.paging import iter_items
+    from adaptry.registry.tensor_listing import list_tensors
 
     if isinstance(source, Path):
         with closing(Inspector()) as inspector:
-            return tuple(listed(inspect_content(inspector, opened.adapter.content)))
+            return tuple(list_tensors(inspect_content(inspector, opened.adapter.content)))
     registry, ref = connected(), source
-    return tuple(every(lambda cursor: registry.inspect_tensors(ref, cursor, 200)))
+    return tuple(iter_items(lambda cursor: registry.inspect_tensors(ref, cursor, 200)))
 
 
-def _base(connected: Connected, opened: Opened, base: str | None) -> Known:
+def _base(connected: RegistryOpener, opened: OpenedAdapter, base: str | None) -> BaseToCheck:
     """The base of the call, else the version's own; tells when the two are not the same."""
     version = opened.version
     if base is None:
-        return base_of(connected, version) if version else Known("no base", None)
-    found = base_named(connected, base)
+        return version_base(connected, version) if version else BaseToCheck("no base", None)
+    found = find_base(connected, base)
     if version and version.base_status == "verified" and found.record and found.record.id != version.base_id:
-        own = base_of(connected, version).label
-        tell(f"warns: {opened.label} is for {own}, and {found.label} is another base")
+        own = version_base(connected, version).label
+        print_err(f"warns: {opened.label} is for {own}, and {found.label} is another base")
     return found
 
 
-def _with_weights(connected: Connected, source: Source, report: Report) -> Report:
+def _with_weights(connected: RegistryOpener, source: Source, report: CheckReport) -> CheckReport:
     """The report with what only the weights can tell; a version's are fetched into the cache once."""
     from adaptry.checks.weights import check_weights
 

@@ -7,12 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adaptry_cli.arguments import DTYPE, FOLDER, made, parse_parameters, require
-from adaptry_cli.connection import Connected
-from adaptry_cli.derive_output import Target, making_options, parent_named, to_place
-from adaptry_cli.out import counted, json_option, number, progress, say_json, size, tell
-from adaptry_cli.parent_report import ReportTo, report_options, say_made
-from adaptry_cli.tables import say_table
+from adaptry_cli.arguments import DTYPE, FOLDER, parse_parameters, require_usage, validate_options
+from adaptry_cli.connection import RegistryOpener
+from adaptry_cli.derive_output import OutputTarget, open_named_parent, output_options, with_recipe_output
+from adaptry_cli.out import (
+    format_count,
+    format_number,
+    format_size,
+    json_option,
+    print_err,
+    print_json,
+    progress,
+)
+from adaptry_cli.parent_report import ReportTarget, report_options, write_and_report
+from adaptry_cli.tables import print_table
 
 if TYPE_CHECKING:
     from adaptry.compute.combining.plan import CombinePlan
@@ -42,12 +50,12 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Print the plan, and make nothing.")
 @click.option("--methods", "is_listing", is_flag=True, help="List the methods and their parameters.")
 @report_options
-@making_options
+@output_options
 @json_option
 def combine(
-    target: Target,
-    connected: Connected,
-    report: ReportTo,
+    target: OutputTarget,
+    connected: RegistryOpener,
+    report: ReportTarget,
     recipe_file: Path | None,
     dry_run: bool,
     is_listing: bool,
@@ -64,7 +72,7 @@ def combine(
         _say_methods(as_json)
         return
     recipe = _recipe(recipe_file, said)
-    target = to_place(target, recipe.output)
+    target = with_recipe_output(target, recipe.output)
     _run(recipe, target, connected, report, dry_run, as_json)
 
 
@@ -81,12 +89,12 @@ def combine(
 @click.option("--other-base", is_flag=True, help="Also adapters that are known to be of different bases.")
 @click.option("--dry-run", is_flag=True, help="Print the plan, and make nothing.")
 @report_options
-@making_options
+@output_options
 @json_option
 def stack(
-    target: Target,
-    connected: Connected,
-    report: ReportTo,
+    target: OutputTarget,
+    connected: RegistryOpener,
+    report: ReportTarget,
     in_sequence: bool,
     own_ranks: bool,
     dry_run: bool,
@@ -104,50 +112,51 @@ def stack(
 
 def _run(
     recipe: CombineRecipe,
-    target: Target,
-    connected: Connected,
-    report: ReportTo,
+    target: OutputTarget,
+    connected: RegistryOpener,
+    report: ReportTarget,
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    from adaptry.compute.combining.combine import draft
-    from adaptry.compute.combining.plan import plan
+    from adaptry.compute.combining.combine import build_combined_adapter
+    from adaptry.compute.combining.plan import plan_combination
 
-    require(
-        dry_run or target.place is not None, "say where the result goes: -o NAME, or -o ./DIR for a folder"
+    require_usage(
+        dry_run or target.destination is not None,
+        "say where the result goes: -o NAME, or -o ./DIR for a folder",
     )
     with progress() as told:
-        parents = [parent_named(connected, entry.source, told) for entry in recipe.inputs]
-    decided = plan(recipe, parents)
+        parents = [open_named_parent(connected, entry.source, told) for entry in recipe.inputs]
+    decided = plan_combination(recipe, parents)
     if dry_run:
         _say_plan(decided, as_json)
         return
-    say_made(draft(decided), target, connected, report, as_json)
+    write_and_report(build_combined_adapter(decided), target, connected, report, as_json)
 
 
 def _recipe(file: Path | None, said: dict[str, Any]) -> CombineRecipe:
     """The recipe of a file, or of the words of the call; not of both."""
     from adaptry.compute.combining.recipe_file import read_recipe
     from adaptry.compute.recipes.combine import CombineRecipe
-    from adaptry.compute.recipes.merge import Input
+    from adaptry.compute.recipes.merge import RecipeInput
     from adaptry.core.refs import split_weight
 
     words = {key: value for key, value in said.items() if value not in (None, ()) and value is not False}
     if file is not None:
-        require(not words, f"--recipe says it all; leave out {', '.join(sorted(words))}")
+        require_usage(not words, f"--recipe says it all; leave out {', '.join(sorted(words))}")
         return read_recipe(file)
-    require("inputs" in words, "name the adapters to combine, or a --recipe")
+    require_usage("inputs" in words, "name the adapters to combine, or a --recipe")
     words["inputs"] = tuple(
-        Input(source=source, weight=weight) for source, weight in map(split_weight, said["inputs"])
+        RecipeInput(source=source, weight=weight) for source, weight in map(split_weight, said["inputs"])
     )
     if "parameters" in words:
         words["parameters"] = parse_parameters(said["parameters"])
-    return made(CombineRecipe, **words)
+    return validate_options(CombineRecipe, **words)
 
 
 def _say_plan(plan: CombinePlan, as_json: bool) -> None:
     """Modules with their inputs, method and ranks; memory, time and size in all."""
-    from adaptry.compute.combining.costs import seconds
+    from adaptry.compute.combining.costs import estimate_seconds
 
     rows = [
         {
@@ -159,7 +168,7 @@ def _say_plan(plan: CombinePlan, as_json: bool) -> None:
         }
         for planned in plan.sites
     ]
-    lasts = round(seconds(plan.operations), 1)
+    lasts = round(estimate_seconds(plan.operations), 1)
     total = {
         "memory": plan.memory,
         "seconds": lasts,
@@ -167,9 +176,9 @@ def _say_plan(plan: CombinePlan, as_json: bool) -> None:
         "notes": list(plan.notes),
     }
     if as_json:
-        say_json({"modules": rows, **total})
+        print_json({"modules": rows, **total})
         return
-    say_table(
+    print_table(
         ("module", "inputs", "method", "ranks", "rank"),
         [
             (
@@ -183,12 +192,12 @@ def _say_plan(plan: CombinePlan, as_json: bool) -> None:
         ],
         right=("inputs", "ranks", "rank"),
     )
-    tell(
-        f"{counted(len(rows), 'module')}, at most {size(plan.size)}; about {number(lasts)} s here and "
-        f"{size(plan.memory)} of memory beside torch's own"
+    print_err(
+        f"{format_count(len(rows), 'module')}, at most {format_size(plan.size)}; about {format_number(lasts)} s here and "
+        f"{format_size(plan.memory)} of memory beside torch's own"
     )
     for note in plan.notes:
-        tell(f"note: {note}")
+        print_err(f"note: {note}")
 
 
 def _rank(expected: int, plan: CombinePlan) -> str:
@@ -196,10 +205,10 @@ def _rank(expected: int, plan: CombinePlan) -> str:
 
 
 def _say_methods(as_json: bool) -> None:
-    from adaptry.compute.combining import COMBINATIONS
+    from adaptry.compute.combining import COMBINE_METHODS
 
     if as_json:
-        say_json(
+        print_json(
             {
                 each.name: {
                     "title": each.title,
@@ -209,14 +218,14 @@ def _say_methods(as_json: bool) -> None:
                         for name, parameter in each.parameters.items()
                     },
                 }
-                for each in COMBINATIONS.values()
+                for each in COMBINE_METHODS.values()
             }
         )
         return
-    say_table(
+    print_table(
         ("method", "what it is", "parameters"),
         [
             (each.name, each.title, ", ".join(f"{name}={p.default}" for name, p in each.parameters.items()))
-            for each in COMBINATIONS.values()
+            for each in COMBINE_METHODS.values()
         ],
     )

@@ -30,7 +30,7 @@ def completion(ctx: click.Context, shell: str) -> None:
         click.echo(_SOURCED_FROM[shell], err=True)
 
 
-def names_like(beginning: str) -> list[str]:
+def complete_names(beginning: str) -> list[str]:
     """Adapters of an embedded registry whose names begin so; a server is not asked at every key."""
     from adaptry.core.errors import AdaptryError
     from adaptry.core.settings import is_server

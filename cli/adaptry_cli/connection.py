@@ -16,12 +16,12 @@ from typing import Any
 
 import click
 
-from adaptry.core.settings import Settings, data_folder, is_server
+from adaptry.core.settings import AdaptrySettings, data_folder, is_server
 from adaptry.registry.interface import Registry
-from adaptry_cli.arguments import require
-from adaptry_cli.out import tell
+from adaptry_cli.arguments import require_usage
+from adaptry_cli.out import print_err
 
-Connected = Callable[[], Registry]
+RegistryOpener = Callable[[], Registry]
 """The registry for who needs it after all: nothing is opened before it is called."""
 
 _where = click.option("--registry", "where", metavar="URL|DIR", help="The registry to use.")
@@ -38,13 +38,13 @@ def registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return connected
 
 
-def filled_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
+def creating_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """As `registry_option`, for a command that makes a registry where there is none, unless it is a `--dry-run`. (`Any`: likewise.)"""
 
     @_where
     @functools.wraps(command)
     def connected(*args: Any, where: str | None, **options: Any) -> Any:
-        registry = _looked_at(where) if options.get("dry_run") else connect_to(where, making=True)
+        registry = _open_for_dry_run(where) if options.get("dry_run") else connect_to(where, making=True)
         return command(*args, registry=registry, **options)
 
     return connected
@@ -61,7 +61,7 @@ def freeing_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return connected
 
 
-def connected_option(command: Callable[..., Any]) -> Callable[..., Any]:
+def lazy_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """As `registry_option`, for a command that may need none: passes `connected`. (`Any`: likewise.)"""
 
     @_where
@@ -75,34 +75,34 @@ def connected_option(command: Callable[..., Any]) -> Callable[..., Any]:
 def connect_to(where: str | None, *, making: bool = False, freeing: bool = False) -> Registry:
     """The registry at `where`, or the one this call is about anyway; `making` makes it and says so, `freeing` opens it on
     a full disk too."""
-    from adaptry.storage.connect import connect, folder_named, is_registry
+    from adaptry.storage.connect import connect, is_registry, resolve_folder
 
     settings = settings_for(where)
     place = settings.registry
-    is_new = making and place and not is_server(place) and not is_registry(folder_named(place))
+    is_new = making and place and not is_server(place) and not is_registry(resolve_folder(place))
     registry = connect(place, settings, making=making, freeing=freeing)
     if is_new:
-        tell(f"made a registry in {place}")
+        print_err(f"made a registry in {place}")
     if context := click.get_current_context(silent=True):
         context.call_on_close(registry.close)
     return registry
 
 
-def _looked_at(where: str | None) -> Registry:
+def _open_for_dry_run(where: str | None) -> Registry:
     """The registry at `where`; where there is none yet, one that is as empty."""
-    from adaptry.storage.connect import folder_named, is_registry, open_nowhere
+    from adaptry.storage.connect import is_registry, open_in_memory, resolve_folder
 
     settings = settings_for(where)
     place = settings.registry
     if settings.catalog or (place and is_server(place)):
         return connect_to(where)
-    is_there = is_registry(folder_named(place) if place else data_folder())
-    return connect_to(where) if is_there else open_nowhere()
+    is_there = is_registry(resolve_folder(place) if place else data_folder())
+    return connect_to(where) if is_there else open_in_memory()
 
 
-def settings_for(where: str | None) -> Settings:
+def settings_for(where: str | None) -> AdaptrySettings:
     """The environment's settings, with the place chosen and the token for it."""
-    settings = Settings.from_env()
+    settings = AdaptrySettings.from_env()
     context = click.get_current_context(silent=True)
     chosen = where or (context.find_root().params.get("registry") if context else None) or settings.registry
     if chosen and settings.token is None and is_server(chosen):
@@ -117,11 +117,11 @@ def folder_of(data: Path | None, reason: str) -> Path:
 
     A usage error with the `reason` where that is a server's address.
     """
-    from adaptry.storage.connect import folder_named
+    from adaptry.storage.connect import resolve_folder
 
     where = None if data else settings_for(None).registry
-    require(
+    require_usage(
         where is None or not is_server(where),
         f"{where} is a server's address, and {reason}: say --data DIR, or unset ADAPTRY_URL for the embedded one",
     )
-    return data or (folder_named(where) if where else data_folder())
+    return data or (resolve_folder(where) if where else data_folder())

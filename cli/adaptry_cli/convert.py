@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adaptry.core.errors import Invalid
-from adaptry_cli.arguments import DTYPE, made, means_folder, require
-from adaptry_cli.connection import Connected
-from adaptry_cli.derive_output import Target, making_options, parent_named
-from adaptry_cli.out import json_option, number, progress, say_json, tell
-from adaptry_cli.parent_report import ReportTo, report_options, say_made
-from adaptry_cli.tables import say_table
+from adaptry_cli.arguments import DTYPE, is_folder_path, require_usage, validate_options
+from adaptry_cli.connection import RegistryOpener
+from adaptry_cli.derive_output import OutputTarget, open_named_parent, output_options
+from adaptry_cli.out import format_number, json_option, print_err, print_json, progress
+from adaptry_cli.parent_report import ReportTarget, report_options, write_and_report
+from adaptry_cli.tables import print_table
 
 if TYPE_CHECKING:
-    from adaptry.compute.converting.base_shapes import Ground
-    from adaptry.compute.converting.curve import Point
-    from adaptry.compute.converting.options import Asked
-    from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+    from adaptry.compute.converting.base_shapes import ConversionBase
+    from adaptry.compute.converting.curve import RankPoint
+    from adaptry.compute.converting.options import ConvertOptions
+    from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
     from adaptry.core.progress import Progress
 
 _PLACE = "say where the result goes: -o NAME, or -o ./DIR for a folder"
@@ -38,12 +38,12 @@ _PLACE = "say where the result goes: -o NAME, or -o ./DIR for a folder"
 @click.option("--whole-weights", type=click.Choice(["none"]), help="none: leave saved modules out.")
 @click.option("--other-base", is_flag=True, help="Also on another base than the adapter is known to be for.")
 @report_options
-@making_options
+@output_options
 @json_option
 def convert(
-    target: Target,
-    connected: Connected,
-    report: ReportTo,
+    target: OutputTarget,
+    connected: RegistryOpener,
+    report: ReportTarget,
     source: str,
     base: str | None,
     as_json: bool,
@@ -55,14 +55,14 @@ def convert(
     is computed; how near is told for every module and overall. What no LoRA can hold is refused.
     """
     from adaptry.compute.converting.convert import convert as converted
-    from adaptry.compute.converting.options import Asked
+    from adaptry.compute.converting.options import ConvertOptions
 
-    require(target.place is not None, _PLACE)
-    asked = made(Asked, **said)
+    require_usage(target.destination is not None, _PLACE)
+    asked = validate_options(ConvertOptions, **said)
     with progress() as told:
-        parent = parent_named(connected, source, told)
+        parent = open_named_parent(connected, source, told)
         ground = _ground(connected, base, parent, asked, told)
-    say_made(converted(parent, asked, ground), target, connected, report, as_json)
+    write_and_report(converted(parent, asked, ground), target, connected, report, as_json)
 
 
 @click.command()
@@ -81,12 +81,12 @@ def convert(
 @click.option("--whole-weights", type=click.Choice(["none"]), help="none: leave saved modules out.")
 @click.option("--dry-run", is_flag=True, help="Show what each rank would keep, and make nothing.")
 @report_options
-@making_options
+@output_options
 @json_option
 def resize(
-    target: Target,
-    connected: Connected,
-    report: ReportTo,
+    target: OutputTarget,
+    connected: RegistryOpener,
+    report: ReportTarget,
     source: str,
     allowed: str | None,
     dry_run: bool,
@@ -98,44 +98,50 @@ def resize(
     Each module gets the nearest update of its new rank, and the energy that is kept is told. A rank that a module has
     already leaves its update as it is. `--allowed` makes one rank of all modules.
     """
-    from adaptry.compute.converting.resize import Goal
+    from adaptry.compute.converting.resize import ResizeOptions
     from adaptry.compute.converting.resize import resize as resized
 
-    require(dry_run or target.place is not None, _PLACE)
-    require(not (allowed and said["rank"]), "--allowed chooses the rank; leave out --rank")
+    require_usage(dry_run or target.destination is not None, _PLACE)
+    require_usage(not (allowed and said["rank"]), "--allowed chooses the rank; leave out --rank")
     with progress() as told:
-        parent = parent_named(connected, source, told)
+        parent = open_named_parent(connected, source, told)
     if dry_run:
-        require(said["energy"] is None, "--dry-run shows the energy that each rank keeps; leave out --energy")
+        require_usage(
+            said["energy"] is None, "--dry-run shows the energy that each rank keeps; leave out --energy"
+        )
         _say_curve(_points(parent, said["rank"], _ranks(allowed)), as_json)
         return
     said["dtype"] = said["dtype"] or "F32"
     if allowed:
         said |= {"rank": _chosen(parent, _ranks(allowed), said["energy"]), "energy": None, "uniform": True}
-    require(said["rank"] or said["energy"], "say --rank N, --energy 0.99 or --allowed 8,16; --dry-run shows")
-    say_made(resized(parent, made(Goal, **said)), target, connected, report, as_json)
+    require_usage(
+        said["rank"] or said["energy"], "say --rank N, --energy 0.99 or --allowed 8,16; --dry-run shows"
+    )
+    write_and_report(
+        resized(parent, validate_options(ResizeOptions, **said)), target, connected, report, as_json
+    )
 
 
 def _ground(
-    connected: Connected, base: str | None, parent: Parent, asked: Asked, told: Progress
-) -> Ground | None:
+    connected: RegistryOpener, base: str | None, parent: ParentAdapter, asked: ConvertOptions, told: Progress
+) -> ConversionBase | None:
     """The base by what the call says, else as the registry knows it; its weights only where they are needed."""
     from adaptry.bases.fingerprinting import fingerprint
     from adaptry.bases.hf_folder import open_checkpoint
-    from adaptry.compute.converting.base_shapes import Ground
-    from adaptry.compute.converting.convert import must_read
+    from adaptry.compute.converting.base_shapes import ConversionBase
+    from adaptry.compute.converting.convert import needs_base_values
     from adaptry.operations.base_registry import open_base
 
     if base is None and parent.base is None:
         return None
     key = base or str(parent.base.id if parent.base else "")
-    if means_folder(key):
+    if is_folder_path(key):
         checkpoint = open_checkpoint(key)
-    elif must_read(parent, asked):
+    elif needs_base_values(parent, asked):
         checkpoint = open_base(connected(), key, progress=told)
     else:
-        return Ground(connected().base_record(connected().base(key).id))
-    return Ground(fingerprint(checkpoint), checkpoint)
+        return ConversionBase(connected().base_record(connected().base(key).id))
+    return ConversionBase(fingerprint(checkpoint), checkpoint)
 
 
 def _ranks(text: str | None) -> list[int]:
@@ -151,36 +157,43 @@ def _ranks(text: str | None) -> list[int]:
     return ranks
 
 
-def _chosen(parent: Parent, ranks: Sequence[int], energy: float | None) -> int:
+def _chosen(parent: ParentAdapter, ranks: Sequence[int], energy: float | None) -> int:
     """The allowed rank that is taken, told with what it keeps. Raises `Invalid`."""
-    from adaptry.compute.converting.curve import allowed_rank, spectra
-    from adaptry.compute.lazy_adapters.deltas import updates_of
+    from adaptry.compute.converting.curve import compute_spectra, smallest_allowed_rank
+    from adaptry.compute.lazy_adapters.deltas import open_adapter_deltas
 
     if energy is not None and not 0 < energy <= 1:
         raise Invalid(f"--energy is a share from 0 to 1, not {energy:g}")
-    found = allowed_rank(spectra(updates_of(parent)), ranks, 1.0 if energy is None else energy)
-    tell(f"rank {found.rank} of {', '.join(map(str, sorted(set(ranks))))}: keeps {number(found.kept)}")
+    found = smallest_allowed_rank(
+        compute_spectra(open_adapter_deltas(parent)), ranks, 1.0 if energy is None else energy
+    )
+    print_err(
+        f"rank {found.rank} of {', '.join(map(str, sorted(set(ranks))))}: keeps {format_number(found.kept)}"
+    )
     return found.rank
 
 
-def _points(parent: Parent, rank: int | None, allowed: Sequence[int]) -> list[Point]:
-    from adaptry.compute.converting.curve import curve, point, spectra
-    from adaptry.compute.lazy_adapters.deltas import updates_of
+def _points(parent: ParentAdapter, rank: int | None, allowed: Sequence[int]) -> list[RankPoint]:
+    from adaptry.compute.converting.curve import compute_spectra, rank_curve, rank_point
+    from adaptry.compute.lazy_adapters.deltas import open_adapter_deltas
 
-    found = spectra(updates_of(parent))
+    found = compute_spectra(open_adapter_deltas(parent))
     asked = [rank, *allowed] if rank else list(allowed)
-    points = {each.rank: each for each in (*curve(found), *(point(found, each) for each in asked))}
+    points = {each.rank: each for each in (*rank_curve(found), *(rank_point(found, each) for each in asked))}
     return [points[each] for each in sorted(points)]
 
 
-def _say_curve(points: Sequence[Point], as_json: bool) -> None:
+def _say_curve(points: Sequence[RankPoint], as_json: bool) -> None:
     from adaptry.compute.converting.curve import as_json as rows
 
     if as_json:
-        say_json({"curve": rows(points)})
+        print_json({"curve": rows(points)})
         return
-    say_table(
+    print_table(
         ("rank", "kept energy", "worst module keeps", "worst module"),
-        [(str(each.rank), number(each.kept), number(each.worst_kept), each.worst) for each in points],
+        [
+            (str(each.rank), format_number(each.kept), format_number(each.worst_kept), each.worst)
+            for each in points
+        ],
         right=("rank", "kept energy", "worst module keeps"),
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from adaptry.core import strictjson
 from adaptry.core.errors import Invalid
 
-_LIMITS = strictjson.Limits(size=1 << 20, depth=3)
+_LIMITS = strictjson.JsonLimits(size=1 << 20, depth=3)
 
 
 def credentials_path(environ: Mapping[str, str] = os.environ) -> Path:
@@ -26,12 +26,12 @@ def token_for(server: str) -> str | None:
     return _read().get(server.rstrip("/"))
 
 
-def keep(server: str, token: str) -> Path:
+def save_token(server: str, token: str) -> Path:
     """Remembers the token for `server`; gives the file's path."""
     return _write({**_read(), server.rstrip("/"): token})
 
 
-def forget(server: str) -> bool:
+def remove_token(server: str) -> bool:
     """Whether there was one to forget."""
     kept = _read()
     found = kept.pop(server.rstrip("/"), None) is not None

@@ -15,40 +15,40 @@ import click
 
 from adaptry.core.errors import Invalid
 from adaptry.core.refs import AdapterName, ByDigest, Ref, parse_alias
-from adaptry_cli.arguments import Source, made, means_folder, parse_metrics, require
-from adaptry_cli.connection import Connected, connect_to
-from adaptry_cli.out import number, progress, say, say_json, tell
-from adaptry_cli.warnings import tell_caution
+from adaptry_cli.arguments import Source, is_folder_path, parse_metrics, require_usage, validate_options
+from adaptry_cli.connection import RegistryOpener, connect_to
+from adaptry_cli.out import format_number, print_err, print_json, print_out, progress
+from adaptry_cli.warnings import print_state_warning
 
 if TYPE_CHECKING:
-    from adaptry.compute.lazy_adapters.folder_writer import Outcome
-    from adaptry.compute.lazy_adapters.lazy_adapter import Draft, Parent
+    from adaptry.compute.lazy_adapters.folder_writer import ComputeResult
+    from adaptry.compute.lazy_adapters.lazy_adapter import LazyAdapter, ParentAdapter
     from adaptry.core.progress import Progress
-    from adaptry.registry.records import Pushed, PushOptions
+    from adaptry.registry.records import PushOptions, PushResult
 
 _WORST = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class OutputTarget:
     """Where a result goes and what goes along; `place` None: nowhere, it is only looked at."""
 
-    place: Path | AdapterName | None
+    destination: Path | AdapterName | None
     options: PushOptions
     is_replacing: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Landed:
+class DerivedResult:
     """A result that is there: `adapter`'s place, in words for the answer, and the version if a registry has it."""
 
-    place: str
-    outcome: Outcome
-    pushed: Pushed | None = None
+    location: str
+    outcome: ComputeResult
+    pushed: PushResult | None = None
     folder: Path | None = None
 
 
-def making_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds `-o`, `--alias`, `--metric`, `--force`/`--reason` and `--registry`; passes `target` and `connected`.
 
     (`Any`: the other arguments are each command's own.)
@@ -75,84 +75,84 @@ def making_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         target = _target(output, alias, metrics, force, reason)
         # A recipe may name a place in the registry that the call does not.
-        is_making = isinstance(target.place, AdapterName) or bool(options.get("recipe_file"))
+        is_making = isinstance(target.destination, AdapterName) or bool(options.get("recipe_file"))
         connected = functools.cache(lambda: connect_to(where, making=is_making))
         return command(*args, target=target, connected=connected, **options)
 
     return making
 
 
-def to_place(target: Target, output: str | None) -> Target:
+def with_recipe_output(target: OutputTarget, output: str | None) -> OutputTarget:
     """The target with the place a recipe names, where the call names none."""
-    if target.place is not None or output is None:
+    if target.destination is not None or output is None:
         return target
-    return _checked(replace(target, place=_place(output)))
+    return _checked(replace(target, destination=_place(output)))
 
 
-def parent_named(connected: Connected, text: str, told: Progress) -> Parent:
+def open_named_parent(connected: RegistryOpener, text: str, told: Progress) -> ParentAdapter:
     """As `parent_of`, from a word; a folder keeps the label that was typed."""
-    if means_folder(text):
-        return replace(parent_of(connected, Path(text), told), label=text)
-    return parent_of(connected, Ref.parse(text), told)
+    if is_folder_path(text):
+        return replace(open_parent(connected, Path(text), told), label=text)
+    return open_parent(connected, Ref.parse(text), told)
 
 
-def parent_of(connected: Connected, source: Source, told: Progress) -> Parent:
+def open_parent(connected: RegistryOpener, source: Source, told: Progress) -> ParentAdapter:
     """An input by ref or folder, its weights at hand. Raises `NotFound`, `Invalid…`."""
     from adaptry.adapters.adapter import open_dir
-    from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+    from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
     from adaptry.operations.transfer import open_revision
 
     if isinstance(source, Path):
-        return Parent(open_dir(source), str(source))
+        return ParentAdapter(open_dir(source), str(source))
     registry = connected()
     version = registry.version(source)
-    tell_caution(version)
+    print_state_warning(version)
     adapter = open_revision(registry, Ref(version.name, ByDigest(version.digest.hex)), progress=told)
     is_known = version.base_id is not None and version.base_status == "verified"
     base = registry.base_record(version.base_id) if is_known and version.base_id else None
-    return Parent(adapter, f"{version.name}@{version.number}", version.digest, base)
+    return ParentAdapter(adapter, f"{version.name}@{version.number}", version.digest, base)
 
 
-def landed(draft: Draft, target: Target, connected: Connected) -> Landed:
+def write_result(draft: LazyAdapter, target: OutputTarget, connected: RegistryOpener) -> DerivedResult:
     """Computes the draft and puts it where it is to go. Raises what `write` and `derive` raise."""
-    place = target.place
+    place = target.destination
     if place is None:
         raise Invalid("say where the result goes: -o NAME for the registry, -o ./DIR for a folder")
     with progress() as told:
         if isinstance(place, Path):
-            from adaptry.compute.lazy_adapters.folder_writer import write
+            from adaptry.compute.lazy_adapters.folder_writer import write_adapter
 
-            outcome = write(draft, place, replace=target.is_replacing, progress=told)
-            return Landed(str(place), outcome, folder=place)
+            outcome = write_adapter(draft, place, replace=target.is_replacing, progress=told)
+            return DerivedResult(str(place), outcome, folder=place)
         from adaptry.operations.derive import derive
 
         derived = derive(connected(), draft, place, options=target.options, progress=told)
     version = derived.pushed.version
-    return Landed(f"{version.name}@{version.number}", derived.outcome, derived.pushed)
+    return DerivedResult(f"{version.name}@{version.number}", derived.outcome, derived.pushed)
 
 
-def say_landed(draft: Draft, there: Landed, as_json: bool) -> None:
+def print_result(draft: LazyAdapter, there: DerivedResult, as_json: bool) -> None:
     """The answer: the place (and digest); the story: notes, and how exact it is."""
     for note in draft.notes:
-        tell(f"note: {note}")
+        print_err(f"note: {note}")
     if draft.is_measured:
         _tell_exactness(there.outcome)
     else:
-        tell("as PEFT computes it, to the bit; what is lost by that is not measured")
+        print_err("as PEFT computes it, to the bit; what is lost by that is not measured")
     pushed = there.pushed
     if pushed and not pushed.is_new:
-        tell(f"{there.place} is this very adapter already")
+        print_err(f"{there.location} is this very adapter already")
     if as_json:
-        say_json(json_of(draft, there))
+        print_json(result_json(draft, there))
     else:
-        say(f"{there.place}  {pushed.version.digest}" if pushed else there.place)
+        print_out(f"{there.location}  {pushed.version.digest}" if pushed else there.location)
 
 
-def json_of(draft: Draft, there: Landed) -> dict[str, Any]:
+def result_json(draft: LazyAdapter, there: DerivedResult) -> dict[str, Any]:
     """(`Any`: JSON.)"""
     outcome = there.outcome
     return {
-        "output": there.place,
+        "output": there.location,
         "digest": str(there.pushed.version.digest) if there.pushed else None,
         "is_new": there.pushed.is_new if there.pushed else None,
         "recipe": draft.recipe,
@@ -164,16 +164,16 @@ def json_of(draft: Draft, there: Landed) -> dict[str, Any]:
     }
 
 
-def _tell_exactness(outcome: Outcome) -> None:
+def _tell_exactness(outcome: ComputeResult) -> None:
     if outcome.kept is None or outcome.error == 0.0:
-        tell("exact: nothing was approximated")
+        print_err("exact: nothing was approximated")
         return
-    tell(f"kept energy {number(outcome.kept)}, relative error {number(outcome.error)}")
+    print_err(f"kept energy {format_number(outcome.kept)}, relative error {format_number(outcome.error)}")
     for module, kept in _worst(outcome):
-        tell(f"  {number(kept)}  {module}")
+        print_err(f"  {format_number(kept)}  {module}")
 
 
-def _worst(outcome: Outcome) -> Sequence[tuple[str, float]]:
+def _worst(outcome: ComputeResult) -> Sequence[tuple[str, float]]:
     """The modules that lost most, where any lost something to speak of."""
     shares = [
         (each.module, 1.0 - each.figures.get("lost", 0.0) / each.figures["energy"])
@@ -185,27 +185,27 @@ def _worst(outcome: Outcome) -> Sequence[tuple[str, float]]:
 
 def _target(
     output: str | None, alias: str | None, metrics: tuple[str, ...], force: bool, reason: str | None
-) -> Target:
+) -> OutputTarget:
     from adaptry.registry.records import PushOptions
 
-    options = made(
+    options = validate_options(
         PushOptions,
         metrics=parse_metrics(metrics),
         force_reason=reason,
         alias=parse_alias(alias) if alias else None,
     )
-    target = Target(_place(output) if output else None, options, force)
+    target = OutputTarget(_place(output) if output else None, options, force)
     return _checked(target) if output else target
 
 
-def _checked(target: Target) -> Target:
+def _checked(target: OutputTarget) -> OutputTarget:
     """The target, if what goes along suits its place. Raises a usage error."""
-    options, is_folder = target.options, isinstance(target.place, Path)
-    require(
+    options, is_folder = target.options, isinstance(target.destination, Path)
+    require_usage(
         not (is_folder and (options.alias or options.metrics or options.force_reason)),
         "--alias, --metric and --reason are for a registry",
     )
-    require(
+    require_usage(
         is_folder or target.is_replacing == (options.force_reason is not None),
         "--force and --reason TEXT go together: the reason is kept",
     )
@@ -213,4 +213,4 @@ def _checked(target: Target) -> Target:
 
 
 def _place(output: str) -> Path | AdapterName:
-    return Path(output).expanduser() if means_folder(output) else AdapterName.parse(output)
+    return Path(output).expanduser() if is_folder_path(output) else AdapterName.parse(output)

@@ -10,14 +10,14 @@ from typing import Any
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.spec import Spec
 from adaptry.registry.records import VersionInfo
-from adaptry_cli.out import number, size
+from adaptry_cli.out import format_number, format_size
 
 # The spec says these better than the config does.
 _SAID_BY_SPEC = frozenset(["peft_type", "base_model_name_or_path", "task_type", "peft_version"])
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class DiffSide:
     """One of the two: what is compared of it. (`Any`: a config's fields are JSON.)"""
 
     spec: Spec
@@ -25,7 +25,7 @@ class Side:
     version: VersionInfo | None
 
     @classmethod
-    def of(cls, adapter: Adapter, version: VersionInfo | None) -> Side:
+    def of(cls, adapter: Adapter, version: VersionInfo | None) -> DiffSide:
         return cls(adapter.spec, adapter.config.fields, version)
 
 
@@ -41,13 +41,13 @@ class Difference:
         return asdict(self)
 
 
-def differences(before: Side, after: Side) -> tuple[Difference, ...]:
+def find_differences(before: DiffSide, after: DiffSide) -> tuple[Difference, ...]:
     """What differs, the most telling first; empty where nothing does."""
     pairs = [*_of_specs(before, after), *_of_configs(before, after), *_of_versions(before, after)]
     return tuple(Difference(what, old, new) for what, old, new in pairs if old != new)
 
 
-def _of_specs(before: Side, after: Side) -> Iterator[tuple[str, str, str]]:
+def _of_specs(before: DiffSide, after: DiffSide) -> Iterator[tuple[str, str, str]]:
     yield from zip(_FACTS, _facts(before.spec), _facts(after.spec), strict=True)
     old_modules, new_modules = _modules(before.spec), _modules(after.spec)
     for path in sorted(old_modules.keys() | new_modules.keys()):
@@ -65,7 +65,7 @@ def _facts(spec: Spec) -> tuple[str, ...]:
         ", ".join(spec.traits),
         ", ".join(spec.dtypes),
         f"{spec.parameters:,}",
-        size(spec.size),
+        format_size(spec.size),
         spec.peft_version or "",
     )
 
@@ -74,7 +74,7 @@ def _modules(spec: Spec) -> dict[str, str]:
     """Modules of one name that are all alike are one line; else each has its own."""
     by_name: dict[str, dict[str, str]] = {}
     for module in spec.modules:
-        text = f"rank {module.rank}, scale {number(module.scale)}, {module.fan_in} → {module.fan_out}"
+        text = f"rank {module.rank}, scale {format_number(module.scale)}, {module.fan_in} → {module.fan_out}"
         by_name.setdefault(module.path.rsplit(".", 1)[-1], {})[module.path] = text
     found: dict[str, str] = {}
     for name, modules in by_name.items():
@@ -85,7 +85,7 @@ def _modules(spec: Spec) -> dict[str, str]:
     return found | {f"{extra.target} (replaced)": str(list(extra.shape)) for extra in spec.extras}
 
 
-def _of_configs(before: Side, after: Side) -> Iterator[tuple[str, str, str]]:
+def _of_configs(before: DiffSide, after: DiffSide) -> Iterator[tuple[str, str, str]]:
     for key in sorted((before.config.keys() | after.config.keys()) - _SAID_BY_SPEC):
         yield f"config {key}", _config_text(before.config, key), _config_text(after.config, key)
 
@@ -100,7 +100,7 @@ def _config_text(config: Mapping[str, Any], key: str) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
-def _of_versions(before: Side, after: Side) -> Iterator[tuple[str, str, str]]:
+def _of_versions(before: DiffSide, after: DiffSide) -> Iterator[tuple[str, str, str]]:
     """Only where both are: nobody knows the metrics of a folder."""
     old, new = before.version, after.version
     if old is None or new is None:
@@ -112,4 +112,4 @@ def _of_versions(before: Side, after: Side) -> Iterator[tuple[str, str, str]]:
 
 
 def _metric(metrics: Mapping[str, float], name: str) -> str:
-    return number(metrics[name]) if name in metrics else ""
+    return format_number(metrics[name]) if name in metrics else ""

@@ -18,22 +18,28 @@ import click
 
 from adaptry import __version__
 from adaptry.core.errors import AdaptryError
-from adaptry.core.files.durable import explained
-from adaptry.core.settings import Settings, data_folder, is_server
-from adaptry.storage.connect import catalog_of, folder_named, is_registry, lacking_of_blobs, open_local
+from adaptry.core.files.durable import write_error
+from adaptry.core.settings import AdaptrySettings, data_folder, is_server
+from adaptry.storage.connect import (
+    catalog_of,
+    is_registry,
+    missing_blob_capabilities,
+    open_local,
+    resolve_folder,
+)
 from adaptry.storage.local.forgotten_recalls import forgotten_recalls
-from adaptry.storage.maintenance.case_conflicts import lookalikes
+from adaptry.storage.maintenance.case_conflicts import find_case_conflicts
 from adaptry_cli.connection import settings_for
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.out import counted, json_option, say_json, size
-from adaptry_cli.tables import say_table
+from adaptry_cli.out import format_count, format_size, json_option, print_json
+from adaptry_cli.tables import print_table
 
 _LITTLE = 1 << 30  # bytes free under which a push of any size may fail
 _SLOW = 0.25  # seconds for a flush to disk; a push needs a few
 
 
 @dataclass(frozen=True, slots=True)
-class Examined:
+class DoctorResult:
     """One thing looked at; `advice` says what to do unless it is ok."""
 
     what: str
@@ -54,14 +60,14 @@ def doctor(ctx: click.Context, where: str | None, as_json: bool) -> None:
     """
     found = [_python(), *_registry(settings_for(where))]
     if as_json:
-        say_json(
+        print_json(
             [
                 {"what": one.what, "verdict": one.verdict, "found": one.found, "advice": one.advice}
                 for one in found
             ]
         )
     else:
-        say_table(
+        print_table(
             ("", "what", "found"),
             (
                 (one.verdict, one.what, f"{one.found} → {one.advice}" if one.advice else one.found)
@@ -71,16 +77,16 @@ def doctor(ctx: click.Context, where: str | None, as_json: bool) -> None:
     ctx.exit(NO if any(one.verdict == "fails" for one in found) else 0)
 
 
-def _python() -> Examined:
+def _python() -> DoctorResult:
     version = ".".join(str(part) for part in sys.version_info[:3])
-    return Examined("adaptry", "ok", f"{__version__}, Python {version} on {sys.platform}")
+    return DoctorResult("adaptry", "ok", f"{__version__}, Python {version} on {sys.platform}")
 
 
-def _registry(settings: Settings) -> Iterator[Examined]:
+def _registry(settings: AdaptrySettings) -> Iterator[DoctorResult]:
     if settings.registry and is_server(settings.registry):
         yield _tried("server", lambda: _server(settings))
         return
-    folder = folder_named(settings.registry) if settings.registry else data_folder()
+    folder = resolve_folder(settings.registry) if settings.registry else data_folder()
     if settings.catalog is None and catalog_of(folder) is None:
         yield _sqlite()
     yield _tried("folder", lambda: _folder(folder))
@@ -92,14 +98,14 @@ def _registry(settings: Settings) -> Iterator[Examined]:
         yield _tried("damage", lambda: _damage(folder, settings.catalog))
 
 
-def _tried(what: str, look: Callable[[], Examined]) -> Examined:
+def _tried(what: str, look: Callable[[], DoctorResult]) -> DoctorResult:
     try:
         return look()
     except AdaptryError as error:
-        return Examined(what, "fails", error.message)
+        return DoctorResult(what, "fails", error.message)
 
 
-def _server(settings: Settings) -> Examined:
+def _server(settings: AdaptrySettings) -> DoctorResult:
     from adaptry.registry.http import HttpRegistry
 
     assert settings.registry is not None
@@ -110,21 +116,21 @@ def _server(settings: Settings) -> Examined:
         f"{settings.registry} answers in {took * 1000:.0f} ms: adaptry {about.version}, API {about.api}, manifest schema "
         f"{about.manifest_schema}; you are {about.identity} ({about.role})"
     )
-    return Examined("server", "ok", found)
+    return DoctorResult("server", "ok", found)
 
 
-def _sqlite() -> Examined:
+def _sqlite() -> DoctorResult:
     version = sqlite3.sqlite_version
     if sqlite3.sqlite_version_info < (3, 37):
-        return Examined("SQLite", "fails", version, "3.37 or later is needed: use a newer Python build")
-    return Examined("SQLite", "ok", version)
+        return DoctorResult("SQLite", "fails", version, "3.37 or later is needed: use a newer Python build")
+    return DoctorResult("SQLite", "ok", version)
 
 
-def _folder(folder: Path) -> Examined:
+def _folder(folder: Path) -> DoctorResult:
     """Writes and flushes a small file, beside the registry's own. Raises `StorageFull`, `Unavailable`."""
     place = next(path for path in (folder, *folder.parents) if path.exists())
     if not place.is_dir():
-        return Examined("folder", "fails", f"{place} is a file", "choose a folder")
+        return DoctorResult("folder", "fails", f"{place} is a file", "choose a folder")
     start = time.perf_counter()
     try:
         with tempfile.NamedTemporaryFile(dir=place, prefix=".adaptry-doctor-") as file:
@@ -132,61 +138,64 @@ def _folder(folder: Path) -> Examined:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise explained(error, folder) from error
+        raise write_error(error, folder) from error
     took = time.perf_counter() - start
     found = f"{folder} can be written to, a flush takes {took * 1000:.1f} ms"
     if place != folder:
         found = f"{folder} is not there yet and can be made, a flush takes {took * 1000:.1f} ms"
     if took > _SLOW:
-        return Examined(
+        return DoctorResult(
             "folder", "warns", found, "a slow disk (network?): pushes will be slow; SQLite wants a local one"
         )
-    return Examined("folder", "ok", found)
+    return DoctorResult("folder", "ok", found)
 
 
-def _space(folder: Path) -> Examined:
+def _space(folder: Path) -> DoctorResult:
     place = next(path for path in (folder, *folder.parents) if path.is_dir())
     free = shutil.disk_usage(place).free
     if free < _LITTLE:
-        return Examined(
-            "space", "warns", f"{size(free)} free", "free some, or put the registry elsewhere (ADAPTRY_HOME)"
+        return DoctorResult(
+            "space",
+            "warns",
+            f"{format_size(free)} free",
+            "free some, or put the registry elsewhere (ADAPTRY_HOME)",
         )
-    return Examined("space", "ok", f"{size(free)} free")
+    return DoctorResult("space", "ok", f"{format_size(free)} free")
 
 
-def _bucket(folder: Path, url: str | None) -> Iterator[Examined]:
+def _bucket(folder: Path, url: str | None) -> Iterator[DoctorResult]:
     """Where the registry's files are in one, or would be: whether it can be used, and what its server lacks."""
     try:
-        missing = lacking_of_blobs(folder, url)
+        missing = missing_blob_capabilities(folder, url)
     except AdaptryError as error:
-        yield Examined("bucket", "fails", error.message)
+        yield DoctorResult("bucket", "fails", error.message)
         return
     if missing is not None:
         verdict: Literal["ok", "warns"] = "warns" if missing else "ok"
-        yield Examined(
+        yield DoctorResult(
             "bucket", verdict, "; ".join(missing) or "it reads, writes, and has conditional writes"
         )
 
 
-def _decisions(folder: Path, catalog: str | None) -> Iterator[Examined]:
+def _decisions(folder: Path, catalog: str | None) -> Iterator[DoctorResult]:
     """Matters for an operator to decide: names that differ only in capitals, and recalls missing from a restored backup."""
     if not is_registry(folder):
         return
     try:
         with contextlib.closing(open_local(folder, catalog=catalog)) as registry:
-            found = lookalikes(registry.catalog)
+            found = find_case_conflicts(registry.catalog)
             forgotten = forgotten_recalls(registry.catalog)
     except AdaptryError:  # which the line before has said
         return
     for recall in forgotten:
-        yield Examined(
+        yield DoctorResult(
             "recalls",
             "warns",
             f"{recall.name}@{recall.digest.brief} was {recall.state} before the registry was restored, as {recall.source} shows",
             "this registry quarantines that version; revoke it again, or restore it if the recall was withdrawn",
         )
     for each in found:
-        yield Examined(
+        yield DoctorResult(
             "names",
             "warns",
             f"{each.kind} that differ only in capitals: {', '.join(each.names)}",
@@ -194,22 +203,22 @@ def _decisions(folder: Path, catalog: str | None) -> Iterator[Examined]:
         )
 
 
-def _damage(folder: Path, catalog: str | None) -> Examined:
+def _damage(folder: Path, catalog: str | None) -> DoctorResult:
     """What `adaptry verify` found before; nothing is read again."""
     with contextlib.closing(open_local(folder, catalog=catalog)) as registry:
         known = registry.known_damage()
     if not known.files:
-        return Examined("damage", "ok", "no known damage; `adaptry verify --read-data` reads every file")
-    found = f"{counted(known.files, 'stored file')} damaged or lost, needed by {counted(known.versions, 'version')}"
-    return Examined("damage", "fails", found, "`adaptry mend --dry-run` shows how to repair it")
+        return DoctorResult("damage", "ok", "no known damage; `adaptry verify --read-data` reads every file")
+    found = f"{format_count(known.files, 'stored file')} damaged or lost, needed by {format_count(known.versions, 'version')}"
+    return DoctorResult("damage", "fails", found, "`adaptry mend --dry-run` shows how to repair it")
 
 
-def _embedded(folder: Path, catalog: str | None) -> Examined:
+def _embedded(folder: Path, catalog: str | None) -> DoctorResult:
     """Opening it checks the database's own settings (such as synchronous commits) and brings it up to date."""
     if not is_registry(folder):
-        return Examined("registry", "ok", f"there is none in {folder} yet; the first push makes it")
+        return DoctorResult("registry", "ok", f"there is none in {folder} yet; the first push makes it")
     with contextlib.closing(open_local(folder, catalog=catalog)) as registry:
         page = registry.adapters(None, None, 1)
         address = catalog_of(folder)
     where = f"{folder}, its catalog in {address}," if address else folder
-    return Examined("registry", "ok", f"{where} opens, {'with' if page.items else 'without'} adapters")
+    return DoctorResult("registry", "ok", f"{where} opens, {'with' if page.items else 'without'} adapters")

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import click
 
-from adaptry.operations.watch import follow
+from adaptry.operations.watch import follow_events
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import Event
 from adaptry_cli.connection import registry_option
-from adaptry_cli.out import json_option, say
-from adaptry_cli.version_text import detail_text, when
+from adaptry_cli.out import json_option, print_out
+from adaptry_cli.version_text import detail_text, format_when
 
 _AT_ONCE = 200
 
@@ -42,12 +42,12 @@ def events(
     Of all adapters that you may see, oldest first, each with its number; with --json, one object on each line. A
     registry that cannot be reached for a while is waited for with --follow, and nothing is missed.
     """
-    happened = follow(registry, after, about) if goes_on else _so_far(registry, after or 0, about)
+    happened = follow_events(registry, after, about) if goes_on else _so_far(registry, after or 0, about)
     for event in happened:
         if as_json:
             click.echo(event.model_dump_json())
         else:
-            say(_line(event))
+            print_out(_line(event))
         if goes_on:
             sys.stdout.flush()
 
@@ -66,5 +66,7 @@ def _line(event: Event) -> str:
     if event.number is not None:
         what += f"@{event.number}"
     return "  ".join(
-        filter(None, (f"{event.seq:>6}", when(event.at), event.by, event.kind, what, detail_text(event)))
+        filter(
+            None, (f"{event.seq:>6}", format_when(event.at), event.by, event.kind, what, detail_text(event))
+        )
     )

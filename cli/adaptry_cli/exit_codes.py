@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from adaptry.core.errors import (
     AdaptryError,
+    CheckFailed,
     Conflict,
-    Corrupt,
-    Denied,
+    CorruptData,
     DigestMismatch,
-    Incompatible,
     Invalid,
-    Missing,
+    MissingDependency,
     NotFound,
-    Refused,
+    PermissionDenied,
+    ProtocolMismatch,
     Unauthenticated,
     Unavailable,
 )
@@ -28,17 +28,17 @@ INTERRUPTED = 130
 PIPE_CLOSED = 141
 
 EXIT_CODES: tuple[tuple[type[AdaptryError], int], ...] = (
-    (Refused, NO),
+    (CheckFailed, NO),
     (Invalid, USAGE),
     (NotFound, 3),
     (DigestMismatch, 7),
-    (Corrupt, 7),
+    (CorruptData, 7),
     (Conflict, 4),
-    (Denied, 5),
+    (PermissionDenied, 5),
     (Unauthenticated, 5),
     (Unavailable, 6),
-    (Incompatible, 8),
-    (Missing, 8),
+    (ProtocolMismatch, 8),
+    (MissingDependency, 8),
 )
 MEANINGS: dict[int, str] = {
     0: "done",

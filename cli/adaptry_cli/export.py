@@ -11,19 +11,27 @@ import click
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.core.errors import Invalid
 from adaptry.core.refs import AdapterName
-from adaptry_cli.arguments import DTYPE, RUNTIME, means_folder, require
-from adaptry_cli.connection import Connected, settings_for
-from adaptry_cli.derive_output import Target, making_options, parent_named
-from adaptry_cli.inputs import base_named
-from adaptry_cli.out import json_option, number, progress, say, say_json, say_lines, tell
-from adaptry_cli.tables import say_table
+from adaptry_cli.arguments import DTYPE, RUNTIME, is_folder_path, require_usage
+from adaptry_cli.connection import RegistryOpener, settings_for
+from adaptry_cli.derive_output import OutputTarget, open_named_parent, output_options
+from adaptry_cli.inputs import find_base
+from adaptry_cli.out import (
+    format_number,
+    json_option,
+    print_err,
+    print_json,
+    print_lines,
+    print_out,
+    progress,
+)
+from adaptry_cli.tables import print_table
 
 if TYPE_CHECKING:
     from adaptry.checks.runtimes import Runtime
-    from adaptry.compute.exporting.export import Exported
-    from adaptry.compute.exporting.options import Setting
-    from adaptry.compute.exporting.plan import Plan
-    from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+    from adaptry.compute.exporting.export import ExportResult
+    from adaptry.compute.exporting.options import ExportOptions
+    from adaptry.compute.exporting.plan import ExportPlan
+    from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
     from adaptry.core.progress import Progress
 
 
@@ -34,10 +42,10 @@ def _list_formats(ctx: click.Context, option: click.Parameter, is_asked: bool) -
     from adaptry.compute.exporting.formats import FORMATS
 
     rows = [
-        (format.name, format.writes.replace("`", ""), format.reader.replace("`", ""))
+        (format.name, format.written_files.replace("`", ""), format.reader.replace("`", ""))
         for format in FORMATS.values()
     ]
-    say_table(("format", "writes", "read by"), rows)
+    print_table(("format", "writes", "read by"), rows)
     ctx.exit()
 
 
@@ -80,11 +88,11 @@ def _list_formats(ctx: click.Context, option: click.Parameter, is_asked: bool) -
     callback=_list_formats,
     help="List the formats.",
 )
-@making_options
+@output_options
 @json_option
 def export(
-    target: Target,
-    connected: Connected,
+    target: OutputTarget,
+    connected: RegistryOpener,
     source: str,
     runtime: Runtime | None,
     format: str | None,
@@ -100,138 +108,151 @@ def export(
     names, ranks and experts are brought into its shape, and what no adapter can tell it goes into the base's weights. The result is served
     as trained, or the export is refused; how near it is to what was trained is measured and told.
     """
-    require(
+    require_usage(
         runtime is not None or format is not None or artifact is not None,
         "say --for ENGINE or --format FORMAT",
     )
-    require(
+    require_usage(
         subject is None or artifact is not None, "--subject is a manifest in the registry of --push oci://…"
     )
-    require(
-        not (artifact and (target.place or format)),
+    require_usage(
+        not (artifact and (target.destination or format)),
         "--push writes an OCI artifact; leave out -o and --format",
     )
-    require(
-        dry_run or target.place is not None or artifact is not None,
+    require_usage(
+        dry_run or target.destination is not None or artifact is not None,
         "say where it goes: -o NAME, -o ./DIR or --push oci://…",
     )
     with progress() as told:
-        parent = parent_named(connected, source, told)
+        parent = open_named_parent(connected, source, told)
         setting = _setting(connected, parent, told, {**said, "is_replacing": target.is_replacing})
         if dry_run:
             plan = _planned(parent, runtime, format, setting)
         elif artifact:
             _push(parent, runtime, setting, artifact, subject, as_json)
             return
-        elif isinstance(target.place, Path):
+        elif isinstance(target.destination, Path):
             from adaptry.compute.exporting.export import export as exported
 
-            made = exported(parent, target.place, setting, runtime=runtime, format=format)
+            made = exported(parent, target.destination, setting, runtime=runtime, format=format)
         else:
             place, digest, made = _derived(connected, parent, runtime, format, target, setting)
     if dry_run:
         _say_plan(plan, as_json)
-    elif isinstance(target.place, Path):
-        _say(made, str(target.place), None, as_json)
+    elif isinstance(target.destination, Path):
+        _say(made, str(target.destination), None, as_json)
     else:
         _say(made, place, digest, as_json)
 
 
-def _setting(connected: Connected, parent: Parent, told: Progress, said: dict[str, Any]) -> Setting:
+def _setting(
+    connected: RegistryOpener, parent: ParentAdapter, told: Progress, said: dict[str, Any]
+) -> ExportOptions:
     """The base by what the call says, else as the registry knows it. (`Any`: click's values.)"""
-    from adaptry.compute.exporting.options import Setting
+    from adaptry.compute.exporting.options import ExportOptions
 
     base = said.pop("base")
     record, name = _base(connected, parent, base)
     key = base or (str(parent.base.id) if parent.base else None)
     if said["energy"] is not None and not 0 < said["energy"] <= 1:
         raise Invalid(f"--energy is a share from 0 to 1, not {said['energy']:g}")
-    require(
+    require_usage(
         said["rank"] is None or said["energy"] is None,
         "say --rank or --energy, not both: each decides the rank",
     )
-    return Setting(
+    return ExportOptions(
         record=record, open_weights=_weights(connected, key, told), base_name=name, progress=told, **said
     )
 
 
-def _base(connected: Connected, parent: Parent, base: str | None) -> tuple[BaseRecord | None, str | None]:
+def _base(
+    connected: RegistryOpener, parent: ParentAdapter, base: str | None
+) -> tuple[BaseRecord | None, str | None]:
     """The base's record and name, as far as they are known. A folder has no name that others would know."""
     if base is None:
         return parent.base, parent.adapter.config.base_name
-    found = base_named(connected, base)
+    found = find_base(connected, base)
     return found.record, found.name or parent.adapter.config.base_name
 
 
-def _weights(connected: Connected, key: str | None, told: Progress) -> Any:
-    """What opens the base's files when they are asked for; None where no base is known. (`Any`: `Setting` has the type.)"""
+def _weights(connected: RegistryOpener, key: str | None, told: Progress) -> Any:
+    """What opens the base's files when they are asked for; None where no base is known. (`Any`: `ExportOptions` has the type.)"""
     from adaptry.bases.hf_folder import open_checkpoint
     from adaptry.operations.base_registry import open_base
 
     if key is None:
         return None
-    if means_folder(key):
+    if is_folder_path(key):
         return lambda: open_checkpoint(key)
     return lambda: open_base(connected(), key, progress=told)
 
 
-def _planned(parent: Parent, runtime: Runtime | None, format: str | None, setting: Setting) -> Plan:
+def _planned(
+    parent: ParentAdapter, runtime: Runtime | None, format: str | None, setting: ExportOptions
+) -> ExportPlan:
     from adaptry.checks.runtimes import Runtime
-    from adaptry.compute.exporting.export import format_named
-    from adaptry.compute.exporting.plan import plan
+    from adaptry.compute.exporting.export import get_export_format
+    from adaptry.compute.exporting.plan import plan_repairs
 
-    engine = format_named(format).engine if format and runtime is None else None
+    engine = get_export_format(format).engine if format and runtime is None else None
     if runtime is None and engine is None:
         raise Invalid("--dry-run shows what an engine needs repaired: say --for ENGINE")
-    return plan(parent, runtime or Runtime(str(engine)), setting)
+    return plan_repairs(parent, runtime or Runtime(str(engine)), setting)
 
 
 def _derived(
-    connected: Connected,
-    parent: Parent,
+    connected: RegistryOpener,
+    parent: ParentAdapter,
     runtime: Runtime | None,
     format: str | None,
-    target: Target,
-    setting: Setting,
-) -> tuple[str, str, Exported]:
+    target: OutputTarget,
+    setting: ExportOptions,
+) -> tuple[str, str, ExportResult]:
     """A version of the name that was said; where it is, its digest, and what was made."""
-    from adaptry.operations.export import derive_for
+    from adaptry.operations.export import derive_for_runtime
 
     if format not in (None, "peft") or runtime is None:
         raise Invalid(
             "a version in the registry is PEFT's folder for an engine: say --for ENGINE, or a folder for other files (-o ./DIR)"
         )
-    assert isinstance(target.place, AdapterName)
-    derived, made = derive_for(connected(), parent, runtime, target.place, setting, target.options)
+    assert isinstance(target.destination, AdapterName)
+    derived, made = derive_for_runtime(
+        connected(), parent, runtime, target.destination, setting, target.options
+    )
     version = derived.pushed.version
     return f"{version.name}@{version.number}", str(version.digest), made
 
 
 def _push(
-    parent: Parent, runtime: Runtime | None, setting: Setting, place: str, subject: str | None, as_json: bool
+    parent: ParentAdapter,
+    runtime: Runtime | None,
+    setting: ExportOptions,
+    place: str,
+    subject: str | None,
+    as_json: bool,
 ) -> None:
     """Repaired where a runtime is said, and pushed as an OCI artifact."""
     from dataclasses import replace
 
-    from adaptry.compute.exporting.artifact_layout import artifact_of
-    from adaptry.compute.exporting.export import ready
-    from adaptry.compute.exporting.oci.reference import Reference
-    from adaptry.operations.oci.push import Remote
+    from adaptry.compute.exporting.artifact_layout import build_artifact
+    from adaptry.compute.exporting.export import prepare_export
+    from adaptry.compute.exporting.oci.reference import OciReference
+    from adaptry.operations.oci.push import OciRepository
 
     config = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker")) / "config.json"
     settings = settings_for(None)
-    remote = Remote(Reference.parse(place), config, settings.ca_bundle, settings.proxy)
+    remote = OciRepository(OciReference.parse(place), config, settings.ca_bundle, settings.proxy)
     if subject:
         setting = replace(setting, subject=remote.descriptor_of(subject))
-    with ready(parent, setting, runtime=runtime, format="oci") as found:
-        pushed = remote.push(artifact_of(replace(found.parent, revision=parent.revision), setting))
-        made = found.exported(())
+    with prepare_export(parent, setting, runtime=runtime, format="oci") as found:
+        pushed = remote.push(build_artifact(replace(found.parent, revision=parent.revision), setting))
+        made = found.result(())
     if pushed.is_listed_by_tag:
-        tell("note: the registry keeps no referrers, so the base's are listed under a tag of its digest")
+        print_err("note: the registry keeps no referrers, so the base's are listed under a tag of its digest")
     _say(made, str(pushed.place), str(pushed.descriptor.digest), as_json)
 
 
-def _say_plan(plan: Plan, as_json: bool) -> None:
+def _say_plan(plan: ExportPlan, as_json: bool) -> None:
     if as_json:
         steps = [
             {
@@ -241,37 +262,40 @@ def _say_plan(plan: Plan, as_json: bool) -> None:
             }
             for step in plan.steps
         ]
-        told = {"merged": [each.code for each in plan.merged], "open": [each.code for each in plan.open]}
-        say_json({"runtime": str(plan.runtime), "format": plan.format, "repairs": steps, **told})
+        told = {
+            "merged": [each.code for each in plan.needs_merge],
+            "open": [each.code for each in plan.unresolved],
+        }
+        print_json({"runtime": str(plan.runtime), "format": plan.format, "repairs": steps, **told})
         return
-    say_lines(plan.sentences())
-    tell(f"written as {plan.format}; after its repairs it is looked at again")
+    print_lines(plan.sentences())
+    print_err(f"written as {plan.format}; after its repairs it is looked at again")
 
 
-def _say(made: Exported, place: str, digest: str | None, as_json: bool) -> None:
+def _say(made: ExportResult, place: str, digest: str | None, as_json: bool) -> None:
     """The answer: the place (and digest); the story: repairs, notes, and how near it is."""
     for note in made.notes:
-        tell(f"note: {note}")
-    tell(f"repairs: {', '.join(made.repairs) or 'none'}")
+        print_err(f"note: {note}")
+    print_err(f"repairs: {', '.join(made.repairs) or 'none'}")
     equality = made.equality
-    if equality.largest is not None:
-        tell(
-            f"{equality.compared} updates formed and compared: the largest difference is {equality.largest:g}"
+    if equality.largest_difference is not None:
+        print_err(
+            f"{equality.compared_modules} updates formed and compared: the largest difference is {equality.largest_difference:g}"
         )
     if equality.error:
-        tell(f"relative error {number(equality.error)}")
+        print_err(f"relative error {format_number(equality.error)}")
     if as_json:
-        say_json(
+        print_json(
             {
                 "output": place,
                 "digest": digest,
                 "format": made.format,
                 "repairs": list(made.repairs),
                 "relative_error": equality.error,
-                "largest_difference": equality.largest,
-                "compared": equality.compared,
+                "largest_difference": equality.largest_difference,
+                "compared": equality.compared_modules,
                 "notes": list(made.notes),
             }
         )
     else:
-        say(f"{place}  {digest}" if digest else place)
+        print_out(f"{place}  {digest}" if digest else place)

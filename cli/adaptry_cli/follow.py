@@ -15,13 +15,13 @@ from adaptry.core.errors import Invalid
 from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import FOLDER, RUNTIME, engine_key_option
 from adaptry_cli.connection import registry_option, settings_for
-from adaptry_cli.out import tell
+from adaptry_cli.out import print_err
 
 if TYPE_CHECKING:
     from adaptry.checks.runtimes import Runtime
-    from adaptry.integrations.engine_probe import Running
+    from adaptry.integrations.engine_probe import EngineInfo
     from adaptry.integrations.serving.engines import Engine
-    from adaptry.integrations.serving.follow.reconciler import Follower
+    from adaptry.integrations.serving.follow.reconciler import Reconciler
 
 _ENGINES = ("vllm", "sglang", "lorax", "mistralrs", "llamacpp")
 
@@ -94,44 +94,46 @@ def follow(
     the role `worker`.
     """
     from adaptry.integrations.serving.cache.cache import Cache
-    from adaptry.integrations.serving.engine_info import serving_of
-    from adaptry.integrations.serving.engines import ENGINES, Outside, Speaking
+    from adaptry.integrations.serving.engine_info import inspect_engine
+    from adaptry.integrations.serving.engines import ENGINES, EngineClient, OperatorCommands
     from adaptry.integrations.serving.engines.hooks import parse_command
-    from adaptry.integrations.serving.follow.reconciler import Around, Follower
-    from adaptry.integrations.serving.follow.state_file import Memory
-    from adaptry.integrations.serving.follow.status_report import Settings
-    from adaptry.integrations.serving.settings import cache_of
+    from adaptry.integrations.serving.follow.reconciler import Reconciler, ReconcilerDeps
+    from adaptry.integrations.serving.follow.state_file import StateFile
+    from adaptry.integrations.serving.follow.status_report import FollowSettings
+    from adaptry.integrations.serving.settings import open_worker_cache
 
     settings = settings_for(None)
-    cache: Cache = cache_of(settings, folder)
+    cache: Cache = open_worker_cache(settings, folder)
     name = name or _name(url)
-    memory = Memory(cache.root / f"follow-{_plain(name)}.json")
-    outside = Outside(
+    memory = StateFile(cache.root / f"follow-{_plain(name)}.json")
+    outside = OperatorCommands(
         cache.root / f"follow-{_plain(name)}.list",
         parse_command(restart),
         parse_command(prepare),
     )
-    engine = ENGINES[kind](Speaking(url, key, settings.ca_bundle), outside, memory.now.names)
+    engine = ENGINES[kind](EngineClient(url, key, settings.ca_bundle), outside, memory.state.names)
 
-    around = Around(
+    around = ReconcilerDeps(
         registry=registry,
         engine=engine,
         cache=cache,
-        memory=memory,
-        look=lambda: _look(engine, key, said, settings.ca_bundle),
-        judge=lambda found: serving_of(registry, found, said, base),
-        tell=tell,
+        state_file=memory,
+        probe=lambda: _inspect_engine(engine, key, said, settings.ca_bundle),
+        inspect=lambda found: inspect_engine(registry, found, said, base),
+        log=print_err,
     )
-    told = Settings(name=name, engine=kind, watch=watch, preload=preload, slots=slots, lease=lease, url=url)
+    told = FollowSettings(
+        name=name, engine=kind, watch=watch, preload=preload, slots=slots, lease=lease, url=url
+    )
     try:
-        _run(Follower(around, told), once)
+        _run(Reconciler(around, told), once)
     finally:
         cache.close()
 
 
-def _run(follower: Follower, once: bool) -> None:
+def _run(follower: Reconciler, once: bool) -> None:
     """Turn after turn, until a signal asks to stop."""
-    from adaptry.integrations.serving.follow.reconciler import keep_up, settle
+    from adaptry.integrations.serving.follow.reconciler import converge, run_forever
 
     stop = threading.Event()
     is_main = threading.current_thread() is threading.main_thread()
@@ -139,26 +141,28 @@ def _run(follower: Follower, once: bool) -> None:
     before = [signal.signal(number, lambda *_: stop.set()) for number in signals]
     try:
         if once:
-            settle(follower, stop)
+            converge(follower, stop)
         else:
-            keep_up(follower, stop)
+            run_forever(follower, stop)
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
-    tell("stopped; the engine keeps what it has")
+    print_err("stopped; the engine keeps what it has")
 
 
-def _look(engine: Engine, key: str | None, said: Runtime | None, ca_bundle: str | None) -> Running:
+def _inspect_engine(
+    engine: Engine, key: str | None, said: Runtime | None, ca_bundle: str | None
+) -> EngineInfo:
     """What runs there; of an engine that cannot be asked, what was said. Raises `Invalid` where it is another kind."""
     from adaptry.checks.runtimes import parse_runtime
     from adaptry.core.errors import NotFound
-    from adaptry.integrations.engine_probe import Running, running
+    from adaptry.integrations.engine_probe import EngineInfo, probe_engine
 
-    url = engine.speaking.url
+    url = engine.client.url
     try:
-        found = running(url, ca_bundle, key)
+        found = probe_engine(url, ca_bundle, key)
     except NotFound:
-        return Running(said or parse_runtime(engine.name), ())
+        return EngineInfo(said or parse_runtime(engine.name), ())
     if found.runtime.engine != engine.name:
         raise Invalid(f"{url} is {found.runtime}, and not {engine.name}: say what it is (--engine)")
     return found

@@ -8,10 +8,10 @@ import click
 
 from adaptry.registry.interface import Registry
 from adaptry.storage.local import LocalRegistry
-from adaptry_cli.arguments import require
+from adaptry_cli.arguments import require_usage
 from adaptry_cli.connection import freeing_registry_option
 from adaptry_cli.durations import DURATION
-from adaptry_cli.out import answer, counted, json_option, progress, size
+from adaptry_cli.out import format_count, format_size, json_option, print_answer, progress
 
 
 @click.command()
@@ -32,18 +32,16 @@ def gc(registry: Registry, dry_run: bool, grace: timedelta, as_json: bool) -> No
     What is left of deleted adapters and of pushes that died. What is found is marked, and goes when it is found again after the
     grace; pushes may go on meanwhile. Works on a registry's folder, on the machine of its server, also while that runs.
     """
-    from adaptry.storage.maintenance.gc import collect
+    from adaptry.storage.maintenance.gc import collect_garbage
 
-    require(
+    require_usage(
         isinstance(registry, LocalRegistry),
         "a sweep runs on the server's own machine, in its folder (--registry DIR); through its address it is a job: "
         "adaptry jobs submit gc",
     )
     assert isinstance(registry, LocalRegistry)
     with progress() as told:
-        swept = collect(registry, grace=grace, dry_run=dry_run, progress=told)
-    gone = (
-        f"{'would delete' if dry_run else 'deleted'} {counted(swept.deleted, 'file')} ({size(swept.bytes)})"
-    )
-    waiting = f"; {counted(swept.waiting, 'file')} ({size(swept.waiting_bytes)}) found for the first time"
-    answer(swept, gone + (waiting if swept.waiting else ""), as_json)
+        swept = collect_garbage(registry, grace=grace, dry_run=dry_run, progress=told)
+    gone = f"{'would delete' if dry_run else 'deleted'} {format_count(swept.deleted, 'file')} ({format_size(swept.bytes)})"
+    waiting = f"; {format_count(swept.waiting, 'file')} ({format_size(swept.waiting_bytes)}) found for the first time"
+    print_answer(swept, gone + (waiting if swept.waiting else ""), as_json)

@@ -8,13 +8,13 @@ import click
 
 from adaptry.operations.hf_import.hub_names import HubRef
 from adaptry.registry.interface import Registry
-from adaptry_cli.arguments import require
-from adaptry_cli.connection import filled_registry_option
+from adaptry_cli.arguments import require_usage
+from adaptry_cli.connection import creating_registry_option
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.out import counted, json_option, progress, say, say_json, tell
+from adaptry_cli.out import format_count, json_option, print_err, print_json, print_out, progress
 
 if TYPE_CHECKING:
-    from adaptry.operations.hf_import.bulk_import import Done, Wanted
+    from adaptry.operations.hf_import.bulk_import import ImportResult, ImportSelection
 
 
 @click.command("import")
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     "--limit", type=click.IntRange(1), default=1000, show_default=True, help="Look at most at so many."
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be taken, and take nothing.")
-@filled_registry_option
+@creating_registry_option
 @json_option
 @click.pass_context
 def import_(
@@ -51,13 +51,13 @@ def import_(
     goes on where it stopped. HF_ENDPOINT and HF_TOKEN say which hub, and as whom. Exit code 1 means that some failed.
     """
     from adaptry.operations.hf_import import bulk_import
-    from adaptry.operations.hf_import.hub import hub_of_environment
+    from adaptry.operations.hf_import.hub import open_hub
 
-    require(
+    require_usage(
         bool(source or search or filters or collection),
         "say what to take: hf:AUTHOR, hf:ORG/NAME, --collection, --search or --filter",
     )
-    hub = hub_of_environment()
+    hub = open_hub()
     plan = bulk_import.plan_import(
         registry, hub, _wanted(source, search, filters, collection, limit), namespace
     )
@@ -65,9 +65,9 @@ def import_(
     taken = failed = passed = 0
     with progress() as told:
         for done in (
-            map(bulk_import.Done, plan)
+            map(bulk_import.ImportResult, plan)
             if dry_run
-            else bulk_import.carry_out(registry, hub, plan, progress=told)
+            else bulk_import.run_import(registry, hub, plan, progress=told)
         ):
             shown.append(_shown(done))
             failed += done.error is not None
@@ -76,46 +76,48 @@ def import_(
             if not as_json:
                 _say(done)
     if as_json:
-        say_json(shown)
-    tell(
-        f"{counted(taken, 'adapter')} {'to take' if dry_run else 'taken'}, {passed} passed over, {failed} failed"
+        print_json(shown)
+    print_err(
+        f"{format_count(taken, 'adapter')} {'to take' if dry_run else 'taken'}, {passed} passed over, {failed} failed"
     )
     ctx.exit(NO if failed else 0)
 
 
 def _wanted(
     source: str | None, search: str | None, filters: tuple[str, ...], collection: str | None, limit: int
-) -> Wanted:
+) -> ImportSelection:
     """One word behind `hf:` is an author, two are a repository."""
-    from adaptry.operations.hf_import.bulk_import import Wanted
+    from adaptry.operations.hf_import.bulk_import import ImportSelection
 
     if source is None:
-        return Wanted(search=search, filters=filters, collection=collection, limit=limit)
-    require(collection is None, "give hf:… or --collection, not both")
+        return ImportSelection(search=search, filters=filters, collection=collection, limit=limit)
+    require_usage(collection is None, "give hf:… or --collection, not both")
     ref = HubRef.parse(source)
     if "/" not in ref.repository:
-        require(ref.revision is None, f"{source} is an author, who has no revisions")
-        return Wanted(author=ref.repository, search=search, filters=filters, limit=limit)
-    require(not (search or filters), f"{source} is one repository: there is nothing to search or filter")
-    return Wanted(ref=ref)
+        require_usage(ref.revision is None, f"{source} is an author, who has no revisions")
+        return ImportSelection(author=ref.repository, search=search, filters=filters, limit=limit)
+    require_usage(
+        not (search or filters), f"{source} is one repository: there is nothing to search or filter"
+    )
+    return ImportSelection(ref=ref)
 
 
-def _say(done: Done) -> None:
+def _say(done: ImportResult) -> None:
     ref = f"hf:{done.candidate.ref.repository}"
     if done.error:
-        tell(f"{ref} failed: {done.error.message}")
+        print_err(f"{ref} failed: {done.error.message}")
     elif done.candidate.skipped:
-        tell(f"{ref} {done.candidate.skipped}")
-    elif done.taken:
-        version = done.taken.pushed.version
-        say(f"{version.name}@{version.number} {version.digest}")
+        print_err(f"{ref} {done.candidate.skipped}")
+    elif done.imported:
+        version = done.imported.pushed.version
+        print_out(f"{version.name}@{version.number} {version.digest}")
     else:
-        say(f"{ref} {done.candidate.name}")
+        print_out(f"{ref} {done.candidate.name}")
 
 
-def _shown(done: Done) -> dict[str, object]:
+def _shown(done: ImportResult) -> dict[str, object]:
     """For programs: the repository and commit, the adapter, and what became of it."""
-    version = done.taken.pushed.version if done.taken else None
+    version = done.imported.pushed.version if done.imported else None
     return {
         "repository": done.candidate.ref.repository,
         "commit": done.candidate.ref.revision,

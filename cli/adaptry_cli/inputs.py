@@ -14,16 +14,16 @@ from adaptry.adapters.adapter import Adapter, open_content, open_dir
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.core.errors import Conflict, Invalid, NotFound, Unavailable
 from adaptry.core.refs import AdapterName, Latest, Ref
-from adaptry.operations.known_base import base_of as record_of_base
+from adaptry.operations.known_base import base_record_or_none as record_of_base
 from adaptry.operations.transfer.remote import RevisionContent
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
-from adaptry_cli.arguments import Source, means_folder
-from adaptry_cli.connection import Connected
+from adaptry_cli.arguments import Source, is_folder_path
+from adaptry_cli.connection import RegistryOpener
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenedAdapter:
     """An adapter, what to call it, and its version if it is one of the registry's."""
 
     adapter: Adapter
@@ -32,7 +32,7 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class BaseToCheck:
     """A base to check against: what to call it, its record if there is one, its name if it has one."""
 
     label: str
@@ -40,27 +40,27 @@ class Known:
     name: str | None = None
 
 
-def look_into(connected: Connected, source: Source) -> Opened:
+def open_input(connected: RegistryOpener, source: Source) -> OpenedAdapter:
     """An adapter to look at: headers are read, weights stay where they are. Raises `NotFound`, `Invalid…`."""
     if isinstance(source, Path):
-        return Opened(open_dir(source), str(source))
+        return OpenedAdapter(open_dir(source), str(source))
     registry = connected()
-    with emptiness_explained(registry, source):
+    with explain_empty_adapter(registry, source):
         detail = registry.detail(source)
     adapter = open_content(RevisionContent(registry, detail.version, detail.manifest))
-    return Opened(adapter, f"{detail.version.name}@{detail.version.number}", detail.version)
+    return OpenedAdapter(adapter, f"{detail.version.name}@{detail.version.number}", detail.version)
 
 
-def base_named(connected: Connected, text: str) -> Known:
+def find_base(connected: RegistryOpener, text: str) -> BaseToCheck:
     """A base by folder, name or id. Raises `NotFound`, `Invalid`."""
-    if means_folder(text):
-        return Known(text, fingerprint_of(Path(text)))
+    if is_folder_path(text):
+        return BaseToCheck(text, fingerprint_of(Path(text)))
     info = connected().base(text)
     name = info.names[0] if info.names else None
-    return Known(name or info.id.brief, connected().base_record(info.id), name)
+    return BaseToCheck(name or info.id.brief, connected().base_record(info.id), name)
 
 
-def base_parameters(connected: Connected, opened: Opened) -> int | None:
+def base_parameters(connected: RegistryOpener, opened: OpenedAdapter) -> int | None:
     """How large the adapter's base is: the version's, else the one its config names; None where it is not known."""
     known = opened.version.base_id if opened.version else None
     key = str(known) if known else opened.adapter.config.base_name
@@ -75,10 +75,10 @@ def base_parameters(connected: Connected, opened: Opened) -> int | None:
         return None
 
 
-def base_of(connected: Connected, version: VersionInfo) -> Known:
+def version_base(connected: RegistryOpener, version: VersionInfo) -> BaseToCheck:
     """The base a version is for, as the registry found out when it was pushed or its base registered."""
     label = version.base_name or (version.base_id.brief if version.base_id else "no base")
-    return Known(label, record_of_base(connected(), version), version.base_name)
+    return BaseToCheck(label, record_of_base(connected(), version), version.base_name)
 
 
 def fingerprint_of(folder: Path) -> BaseRecord:
@@ -90,15 +90,15 @@ def fingerprint_of(folder: Path) -> BaseRecord:
 
 
 @contextmanager
-def emptiness_explained(registry: Registry, ref: Ref) -> Iterator[None]:
+def explain_empty_adapter(registry: Registry, ref: Ref) -> Iterator[None]:
     """Where the latest version of an adapter without versions is asked for, says that."""
     try:
         yield
     except NotFound:
         if isinstance(ref.selector, Latest) and registry.adapter(ref.name).versions == 0:
-            raise NotFound(no_version_yet(ref.name)) from None
+            raise NotFound(no_version_message(ref.name)) from None
         raise
 
 
-def no_version_yet(name: AdapterName) -> str:
+def no_version_message(name: AdapterName) -> str:
     return f"{name} has no version yet; `adaptry push DIR {name}` puts one in"

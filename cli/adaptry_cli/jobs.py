@@ -11,16 +11,25 @@ import click
 
 from adaptry.core.errors import AdaptryError, Invalid, NotFound, by_code
 from adaptry.core.refs import Ref
-from adaptry.jobs.queues import takes
+from adaptry.jobs.queues import can_run
 from adaptry.registry.interface import Registry
-from adaptry.registry.jobs_values.records import DEVICES, GIB, JobInfo, JobOrder, JobState, Needs
+from adaptry.registry.jobs_values.records import DEVICES, GIB, JobInfo, JobNeeds, JobOrder, JobState
 from adaptry.registry.jobs_values.tasks import TASKS, parse_task
-from adaptry_cli.arguments import made
+from adaptry_cli.arguments import validate_options
 from adaptry_cli.connection import registry_option
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.out import answer, gather, json_option, limit_option, say, say_json, size, tell
-from adaptry_cli.tables import say_facts, say_table
-from adaptry_cli.version_text import when
+from adaptry_cli.out import (
+    collect_pages,
+    format_size,
+    json_option,
+    limit_option,
+    print_answer,
+    print_err,
+    print_json,
+    print_out,
+)
+from adaptry_cli.tables import print_facts, print_table
+from adaptry_cli.version_text import format_when
 
 _LOOK = 0.5  # seconds between two looks at a job that is waited for
 _LINES = 200
@@ -65,17 +74,19 @@ def submit(
     """
     from adaptry.core.byte_sizes import parse_bytes
 
-    needs = made(Needs, device=device, tag=tag, memory=parse_bytes(memory) if memory else 2 * GIB)
-    order = made(JobOrder, kind=kind, task=_task(kind, fields), needs=needs, priority=priority)
+    needs = validate_options(
+        JobNeeds, device=device, tag=tag, memory=parse_bytes(memory) if memory else 2 * GIB
+    )
+    order = validate_options(JobOrder, kind=kind, task=_task(kind, fields), needs=needs, priority=priority)
     job = registry.submit_job(order)
     _tell_of_missing(registry, order)
     if reason := _waits_for(registry, needs):
-        tell(f"it waits: {reason}")
+        print_err(f"it waits: {reason}")
     if wait:
         job = _waited(registry, job)
-    answer(job, job.id, as_json)
+    print_answer(job, job.id, as_json)
     _raise_fault(job if wait else None)
-    if job.result is not None and parse_task(job.kind, job.task).is_no(job.result):
+    if job.result is not None and parse_task(job.kind, job.task).is_negative(job.result):
         click.get_current_context().exit(NO)
 
 
@@ -94,8 +105,8 @@ def schedule(
     CRON is minute, hour, day, month and weekday in UTC: `adaptry jobs schedule nightly '30 2 * * *' verify`. Runners look at the
     clock; a time that passed while there were none is made up for within a day, once.
     """
-    order = made(JobOrder, kind=kind, task=_task(kind, fields))
-    answer(registry.schedule_job(name, cron, order), name, as_json)
+    order = validate_options(JobOrder, kind=kind, task=_task(kind, fields))
+    print_answer(registry.schedule_job(name, cron, order), name, as_json)
 
 
 @jobs.command()
@@ -105,7 +116,7 @@ def schedule(
 def unschedule(registry: Registry, name: str, namespace: str | None) -> None:
     """Ask no more for a job that is scheduled."""
     registry.unschedule_job(name, namespace)
-    tell(f"{name} is no longer scheduled")
+    print_err(f"{name} is no longer scheduled")
 
 
 @jobs.command()
@@ -115,9 +126,9 @@ def schedules(registry: Registry, as_json: bool) -> None:
     """List what is asked for again and again."""
     found = registry.schedules()
     if as_json:
-        say_json(found)
+        print_json(found)
         return
-    say_table(
+    print_table(
         ("schedule", "namespace", "when (UTC)", "kind", "task", "by", "held"),
         (
             (
@@ -143,11 +154,11 @@ def schedules(registry: Registry, as_json: bool) -> None:
 @json_option
 def ls(registry: Registry, state: JobState | None, limit: int, as_json: bool) -> None:
     """List jobs, newest first."""
-    found = gather(lambda cursor, count: registry.jobs(state, cursor, count), limit)
+    found = collect_pages(lambda cursor, count: registry.jobs(state, cursor, count), limit)
     if as_json:
-        say_json(found)
+        print_json(found)
         return
-    say_table(
+    print_table(
         ("job", "kind", "state", "how far", "of", "by", "when"),
         (
             (
@@ -157,7 +168,7 @@ def ls(registry: Registry, state: JobState | None, limit: int, as_json: bool) ->
                 _far(each),
                 each.namespace,
                 each.submitted_by,
-                when(each.submitted_at),
+                format_when(each.submitted_at),
             )
             for each in found
         ),
@@ -172,7 +183,7 @@ def show(registry: Registry, job: str, as_json: bool) -> None:
     """Show what a job is, and what became of it."""
     found = registry.job(job)
     if as_json:
-        say_json(found)
+        print_json(found)
         return
     needs = found.needs
     facts = [
@@ -182,17 +193,17 @@ def show(registry: Registry, job: str, as_json: bool) -> None:
         ("state", found.state),
         ("how far", _far(found)),
         ("waits", _waits_for(registry, needs) if found.state == "queued" else ""),
-        ("needs", ", ".join(filter(None, (needs.device, needs.tag, size(needs.memory))))),
+        ("needs", ", ".join(filter(None, (needs.device, needs.tag, format_size(needs.memory))))),
         ("priority", str(found.priority)),
-        ("asked for by", f"{found.submitted_by}, {when(found.submitted_at)}"),
-        ("started", when(found.started_at) if found.started_at else ""),
-        ("ended", when(found.finished_at) if found.finished_at else ""),
+        ("asked for by", f"{found.submitted_by}, {format_when(found.submitted_at)}"),
+        ("started", format_when(found.started_at) if found.started_at else ""),
+        ("ended", format_when(found.finished_at) if found.finished_at else ""),
         ("tries", str(found.tries)),
         ("runners", ", ".join(found.runners)),
         ("result", json.dumps(found.result, ensure_ascii=False) if found.result else ""),
         ("failed", found.fault.message if found.fault else ""),
     ]
-    say_facts((name, value) for name, value in facts if value)
+    print_facts((name, value) for name, value in facts if value)
 
 
 @jobs.command()
@@ -201,7 +212,7 @@ def show(registry: Registry, job: str, as_json: bool) -> None:
 @registry_option
 def logs(registry: Registry, job: str, follow: bool) -> None:
     """Print what a job's steps said."""
-    log = _Log(registry, job, say)
+    log = _Log(registry, job, print_out)
     while True:
         found = registry.job(job)
         log.tell()
@@ -216,7 +227,7 @@ def logs(registry: Registry, job: str, follow: bool) -> None:
 def cancel(registry: Registry, job: str) -> None:
     """Stop a job: from now on it changes nothing."""
     found = registry.cancel_job(job)
-    tell(f"{found.id} is {found.state}")
+    print_err(f"{found.id} is {found.state}")
 
 
 @jobs.command()
@@ -225,7 +236,7 @@ def cancel(registry: Registry, job: str) -> None:
 def retry(registry: Registry, job: str) -> None:
     """Queue a job again that failed or was cancelled; parts that were finished are kept."""
     found = registry.retry_job(job)
-    tell(f"{found.id} is {found.state}, for the {found.tries}. time")
+    print_err(f"{found.id} is {found.state}, for the {found.tries}. time")
 
 
 def _tell_of_missing(registry: Registry, order: JobOrder) -> None:
@@ -234,23 +245,23 @@ def _tell_of_missing(registry: Registry, order: JobOrder) -> None:
         try:
             registry.version(Ref.parse(text))
         except NotFound as error:
-            tell(f"warns: {error.message}; the job fails unless it is there when the job begins")
+            print_err(f"warns: {error.message}; the job fails unless it is there when the job begins")
 
 
-def _waits_for(registry: Registry, needs: Needs) -> str:
+def _waits_for(registry: Registry, needs: JobNeeds) -> str:
     """Why a job would wait for ever as things are, or nothing."""
     runners = registry.runners()
     if not runners:
         return "nobody runs jobs yet; `adaptry work` does, here or on another machine"
-    if any(takes(runner, needs) for runner in runners):
+    if any(can_run(runner, needs) for runner in runners):
         return ""
     asked = [f"the device {needs.device}"] if needs.device else []
     asked += [f"the tag {needs.tag}"] if needs.tag else []
-    return f"no runner has {', '.join((*asked, size(needs.memory)))}; `adaptry runners` shows what they have"
+    return f"no runner has {', '.join((*asked, format_size(needs.memory)))}; `adaptry runners` shows what they have"
 
 
 def _waited(registry: Registry, job: JobInfo) -> JobInfo:
-    log = _Log(registry, job.id, tell)
+    log = _Log(registry, job.id, print_err)
     while job.is_open:
         time.sleep(_LOOK)
         job = registry.job(job.id)
@@ -290,7 +301,7 @@ def _raise_fault(job: JobInfo | None) -> None:
 def _far(job: JobInfo) -> str:
     if job.stage is None or job.state == "queued":
         return ""
-    return f"{100 * job.stage.done // max(1, job.stage.total)}% of {size(job.stage.total)}"
+    return f"{100 * job.stage.done // max(1, job.stage.total)}% of {format_size(job.stage.total)}"
 
 
 def _task(kind: str, fields: tuple[str, ...]) -> dict[str, Any]:

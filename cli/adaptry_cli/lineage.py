@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import click
 
 from adaptry.core.refs import Ref
-from adaptry.operations.lineage import Relative, ancestry, progeny
+from adaptry.operations.lineage import LineageNode, ancestor_tree, descendant_tree
 from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import REF
 from adaptry_cli.connection import registry_option
-from adaptry_cli.out import json_option, number, say_json, say_lines, tell
+from adaptry_cli.out import format_number, json_option, print_err, print_json, print_lines
 
 
 @click.command()
@@ -25,16 +25,16 @@ def lineage(registry: Registry, ref: Ref, down: bool, as_json: bool) -> None:
     A tree of its parents, theirs and so on; each with its recipe in one line and the share of energy that was kept,
     where that was recorded. A parent that is not in this registry, or not yours to see, is a digest.
     """
-    root = progeny(registry, ref) if down else ancestry(registry, ref)
+    root = descendant_tree(registry, ref) if down else ancestor_tree(registry, ref)
     if as_json:
-        say_json(root)
+        print_json(root)
         return
-    say_lines(_lines(root))
+    print_lines(_lines(root))
     if not root.relatives and not root.outside:
-        tell("nothing was made from it" if down else "it was made from no other adapter")
+        print_err("nothing was made from it" if down else "it was made from no other adapter")
 
 
-def _lines(relative: Relative, first: str = "", others: str = "") -> Iterator[str]:
+def _lines(relative: LineageNode, first: str = "", others: str = "") -> Iterator[str]:
     """`relative` behind `first`, and all below it behind `others`."""
     yield first + _text(relative)
     below = list(relative.relatives)
@@ -52,14 +52,14 @@ def _branches(others: str, is_last: bool) -> tuple[str, str]:
     return (f"{others}└─ ", f"{others}   ") if is_last else (f"{others}├─ ", f"{others}│  ")
 
 
-def _text(relative: Relative) -> str:
+def _text(relative: LineageNode) -> str:
     if not relative.refs:
         return f"{relative.digest.brief}  not here"
     told = [" = ".join(relative.refs)]
     if relative.made:
         told.append(relative.made)
     if relative.kept is not None:
-        told.append(f"kept {number(relative.kept)}")
+        told.append(f"kept {format_number(relative.kept)}")
     if relative.is_repeated:
         told.append("(as above)")
     return "  ".join(told)

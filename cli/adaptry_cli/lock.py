@@ -8,16 +8,16 @@ from pathlib import Path
 import click
 
 from adaptry.core.errors import Invalid, NotFound
-from adaptry.core.files.durable import explained
+from adaptry.core.files.durable import write_error
 from adaptry.core.refs import Ref
 from adaptry.operations import transfer
-from adaptry.operations.lockfile import Lock, moved, pin
+from adaptry.operations.lockfile import LockFile, find_stale_pins, pin_refs
 from adaptry.registry.interface import Registry
-from adaptry_cli.arguments import FOLDER, REF, require
+from adaptry_cli.arguments import FOLDER, REF, require_usage
 from adaptry_cli.connection import registry_option
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.out import json_option, progress, say, say_json, say_lines, tell
-from adaptry_cli.warnings import tell_caution
+from adaptry_cli.out import json_option, print_err, print_json, print_lines, print_out, progress
+from adaptry_cli.warnings import print_state_warning
 
 DEFAULT = Path("adaptry.lock")
 
@@ -47,35 +47,35 @@ def lock(
 
     `adaptry pull --locked FILE --to DIR` then gets exactly those versions, wherever the refs have moved to.
     """
-    require(check != bool(refs), "give REFs to pin, or --check alone")
+    require_usage(check != bool(refs), "give REFs to pin, or --check alone")
     if check:
-        found = moved(registry, read_lock(file))
+        found = find_stale_pins(registry, read_lock(file))
         if as_json:
-            say_json(found)
+            print_json(found)
         else:
-            say_lines(change.sentence() for change in found)
+            print_lines(change.sentence() for change in found)
         if not found:
-            tell(f"every ref of {file} still means what it did")
+            print_err(f"every ref of {file} still means what it did")
         ctx.exit(NO if found else 0)
-    pinned = pin(registry, refs)
+    pinned = pin_refs(registry, refs)
     _write(file, pinned.to_text())
     if as_json:
-        say_json(pinned)
+        print_json(pinned)
         return
     for entry in pinned.pins:
-        say(f"{entry.ref} {entry.digest}")
-    tell(f"wrote {file}")
+        print_out(f"{entry.ref} {entry.digest}")
+    print_err(f"wrote {file}")
 
 
-def read_lock(file: Path) -> Lock:
-    """Raises `NotFound`, `Invalid`, `Incompatible`."""
+def read_lock(file: Path) -> LockFile:
+    """Raises `NotFound`, `Invalid`, `ProtocolMismatch`."""
     try:
         data = file.read_bytes()
     except FileNotFoundError:
         raise NotFound(f"no lock file at {file}; `adaptry lock REF… -o {file}` writes one") from None
     except OSError as error:
         raise Invalid(f"cannot read {file}: {error.strerror}") from error
-    return Lock.parse(data, str(file))
+    return LockFile.parse(data, str(file))
 
 
 def pull_locked(registry: Registry, file: Path, folder: Path, force: bool, as_json: bool) -> None:
@@ -85,12 +85,12 @@ def pull_locked(registry: Registry, file: Path, folder: Path, force: bool, as_js
         for entry in read_lock(file).pins:
             target = folder / entry.folder
             version = transfer.pull(registry, entry.exact, target, force=force, progress=told)
-            tell_caution(version)
+            print_state_warning(version)
             pulled.append({"folder": str(target), "version": version.model_dump(mode="json")})
             if not as_json:
-                say(f"{target} {version.digest}")
+                print_out(f"{target} {version.digest}")
     if as_json:
-        say_json(pulled)
+        print_json(pulled)
 
 
 def _write(file: Path, text: str) -> None:
@@ -100,4 +100,4 @@ def _write(file: Path, text: str) -> None:
         new.write_text(text, encoding="utf-8")
         new.replace(file)
     except OSError as error:
-        raise explained(error, file) from error
+        raise write_error(error, file) from error

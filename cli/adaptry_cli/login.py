@@ -10,12 +10,12 @@ import click
 from adaptry.core.errors import Invalid, NotFound
 from adaptry.core.identity import LOCAL
 from adaptry.core.settings import is_server
-from adaptry.storage.connect import folder_named
+from adaptry.storage.connect import resolve_folder
 from adaptry_cli import credentials
-from adaptry_cli.arguments import FOLDER, require
+from adaptry_cli.arguments import FOLDER, require_usage
 from adaptry_cli.connection import settings_for
-from adaptry_cli.out import json_option, say, say_json, tell
-from adaptry_cli.tables import say_facts
+from adaptry_cli.out import json_option, print_err, print_json, print_out
+from adaptry_cli.tables import print_facts
 
 _WHOLE = 4096  # characters of a token, and more
 
@@ -32,9 +32,9 @@ def login(url: str | None, token_file: Path | None) -> None:
     server = _server(url)
     token = _read_token(token_file)
     identity = _identity(server, token)
-    path = credentials.keep(server, token)
-    say(str(identity["identity"]))
-    tell(f"the token for {server} is kept in {path}")
+    path = credentials.save_token(server, token)
+    print_out(str(identity["identity"]))
+    print_err(f"the token for {server} is kept in {path}")
 
 
 @click.command()
@@ -45,9 +45,9 @@ def logout(url: str | None) -> None:
     The token itself stays good: `adaptry token revoke` ends it.
     """
     server = _server(url)
-    if not credentials.forget(server):
+    if not credentials.remove_token(server):
         raise NotFound(f"no token is kept for {server}")
-    tell(f"forgot the token for {server}")
+    print_err(f"forgot the token for {server}")
 
 
 @click.command()
@@ -63,21 +63,23 @@ def whoami(where: str | None, as_json: bool) -> None:
         found = _identity(settings.registry, settings.token)
     else:
         if settings.registry:
-            folder_named(settings.registry)
+            resolve_folder(settings.registry)
         found = {"identity": LOCAL.name, "role": LOCAL.role, "namespaces": list(LOCAL.namespaces)}
     if as_json:
-        say_json(dict(found))
+        print_json(dict(found))
         return
-    say_facts(
+    print_facts(
         (name, ", ".join(value) if isinstance(value, list) else str(value)) for name, value in found.items()
     )
 
 
 def _server(url: str | None) -> str:
     server = settings_for(url).registry
-    require(bool(server), "which server? give its URL, or set ADAPTRY_URL")
+    require_usage(bool(server), "which server? give its URL, or set ADAPTRY_URL")
     assert server is not None
-    require(is_server(server), f"{server!r} is not a server's address (https://…); a folder needs no token")
+    require_usage(
+        is_server(server), f"{server!r} is not a server's address (https://…); a folder needs no token"
+    )
     return server
 
 

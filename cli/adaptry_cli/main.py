@@ -19,12 +19,12 @@ from adaptry import __version__
 from adaptry.core.errors import AdaptryError, StorageFull
 from adaptry_cli.exit_codes import FAULT, INTERRUPTED, PIPE_CLOSED, exit_code
 
-_NoWords: type[click.UsageError] = getattr(click.exceptions, "NoArgsIsHelpError", click.NoSuchOption)
+_NoCommand: type[click.UsageError] = getattr(click.exceptions, "NoArgsIsHelpError", click.NoSuchOption)
 """A group called without a command, from click 8.2 on: its message is the whole help."""
-Entry = tuple[str, str]
+CommandEntry = tuple[str, str]
 """Where a command is (`module:name` inside this package) and its one line of help."""
 
-COMMANDS: Mapping[str, Mapping[str, Entry]] = {
+COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
     "Move adapters": {
         "push": ("transfer:push", "Put an adapter into the registry."),
         "pull": ("transfer:pull", "Get an adapter out of the registry."),
@@ -131,7 +131,7 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
 }
 
 
-class Words(click.Group):
+class LazyGroup(click.Group):
     """A group whose commands are imported when they are called, and whose errors are sentences."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -186,10 +186,10 @@ class Words(click.Group):
 
 
 def _usage(error: click.ClickException) -> int:
-    if not isinstance(error, _NoWords) and isinstance(error, click.UsageError) and error.ctx is not None:
+    if not isinstance(error, _NoCommand) and isinstance(error, click.UsageError) and error.ctx is not None:
         click.echo(error.ctx.get_usage(), err=True)
         _complain(f"{error.format_message()} (`{error.ctx.command_path} --help` says more)")
-    elif isinstance(error, _NoWords):
+    elif isinstance(error, _NoCommand):
         click.echo(error.format_message(), err=True)
     else:
         _complain(error.format_message())
@@ -206,10 +206,10 @@ def _full(error: OSError) -> int:
 
 
 def _complain(sentence: str) -> None:
-    from adaptry_cli.out import tell
+    from adaptry_cli.out import print_err
 
     with contextlib.suppress(OSError):  # there may be no room for complaints either
-        tell(f"error: {sentence}")
+        print_err(f"error: {sentence}")
 
 
 def _open_standard_streams() -> None:
@@ -227,7 +227,9 @@ def _discard_stdout() -> None:
 
 
 @click.group(
-    "adaptry", cls=Words, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+    "adaptry",
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.version_option(__version__, message="%(version)s")
 @click.option(

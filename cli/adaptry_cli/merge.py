@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adaptry.core.refs import is_folder
-from adaptry_cli.arguments import DTYPE, made, parse_parameters
-from adaptry_cli.connection import Connected, connect_to
-from adaptry_cli.derive_output import parent_named
-from adaptry_cli.out import counted, json_option, progress, say, say_json, size, tell
+from adaptry_cli.arguments import DTYPE, parse_parameters, validate_options
+from adaptry_cli.connection import RegistryOpener, connect_to
+from adaptry_cli.derive_output import open_named_parent
+from adaptry_cli.out import format_count, format_size, json_option, print_err, print_json, print_out, progress
 from adaptry_cli.sizes import SIZE
-from adaptry_cli.tables import say_table
+from adaptry_cli.tables import print_table
 
 if TYPE_CHECKING:
-    from adaptry.bases.hf_folder import Checkpoint
-    from adaptry.compute.merging.merge import Source
-    from adaptry.compute.merging.plan import Plan
+    from adaptry.bases.hf_folder import HfCheckpoint
+    from adaptry.compute.merging.merge import MergeSource
+    from adaptry.compute.merging.plan import MergePlan
     from adaptry.compute.merging.record import MergeRecord
-    from adaptry.compute.recipes.merge import Input, Recipe
+    from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
     from adaptry.core.progress import Progress
 
 
@@ -90,7 +90,7 @@ def merge(
     before a weight is read; the output folder appears whole or not at all. `adaptry_merge.json` in it says what
     went in.
     """
-    from adaptry.compute.merging.merge import How, decide
+    from adaptry.compute.merging.merge import MergeOptions, plan_recipe
     from adaptry.compute.merging.merge import merge as carry_out
 
     recipe = _recipe(base, inputs, said)
@@ -99,9 +99,9 @@ def merge(
         checkpoint, found = _base(connected, recipe, told)
         sources = [_opened(connected, entry, told) for entry in recipe.inputs]
         if dry_run:
-            plan = decide(recipe, checkpoint, sources, found)
+            plan = plan_recipe(recipe, checkpoint, sources, found)
         else:
-            how = How(device, kernel, hashing=not no_hash)
+            how = MergeOptions(device, kernel, hashing=not no_hash)
             record = carry_out(recipe, checkpoint, sources, output, how, told, found)
     if dry_run:
         _say_plan(plan, as_json)
@@ -109,58 +109,67 @@ def merge(
         _say_record(record, output, as_json)
 
 
-def _recipe(base: str, inputs: tuple[str, ...], said: dict[str, Any]) -> Recipe:
+def _recipe(base: str, inputs: tuple[str, ...], said: dict[str, Any]) -> MergeRecipe:
     """What was typed, as one value. (`Any`: each option has its field's type.)"""
-    from adaptry.compute.recipes.merge import Input, Recipe
+    from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
     from adaptry.core.refs import split_weight
 
-    entries = tuple(Input(source=source, weight=weight) for source, weight in map(split_weight, inputs))
+    entries = tuple(RecipeInput(source=source, weight=weight) for source, weight in map(split_weight, inputs))
     said["parameters"] = parse_parameters(said["parameters"])
-    return made(Recipe, base=base, inputs=entries, **said)
+    return validate_options(MergeRecipe, base=base, inputs=entries, **said)
 
 
-def _base(connected: Connected, recipe: Recipe, told: Progress) -> tuple[Checkpoint, str]:
+def _base(connected: RegistryOpener, recipe: MergeRecipe, told: Progress) -> tuple[HfCheckpoint, str]:
     """The base to merge into, its weights at hand, and how it was found where that is the original of the one named."""
     from adaptry.bases.hf_folder import open_checkpoint
-    from adaptry.bases.quantised import fold
+    from adaptry.bases.quantised import open_logical_view
     from adaptry.operations.base_registry import open_base
     from adaptry.operations.quantised_variants import open_original
 
     base = recipe.base
     checkpoint = open_checkpoint(base) if is_folder(base) else open_base(connected(), base, progress=told)
-    if recipe.base_copy == "original" and fold(checkpoint).packed:
+    if recipe.base_copy == "original" and open_logical_view(checkpoint).packed:
         return open_original(connected(), checkpoint, told)
     return checkpoint, ""
 
 
-def _opened(connected: Connected, entry: Input, told: Progress) -> Source:
+def _opened(connected: RegistryOpener, entry: RecipeInput, told: Progress) -> MergeSource:
     """An input by folder or ref, its weights at hand."""
-    from adaptry.compute.merging.fitting import Weighted
-    from adaptry.compute.merging.merge import Source
+    from adaptry.compute.merging.fitting import WeightedAdapter
+    from adaptry.compute.merging.merge import MergeSource
 
-    parent = parent_named(connected, entry.source, told)
-    return Source(Weighted(parent.adapter, entry.weight, parent.label, parent.base), parent.revision)
+    parent = open_named_parent(connected, entry.source, told)
+    return MergeSource(
+        WeightedAdapter(parent.adapter, entry.weight, parent.label, parent.base), parent.revision
+    )
 
 
 def _say_record(record: MergeRecord, output: Path, as_json: bool) -> None:
     """The answer: the folder; the story: notes, and how many weights changed."""
-    from adaptry.compute.merging.record import NAME
+    from adaptry.compute.merging.record import RECORD_FILE
 
     for note in record.notes:
-        tell(f"note: {note}")
-    tell(f"{counted(record.baked, 'weight')} changed; what went in is in {output / NAME}")
+        print_err(f"note: {note}")
+    print_err(f"{format_count(record.baked, 'weight')} changed; what went in is in {output / RECORD_FILE}")
     if as_json:
-        say_json({"output": str(output), **record.model_dump(mode="json")})
+        print_json({"output": str(output), **record.model_dump(mode="json")})
     else:
-        say(str(output))
+        print_out(str(output))
 
 
-def _say_plan(plan: Plan, as_json: bool) -> None:
+def _say_plan(plan: MergePlan, as_json: bool) -> None:
     """What a merge would write: files, sizes, how many weights change."""
     files = [{"path": file.name, "size": file.size} for file in plan.files]
     if as_json:
-        say_json({"files": files, "size": plan.size, "baked": plan.baked, "notes": list(plan.notes)})
+        print_json(
+            {"files": files, "size": plan.size, "baked": plan.adapted_count, "notes": list(plan.notes)}
+        )
         return
-    say_table(("file", "size"), [(file.name, size(file.size)) for file in plan.files], right=("size",))
-    for line in (f"{counted(plan.baked, 'weight')} would change; {size(plan.size)} in all", *plan.notes):
-        tell(line)
+    print_table(
+        ("file", "size"), [(file.name, format_size(file.size)) for file in plan.files], right=("size",)
+    )
+    for line in (
+        f"{format_count(plan.adapted_count, 'weight')} would change; {format_size(plan.size)} in all",
+        *plan.notes,
+    ):
+        print_err(line)

@@ -8,9 +8,9 @@ from adaptry.core.refs import Ref
 from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import REF, parse_metrics
 from adaptry_cli.connection import registry_option
-from adaptry_cli.out import json_option, number, say_json, tell
-from adaptry_cli.tables import say_table
-from adaptry_cli.version_text import when
+from adaptry_cli.out import format_number, json_option, print_err, print_json
+from adaptry_cli.tables import print_table
+from adaptry_cli.version_text import format_when
 
 
 @click.group()
@@ -29,7 +29,7 @@ def log(registry: Registry, ref: Ref, pairs: tuple[str, ...]) -> None:
     """Add values of metrics to a version."""
     values = parse_metrics(pairs)
     registry.log_metrics(ref, values)
-    tell(f"logged {', '.join(values)} for {ref}")
+    print_err(f"logged {', '.join(values)} for {ref}")
 
 
 @metrics.command()
@@ -40,15 +40,21 @@ def show(registry: Registry, ref: Ref, as_json: bool) -> None:
     """Show every value that was logged for a version, oldest first."""
     found = registry.metrics(ref)
     if as_json:
-        say_json(found)
+        print_json(found)
     elif found:
-        say_table(
+        print_table(
             ("metric", "value", "version", "when", "who"),
             (
-                (entry.metric, number(entry.value), str(entry.number), when(entry.logged_at), entry.logged_by)
+                (
+                    entry.metric,
+                    format_number(entry.value),
+                    str(entry.number),
+                    format_when(entry.logged_at),
+                    entry.logged_by,
+                )
                 for entry in found
             ),
             right=("value", "version"),
         )
     else:
-        tell(f"no metrics for {ref}; `adaptry metrics log {ref} NAME=VALUE` adds one")
+        print_err(f"no metrics for {ref}; `adaptry metrics log {ref} NAME=VALUE` adds one")

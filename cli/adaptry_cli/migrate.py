@@ -10,10 +10,10 @@ import click
 
 from adaptry.core.errors import Invalid
 from adaptry.storage.local import LocalRegistry
-from adaptry_cli.arguments import require
+from adaptry_cli.arguments import require_usage
 from adaptry_cli.connection import connect_to
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.out import counted, json_option, progress, say, say_json, tell
+from adaptry_cli.out import format_count, json_option, print_err, print_json, print_out, progress
 
 _SQLITE = "sqlite:"
 
@@ -58,23 +58,27 @@ def migrate(ctx: click.Context, folder: Path | None, url: str | None, as_json: b
         moved = move_catalog(folder, url, told)
     problems = [{"where": problem.where, "reason": problem.reason} for problem in moved.problems]
     if as_json:
-        say_json({"rows": dict(moved.rows), "problems": problems})
+        print_json({"rows": dict(moved.rows), "problems": problems})
     else:
         for problem in moved.problems:
-            tell(f"warns: {problem.where}: {problem.reason}")
+            print_err(f"warns: {problem.where}: {problem.reason}")
         rows = sum(moved.rows.values())
         adapters, versions = moved.rows["adapters"], moved.rows["versions"]
-        say(f"moved {counted(rows, 'row')}: {counted(adapters, 'name')}, {counted(versions, 'version')}")
+        print_out(
+            f"moved {format_count(rows, 'row')}: {format_count(adapters, 'name')}, {format_count(versions, 'version')}"
+        )
     if problems:
         ctx.exit(NO)
 
 
 def _bring_up_to_date(as_json: bool) -> None:
     registry = connect_to(None, making=True)
-    require(isinstance(registry, LocalRegistry), "a server's catalog is migrated where its database is known")
+    require_usage(
+        isinstance(registry, LocalRegistry), "a server's catalog is migrated where its database is known"
+    )
     assert isinstance(registry, LocalRegistry)
     schema = registry.catalog.schema()
     if as_json:
-        say_json({"schema": schema})
+        print_json({"schema": schema})
     else:
-        say(f"the catalog has schema {schema}")
+        print_out(f"the catalog has schema {schema}")

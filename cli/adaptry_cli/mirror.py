@@ -12,15 +12,15 @@ import click
 
 from adaptry.core.errors import Unavailable
 from adaptry.core.settings import read_secret
-from adaptry.operations.mirroring.actions import Followed
-from adaptry.operations.mirroring.plan import Choice, Plan, plan, require_another
-from adaptry.operations.mirroring.sync import follow, follow_events
+from adaptry.operations.mirroring.actions import MirrorResult
+from adaptry.operations.mirroring.plan import MirrorPlan, MirrorSelection, plan_mirror, require_distinct
+from adaptry.operations.mirroring.sync import sync_continuously, sync_once
 from adaptry.registry.interface import Registry
-from adaptry_cli.arguments import FOLDER, require
-from adaptry_cli.connection import connect_to, filled_registry_option, settings_for
+from adaptry_cli.arguments import FOLDER, require_usage
+from adaptry_cli.connection import connect_to, creating_registry_option, settings_for
 from adaptry_cli.durations import DURATION
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.out import counted, json_option, progress, say, say_json, tell
+from adaptry_cli.out import format_count, json_option, print_err, print_json, print_out, progress
 
 _PAUSE = 5.0
 """Seconds before a registry that did not answer is asked again."""
@@ -42,7 +42,7 @@ _PAUSE = 5.0
 )
 @click.option("--follow", "is_following", is_flag=True, help="Go on, and bring what changes as it happens.")
 @click.option("--dry-run", is_flag=True, help="Say what would come, and change nothing.")
-@filled_registry_option
+@creating_registry_option
 @json_option
 def mirror(
     registry: Registry,
@@ -65,21 +65,21 @@ def mirror(
     is new and follow what changed: a version that was revoked there is revoked here. A round that was broken off goes on where it stopped.
     Exit code 1 means that something was refused.
     """
-    require(not base_files or bases, "--base-files brings bases: not with --no-bases")
-    require(
+    require_usage(not base_files or bases, "--base-files brings bases: not with --no-bases")
+    require_usage(
         sum((every is not None, is_following, dry_run)) <= 1, "give one of --every, --follow and --dry-run"
     )
-    require(
+    require_usage(
         every is None or bool(every),
         "--every 0 would ask without a pause; --follow hears of changes as they happen",
     )
     there = source_registry(source, from_token_file)
-    choice = Choice(
+    choice = MirrorSelection(
         query=query, aliases=aliases, bases=bases, base_files=base_files, parents=parents, delete=delete
     )
     if dry_run:
-        require_another(there, registry)
-        _say_plan(plan(there, registry, choice), as_json)
+        require_distinct(there, registry)
+        _say_plan(plan_mirror(there, registry, choice), as_json)
         return
     if is_following:
         _follow(there, registry, choice, as_json)
@@ -102,45 +102,47 @@ def source_registry(where: str, token_file: Path | None) -> Registry:
     return registry
 
 
-def _round(there: Registry, here: Registry, choice: Choice, as_json: bool, *, forgiving: bool) -> bool:
+def _round(
+    there: Registry, here: Registry, choice: MirrorSelection, as_json: bool, *, forgiving: bool
+) -> bool:
     """Whether something was refused. Who comes back anyway only tells that a registry did not answer."""
     try:
-        require_another(there, here)
+        require_distinct(there, here)
         with progress() as told:
-            followed = follow(there, here, choice, progress=told)
+            followed = sync_once(there, here, choice, progress=told)
     except Unavailable as error:
         if not forgiving:
             raise
-        tell(f"not now: {error.message}")
+        print_err(f"not now: {error.message}")
         return True
-    say_followed(followed, as_json)
+    print_sync_result(followed, as_json)
     return bool(followed.failures)
 
 
-def _follow(there: Registry, here: Registry, choice: Choice, as_json: bool) -> NoReturn:
+def _follow(there: Registry, here: Registry, choice: MirrorSelection, as_json: bool) -> NoReturn:
     """Until it is stopped; a registry that does not answer is asked again, from the beginning."""
     while True:
         try:
-            require_another(there, here)
-            for followed in follow_events(there, here, choice):
+            require_distinct(there, here)
+            for followed in sync_continuously(there, here, choice):
                 if followed.is_change or followed.failures:
-                    say_followed(followed, as_json)
+                    print_sync_result(followed, as_json)
         except Unavailable as error:
-            tell(f"not now: {error.message}")
+            print_err(f"not now: {error.message}")
         threading.Event().wait(_PAUSE)
 
 
-def say_followed(followed: Followed, as_json: bool) -> None:
+def print_sync_result(followed: MirrorResult, as_json: bool) -> None:
     """What a round did, a line each."""
     if as_json:
-        say_json(followed)
+        print_json(followed)
         return
     for failure in followed.failures:
-        tell(f"refused: {failure.what}: {failure.reason}")
+        print_err(f"refused: {failure.what}: {failure.reason}")
     for ref in followed.withheld:
-        tell(f"not copied: {ref} is withdrawn there")
+        print_err(f"not copied: {ref} is withdrawn there")
     for name in followed.gone:
-        tell(f"gone there: {name} (--delete deletes it here too)")
+        print_err(f"gone there: {name} (--delete deletes it here too)")
     for word, refs in (
         ("copied", followed.copied),
         ("updated", followed.updated),
@@ -148,11 +150,11 @@ def say_followed(followed: Followed, as_json: bool) -> None:
         ("deleted", followed.deleted),
     ):
         for ref in refs:
-            say(f"{word} {ref}")
-    tell(f"{counted(len(followed.copied), 'version')} copied, {len(followed.updated)} updated")
+            print_out(f"{word} {ref}")
+    print_err(f"{format_count(len(followed.copied), 'version')} copied, {len(followed.updated)} updated")
 
 
-def _say_plan(decided: Plan, as_json: bool) -> None:
+def _say_plan(decided: MirrorPlan, as_json: bool) -> None:
     lines = {
         "copy": [f"{one.name}@{one.number}" for one in decided.copy],
         "update": [f"{one.name}@{one.number}" for one in decided.update],
@@ -161,8 +163,8 @@ def _say_plan(decided: Plan, as_json: bool) -> None:
         "withheld": [f"{one.name}@{one.number}" for one in decided.withheld],
     }
     if as_json:
-        say_json(lines)
+        print_json(lines)
         return
     for word, refs in lines.items():
         for ref in refs:
-            say(f"{word} {ref}")
+            print_out(f"{word} {ref}")

@@ -35,31 +35,31 @@ def limit_option(command: Command) -> Command:
     )(command)
 
 
-def say(text: str) -> None:
+def print_out(text: str) -> None:
     """One line of the answer."""
-    click.echo(plain(text))
+    click.echo(escape_controls(text))
 
 
-def say_lines(texts: Iterable[str]) -> None:
+def print_lines(texts: Iterable[str]) -> None:
     """Several lines of the answer."""
     for text in texts:
-        say(text)
+        print_out(text)
 
 
-def tell(text: str) -> None:
+def print_err(text: str) -> None:
     """One line of the story."""
-    click.echo(plain(text), err=True)
+    click.echo(escape_controls(text), err=True)
 
 
-def answer(value: BaseModel | dict[str, Any], text: str, as_json: bool) -> None:
+def print_answer(value: BaseModel | dict[str, Any], text: str, as_json: bool) -> None:
     """The answer as JSON or as one line. (`Any`: JSON.)"""
     if as_json:
-        say_json(value)
+        print_json(value)
     else:
-        say(text)
+        print_out(text)
 
 
-def say_json(value: BaseModel | Sequence[BaseModel] | dict[str, Any] | list[Any]) -> None:
+def print_json(value: BaseModel | Sequence[BaseModel] | dict[str, Any] | list[Any]) -> None:
     """The answer as JSON. (`Any`: JSON.)"""
     click.echo(json.dumps(_plain_json(value), indent=2, ensure_ascii=False))
 
@@ -88,13 +88,13 @@ def progress() -> Iterator[Progress]:
         def tell_bar(text: str, done: int, total: int) -> None:
             task = tasks.get(text)
             if task is None:
-                task = tasks[text] = shown.add_task(plain(text), total=total)
+                task = tasks[text] = shown.add_task(escape_controls(text), total=total)
             shown.update(task, completed=done, total=total, visible=done < total)
 
         yield tell_bar
 
 
-def gather(fetch: Callable[[str | None, int], Page[Item]], limit: int) -> list[Item]:
+def collect_pages(fetch: Callable[[str | None, int], Page[Item]], limit: int) -> list[Item]:
     """The first `limit` items of a listing, page by page; tells when there are more."""
     items: list[Item] = []
     cursor: str | None = None
@@ -104,18 +104,18 @@ def gather(fetch: Callable[[str | None, int], Page[Item]], limit: int) -> list[I
         cursor = page.next
         if cursor is None:
             return items
-    tell(f"the first {limit}; there are more (--limit)")
+    print_err(f"the first {limit}; there are more (--limit)")
     return items
 
 
-def plain(text: str) -> str:
+def escape_controls(text: str) -> str:
     """`text` with whatever could steer a terminal spelled out."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def size(count: int) -> str:
+def format_size(count: int) -> str:
     """`4.2 MB`: bytes as people read them."""
     amount = float(count)
     for unit in ("B", "kB", "MB", "GB"):
@@ -125,12 +125,12 @@ def size(count: int) -> str:
     raise AssertionError
 
 
-def counted(count: int, noun: str) -> str:
+def format_count(count: int, noun: str) -> str:
     """`1 version`, `2 versions`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """A metric as people read it: six digits that matter."""
     return f"{value:.6g}"
 

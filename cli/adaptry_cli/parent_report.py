@@ -12,20 +12,27 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adaptry.core.errors import Invalid, Missing
-from adaptry_cli.arguments import FOLDER, require
-from adaptry_cli.connection import Connected
-from adaptry_cli.derive_output import Landed, Target, json_of, landed, parent_named, say_landed
+from adaptry.core.errors import Invalid, MissingDependency
+from adaptry_cli.arguments import FOLDER, require_usage
+from adaptry_cli.connection import RegistryOpener
+from adaptry_cli.derive_output import (
+    DerivedResult,
+    OutputTarget,
+    open_named_parent,
+    print_result,
+    result_json,
+    write_result,
+)
 from adaptry_cli.out import progress
-from adaptry_cli.similarity_output import tell_report
+from adaptry_cli.similarity_output import print_report
 
 if TYPE_CHECKING:
     from adaptry.compute.comparing.results import CombineReport
-    from adaptry.compute.lazy_adapters.lazy_adapter import Draft
+    from adaptry.compute.lazy_adapters.lazy_adapter import LazyAdapter
 
 
 @dataclass(frozen=True, slots=True)
-class ReportTo:
+class ReportTarget:
     """Where a report (JSON) and its picture are to go; None: nowhere."""
 
     file: Path | None
@@ -50,35 +57,37 @@ def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )
     @functools.wraps(command)
     def reporting(*args: Any, report: Path | None, heatmap: Path | None, **options: Any) -> Any:
-        return command(*args, report=_checked(ReportTo(report, heatmap)), **options)
+        return command(*args, report=_checked(ReportTarget(report, heatmap)), **options)
 
     return reporting
 
 
-def say_made(draft: Draft, target: Target, connected: Connected, to: ReportTo, as_json: bool) -> None:
+def write_and_report(
+    draft: LazyAdapter, target: OutputTarget, connected: RegistryOpener, to: ReportTarget, as_json: bool
+) -> None:
     """Computes the draft, puts it where it is to go, compares it where that was asked for, and says so."""
-    there = landed(draft, target, connected)
+    there = write_result(draft, target, connected)
     if to.is_any:
         _compare(draft, there, connected, to)
-    say_landed(draft, there, as_json)
+    print_result(draft, there, as_json)
 
 
-def _compare(draft: Draft, there: Landed, connected: Connected, to: ReportTo) -> None:
+def _compare(draft: LazyAdapter, there: DerivedResult, connected: RegistryOpener, to: ReportTarget) -> None:
     from adaptry.adapters.adapter import open_dir
-    from adaptry.compute.comparing.report import report
-    from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+    from adaptry.compute.comparing.report import build_combine_report
+    from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 
     with progress() as told:
         if there.folder:
-            result = Parent(open_dir(there.folder), there.place)
+            result = ParentAdapter(open_dir(there.folder), there.location)
         else:
-            result = parent_named(connected, there.place, told)
-        compared = report(draft.parents, result, there.outcome, told)
+            result = open_named_parent(connected, there.location, told)
+        compared = build_combine_report(draft.parents, result, there.outcome, told)
     if to.file:
-        _write(to.file, {**json_of(draft, there), "report": compared.model_dump(mode="json")})
+        _write(to.file, {**result_json(draft, there), "report": compared.model_dump(mode="json")})
     if to.picture:
         _draw(compared, to.picture)
-    tell_report(compared)
+    print_report(compared)
 
 
 def _write(path: Path, found: dict[str, Any]) -> None:
@@ -90,17 +99,17 @@ def _write(path: Path, found: dict[str, Any]) -> None:
 
 
 def _draw(compared: CombineReport, path: Path) -> None:
-    from adaptry.compute.comparing.heatmap import draw
+    from adaptry.compute.comparing.heatmap import draw_heatmap
 
-    draw(compared, path)
+    draw_heatmap(compared, path)
 
 
-def _checked(to: ReportTo) -> ReportTo:
+def _checked(to: ReportTarget) -> ReportTarget:
     """What would fail after the work is done fails before it."""
     for path in (to.file, to.picture):
-        require(
+        require_usage(
             path is None or (path.parent.is_dir() and not path.is_dir()), f"{path} is no place for a file"
         )
     if to.picture and find_spec("matplotlib") is None:
-        raise Missing("a heat map is drawn with matplotlib: pip install 'adaptry[plots]'")
+        raise MissingDependency("a heat map is drawn with matplotlib: pip install 'adaptry[plots]'")
     return to

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 import click
 
 from adaptry.core.errors import Invalid, NotFound
-from adaptry.integrations.engine_test.client import Ask, Asked
+from adaptry.integrations.engine_test.client import EngineTarget, QueryLogprobs
 from adaptry_cli.arguments import RUNTIME, SOURCE, Source, engine_key_option
-from adaptry_cli.connection import Connected, connected_option, settings_for
+from adaptry_cli.connection import RegistryOpener, lazy_registry_option, settings_for
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.inputs import Opened, look_into
-from adaptry_cli.out import json_option, progress, say, say_json, tell
+from adaptry_cli.inputs import OpenedAdapter, open_input
+from adaptry_cli.out import json_option, print_err, print_json, print_out, progress
 
 if TYPE_CHECKING:
     from adaptry.checks.runtimes import Runtime
-    from adaptry.integrations.engine_probe import Running
+    from adaptry.integrations.engine_probe import EngineInfo
 
 
 @click.command()
@@ -44,12 +44,12 @@ if TYPE_CHECKING:
     "--prompt", "prompts", multiple=True, metavar="TEXT", help="A prompt of your own; may be repeated."
 )
 @engine_key_option
-@connected_option
+@lazy_registry_option
 @json_option
 @click.pass_context
 def probe(
     ctx: click.Context,
-    connected: Connected,
+    connected: RegistryOpener,
     source: Source,
     url: str,
     said: Runtime | None,
@@ -70,42 +70,42 @@ def probe(
     from adaptry.integrations.engine_test.verdict import OUTCOMES
 
     running = _running(url, said, base_model, key)
-    asked = Asked(url, base_model or _base_model(running), model or str(source), key)
+    asked = EngineTarget(url, base_model or _base_model(running), model or str(source), key)
     ask = _ask(said.engine if said else running.runtime.engine if running else "")
-    folder = _base_folder(connected, look_into(connected, source), base)
-    tell(f"{source} at {url}, compared on {folder}")
+    folder = _base_folder(connected, open_input(connected, source), base)
+    print_err(f"{source} at {url}, compared on {folder}")
     with _folder_of(connected, source) as adapter:
-        found = comparison.probe(ask, asked, folder, adapter, prompts or PROMPTS)
+        found = comparison.run_engine_test(ask, asked, folder, adapter, prompts or PROMPTS)
     if as_json:
-        say_json(found)
+        print_json(found)
     else:
-        say(OUTCOMES[found.outcome])
-        tell(found.sentence)
+        print_out(OUTCOMES[found.outcome])
+        print_err(found.sentence)
     ctx.exit(0 if found.outcome == "as_trained" else NO)
 
 
-def _running(url: str, said: Runtime | None, base_model: str | None, key: str | None) -> Running | None:
+def _running(url: str, said: Runtime | None, base_model: str | None, key: str | None) -> EngineInfo | None:
     """What the engine tells of itself; None where everything was said."""
-    from adaptry.integrations.engine_probe import running
+    from adaptry.integrations.engine_probe import probe_engine
 
-    return None if said and base_model else running(url, settings_for(None).ca_bundle, key)
+    return None if said and base_model else probe_engine(url, settings_for(None).ca_bundle, key)
 
 
-def _base_model(running: Running | None) -> str:
+def _base_model(running: EngineInfo | None) -> str:
     """What the engine calls its base: vLLM tells a folder and a name, and is asked by the name."""
     return running.models[-1] if running and running.models else ""
 
 
-def _ask(kind: str) -> Ask:
+def _ask(kind: str) -> QueryLogprobs:
     """Raises `Invalid` for an engine that is not asked here."""
-    from adaptry.integrations.engine_test.client import ENGINES
+    from adaptry.integrations.engine_test.client import QUERY_BY_ENGINE
 
-    if kind not in ENGINES:
-        raise Invalid(f"{kind} is not asked for its odds here; those that are: {', '.join(ENGINES)}")
-    return ENGINES[kind]
+    if kind not in QUERY_BY_ENGINE:
+        raise Invalid(f"{kind} is not asked for its odds here; those that are: {', '.join(QUERY_BY_ENGINE)}")
+    return QUERY_BY_ENGINE[kind]
 
 
-def _base_folder(connected: Connected, opened: Opened, base: str | None) -> Path:
+def _base_folder(connected: RegistryOpener, opened: OpenedAdapter, base: str | None) -> Path:
     """Where the base to compare on lies. Raises `NotFound`."""
     from adaptry.operations import base_registry
 
@@ -117,7 +117,7 @@ def _base_folder(connected: Connected, opened: Opened, base: str | None) -> Path
 
 
 @contextlib.contextmanager
-def _folder_of(connected: Connected, source: Source) -> Iterator[Path]:
+def _folder_of(connected: RegistryOpener, source: Source) -> Iterator[Path]:
     if isinstance(source, Path):
         yield source
         return

@@ -9,13 +9,13 @@ import click
 from adaptry.core.refs import Ref
 from adaptry.operations.recall_status import RecallStatus, recall_status
 from adaptry.registry.interface import Registry
-from adaptry.registry.state_warnings import caution
+from adaptry.registry.state_warnings import state_warning
 from adaptry_cli.arguments import REF
 from adaptry_cli.connection import registry_option
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.out import counted, json_option, say_json, tell
-from adaptry_cli.tables import say_table
-from adaptry_cli.version_text import when
+from adaptry_cli.out import format_count, json_option, print_err, print_json
+from adaptry_cli.tables import print_table
+from adaptry_cli.version_text import format_when
 
 _EVERY = 1.0
 
@@ -48,7 +48,7 @@ def status(ctx: click.Context, registry: Registry, ref: Ref, wait: float, as_jso
         time.sleep(min(_EVERY, max(0.0, until - time.monotonic())))
         found = recall_status(registry, ref)
     if as_json:
-        say_json(found)
+        print_json(found)
     else:
         _say(found)
     ctx.exit(0 if found.is_complete else NO)
@@ -56,20 +56,20 @@ def status(ctx: click.Context, registry: Registry, ref: Ref, wait: float, as_jso
 
 def _say(found: RecallStatus) -> None:
     if found.lines:
-        say_table(
+        print_table(
             ("worker", "owner", "served as", "state", "since"),
-            ((one.worker, one.owner, one.served_as, one.outcome, when(one.at)) for one in found.lines),
+            ((one.worker, one.owner, one.served_as, one.outcome, format_when(one.at)) for one in found.lines),
         )
     version = found.version
     if not found.is_recalled:
-        tell(
+        print_err(
             f"{version.name}@{version.number} is {version.state}: nobody was asked to drop it (adaptry revoke "
             f"{version.name}@{version.number} --reason TEXT)"
         )
         return
-    tell(caution(version) or "")
+    print_err(state_warning(version) or "")
     if not found.lines:
-        tell("no worker that the registry knows of has or had it")
+        print_err("no worker that the registry knows of has or had it")
         return
     clean = sum(one.is_clean for one in found.lines)
-    tell(f"dropped in {clean} of {counted(len(found.lines), 'place')} that had it")
+    print_err(f"dropped in {clean} of {format_count(len(found.lines), 'place')} that had it")

@@ -10,12 +10,20 @@ import click
 from adaptry.core.errors import Invalid, InvalidRef, NotFound
 from adaptry.core.refs import Ref, is_folder
 from adaptry.core.settings import data_folder, is_server
-from adaptry.storage.connect import folder_named
+from adaptry.storage.connect import resolve_folder
 from adaptry.storage.local import LocalRegistry
-from adaptry_cli.arguments import require
+from adaptry_cli.arguments import require_usage
 from adaptry_cli.connection import connect_to, settings_for
-from adaptry_cli.out import answer, counted, json_option, progress, say_json, size, tell
-from adaptry_cli.states import change_to
+from adaptry_cli.out import (
+    format_count,
+    format_size,
+    json_option,
+    print_answer,
+    print_err,
+    print_json,
+    progress,
+)
+from adaptry_cli.states import set_state
 
 _FORMS = (
     "A version: adaptry restore NAME@VERSION --reason WHY, as in acme/tone@3. A backup: adaptry restore PATH, where PATH begins "
@@ -93,11 +101,11 @@ def restore(
     """
     is_for_backups = bool(snapshot or replace or keep_tokens or dry_run or epoch_only)
     if isinstance(what, Ref):
-        require(reason is not None and not is_for_backups, f"{what} is read as a version. {_FORMS}")
+        require_usage(reason is not None and not is_for_backups, f"{what} is read as a version. {_FORMS}")
         assert reason is not None
-        change_to(connect_to(where), what, "active", reason, None, as_json)
+        set_state(connect_to(where), what, "active", reason, None, as_json)
         return
-    require(reason is None, f"--reason belongs to a version, not to a backup. {_FORMS}")
+    require_usage(reason is None, f"--reason belongs to a version, not to a backup. {_FORMS}")
     from adaptry.storage.backup import check
     from adaptry.storage.backup import restore as restore_backup
 
@@ -110,21 +118,21 @@ def restore(
     with progress() as bar:
         if dry_run:
             index = check(what, snapshot, bar)
-            text = f"{what} is complete and undamaged: {counted(index.files, 'file')}, {size(index.total)}, taken {index.created_at:%F %T} UTC"
-            answer(index, text, as_json)
+            text = f"{what} is complete and undamaged: {format_count(index.files, 'file')}, {format_size(index.total)}, taken {index.created_at:%F %T} UTC"
+            print_answer(index, text, as_json)
             return
         folder = _folder(where)
         restored = restore_backup(
             what, folder, snapshot=snapshot, replace=replace, keep_tokens=keep_tokens, skip=skip, progress=bar
         )
     for version in restored.held_back:
-        tell(f"warns: {version} was withdrawn after the backup was taken; it is quarantined now")
+        print_err(f"warns: {version} was withdrawn after the backup was taken; it is quarantined now")
     if not keep_tokens:
-        tell(
+        print_err(
             f"all tokens are revoked; `adaptry serve --data {folder}` writes a new administrator's token to {folder}/admin-token"
         )
     if as_json:
-        say_json(
+        print_json(
             {
                 "folder": str(folder),
                 "epoch": restored.epoch,
@@ -133,7 +141,7 @@ def restore(
             }
         )
     else:
-        answer(
+        print_answer(
             {},
             f"restored {folder} as it was at {restored.index.created_at:%F %T} UTC; epoch {restored.epoch}",
             False,
@@ -144,13 +152,13 @@ def _begin_epoch(where: str | None, keep_tokens: bool, skip: int, as_json: bool)
     from adaptry.storage.backup import begin_epoch
 
     registry = connect_to(where)
-    require(
+    require_usage(
         isinstance(registry, LocalRegistry),
         "begin an epoch on the server's own machine, with the server stopped: adaptry restore --epoch-only --registry DIR",
     )
     assert isinstance(registry, LocalRegistry)
     epoch = begin_epoch(registry, keep_tokens=keep_tokens, skip=skip)
-    answer({"epoch": epoch}, f"began epoch {epoch}", as_json)
+    print_answer({"epoch": epoch}, f"began epoch {epoch}", as_json)
 
 
 def _folder(where: str | None) -> Path:
@@ -159,4 +167,4 @@ def _folder(where: str | None) -> Path:
         return data_folder()
     if is_server(settings.registry):
         raise Invalid("restore a backup on the server's own machine: adaptry restore BACKUP --registry DIR")
-    return folder_named(settings.registry)
+    return resolve_folder(settings.registry)

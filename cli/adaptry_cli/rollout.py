@@ -10,11 +10,11 @@ from adaptry.core.errors import Invalid, NotFound
 from adaptry.core.refs import AdapterName, Label, Ref, parse_selector, parse_stored_alias
 from adaptry.registry.interface import Registry
 from adaptry.registry.rollouts import RolloutChange, RolloutInfo, RolloutPlan
-from adaptry_cli.arguments import NAME, REF, made
+from adaptry_cli.arguments import NAME, REF, validate_options
 from adaptry_cli.connection import registry_option
-from adaptry_cli.out import answer, json_option, say_json, tell
-from adaptry_cli.tables import say_table
-from adaptry_cli.version_text import when
+from adaptry_cli.out import json_option, print_answer, print_err, print_json
+from adaptry_cli.tables import print_table
+from adaptry_cli.version_text import format_when
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _ref = click.argument("ref", metavar="NAME@ALIAS", type=REF)
@@ -52,10 +52,10 @@ def start(
 ) -> None:
     """Begin: the first workers serve the version from now on."""
     name, alias = _alias(ref)
-    wanted = made(RolloutPlan, steps=_steps(percent, steps), every=_seconds(every))
+    wanted = validate_options(RolloutPlan, steps=_steps(percent, steps), every=_seconds(every))
     target = registry.version(Ref(name, parse_selector(to)))
     begun = registry.start_rollout(name, alias, target.digest, wanted)
-    answer(begun, _line(begun), as_json)
+    print_answer(begun, _line(begun), as_json)
 
 
 @rollout.command()
@@ -66,9 +66,9 @@ def status(registry: Registry, name: AdapterName, as_json: bool) -> None:
     """Show the rollouts of an adapter, newest first."""
     found = registry.rollouts(name)
     if as_json:
-        say_json(found)
+        print_json(found)
         return
-    say_table(
+    print_table(
         ("alias", "from", "to", "percent", "stage", "since", "by", "reason"),
         (
             (
@@ -77,7 +77,7 @@ def status(registry: Registry, name: AdapterName, as_json: bool) -> None:
                 str(one.number),
                 str(one.percent),
                 one.stage,
-                when(one.step_at),
+                format_when(one.step_at),
                 one.started_by,
                 one.reason or "",
             )
@@ -86,7 +86,7 @@ def status(registry: Registry, name: AdapterName, as_json: bool) -> None:
         right=("from", "to", "percent"),
     )
     if not found:
-        tell(f"nothing of {name} was ever rolled out")
+        print_err(f"nothing of {name} was ever rolled out")
 
 
 @rollout.command()
@@ -105,7 +105,7 @@ def advance(registry: Registry, ref: Ref, as_json: bool) -> None:
 @json_option
 def abort(registry: Registry, ref: Ref, reason: str | None, as_json: bool) -> None:
     """End it: everyone goes back to where the alias is."""
-    _change(registry, ref, made(RolloutChange, to="abort", reason=reason), as_json)
+    _change(registry, ref, validate_options(RolloutChange, to="abort", reason=reason), as_json)
 
 
 def _change(registry: Registry, ref: Ref, change: RolloutChange, as_json: bool) -> None:
@@ -116,7 +116,7 @@ def _change(registry: Registry, ref: Ref, change: RolloutChange, as_json: bool) 
     if going is None:
         raise NotFound(f"{ref} is not being rolled out; `adaptry rollout status {name}` shows what was")
     changed = registry.change_rollout(name, alias, change, going.generation)
-    answer(changed, _line(changed), as_json)
+    print_answer(changed, _line(changed), as_json)
 
 
 def _line(one: RolloutInfo) -> str:

@@ -13,16 +13,26 @@ from adaptry.adapters.base_record import BaseRecord
 from adaptry.core.errors import Invalid, NotFound
 from adaptry.core.refs import AdapterName, Ref
 from adaptry_cli.arguments import RUNTIME, SOURCE, Source, engine_key_option
-from adaptry_cli.connection import Connected, connected_option, settings_for
+from adaptry_cli.connection import RegistryOpener, lazy_registry_option, settings_for
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.inputs import Opened, base_of, look_into
-from adaptry_cli.out import counted, gather, json_option, limit_option, say, say_json, say_lines, size, tell
-from adaptry_cli.tables import say_facts, say_table
+from adaptry_cli.inputs import OpenedAdapter, open_input, version_base
+from adaptry_cli.out import (
+    collect_pages,
+    format_count,
+    format_size,
+    json_option,
+    limit_option,
+    print_err,
+    print_json,
+    print_lines,
+    print_out,
+)
+from adaptry_cli.tables import print_facts, print_table
 from adaptry_cli.version_text import findings_text
 
 if TYPE_CHECKING:
-    from adaptry.checks.runtimes import Engine, Plan, Runtime, Subject
-    from adaptry.integrations.engine_probe import Running
+    from adaptry.checks.runtimes import CheckSubject, Runtime, RuntimeRules, ServerPlan
+    from adaptry.integrations.engine_probe import EngineInfo
 
 
 @click.group()
@@ -42,17 +52,17 @@ def list_engines(name: str | None, as_json: bool) -> None:
 
     engines = [ENGINES[parse_runtime(name).engine]] if name else list(ENGINES.values())
     if as_json:
-        say_json([_json_of(engine) for engine in engines])
+        print_json([_json_of(engine) for engine in engines])
     elif name:
-        say_facts(_facts_of(engines[0]))
+        print_facts(_facts_of(engines[0]))
     else:
-        say_table(
+        print_table(
             ("engine", "rules read in", "rules", "options"),
             (
                 (
                     engine.name,
-                    engine.read,
-                    str(len(engine.gates) + len(engine.rules)),
+                    engine.source_version,
+                    str(len(engine.preconditions) + len(engine.rules)),
                     ", ".join(option.name for option in engine.options),
                 )
                 for engine in engines
@@ -73,12 +83,12 @@ def list_engines(name: str | None, as_json: bool) -> None:
     help="The engine, and limits that are fixed already.",
 )
 @click.option("--slots", type=click.IntRange(1), help="How many are in use at once; else all of them.")
-@connected_option
+@lazy_registry_option
 @json_option
 @click.pass_context
 def plan_server(
     ctx: click.Context,
-    connected: Connected,
+    connected: RegistryOpener,
     sources: tuple[Source, ...],
     wanted: Runtime,
     slots: int | None,
@@ -88,15 +98,15 @@ def plan_server(
 
     Only adapters that it would serve as trained count; of the others it is said why, and the exit code is 1.
     """
-    from adaptry.checks.runtimes import plan
+    from adaptry.checks.runtimes import build_server_plan
 
     subjects = dict(_subject(connected, source) for source in sources)
-    made = plan(subjects, wanted, slots)
+    made = build_server_plan(subjects, wanted, slots)
     if as_json:
-        say_json(made)
+        print_json(made)
     else:
         _say_plan(made)
-    ctx.exit(NO if made.left_out else 0)
+    ctx.exit(NO if made.unservable else 0)
 
 
 @runtime.command()
@@ -113,10 +123,10 @@ def plan_server(
 )
 @engine_key_option
 @limit_option
-@connected_option
+@lazy_registry_option
 @json_option
 def fits(
-    connected: Connected,
+    connected: RegistryOpener,
     url: str,
     base: str | None,
     said: Runtime | None,
@@ -129,18 +139,18 @@ def fits(
     vLLM, SGLang, llama.cpp and mistral.rs tell; of others say what they are (--runtime). The newest version of every
     adapter of that base is looked at.
     """
-    from adaptry.checks.runtimes import verdict
+    from adaptry.checks.runtimes import check_runtime
 
     found = _asked(url, said, key)
     name, record = _served_base(connected, found, base)
-    tell(f"{url} is {found.runtime}, serving {name}")
+    print_err(f"{url} is {found.runtime}, serving {name}")
     verdicts = [
-        (opened.label, verdict(opened.adapter, found.runtime, record))
+        (opened.label, check_runtime(opened.adapter, found.runtime, record))
         for opened in _newest(connected, name, limit)
     ]
     fitting = [label for label, one in verdicts if one.outcome == "as_trained"]
     if as_json:
-        say_json(
+        print_json(
             {
                 "runtime": str(found.runtime),
                 "base": name,
@@ -150,25 +160,25 @@ def fits(
             }
         )
         return
-    say_lines(fitting)
+    print_lines(fitting)
     for label, one in verdicts:
         if one.outcome != "as_trained":
             first = one.findings[0]
-            tell(f"left out: {label}: {first.reason} [{first.code}] → {first.remedy}")
-    tell(f"{len(fitting)} of {counted(len(verdicts), 'adapter')} of {name}")
+            print_err(f"left out: {label}: {first.reason} [{first.code}] → {first.remedy}")
+    print_err(f"{len(fitting)} of {format_count(len(verdicts), 'adapter')} of {name}")
 
 
-def _asked(url: str, said: Runtime | None, key: str | None) -> Running:
+def _asked(url: str, said: Runtime | None, key: str | None) -> EngineInfo:
     """What runs there; what was said goes before what is told. Nothing is asked of an engine that cannot tell."""
     from adaptry.checks.runtimes import Runtime
-    from adaptry.integrations.engine_probe import Running, running
+    from adaptry.integrations.engine_probe import EngineInfo, probe_engine
 
     try:
-        found = running(url, settings_for(None).ca_bundle, key)
+        found = probe_engine(url, settings_for(None).ca_bundle, key)
     except NotFound:
         if said is None:
             raise
-        return Running(said, ())
+        return EngineInfo(said, ())
     if said is None:
         return found
     if said.engine != found.runtime.engine:
@@ -178,7 +188,7 @@ def _asked(url: str, said: Runtime | None, key: str | None) -> Running:
     return replace(found, runtime=Runtime(told.engine, said.version or told.version, options))
 
 
-def _served_base(connected: Connected, found: Running, base: str | None) -> tuple[str, BaseRecord]:
+def _served_base(connected: RegistryOpener, found: EngineInfo, base: str | None) -> tuple[str, BaseRecord]:
     """The base that is served, by the names the server has for it. Raises `NotFound` where none is known here."""
     names = [base] if base else list(found.models)
     for name in names:
@@ -193,43 +203,43 @@ def _served_base(connected: Connected, found: Running, base: str | None) -> tupl
     raise NotFound(f"it serves {told}, and no base is known by that name: say which it is (--base NAME)")
 
 
-def _newest(connected: Connected, base: str, limit: int) -> Iterator[Opened]:
+def _newest(connected: RegistryOpener, base: str, limit: int) -> Iterator[OpenedAdapter]:
     """The newest version of each adapter of a base."""
     registry = connected()
-    versions = gather(lambda cursor, many: registry.search(f'base:"{base}"', cursor, many), limit)
+    versions = collect_pages(lambda cursor, many: registry.search(f'base:"{base}"', cursor, many), limit)
     newest: dict[AdapterName, int] = {}
     for version in versions:
         newest[version.name] = max(version.number, newest.get(version.name, 0))
     for name, number in newest.items():
-        yield look_into(connected, Ref.parse(f"{name}@{number}"))
+        yield open_input(connected, Ref.parse(f"{name}@{number}"))
 
 
-def _subject(connected: Connected, source: Source) -> tuple[str, Subject]:
-    from adaptry.checks.runtimes import Subject
+def _subject(connected: RegistryOpener, source: Source) -> tuple[str, CheckSubject]:
+    from adaptry.checks.runtimes import CheckSubject
 
-    opened = look_into(connected, source)
-    base = base_of(connected, opened.version).record if opened.version else None
-    return opened.label, Subject(opened.adapter, base)
+    opened = open_input(connected, source)
+    base = version_base(connected, opened.version).record if opened.version else None
+    return opened.label, CheckSubject(opened.adapter, base)
 
 
-def _say_plan(made: Plan) -> None:
-    say(shlex.join(made.flags) if made.flags else "no flag is needed")
-    for one in made.left_out:
-        tell(f"left out: {one.name}")
+def _say_plan(made: ServerPlan) -> None:
+    print_out(shlex.join(made.flags) if made.flags else "no flag is needed")
+    for one in made.unservable:
+        print_err(f"left out: {one.name}")
         for line in findings_text(one.verdict.findings).split("\n"):
-            tell(f"  {line}")
-    taken = len(made.adapters) - len(made.left_out)
-    tell(
+            print_err(f"  {line}")
+    taken = len(made.adapters) - len(made.unservable)
+    print_err(
         f"{taken} of {len(made.adapters)} adapters, largest rank {made.rank}, {made.slots} in use at once: "
-        f"{size(made.slot_bytes)} each, {size(made.total_bytes)} together; as a runtime: {made.runtime}"
+        f"{format_size(made.slot_bytes)} each, {format_size(made.total_bytes)} together; as a runtime: {made.runtime}"
     )
 
 
-def _json_of(engine: Engine) -> dict[str, object]:
+def _json_of(engine: RuntimeRules) -> dict[str, object]:
     return {
         "engine": engine.name,
         "title": engine.title,
-        "read": engine.read,
+        "read": engine.source_version,
         "rules": [
             {
                 "code": rule.code,
@@ -238,15 +248,15 @@ def _json_of(engine: Engine) -> dict[str, object]:
                 "repair": rule.repair,
                 "source": rule.source,
             }
-            for rule in (*engine.gates, *engine.rules)
+            for rule in (*engine.preconditions, *engine.rules)
         ],
         "options": {option.name: option.default for option in engine.options},
-        "cautions": list(engine.cautions),
+        "cautions": list(engine.warnings),
     }
 
 
-def _facts_of(engine: Engine) -> list[tuple[str, str]]:
-    facts = [("engine", engine.title), ("rules read in", engine.read)]
+def _facts_of(engine: RuntimeRules) -> list[tuple[str, str]]:
+    facts = [("engine", engine.title), ("rules read in", engine.source_version)]
     facts += [("option", f"{option.name} ({option.flag})") for option in engine.options]
-    facts += [(rule.effect, rule.title) for rule in (*engine.gates, *engine.rules)]
-    return [*facts, *(("beware", caution) for caution in engine.cautions)]
+    facts += [(rule.effect, rule.title) for rule in (*engine.preconditions, *engine.rules)]
+    return [*facts, *(("beware", caution) for caution in engine.warnings)]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import click
 
-from adaptry.compute.comparing.results import Resemblance
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.compute.comparing.results import SimilarAdapter
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.core.errors import Invalid
 from adaptry.core.refs import Ref
 from adaptry_cli.arguments import SOURCE, Source
-from adaptry_cli.connection import Connected, connected_option
-from adaptry_cli.derive_output import parent_of
-from adaptry_cli.out import counted, json_option, number, progress, say_json, tell
-from adaptry_cli.tables import say_table
+from adaptry_cli.connection import RegistryOpener, lazy_registry_option
+from adaptry_cli.derive_output import open_parent
+from adaptry_cli.out import format_count, format_number, json_option, print_err, print_json, progress
+from adaptry_cli.tables import print_table
 
 
 @click.command()
@@ -28,10 +28,10 @@ from adaptry_cli.tables import say_table
     show_default=True,
     help="The smallest cosine that counts as similar.",
 )
-@connected_option
+@lazy_registry_option
 @json_option
 def similar(
-    connected: Connected, subject: Source, base: str | None, limit: int, above: float, as_json: bool
+    connected: RegistryOpener, subject: Source, base: str | None, limit: int, above: float, as_json: bool
 ) -> None:
     """Find adapters that are nearly the same.
 
@@ -39,31 +39,33 @@ def similar(
     read. The first time each is read once; after that its signature is enough. An adapter that is no plain LoRA is
     compared by the digest of its weights.
     """
-    from adaptry.operations.similarity import similar as find
+    from adaptry.operations.similarity import find_similar as find
 
     with progress() as told:
-        parent = parent_of(connected, subject, told)
+        parent = open_parent(connected, subject, told)
         key = base or _base_of(connected, subject, parent)
         found = find(connected(), parent, key, limit=limit, above=above, progress=told)
     for note in found.notes:
-        tell(f"note: {note}")
+        print_err(f"note: {note}")
     if found.by_weights_only:
-        tell(f"{counted(found.by_weights_only, 'version')} compared by weights digest only: no plain LoRA")
+        print_err(
+            f"{format_count(found.by_weights_only, 'version')} compared by weights digest only: no plain LoRA"
+        )
     if as_json:
-        say_json(found)
+        print_json(found)
     elif found.found:
-        say_table(
+        print_table(
             ("version", "cosine", "norm ratio", "shared modules", ""),
             map(_row, found.found),
             right=("cosine", "norm ratio", "shared modules"),
         )
     else:
-        tell(f"nothing like it among {counted(found.looked_at, 'version')} of {key}")
+        print_err(f"nothing like it among {format_count(found.looked_at, 'version')} of {key}")
     if found.likely_more:
-        tell(f"there are about {found.likely_more} more (--limit)")
+        print_err(f"there are about {found.likely_more} more (--limit)")
 
 
-def _base_of(connected: Connected, subject: Source, parent: Parent) -> str:
+def _base_of(connected: RegistryOpener, subject: Source, parent: ParentAdapter) -> str:
     """The base to look among: the version's, else the one that the config names."""
     if isinstance(subject, Ref):
         version = connected().version(subject)
@@ -76,11 +78,11 @@ def _base_of(connected: Connected, subject: Source, parent: Parent) -> str:
     return parent.adapter.config.base_name
 
 
-def _row(found: Resemblance) -> tuple[str, ...]:
+def _row(found: SimilarAdapter) -> tuple[str, ...]:
     return (
         found.ref,
         "" if found.cosine is None else f"{found.cosine:.4f}",
-        "" if found.ratio is None else number(found.ratio),
+        "" if found.ratio is None else format_number(found.ratio),
         "" if found.shared_modules is None else f"{found.shared_modules} of {found.modules}",
         "same weights" if found.same_weights else "",
     )

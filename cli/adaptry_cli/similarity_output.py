@@ -4,39 +4,41 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from adaptry_cli.out import counted, number, tell
-from adaptry_cli.tables import say_table
+from adaptry_cli.out import format_count, format_number, print_err
+from adaptry_cli.tables import print_table
 
 if TYPE_CHECKING:
-    from adaptry.compute.comparing.results import CombineReport, Distance, ModuleDistance
+    from adaptry.compute.comparing.results import AdapterDistance, CombineReport, ModuleDistance
 
 _OVER_ALL = "all modules"
 
 
-def say_distance(found: Distance, top: int) -> None:
+def print_distance(found: AdapterDistance, top: int) -> None:
     """Over all modules, then the farthest ones."""
     over_all = (found.distance, found.cosine, found.ratio)
     shared = (found.conflict, found.column_overlap, found.row_overlap)
     rows = [(_OVER_ALL, *map(_text, over_all), "", *map(_text, shared))]
     rows += [_distance_row(module) for module in found.modules[:top]]
     columns = ("module", "distance", "cosine", "norm ratio", "ranks", *_SHARED)
-    say_table(columns, rows, right=columns[1:])
+    print_table(columns, rows, right=columns[1:])
     _tell_left_out(len(found.modules), top)
     for note in found.notes:
-        tell(f"note: {note}")
+        print_err(f"note: {note}")
 
 
-def tell_report(report: CombineReport) -> None:
+def print_report(report: CombineReport) -> None:
     """Each parent against the result, and what the parents share, in a few lines of the story."""
     for label, ratio, cosine in zip(report.parents, report.ratios, report.cosines, strict=True):
-        tell(f"beside {label}: cosine {_text(cosine) or 'none'}, norm ratio {_text(ratio) or 'none'}")
+        print_err(f"beside {label}: cosine {_text(cosine) or 'none'}, norm ratio {_text(ratio) or 'none'}")
     shared = zip(_SHARED, (report.conflict, report.column_overlap, report.row_overlap), strict=True)
     if known := ", ".join(f"{name} {_text(value)}" for name, value in shared if value is not None):
-        tell(f"between the parents: {known}")
+        print_err(f"between the parents: {known}")
     if report.doing_nothing:
-        tell(f"{counted(len(report.doing_nothing), 'module')} do nothing (first: {report.doing_nothing[0]})")
+        print_err(
+            f"{format_count(len(report.doing_nothing), 'module')} do nothing (first: {report.doing_nothing[0]})"
+        )
     for note in report.notes:
-        tell(f"note: {note}")
+        print_err(f"note: {note}")
 
 
 _SHARED = ("sign conflict", "column overlap", "row overlap")
@@ -51,9 +53,9 @@ def _distance_row(module: ModuleDistance) -> tuple[str, ...]:
 
 def _text(value: float | None) -> str:
     """Four digits are more than these figures mean; empty where there is none."""
-    return "" if value is None else number(float(f"{value:.4g}"))
+    return "" if value is None else format_number(float(f"{value:.4g}"))
 
 
 def _tell_left_out(modules: int, top: int) -> None:
     if modules > top:
-        tell(f"{top} of {modules} modules are shown (--top)")
+        print_err(f"{top} of {modules} modules are shown (--top)")

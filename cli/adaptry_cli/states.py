@@ -7,14 +7,14 @@ from typing import Any
 
 import click
 
-from adaptry.core.lifecycle import RULES, State
+from adaptry.core.lifecycle import STATE_RULES, State
 from adaptry.core.refs import Ref
 from adaptry.operations.version_state import change_state
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import StateChange
-from adaptry_cli.arguments import REF, made
+from adaptry_cli.arguments import REF, validate_options
 from adaptry_cli.connection import registry_option
-from adaptry_cli.out import answer, json_option, tell
+from adaptry_cli.out import json_option, print_answer, print_err
 
 _ref = click.argument("ref", metavar="NAME@VERSION", type=REF)
 _reason = click.option(
@@ -35,7 +35,7 @@ def deprecate(registry: Registry, ref: Ref, reason: str, successor: str | None, 
 
     It is given and found as before, with a warning; a bare name no longer means it.
     """
-    change_to(registry, ref, "deprecated", reason, successor, as_json)
+    set_state(registry, ref, "deprecated", reason, successor, as_json)
 
 
 @click.command()
@@ -45,7 +45,7 @@ def yank(registry: Registry, ref: Ref, reason: str, successor: str | None, as_js
 
     Whoever names it or has it locked still gets it, with a warning; searches leave it out, and no alias moves to it.
     """
-    change_to(registry, ref, "yanked", reason, successor, as_json)
+    set_state(registry, ref, "yanked", reason, successor, as_json)
 
 
 @click.command()
@@ -55,7 +55,7 @@ def quarantine(registry: Registry, ref: Ref, reason: str, successor: str | None,
 
     Who may write to the adapter still gets them, on request (`adaptry pull --even-withdrawn`).
     """
-    change_to(registry, ref, "quarantined", reason, successor, as_json)
+    set_state(registry, ref, "quarantined", reason, successor, as_json)
 
 
 @click.command()
@@ -66,24 +66,26 @@ def revoke(registry: Registry, ref: Ref, reason: str, successor: str | None, as_
     Nor are its weights taken again under another name of its namespace. Administrators alone can look into it, and
     restore it.
     """
-    change_to(registry, ref, "revoked", reason, successor, as_json)
+    set_state(registry, ref, "revoked", reason, successor, as_json)
 
 
-def change_to(
+def set_state(
     registry: Registry, ref: Ref, state: State, reason: str, successor: str | None, as_json: bool
 ) -> None:
     """Changes a version's state and prints what it is now. Raises as `standing.change_state`."""
-    changed = change_state(registry, ref, made(StateChange, state=state, reason=reason, successor=successor))
+    changed = change_state(
+        registry, ref, validate_options(StateChange, state=state, reason=reason, successor=successor)
+    )
     version = changed.version
     label = f"{version.name}@{version.number}"
     if not changed.is_change:
-        tell(f"{label} is {state} already")
+        print_err(f"{label} is {state} already")
     elif changed.was != state:
-        tell(f"{label} was {changed.was}")
-    if not RULES[state].takes_aliases:
+        print_err(f"{label} was {changed.was}")
+    if not STATE_RULES[state].allows_aliases:
         for alias in version.aliases:
-            tell(
+            print_err(
                 f"warns: {alias} is still at this version; `adaptry rollback {version.name}@{alias}` or "
                 f"`adaptry alias set {version.name}@VERSION {alias}` moves it"
             )
-    answer(version, f"{label} {state}", as_json)
+    print_answer(version, f"{label} {state}", as_json)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from adaptry.core.settings import said
+from adaptry.core.settings import secret_or_env
 from adaptry_cli.arguments import FOLDER
 
 data_option = click.option(
@@ -18,7 +18,7 @@ data_option = click.option(
 )
 catalog_option = click.option(
     "--catalog",
-    default=lambda: said("ADAPTRY_CATALOG"),
+    default=lambda: secret_or_env("ADAPTRY_CATALOG"),
     metavar="URL",
     help="Where a new registry has its rows: postgresql://USER@HOST/DATABASE, else SQLite in the folder, which "
     "remembers it. Also ADAPTRY_CATALOG, or a file with it in ADAPTRY_CATALOG_FILE.",
@@ -31,6 +31,6 @@ blobs_option = click.option(
 )
 
 
-def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def storage_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds `--data`, `--catalog` and `--blobs`. (`Any`: the arguments are each command's own.)"""
     return data_option(catalog_option(blobs_option(command)))

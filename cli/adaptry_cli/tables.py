@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from adaptry_cli.out import plain
+from adaptry_cli.out import escape_controls
 
 _GAP = 2
 _NARROWEST = 24  # characters that the column which wraps has at least
@@ -21,9 +21,9 @@ _LONGEST_WORD = 100  # characters: a digest is never broken in two, but there ar
 _UNLIMITED = 10_000  # the width of a pipe
 
 
-def say_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> None:
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> None:
     """Rows under headings; columns that are empty in every row are left out, those in `right` are aligned there."""
-    cells = [[plain(cell) for cell in row] for row in rows]
+    cells = [[escape_controls(cell) for cell in row] for row in rows]
     shown = [number for number in range(len(columns)) if any(row[number] for row in cells)]
     widths = {number: max(len(columns[number]), *(len(row[number]) for row in cells)) for number in shown}
     widest = max(shown, key=lambda number: widths[number], default=None)
@@ -41,12 +41,12 @@ def say_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequ
     _say(table, needed + _GAP * len(shown))
 
 
-def say_facts(facts: Iterable[tuple[str, str]]) -> None:
+def print_facts(facts: Iterable[tuple[str, str]]) -> None:
     """`name  value` lines, aligned; a value may have several lines."""
     grid = Table.grid(padding=(0, _GAP))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
-    rows = [(name, "\n".join(plain(line) for line in value.split("\n"))) for name, value in facts]
+    rows = [(name, "\n".join(escape_controls(line) for line in value.split("\n"))) for name, value in facts]
     for name, value in rows:
         grid.add_row(Text(name), Text(value))
     names = max((len(name) for name, _ in rows), default=0)

@@ -14,12 +14,12 @@ from adaptry.core.identity import Role
 from adaptry.storage import tokens
 from adaptry.storage.connect import is_registry, open_local
 from adaptry.storage.local import LocalRegistry
-from adaptry_cli.arguments import require
+from adaptry_cli.arguments import require_usage
 from adaptry_cli.connection import folder_of
-from adaptry_cli.out import json_option, say, say_json, tell
+from adaptry_cli.out import json_option, print_err, print_json, print_out
 from adaptry_cli.storage_options import catalog_option, data_option
-from adaptry_cli.tables import say_table
-from adaptry_cli.version_text import when
+from adaptry_cli.tables import print_table
+from adaptry_cli.version_text import format_when
 
 
 def _folder_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -68,16 +68,18 @@ def create(
     NAME is the person or program that will use it; the history shows it with every change made with the token. The token is
     valid with and without the prefix `hf_`.
     """
-    require(bool(namespaces), "give --namespace GLOB (acme, team-*, or * for all): where the token holds")
+    require_usage(
+        bool(namespaces), "give --namespace GLOB (acme, team-*, or * for all): where the token holds"
+    )
     expires = datetime.now(UTC) + timedelta(days=days)
     secret = tokens.create_token(_opened(data, catalog).catalog, name, role, namespaces, expires)
     if hf:
-        secret = tokens.hub_spelling(secret)
+        secret = tokens.to_hub_token(secret)
     if as_json:
-        say_json({"token": secret, "name": name, "role": role, "expires_at": expires.isoformat()})
+        print_json({"token": secret, "name": name, "role": role, "expires_at": expires.isoformat()})
         return
-    say(secret)
-    tell(f"{role} in {', '.join(namespaces)} until {when(expires)}; it cannot be shown again")
+    print_out(secret)
+    print_err(f"{role} in {', '.join(namespaces)} until {format_when(expires)}; it cannot be shown again")
 
 
 @token.command()
@@ -87,9 +89,9 @@ def ls(data: Path | None, catalog: str | None, as_json: bool) -> None:
     """List tokens, without their secrets."""
     found = tokens.list_tokens(_opened(data, catalog).catalog)
     if as_json:
-        say_json(found)
+        print_json(found)
         return
-    say_table(
+    print_table(
         ("id", "name", "role", "namespaces", "ends in", "created", "expires", "revoked"),
         (
             (
@@ -98,9 +100,9 @@ def ls(data: Path | None, catalog: str | None, as_json: bool) -> None:
                 one.role,
                 ", ".join(one.namespaces),
                 one.last_four,
-                when(one.created_at),
-                when(one.expires_at) if one.expires_at else "never",
-                when(one.revoked_at) if one.revoked_at else "",
+                format_when(one.created_at),
+                format_when(one.expires_at) if one.expires_at else "never",
+                format_when(one.revoked_at) if one.revoked_at else "",
             )
             for one in found
         ),
@@ -114,7 +116,7 @@ def ls(data: Path | None, catalog: str | None, as_json: bool) -> None:
 def revoke(id: int, data: Path | None, catalog: str | None) -> None:
     """End a token, by the id that `token ls` shows."""
     tokens.revoke_token(_opened(data, catalog).catalog, id)
-    tell(f"token {id} opens nothing from now on")
+    print_err(f"token {id} opens nothing from now on")
 
 
 def _opened(data: Path | None, catalog: str | None) -> LocalRegistry:

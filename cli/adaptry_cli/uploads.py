@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 
 from adaptry.registry.interface import Registry
-from adaptry.registry.paging import every
+from adaptry.registry.paging import iter_items
 from adaptry_cli.connection import freeing_registry_option, registry_option
-from adaptry_cli.out import counted, json_option, say_json, size, tell
-from adaptry_cli.tables import say_table
-from adaptry_cli.version_text import when
+from adaptry_cli.out import format_count, format_size, json_option, print_err, print_json
+from adaptry_cli.tables import print_table
+from adaptry_cli.version_text import format_when
 
 
 @click.group()
@@ -28,22 +28,23 @@ def uploads() -> None:
 def list_open(registry: Registry, namespace: str | None, as_json: bool) -> None:
     """List the open uploads of the namespaces you may write to, the longest idle first."""
     found = sorted(
-        every(lambda cursor: registry.upload_sessions(namespace, cursor, 200)), key=lambda one: one.active_at
+        iter_items(lambda cursor: registry.upload_sessions(namespace, cursor, 200)),
+        key=lambda one: one.active_at,
     )
     if as_json:
-        say_json(found)
+        print_json(found)
         return
-    say_table(
+    print_table(
         ("id", "for", "file", "arrived", "of", "by", "last active", "in use"),
         (
             (
                 one.id,
                 one.owner,
                 one.digest.brief,
-                size(one.offset),
-                size(one.size),
+                format_size(one.offset),
+                format_size(one.size),
                 one.created_by,
-                when(one.active_at),
+                format_when(one.active_at),
                 "yes" if one.is_held else "",
             )
             for one in found
@@ -51,7 +52,7 @@ def list_open(registry: Registry, namespace: str | None, as_json: bool) -> None:
         right=("arrived", "of"),
     )
     if not found:
-        tell("no uploads are open")
+        print_err("no uploads are open")
 
 
 @uploads.command("rm")
@@ -64,4 +65,4 @@ def drop(registry: Registry, ids: tuple[str, ...]) -> None:
     """
     for id in ids:
         registry.drop_upload(id)
-    tell(f"dropped {counted(len(ids), 'upload')}")
+    print_err(f"dropped {format_count(len(ids), 'upload')}")

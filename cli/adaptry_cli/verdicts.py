@@ -8,32 +8,32 @@ from typing import TYPE_CHECKING
 from adaptry_cli.version_text import findings_text
 
 if TYPE_CHECKING:
-    from adaptry.checks.runtimes import Verdict
+    from adaptry.checks.runtimes import RuntimeVerdict
 
 
-def verdict_text(verdict: Verdict) -> Iterator[str]:
+def verdict_text(verdict: RuntimeVerdict) -> Iterator[str]:
     """`vllm@0.33: loads and is served as trained`, and what was found, below it."""
-    from adaptry.checks.runtimes.rule import OUTCOMES
+    from adaptry.checks.runtimes.rule import OUTCOME_TITLES
 
-    yield f"{verdict.runtime}: {OUTCOMES[verdict.outcome]}"
+    yield f"{verdict.runtime}: {OUTCOME_TITLES[verdict.outcome]}"
     if verdict.findings:
         yield from (f"  {line}" for line in findings_text(verdict.findings).split("\n"))
 
 
-def facts_of_verdicts(verdicts: Iterable[Verdict]) -> Iterator[tuple[str, str]]:
+def facts_of_verdicts(verdicts: Iterable[RuntimeVerdict]) -> Iterator[tuple[str, str]]:
     """`served  as trained: vllm, tgi` and, below, who refuses it or changes it, with the codes."""
-    from adaptry.checks.runtimes.rule import OUTCOMES
+    from adaptry.checks.runtimes.rule import OUTCOME_TITLES
 
     found = list(verdicts)
     lines = []
-    for outcome in OUTCOMES:
+    for outcome in OUTCOME_TITLES:
         names = [_with_codes(one) for one in found if one.outcome == outcome]
         if names:
             lines.append(f"{outcome.replace('_', ' ')}: {', '.join(names)}")
     yield "served", "\n".join(lines)
 
 
-def json_of_verdicts(verdicts: Iterable[Verdict]) -> Mapping[str, object]:
+def json_of_verdicts(verdicts: Iterable[RuntimeVerdict]) -> Mapping[str, object]:
     """The same for programs, by engine."""
     return {
         one.runtime: {"outcome": one.outcome, "findings": [found.code for found in one.findings]}
@@ -41,6 +41,6 @@ def json_of_verdicts(verdicts: Iterable[Verdict]) -> Mapping[str, object]:
     }
 
 
-def _with_codes(verdict: Verdict) -> str:
+def _with_codes(verdict: RuntimeVerdict) -> str:
     codes = dict.fromkeys(found.code for found in verdict.findings if found.severity != "notes")
     return f"{verdict.runtime} ({', '.join(codes)})" if codes else verdict.runtime

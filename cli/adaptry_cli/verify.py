@@ -6,10 +6,10 @@ import click
 
 from adaptry.registry.interface import Registry
 from adaptry.storage.local import LocalRegistry
-from adaptry_cli.arguments import require
+from adaptry_cli.arguments import require_usage
 from adaptry_cli.connection import registry_option
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.out import counted, json_option, progress, say, say_json, tell
+from adaptry_cli.out import format_count, json_option, print_err, print_json, print_out, progress
 
 _ON_ITS_MACHINE = (
     "a registry is {verb} on its own machine, in its folder (--registry DIR); to look for damage through a server's address, "
@@ -34,18 +34,18 @@ def verify(registry: Registry, read_data: bool, as_json: bool) -> None:
     with progress() as bars:
         problems = look(local.catalog, local.blobs, read_bytes=read_data, clock=local.clock, progress=bars)
     if as_json:
-        say_json(
+        print_json(
             [{"where": one.where, "kind": one.kind, "reason": one.reason} for one in problems],
         )
     else:
         for one in problems:
-            say(f"{one.where}: {one.reason}")
+            print_out(f"{one.where}: {one.reason}")
     if problems:
-        tell(
-            f"found {counted(len(problems), 'problem')}; `adaptry mend --dry-run` shows what can be done about it"
+        print_err(
+            f"found {format_count(len(problems), 'problem')}; `adaptry mend --dry-run` shows what can be done about it"
         )
     else:
-        tell("no damage found" + ("" if read_data else "; --read-data also reads every stored byte"))
+        print_err("no damage found" + ("" if read_data else "; --read-data also reads every stored byte"))
     click.get_current_context().exit(NO if problems else 0)
 
 
@@ -69,13 +69,13 @@ def mend(registry: Registry, sources: tuple[str, ...], read_data: bool, dry_run:
     versions are shown as damaged until the same files are pushed again. Nothing is deleted. Works beside a running server, and
     can be stopped at any point and run again. Exit code 1 means that damage remains.
     """
-    from adaptry.operations.repair import RepairPlan
-    from adaptry.operations.repair import mend as repair
+    from adaptry.operations.repair import RegistryRepairPlan
+    from adaptry.operations.repair import repair_registry as repair
 
-    def show(plan: RepairPlan) -> None:
+    def show(plan: RegistryRepairPlan) -> None:
         if not dry_run:
             for step in plan.steps:
-                tell(str(step))
+                print_err(str(step))
 
     local = _local(registry, "mended")
     with progress() as bars:
@@ -83,21 +83,21 @@ def mend(registry: Registry, sources: tuple[str, ...], read_data: bool, dry_run:
             local, sources=sources, read_bytes=read_data, dry_run=dry_run, show=show, progress=bars
         )
     if as_json:
-        say_json(mended)
+        print_json(mended)
     else:
         for line in mended.done:
-            say(line)
+            print_out(line)
         for line in mended.set_aside:
-            say(f"still damaged: {line}; push the same files again, or name a copy with --from")
+            print_out(f"still damaged: {line}; push the same files again, or name a copy with --from")
         for line in mended.left:
-            say(f"left: {line}")
+            print_out(f"left: {line}")
     if not (mended.done or mended.set_aside or mended.left):
-        tell("nothing to mend")
+        print_err("nothing to mend")
     is_damaged = bool(mended.left) or (dry_run and bool(mended.done))
     click.get_current_context().exit(NO if is_damaged else 0)
 
 
 def _local(registry: Registry, verb: str) -> LocalRegistry:
-    require(isinstance(registry, LocalRegistry), _ON_ITS_MACHINE.format(verb=verb))
+    require_usage(isinstance(registry, LocalRegistry), _ON_ITS_MACHINE.format(verb=verb))
     assert isinstance(registry, LocalRegistry)
     return registry

@@ -10,20 +10,28 @@ import click
 
 from adaptry.core.errors import Invalid
 from adaptry.core.refs import Ref, is_folder
-from adaptry_cli.arguments import made, require
-from adaptry_cli.connection import Connected, connected_option
-from adaptry_cli.derive_output import parent_named
+from adaptry_cli.arguments import require_usage, validate_options
+from adaptry_cli.connection import RegistryOpener, lazy_registry_option
+from adaptry_cli.derive_output import open_named_parent
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.out import counted, json_option, number, progress, say, say_json, tell
-from adaptry_cli.tables import say_table
+from adaptry_cli.out import (
+    format_count,
+    format_number,
+    json_option,
+    print_err,
+    print_json,
+    print_out,
+    progress,
+)
+from adaptry_cli.tables import print_table
 
 if TYPE_CHECKING:
-    from adaptry.bases.hf_folder import Checkpoint
-    from adaptry.compute.merging.merge import Source
-    from adaptry.compute.merging.plan import Plan
+    from adaptry.bases.hf_folder import HfCheckpoint
+    from adaptry.compute.merging.merge import MergeSource
+    from adaptry.compute.merging.plan import MergePlan
     from adaptry.compute.merging.record import MergeRecord
-    from adaptry.compute.recipes.merge import Recipe
-    from adaptry.compute.verifying.verdict import Verdict, Verification
+    from adaptry.compute.recipes.merge import MergeRecipe
+    from adaptry.compute.verifying.verdict import TensorVerdict, Verification
     from adaptry.core.digest import Digest
     from adaptry.core.progress import Progress
 
@@ -61,12 +69,12 @@ _WORDS = {
     type=click.Choice(["original", "dequantised"]),
     help="Which copy was merged into, where the base is quantised.",
 )
-@connected_option
+@lazy_registry_option
 @json_option
 @click.pass_context
 def verify_merge(
     ctx: click.Context,
-    connected: Connected,
+    connected: RegistryOpener,
     checkpoint: str,
     base: str | None,
     adapters: tuple[str, ...],
@@ -81,61 +89,63 @@ def verify_merge(
     made of. Exit code 0 means proved, 1 refuted.
     """
     from adaptry.bases.hf_folder import open_checkpoint
-    from adaptry.compute.verifying.merge_record import read_record
+    from adaptry.compute.verifying.merge_record import read_merge_record
     from adaptry.compute.verifying.verification import verify
 
-    require(
+    require_usage(
         bool(base) == bool(adapters), "--base and --adapter go together; without both, the record is read"
     )
     allowed = _tolerance(tolerance)
     found = open_checkpoint(checkpoint)
     with progress() as told:
         if base is None:
-            decided = _recorded(connected, read_record(found.folder), told)
+            decided = _recorded(connected, read_merge_record(found.folder), told)
         else:
             decided = _named(connected, base, adapters, base_copy, told)
         result = verify(decided, found, tolerance=allowed, progress=told)
     what = f"{decided.checkpoint.folder} plus {' and '.join(_weighted(decided))}"
     if as_json:
-        say_json({"proved": result.is_proved, "counts": result.counts(), **result.model_dump(mode="json")})
+        print_json({"proved": result.is_proved, "counts": result.counts(), **result.model_dump(mode="json")})
     else:
         _say(result, checkpoint, what)
     ctx.exit(0 if result.is_proved else NO)
 
 
 def _named(
-    connected: Connected, base: str, adapters: tuple[str, ...], base_copy: str | None, told: Progress
-) -> Plan:
+    connected: RegistryOpener, base: str, adapters: tuple[str, ...], base_copy: str | None, told: Progress
+) -> MergePlan:
     """The plan of what the call names."""
-    from adaptry.compute.merging.merge import decide
-    from adaptry.compute.recipes.merge import Input, Recipe
+    from adaptry.compute.merging.merge import plan_recipe
+    from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
     from adaptry.core.refs import split_weight
 
     named = [split_weight(text) for text in adapters]
-    inputs = tuple(Input(source=source, weight=weight) for source, weight in named)
+    inputs = tuple(RecipeInput(source=source, weight=weight) for source, weight in named)
     # What a merge asks before it mixes things up is no question here: the bytes are the answer.
-    recipe = made(Recipe, base=base, inputs=inputs, other_base=True, resize_vocab=True, base_copy=base_copy)
-    return decide(recipe, _base(connected, base, told), _sources(connected, recipe, told))
+    recipe = validate_options(
+        MergeRecipe, base=base, inputs=inputs, other_base=True, resize_vocab=True, base_copy=base_copy
+    )
+    return plan_recipe(recipe, _base(connected, base, told), _sources(connected, recipe, told))
 
 
-def _recorded(connected: Connected, record: MergeRecord, told: Progress) -> Plan:
-    """The plan of what the checkpoint's record names, if that is still there. Raises `Refused`, `NotFound`."""
-    from adaptry.compute.merging.merge import decide
+def _recorded(connected: RegistryOpener, record: MergeRecord, told: Progress) -> MergePlan:
+    """The plan of what the checkpoint's record names, if that is still there. Raises `CheckFailed`, `NotFound`."""
+    from adaptry.compute.merging.merge import plan_recipe
     from adaptry.compute.verifying.merge_record import check_base, check_inputs
 
     recipe = record.recipe
-    tell(f"as its record says: {recipe.base} plus {', '.join(entry.source for entry in recipe.inputs)}")
+    print_err(f"as its record says: {recipe.base} plus {', '.join(entry.source for entry in recipe.inputs)}")
     texts = [
         _exact(entry.source, went.revision) for entry, went in zip(recipe.inputs, record.inputs, strict=True)
     ]
     sources = _sources(connected, recipe, told, texts)
     check_inputs(record, [source.weighted for source in sources])
-    plan = decide(recipe, _base(connected, recipe.base, told), sources)
+    plan = plan_recipe(recipe, _base(connected, recipe.base, told), sources)
     check_base(record, plan)
     return plan
 
 
-def _base(connected: Connected, base: str, told: Progress) -> Checkpoint:
+def _base(connected: RegistryOpener, base: str, told: Progress) -> HfCheckpoint:
     from adaptry.bases.hf_folder import open_checkpoint
     from adaptry.operations.base_registry import open_base
 
@@ -148,17 +158,17 @@ def _exact(source: str, revision: Digest | None) -> str:
 
 
 def _sources(
-    connected: Connected, recipe: Recipe, told: Progress, texts: Sequence[str] | None = None
-) -> list[Source]:
+    connected: RegistryOpener, recipe: MergeRecipe, told: Progress, texts: Sequence[str] | None = None
+) -> list[MergeSource]:
     """The recipe's inputs, opened; `texts`: by these refs instead of the recipe's own."""
-    from adaptry.compute.merging.fitting import Weighted
-    from adaptry.compute.merging.merge import Source
+    from adaptry.compute.merging.fitting import WeightedAdapter
+    from adaptry.compute.merging.merge import MergeSource
 
     found = []
     for entry, text in zip(recipe.inputs, texts or [entry.source for entry in recipe.inputs], strict=True):
-        parent = parent_named(connected, text, told)
-        weighted = Weighted(parent.adapter, entry.weight, parent.label, parent.base)
-        found.append(Source(weighted, parent.revision))
+        parent = open_named_parent(connected, text, told)
+        weighted = WeightedAdapter(parent.adapter, entry.weight, parent.label, parent.base)
+        found.append(MergeSource(weighted, parent.revision))
     return found
 
 
@@ -170,9 +180,9 @@ def _tolerance(text: str) -> int:
     return int(match[1])
 
 
-def _weighted(plan: Plan) -> list[str]:
+def _weighted(plan: MergePlan) -> list[str]:
     return [
-        entry.label if entry.weight == 1.0 else f"{number(entry.weight)} times {entry.label}"
+        entry.label if entry.weight == 1.0 else f"{format_number(entry.weight)} times {entry.label}"
         for entry in plan.inputs
     ]
 
@@ -180,23 +190,23 @@ def _weighted(plan: Plan) -> list[str]:
 def _say(result: Verification, checkpoint: str, what: str) -> None:
     counts = ", ".join(f"{count} {_WORDS[state]}" for state, count in result.counts().items())
     if result.is_proved:
-        say(f"proved: {checkpoint} is {what}")
+        print_out(f"proved: {checkpoint} is {what}")
     else:
-        say(f"refuted: {checkpoint} is not {what}")
-    tell(f"{counted(len(result.tensors), 'tensor')}: {counts}")
+        print_out(f"refuted: {checkpoint} is not {what}")
+    print_err(f"{format_count(len(result.tensors), 'tensor')}: {counts}")
     for line in (*result.config, *(f"note: {note}" for note in result.notes)):
-        tell(line)
+        print_err(line)
     roundings = {verdict.hint for verdict in result.tensors if verdict.state == "rounding" and verdict.hint}
     for hint in sorted(roundings):
-        tell(f"of those that are the same but for roundings: {hint}")
-    refuting = result.refuting
+        print_err(f"of those that are the same but for roundings: {hint}")
+    refuting = result.failed
     if refuting:
         _say_refuting(refuting)
 
 
-def _say_refuting(verdicts: tuple[Verdict, ...]) -> None:
+def _say_refuting(verdicts: tuple[TensorVerdict, ...]) -> None:
     """The tensors that are not what they should be, the first ones of many, and what they have in common."""
-    say_table(
+    print_table(
         ("tensor", "verdict", "ulp", "elements", "error", "what it is"),
         [
             (
@@ -204,7 +214,7 @@ def _say_refuting(verdicts: tuple[Verdict, ...]) -> None:
                 verdict.state,
                 "" if not verdict.ulp else str(verdict.ulp),
                 f"{verdict.share:.2%}" if verdict.share else "",
-                "" if verdict.error is None else number(verdict.error),
+                "" if verdict.error is None else format_number(verdict.error),
                 verdict.hint or "",
             )
             for verdict in verdicts[:_SHOWN]
@@ -212,7 +222,7 @@ def _say_refuting(verdicts: tuple[Verdict, ...]) -> None:
         right=("ulp", "elements", "error"),
     )
     if len(verdicts) > _SHOWN:
-        tell(f"and {counted(len(verdicts) - _SHOWN, 'tensor')} more (--json lists all)")
+        print_err(f"and {format_count(len(verdicts) - _SHOWN, 'tensor')} more (--json lists all)")
     hints = {verdict.hint for verdict in verdicts}
     if len(verdicts) > 1 and len(hints) == 1 and (hint := hints.pop()):
-        tell(f"of all of them: {hint}")
+        print_err(f"of all of them: {hint}")

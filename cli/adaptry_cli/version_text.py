@@ -10,18 +10,18 @@ from datetime import datetime
 
 from adaptry.adapters.spec import ModuleSpec, Spec
 from adaptry.core.report import Finding
-from adaptry.operations.promotion import MOVED
+from adaptry.operations.promotion import ALIAS_MOVED
 from adaptry.registry.commits import COMMIT_MADE
 from adaptry.registry.records import (
     AdapterInfo,
     Event,
-    Standing,
+    StateRecord,
     TensorInspection,
     VersionDetail,
     VersionInfo,
 )
-from adaptry_cli.capabilities import title
-from adaptry_cli.out import counted, number, size
+from adaptry_cli.capabilities import method_title
+from adaptry_cli.out import format_count, format_number, format_size
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{12})[0-9a-f]{52}")
 Facts = Iterator[tuple[str, str]]
@@ -43,12 +43,15 @@ def facts_of_version(detail: VersionDetail, info: AdapterInfo) -> Facts:
         yield "aliases", ", ".join(version.aliases)
     yield (
         "pushed",
-        f"{when(version.created_at)} by {version.created_by}, {counted(version.downloads, 'download')}",
+        f"{format_when(version.created_at)} by {version.created_by}, {format_count(version.downloads, 'download')}",
     )
     yield "base", base_text(version) or "not named"
     yield from facts_of_spec(detail.spec)
     if version.metrics:
-        yield "metrics", _lines(f"{name} {number(value)}" for name, value in sorted(version.metrics.items()))
+        yield (
+            "metrics",
+            _lines(f"{name} {format_number(value)}" for name, value in sorted(version.metrics.items())),
+        )
     yield "checked", findings_text(detail.report.findings)
     yield "inspected", _inspection_text(detail)
     if detail.forced:
@@ -56,7 +59,9 @@ def facts_of_version(detail: VersionDetail, info: AdapterInfo) -> Facts:
     manifest = detail.manifest
     yield (
         "files",
-        _lines(f"{size(entry.size):>9}  {entry.sha256.brief}  {entry.path}" for entry in manifest.files),
+        _lines(
+            f"{format_size(entry.size):>9}  {entry.sha256.brief}  {entry.path}" for entry in manifest.files
+        ),
     )
     yield "weights", str(version.weights)
     if manifest.parents:
@@ -68,9 +73,9 @@ def facts_of_version(detail: VersionDetail, info: AdapterInfo) -> Facts:
     yield from facts_of_adapter(info)
 
 
-def _standing_text(state: str, standing: Standing) -> str:
+def _standing_text(state: str, standing: StateRecord) -> str:
     successor = f"; take {standing.successor} instead" if standing.successor else ""
-    return f"{state} since {when(standing.at)} by {standing.by}: {standing.reason}{successor}"
+    return f"{state} since {format_when(standing.at)} by {standing.by}: {standing.reason}{successor}"
 
 
 def facts_of_adapter(info: AdapterInfo) -> Facts:
@@ -80,7 +85,7 @@ def facts_of_adapter(info: AdapterInfo) -> Facts:
     if info.tags:
         yield "tags", ", ".join(info.tags)
     latest = "" if info.latest is None else f", the latest is {info.latest}"
-    yield "adapter", f"{info.visibility}, {counted(info.versions, 'version')}{latest}"
+    yield "adapter", f"{info.visibility}, {format_count(info.versions, 'version')}{latest}"
 
 
 def facts_of_spec(spec: Spec) -> Facts:
@@ -88,7 +93,9 @@ def facts_of_spec(spec: Spec) -> Facts:
     ranks = ", ".join(str(rank) for rank in spec.ranks)
     yield (
         "method",
-        "   ".join(part for part in (title(spec), f"rank {ranks}" if ranks else "", *spec.traits) if part),
+        "   ".join(
+            part for part in (method_title(spec), f"rank {ranks}" if ranks else "", *spec.traits) if part
+        ),
     )
     if spec.modules:
         yield "modules", _lines(_groups(spec.modules))
@@ -99,7 +106,7 @@ def facts_of_spec(spec: Spec) -> Facts:
         )
     if spec.unclaimed:
         yield "unclaimed", _shortened(spec.unclaimed)
-    yield "parameters", f"{spec.parameters:,} in {', '.join(spec.dtypes)}, {size(spec.size)}"
+    yield "parameters", f"{spec.parameters:,} in {', '.join(spec.dtypes)}, {format_size(spec.size)}"
     written = ", ".join(
         part for part in (spec.task, spec.peft_version and f"PEFT {spec.peft_version}") if part
     )
@@ -121,16 +128,16 @@ def _inspection_text(detail: VersionDetail) -> str:
     if found is None:
         version = detail.version
         return f"weights not inspected yet; run `adaptry inspect {version.name}@{version.number} --weights`"
-    norm = "" if found.norm is None else f", norm {number(found.norm)}"
+    norm = "" if found.norm is None else f", norm {format_number(found.norm)}"
     bad = (
         f"; {found.nan:,} NaN and {found.infinite:,} infinite elements" if found.nan or found.infinite else ""
     )
-    return f"{counted(found.tensors, 'tensor')}{norm}{bad}"
+    return f"{format_count(found.tensors, 'tensor')}{norm}{bad}"
 
 
 def row_of_tensor(tensor: TensorInspection) -> tuple[str, ...]:
     """Tensor, norm, NaN, infinite: counts only where there are any."""
-    norm = "" if tensor.norm is None else number(tensor.norm)
+    norm = "" if tensor.norm is None else format_number(tensor.norm)
     return tensor.tensor, norm, str(tensor.nan or ""), str(tensor.infinite or "")
 
 
@@ -143,7 +150,7 @@ def base_text(version: VersionInfo) -> str:
 def detail_text(event: Event) -> str:
     """`prod from 1 to 2`, `Fix a typo (to main, sha256:…)`; of other events what they say, with digests cut short."""
     detail = event.detail
-    if event.kind == MOVED and event.number is not None:
+    if event.kind == ALIAS_MOVED and event.number is not None:
         came = f" from {detail['was_number']}" if "was_number" in detail else ""
         return f"{detail.get('alias')}{came} to {event.number}"
     if event.kind == COMMIT_MADE:
@@ -156,7 +163,7 @@ def _brief(text: str) -> str:
     return _DIGEST.sub(r"sha256:\1", text)
 
 
-def when(moment: datetime) -> str:
+def format_when(moment: datetime) -> str:
     """In the reader's own time zone, to the minute."""
     return moment.astimezone().strftime("%Y-%m-%d %H:%M")
 
@@ -168,7 +175,7 @@ def _groups(modules: Iterable[ModuleSpec]) -> Iterator[str]:
     )
     for (name, rank, scale, fan_in, fan_out), count in sorted(groups.items()):
         numbers = [f"rank {rank}"] if rank else []
-        numbers += [f"scale {number(scale)}"] if rank or scale != 1 else []
+        numbers += [f"scale {format_number(scale)}"] if rank or scale != 1 else []
         numbers += [f"{fan_in or '?'} → {fan_out or '?'}"] if fan_in or fan_out else []
         yield f"{count} × {name}   {', '.join(numbers)}".rstrip()
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from adaptry.registry.records import VersionInfo
-from adaptry.registry.state_warnings import caution
-from adaptry_cli.out import tell
+from adaptry.registry.state_warnings import state_warning
+from adaptry_cli.out import print_err
 
 
-def tell_caution(version: VersionInfo) -> None:
-    said = caution(version)
+def print_state_warning(version: VersionInfo) -> None:
+    said = state_warning(version)
     if said:
-        tell(f"warns: {said}")
+        print_err(f"warns: {said}")

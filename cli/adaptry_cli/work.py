@@ -16,21 +16,21 @@ from types import FrameType
 
 import click
 
-from adaptry.core.errors import Invalid, Missing
+from adaptry.core.errors import Invalid, MissingDependency
 from adaptry.registry.interface import Registry
 from adaptry.registry.jobs_values.records import DEVICES, RunnerInfo
-from adaptry_cli.arguments import require
+from adaptry_cli.arguments import require_usage
 from adaptry_cli.connection import folder_of, registry_option
 from adaptry_cli.durations import DURATION
-from adaptry_cli.out import json_option, say, say_json, size, tell
+from adaptry_cli.out import format_size, json_option, print_err, print_json, print_out
 from adaptry_cli.sizes import SIZE
-from adaptry_cli.storage_options import place_options
-from adaptry_cli.tables import say_table
-from adaptry_cli.version_text import when
+from adaptry_cli.storage_options import storage_options
+from adaptry_cli.tables import print_table
+from adaptry_cli.version_text import format_when
 
 
 @click.command()
-@place_options
+@storage_options
 @click.option(
     "--device",
     "devices",
@@ -104,13 +104,13 @@ def work(
     A runner is trusted: it reaches the registry's database and files itself, and gives each job the rights of who asked
     for it. Start as many as there are machines; each step of a job runs in a process of its own on one of them.
     """
-    from adaptry.jobs.ipc import Place
-    from adaptry.jobs.runner import RunnerSettings, run
+    from adaptry.jobs.ipc import RegistryLocation
+    from adaptry.jobs.runner import RunnerSettings, run_jobs
 
-    require(keep >= timedelta(days=2), "jobs are kept for 2d at least: schedules look a day back")
+    require_usage(keep >= timedelta(days=2), "jobs are kept for 2d at least: schedules look a day back")
     folder = folder_of(data, "a runner reaches a registry's rows and files itself, in its folder")
     settings = RunnerSettings(
-        place=Place(folder=str(folder.absolute()), catalog=catalog, blobs=blobs),
+        location=RegistryLocation(folder=str(folder.absolute()), catalog=catalog, blobs=blobs),
         devices=devices,
         tags=tags,
         concurrency=concurrency,
@@ -130,7 +130,7 @@ def work(
         signal.signal(number, asked)
     if until_eof:
         threading.Thread(target=_end_at_eof, args=(stop,), daemon=True).start()
-    run(settings, stop, _announce)
+    run_jobs(settings, stop, _announce)
     # Threads of the engine still wait for steps that were given up: they have nothing to save.
     sys.stdout.flush()
     sys.stderr.flush()
@@ -138,13 +138,13 @@ def work(
 
 
 @contextlib.contextmanager
-def beside(data: Path, catalog: str | None, blobs: str | None) -> Iterator[None]:
+def runner_process(data: Path, catalog: str | None, blobs: str | None) -> Iterator[None]:
     """A runner in a process of its own for as long as the block lasts, and no longer, however this process ends.
 
-    Raises `Missing`.
+    Raises `MissingDependency`.
     """
     if importlib.util.find_spec("dbos") is None:
-        raise Missing("running jobs needs dbos: pip install 'adaptry[jobs]'")
+        raise MissingDependency("running jobs needs dbos: pip install 'adaptry[jobs]'")
     words = [sys.executable, "-m", "adaptry_cli", "work", "--data", str(data), "--until-eof"]
     environ = {name: value for name, value in os.environ.items() if name != "ADAPTRY_CATALOG_FILE"}
     # Not among the words, which everybody on the machine can read.
@@ -164,11 +164,11 @@ def _end_at_eof(stop: threading.Event) -> None:
 
 
 def _announce(runner: RunnerInfo) -> None:
-    say(runner.id)
-    tell(
-        f"runs up to {runner.concurrency} at once in {size(runner.memory)}, on {', '.join(('the processor', *runner.devices))}"
+    print_out(runner.id)
+    print_err(
+        f"runs up to {runner.concurrency} at once in {format_size(runner.memory)}, on {', '.join(('the processor', *runner.devices))}"
     )
-    tell("Ctrl-C stops it; others go on with what it was at")
+    print_err("Ctrl-C stops it; others go on with what it was at")
 
 
 def _remote(text: str) -> tuple[str, str]:
@@ -185,9 +185,9 @@ def runners(registry: Registry, as_json: bool) -> None:
     """List who runs jobs."""
     found = registry.runners()
     if as_json:
-        say_json(found)
+        print_json(found)
     elif found:
-        say_table(
+        print_table(
             ("runner", "on", "devices", "tags", "at once", "memory", "heard of"),
             (
                 (
@@ -196,12 +196,12 @@ def runners(registry: Registry, as_json: bool) -> None:
                     ", ".join(each.devices),
                     ", ".join(each.tags),
                     str(each.concurrency),
-                    size(each.memory),
-                    when(each.seen_at),
+                    format_size(each.memory),
+                    format_when(each.seen_at),
                 )
                 for each in found
             ),
             right=("at once", "memory"),
         )
     else:
-        tell("nobody runs jobs; `adaptry work` does")
+        print_err("nobody runs jobs; `adaptry work` does")

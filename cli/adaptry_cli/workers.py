@@ -7,9 +7,9 @@ import click
 from adaptry.registry.interface import Registry
 from adaptry.registry.workers import ResidentInfo, WorkerInfo
 from adaptry_cli.connection import registry_option
-from adaptry_cli.out import gather, json_option, limit_option, say_json, tell
-from adaptry_cli.tables import say_facts, say_table
-from adaptry_cli.version_text import when
+from adaptry_cli.out import collect_pages, json_option, limit_option, print_err, print_json
+from adaptry_cli.tables import print_facts, print_table
+from adaptry_cli.version_text import format_when
 
 _SHOWN = 10
 _owner = click.option(
@@ -34,11 +34,11 @@ def workers() -> None:
 @json_option
 def list_all(registry: Registry, limit: int, as_json: bool) -> None:
     """List the workers that have something you may read, and your own."""
-    found = gather(registry.workers, limit)
+    found = collect_pages(registry.workers, limit)
     if as_json:
-        say_json(found)
+        print_json(found)
         return
-    say_table(
+    print_table(
         ("worker", "owner", "state", "engine", "base", "adapters", "troubles", "heard of"),
         (
             (
@@ -49,14 +49,14 @@ def list_all(registry: Registry, limit: int, as_json: bool) -> None:
                 one.base or "",
                 str(sum(each.may_be_served for each in one.residents)),
                 str(len(one.troubles) or ""),
-                when(one.reported_at),
+                format_when(one.reported_at),
             )
             for one in found
         ),
         right=("adapters", "troubles"),
     )
     if not found:
-        tell("no worker reports here; `adaptry follow` is one")
+        print_err("no worker reports here; `adaptry follow` is one")
 
 
 @workers.command()
@@ -68,7 +68,7 @@ def show(registry: Registry, name: str, owner: str | None, as_json: bool) -> Non
     """Show a worker, what it has loaded since when, and what it cannot serve."""
     found = registry.worker(name, owner)
     if as_json:
-        say_json(found)
+        print_json(found)
         return
     facts = [("worker", f"{found.worker}   {_state(found)}"), ("engine", _engine(found))]
     facts += [("address", found.url)] if found.url else []
@@ -77,13 +77,13 @@ def show(registry: Registry, name: str, owner: str | None, as_json: bool) -> Non
     facts += [
         (
             "heard of",
-            f"{when(found.reported_at)}, holds for {found.lease} s; first {when(found.first_at)}, of {found.owner}",
+            f"{format_when(found.reported_at)}, holds for {found.lease} s; first {format_when(found.first_at)}, of {found.owner}",
         )
     ]
     facts += [("events", f"acted upon up to {found.seen}")] if found.seen is not None else []
     facts += [(one.served_as, resident_text(one)) for one in found.residents]
     facts += [(one.served_as, f"not as it should be: {one.reason}") for one in found.troubles]
-    say_facts(facts)
+    print_facts(facts)
 
 
 @workers.command()
@@ -96,21 +96,21 @@ def forget(registry: Registry, name: str, owner: str | None) -> None:
     What it had is no longer counted, in recalls neither: do this only where its engine is gone.
     """
     registry.forget_worker(name, owner)
-    tell(f"{name} is forgotten")
+    print_err(f"{name} is forgotten")
 
 
 def resident_text(one: ResidentInfo) -> str:
     """`acme/tone@3, serving since 2026-11-26 04:00, last used …`."""
-    used = f", last used {when(one.last_used)}" if one.last_used else ""
+    used = f", last used {format_when(one.last_used)}" if one.last_used else ""
     reason = f": {one.reason}" if one.reason else ""
     state = "" if one.state == "active" else f" ({one.state})"
-    return f"{one.name}@{one.number}{state}, {one.condition} since {when(one.since)}{used}{reason}"
+    return f"{one.name}@{one.number}{state}, {one.condition} since {format_when(one.since)}{used}{reason}"
 
 
 def served_text(residents: tuple[ResidentInfo, ...]) -> str:
     """A line for each worker that has a version, for `adaptry show`."""
     lines = [
-        f"{one.worker} as {one.served_as}, {'lost, ' if one.is_lost else ''}{one.condition} since {when(one.since)}"
+        f"{one.worker} as {one.served_as}, {'lost, ' if one.is_lost else ''}{one.condition} since {format_when(one.since)}"
         for one in residents
         if one.may_be_served
     ]

@@ -24,7 +24,7 @@ def main(folder: Path) -> None:
 
     # A base is known by its content; the name is what people call it.
     base = tiny_base(folder / "base")
-    known = base_registry.register(registry, open_checkpoint(base), names=("org/tiny",))
+    known = base_registry.register_base(registry, open_checkpoint(base), names=("org/tiny",))
     print(f"base {known.names[0]} is {known.id}")
 
     # Two trainings of one adapter are two versions. What cannot work on its base would be refused here.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from adaptry.operations.transfer import pull, push
     from adaptry.storage.connect import connect
 
-_PLACES = {
+_LAZY_MODULES = {
     "Adapter": "adaptry.adapters.adapter",
     "Ref": "adaptry.core.refs",
     "connect": "adaptry.storage.connect",
@@ -34,6 +34,6 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     """(`Any`: whatever the name stands for.)"""
-    if name in _PLACES:
-        return getattr(importlib.import_module(_PLACES[name]), name)
+    if name in _LAZY_MODULES:
+        return getattr(importlib.import_module(_LAZY_MODULES[name]), name)
     raise AttributeError(f"module 'adaptry' has no attribute {name!r}")

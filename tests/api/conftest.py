@@ -13,7 +13,7 @@ from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.registry.http import HttpRegistry
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.settings import ServerSettings
-from adaptry_api.testing import Server, serving
+from adaptry_api.testing import Server, running_server
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     with ExitStack() as stack:
 
         def make(**options: Any) -> Server:
-            return stack.enter_context(serving(ServerSettings(data=tmp_path / "data", **options)))
+            return stack.enter_context(running_server(ServerSettings(data=tmp_path / "data", **options)))
 
         yield make
 

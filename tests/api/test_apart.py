@@ -19,10 +19,10 @@ from adaptry.storage import tokens
 from adaptry.storage.connect import open_local
 from adaptry.testing.postgres import PostgresServer
 from adaptry_api.admin_token import admit_admin_token
-from adaptry_api.app_state import Store
-from adaptry_api.grants import given_secret
+from adaptry_api.app_state import AppState
+from adaptry_api.grants import read_signing_secret
 from adaptry_api.settings import ServerSettings
-from adaptry_api.testing import Server, serving
+from adaptry_api.testing import Server, running_server
 
 TONE = AdapterName.parse("acme/tone")
 CONTENT = random.Random(3).randbytes(2_500_000)
@@ -48,7 +48,7 @@ def apart(postgres: PostgresServer, s3_place: str, secret: Path, tmp_path: Path)
         spools=tmp_path / "spools",
         part_bytes=PART,
     )
-    with serving(told) as one, serving(replace(told, data=tmp_path / "other")) as other:
+    with running_server(told) as one, running_server(replace(told, data=tmp_path / "other")) as other:
         yield one, other
 
 
@@ -91,7 +91,7 @@ def test_a_server_with_another_secret_takes_no_part(apart: Pair, tmp_path: Path)
     one, _ = apart
     one.call("POST", "/api/v1/adapters", {"name": str(TONE)})
     address = batch(one)["header"]["1"]
-    with serving(ServerSettings(data=tmp_path / "stranger", spools=tmp_path / "spools")) as stranger:
+    with running_server(ServerSettings(data=tmp_path / "stranger", spools=tmp_path / "spools")) as stranger:
         assert stranger.call("PUT", path_of(address), CONTENT[:PART], token=None).status == 401
 
 
@@ -140,6 +140,6 @@ def test_a_file_that_holds_no_token_is_refused(
 def test_a_secret_that_can_be_guessed_is_refused_at_the_start(secret: Path, tmp_path: Path) -> None:
     secret.write_text("swordfish\n")
     with pytest.raises(Invalid, match="too short"):
-        Store(ServerSettings(data=tmp_path / "data", signing_secret=secret))
+        AppState(ServerSettings(data=tmp_path / "data", signing_secret=secret))
     secret.write_text("5" * 64)
-    assert given_secret(secret) != b"5" * 32
+    assert read_signing_secret(secret) != b"5" * 32

@@ -14,7 +14,7 @@ from adaptry.core.strictjson import canonical
 from adaptry.operations.transfer import push
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.settings import ServerSettings
-from adaptry_api.testing import Server, assert_problem, serving
+from adaptry_api.testing import Server, assert_problem, running_server
 
 NAMES_OF_ADAPTERS = ("con", "NUL.json")  # what Windows would not store as a file may be an adapter's name
 ATTACKS = [
@@ -60,7 +60,7 @@ def short(text: str) -> str:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One for all of them, since none of them may change anything."""
     folder = tmp_path_factory.mktemp("names")
-    with serving(ServerSettings(data=folder / "data")) as running:
+    with running_server(ServerSettings(data=folder / "data")) as running:
         push(running.registry(), open_dir(tiny_lora(folder / "tone")), "acme/tone")
         yield running
 

@@ -12,14 +12,14 @@ import pytest
 import urllib3
 
 from adaptry.adapters.adapter import Adapter, open_dir
-from adaptry.core.errors import Corrupt, DigestMismatch, Unavailable
+from adaptry.core.errors import CorruptData, DigestMismatch, Unavailable
 from adaptry.core.lifecycle import State
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import pull, push
 from adaptry.operations.version_state import change_state
 from adaptry.registry.records import StateChange
 from adaptry.testing.samples import tiny_lora
-from adaptry_api.redirects import LARGE
+from adaptry_api.redirects import MIN_REDIRECT_SIZE
 from adaptry_api.testing import Server, assert_problem
 
 NAME = AdapterName.parse("acme/tone")
@@ -29,7 +29,7 @@ WEIGHTS = "adapter_model.safetensors"
 @pytest.fixture
 def large(tmp_path: Path) -> Adapter:
     folder = tiny_lora(tmp_path / "large", hidden=512, layers=8, rank=32)
-    assert (folder / WEIGHTS).stat().st_size > 2 * LARGE
+    assert (folder / WEIGHTS).stat().st_size > 2 * MIN_REDIRECT_SIZE
     return open_dir(folder)
 
 
@@ -129,7 +129,7 @@ def test_bytes_that_changed_in_the_bucket_are_noticed_by_who_pulls(
     blobs.store.objects.put(  # type: ignore[attr-defined]  # the bucket's owner can do anything
         f"sha256/{entry.sha256.hex[:2]}/{entry.sha256.hex}", weights[:-1] + bytes([weights[-1] ^ 1])
     )
-    with pytest.raises((DigestMismatch, Corrupt, Unavailable)):
+    with pytest.raises((DigestMismatch, CorruptData, Unavailable)):
         pull(presigning.registry(), "acme/tone", tmp_path / "pulled")
     assert not (tmp_path / "pulled").exists()
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from adaptry import __version__
-from adaptry.core.errors import Incompatible, Invalid, NotFound, Unauthenticated, Unavailable
+from adaptry.core.errors import Invalid, NotFound, ProtocolMismatch, Unauthenticated, Unavailable
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.registry import protocol
 from adaptry.registry.http import HttpRegistry
@@ -113,7 +113,7 @@ def test_fields_that_a_newer_server_adds_are_ignored() -> None:
     ],
 )
 def test_a_server_of_another_time_or_kind_is_told_apart(headers: dict[str, str], advice: str) -> None:
-    with scripted(headers=headers) as server, pytest.raises(Incompatible, match=advice):
+    with scripted(headers=headers) as server, pytest.raises(ProtocolMismatch, match=advice):
         HttpRegistry(server.url).adapter(NAME)
 
 
@@ -126,7 +126,7 @@ def test_a_newer_server_that_still_serves_us_is_fine() -> None:
 
 @pytest.mark.parametrize("body", [b"<html>", b"{}", b"", b'{"name": 3}'])
 def test_an_answer_that_cannot_be_read_says_so(body: bytes) -> None:
-    with scripted(body=body) as server, pytest.raises(Incompatible, match="cannot read"):
+    with scripted(body=body) as server, pytest.raises(ProtocolMismatch, match="cannot read"):
         HttpRegistry(server.url).adapter(NAME)
 
 

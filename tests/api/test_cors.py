@@ -11,7 +11,7 @@ from adaptry.core.errors import Invalid
 from adaptry_api.app import create_app
 from adaptry_api.origins import check_origin
 from adaptry_api.settings import ServerSettings
-from adaptry_api.testing import Answer, Server
+from adaptry_api.testing import RawResponse, Server
 
 APP, OTHER = "https://app.example.com", "http://localhost:5173"
 STRANGERS = (
@@ -40,7 +40,7 @@ def server(start: Callable[..., Server]) -> Server:
     return start(origins=(APP, OTHER))
 
 
-def cors(answer: Answer) -> dict[str, str]:
+def cors(answer: RawResponse) -> dict[str, str]:
     return {
         name.lower(): value
         for name, value in answer.headers.items()
@@ -48,7 +48,7 @@ def cors(answer: Answer) -> dict[str, str]:
     }
 
 
-def preflight(server: Server, path: str, origin: str, method: str = "PUT") -> Answer:
+def preflight(server: Server, path: str, origin: str, method: str = "PUT") -> RawResponse:
     headers = {
         "Origin": origin,
         "Access-Control-Request-Method": method,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapters.adapter import Adapter
-from adaptry.core.errors import Corrupt
+from adaptry.core.errors import CorruptData
 from adaptry.core.refs import Ref
 from adaptry.operations.transfer import pull, push
 from adaptry.registry.http import HttpRegistry
@@ -28,7 +28,7 @@ def test_a_damaged_file_is_refused_over_http_and_mended_by_a_push(
     assert [one.kind for one in verify(beside.catalog, beside.blobs)] == ["file"]
 
     assert registry.version(TONE).is_damaged
-    with pytest.raises(Corrupt, match="adaptry mend"):
+    with pytest.raises(CorruptData, match="adaptry mend"):
         pull(registry, TONE, tmp_path / "pulled")
     push(registry, tone, "acme/tone")
 

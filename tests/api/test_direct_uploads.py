@@ -14,12 +14,12 @@ import urllib3
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, DigestMismatch
 from adaptry.core.refs import AdapterName
-from adaptry.registry.records import Upload
-from adaptry.storage.blobs.s3 import Place, S3Blobs
+from adaptry.registry.records import UploadInfo
+from adaptry.storage.blobs.s3 import S3Blobs, S3Location
 from adaptry.storage.connect import open_local
 from adaptry.storage.local.uploads import DIRECT, IDLE, purge
-from adaptry.testing.fault_proxy import between
-from adaptry.testing.http_fault_proxy import HttpProxy, Message
+from adaptry.testing.fault_proxy import run_proxy
+from adaptry.testing.http_fault_proxy import HttpFaultProxy, HttpMessage
 from adaptry.testing.seaweed import Seaweed
 from adaptry_api.testing import Server
 
@@ -30,14 +30,14 @@ DIGEST = Digest.of(DATA)
 
 
 @pytest.fixture
-def proxy(seaweed: Seaweed) -> Iterator[HttpProxy]:
+def proxy(seaweed: Seaweed) -> Iterator[HttpFaultProxy]:
     where = urlsplit(seaweed.endpoint)
-    with between(HttpProxy(where.hostname or "", where.port or 0)) as proxy:
+    with run_proxy(HttpFaultProxy(where.hostname or "", where.port or 0)) as proxy:
         yield proxy
 
 
 @pytest.fixture
-def place(s3_place: str, seaweed: Seaweed, proxy: HttpProxy) -> str:
+def place(s3_place: str, seaweed: Seaweed, proxy: HttpFaultProxy) -> str:
     return s3_place.replace(seaweed.endpoint, f"http://127.0.0.1:{proxy.port}")
 
 
@@ -48,16 +48,16 @@ def server(start: Callable[..., Server], place: str, monkeypatch: pytest.MonkeyP
 
 
 @pytest.fixture
-def opened(server: Server) -> Upload:
+def opened(server: Server) -> UploadInfo:
     return server.registry().open_upload(NAME, DIGEST, len(DATA))
 
 
-def sent(upload: Upload, number: int, data: bytes = DATA) -> int:
+def sent(upload: UploadInfo, number: int, data: bytes = DATA) -> int:
     part = upload.direct[number]
     return urllib3.request("PUT", part.address, body=data[part.start : part.start + part.size]).status
 
 
-def is_direct(request: Message) -> bool:
+def is_direct(request: HttpMessage) -> bool:
     return ".open" in request.target
 
 
@@ -65,7 +65,7 @@ def pieces(start: int = 0) -> Iterator[bytes]:
     return (DATA[at : at + (1 << 20)] for at in range(start, len(DATA), 1 << 20))
 
 
-def test_a_large_file_is_sent_to_the_bucket_in_parts_of_any_order(server: Server, opened: Upload) -> None:
+def test_a_large_file_is_sent_to_the_bucket_in_parts_of_any_order(server: Server, opened: UploadInfo) -> None:
     registry = server.registry()
     assert [part.size for part in opened.direct] == [PART, PART, 1 << 20]
     assert [sent(opened, number) for number in (2, 0, 1)] == [200, 200, 200]
@@ -82,7 +82,7 @@ def test_a_small_file_and_a_server_that_was_not_told_give_no_address(
     assert start(presign_uploads=True).registry().open_upload(NAME, DIGEST, DIRECT - 1).direct == ()
 
 
-def test_an_address_takes_its_bytes_and_does_nothing_else(opened: Upload) -> None:
+def test_an_address_takes_its_bytes_and_does_nothing_else(opened: UploadInfo) -> None:
     first, second, _ = opened.direct
     assert urllib3.request("PUT", first.address, body=b"short").status == 403
     assert urllib3.request("PUT", first.address, body=DATA[: first.size + 1]).status == 403
@@ -93,7 +93,7 @@ def test_an_address_takes_its_bytes_and_does_nothing_else(opened: Upload) -> Non
     assert urllib3.request("PUT", elsewhere, body=DATA[: first.size]).status == 403
 
 
-def test_an_upload_goes_on_where_the_parts_in_the_bucket_end(server: Server, opened: Upload) -> None:
+def test_an_upload_goes_on_where_the_parts_in_the_bucket_end(server: Server, opened: UploadInfo) -> None:
     registry = server.registry()
     sent(opened, 0)
     sent(opened, 2)
@@ -108,7 +108,7 @@ def test_an_upload_goes_on_where_the_parts_in_the_bucket_end(server: Server, ope
 
 
 def test_what_went_through_the_server_and_what_went_past_it_make_one_file(
-    server: Server, opened: Upload
+    server: Server, opened: UploadInfo
 ) -> None:
     registry = server.registry()
     registry.append_upload(opened.model_copy(update={"direct": ()}), 0, [DATA[:1000]])
@@ -119,7 +119,7 @@ def test_what_went_through_the_server_and_what_went_past_it_make_one_file(
 
 
 def test_other_bytes_than_were_announced_are_refused_and_nothing_is_kept(
-    server: Server, opened: Upload
+    server: Server, opened: UploadInfo
 ) -> None:
     for number in range(3):
         sent(opened, number, bytes(len(DATA)))
@@ -130,7 +130,7 @@ def test_other_bytes_than_were_announced_are_refused_and_nothing_is_kept(
     assert stagings(server) == []
 
 
-def test_who_writes_once_more_changes_nothing_that_was_published(server: Server, opened: Upload) -> None:
+def test_who_writes_once_more_changes_nothing_that_was_published(server: Server, opened: UploadInfo) -> None:
     for number in range(3):
         sent(opened, number)
     server.registry().finish_upload(opened)
@@ -140,13 +140,13 @@ def test_who_writes_once_more_changes_nothing_that_was_published(server: Server,
 
 
 def test_what_changes_while_it_is_read_is_not_what_is_published(
-    server: Server, proxy: HttpProxy, opened: Upload
+    server: Server, proxy: HttpFaultProxy, opened: UploadInfo
 ) -> None:
     for number in range(3):
         sent(opened, number)
     was_told = []
 
-    def is_reading(request: Message) -> bool:
+    def is_reading(request: HttpMessage) -> bool:
         """The first read of what was staged: in that moment somebody writes other bytes there."""
         if request.method == "GET" and "/tmp/" in request.target and not was_told:
             was_told.append(request.target)
@@ -161,10 +161,10 @@ def test_what_changes_while_it_is_read_is_not_what_is_published(
     assert kept(server) == [(DIGEST, len(DATA))]
 
 
-def test_the_client_sends_past_the_server(server: Server, proxy: HttpProxy, opened: Upload) -> None:
+def test_the_client_sends_past_the_server(server: Server, proxy: HttpFaultProxy, opened: UploadInfo) -> None:
     told: list[int] = []
 
-    def counting(request: Message) -> bool:
+    def counting(request: HttpMessage) -> bool:
         if is_direct(request) and request.method == "PUT":
             told.append(len(request.body))
         return False
@@ -178,7 +178,9 @@ def test_the_client_sends_past_the_server(server: Server, proxy: HttpProxy, open
 
 
 @pytest.mark.parametrize("kind", ["cut_in_request", "cut_before_answer", "slow_down", "gateway_down"])
-def test_what_fails_once_is_sent_again(server: Server, proxy: HttpProxy, opened: Upload, kind: str) -> None:
+def test_what_fails_once_is_sent_again(
+    server: Server, proxy: HttpFaultProxy, opened: UploadInfo, kind: str
+) -> None:
     proxy.spoil(kind, times=1, matches=is_direct)
     registry = server.registry()
     registry.finish_upload(registry.append_upload(opened, 0, pieces()))
@@ -186,7 +188,7 @@ def test_what_fails_once_is_sent_again(server: Server, proxy: HttpProxy, opened:
 
 
 def test_a_client_that_cannot_reach_the_bucket_sends_through_the_server(
-    server: Server, opened: Upload
+    server: Server, opened: UploadInfo
 ) -> None:
     with_no_way = opened.model_copy(
         update={
@@ -203,7 +205,7 @@ def test_a_client_that_cannot_reach_the_bucket_sends_through_the_server(
 
 
 def test_a_bucket_that_says_nothing_is_done_without(
-    server: Server, proxy: HttpProxy, opened: Upload, monkeypatch: pytest.MonkeyPatch
+    server: Server, proxy: HttpFaultProxy, opened: UploadInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adaptry.registry.http.presigned._ANSWER_SECONDS", 0.2)
     proxy.spoil("swallowed", times=None, matches=is_direct)
@@ -213,7 +215,7 @@ def test_a_bucket_that_says_nothing_is_done_without(
 
 
 def test_parts_that_the_bucket_refuses_go_through_the_server(
-    server: Server, proxy: HttpProxy, opened: Upload
+    server: Server, proxy: HttpFaultProxy, opened: UploadInfo
 ) -> None:
     proxy.spoil(
         "failed", times=None, matches=lambda request: is_direct(request) and len(request.body) == 1 << 20
@@ -223,7 +225,7 @@ def test_parts_that_the_bucket_refuses_go_through_the_server(
     assert registry.has_file(NAME, DIGEST)
 
 
-def test_what_came_before_the_source_broke_is_kept(server: Server, opened: Upload) -> None:
+def test_what_came_before_the_source_broke_is_kept(server: Server, opened: UploadInfo) -> None:
     def breaking() -> Iterator[bytes]:
         yield DATA[: PART + 1000]
         raise ConnectionResetError("the disk is gone")
@@ -238,14 +240,14 @@ def test_a_server_sweeps_while_it_runs(
 ) -> None:
     monkeypatch.setattr("adaptry_api.cleanup.UPLOADS_EVERY", 0.05)
     assert start(blobs=place).call("GET", "/healthz").status == 200  # what it sweeps at its start is past
-    blobs = S3Blobs(Place.parse(place))
+    blobs = S3Blobs(S3Location.parse(place))
     urllib3.request("PUT", blobs.writing_address(blobs.new_key(), 0, 5, 60).url, body=b"hello")
     end = time.monotonic() + 60
     while list(blobs.stagings()):
         assert time.monotonic() < end
 
 
-def test_what_nobody_finishes_is_swept(server: Server, opened: Upload) -> None:
+def test_what_nobody_finishes_is_swept(server: Server, opened: UploadInfo) -> None:
     sent(opened, 1)  # not even from the start
     assert stagings(server)
     assert swept(server) == 0

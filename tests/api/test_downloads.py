@@ -10,7 +10,7 @@ from adaptry.adapters.adapter import Adapter
 from adaptry.core.errors import DigestMismatch, Invalid
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import pull, push
-from adaptry_api.ranges import Part, part_of
+from adaptry_api.ranges import HttpRange, parse_range
 from adaptry_api.testing import Server, assert_problem
 
 NAME = AdapterName.parse("acme/tone")
@@ -76,8 +76,8 @@ def test_a_range_of_another_file_than_the_one_seen_is_not_mixed_into_it(
 
 
 def test_an_empty_file_has_no_ranges() -> None:
-    assert part_of(None, 0) == Part(0, 0, 0)
-    assert part_of("bytes=0-", 0) is None
+    assert parse_range(None, 0) == HttpRange(0, 0, 0)
+    assert parse_range("bytes=0-", 0) is None
 
 
 def test_the_client_reads_from_the_middle_to_the_end_and_nothing_past_it(

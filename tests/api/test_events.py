@@ -21,7 +21,7 @@ from adaptry.storage.connect import open_local
 from adaptry.storage.local.context import utc_now
 from adaptry.testing.postgres import PostgresServer
 from adaptry_api.settings import ServerSettings
-from adaptry_api.testing import Server, assert_problem, serving
+from adaptry_api.testing import Server, assert_problem, running_server
 
 EVENTS = "/api/v1/events"
 LONG = 60.0
@@ -136,7 +136,7 @@ def test_a_token_that_is_revoked_ends_what_it_listens_to(start: Callable[..., Se
 
 def test_a_server_that_stops_ends_its_streams(tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as pool, ExitStack() as stack:
-        with serving(ServerSettings(data=tmp_path / "data")) as server:
+        with running_server(ServerSettings(data=tmp_path / "data")) as server:
             stream = stack.enter_context(streaming(server, server.admin)).begun()
             ended = pool.submit(stream.read)
         assert ended.result(LONG) == {}
@@ -187,7 +187,7 @@ def test_a_listener_that_does_not_read_is_let_go(server: Server, monkeypatch: py
 @pytest.fixture
 def pair(postgres: PostgresServer, tmp_path: Path) -> Iterator[tuple[Server, Server]]:
     settings = ServerSettings(data=tmp_path / "data", catalog=postgres.database())
-    with serving(settings) as one, serving(settings) as other:
+    with running_server(settings) as one, running_server(settings) as other:
         yield one, other
 
 
@@ -222,7 +222,11 @@ def test_a_database_that_restarts_loses_no_event(
 
 def test_two_servers_on_one_folder_hear_of_each_other(tmp_path: Path) -> None:
     settings = ServerSettings(data=tmp_path / "data")
-    with serving(settings) as one, serving(settings) as other, streaming(other, one.admin) as stream:
+    with (
+        running_server(settings) as one,
+        running_server(settings) as other,
+        streaming(other, one.admin) as stream,
+    ):
         stream.begun()
         create(one, "acme/tone")
         assert json.loads(stream.read()["data"])["name"] == "acme/tone"

@@ -17,7 +17,14 @@ from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import push
 from adaptry.registry.records import AdapterEdit, PushOptions
 from adaptry_api.app import create_app
-from adaptry_api.auth_policy import ADMINISTRATOR, ANYBODY, anybody, check_routes, decides, guarded
+from adaptry_api.auth_policy import (
+    ADMINISTRATOR,
+    PUBLIC,
+    check_routes,
+    guarded_router,
+    has_access_rule,
+    public,
+)
 from adaptry_api.hub.refusals import HubRoute
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, assert_problem
@@ -33,7 +40,7 @@ def routes(tmp_path: Path) -> list[APIRoute]:
 
 def test_a_route_that_does_not_say_who_may_call_it_cannot_be_made() -> None:
     with pytest.raises(TypeError, match="does not say who may call it"):
-        guarded().get("/secret")(lambda: "everything")
+        guarded_router().get("/secret")(lambda: "everything")
 
 
 def test_an_application_with_an_unguarded_route_does_not_start() -> None:
@@ -44,15 +51,15 @@ def test_an_application_with_an_unguarded_route_does_not_start() -> None:
 
 
 def test_a_route_may_be_open_to_anybody_or_to_administrators() -> None:
-    router = guarded()
-    router.get("/open", dependencies=[ANYBODY])(lambda: "ok")
+    router = guarded_router()
+    router.get("/open", dependencies=[PUBLIC])(lambda: "ok")
     router.get("/closed", dependencies=[ADMINISTRATOR])(lambda: "ok")
-    assert all(decides(route) for route in router.routes if isinstance(route, APIRoute))
+    assert all(has_access_rule(route) for route in router.routes if isinstance(route, APIRoute))
 
 
 def test_only_what_says_nothing_about_anyone_is_open_to_anybody(tmp_path: Path) -> None:
     def is_open(route: APIRoute) -> bool:
-        return any(dependant.call is anybody for dependant in route.dependant.dependencies)
+        return any(dependant.call is public for dependant in route.dependant.dependencies)
 
     assert {route.path for route in routes(tmp_path) if is_open(route)} == OPEN
 

@@ -22,9 +22,9 @@ from adaptry.registry.jobs_values.records import JobOrder
 from adaptry.registry.records import PushOptions
 from adaptry.storage.catalog import cursors
 from adaptry.testing.samples import tiny_lora
-from adaptry_api.bodies import OPEN_LIMIT
+from adaptry_api.bodies import ANONYMOUS_JSON_LIMIT
 from adaptry_api.settings import ServerSettings
-from adaptry_api.testing import Answer, Server, assert_problem, serving
+from adaptry_api.testing import RawResponse, Server, assert_problem, running_server
 
 _PLACES = (
     "x", "-1", "01", "1.0", "1e3", "\u0661", "9" * 19, str(2**63), str(2**64), "9" * 300, "\x00", "\n", "acme/\x00",
@@ -40,7 +40,7 @@ _TEXTS = (
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("hostile")
-    with serving(ServerSettings(data=folder / "data", docs=True)) as running:
+    with running_server(ServerSettings(data=folder / "data", docs=True)) as running:
         tone = open_dir(tiny_lora(folder / "tone"))
         push(running.registry(), tone, "acme/tone", options=PushOptions(alias="prod", metrics={"f1": 0.5}))
         yield running
@@ -145,7 +145,7 @@ def test_no_forged_id_or_grant_makes_the_server_fail(server: Server) -> None:
 
 
 def test_an_open_address_reads_a_small_body_only(server: Server) -> None:
-    body = b'{"token":"' + b"x" * OPEN_LIMIT + b'"}'
+    body = b'{"token":"' + b"x" * ANONYMOUS_JSON_LIMIT + b'"}'
     sent = {"Content-Type": "application/json"}
     answer = server.call("POST", "/api/v1/tokens/revoke", body, token=None, headers=sent)
     assert_problem(answer, 413, "too_large")
@@ -245,11 +245,11 @@ def test_an_honest_request_is_answered_while_a_large_body_is_parsed(
     monkeypatch.setattr(json_check, "run_bounded", held)
     sent = {"Content-Type": "application/json"}
 
-    def hostile() -> Answer:
+    def hostile() -> RawResponse:
         return server.call("POST", "/api/v1/adapters", BODIES["all keys twice"], headers=sent)
 
     answer = while_held(server, held, hostile)
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, RawResponse)
     assert_problem(answer, 400, "invalid")
 
 
@@ -296,12 +296,12 @@ def test_an_honest_request_is_answered_while_a_long_header_is_read(
     held = Held(header_process.run_bounded)
     monkeypatch.setattr(header_process, "run_bounded", held)
 
-    def hostile() -> Answer:
+    def hostile() -> RawResponse:
         body = {"manifest": base64.b64encode(manifest).decode()}
         return server.call("POST", "/api/v1/adapters/acme/tone/revisions", body)
 
     answer = while_held(server, held, hostile)
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, RawResponse)
     assert_problem(answer, 422, "invalid_weights")
 
 

@@ -15,14 +15,14 @@ from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.core.errors import DigestMismatch
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import pull, push
-from adaptry.operations.transfer.retry import Persistence
+from adaptry.operations.transfer.retry import RetryPolicy
 from adaptry.registry.http import HttpRegistry
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.testing import Server
 
 NAME = AdapterName.parse("acme/tone")
 WEIGHTS = "adapter_model.safetensors"
-AT_ONCE = Persistence(tries=4, first_wait=0.0)
+AT_ONCE = RetryPolicy(tries=4, first_wait=0.0)
 
 Meddle = Callable[[bytes], bytes | None]
 """What becomes of some bytes that pass; None cuts the connection."""

@@ -20,8 +20,8 @@ from adaptry.registry.records import AdapterEdit
 from adaptry.storage.blobs.memory import MemoryBlobs
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.local import LocalRegistry
-from adaptry.storage.local.idempotency import Once
-from adaptry_api.testing import Answer, Server, assert_problem
+from adaptry.storage.local.idempotency import IdempotencyKey
+from adaptry_api.testing import RawResponse, Server, assert_problem
 
 TONE = AdapterName.parse("acme/tone")
 AT = "/api/v1/adapters/acme/tone"
@@ -29,17 +29,17 @@ METRICS = f"{AT}/versions/1/metrics"
 
 
 @pytest.fixture
-def ask(server: Server) -> Callable[..., Answer]:
+def ask(server: Server) -> Callable[..., RawResponse]:
     """A request with a key."""
 
-    def send(method: str, path: str, body: object, key: str = "k1", **headers: str) -> Answer:
+    def send(method: str, path: str, body: object, key: str = "k1", **headers: str) -> RawResponse:
         sent = {"Idempotency-Key": key, **{name.replace("_", "-"): text for name, text in headers.items()}}
         return server.call(method, path, body, headers=sent)
 
     return send
 
 
-def is_replay(answer: Answer) -> bool:
+def is_replay(answer: RawResponse) -> bool:
     return answer.headers.get("Idempotent-Replay") == "true"
 
 
@@ -54,7 +54,7 @@ def creations(server: Server, digest: str) -> dict[str, tuple[str, str, Any, dic
 
 @pytest.mark.parametrize("kind", ["adapter", "metrics", "alias"])
 def test_a_creation_sent_again_with_its_key_is_answered_as_before_and_not_repeated(
-    server: Server, ask: Callable[..., Answer], tone: Adapter, kind: str
+    server: Server, ask: Callable[..., RawResponse], tone: Adapter, kind: str
 ) -> None:
     digest = str(push(server.registry(), tone, TONE).version.digest)
     method, path, body, headers = creations(server, digest)[kind]
@@ -68,7 +68,7 @@ def test_a_creation_sent_again_with_its_key_is_answered_as_before_and_not_repeat
 
 
 def test_a_push_sent_again_with_its_key_is_new_again(
-    server: Server, ask: Callable[..., Answer], tone: Adapter
+    server: Server, ask: Callable[..., RawResponse], tone: Adapter
 ) -> None:
     registry = server.registry()
     pushed = push(registry, tone, TONE)
@@ -85,17 +85,17 @@ def test_a_push_sent_again_with_its_key_is_new_again(
     assert is_replay(again)
 
 
-def test_a_key_that_came_with_another_request_is_a_conflict(ask: Callable[..., Answer]) -> None:
+def test_a_key_that_came_with_another_request_is_a_conflict(ask: Callable[..., RawResponse]) -> None:
     ask("POST", "/api/v1/adapters", {"name": "acme/tone"})
     assert_problem(ask("POST", "/api/v1/adapters", {"name": "acme/voice"}), 409, "conflict")
 
 
-def test_another_key_is_another_request(ask: Callable[..., Answer]) -> None:
+def test_another_key_is_another_request(ask: Callable[..., RawResponse]) -> None:
     ask("POST", "/api/v1/adapters", {"name": "acme/tone"})
     assert_problem(ask("POST", "/api/v1/adapters", {"name": "acme/tone"}, key="k2"), 409, "conflict")
 
 
-def test_a_key_is_its_callers_own(server: Server, ask: Callable[..., Answer]) -> None:
+def test_a_key_is_its_callers_own(server: Server, ask: Callable[..., RawResponse]) -> None:
     ask("POST", "/api/v1/adapters", {"name": "acme/tone"})
     theirs = server.token("eve", "writer", ("evil",))
     headers = {"Idempotency-Key": "k1"}
@@ -106,7 +106,7 @@ def test_a_key_is_its_callers_own(server: Server, ask: Callable[..., Answer]) ->
 
 
 def test_what_failed_may_be_tried_again_with_its_key(
-    server: Server, ask: Callable[..., Answer], tone: Adapter
+    server: Server, ask: Callable[..., RawResponse], tone: Adapter
 ) -> None:
     assert_problem(ask("POST", METRICS, {"metrics": {"accuracy": 0.5}}), 404, "not_found")
     push(server.registry(), tone, TONE)
@@ -114,7 +114,7 @@ def test_what_failed_may_be_tried_again_with_its_key(
 
 
 def test_the_same_request_at_once_is_done_once(
-    server: Server, ask: Callable[..., Answer], tone: Adapter
+    server: Server, ask: Callable[..., RawResponse], tone: Adapter
 ) -> None:
     push(server.registry(), tone, TONE)
     with ThreadPoolExecutor(6) as pool:
@@ -127,7 +127,7 @@ def test_the_same_request_at_once_is_done_once(
 def test_a_key_is_forgotten_after_a_day(tmp_path: Path) -> None:
     now = [datetime(2026, 1, 1, tzinfo=UTC)]
     registry = LocalRegistry(Catalog("sqlite://"), MemoryBlobs(), clock=lambda: now[0])
-    asking = registry.on_behalf_of(registry.identity, Once("k1", Digest.of(b"request")))
+    asking = registry.on_behalf_of(registry.identity, IdempotencyKey("k1", Digest.of(b"request")))
     made = asking.create_adapter(TONE, AdapterEdit())
     now[0] += timedelta(hours=23)
     assert asking.create_adapter(TONE, AdapterEdit()) == made

@@ -18,7 +18,7 @@ from adaptry.registry.http import HttpRegistry
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.settings import ServerSettings
-from adaptry_api.testing import Server, serving
+from adaptry_api.testing import Server, running_server
 
 TONE = AdapterName.parse("acme/tone")
 Pair = tuple[Server, Server]
@@ -27,7 +27,7 @@ Pair = tuple[Server, Server]
 @pytest.fixture
 def servers(postgres: PostgresServer, tmp_path: Path) -> Iterator[Pair]:
     settings = ServerSettings(data=tmp_path / "data", catalog=postgres.database())
-    with serving(settings) as one, serving(settings) as other:
+    with running_server(settings) as one, running_server(settings) as other:
         yield one, other
 
 
@@ -107,7 +107,7 @@ def test_a_database_that_is_away_is_said_to_be_without_where_it_is(
     postgres: PostgresServer, tmp_path: Path
 ) -> None:
     name = postgres.migrated()
-    with serving(ServerSettings(data=tmp_path / "data", catalog=postgres.url(name))) as server:
+    with running_server(ServerSettings(data=tmp_path / "data", catalog=postgres.url(name))) as server:
         assert server.call("GET", "/readyz", token=None).status == 200
         postgres.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         postgres.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")

@@ -15,9 +15,9 @@ from adaptry.registry.records import AdapterEdit
 from adaptry.storage.blobs.memory import MemoryBlobs
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.local import LocalRegistry
-from adaptry_api.auth import Callers
-from adaptry_api.draining import Draining
-from adaptry_api.event_stream import Listening
+from adaptry_api.auth import TokenAuthenticator
+from adaptry_api.draining import DrainState
+from adaptry_api.event_stream import EventBroadcaster
 
 ADA = Identity("ada", "writer", ("acme",))
 SHOWN = "Bearer adr_secret"
@@ -34,7 +34,7 @@ def test_a_token_that_is_revoked_while_it_is_looked_up_is_not_remembered() -> No
         return ADA  # it was good when it was looked at
 
     async def scene() -> None:
-        callers = Callers(look_up, anonymous_read=False)
+        callers = TokenAuthenticator(look_up, anonymous_read=False)
         first = asyncio.ensure_future(callers.identify(SHOWN))
         await asyncio.to_thread(is_asked.wait, 30)
         is_revoked.set()
@@ -60,7 +60,7 @@ def test_whoever_is_revoked_while_we_look_for_news_is_told_none() -> None:
             raise Unauthenticated("revoked") from None
 
     async def scene() -> None:
-        listening = Listening(registry.catalog, Draining())
+        listening = EventBroadcaster(registry.catalog, DrainState())
         with pytest.raises(Unauthenticated):
             await listening.news(identify, 0, 50, 0.0, NameFilter(()))
         await listening.close()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from adaptry.core.errors import Unauthenticated, Unavailable
 from adaptry.core.refs import AdapterName
-from adaptry_api.grants import Grant, Signer
+from adaptry_api.grants import Grant, GrantSigner
 
 
 class Reading(Grant):
@@ -31,31 +31,31 @@ def grant(until: int = 100) -> Reading:
 
 
 def test_a_grant_comes_back_as_it_was_given(tmp_path: Path) -> None:
-    signer = Signer(tmp_path / "secret")
+    signer = GrantSigner(tmp_path / "secret")
     assert signer.read(Reading, signer.sign(grant()), now=99) == grant()
 
 
 def test_every_process_of_a_server_knows_the_others_grants(tmp_path: Path) -> None:
-    text = Signer(tmp_path / "secret").sign(grant())
-    assert Signer(tmp_path / "secret").read(Reading, text, now=0) == grant()
+    text = GrantSigner(tmp_path / "secret").sign(grant())
+    assert GrantSigner(tmp_path / "secret").read(Reading, text, now=0) == grant()
     with pytest.raises(Unauthenticated):
-        Signer(tmp_path / "another").read(Reading, text, now=0)
+        GrantSigner(tmp_path / "another").read(Reading, text, now=0)
 
 
 def test_a_grant_is_over_when_its_time_is(tmp_path: Path) -> None:
-    signer = Signer(tmp_path / "secret")
+    signer = GrantSigner(tmp_path / "secret")
     with pytest.raises(Unauthenticated, match="the time for this upload is over"):
         signer.read(Reading, signer.sign(grant(until=100)), now=100)
 
 
 def test_a_grant_of_one_kind_is_none_of_another(tmp_path: Path) -> None:
-    signer = Signer(tmp_path / "secret")
+    signer = GrantSigner(tmp_path / "secret")
     with pytest.raises(Unauthenticated, match="start it again"):
         signer.read(Writing, signer.sign(grant()), now=0)
 
 
 def test_no_other_text_is_a_grant(tmp_path_factory: pytest.TempPathFactory) -> None:
-    signer = Signer(tmp_path_factory.mktemp("signed") / "secret")
+    signer = GrantSigner(tmp_path_factory.mktemp("signed") / "secret")
     real = signer.sign(grant())
 
     @given(
@@ -81,7 +81,7 @@ def test_no_other_text_is_a_grant(tmp_path_factory: pytest.TempPathFactory) -> N
 
 
 def test_the_secret_is_its_owners_alone_and_the_same_for_all_who_come_at_once(tmp_path: Path) -> None:
-    signers = [Signer(tmp_path / "secret") for _ in range(8)]
+    signers = [GrantSigner(tmp_path / "secret") for _ in range(8)]
     threads = [threading.Thread(target=signer.sign, args=(grant(),)) for signer in signers]
     for thread in threads:
         thread.start()
@@ -95,6 +95,6 @@ def test_the_secret_is_its_owners_alone_and_the_same_for_all_who_come_at_once(tm
 def test_a_damaged_secret_signs_nothing(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"short")
     with pytest.raises(Unavailable, match="remove it"):
-        Signer(tmp_path / "secret").sign(grant())
+        GrantSigner(tmp_path / "secret").sign(grant())
     with pytest.raises(Unavailable, match="cannot keep a secret"):
-        Signer(tmp_path / "nowhere" / "secret").sign(grant())
+        GrantSigner(tmp_path / "nowhere" / "secret").sign(grant())

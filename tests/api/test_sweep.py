@@ -18,10 +18,10 @@ from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import push
 from adaptry.registry.http import HttpRegistry
-from adaptry.registry.paging import every
+from adaptry.registry.paging import iter_items
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
-from adaptry.storage.local.uploads import MOST_OPEN
+from adaptry.storage.local.uploads import MAX_OPEN_UPLOADS
 from adaptry.testing.samples import tiny_lora
 
 CLIENTS = 200
@@ -46,7 +46,7 @@ def broken_uploads(data: Path) -> None:
     past = LocalRegistry(
         registry.catalog, registry.blobs, clock=lambda: datetime.now(UTC) - timedelta(minutes=5)
     )
-    for number in range(MOST_OPEN):
+    for number in range(MAX_OPEN_UPLOADS):
         past.open_upload(AdapterName.parse("acme/broken"), Digest.of(bytes([number])), 1000)
     registry.close()
 
@@ -70,7 +70,7 @@ def test_a_sweep_of_200_clients_waits_for_its_turn_and_succeeds(tmp_path: Path) 
         registry = HttpRegistry(url, token)
         names = [
             str(one.name)
-            for one in every(lambda cursor: registry.adapters("acme", cursor, 200))
+            for one in iter_items(lambda cursor: registry.adapters("acme", cursor, 200))
             if re.fullmatch(r"acme/run-\d+", str(one.name))
         ]
         assert len(names) == CLIENTS

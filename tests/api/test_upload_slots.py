@@ -16,17 +16,17 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Busy
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import push
-from adaptry.operations.transfer.retry import Persistence
+from adaptry.operations.transfer.retry import RetryPolicy
 from adaptry.registry.http import HttpRegistry
-from adaptry.storage.local.uploads import MOST_OPEN
-from adaptry.testing.flaky import AT_ONCE
+from adaptry.storage.local.uploads import MAX_OPEN_UPLOADS
+from adaptry.testing.flaky import NO_WAIT
 from adaptry_api.testing import Server
 
 TONE = AdapterName.parse("acme/tone")
 
 
 @dataclass(frozen=True)
-class Noticing(Persistence):
+class Noticing(RetryPolicy):
     """Waits for its turn until it is called, and says that it waits."""
 
     waits: threading.Event = field(default_factory=threading.Event)
@@ -40,7 +40,9 @@ class Noticing(Persistence):
 
 def fill(registry: HttpRegistry, namespace: str) -> list[str]:
     name = AdapterName.parse(f"{namespace}/other")
-    return [registry.open_upload(name, Digest.of(bytes([number])), 1).id for number in range(MOST_OPEN)]
+    return [
+        registry.open_upload(name, Digest.of(bytes([number])), 1).id for number in range(MAX_OPEN_UPLOADS)
+    ]
 
 
 def test_a_push_into_a_busy_namespace_waits_and_succeeds(registry: HttpRegistry, tone: Adapter) -> None:
@@ -63,7 +65,7 @@ def test_a_push_into_a_busy_namespace_waits_and_succeeds(registry: HttpRegistry,
 def test_a_push_gives_up_when_its_wait_gets_too_long(registry: HttpRegistry, tone: Adapter) -> None:
     fill(registry, "acme")
     with pytest.raises(Busy, match="64 uploads are open in acme"):
-        push(registry, tone, TONE, persistence=Persistence(longest_queue=0.0))
+        push(registry, tone, TONE, persistence=RetryPolicy(longest_queue=0.0))
 
 
 def test_a_full_namespace_is_answered_with_a_time_to_come_back(
@@ -78,7 +80,7 @@ def test_a_full_namespace_is_answered_with_a_time_to_come_back(
 
 def test_another_namespaces_full_share_is_no_hindrance(registry: HttpRegistry, tone: Adapter) -> None:
     fill(registry, "evil")
-    assert push(registry, tone, TONE, persistence=AT_ONCE).is_new
+    assert push(registry, tone, TONE, persistence=NO_WAIT).is_new
 
 
 @contextmanager
@@ -106,6 +108,6 @@ def test_a_tenant_whose_clients_are_slow_on_purpose_leaves_slots_to_others(
     evil = server.token("eve", "writer", ("evil",))
     with slow_senders(server, evil, "evil", 8):
         ours = server.registry(server.token("ada", "writer", ("acme",)))
-        assert push(ours, tone, TONE, persistence=AT_ONCE).is_new
+        assert push(ours, tone, TONE, persistence=NO_WAIT).is_new
         held = [one.is_held for one in server.registry(evil).upload_sessions().items]
         assert any(held)  # they are still at it: nobody had to wait until they were given up

@@ -27,7 +27,7 @@ from adaptry.core.errors import (
 )
 from adaptry.core.refs import AdapterName
 from adaptry.registry.http import HttpRegistry
-from adaptry.registry.records import AdapterEdit, Upload
+from adaptry.registry.records import AdapterEdit, UploadInfo
 from adaptry_api.testing import Server, assert_problem
 
 NAME = AdapterName.parse("acme/tone")
@@ -169,7 +169,7 @@ def test_a_connection_cut_in_the_middle_of_a_body_keeps_what_came(
     assert registry.open_upload(NAME, DIGEST, len(DATA)).offset == len(DATA) // 2
 
 
-def settled(registry: HttpRegistry, upload: Upload) -> int:
+def settled(registry: HttpRegistry, upload: UploadInfo) -> int:
     """How much a session has once the server has noticed that its writer is gone."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:

@@ -10,7 +10,7 @@ import pytest
 
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.errors import Conflict, InvalidRef, NotFound, TooLarge
-from adaptry.operations.base_registry import find, open_base, register
+from adaptry.operations.base_registry import find_matches, open_base, register_base
 from adaptry.registry.interface import Registry
 from adaptry.testing.samples import tiny_base
 
@@ -18,7 +18,7 @@ NAME = ("org/tiny",)
 
 
 def test_a_base_is_registered_by_content_and_named(registry: Registry, tmp_path: Path) -> None:
-    info = register(registry, open_checkpoint(tiny_base(tmp_path / "base")), NAME)
+    info = register_base(registry, open_checkpoint(tiny_base(tmp_path / "base")), NAME)
     assert info.names == NAME
     assert registry.base("org/tiny").id == info.id
     assert not info.is_stored
@@ -27,32 +27,32 @@ def test_a_base_is_registered_by_content_and_named(registry: Registry, tmp_path:
 def test_the_same_weights_elsewhere_are_the_same_base_under_one_more_name(
     registry: Registry, tmp_path: Path
 ) -> None:
-    first = register(registry, open_checkpoint(tiny_base(tmp_path / "a")), NAME)
-    second = register(registry, open_checkpoint(tiny_base(tmp_path / "b", shards=3)), ("mirror/tiny",))
+    first = register_base(registry, open_checkpoint(tiny_base(tmp_path / "a")), NAME)
+    second = register_base(registry, open_checkpoint(tiny_base(tmp_path / "b", shards=3)), ("mirror/tiny",))
     assert second.id == first.id
     assert set(second.names) == {"org/tiny", "mirror/tiny"}
 
 
 def test_a_name_is_not_taken_from_another_base(registry: Registry, tmp_path: Path) -> None:
-    register(registry, open_checkpoint(tiny_base(tmp_path / "a")), NAME)
+    register_base(registry, open_checkpoint(tiny_base(tmp_path / "a")), NAME)
     with pytest.raises(Conflict, match="org/tiny"):
-        register(registry, open_checkpoint(tiny_base(tmp_path / "b", seed=1)), NAME)
+        register_base(registry, open_checkpoint(tiny_base(tmp_path / "b", seed=1)), NAME)
 
 
 def test_a_full_reading_adds_evidence(registry: Registry, tmp_path: Path) -> None:
     checkpoint = open_checkpoint(tiny_base(tmp_path / "base"))
-    assert register(registry, checkpoint, NAME).roots is None
-    assert register(registry, checkpoint, NAME, full=True).roots is not None
-    assert find(registry, checkpoint)[0].base.roots is not None
+    assert register_base(registry, checkpoint, NAME).roots is None
+    assert register_base(registry, checkpoint, NAME, full=True).roots is not None
+    assert find_matches(registry, checkpoint)[0].base.roots is not None
 
 
 def test_what_a_folder_is_is_found_with_the_most_alike_first(registry: Registry, tmp_path: Path) -> None:
-    retrained = register(
+    retrained = register_base(
         registry, open_checkpoint(tiny_base(tmp_path / "retrained", seed=1)), ("org/retrained",)
     )
-    same = register(registry, open_checkpoint(tiny_base(tmp_path / "same")), NAME)
-    register(registry, open_checkpoint(tiny_base(tmp_path / "deeper", layers=3)), ("org/deeper",))
-    found = find(registry, open_checkpoint(tiny_base(tmp_path / "asked", shards=2)))
+    same = register_base(registry, open_checkpoint(tiny_base(tmp_path / "same")), NAME)
+    register_base(registry, open_checkpoint(tiny_base(tmp_path / "deeper", layers=3)), ("org/deeper",))
+    found = find_matches(registry, open_checkpoint(tiny_base(tmp_path / "asked", shards=2)))
     assert [(item.base.id, item.match.level) for item in found] == [
         (same.id, "same_weights"),
         (retrained.id, "same_shapes"),
@@ -66,7 +66,7 @@ def test_a_folder_is_opened_as_it_is(registry: Registry, tmp_path: Path) -> None
 
 def test_a_name_opens_the_folder_it_was_registered_from(registry: Registry, tmp_path: Path) -> None:
     folder = tiny_base(tmp_path / "base")
-    info = register(registry, open_checkpoint(folder), NAME)
+    info = register_base(registry, open_checkpoint(folder), NAME)
     assert open_base(registry, "org/tiny").folder == folder
     assert open_base(registry, str(info.id)).folder == folder
 
@@ -76,7 +76,7 @@ def test_a_folder_that_is_no_longer_that_base_is_not_used(
     registry: Registry, tmp_path: Path, seed: int | None
 ) -> None:
     folder = tiny_base(tmp_path / "base")
-    register(registry, open_checkpoint(folder), NAME)
+    register_base(registry, open_checkpoint(folder), NAME)
     shutil.rmtree(folder)
     if seed is not None:
         tiny_base(folder, seed=seed)
@@ -87,7 +87,7 @@ def test_a_folder_that_is_no_longer_that_base_is_not_used(
 def test_every_copy_of_a_base_is_tried_the_last_seen_first(registry: Registry, tmp_path: Path) -> None:
     first, second = tiny_base(tmp_path / "first"), tiny_base(tmp_path / "second")
     for folder in (first, second):
-        register(registry, open_checkpoint(folder), NAME)
+        register_base(registry, open_checkpoint(folder), NAME)
     assert open_base(registry, "org/tiny").folder == second
     tiny_base(second, seed=1)
     assert open_base(registry, "org/tiny").folder == first
@@ -102,13 +102,13 @@ def test_what_is_no_name_for_a_base_is_refused_before_anything_is_read(
     checkpoint = open_checkpoint(tiny_base(tmp_path / "base"))
     shutil.rmtree(tmp_path / "base")
     with pytest.raises(InvalidRef, match="ORG/MODEL"):
-        register(registry, checkpoint, ("./base",))
+        register_base(registry, checkpoint, ("./base",))
 
 
 def test_a_stored_base_opens_without_its_folder(registry: Registry, tmp_path: Path) -> None:
     folder = tiny_base(tmp_path / "base", shards=2)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    info = register(registry, open_checkpoint(folder), NAME, store=True)
+    info = register_base(registry, open_checkpoint(folder), NAME, store=True)
     assert info.is_stored
     shutil.rmtree(folder)
     opened = open_base(registry, "org/tiny", cache=tmp_path / "cache")
@@ -118,9 +118,9 @@ def test_a_stored_base_opens_without_its_folder(registry: Registry, tmp_path: Pa
 
 def test_storing_again_is_no_error_and_sends_nothing(registry: Registry, tmp_path: Path) -> None:
     checkpoint = open_checkpoint(tiny_base(tmp_path / "base"))
-    first = register(registry, checkpoint, NAME, store=True)
+    first = register_base(registry, checkpoint, NAME, store=True)
     told: list[str] = []
-    again = register(
+    again = register_base(
         registry, checkpoint, NAME, store=True, progress=lambda text, done, total: told.append(text)
     )
     assert again.stored == first.stored
@@ -129,12 +129,12 @@ def test_storing_again_is_no_error_and_sends_nothing(registry: Registry, tmp_pat
 
 def test_the_memory_of_places_may_be_damaged(registry: Registry, tmp_path: Path, home: Path) -> None:
     folder = tiny_base(tmp_path / "base")
-    register(registry, open_checkpoint(folder), NAME)
+    register_base(registry, open_checkpoint(folder), NAME)
     [places] = home.rglob("base_places.json")
     places.write_text(json.dumps(["nonsense"]))
     with pytest.raises(NotFound, match="--store"):
         open_base(registry, "org/tiny")
-    register(registry, open_checkpoint(folder), NAME)
+    register_base(registry, open_checkpoint(folder), NAME)
     assert open_base(registry, "org/tiny").folder == folder
 
 
@@ -150,5 +150,5 @@ def test_a_file_too_large_to_store_is_refused_before_anything_is_sent(
         file.write(len(header).to_bytes(8, "little") + header)
         file.truncate(8 + len(header) + 4 * size)  # sparse: it takes no room
     with pytest.raises(TooLarge, match="max_shard_size"):
-        register(registry, open_checkpoint(folder), NAME, store=True)
+        register_base(registry, open_checkpoint(folder), NAME, store=True)
     assert registry.bases().items == ()

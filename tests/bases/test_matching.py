@@ -11,7 +11,7 @@ from pathlib import Path
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.fingerprinting.hashing import full_hashes
-from adaptry.bases.fingerprinting.match import match
+from adaptry.bases.fingerprinting.match import match_bases
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.testing.samples import tiny_base, write_safetensors
 
@@ -59,27 +59,27 @@ def perturbed(by: float) -> Callable[[tuple[float, ...]], bytes]:
 
 def test_the_same_base_is_the_same_where_sampled_and_exact_once_all_was_read(tmp_path: Path) -> None:
     base = tiny_base(tmp_path / "base")
-    assert match(record_of(base), record_of(base)).level == "same_weights"
-    assert match(record_of(base, full=True), record_of(base, full=True)).level == "exact"
+    assert match_bases(record_of(base), record_of(base)).level == "same_weights"
+    assert match_bases(record_of(base, full=True), record_of(base, full=True)).level == "exact"
 
 
 def test_a_bfloat16_cast_is_recognised_from_either_side(tmp_path: Path) -> None:
     wide = record_of(tiny_base(tmp_path / "wide"))
     narrow = record_of(mapped(tiny_base(tmp_path / "narrow"), "BF16", to_bfloat16))
-    assert match(wide, narrow).level == match(narrow, wide).level == "cast"
-    assert "bfloat16" in match(wide, narrow).evidence
+    assert match_bases(wide, narrow).level == match_bases(narrow, wide).level == "cast"
+    assert "bfloat16" in match_bases(wide, narrow).evidence
 
 
 def test_a_float16_cast_is_recognised(tmp_path: Path) -> None:
     wide = record_of(tiny_base(tmp_path / "wide"))
     narrow = record_of(mapped(tiny_base(tmp_path / "narrow"), "F16", to_float16))
-    assert match(wide, narrow).level == "cast"
+    assert match_bases(wide, narrow).level == "cast"
 
 
 def test_two_casts_of_a_third_copy_are_probable_and_not_claimed(tmp_path: Path) -> None:
     half = record_of(mapped(tiny_base(tmp_path / "half"), "F16", to_float16))
     brain = record_of(mapped(tiny_base(tmp_path / "brain"), "BF16", to_bfloat16))
-    found = match(half, brain)
+    found = match_bases(half, brain)
     assert found.level == "same_shapes"
     assert "probably" in found.evidence
 
@@ -87,7 +87,7 @@ def test_two_casts_of_a_third_copy_are_probable_and_not_claimed(tmp_path: Path) 
 def test_a_light_fine_tune_is_no_cast(tmp_path: Path) -> None:
     wide = record_of(tiny_base(tmp_path / "wide"))
     tuned = record_of(mapped(tiny_base(tmp_path / "tuned"), "F32", perturbed(1e-3)))
-    assert match(wide, tuned).level == "same_shapes"
+    assert match_bases(wide, tuned).level == "same_shapes"
 
 
 def test_one_changed_tensor_is_named(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_one_changed_tensor_is_named(tmp_path: Path) -> None:
     tuned = record_of(
         mapped(tiny_base(tmp_path / "tuned"), "F32", perturbed(0.5), only="layers.1.mlp.up_proj")
     )
-    found = match(wide, tuned)
+    found = match_bases(wide, tuned)
     assert found.level == "same_shapes"
     assert "layers.1.mlp.up_proj.weight" in found.evidence
 
@@ -104,7 +104,7 @@ def test_the_same_weights_with_another_rope_are_not_the_same_base(tmp_path: Path
     base, other = tiny_base(tmp_path / "base"), tiny_base(tmp_path / "other")
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps({**config, "rope_theta": 1e6}))
-    found = match(record_of(base), record_of(other))
+    found = match_bases(record_of(base), record_of(other))
     assert found.level == "same_shapes"
     assert "rope" in found.evidence
 
@@ -121,13 +121,13 @@ def test_samples_that_agree_where_full_digests_do_not_are_not_called_equal(tmp_p
         path.write_bytes(changed)
         if record_of(base).id == one.id:
             break
-    found = match(one, record_of(base, full=True))
+    found = match_bases(one, record_of(base, full=True))
     assert found.level == "same_shapes"
     assert "digests" in found.evidence
 
 
 def test_another_model_is_different_in_words(tmp_path: Path) -> None:
-    found = match(record_of(tiny_base(tmp_path / "a")), record_of(tiny_base(tmp_path / "b", layers=3)))
+    found = match_bases(record_of(tiny_base(tmp_path / "a")), record_of(tiny_base(tmp_path / "b", layers=3)))
     assert found.level == "different"
     assert "layers 2 against 3" in found.evidence
 
@@ -148,8 +148,8 @@ def test_a_quantised_copy_is_known_by_the_tensors_left_alone(tmp_path: Path) -> 
     (packed / "config.json").write_text(
         json.dumps({**config, "quantization_config": {"quant_method": "gptq"}})
     )
-    found = match(record_of(base), record_of(packed))
+    found = match_bases(record_of(base), record_of(packed))
     assert found.level == "cast"
     assert "gptq" in found.evidence
     retrained = record_of(tiny_base(tmp_path / "retrained", seed=9))
-    assert match(retrained, record_of(packed)).level == "different"
+    assert match_bases(retrained, record_of(packed)).level == "different"

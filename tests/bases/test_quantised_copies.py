@@ -12,13 +12,13 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.fingerprinting.hashing import full_hashes
-from adaptry.bases.fingerprinting.match import match
+from adaptry.bases.fingerprinting.match import match_bases
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.bases.quantised import fold
+from adaptry.bases.quantised import open_logical_view
 from adaptry.checks import check
-from adaptry.core.errors import Refused
+from adaptry.core.errors import CheckFailed
 from adaptry.operations import base_registry
-from adaptry.operations.quantised_variants import open_original, relatives
+from adaptry.operations.quantised_variants import open_original, related_bases
 from adaptry.registry.interface import Registry
 from adaptry.testing.quantised_samples import quantised_copy
 from adaptry.testing.samples import Tensors, random_tensor, tiny_base, tiny_lora, write_safetensors
@@ -61,7 +61,7 @@ def test_a_copy_is_recognised_by_what_was_left_alone_and_by_its_codes(
 ) -> None:
     original = record_of(tiny_base(tmp_path / "base", dtype=dtype))
     copy = record_of(quantised_copy(tmp_path / "base", tmp_path / "copy", method, nested=nested))
-    for found in (match(original, copy), match(copy, original)):
+    for found in (match_bases(original, copy), match_bases(copy, original)):
         assert found.level == "cast"
         assert found.evidence == (
             f"quantised by {copy.facts['quantization']}: all 7 tensors left alone (norms, embeddings) agree, and the "
@@ -77,7 +77,7 @@ def test_a_copy_of_a_fine_tune_that_left_norms_and_embeddings_alone_is_not_a_cop
     name = "model.layers.1.self_attn.q_proj.weight"
     tuned = changed(base, tmp_path / "tuned", name, random_tensor((16, 16), 77))
     copy = record_of(quantised_copy(tuned, tmp_path / "copy", method, nested=nested))
-    found = match(record_of(base), copy)
+    found = match_bases(record_of(base), copy)
     assert found.level == "same_shapes"
     assert "layers.1.self_attn.q_proj.weight are of other weights" in found.evidence
 
@@ -88,8 +88,8 @@ def test_two_copies_of_one_model_are_told_as_such_and_keep_ids_of_their_own(tmp_
     nested = record_of(quantised_copy(tmp_path / "base", tmp_path / "nested", nested=True))
     eight = record_of(quantised_copy(tmp_path / "base", tmp_path / "eight", "int8"))
     assert len({plain.id, nested.id, eight.id}) == 3
-    assert match(plain, eight).level == "cast"
-    assert match(plain, eight).evidence.startswith(
+    assert match_bases(plain, eight).level == "cast"
+    assert match_bases(plain, eight).evidence.startswith(
         "both quantised, by bitsandbytes nf4, 4-bit and bitsandbytes int8"
     )
 
@@ -98,11 +98,11 @@ def test_whichever_is_registered_first_each_finds_the_other(registry: Registry, 
     base = open_checkpoint(tiny_base(tmp_path / "base"))
     copy = open_checkpoint(quantised_copy(tmp_path / "base", tmp_path / "copy"))
     cache = tmp_path / "cache"
-    base_registry.register(registry, copy, ("org/tiny-4bit",), cache=cache)
-    assert relatives(registry, fingerprint(copy)) == ()
-    base_registry.register(registry, base, ("org/tiny",), cache=cache)
+    base_registry.register_base(registry, copy, ("org/tiny-4bit",), cache=cache)
+    assert related_bases(registry, fingerprint(copy)) == ()
+    base_registry.register_base(registry, base, ("org/tiny",), cache=cache)
 
-    (seen,), (back,) = relatives(registry, fingerprint(copy)), relatives(registry, fingerprint(base))
+    (seen,), (back,) = related_bases(registry, fingerprint(copy)), related_bases(registry, fingerprint(base))
 
     assert (seen.name, seen.role) == ("org/tiny", "original")
     assert (back.name, back.role) == ("org/tiny-4bit", "copy")
@@ -116,15 +116,15 @@ def test_an_original_is_opened_only_where_it_is_known_alone_and_at_hand(
     base = tiny_base(tmp_path / "base")
     copy = open_checkpoint(quantised_copy(base, tmp_path / "copy"))
     with pytest.raises(
-        Refused, match="no known base is what it was quantised from: give the original with --base"
+        CheckFailed, match="no known base is what it was quantised from: give the original with --base"
     ):
         open_original(registry, copy)
-    base_registry.register(registry, open_checkpoint(base), ("org/tiny",))
+    base_registry.register_base(registry, open_checkpoint(base), ("org/tiny",))
     opened, sentence = open_original(registry, copy)
     assert opened.folder == base
     assert sentence.endswith("; the weights of org/tiny are used")
     (base / "model.safetensors").unlink()
-    with pytest.raises(Refused, match="quantised from org/tiny, whose weights are not at hand"):
+    with pytest.raises(CheckFailed, match="quantised from org/tiny, whose weights are not at hand"):
         open_original(registry, copy)
 
 
@@ -150,7 +150,7 @@ def test_a_state_that_does_not_add_up_is_not_believed(tmp_path: Path) -> None:
         text = json.dumps({**state, **lie} if isinstance(lie, dict) else lie).encode()
         told = ("U8", (len(text),), text)
         folder = changed(copy, tmp_path / str(number), f"{weight}.quant_state.bitsandbytes__nf4", told)
-        assert weight not in fold(open_checkpoint(folder)).packed
+        assert weight not in open_logical_view(open_checkpoint(folder)).packed
 
 
 def i32(*shape: int) -> tuple[str, tuple[int, ...], bytes]:
@@ -198,7 +198,7 @@ def test_what_other_tools_pack_is_one_weight_of_its_own_shape(tmp_path: Path, ti
     tensors, shape = LAYOUTS[title]
     write_safetensors(tmp_path / "model.safetensors", {**tensors, "n.weight": ("F32", (4,), bytes(16))})
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
-    folded = fold(open_checkpoint(tmp_path))
+    folded = open_logical_view(open_checkpoint(tmp_path))
     name = "m" if title.startswith("mxfp4") else "m.weight"
     assert folded.method == title
     assert {key: info.shape for key, info in folded.checkpoint.tensors.items()} == {

@@ -11,7 +11,7 @@ import pytest
 
 from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.checks import check
-from adaptry.checks.codes import CODES, page
+from adaptry.checks.codes import CODES, render_page
 from adaptry.core.report import Finding
 from adaptry.testing.samples import Tensors, random_tensor, tiny_lora, write_safetensors
 
@@ -227,7 +227,7 @@ def test_a_method_without_rules_is_admitted_with_a_warning(tmp_path: Path) -> No
 
 
 def test_the_page_of_codes_is_up_to_date() -> None:
-    assert (ROOT / "docs" / "checks.md").read_text() == page(), (
+    assert (ROOT / "docs" / "checks.md").read_text() == render_page(), (
         "run: python -m adaptry.checks > docs/checks.md"
     )
 

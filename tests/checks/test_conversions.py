@@ -16,9 +16,9 @@ from adaptry.adapters.adapter import Adapter, open_dir  # noqa: E402  (after the
 from adaptry.adapters.base_record import BaseRecord  # noqa: E402
 from adaptry.bases.fingerprinting import fingerprint  # noqa: E402
 from adaptry.bases.hf_folder import open_checkpoint  # noqa: E402
-from adaptry.bases.module_map import Placed, place  # noqa: E402
+from adaptry.bases.module_map import TargetTensor, place  # noqa: E402
 from adaptry.checks import check  # noqa: E402
-from adaptry.core.report import Report  # noqa: E402
+from adaptry.core.report import CheckReport  # noqa: E402
 
 # PEFT says that its own rank_pattern for fused experts matches no module, and transformers what it deprecates.
 pytestmark = [
@@ -103,11 +103,11 @@ def trained(folder: Path, make: Callable[..., Any], **options: Any) -> tuple[Ada
     return open_dir(folder / "adapter"), fingerprint(open_checkpoint(folder / "base"))
 
 
-def places(adapter: Adapter, base: BaseRecord) -> dict[str, Placed]:
+def places(adapter: Adapter, base: BaseRecord) -> dict[str, TargetTensor]:
     return {placed.module.path: placed for placed in place(adapter.spec, base.tensors, base.facts).placed}
 
 
-def codes(report: Report) -> set[str]:
+def codes(report: CheckReport) -> set[str]:
     return {finding.code for finding in report.findings}
 
 

@@ -13,7 +13,7 @@ from adaptry.adapters.base_record import BaseRecord
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks import check
-from adaptry.core.report import Finding, Report
+from adaptry.core.report import CheckReport, Finding
 from adaptry.testing.samples import random_tensor, tiny_base, tiny_lora, write_safetensors
 
 EMBED = "base_model.model.model.embed_tokens"
@@ -23,7 +23,7 @@ def base(folder: Path, **options: Any) -> BaseRecord:
     return fingerprint(open_checkpoint(tiny_base(folder / "base", **options)))
 
 
-def report(folder: Path, record: BaseRecord, **options: Any) -> Report:
+def report(folder: Path, record: BaseRecord, **options: Any) -> CheckReport:
     return check(open_dir(tiny_lora(folder / "adapter", **options)), record)
 
 
@@ -192,5 +192,5 @@ def test_replicated_layers_are_not_looked_up(tmp_path: Path) -> None:
 
 def test_a_report_survives_the_wire(tmp_path: Path) -> None:
     result = report(tmp_path, base(tmp_path, hidden=32))
-    assert Report.model_validate(json.loads(result.model_dump_json())) == result
+    assert CheckReport.model_validate(json.loads(result.model_dump_json())) == result
     assert result.is_blocked

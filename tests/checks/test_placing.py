@@ -8,7 +8,7 @@ import pytest
 
 from adaptry.adapters.base_record import TensorShape
 from adaptry.adapters.spec import ExtraWeight, ModuleKind, ModuleSpec, Spec
-from adaptry.bases.module_map import Placement, place
+from adaptry.bases.module_map import ModuleMap, place
 
 LLAMA = {"model_type": "llama", "tie_word_embeddings": False}
 GPT2 = {"model_type": "gpt2", "tie_word_embeddings": True}
@@ -33,7 +33,7 @@ def shapes(**tensors: tuple[int, ...]) -> dict[str, TensorShape]:
 
 def placed(
     modules: list[ModuleSpec], tensors: Mapping[str, TensorShape], facts: Mapping[str, object]
-) -> Placement:
+) -> ModuleMap:
     return place(Spec(method="lora", modules=tuple(modules)), tensors, facts)
 
 

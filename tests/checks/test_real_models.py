@@ -15,7 +15,7 @@ peft = pytest.importorskip("peft")
 from adaptry.adapters.adapter import open_dir  # noqa: E402  (after the libraries that may be missing)
 from adaptry.adapters.base_record import BaseRecord  # noqa: E402
 from adaptry.bases.fingerprinting import fingerprint  # noqa: E402
-from adaptry.bases.fingerprinting.match import match  # noqa: E402
+from adaptry.bases.fingerprinting.match import match_bases  # noqa: E402
 from adaptry.bases.hf_folder import open_checkpoint  # noqa: E402
 from adaptry.bases.module_map import place  # noqa: E402
 from adaptry.checks import check, check_weights  # noqa: E402
@@ -139,7 +139,7 @@ def test_a_cast_by_torch_is_recognised(tmp_path: Path, dtype: str) -> None:
     model = llama()
     wide = saved(model, tmp_path / "wide")
     narrow = saved(model.to(getattr(torch, dtype)), tmp_path / "narrow")
-    assert match(wide, narrow).level == "cast"
+    assert match_bases(wide, narrow).level == "cast"
     assert wide.architecture == narrow.architecture
 
 
@@ -149,4 +149,4 @@ def test_a_perturbation_of_a_thousandth_is_no_cast(tmp_path: Path) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(1 + 1e-3 * torch.randn_like(parameter))
-    assert match(before, saved(model.to(torch.bfloat16), tmp_path / "after")).level == "same_shapes"
+    assert match_bases(before, saved(model.to(torch.bfloat16), tmp_path / "after")).level == "same_shapes"

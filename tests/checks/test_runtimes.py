@@ -11,8 +11,8 @@ import pytest
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.fingerprinting.base_fingerprint import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.checks.runtimes import ENGINES, Verdict, parse_runtime, verdict
-from adaptry.checks.runtimes.page import page
+from adaptry.checks.runtimes import ENGINES, RuntimeVerdict, check_runtime, parse_runtime
+from adaptry.checks.runtimes.page import render_page
 from adaptry.core.errors import Invalid
 from adaptry.testing.samples import Tensors, random_tensor, tiny_base, tiny_lora
 from adaptry_cli.main import COMMANDS
@@ -37,13 +37,13 @@ STRANGE: Tensors = {
 }
 
 
-def judged(folder: Path, runtime: str, base: Path | None = None, **options: Any) -> Verdict:
+def judged(folder: Path, runtime: str, base: Path | None = None, **options: Any) -> RuntimeVerdict:
     """A verdict on a LoRA of `tiny_lora`'s options."""
     record = fingerprint(open_checkpoint(base)) if base else None
-    return verdict(open_dir(tiny_lora(folder, **options)), parse_runtime(runtime), record)
+    return check_runtime(open_dir(tiny_lora(folder, **options)), parse_runtime(runtime), record)
 
 
-def codes(found: Verdict) -> set[str]:
+def codes(found: RuntimeVerdict) -> set[str]:
     return {finding.code for finding in found.findings}
 
 
@@ -135,9 +135,9 @@ def test_a_base_stored_without_a_name_for_the_whole_model_is_the_same(tmp_path: 
     bare = {name.removeprefix("model."): shape for name, shape in record.tensors.items()}
     adapter = open_dir(tiny_lora(tmp_path / "lora"))
     vllm = parse_runtime("vllm")
-    assert verdict(adapter, vllm, record.model_copy(update={"tensors": bare})).outcome == "as_trained"
+    assert check_runtime(adapter, vllm, record.model_copy(update={"tensors": bare})).outcome == "as_trained"
     deeper = {f"language_model.{name}": shape for name, shape in record.tensors.items()}
-    assert codes(verdict(adapter, vllm, record.model_copy(update={"tensors": deeper}))) == {"names"}
+    assert codes(check_runtime(adapter, vllm, record.model_copy(update={"tensors": deeper}))) == {"names"}
 
 
 def test_the_experts_of_a_layer_are_no_layers(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_an_up_projection_alone_is_whole_on_a_base_without_gates(tmp_path: Path)
     record = fingerprint(open_checkpoint(tiny_base(tmp_path / "base")))
     gateless = {name: shape for name, shape in record.tensors.items() if "gate_proj" not in name}
     lora = open_dir(tiny_lora(tmp_path / "lora", targets=("up_proj",)))
-    found = verdict(lora, parse_runtime("sglang"), record.model_copy(update={"tensors": gateless}))
+    found = check_runtime(lora, parse_runtime("sglang"), record.model_copy(update={"tensors": gateless}))
     assert found.outcome == "as_trained"
 
 
@@ -206,8 +206,8 @@ def test_sglang_finds_modules_by_layer_and_last_name(tmp_path: Path) -> None:
     elsewhere = {name.replace("model.", "language_model.", 1): shape for name, shape in whole.tensors.items()}
     moved = whole.model_copy(update={"tensors": elsewhere})
     lora = open_dir(tiny_lora(tmp_path / "again"))
-    assert verdict(lora, parse_runtime("sglang"), moved).outcome == "as_trained"
-    assert verdict(lora, parse_runtime("mistral.rs"), moved).outcome == "refused"
+    assert check_runtime(lora, parse_runtime("sglang"), moved).outcome == "as_trained"
+    assert check_runtime(lora, parse_runtime("mistral.rs"), moved).outcome == "refused"
 
 
 @pytest.mark.parametrize("engine", ["sglang", "lmdeploy"])
@@ -446,6 +446,6 @@ def test_every_rule_names_its_source_and_commands_that_exist() -> None:
 
 
 def test_the_page_of_runtimes_is_current() -> None:
-    assert (ROOT / "docs" / "runtimes.md").read_text() == page(), (
+    assert (ROOT / "docs" / "runtimes.md").read_text() == render_page(), (
         "run `python -m adaptry.checks.runtimes > docs/runtimes.md`"
     )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.checks.runtimes import parse_runtime, verdict
+from adaptry.checks.runtimes import check_runtime, parse_runtime
 from adaptry.testing.samples import random_tensor, tiny_base, tiny_lora
 
 torch = pytest.importorskip("torch")
@@ -43,7 +43,7 @@ def test_the_factor_by_which_an_engine_is_wrong_is_peft_s_scale_over_its_own(
     folder = tiny_lora(tmp_path / "lora", rank=16, config=config)
     layer = loaded(base, folder).base_model.model.model.layers[0].self_attn.q_proj
 
-    (finding,) = verdict(open_dir(folder), parse_runtime(engine)).findings
+    (finding,) = check_runtime(open_dir(folder), parse_runtime(engine)).findings
 
     factor = re.search(r"([\d.]+) times too weak", finding.reason)
     assert factor is not None
@@ -54,7 +54,7 @@ def test_peft_drops_the_tensors_of_which_it_is_said(tmp_path: Path, base: Path) 
     name = "base_model.model.model.layers.0.self_attn.q_proj.lora_C.weight"
     folder = tiny_lora(tmp_path / "lora", extra={name: random_tensor((4, 4), 14)})
 
-    assert verdict(open_dir(folder), parse_runtime("peft")).outcome == "not_as_trained"
+    assert check_runtime(open_dir(folder), parse_runtime("peft")).outcome == "not_as_trained"
     state = peft.get_peft_model_state_dict(loaded(base, folder))
     assert not any("lora_C" in key for key in state)
     assert any("lora_A" in key for key in state)

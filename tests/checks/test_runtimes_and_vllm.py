@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.checks.runtimes import parse_runtime, verdict
+from adaptry.checks.runtimes import check_runtime, parse_runtime
 from adaptry.testing.samples import tiny_lora
 
 peft_helper = pytest.importorskip(
@@ -63,7 +63,7 @@ def test_vllm_refuses_the_configs_that_the_rules_say_it_refuses(
     tmp_path: Path, config: dict[str, Any], limit: int
 ) -> None:
     adapter = open_dir(_without_nulls(tiny_lora(tmp_path, config=config)))
-    found = verdict(adapter, parse_runtime(f"vllm,max_lora_rank={limit}"))
+    found = check_runtime(adapter, parse_runtime(f"vllm,max_lora_rank={limit}"))
     if found.outcome == "refused":
         with pytest.raises(ValueError):
             _loaded(adapter.config.fields, limit)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from adaptry.core.refs import AdapterName
-from adaptry.registry.manifest_inheritance import successor
+from adaptry.registry.manifest_inheritance import inherit_manifest
 from adaptry.registry.records import CommitNote
 from adaptry.storage.connect import connect
 
@@ -147,7 +147,9 @@ def test_history_says_what_a_commit_was_about(run) -> None:
         config = next(entry for entry in tree.files if entry.path == "adapter_config.json")
         files = {entry.path: (entry.size, entry.sha256) for entry in tree.files}
         files["README.md"] = (config.size, config.sha256)
-        registry.put_commit(name, "main", successor(tree, files).to_bytes(), CommitNote(title="Fix a typo"))
+        registry.put_commit(
+            name, "main", inherit_manifest(tree, files).to_bytes(), CommitNote(title="Fix a typo")
+        )
 
     (line,) = [line for line in run("history", "acme/tone").stdout.splitlines() if "commit.made" in line]
     assert "Fix a typo (to main, sha256:" in line

@@ -10,7 +10,7 @@ from adaptry import connect, open_dir, push
 from adaptry.core.digest import Digest
 from adaptry.core.identity import Identity
 from adaptry.core.refs import Ref
-from adaptry.operations.lineage import Relative, ancestry, progeny
+from adaptry.operations.lineage import LineageNode, ancestor_tree, descendant_tree
 from adaptry.storage.connect import open_local
 from adaptry.testing.samples import tiny_lora
 
@@ -36,7 +36,7 @@ def family(tmp_path: Path) -> None:
     pushed("acme/all", 14, "acme/both", "acme/tone", operation="stack")
 
 
-def names(tree: Relative) -> object:
+def names(tree: LineageNode) -> object:
     """A tree as nested lists of names."""
     named = " = ".join(tree.refs)
     return [named, *map(names, tree.relatives)] if tree.relatives else named
@@ -90,7 +90,7 @@ def test_what_was_shown_above_is_not_unfolded_again(run, tmp_path: Path) -> None
         parents=(three, two.version.digest),
     )
 
-    tree = ancestry(registry, f"acme/line@{made.version.number}")
+    tree = ancestor_tree(registry, f"acme/line@{made.version.number}")
 
     assert names(tree) == ["acme/line@4", ["acme/line@3", ["acme/line@2", "acme/line@1"]], "acme/line@2"]
     assert tree.relatives[1].is_repeated
@@ -104,11 +104,11 @@ def test_a_parent_that_may_not_be_seen_is_a_digest_and_nothing_more(home: Path, 
     push(mine, open_dir(tiny_lora(tmp_path / "shared", seed=15)), "zoo/shared", parents=(both.digest,))
     theirs = open_local(home, Identity("zoe", "reader", ("zoo",)))
 
-    tree = ancestry(theirs, "zoo/shared")
+    tree = ancestor_tree(theirs, "zoo/shared")
 
     assert tree.refs == ("zoo/shared@1",)
-    assert tree.relatives == (Relative(digest=both.digest),)
-    assert progeny(theirs, "zoo/shared").relatives == ()
+    assert tree.relatives == (LineageNode(digest=both.digest),)
+    assert descendant_tree(theirs, "zoo/shared").relatives == ()
     theirs.close()
 
 
@@ -128,7 +128,7 @@ def test_a_parent_from_elsewhere_and_a_folder_are_said_to_be_that(run, tmp_path:
 
 @pytest.mark.usefixtures("family")
 def test_a_tree_says_where_it_was_cut() -> None:
-    tree = ancestry(connect(), "acme/all", most=2)
+    tree = ancestor_tree(connect(), "acme/all", most=2)
 
     assert names(tree) == ["acme/all@1", "acme/both@1"]
     assert tree.is_cut and tree.relatives[0].is_cut

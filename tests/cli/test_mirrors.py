@@ -8,7 +8,7 @@ import pytest
 
 from adaptry.testing.samples import tiny_base
 from adaptry_api.settings import ServerSettings
-from adaptry_api.testing import serving
+from adaptry_api.testing import running_server
 
 pytestmark = pytest.mark.usefixtures("out", "better")
 
@@ -58,7 +58,7 @@ def test_a_registry_does_not_mirror_itself_by_whatever_address(
         Path("nested").mkdir(exist_ok=True)
         told = run("--registry", "./there", "mirror", "--from", place, *more, code=2).stderr
         assert "this very registry" in told
-    with serving(ServerSettings(data=Path("there"))) as server:
+    with running_server(ServerSettings(data=Path("there"))) as server:
         token = Path("token")
         token.write_text(server.token("m", "reader", ("*",)))
         words = ("mirror", "--from", server.url, "--from-token-file", str(token))
@@ -66,7 +66,7 @@ def test_a_registry_does_not_mirror_itself_by_whatever_address(
 
 
 def test_a_mirror_reads_the_token_for_its_source_from_a_file(run, tmp_path: Path) -> None:
-    with serving(ServerSettings(data=tmp_path / "served")) as server:
+    with running_server(ServerSettings(data=tmp_path / "served")) as server:
         (tmp_path / "token").write_text(f"{server.admin}\n")
         words = (*HERE, "mirror", "--from", server.url)
         assert "token" in run(*words, code=5).stderr

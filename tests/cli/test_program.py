@@ -204,9 +204,9 @@ def test_names_of_the_embedded_registry_are_completed(
 def test_a_kept_token_is_for_its_user_only(home: Path) -> None:
     from adaptry_cli import credentials
 
-    path = credentials.keep("https://registry.example/", "adr_pat_x")
+    path = credentials.save_token("https://registry.example/", "adr_pat_x")
 
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert credentials.token_for("https://registry.example") == "adr_pat_x"
-    assert credentials.forget("https://registry.example")
+    assert credentials.remove_token("https://registry.example")
     assert credentials.token_for("https://registry.example") is None

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from adaptry.core.errors import NotFound, Unavailable
-from adaptry.integrations.engine_probe import running
+from adaptry.integrations.engine_probe import probe_engine
 from adaptry.testing.samples import tiny_lora
 
 Answers = Mapping[str, Any]  # JSON, or text as it is
@@ -107,12 +107,12 @@ def engine() -> Iterator[Callable[[Answers], str]]:
 def test_a_server_is_known_by_what_it_answers(
     engine, answers: Answers, runtime: str, models: tuple[str, ...]
 ) -> None:
-    found = running(engine(answers))
+    found = probe_engine(engine(answers))
     assert (str(found.runtime), found.models) == (runtime, models)
 
 
 def test_adapters_that_are_loaded_are_told_from_bases(engine) -> None:
-    assert running(engine(VLLM)).adapters == ("old",)
+    assert probe_engine(engine(VLLM)).adapters == ("old",)
 
 
 @pytest.mark.parametrize(
@@ -120,12 +120,12 @@ def test_adapters_that_are_loaded_are_told_from_bases(engine) -> None:
 )
 def test_what_is_no_engine_is_told_so(engine, answers: Answers) -> None:
     with pytest.raises(NotFound, match="--runtime ENGINE"):
-        running(engine(answers))
+        probe_engine(engine(answers))
 
 
 def test_nobody_at_home_is_told(engine) -> None:
     with pytest.raises(Unavailable, match="nothing answers"):
-        running("http://127.0.0.1:9")
+        probe_engine("http://127.0.0.1:9")
 
 
 @pytest.fixture

@@ -12,14 +12,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from adaptry import open_dir
-from adaptry.compute.combining.combine import draft
-from adaptry.compute.combining.plan import plan
-from adaptry.compute.lazy_adapters.folder_writer import write
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.compute.combining.combine import build_combined_adapter
+from adaptry.compute.combining.plan import plan_combination
+from adaptry.compute.lazy_adapters.folder_writer import write_adapter
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.compute.recipes.combine import CombineRecipe
-from adaptry.compute.recipes.merge import Input
+from adaptry.compute.recipes.merge import RecipeInput
 from adaptry.compute.tensors.lowrank import Factors
-from adaptry.core.errors import Invalid, Refused
+from adaptry.core.errors import CheckFailed, Invalid
 
 from . import mergekit_library as mergekit
 from .updates import combine, dense, drawn, factors, near, several, update
@@ -47,10 +47,10 @@ def made(folder: Path, case: str) -> dict[str, torch.Tensor]:
     recipe = CombineRecipe(
         method=name,
         parameters=parameters,
-        inputs=tuple(Input(source=source, weight=weight) for source, weight in weights.items()),
+        inputs=tuple(RecipeInput(source=source, weight=weight) for source, weight in weights.items()),
     )
-    parents = [Parent(open_dir(folder / source), source) for source in weights]
-    write(draft(plan(recipe, parents)), folder / "made")
+    parents = [ParentAdapter(open_dir(folder / source), source) for source in weights]
+    write_adapter(build_combined_adapter(plan_combination(recipe, parents)), folder / "made")
     return mergekit.updates(folder / "made")
 
 
@@ -164,7 +164,7 @@ def test_the_order_of_the_parents_means_nothing(name: str, updates: list[Factors
 def settled(name: str, updates: list[Factors]) -> torch.Tensor:
     try:
         return combine(name, updates)
-    except Refused:
+    except CheckFailed:
         assume(False)
         raise
 
@@ -225,25 +225,25 @@ def test_of_untrained_updates_nothing_comes(name: str) -> None:
 @pytest.mark.parametrize("name", ["multislerp", "karcher"])
 def test_directions_that_cancel_have_no_mean(name: str) -> None:
     one = update(0, 2)
-    with pytest.raises(Refused, match=r"layer\.0: the directions of the updates cancel"):
+    with pytest.raises(CheckFailed, match=r"layer\.0: the directions of the updates cancel"):
         combine(name, [one, one.times(-3.0)])
 
 
 def test_a_mean_with_its_opposite_among_the_updates_is_refused() -> None:
     one = update(0, 2)
-    with pytest.raises(Refused, match="not unique"):
+    with pytest.raises(CheckFailed, match="not unique"):
         combine("karcher", [one, one, one.times(-1.0)])
 
 
 def test_shares_of_nothing_are_refused() -> None:
-    with pytest.raises(Refused, match="the weights sum to 0"):
+    with pytest.raises(CheckFailed, match="the weights sum to 0"):
         combine("karcher", several(2), [1.0, -1.0])
 
 
 @pytest.mark.parametrize("name", ["slerp", "model_stock"])
 def test_weights_where_the_updates_decide_are_refused(name: str, tmp_path: Path) -> None:
     mergekit.adapters(tmp_path)
-    parents = [Parent(open_dir(tmp_path / source), source) for source in ("one", "two")]
-    inputs = (Input(source="one", weight=0.5), Input(source="two"))
+    parents = [ParentAdapter(open_dir(tmp_path / source), source) for source in ("one", "two")]
+    inputs = (RecipeInput(source="one", weight=0.5), RecipeInput(source="two"))
     with pytest.raises(Invalid, match=f"{name} takes no weights"):
-        plan(CombineRecipe(method=name, inputs=inputs), parents)
+        plan_combination(CombineRecipe(method=name, inputs=inputs), parents)

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from adaptry import open_dir
-from adaptry.compute.combining import COMBINATIONS
-from adaptry.compute.combining.combine import draft
-from adaptry.compute.combining.method import Given
-from adaptry.compute.combining.plan import plan
-from adaptry.compute.lazy_adapters.folder_writer import write
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.compute.combining import COMBINE_METHODS
+from adaptry.compute.combining.combine import build_combined_adapter
+from adaptry.compute.combining.method import CombineInputs
+from adaptry.compute.combining.plan import plan_combination
+from adaptry.compute.lazy_adapters.folder_writer import write_adapter
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.compute.recipes.combine import CombineRecipe
-from adaptry.compute.recipes.merge import Input
+from adaptry.compute.recipes.merge import RecipeInput
 from adaptry.compute.tensors.lowrank import Factors
 from adaptry.core.errors import Invalid
 from adaptry.testing.samples import tiny_lora
@@ -40,8 +40,8 @@ def made(
     name: str, updates: Sequence[Factors], weights: Sequence[float], seed: int = 0, **values: Any
 ) -> Tensor:
     """What the way called `name` makes of the updates; float64. (`Any`: a parameter's value.)"""
-    combination = COMBINATIONS[name]
-    told = Given(
+    combination = COMBINE_METHODS[name]
+    told = CombineInputs(
         updates,
         weights,
         combination.checked(values),
@@ -341,11 +341,15 @@ def combined(
     folder: Path, method: str, weights: dict[str, float], out: str, sources: Any = SOURCES, **told: Any
 ) -> Path:
     """The adapter that is made of tiny ones. (`Any`: what `tiny_lora` and a recipe take.)"""
-    parents = [Parent(open_dir(tiny_lora(folder / out / name, **how)), name) for name, how in sources.items()]
+    parents = [
+        ParentAdapter(open_dir(tiny_lora(folder / out / name, **how)), name) for name, how in sources.items()
+    ]
     recipe = CombineRecipe(
-        method=method, inputs=tuple(Input(source=name, weight=weights[name]) for name in sources), **told
+        method=method,
+        inputs=tuple(RecipeInput(source=name, weight=weights[name]) for name in sources),
+        **told,
     )
-    write(draft(plan(recipe, parents)), folder / out / "made")
+    write_adapter(build_combined_adapter(plan_combination(recipe, parents)), folder / out / "made")
     return folder / out / "made"
 
 

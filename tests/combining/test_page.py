@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adaptry.compute.combining import COMBINATIONS
-from adaptry.compute.combining.page import page
+from adaptry.compute.combining import COMBINE_METHODS
+from adaptry.compute.combining.page import render_page
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_page_is_that_of_the_table() -> None:
-    assert (ROOT / "docs" / "combining.md").read_text() == page(), (
+    assert (ROOT / "docs" / "combining.md").read_text() == render_page(), (
         "run: python -m adaptry.compute.combining > docs/combining.md"
     )
 
 
 def test_every_way_says_where_it_comes_from_and_what_it_takes() -> None:
-    for name, combination in COMBINATIONS.items():
+    for name, combination in COMBINE_METHODS.items():
         assert combination.name == name
         assert combination.source and combination.title
         for parameter in combination.parameters.values():

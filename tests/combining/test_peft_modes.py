@@ -12,20 +12,20 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from adaptry import open_dir
-from adaptry.compute.combining import COMBINATIONS
-from adaptry.compute.combining.combine import draft
+from adaptry.compute.combining import COMBINE_METHODS
+from adaptry.compute.combining.combine import build_combined_adapter
 from adaptry.compute.combining.peft_order import in_model_order
-from adaptry.compute.combining.plan import plan
-from adaptry.compute.lazy_adapters.deltas import updates_of
-from adaptry.compute.lazy_adapters.folder_writer import write
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.compute.combining.plan import plan_combination
+from adaptry.compute.lazy_adapters.deltas import open_adapter_deltas
+from adaptry.compute.lazy_adapters.folder_writer import write_adapter
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.compute.recipes.combine import CombineRecipe
-from adaptry.compute.recipes.merge import Input
-from adaptry.core.errors import Invalid, Refused
+from adaptry.compute.recipes.merge import RecipeInput
+from adaptry.core.errors import CheckFailed, Invalid
 
 from . import peft_library
 
-MODES = [name.removeprefix("peft:") for name in COMBINATIONS if name.startswith("peft:")]
+MODES = [name.removeprefix("peft:") for name in COMBINE_METHODS if name.startswith("peft:")]
 WEIGHTS = (0.7, -0.4, 1.3, 0.25, 1.0, 0.5, -1.0, 2.0)
 
 
@@ -33,11 +33,17 @@ def combined(folders: Sequence[Path], weights: Sequence[float], method: str, out
     recipe = CombineRecipe(
         method=method,
         inputs=tuple(
-            Input(source=str(each), weight=weight) for each, weight in zip(folders, weights, strict=True)
+            RecipeInput(source=str(each), weight=weight)
+            for each, weight in zip(folders, weights, strict=True)
         ),
         **told,
     )
-    write(draft(plan(recipe, [Parent(open_dir(folder), folder.name) for folder in folders])), out)
+    write_adapter(
+        build_combined_adapter(
+            plan_combination(recipe, [ParentAdapter(open_dir(folder), folder.name) for folder in folders])
+        ),
+        out,
+    )
     return out
 
 
@@ -189,11 +195,11 @@ def test_what_peft_cannot_do_is_refused_with_a_way_out(tmp_path: Path) -> None:
     large = peft_library.trained(network, "llama", tmp_path / "large", 2, r=4)
     lower = peft_library.trained(network, "llama", tmp_path / "lower", 3, r=4, layers_to_transform=[0])
     both = (1.0, 1.0)
-    with pytest.raises(Refused, match="all ranks must be one"):
+    with pytest.raises(CheckFailed, match="all ranks must be one"):
         combined([small, large], both, "peft:ties", tmp_path / "out")
-    with pytest.raises(Refused, match="differ in layers_to_transform"):
+    with pytest.raises(CheckFailed, match="differ in layers_to_transform"):
         combined([lower, large], both, "peft:cat", tmp_path / "out")
-    with pytest.raises(Refused, match="has no rank 33"):
+    with pytest.raises(CheckFailed, match="has no rank 33"):
         combined([small, large], both, "peft:svd", tmp_path / "out", rank=33)
     with pytest.raises(Invalid, match="rank is for the types with svd"):
         combined([small, large], both, "peft:cat", tmp_path / "out", rank=3)
@@ -201,9 +207,9 @@ def test_what_peft_cannot_do_is_refused_with_a_way_out(tmp_path: Path) -> None:
         combined([small, large], both, "peft:cat", tmp_path / "out", energy=0.9)
     with pytest.raises(Invalid, match="for a whole adapter"):
         modules = ({"match": "q_proj", "method": "peft:cat"},)
-        plan(
-            CombineRecipe(method="linear", inputs=(Input(source=str(small)),), modules=modules),
-            [Parent(open_dir(small), "small")],
+        plan_combination(
+            CombineRecipe(method="linear", inputs=(RecipeInput(source=str(small)),), modules=modules),
+            [ParentAdapter(open_dir(small), "small")],
         )
 
 
@@ -231,8 +237,8 @@ def test_these_modes_are_methods_of_our_own_up_to_roundings(
     second = combined(
         folders, WEIGHTS[:3], method, tmp_path / "own", parameters={**pruning(mode), **values}, **told
     )
-    theirs = updates_of(Parent(open_dir(first), "theirs"))
-    ours = updates_of(Parent(open_dir(second), "ours"))
+    theirs = open_adapter_deltas(ParentAdapter(open_dir(first), "theirs"))
+    ours = open_adapter_deltas(ParentAdapter(open_dir(second), "ours"))
     for site in theirs.modules:
         expected = theirs.factors(site).dense()
         torch.testing.assert_close(ours.factors(site).dense(), expected, rtol=0, atol=2e-6)
@@ -250,7 +256,7 @@ def test_the_order_is_that_of_named_modules(name: str) -> None:
 def test_the_plan_says_in_which_order_it_takes_the_modules(many: tuple[nn.Module, list[Path]]) -> None:
     folders = many[1][:2]
     recipe = CombineRecipe(
-        method="peft:dare_linear", inputs=tuple(Input(source=str(each)) for each in folders)
+        method="peft:dare_linear", inputs=tuple(RecipeInput(source=str(each)) for each in folders)
     )
-    told = plan(recipe, [Parent(open_dir(folder), folder.name) for folder in folders])
+    told = plan_combination(recipe, [ParentAdapter(open_dir(folder), folder.name) for folder in folders])
     assert any("model.layers.0.self_attn.q_proj first" in note for note in told.notes)

@@ -7,22 +7,23 @@ from pathlib import Path
 import pytest
 
 from adaptry import open_dir
-from adaptry.compute.combining.plan import CombinePlan, plan
-from adaptry.compute.combining.recipe_file import parse_yaml, recipe_of
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
-from adaptry.core.errors import AdaptryError, Invalid, Refused
+from adaptry.compute.combining.plan import CombinePlan, plan_combination
+from adaptry.compute.combining.recipe_file import parse_recipe, parse_yaml
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
+from adaptry.core.errors import AdaptryError, CheckFailed, Invalid
 from adaptry.testing.samples import tiny_lora
 
 
 @pytest.fixture
-def parents(tmp_path: Path) -> list[Parent]:
+def parents(tmp_path: Path) -> list[ParentAdapter]:
     return [
-        Parent(open_dir(tiny_lora(tmp_path / name, seed=seed)), name) for name, seed in (("a", 1), ("b", 2))
+        ParentAdapter(open_dir(tiny_lora(tmp_path / name, seed=seed)), name)
+        for name, seed in (("a", 1), ("b", 2))
     ]
 
 
-def planned(text: str, parents: list[Parent]) -> CombinePlan:
-    return plan(recipe_of(parse_yaml(text.encode(), "both.yaml"), "both.yaml"), parents)
+def planned(text: str, parents: list[ParentAdapter]) -> CombinePlan:
+    return plan_combination(parse_recipe(parse_yaml(text.encode(), "both.yaml"), "both.yaml"), parents)
 
 
 @pytest.mark.parametrize(
@@ -33,8 +34,8 @@ def planned(text: str, parents: list[Parent]) -> CombinePlan:
         ("modules: [{match: q_proj, rank: 2}, {match: q_proj, rank: 3}]", Invalid, "'q_proj' twice"),
         ('modules: [{match: "("}]', Invalid, "in the recipe's modules, '\\(' is not a pattern"),
         ("modules: [{match: '(?!(?:[\\w.]+)+!)x'}]", Invalid, "in the recipe's modules, .* take for ever"),
-        ("modules: [{match: q_proj}, {match: self_attn.q_proj}]", Refused, "an earlier pattern"),
-        ('modules: [{match: ".*", weights: {a: 0, b: 0}}]', Refused, "would be nothing"),
+        ("modules: [{match: q_proj}, {match: self_attn.q_proj}]", CheckFailed, "an earlier pattern"),
+        ('modules: [{match: ".*", weights: {a: 0, b: 0}}]', CheckFailed, "would be nothing"),
         ("metod: ties", Invalid, "metod: no such key; a recipe has method, parameters, inputs"),
         ("modules: {match: q_proj}", Invalid, "modules: a list is expected"),
         ("modules: [q_proj]", Invalid, "modules.0: it is neither"),
@@ -74,7 +75,7 @@ def test_an_input_that_does_not_count_brings_no_whole_weights(parents, tmp_path:
     tensors = safetensors.load_file(file)
     tensors["base_model.model.lm_head.weight"] = tensors[next(iter(tensors))]
     safetensors.save_file(tensors, file, {"format": "pt"})
-    saved = Parent(open_dir(tmp_path / "b"), "b")
+    saved = ParentAdapter(open_dir(tmp_path / "b"), "b")
 
     assert planned("inputs: [a, b]", [parents[0], saved]).whole.names
     assert not planned("inputs: [a, b=0]", [parents[0], saved]).whole.names

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adaptry import open_dir
-from adaptry.compute.combining.combine import draft
-from adaptry.compute.combining.plan import plan
-from adaptry.compute.lazy_adapters.deltas import updates_of
-from adaptry.compute.lazy_adapters.folder_writer import write
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.compute.combining.combine import build_combined_adapter
+from adaptry.compute.combining.plan import plan_combination
+from adaptry.compute.lazy_adapters.deltas import open_adapter_deltas
+from adaptry.compute.lazy_adapters.folder_writer import write_adapter
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.compute.recipes.combine import CombineRecipe
-from adaptry.compute.recipes.merge import Input
+from adaptry.compute.recipes.merge import RecipeInput
 from adaptry.compute.tensors.lowrank import Factors
 
 from . import mergekit_library as mergekit
@@ -229,12 +229,12 @@ def test_chance_is_the_seeds_alone(name: str) -> None:
 @EACH
 def test_adapters_are_combined_module_by_module(name: str, values: dict[str, Any], tmp_path: Path) -> None:
     folders = mergekit.adapters(tmp_path)
-    parents = [Parent(open_dir(folder), label) for label, folder in folders.items()]
-    inputs = tuple(Input(source=label, weight=0.5) for label in folders)
+    parents = [ParentAdapter(open_dir(folder), label) for label, folder in folders.items()]
+    inputs = tuple(RecipeInput(source=label, weight=0.5) for label in folders)
     recipe = CombineRecipe(method=name, parameters=values, inputs=inputs)
-    write(draft(plan(recipe, parents)), tmp_path / "made")
-    made = updates_of(Parent(open_dir(tmp_path / "made"), "made"))
-    held = [updates_of(parent) for parent in parents]
+    write_adapter(build_combined_adapter(plan_combination(recipe, parents)), tmp_path / "made")
+    made = open_adapter_deltas(ParentAdapter(open_dir(tmp_path / "made"), "made"))
+    held = [open_adapter_deltas(parent) for parent in parents]
     assert [site.path for site in made.modules] == list(mergekit.TARGETS)
     for site in made.modules:
         given_there = [each.factors(site) if site in each.modules else None for each in held]

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from adaptry import open_dir
-from adaptry.compute.combining.combine import draft
-from adaptry.compute.combining.plan import plan
+from adaptry.compute.combining.combine import build_combined_adapter
+from adaptry.compute.combining.plan import plan_combination
 from adaptry.compute.converting.convert import convert
-from adaptry.compute.converting.options import Asked
-from adaptry.compute.converting.resize import Goal, resize
-from adaptry.compute.lazy_adapters.folder_writer import Outcome, write
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.compute.converting.options import ConvertOptions
+from adaptry.compute.converting.resize import ResizeOptions, resize
+from adaptry.compute.lazy_adapters.folder_writer import ComputeResult, write_adapter
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.compute.recipes.combine import CombineRecipe
-from adaptry.compute.recipes.merge import Input
-from adaptry.core.errors import InvalidWeights, Refused
+from adaptry.compute.recipes.merge import RecipeInput
+from adaptry.core.errors import CheckFailed, InvalidWeights
 from adaptry.testing.samples import tiny_lora
 
 torch = pytest.importorskip("torch")
@@ -28,29 +28,33 @@ QUERY = "base_model.model.model.layers.0.self_attn.q_proj"
 
 
 @pytest.fixture
-def parents(tmp_path: Path) -> list[Parent]:
+def parents(tmp_path: Path) -> list[ParentAdapter]:
     return [
-        Parent(open_dir(tiny_lora(tmp_path / name, seed=seed)), name) for name, seed in (("a", 1), ("b", 2))
+        ParentAdapter(open_dir(tiny_lora(tmp_path / name, seed=seed)), name)
+        for name, seed in (("a", 1), ("b", 2))
     ]
 
 
 @pytest.fixture
-def broken(tmp_path: Path) -> Parent:
+def broken(tmp_path: Path) -> ParentAdapter:
     """An adapter of which one element is NaN."""
     folder = tiny_lora(tmp_path / "broken")
     tensors = safetensors.load_file(folder / "adapter_model.safetensors")
     tensors[f"{QUERY}.lora_B.weight"][0, 0] = float("nan")
     safetensors.save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
-    return Parent(open_dir(folder), "broken")
+    return ParentAdapter(open_dir(folder), "broken")
 
 
 def combined(
-    parents: list[Parent], target: Path, weights: tuple[float, ...] = (1.0, 1.0), **words
-) -> Outcome:
+    parents: list[ParentAdapter], target: Path, weights: tuple[float, ...] = (1.0, 1.0), **words
+) -> ComputeResult:
     inputs = tuple(
-        Input(source=parent.label, weight=weight) for parent, weight in zip(parents, weights, strict=True)
+        RecipeInput(source=parent.label, weight=weight)
+        for parent, weight in zip(parents, weights, strict=True)
     )
-    return write(draft(plan(CombineRecipe(inputs=inputs, **words), parents)), target)
+    return write_adapter(
+        build_combined_adapter(plan_combination(CombineRecipe(inputs=inputs, **words), parents)), target
+    )
 
 
 def update(folder: Path) -> torch.Tensor:
@@ -62,17 +66,21 @@ def update(folder: Path) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("method", ["linear", "svd", "ties", "karcher"])
-def test_nothing_is_made_of_what_is_no_number(parents, broken: Parent, tmp_path: Path, method: str) -> None:
+def test_nothing_is_made_of_what_is_no_number(
+    parents, broken: ParentAdapter, tmp_path: Path, method: str
+) -> None:
     with pytest.raises(InvalidWeights, match=r"broken: the update of model.layers.0.*NaN"):
         combined([parents[0], broken], tmp_path / "made", method=method)
 
     assert not (tmp_path / "made").exists()
 
 
-@pytest.mark.parametrize("make", [lambda one: convert(one, Asked()), lambda one: resize(one, Goal(rank=1))])
-def test_nor_converted_or_resized(broken: Parent, tmp_path: Path, make: Callable) -> None:
+@pytest.mark.parametrize(
+    "make", [lambda one: convert(one, ConvertOptions()), lambda one: resize(one, ResizeOptions(rank=1))]
+)
+def test_nor_converted_or_resized(broken: ParentAdapter, tmp_path: Path, make: Callable) -> None:
     with pytest.raises(InvalidWeights, match="NaN"):
-        write(make(broken), tmp_path / "made")
+        write_adapter(make(broken), tmp_path / "made")
 
 
 @pytest.mark.parametrize(
@@ -80,7 +88,7 @@ def test_nor_converted_or_resized(broken: Parent, tmp_path: Path, make: Callable
     [({}, 1e300), ({"dtype": "F16"}, 1e7), ({"method": "sce"}, 1e38), ({"method": "peft:linear"}, 1e300)],
 )
 def test_a_result_beyond_its_dtype_is_refused(parents, tmp_path: Path, words: dict, weight: float) -> None:
-    with pytest.raises(Refused, match="too large for"):
+    with pytest.raises(CheckFailed, match="too large for"):
         combined(parents, tmp_path / "made", (weight, 1.0), **words)
 
 
@@ -98,6 +106,6 @@ def test_what_half_precision_rounds_away_is_told(parents, tmp_path: Path, rank: 
 
 def test_what_half_precision_holds_as_it_is_stays_exact(parents, tmp_path: Path) -> None:
     combined(parents, tmp_path / "half", dtype="BF16")
-    half = Parent(open_dir(tmp_path / "half"), "half")
+    half = ParentAdapter(open_dir(tmp_path / "half"), "half")
 
     assert combined([half], tmp_path / "again", (0.5,), dtype="BF16").error == 0.0

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from hypothesis import strategies as st
 
-from adaptry.compute.combining import COMBINATIONS
-from adaptry.compute.combining.method import Given
+from adaptry.compute.combining import COMBINE_METHODS
+from adaptry.compute.combining.method import CombineInputs
 from adaptry.compute.tensors.lowrank import Factors
 
 OUT, WIDTH = 12, 9
@@ -58,11 +58,11 @@ def factors(
     **values: Any,
 ) -> Factors:
     """(`Any`: a parameter's value.)"""
-    combination = COMBINATIONS[name]
+    combination = COMBINE_METHODS[name]
     weights = weights or [1.0] * len(updates)
     places = [place for place, each in enumerate(updates) if each is not None and weights[place]]
     made = combination.combine(
-        Given(
+        CombineInputs(
             [each for place, each in enumerate(updates) if each is not None and place in places],
             [weights[place] for place in places],
             combination.checked(values),

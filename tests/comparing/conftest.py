@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 
 from adaptry import open_dir
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.testing.samples import tiny_lora
 
 pytest.importorskip("torch")
 
 
 @pytest.fixture
-def lora(tmp_path: Path) -> Callable[..., Parent]:
+def lora(tmp_path: Path) -> Callable[..., ParentAdapter]:
     """`lora("a", seed=2, rank=8)`: an adapter in a folder of that name."""
 
-    def make(name: str, **options) -> Parent:
-        return Parent(open_dir(tiny_lora(tmp_path / name, **options)), name)
+    def make(name: str, **options) -> ParentAdapter:
+        return ParentAdapter(open_dir(tiny_lora(tmp_path / name, **options)), name)
 
     return make
 
@@ -49,15 +49,18 @@ def dense(tmp_path: Path):
 def mixed(lora, tmp_path: Path):
     """`mixed("m", a, b, 0.1)`: an adapter that acts as a + 0.1·b, in a folder of that name."""
 
-    def make(name: str, one: Parent, other: Parent, weight: float, **options) -> Parent:
-        from adaptry.compute.combining.combine import draft
-        from adaptry.compute.combining.plan import plan
-        from adaptry.compute.lazy_adapters.folder_writer import write
+    def make(name: str, one: ParentAdapter, other: ParentAdapter, weight: float, **options) -> ParentAdapter:
+        from adaptry.compute.combining.combine import build_combined_adapter
+        from adaptry.compute.combining.plan import plan_combination
+        from adaptry.compute.lazy_adapters.folder_writer import write_adapter
         from adaptry.compute.recipes.combine import CombineRecipe
-        from adaptry.compute.recipes.merge import Input
+        from adaptry.compute.recipes.merge import RecipeInput
 
-        inputs = (Input(source=one.label), Input(source=other.label, weight=weight))
-        write(draft(plan(CombineRecipe(inputs=inputs, **options), [one, other])), tmp_path / name)
-        return Parent(open_dir(tmp_path / name), name)
+        inputs = (RecipeInput(source=one.label), RecipeInput(source=other.label, weight=weight))
+        write_adapter(
+            build_combined_adapter(plan_combination(CombineRecipe(inputs=inputs, **options), [one, other])),
+            tmp_path / name,
+        )
+        return ParentAdapter(open_dir(tmp_path / name), name)
 
     return make

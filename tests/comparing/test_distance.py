@@ -6,19 +6,19 @@ import struct
 
 import pytest
 
-from adaptry.core.errors import Refused, Unsupported
+from adaptry.core.errors import CheckFailed, Unsupported
 
 from .matrices import conflict, cosine, joined, norm, overlap
 
 torch = pytest.importorskip("torch")
-from adaptry.compute.comparing.distance import distance  # noqa: E402
+from adaptry.compute.comparing.distance import measure_distance  # noqa: E402
 
 Q = "model.layers.0.self_attn.q_proj"
 HEAD = "base_model.model.lm_head.weight"
 
 
 def test_figures_are_those_of_the_matrices(lora, dense) -> None:
-    found = distance(lora("a"), lora("b", rank=8, seed=2))
+    found = measure_distance(lora("a"), lora("b", rank=8, seed=2))
 
     a, b = dense("a")[Q], dense("b")[Q]
     module = next(module for module in found.modules if module.module == Q)
@@ -31,7 +31,7 @@ def test_figures_are_those_of_the_matrices(lora, dense) -> None:
 
 
 def test_over_all_modules_they_count_as_one_vector_also_where_one_has_none(lora, dense) -> None:
-    found = distance(lora("a"), lora("b", seed=2, targets=("q_proj", "k_proj")))
+    found = measure_distance(lora("a"), lora("b", seed=2, targets=("q_proj", "k_proj")))
 
     one, other = joined(dense("a"), dense("b"))
     assert found.distance == pytest.approx(norm(one - other) / norm(one), rel=1e-6)
@@ -40,14 +40,16 @@ def test_over_all_modules_they_count_as_one_vector_also_where_one_has_none(lora,
 
 
 def test_an_adapter_is_at_no_distance_from_itself_to_the_last_digits(lora) -> None:
-    found = distance(lora("a"), lora("again"))
+    found = measure_distance(lora("a"), lora("again"))
 
     assert found.distance == pytest.approx(0, abs=1e-14)
     assert found.cosine == pytest.approx(1, abs=1e-14)
 
 
 def test_the_farthest_module_comes_first_and_what_only_one_has_is_at_the_ends(lora) -> None:
-    found = distance(lora("a", targets=("q_proj", "v_proj")), lora("b", seed=2, targets=("q_proj", "k_proj")))
+    found = measure_distance(
+        lora("a", targets=("q_proj", "v_proj")), lora("b", seed=2, targets=("q_proj", "k_proj"))
+    )
 
     kinds = [module.module.rsplit(".", 1)[-1] for module in found.modules]
     assert kinds == ["k_proj", "k_proj", "q_proj", "q_proj", "v_proj", "v_proj"]
@@ -64,15 +66,15 @@ def test_whole_weights_are_told_apart_by_their_bytes(lora) -> None:
         lora(name, extra=head(value), config=saved) for name, value in (("a", 1.0), ("b", 1.0), ("c", 2.0))
     )
 
-    assert distance(one, same).notes == ("whole weights, compared by their bytes: 1 the same",)
-    assert "0 the same, 1 not (first: lm_head.weight)" in distance(one, other).notes[0]
+    assert measure_distance(one, same).notes == ("whole weights, compared by their bytes: 1 the same",)
+    assert "0 the same, 1 not (first: lm_head.weight)" in measure_distance(one, other).notes[0]
 
 
 def test_what_is_no_sum_of_factors_is_refused_with_the_way_out(lora) -> None:
     with pytest.raises(Unsupported, match="adaptry convert"):
-        distance(lora("a"), lora("d", config={"use_dora": True}))
+        measure_distance(lora("a"), lora("d", config={"use_dora": True}))
 
 
 def test_adapters_of_different_shapes_are_refused(lora) -> None:
-    with pytest.raises(Refused, match="not of one base"):
-        distance(lora("a"), lora("wide", hidden=32))
+    with pytest.raises(CheckFailed, match="not of one base"):
+        measure_distance(lora("a"), lora("wide", hidden=32))

@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 
 from adaptry import open_dir
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 
 from .matrices import conflict, cosine, joined, norm, overlap
 
 torch = pytest.importorskip("torch")
-from adaptry.compute.combining.combine import draft  # noqa: E402
-from adaptry.compute.combining.plan import plan  # noqa: E402
-from adaptry.compute.comparing.measures import signs  # noqa: E402
-from adaptry.compute.comparing.report import report  # noqa: E402
-from adaptry.compute.lazy_adapters.folder_writer import write  # noqa: E402
+from adaptry.compute.combining.combine import build_combined_adapter  # noqa: E402
+from adaptry.compute.combining.plan import plan_combination  # noqa: E402
+from adaptry.compute.comparing.measures import measure_sign_conflict  # noqa: E402
+from adaptry.compute.comparing.report import build_combine_report  # noqa: E402
+from adaptry.compute.lazy_adapters.folder_writer import write_adapter  # noqa: E402
 from adaptry.compute.recipes.combine import CombineRecipe  # noqa: E402
-from adaptry.compute.recipes.merge import Input  # noqa: E402
+from adaptry.compute.recipes.merge import RecipeInput  # noqa: E402
 from adaptry.compute.tensors.lowrank import Factors  # noqa: E402
 
 Q = "model.layers.0.self_attn.q_proj"
@@ -29,12 +29,12 @@ K = "model.layers.0.self_attn.k_proj"
 def combined(tmp_path: Path):
     """Combines parents into the folder `result`; gives their report."""
 
-    def combine(*weighted: tuple[Parent, float], **options):
-        inputs = tuple(Input(source=parent.label, weight=weight) for parent, weight in weighted)
+    def combine(*weighted: tuple[ParentAdapter, float], **options):
+        inputs = tuple(RecipeInput(source=parent.label, weight=weight) for parent, weight in weighted)
         parents = [parent for parent, _ in weighted]
-        drafted = draft(plan(CombineRecipe(inputs=inputs, **options), parents))
-        outcome = write(drafted, tmp_path / "result")
-        return report(parents, Parent(open_dir(tmp_path / "result"), "result"), outcome)
+        drafted = build_combined_adapter(plan_combination(CombineRecipe(inputs=inputs, **options), parents))
+        outcome = write_adapter(drafted, tmp_path / "result")
+        return build_combine_report(parents, ParentAdapter(open_dir(tmp_path / "result"), "result"), outcome)
 
     return combine
 
@@ -105,7 +105,7 @@ def test_modules_that_cancel_are_said_to_do_nothing(lora, combined) -> None:
 def test_a_parent_that_is_no_sum_of_factors_is_left_out_and_named(lora, tmp_path: Path) -> None:
     plain, dora = lora("a"), lora("d", config={"use_dora": True})
 
-    found = report([plain, dora], Parent(open_dir(tmp_path / "a"), "result"))
+    found = build_combine_report([plain, dora], ParentAdapter(open_dir(tmp_path / "a"), "result"))
 
     assert found.parents == ("a",)
     assert "d " in found.notes[0] and "adaptry convert" in found.notes[0]
@@ -123,7 +123,7 @@ def test_signs_of_a_large_site_are_estimated_from_rows_and_that_is_told() -> Non
         Factors(torch.randn(4096, 2, generator=draw), torch.randn(2, 1536, generator=draw)) for _ in range(2)
     )
 
-    found = signs([one, other])
+    found = measure_sign_conflict([one, other])
 
     assert (found.rows, found.of) == (2730, 4096)
     share = found.conflicting / found.mass
@@ -131,7 +131,7 @@ def test_signs_of_a_large_site_are_estimated_from_rows_and_that_is_told() -> Non
 
 
 def test_experts_are_compared_one_by_one() -> None:
-    from adaptry.compute.comparing.measures import overlaps, spaces
+    from adaptry.compute.comparing.measures import subspace_overlaps, subspaces
 
     draw = torch.Generator().manual_seed(1)
     one, other = (
@@ -140,14 +140,14 @@ def test_experts_are_compared_one_by_one() -> None:
     )
     other.up[1] = 0  # this expert does nothing
 
-    columns, rows = overlaps(spaces(one), spaces(other)) or (None, None)
+    columns, rows = subspace_overlaps(subspaces(one), subspaces(other)) or (None, None)
 
     pairs = [(one.dense()[e].numpy(), other.dense()[e].numpy()) for e in (0, 2)]
     assert columns == pytest.approx(sum(overlap(a, b) for a, b in pairs) / 2, abs=1e-6)
     assert rows == pytest.approx(sum(overlap(a.T, b.T) for a, b in pairs) / 2, abs=1e-6)
-    assert signs([one, other]).conflicting / signs([one, other]).mass == pytest.approx(
-        conflict(one.dense().numpy(), other.dense().numpy()), abs=1e-6
-    )
+    assert measure_sign_conflict([one, other]).conflicting / measure_sign_conflict(
+        [one, other]
+    ).mass == pytest.approx(conflict(one.dense().numpy(), other.dense().numpy()), abs=1e-6)
 
 
 def _conflict_where_several_are(*adapters) -> float:

@@ -7,8 +7,8 @@ import pytest
 from .matrices import cosine, joined
 
 torch = pytest.importorskip("torch")
-from adaptry.compute.comparing.signature import Signature, estimate, margin  # noqa: E402
-from adaptry.compute.lazy_adapters.deltas import updates_of  # noqa: E402
+from adaptry.compute.comparing.signature import Signature, cosine_margin, estimate_cosine  # noqa: E402
+from adaptry.compute.lazy_adapters.deltas import open_adapter_deltas  # noqa: E402
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.1, 0.5, 1.0, 4.0])
@@ -19,9 +19,9 @@ def test_a_signature_estimates_the_cosine_within_its_margin(lora, mixed, dense, 
         both = mixed(f"both{seed}", a, b, weight) if weight else lora(f"both{seed}", hidden=64, layers=1)
         exact = cosine(*joined(dense("a"), dense(both.label)))
 
-        found = estimate(Signature.of(updates_of(a)), Signature.of(updates_of(both)))
+        found = estimate_cosine(Signature.of(open_adapter_deltas(a)), Signature.of(open_adapter_deltas(both)))
 
-        assert abs(found - exact) <= margin(exact)
+        assert abs(found - exact) <= cosine_margin(exact)
 
 
 def test_a_signature_depends_on_the_update_and_not_on_its_factors(lora, mixed) -> None:
@@ -29,7 +29,7 @@ def test_a_signature_depends_on_the_update_and_not_on_its_factors(lora, mixed) -
     exact = mixed("exact", a, b, 1.0)  # rank 8, factors side by side
     split = mixed("split", a, b, 1.0, rank=8)  # the same by a singular value decomposition
 
-    one, other = Signature.of(updates_of(exact)), Signature.of(updates_of(split))
+    one, other = Signature.of(open_adapter_deltas(exact)), Signature.of(open_adapter_deltas(split))
 
     assert torch.allclose(one.numbers(), other.numbers(), atol=1e-6 * one.norm)
     assert one.norm == pytest.approx(other.norm, rel=1e-6)
@@ -37,7 +37,7 @@ def test_a_signature_depends_on_the_update_and_not_on_its_factors(lora, mixed) -
 
 def test_a_signature_is_the_same_on_every_machine(lora) -> None:
     """Kept signatures are compared with new ones: whoever changes how they are made must change their layout."""
-    signature = Signature.of(updates_of(lora("a")))
+    signature = Signature.of(open_adapter_deltas(lora("a")))
 
     largest = signature.numbers().abs().topk(4).indices.tolist()
     assert (signature.layout, sorted(largest)) == (1, [75, 316, 419, 809])

@@ -9,10 +9,10 @@ import pytest
 
 from adaptry import connect, push
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.core.identity import Identity
 from adaptry.core.refs import Ref
-from adaptry.operations.base_registry import register
+from adaptry.operations.base_registry import register_base
 from adaptry.registry.interface import Registry
 from adaptry.storage.connect import open_local
 from adaptry.testing.samples import tiny_base
@@ -20,7 +20,7 @@ from adaptry.testing.samples import tiny_base
 from .matrices import cosine, joined, norm
 
 pytest.importorskip("torch")
-from adaptry.operations.similarity import similar
+from adaptry.operations.similarity import find_similar
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_near_duplicates_are_found_with_their_exact_cosines(registry, lora, mixe
     for parent in (b, near, far):
         push(registry, parent.adapter, f"acme/{parent.label}")
 
-    found = similar(registry, a, "org/tiny", above=0.8)
+    found = find_similar(registry, a, "org/tiny", above=0.8)
 
     mine, *others = joined(*map(dense, ("a", "near", "far")))
     assert [each.ref for each in found.found] == ["acme/near@1", "acme/far@1"]
@@ -52,11 +52,11 @@ def test_the_threshold_and_the_limit_are_kept_and_what_is_left_out_is_counted(re
         near = mixed(f"near{place}", a, b, 0.01 * (place + 1))
         push(registry, near.adapter, "acme/near")
 
-    found = similar(registry, a, "org/tiny", limit=2)
+    found = find_similar(registry, a, "org/tiny", limit=2)
 
     assert [each.ref for each in found.found] == ["acme/near@1", "acme/near@2"]
     assert found.likely_more == 2
-    assert similar(registry, b, "org/tiny").found == ()
+    assert find_similar(registry, b, "org/tiny").found == ()
 
 
 def test_the_same_weights_come_first_whatever_their_scale(registry, lora, mixed) -> None:
@@ -64,7 +64,7 @@ def test_the_same_weights_come_first_whatever_their_scale(registry, lora, mixed)
     push(registry, lora("louder", alpha=32).adapter, "acme/louder")
     push(registry, mixed("near", a, b, 0.01).adapter, "acme/near")
 
-    first, second = similar(registry, a, "org/tiny").found
+    first, second = find_similar(registry, a, "org/tiny").found
 
     assert (first.ref, first.same_weights, first.ratio) == ("acme/louder@1", True, pytest.approx(4))
     assert (second.ref, second.same_weights) == ("acme/near@1", False)
@@ -75,7 +75,7 @@ def test_what_is_no_sum_of_factors_is_compared_by_its_weights_alone(registry, lo
     push(registry, dora.adapter, "acme/dora")
     push(registry, lora("b", seed=2).adapter, "acme/b")
 
-    plain, other = similar(registry, a, "org/tiny"), similar(registry, dora, "org/tiny")
+    plain, other = find_similar(registry, a, "org/tiny"), find_similar(registry, dora, "org/tiny")
 
     (same,) = plain.found
     assert (same.ref, same.same_weights, same.cosine, same.shared_modules) == (
@@ -91,17 +91,17 @@ def test_what_is_no_sum_of_factors_is_compared_by_its_weights_alone(registry, lo
 def test_a_version_is_not_found_similar_to_itself_but_its_copies_are(registry, lora) -> None:
     pushed = push(registry, lora("a").adapter, "acme/a").version
     push(registry, lora("again").adapter, "zoo/a")
-    subject = Parent(lora("a").adapter, "acme/a@1", pushed.digest)
+    subject = ParentAdapter(lora("a").adapter, "acme/a@1", pushed.digest)
 
-    assert [each.ref for each in similar(registry, subject, "org/tiny").found] == ["zoo/a@1"]
+    assert [each.ref for each in find_similar(registry, subject, "org/tiny").found] == ["zoo/a@1"]
 
 
 def test_only_adapters_of_that_base_are_looked_at_under_all_its_names(registry, lora, tmp_path: Path) -> None:
     push(registry, lora("a").adapter, "acme/a")
     push(registry, lora("other", base_name="org/other").adapter, "acme/other")
-    register(registry, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny", "my/tiny"))
+    register_base(registry, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny", "my/tiny"))
 
-    found = similar(registry, lora("b"), "my/tiny")
+    found = find_similar(registry, lora("b"), "my/tiny")
 
     assert [each.ref for each in found.found] == ["acme/a@1"]
     assert found.looked_at == 1
@@ -111,7 +111,7 @@ def test_nothing_is_found_that_may_not_be_seen(registry, lora, home: Path) -> No
     push(registry, lora("a").adapter, "acme/a")
     theirs = open_local(home, Identity("eve", "reader", ("evil",)))
 
-    found = similar(theirs, lora("b"), "org/tiny")
+    found = find_similar(theirs, lora("b"), "org/tiny")
 
     assert (found.found, found.looked_at) == ((), 0)
     theirs.close()
@@ -122,11 +122,11 @@ def test_an_adapter_is_read_once_and_its_signature_kept(registry, lora, mixed, h
     push(
         registry, mixed("half", a, b, 1.0).adapter, "acme/half"
     )  # no near-duplicate, so never compared exactly
-    similar(registry, a, "org/tiny", above=0.99)
+    find_similar(registry, a, "org/tiny", above=0.99)
     kept = list((home / "cache" / "signatures").rglob("*.json"))
     shutil.rmtree(home / "blobs")
 
-    again = similar(registry, a, "org/tiny", above=0.99)
+    again = find_similar(registry, a, "org/tiny", above=0.99)
 
     assert len(kept) == 1
     assert (again.looked_at, again.notes) == (1, ())
@@ -135,12 +135,12 @@ def test_an_adapter_is_read_once_and_its_signature_kept(registry, lora, mixed, h
 def test_a_damaged_signature_is_made_again(registry, lora, mixed, home: Path) -> None:
     a, b = lora("a"), lora("b", seed=2)
     push(registry, mixed("near", a, b, 0.01).adapter, "acme/near")
-    first = similar(registry, a, "org/tiny")
+    first = find_similar(registry, a, "org/tiny")
     (kept,) = (home / "cache" / "signatures").rglob("*.json")
     whole = kept.read_text()
     kept.write_text(whole[:100])
 
-    assert similar(registry, a, "org/tiny") == first
+    assert find_similar(registry, a, "org/tiny") == first
     assert kept.read_text() == whole
 
 
@@ -157,7 +157,7 @@ def test_a_version_that_cannot_be_read_is_told_of_and_the_others_found(
     data[-1] ^= 1
     blob.write_bytes(data)
 
-    found = similar(registry, a, "org/tiny")
+    found = find_similar(registry, a, "org/tiny")
 
     assert [each.ref for each in found.found] == ["acme/near@1"]
     assert "1 version could not be read (first: acme/hurt@1" in found.notes[0]

@@ -12,11 +12,11 @@ import pytest
 from adaptry.storage.blobs import BlobStore
 from adaptry.storage.blobs.local import LocalBlobs
 from adaptry.storage.blobs.memory import MemoryBlobs
-from adaptry.storage.blobs.s3 import Place, S3Blobs
+from adaptry.storage.blobs.s3 import S3Blobs, S3Location
 from adaptry.storage.blobs.tiered import TieredBlobs
 from adaptry.testing.blob_contract import BlobContract
-from adaptry.testing.fault_proxy import between
-from adaptry.testing.http_fault_proxy import HttpProxy
+from adaptry.testing.fault_proxy import run_proxy
+from adaptry.testing.http_fault_proxy import HttpFaultProxy
 
 
 class TestInMemory(BlobContract):
@@ -34,7 +34,7 @@ class TestInFiles(BlobContract):
 class TestInABucket(BlobContract):
     @pytest.fixture
     def blobs(self, s3_place: str) -> BlobStore:
-        return S3Blobs(Place.parse(s3_place))
+        return S3Blobs(S3Location.parse(s3_place))
 
 
 class TestInABucketWithoutConditions(BlobContract):
@@ -42,9 +42,9 @@ class TestInABucketWithoutConditions(BlobContract):
 
     @pytest.fixture
     def blobs(self, s3_place: str) -> Iterator[BlobStore]:
-        place = Place.parse(s3_place)
+        place = S3Location.parse(s3_place)
         where = urlsplit(place.endpoint or "")
-        with between(HttpProxy(where.hostname or "", where.port or 0)) as proxy:
+        with run_proxy(HttpFaultProxy(where.hostname or "", where.port or 0)) as proxy:
             proxy.spoil(
                 "not_implemented", times=None, matches=lambda request: b"If-None-Match" in request.head
             )
@@ -57,7 +57,7 @@ class TestInABucketWithoutConditions(BlobContract):
 class TestInABucketOfCeph(BlobContract):
     @pytest.fixture
     def blobs(self, ceph_place: str) -> BlobStore:
-        return S3Blobs(Place.parse(ceph_place))
+        return S3Blobs(S3Location.parse(ceph_place))
 
 
 class TestBehindACache(BlobContract):
@@ -69,4 +69,4 @@ class TestBehindACache(BlobContract):
 class TestInABucketBehindACache(BlobContract):
     @pytest.fixture
     def blobs(self, s3_place: str, tmp_path: Path) -> BlobStore:
-        return TieredBlobs(S3Blobs(Place.parse(s3_place)), tmp_path / "cache", 1 << 30)
+        return TieredBlobs(S3Blobs(S3Location.parse(s3_place)), tmp_path / "cache", 1 << 30)

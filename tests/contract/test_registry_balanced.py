@@ -19,7 +19,7 @@ from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.registry_contract import RegistryContract
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.settings import ServerSettings
-from adaptry_api.testing import Server, serving
+from adaptry_api.testing import Server, running_server
 
 from .balancing import balanced
 
@@ -35,7 +35,7 @@ def pair(tmp_path: Path, postgres: PostgresServer, s3_place: str) -> Iterator[tu
         signing_secret=tmp_path / "secret",
         spools=tmp_path / "spools",
     )
-    with serving(one) as first, serving(replace(one, data=tmp_path / "other")) as second:
+    with running_server(one) as first, running_server(replace(one, data=tmp_path / "other")) as second:
         yield first, second
 
 

@@ -9,10 +9,10 @@ import pytest
 
 from adaptry.storage.connect import open_local
 from adaptry.testing.contract.fixtures import MakeRegistry
-from adaptry.testing.contract.uploads import UploadPromises
+from adaptry.testing.contract.uploads import UploadsContract
 from adaptry.testing.registry_contract import RegistryContract
 from adaptry_api.settings import ServerSettings
-from adaptry_api.testing import serving
+from adaptry_api.testing import running_server
 
 from .test_registry_http import registry_for
 
@@ -41,11 +41,11 @@ class PastTheServer:
             presign_downloads=True,
             presign_uploads=True,
         )
-        with serving(settings) as server:
+        with running_server(settings) as server:
             yield lambda identity: registry_for(server, identity)
 
 
-class TestBytesPastTheServer(PastTheServer, UploadPromises):
+class TestBytesPastTheServer(PastTheServer, UploadsContract):
     """What differs most, in every run."""
 
 

@@ -14,7 +14,7 @@ from adaptry.testing.contract.fixtures import MakeRegistry
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.registry_contract import RegistryContract
 from adaptry_api.settings import ServerSettings
-from adaptry_api.testing import Server, serving
+from adaptry_api.testing import Server, running_server
 
 
 def registry_for(server: Server, identity: Identity) -> Registry:
@@ -35,7 +35,7 @@ class TestHttpRegistry(RegistryContract):
     @pytest.fixture
     def make_registry(self, tmp_path: Path, catalog: str | None) -> Iterator[MakeRegistry]:
         settings = ServerSettings(data=tmp_path / "data", catalog=catalog, anonymous_read=True)
-        with serving(settings) as server:
+        with running_server(settings) as server:
             yield lambda identity: registry_for(server, identity)
 
 

@@ -14,11 +14,11 @@ from adaptry import open_dir
 from adaptry.adapters.adapter import Adapter
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.compute.converting.base_shapes import Ground
+from adaptry.compute.converting.base_shapes import ConversionBase
 from adaptry.compute.converting.convert import convert
-from adaptry.compute.converting.options import Asked
-from adaptry.compute.lazy_adapters.folder_writer import Outcome, write
-from adaptry.compute.lazy_adapters.lazy_adapter import Draft, Parent
+from adaptry.compute.converting.options import ConvertOptions
+from adaptry.compute.lazy_adapters.folder_writer import ComputeResult, write_adapter
+from adaptry.compute.lazy_adapters.lazy_adapter import LazyAdapter, ParentAdapter
 
 pytest.importorskip("torch")
 pytest.importorskip("peft")
@@ -35,8 +35,8 @@ Weights = Mapping[str, Any]
 class Converted:
     """A conversion that was written to `folder`."""
 
-    draft: Draft
-    outcome: Outcome
+    draft: LazyAdapter
+    outcome: ComputeResult
     folder: Path
 
     @property
@@ -44,16 +44,16 @@ class Converted:
         return open_dir(self.folder)
 
 
-def ground_of(base: Path) -> Ground:
+def ground_of(base: Path) -> ConversionBase:
     checkpoint = open_checkpoint(base)
-    return Ground(fingerprint(checkpoint), checkpoint)
+    return ConversionBase(fingerprint(checkpoint), checkpoint)
 
 
 def converted(adapter: Path, base: Path | None, target: Path, **asked: Any) -> Converted:
     """`adapter` as a plain LoRA in `target`; without a `base`, from its own files alone."""
-    parent = Parent(open_dir(adapter), "tone")
-    draft = convert(parent, Asked(**asked), ground_of(base) if base else None)
-    return Converted(draft, write(draft, target), target)
+    parent = ParentAdapter(open_dir(adapter), "tone")
+    draft = convert(parent, ConvertOptions(**asked), ground_of(base) if base else None)
+    return Converted(draft, write_adapter(draft, target), target)
 
 
 def in_place(pair: Pair, target: Path, **asked: Any) -> Converted:

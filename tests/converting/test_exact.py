@@ -12,9 +12,9 @@ pytest.importorskip("transformers")
 
 from adaptry import open_dir  # noqa: E402  (needs torch and PEFT, here and below)
 from adaptry.adapters.methods import METHODS  # noqa: E402
-from adaptry.compute.converting.delta import updating  # noqa: E402
+from adaptry.compute.converting.delta import open_method_deltas  # noqa: E402
 from adaptry.compute.converting.weight_deltas import changed_weights  # noqa: E402
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent  # noqa: E402
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter  # noqa: E402
 
 from ..methods.additive import CASES, pair_of  # noqa: E402
 from .converted import distance, ground_of, in_place  # noqa: E402
@@ -45,8 +45,8 @@ def test_every_exact_method_has_factors() -> None:
 def test_the_factors_multiply_to_what_the_method_adds_to_zeros(tmp_path: Path, name: str) -> None:
     pair = pair_of(tmp_path, name)
     adapter, ground = open_dir(pair.adapter), ground_of(pair.base)
-    changes = changed_weights(Parent(adapter, "tone"), ground)
-    updates = updating(Parent(adapter, "tone"), changes, ground)
+    changes = changed_weights(ParentAdapter(adapter, "tone"), ground)
+    updates = open_method_deltas(ParentAdapter(adapter, "tone"), changes, ground)
     for changed in changes:
         own, factors = updates.dense(changed).double(), updates.factors(changed).double()
         assert factors.dense().shape == (changed.site.fan_out, changed.site.width)

@@ -15,7 +15,7 @@ transformers = pytest.importorskip("transformers")
 
 from safetensors.torch import load_file  # noqa: E402  (needs torch, here and below)
 
-from adaptry.core.errors import Refused  # noqa: E402
+from adaptry.core.errors import CheckFailed  # noqa: E402
 
 from ..methods.additive import pair_of as additive_pair  # noqa: E402
 from ..methods.lora_merging import merged_by_peft, save_adapter, save_base  # noqa: E402
@@ -79,18 +79,18 @@ def test_the_error_that_is_told_is_the_distance_of_the_merged_weights(tmp_path: 
 
 def test_an_added_update_needs_the_shapes_of_the_base_and_not_its_weights(tmp_path: Path) -> None:
     from adaptry import open_dir
-    from adaptry.compute.converting.base_shapes import Ground
-    from adaptry.compute.converting.convert import convert, must_read
-    from adaptry.compute.converting.options import Asked
-    from adaptry.compute.lazy_adapters.folder_writer import write
-    from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+    from adaptry.compute.converting.base_shapes import ConversionBase
+    from adaptry.compute.converting.convert import convert, needs_base_values
+    from adaptry.compute.converting.options import ConvertOptions
+    from adaptry.compute.lazy_adapters.folder_writer import write_adapter
+    from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 
     pair = additive_pair(tmp_path, "fourierft")
-    parent = Parent(open_dir(pair.adapter), "tone")
-    assert not must_read(parent, Asked())
+    parent = ParentAdapter(open_dir(pair.adapter), "tone")
+    assert not needs_base_values(parent, ConvertOptions())
 
-    shapes_alone = Ground(ground_of(pair.base).record)
-    write(convert(parent, Asked(energy=1.0), shapes_alone), tmp_path / "by-shapes")
+    shapes_alone = ConversionBase(ground_of(pair.base).record)
+    write_adapter(convert(parent, ConvertOptions(energy=1.0), shapes_alone), tmp_path / "by-shapes")
     converted(pair.adapter, pair.base, tmp_path / "by-weights", energy=1.0)
 
     first, second = (
@@ -216,7 +216,7 @@ def test_the_same_conversion_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_a_full_update_without_a_rank_is_refused_and_says_what_to_choose(tmp_path: Path) -> None:
     pair = pair_of(tmp_path, "oft")
-    with pytest.raises(Refused, match=r"it may have rank 32.*say --rank N or --energy 0\.99"):
+    with pytest.raises(CheckFailed, match=r"it may have rank 32.*say --rank N or --energy 0\.99"):
         converted(pair.adapter, pair.base, tmp_path / "plain")
 
 

@@ -12,10 +12,10 @@ peft = pytest.importorskip("peft")
 pytest.importorskip("transformers")
 
 from adaptry import open_dir  # noqa: E402  (needs torch, here and below)
-from adaptry.compute.converting.convert import convert, must_read  # noqa: E402
-from adaptry.compute.converting.options import Asked  # noqa: E402
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent  # noqa: E402
-from adaptry.core.errors import AdaptryError, Refused, Unsupported  # noqa: E402
+from adaptry.compute.converting.convert import convert, needs_base_values  # noqa: E402
+from adaptry.compute.converting.options import ConvertOptions  # noqa: E402
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter  # noqa: E402
+from adaptry.core.errors import AdaptryError, CheckFailed, Unsupported  # noqa: E402
 
 from ..methods.additive import pair_of as additive_pair  # noqa: E402
 from ..methods.lora_merging import adapted, load, save_adapter, save_base  # noqa: E402
@@ -26,7 +26,7 @@ from .converted import converted, ground_of  # noqa: E402
 @pytest.mark.parametrize("name", ["vera", "pvera", "miss", "fourierft"])
 def test_sides_that_no_tensor_tells_come_from_the_base(tmp_path: Path, name: str) -> None:
     pair = additive_pair(tmp_path, name)
-    with pytest.raises(Refused, match=r"do not tell the shape of model\.layers.*--base"):
+    with pytest.raises(CheckFailed, match=r"do not tell the shape of model\.layers.*--base"):
         converted(pair.adapter, None, tmp_path / "plain", rank=2)
 
 
@@ -35,26 +35,26 @@ def test_sides_that_no_tensor_tells_come_from_the_base(tmp_path: Path, name: str
 )
 def test_an_update_on_a_base_needs_that_base(tmp_path: Path, name: str, reason: str) -> None:
     pair = pair_of(tmp_path, name)
-    with pytest.raises(Refused, match=f"{reason}.*give the base with --base"):
+    with pytest.raises(CheckFailed, match=f"{reason}.*give the base with --base"):
         converted(pair.adapter, None, tmp_path / "plain", rank=2)
 
 
 def test_a_dora_says_that_it_is_one(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", "llama")
     adapter = save_adapter(base, tmp_path / "tone", target_modules=["q_proj"], use_dora=True)
-    with pytest.raises(Refused, match=r"tone is DoRA, .*give the base with --base"):
+    with pytest.raises(CheckFailed, match=r"tone is DoRA, .*give the base with --base"):
         converted(adapter, None, tmp_path / "plain", rank=2)
 
 
 def test_biases_are_never_left_out_silently(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", "llama")
     adapter = save_adapter(base, tmp_path / "tone", target_modules=["q_proj"], lora_bias=True)
-    with pytest.raises(Refused, match=r"changes biases.*--base, or say --drop-bias"):
+    with pytest.raises(CheckFailed, match=r"changes biases.*--base, or say --drop-bias"):
         converted(adapter, None, tmp_path / "plain")
     made = converted(adapter, None, tmp_path / "plain", drop_bias=True)
     assert "biases" in made.draft.notes[-1]
-    assert must_read(Parent(open_dir(adapter), "tone"), Asked())
-    assert not must_read(Parent(open_dir(adapter), "tone"), Asked(drop_bias=True))
+    assert needs_base_values(ParentAdapter(open_dir(adapter), "tone"), ConvertOptions())
+    assert not needs_base_values(ParentAdapter(open_dir(adapter), "tone"), ConvertOptions(drop_bias=True))
 
 
 @pytest.mark.parametrize(
@@ -96,23 +96,23 @@ def test_another_base_is_told_by_its_weights(tmp_path: Path) -> None:
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter))
     model.save_pretrained(other)
-    parent = Parent(open_dir(adapter), "tone", base=ground_of(base).record)
+    parent = ParentAdapter(open_dir(adapter), "tone", base=ground_of(base).record)
 
-    with pytest.raises(Refused, match="--other-base"):
-        convert(parent, Asked(rank=2), ground_of(other))
-    allowed = convert(parent, Asked(rank=2, other_base=True), ground_of(other))
+    with pytest.raises(CheckFailed, match="--other-base"):
+        convert(parent, ConvertOptions(rank=2), ground_of(other))
+    allowed = convert(parent, ConvertOptions(rank=2, other_base=True), ground_of(other))
     assert "as --other-base allows" in allowed.notes[0]
 
 
 def test_a_base_without_its_modules_is_not_its_own(tmp_path: Path) -> None:
-    from adaptry.compute.converting.base_shapes import Ground
+    from adaptry.compute.converting.base_shapes import ConversionBase
 
     pair = additive_pair(tmp_path, "vera")
     gpt2 = save_base(tmp_path / "gpt2", "gpt2")
     record = ground_of(gpt2).record
-    for ground in (ground_of(gpt2), Ground(record)):
+    for ground in (ground_of(gpt2), ConversionBase(record)):
         with pytest.raises(AdaptryError, match=r"not in .*is this the base it was trained on"):
-            convert(Parent(open_dir(pair.adapter), "tone"), Asked(), ground)
+            convert(ParentAdapter(open_dir(pair.adapter), "tone"), ConvertOptions(), ground)
 
 
 def test_rows_beyond_the_base_are_not_converted(tmp_path: Path) -> None:
@@ -125,16 +125,18 @@ def test_rows_beyond_the_base_are_not_converted(tmp_path: Path) -> None:
 
 def test_a_rank_and_an_energy_are_one_too_many() -> None:
     with pytest.raises(ValueError, match="rank or energy, not both"):
-        Asked(rank=2, energy=0.5)
+        ConvertOptions(rank=2, energy=0.5)
 
 
 def test_a_base_that_nothing_vouches_for_is_told(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", "llama")
     adapter = save_adapter(base, tmp_path / "tone", target_modules=["q_proj"], use_dora=True)
 
-    unknown = convert(Parent(open_dir(adapter), "tone"), Asked(rank=2), ground_of(base))
+    unknown = convert(ParentAdapter(open_dir(adapter), "tone"), ConvertOptions(rank=2), ground_of(base))
     known = convert(
-        Parent(open_dir(adapter), "tone", base=ground_of(base).record), Asked(rank=2), ground_of(base)
+        ParentAdapter(open_dir(adapter), "tone", base=ground_of(base).record),
+        ConvertOptions(rank=2),
+        ground_of(base),
     )
 
     assert "the base of tone is believed, not checked" in unknown.notes[0]

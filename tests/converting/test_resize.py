@@ -17,11 +17,11 @@ pytest.importorskip("transformers")
 from safetensors.torch import load_file, save_file  # noqa: E402  (needs torch, here and below)
 
 from adaptry import open_dir  # noqa: E402
-from adaptry.compute.converting.curve import allowed_rank, curve, spectra  # noqa: E402
-from adaptry.compute.converting.resize import Goal, resize  # noqa: E402
-from adaptry.compute.lazy_adapters.deltas import Updates, updates_of  # noqa: E402
-from adaptry.compute.lazy_adapters.folder_writer import Outcome, write  # noqa: E402
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent  # noqa: E402
+from adaptry.compute.converting.curve import compute_spectra, rank_curve, smallest_allowed_rank  # noqa: E402
+from adaptry.compute.converting.resize import ResizeOptions, resize  # noqa: E402
+from adaptry.compute.lazy_adapters.deltas import AdapterDeltas, open_adapter_deltas  # noqa: E402
+from adaptry.compute.lazy_adapters.folder_writer import ComputeResult, write_adapter  # noqa: E402
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter  # noqa: E402
 from adaptry.core.errors import Unsupported  # noqa: E402
 
 from ..methods.lora_merging import differing, merged_by_peft, save_adapter, save_base  # noqa: E402
@@ -47,12 +47,12 @@ def adapter_of(folder: Path, case: str) -> Path:
     return save_adapter(base, folder / "tone", **{"target_modules": MATRICES, "r": 4, **fields})
 
 
-def updates_in(folder: Path) -> Updates:
-    return updates_of(Parent(open_dir(folder), "tone"))
+def updates_in(folder: Path) -> AdapterDeltas:
+    return open_adapter_deltas(ParentAdapter(open_dir(folder), "tone"))
 
 
-def resized(adapter: Path, target: Path, **goal: Any) -> Outcome:
-    return write(resize(Parent(open_dir(adapter), "tone"), Goal(**goal)), target)
+def resized(adapter: Path, target: Path, **goal: Any) -> ComputeResult:
+    return write_adapter(resize(ParentAdapter(open_dir(adapter), "tone"), ResizeOptions(**goal)), target)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -124,7 +124,7 @@ def test_every_module_keeps_the_energy_and_one_rank_less_would_not(
 
     after = updates_in(folder / "thin")
     ranks = {site.key: after.rank(site) for site in after.modules}
-    for spectrum in spectra(updates_in(adapter)):
+    for spectrum in compute_spectra(updates_in(adapter)):
         rank = ranks[spectrum.module]
         assert spectrum.kept(rank) >= energy - 1e-9
         assert rank == 1 or spectrum.kept(rank - 1) < energy + 1e-9
@@ -132,7 +132,7 @@ def test_every_module_keeps_the_energy_and_one_rank_less_would_not(
 
 def test_the_curve_says_what_a_resize_then_keeps(tmp_path: Path) -> None:
     adapter = adapter_of(tmp_path, "linear")
-    points = curve(spectra(updates_in(adapter)))
+    points = rank_curve(compute_spectra(updates_in(adapter)))
 
     assert [each.rank for each in points] == [1, 2, 4]
     for each in points:
@@ -148,8 +148,8 @@ def test_the_curve_says_what_a_resize_then_keeps(tmp_path: Path) -> None:
     [([8, 16, 4], 1.0, 4), ([1, 2, 16], 1.0, 16), ([1, 2], 1.0, 2), ([1, 2, 3, 4], 0.5, 2)],
 )
 def test_what_a_server_allows(tmp_path: Path, allowed: list[int], energy: float, rank: int) -> None:
-    found = spectra(updates_in(adapter_of(tmp_path, "linear")))
-    chosen = allowed_rank(found, allowed, energy)
+    found = compute_spectra(updates_in(adapter_of(tmp_path, "linear")))
+    chosen = smallest_allowed_rank(found, allowed, energy)
     assert chosen.rank == rank
     assert chosen.kept >= energy or chosen.rank == max(allowed)
 

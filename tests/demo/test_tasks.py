@@ -9,23 +9,23 @@ from collections import Counter
 import pytest
 
 from adaptry_cli.demo import tasks
-from adaptry_cli.demo.tasks import Task
+from adaptry_cli.demo.tasks import DemoTask
 
 
 @pytest.fixture(params=[tasks.package, tasks.summary], ids=lambda make: make.__name__, scope="module")
-def task(request: pytest.FixtureRequest) -> Task:
-    made: Task = request.param()
+def task(request: pytest.FixtureRequest) -> DemoTask:
+    made: DemoTask = request.param()
     return made
 
 
-def test_a_task_is_the_same_each_time_in_every_process(task: Task) -> None:
+def test_a_task_is_the_same_each_time_in_every_process(task: DemoTask) -> None:
     # Sets of strings are ordered by a hash that each process seeds anew: another process must agree.
     other = f"from adaptry_cli.demo import tasks; print(ascii(tasks.{task.name}()))"
     printed = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True, check=True)
     assert printed.stdout.strip() == ascii(task)
 
 
-def test_what_is_judged_was_never_trained_on(task: Task) -> None:
+def test_what_is_judged_was_never_trained_on(task: DemoTask) -> None:
     for part in ("prompt", "completion"):
         if part == "completion" and task.choices:
             continue  # the labels of a classification are shared, of course
@@ -33,12 +33,12 @@ def test_what_is_judged_was_never_trained_on(task: Task) -> None:
         assert not trained & {getattr(example, part) for example in task.held_out}
 
 
-def test_there_is_enough_to_learn_from_and_to_judge_by(task: Task) -> None:
+def test_there_is_enough_to_learn_from_and_to_judge_by(task: DemoTask) -> None:
     assert len(task.train) >= 800
     assert len(task.held_out) >= 100
 
 
-def test_a_prompt_and_its_completion_join_without_a_seam(task: Task) -> None:
+def test_a_prompt_and_its_completion_join_without_a_seam(task: DemoTask) -> None:
     for example in task.train + task.held_out:
         assert not example.prompt.endswith(" ")
         assert example.completion.startswith(" ") and example.completion.strip()

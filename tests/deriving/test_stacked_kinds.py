@@ -14,12 +14,12 @@ peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
 
 from adaptry.adapters.adapter import open_dir  # noqa: E402
-from adaptry.compute.combining.combine import draft  # noqa: E402
-from adaptry.compute.combining.plan import plan  # noqa: E402
-from adaptry.compute.lazy_adapters.folder_writer import write  # noqa: E402
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent  # noqa: E402
+from adaptry.compute.combining.combine import build_combined_adapter  # noqa: E402
+from adaptry.compute.combining.plan import plan_combination  # noqa: E402
+from adaptry.compute.lazy_adapters.folder_writer import write_adapter  # noqa: E402
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter  # noqa: E402
 from adaptry.compute.recipes.combine import CombineRecipe  # noqa: E402
-from adaptry.core.errors import Refused  # noqa: E402
+from adaptry.core.errors import CheckFailed  # noqa: E402
 
 _SMALL = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 64}
 
@@ -112,8 +112,11 @@ def test_peft_gets_the_sum_of_the_updates_from_a_stack(tmp_path: Path, kind: str
         uniform=uniform,  # type: ignore[arg-type]
     )
 
-    write(
-        draft(plan(recipe, [Parent(open_dir(folder), folder.name) for folder in folders])), tmp_path / "both"
+    write_adapter(
+        build_combined_adapter(
+            plan_combination(recipe, [ParentAdapter(open_dir(folder), folder.name) for folder in folders])
+        ),
+        tmp_path / "both",
     )
 
     changes = [change(model, folder) for folder in folders]
@@ -127,7 +130,7 @@ def test_peft_gets_the_sum_of_the_updates_from_a_stack(tmp_path: Path, kind: str
         assert (len(spec.ranks) == 1) or not uniform
 
 
-def head_and_updates(model: Any, folder: Path, seed: int) -> Parent:
+def head_and_updates(model: Any, folder: Path, seed: int) -> ParentAdapter:
     """A LoRA that brings a whole head of its own."""
     torch.manual_seed(seed)
     config = peft.LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["lm_head"])
@@ -136,18 +139,20 @@ def head_and_updates(model: Any, folder: Path, seed: int) -> Parent:
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.05)
     adapted.save_pretrained(folder)
-    return Parent(open_dir(folder), folder.name)
+    return ParentAdapter(open_dir(folder), folder.name)
 
 
 def test_a_head_that_one_parent_brings_comes_along(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = llama()
-    plain = Parent(open_dir(trained(model, {"target_modules": ["q_proj"]}, 2, tmp_path / "plain")), "plain")
+    plain = ParentAdapter(
+        open_dir(trained(model, {"target_modules": ["q_proj"]}, 2, tmp_path / "plain")), "plain"
+    )
     with_head = head_and_updates(model, tmp_path / "head", 1)
     recipe = CombineRecipe(inputs=({"source": "plain"}, {"source": "head"}))  # type: ignore[arg-type]
 
-    made = draft(plan(recipe, [plain, with_head]))
-    write(made, tmp_path / "both")
+    made = build_combined_adapter(plan_combination(recipe, [plain, with_head]))
+    write_adapter(made, tmp_path / "both")
 
     loaded = peft.PeftModel.from_pretrained(copy.deepcopy(model), tmp_path / "both").merge_and_unload()
     (extra,) = with_head.adapter.spec.extras
@@ -165,10 +170,10 @@ def test_two_different_heads_are_somebodys_choice(tmp_path: Path) -> None:
     parents = [head_and_updates(model, tmp_path / f"head{seed}", seed) for seed in (1, 2)]
     inputs = ({"source": "head1"}, {"source": "head2"})
 
-    with pytest.raises(Refused, match="--whole-weights"):
-        plan(CombineRecipe(inputs=inputs), parents)  # type: ignore[arg-type]
-    chosen = plan(CombineRecipe(inputs=inputs, whole_weights="head2"), parents)  # type: ignore[arg-type]
-    dropped = plan(CombineRecipe(inputs=inputs, whole_weights="none"), parents)  # type: ignore[arg-type]
+    with pytest.raises(CheckFailed, match="--whole-weights"):
+        plan_combination(CombineRecipe(inputs=inputs), parents)  # type: ignore[arg-type]
+    chosen = plan_combination(CombineRecipe(inputs=inputs, whole_weights="head2"), parents)  # type: ignore[arg-type]
+    dropped = plan_combination(CombineRecipe(inputs=inputs, whole_weights="none"), parents)  # type: ignore[arg-type]
 
     assert chosen.whole.adapter is parents[1].adapter
     assert not dropped.whole.names and "left out" in dropped.whole.notes[0]

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from adaptry.core.errors import InvalidRef
-from adaptry.core.git_names import corrected, problem_of
+from adaptry.core.git_names import find_name_problem, to_valid_name
 from adaptry.core.hub_revision import parse_branch, parse_tag
 from adaptry.core.refs import parse_alias, parse_stored_alias
 
@@ -37,6 +37,6 @@ def test_an_alias_that_an_older_registry_has_can_still_be_named(name: str) -> No
 def test_git_agrees_wherever_it_has_a_rule(name: str) -> None:
     run = subprocess.run(["git", "check-ref-format", "--branch", name], capture_output=True, check=False)
     if run.returncode:
-        assert problem_of(name)
-    near = corrected(name)
+        assert find_name_problem(name)
+    near = to_valid_name(name)
     assert subprocess.run(["git", "check-ref-format", "--branch", near], check=False).returncode == 0

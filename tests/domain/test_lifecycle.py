@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
-from adaptry.core.lifecycle import RULES
+from adaptry.core.lifecycle import STATE_RULES
 
 PAGE = Path(__file__).parents[2] / "docs" / "states.md"
 
@@ -13,11 +13,11 @@ PAGE = Path(__file__).parents[2] / "docs" / "states.md"
 def test_the_page_says_of_each_state_what_the_table_says() -> None:
     lines = PAGE.read_text().splitlines()
     start = next(at for at, line in enumerate(lines) if line.startswith("| state |")) + 2
-    shown = lines[start : start + len(RULES) + 1]
+    shown = lines[start : start + len(STATE_RULES) + 1]
     words = {True: "yes", False: "no"}
     rows = [
         f"| {state} | {words[rule.is_latest]} | {words[rule.is_found]} | {words[rule.takes_aliases]} | {rule.readers} |"
-        for state, rule in RULES.items()
+        for state, rule in STATE_RULES.items()
     ]
     assert shown == [*rows, ""]
 
@@ -26,7 +26,7 @@ def test_each_state_allows_no_more_than_the_one_before() -> None:
     order = ("everyone", "writers", "administrators")
     steps = [
         (rule.is_latest, rule.is_found, rule.takes_aliases, -order.index(rule.readers))
-        for rule in RULES.values()
+        for rule in STATE_RULES.values()
     ]
     for earlier, later in pairwise(steps):
         assert all(before >= after for before, after in zip(earlier, later, strict=True))

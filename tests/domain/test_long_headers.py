@@ -8,7 +8,13 @@ import re
 import pytest
 
 from adaptry.adapters import header_process
-from adaptry.adapters.header import ADAPTER_LIMITS, Header, HeaderLimits, parse_header, parse_here
+from adaptry.adapters.header import (
+    ADAPTER_LIMITS,
+    HeaderLimits,
+    SafetensorsHeader,
+    parse_header,
+    parse_in_process,
+)
 from adaptry.adapters.header_process import parse_in_child
 from adaptry.core.errors import InvalidWeights, Unavailable
 from adaptry.core.processes.bounded import ProcessFailed
@@ -47,7 +53,7 @@ METADATA = {"format": "pt", "é": '😀\n\0"', "": "", "long": "x" * LONG}
 def test_a_long_header_is_read_as_a_short_one(raw: bytes) -> None:
     assert len(raw) > LONG
     found = parse_header(raw, size_of(raw), "it")
-    expected = parse_here(raw, size_of(raw), "it", ADAPTER_LIMITS)
+    expected = parse_in_process(raw, size_of(raw), "it", ADAPTER_LIMITS)
     assert found == expected
     assert list(found.tensors) == list(expected.tensors)
 
@@ -65,7 +71,7 @@ def test_a_long_header_is_read_as_a_short_one(raw: bytes) -> None:
     ids=["list", "cut", "twice", "many", "rest", "empty"],
 )
 def test_a_long_header_that_is_wrong_is_refused_for_the_same_reason(raw: bytes, reason: str) -> None:
-    for read in (parse_header, parse_here):
+    for read in (parse_header, parse_in_process):
         with pytest.raises(InvalidWeights, match=reason):
             read(raw, 8 + len(raw), "it", ADAPTER_LIMITS)
 
@@ -78,7 +84,7 @@ def test_no_process_is_unavailable_and_not_a_verdict(monkeypatch: pytest.MonkeyP
     raw = header_of(12_000)
     with pytest.raises(Unavailable, match="no fork"):
         parse_header(raw, size_of(raw), "it")
-    assert isinstance(parse_header(header_of(9), size_of(header_of(9)), "it"), Header)
+    assert isinstance(parse_header(header_of(9), size_of(header_of(9)), "it"), SafetensorsHeader)
 
 
 def hostile_headers(size: int) -> dict[str, bytes]:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Incompatible, InvalidManifest, InvalidPath
+from adaptry.core.errors import InvalidManifest, InvalidPath, ProtocolMismatch
 from adaptry.core.manifest import BaseClaim, Manifest, check_path
 
 FILES = {"b.txt": (3, Digest.of(b"abc")), "a.txt": (0, Digest.of(b""))}
@@ -43,7 +43,7 @@ def test_bytes_that_are_not_canonical_are_refused(spoil) -> None:  # type: ignor
 
 def test_a_manifest_of_a_later_schema_says_which_side_to_upgrade() -> None:
     later = json.dumps({"schema": 2, "files": []}).encode()
-    with pytest.raises(Incompatible, match="upgrade adaptry"):
+    with pytest.raises(ProtocolMismatch, match="upgrade adaptry"):
         Manifest.parse(later)
 
 

@@ -16,8 +16,8 @@ from adaptry.adapters import patterns, re2_patterns
 from adaptry.adapters.config import AdapterConfig, parse_config
 from adaptry.adapters.methods.lora import scale_of
 from adaptry.adapters.pattern_process import SUFFIX, WHOLE
-from adaptry.adapters.patterns import PatternMatcher, Question, ask_child, first_match
-from adaptry.adapters.plain_patterns import plain
+from adaptry.adapters.patterns import PatternMatcher, PatternQuery, first_match, match_in_child
+from adaptry.adapters.plain_patterns import parse_plain_pattern
 from adaptry.core.errors import InvalidConfig, Unavailable
 from adaptry.core.processes.bounded import ProcessFailed
 
@@ -155,9 +155,9 @@ def test_the_second_is_shared_by_all_patterns_of_an_adapter(monkeypatch: pytest.
     monkeypatch.setattr(re2_patterns, "_re2", lambda: None)
     given: list[float] = []
 
-    def ask(questions: list[Question], names: list[str], seconds: float) -> list[str]:
+    def ask(questions: list[PatternQuery], names: list[str], seconds: float) -> list[str]:
         given.append(seconds)
-        return ask_child(questions, names, seconds)
+        return match_in_child(questions, names, seconds)
 
     monkeypatch.setattr(patterns, "ask_child", ask)
     keys = [f"(a+)+{letter}" for letter in "bcdefgh"]
@@ -198,8 +198,10 @@ def test_no_process_is_unavailable_and_not_an_answer(monkeypatch: pytest.MonkeyP
 
 
 def test_a_pattern_is_plain_only_if_it_is_characters_in_a_row() -> None:
-    assert all(plain(pattern) for pattern in PLAIN)
-    assert not any(plain(pattern) for pattern in (*FOR_RE2, *FOR_RE, *BROKEN, r"\d", r"a\b", "\\", r"\é"))
+    assert all(parse_plain_pattern(pattern) for pattern in PLAIN)
+    assert not any(
+        parse_plain_pattern(pattern) for pattern in (*FOR_RE2, *FOR_RE, *BROKEN, r"\d", r"a\b", "\\", r"\é")
+    )
 
 
 def test_re2_is_imported_only_for_a_pattern_that_needs_it() -> None:
@@ -264,9 +266,9 @@ def compare_engines(seed: int, count: int) -> int:
     rnd = random.Random(seed)
     taken = 0
     for _ in range(count):
-        pairs = [Question(rnd.choice((SUFFIX, WHOLE)), generated(rnd)) for _ in range(100)]
+        pairs = [PatternQuery(rnd.choice((SUFFIX, WHOLE)), generated(rnd)) for _ in range(100)]
         tests = [(pair, test) for pair in pairs if (test := re2_patterns.re2_test(pair.rule, pair.pattern))]
-        lines = ask_child([pair for pair, _ in tests], _SHORT, 2.0)
+        lines = match_in_child([pair for pair, _ in tests], _SHORT, 2.0)
         for (pair, test), line in zip(tests, lines, strict=False):
             bits = "".join("1" if test(name) else "0" for name in _SHORT)
             assert line == f"={int(bits, 2):x}", pair

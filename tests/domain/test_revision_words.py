@@ -6,14 +6,20 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from adaptry.core.errors import InvalidRef
-from adaptry.core.hub_revision import Word, is_id, parse_branch, parse_tag, parse_word
+from adaptry.core.hub_revision import (
+    HubRevisionName,
+    is_commit_id,
+    parse_branch,
+    parse_hub_revision,
+    parse_tag,
+)
 
 NAMES = st.text("abcdef0123456789vV./_-+ é", max_size=12) | st.text(max_size=12)
 
 
 @given(st.text())
 def test_every_text_is_a_word(text: str) -> None:
-    assert parse_word(text).name in text
+    assert parse_hub_revision(text).name in text
 
 
 @given(NAMES)
@@ -23,18 +29,18 @@ def test_what_may_be_made_is_a_name_and_nothing_else(text: str) -> None:
     except InvalidRef:
         assume(False)
     assert parse_tag(name) == name
-    assert parse_word(name) == Word(name)
-    assert parse_word(f"refs/heads/{name}") == Word(name, "branch")
-    assert parse_word(f"refs/tags/{name}") == Word(name, "tag")
+    assert parse_hub_revision(name) == HubRevisionName(name)
+    assert parse_hub_revision(f"refs/heads/{name}") == HubRevisionName(name, "branch")
+    assert parse_hub_revision(f"refs/tags/{name}") == HubRevisionName(name, "tag")
 
 
 def test_a_word_of_digits_is_a_version_before_it_is_an_id() -> None:
-    assert parse_word("1234567") == Word("1234567", number=1234567, prefix="1234567")
-    assert parse_word("v12") == Word("v12", number=12)
-    assert parse_word("refs/tags/v12") == Word("v12", "tag", number=12)
-    assert parse_word("refs/tags/12") == Word("12", "tag")
+    assert parse_hub_revision("1234567") == HubRevisionName("1234567", number=1234567, prefix="1234567")
+    assert parse_hub_revision("v12") == HubRevisionName("v12", number=12)
+    assert parse_hub_revision("refs/tags/v12") == HubRevisionName("v12", "tag", number=12)
+    assert parse_hub_revision("refs/tags/12") == HubRevisionName("12", "tag")
 
 
 def test_an_id_is_7_to_40_hex_digits() -> None:
-    assert [length for length in range(70) if is_id("a" * length)] == list(range(7, 41))
-    assert not is_id("main")
+    assert [length for length in range(70) if is_commit_id("a" * length)] == list(range(7, 41))
+    assert not is_commit_id("main")

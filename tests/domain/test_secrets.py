@@ -7,23 +7,23 @@ from pathlib import Path
 import pytest
 
 from adaptry.core.errors import Invalid, Unavailable
-from adaptry.core.settings import Settings, said
+from adaptry.core.settings import AdaptrySettings, secret_or_env
 
 
 def test_a_secret_is_read_from_the_file_that_is_named(tmp_path: Path) -> None:
     file = tmp_path / "catalog-url"
     file.write_text("postgresql://ada:s3cret@db/adaptry\n")
-    settings = Settings.from_env({"ADAPTRY_CATALOG_FILE": str(file)})
+    settings = AdaptrySettings.from_env({"ADAPTRY_CATALOG_FILE": str(file)})
     assert settings.catalog == "postgresql://ada:s3cret@db/adaptry"
 
 
 def test_what_is_not_set_is_not_there() -> None:
-    assert said("ADAPTRY_TOKEN", {"ADAPTRY_TOKEN_FILE": ""}) is None
+    assert secret_or_env("ADAPTRY_TOKEN", {"ADAPTRY_TOKEN_FILE": ""}) is None
 
 
 def test_one_of_two_places_is_not_chosen_silently(tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="both set"):
-        said("ADAPTRY_TOKEN", {"ADAPTRY_TOKEN": "x", "ADAPTRY_TOKEN_FILE": str(tmp_path / "token")})
+        secret_or_env("ADAPTRY_TOKEN", {"ADAPTRY_TOKEN": "x", "ADAPTRY_TOKEN_FILE": str(tmp_path / "token")})
 
 
 @pytest.mark.parametrize("content", [None, b"\n", b"\xff\xfe"])
@@ -32,4 +32,4 @@ def test_a_file_without_a_secret_says_which_variable_named_it(tmp_path: Path, co
     if content is not None:
         file.write_bytes(content)
     with pytest.raises((Invalid, Unavailable), match="ADAPTRY_TOKEN_FILE"):
-        said("ADAPTRY_TOKEN", {"ADAPTRY_TOKEN_FILE": str(file)})
+        secret_or_env("ADAPTRY_TOKEN", {"ADAPTRY_TOKEN_FILE": str(file)})

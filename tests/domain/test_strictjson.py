@@ -7,13 +7,13 @@ import json
 import pytest
 
 from adaptry.core.errors import Invalid
-from adaptry.core.strictjson import Limits, loads
+from adaptry.core.strictjson import JsonLimits, loads
 
 SIZE = 2 << 20
-WIDE = Limits(size=SIZE, nodes=SIZE)
+WIDE = JsonLimits(size=SIZE, nodes=SIZE)
 
 
-def refused(data: bytes, limits: Limits = WIDE) -> str:
+def refused(data: bytes, limits: JsonLimits = WIDE) -> str:
     with pytest.raises(Invalid) as caught:
         loads(data, limits, "it")
     return caught.value.message
@@ -55,13 +55,13 @@ def test_no_document_takes_time_beyond_its_size(data: bytes) -> None:
 )
 def test_values_are_counted_wherever_they_stand(document: object) -> None:
     data = json.dumps(document).encode()
-    assert "more than 900 values" in refused(data, Limits(size=SIZE, nodes=900))
-    assert loads(data, Limits(size=SIZE, nodes=2500), "it") == document
+    assert "more than 900 values" in refused(data, JsonLimits(size=SIZE, nodes=900))
+    assert loads(data, JsonLimits(size=SIZE, nodes=2500), "it") == document
 
 
 def test_commas_and_brackets_inside_texts_are_no_values() -> None:
     document = {"a": ',[{"\\' * 1000, "b": "\\"}
-    assert loads(json.dumps(document).encode(), Limits(size=SIZE, depth=1, nodes=4), "it") == document
+    assert loads(json.dumps(document).encode(), JsonLimits(size=SIZE, depth=1, nodes=4), "it") == document
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adaptry.adapters.header import read_header
-from adaptry.adapters.streaming_digest import PassingWeights
+from adaptry.adapters.streaming_digest import StreamingWeightsDigest
 from adaptry.adapters.weights import weights_digest
 from adaptry.core.digest import Digest
 from adaptry.testing.samples import write_safetensors
@@ -37,7 +37,7 @@ def at_rest(data: bytes) -> Digest:
 
 
 def passed(data: bytes, cuts: list[int]) -> Digest | None:
-    weights = PassingWeights(len(data))
+    weights = StreamingWeightsDigest(len(data))
     edges = [0, *sorted(cuts), len(data)]
     for start, end in pairwise(edges):
         weights.update(data[start:end])
@@ -73,7 +73,7 @@ def test_what_is_no_safetensors_has_none(foreign: bytes) -> None:
 
 
 def test_a_file_that_has_not_come_whole_has_none_yet(data: bytes) -> None:
-    weights = PassingWeights(len(data))
+    weights = StreamingWeightsDigest(len(data))
     weights.update(data[:-1])
     assert weights.digest() is None
     weights.update(data[-1:])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from adaptry.core.errors import Invalid
-from adaptry.core.plain_yaml import SHORT, loads_here
+from adaptry.core.plain_yaml import SHORT, loads_in_process
 from adaptry.core.processes import yaml_reader
 
 _LONG = "".join(f"k{number}: [1, 2.5, yes, 2026-11-25, .nan, 'ü']\n" for number in range(400))
@@ -14,7 +14,7 @@ _LONG = "".join(f"k{number}: [1, 2.5, yes, 2026-11-25, .nan, 'ü']\n" for number
 def test_a_long_text_means_in_a_child_what_it_means_here() -> None:
     assert len(_LONG) > SHORT
     read = yaml_reader.loads(_LONG, "the head")
-    assert read == loads_here(_LONG, "the head")
+    assert read == loads_in_process(_LONG, "the head")
     assert read["k399"] == [1, 2.5, True, "2026-11-25", "nan", "ü"]
 
 

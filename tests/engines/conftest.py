@@ -15,22 +15,22 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks.runtimes import parse_runtime
 from adaptry.core.refs import AdapterName, ByDigest, Ref
-from adaptry.integrations.engine_probe import Running, running
+from adaptry.integrations.engine_probe import EngineInfo, probe_engine
 from adaptry.integrations.serving.cache.cache import Cache
-from adaptry.integrations.serving.engine_info import serving_of
-from adaptry.integrations.serving.engines import ENGINES, Engine, Outside, Speaking
-from adaptry.integrations.serving.follow.reconciler import Around, Follower
-from adaptry.integrations.serving.follow.state_file import Memory
-from adaptry.integrations.serving.follow.status_report import Settings
+from adaptry.integrations.serving.engine_info import inspect_engine
+from adaptry.integrations.serving.engines import ENGINES, Engine, EngineClient, OperatorCommands
+from adaptry.integrations.serving.follow.reconciler import Reconciler, ReconcilerDeps
+from adaptry.integrations.serving.follow.state_file import StateFile
+from adaptry.integrations.serving.follow.status_report import FollowSettings
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
 from adaptry.operations.version_state import change_state
 from adaptry.registry.http import HttpRegistry
 from adaptry.registry.records import StateChange, VersionInfo
-from adaptry.testing.flaky import AT_ONCE
+from adaptry.testing.flaky import NO_WAIT
 from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry_api.settings import ServerSettings
-from adaptry_api.testing import Server, serving
+from adaptry_api.testing import Server, running_server
 
 from .fakes import FAKES, FIXED, WEIGHTS, FakeEngine
 
@@ -55,16 +55,16 @@ class Scene:
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.folder = folder
         self._stack = stack
-        self.server: Server = stack.enter_context(serving(ServerSettings(data=folder / "data")))
+        self.server: Server = stack.enter_context(running_server(ServerSettings(data=folder / "data")))
         self.registry: HttpRegistry = self.server.registry()
         base = open_checkpoint(tiny_base(folder / "base"))
-        base_registry.register(
+        base_registry.register_base(
             self.registry, base, ("org/tiny",), visibility="internal", cache=folder / "bases"
         )
         self.weights: dict[str, VersionInfo] = {}
         """Versions by the SHA-256 of their weights: what an engine's answer says."""
         self.story: list[str] = []
-        self.memories: dict[str, Memory] = {}
+        self.memories: dict[str, StateFile] = {}
 
     def engine(self, kind: str = "vllm", **options: Any) -> FakeEngine:
         made = {**FAKES, **FIXED}[kind](**options)
@@ -95,39 +95,39 @@ class Scene:
         restarts: bool = True,
         cache_size: int | None = None,
         **options: Any,
-    ) -> Follower:
+    ) -> Reconciler:
         """A worker as it is after its process was started: whatever it knew before is in its files."""
         registry = self.server.registry(token or self.token(name))
         home = self.folder / "workers" / name
-        memory = Memory(home / "state.json")
-        around = Around(
+        memory = StateFile(home / "state.json")
+        around = ReconcilerDeps(
             registry=registry,
             engine=self.spoken_to(engine, memory, home / "files.list", restarts),
-            cache=Cache(home / "cache", cache_size, AT_ONCE),
+            cache=Cache(home / "cache", cache_size, NO_WAIT),
             memory=memory,
             look=lambda: (
-                running(engine.url) if engine.kind != "lorax" else Running(parse_runtime("lorax"), ())
+                probe_engine(engine.url) if engine.kind != "lorax" else EngineInfo(parse_runtime("lorax"), ())
             ),
-            judge=lambda found: serving_of(registry, found, None, "org/tiny"),
+            judge=lambda found: inspect_engine(registry, found, None, "org/tiny"),
             tell=self.story.append,
         )
         self._stack.callback(around.cache.close)
         self.memories[name] = memory
-        return Follower(around, Settings(name=name, engine=engine.kind, watch=watch, **options))
+        return Reconciler(around, FollowSettings(name=name, engine=engine.kind, watch=watch, **options))
 
     def token(self, name: str) -> str:
         return self.server.token(name, "worker", ("acme",))
 
-    def spoken_to(self, engine: FakeEngine, memory: Memory, listed: Path, restarts: bool = True) -> Engine:
+    def spoken_to(self, engine: FakeEngine, memory: StateFile, listed: Path, restarts: bool = True) -> Engine:
         """The engine as a worker knows it; what an operator's commands do is asked of the fake itself."""
         restart = (sys.executable, "-c", _RESTART, engine.url)
         prepare = (sys.executable, "-c", _PREPARE, "{folder}", "{file}")
-        outside = Outside(listed, restart if restarts else (), prepare)
-        return ENGINES[engine.kind](Speaking(engine.url), outside, memory.now.names)
+        outside = OperatorCommands(listed, restart if restarts else (), prepare)
+        return ENGINES[engine.kind](EngineClient(engine.url), outside, memory.now.names)
 
     def serves(self, engine: FakeEngine, name: str = PROD, worker: str = "gpu-1") -> int | None:
         """The number of the version whose weights a request is answered with; None where it is refused."""
-        memory = self.memories.get(worker) or Memory(self.folder / "none.json")
+        memory = self.memories.get(worker) or StateFile(self.folder / "none.json")
         reply = self.spoken_to(engine, memory, self.folder / "none.list").ask(name)
         if not reply.is_ok:
             return None
@@ -146,7 +146,7 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def settle(follower: Follower, turns: int = 20) -> None:
+def settle(follower: Reconciler, turns: int = 20) -> None:
     """Turns until nothing is left to do."""
     for _ in range(turns):
         if follower.turn(wait=0.0):

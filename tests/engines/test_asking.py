@@ -6,7 +6,7 @@ import select
 import socket
 import threading
 
-from adaptry.integrations.engine_probe import running
+from adaptry.integrations.engine_probe import probe_engine
 
 ANSWERS = {
     b"/version": (200, b'{"version": "0.33.0"}'),
@@ -40,5 +40,5 @@ def serve(listening: socket.socket) -> None:
 def test_an_answer_that_is_not_read_spoils_no_other() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         threading.Thread(target=serve, args=(listening,), daemon=True).start()
-        found = running(f"http://127.0.0.1:{listening.getsockname()[1]}")
+        found = probe_engine(f"http://127.0.0.1:{listening.getsockname()[1]}")
     assert (str(found.runtime), found.models) == ("vllm@0.33.0", ("/models/tiny", "org/tiny"))

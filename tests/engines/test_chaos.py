@@ -25,13 +25,13 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.errors import Conflict, Unavailable
 from adaptry.core.refs import AdapterName, Number, Ref
-from adaptry.integrations.engine_probe import running
+from adaptry.integrations.engine_probe import probe_engine
 from adaptry.integrations.serving.cache.cache import Cache
-from adaptry.integrations.serving.engine_info import serving_of
-from adaptry.integrations.serving.engines import ENGINES, Outside, Reply, Speaking
-from adaptry.integrations.serving.follow.reconciler import Around, Follower
-from adaptry.integrations.serving.follow.state_file import Memory
-from adaptry.integrations.serving.follow.status_report import Settings
+from adaptry.integrations.serving.engine_info import inspect_engine
+from adaptry.integrations.serving.engines import ENGINES, EngineClient, EngineResponse, OperatorCommands
+from adaptry.integrations.serving.follow.reconciler import Reconciler, ReconcilerDeps
+from adaptry.integrations.serving.follow.state_file import StateFile
+from adaptry.integrations.serving.follow.status_report import FollowSettings
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
 from adaptry.operations.version_state import change_state
@@ -39,7 +39,7 @@ from adaptry.registry.http import HttpRegistry
 from adaptry.registry.records import StateChange, VersionInfo
 from adaptry.storage import tokens
 from adaptry.storage.connect import open_local
-from adaptry.testing.flaky import AT_ONCE
+from adaptry.testing.flaky import NO_WAIT
 from adaptry.testing.samples import tiny_base, tiny_lora
 
 from .fakes import FAKES, WEIGHTS, FakeEngine
@@ -55,7 +55,7 @@ class Died(BaseException):
     """A worker's end; nothing in it can catch this."""
 
 
-class Mortal(Speaking):
+class Mortal(EngineClient):
     """Says things to an engine until its worker dies, just before or just after the next of them."""
 
     def __init__(self, url: str, chance: random.Random) -> None:
@@ -63,7 +63,7 @@ class Mortal(Speaking):
         self.is_doomed = False
         self._chance = chance
 
-    def _ask(self, method: str, path: str, body: bytes | None, patience: float) -> Reply:
+    def _ask(self, method: str, path: str, body: bytes | None, patience: float) -> EngineResponse:
         if self.is_doomed and self._chance.random() < 0.5:
             raise Died
         reply = super()._ask(method, path, body, patience)
@@ -125,7 +125,7 @@ class Worker(threading.Thread):
 
     def run(self) -> None:
         while not self._stop_asked.is_set():
-            cache = Cache(self._folder / "cache", persistence=AT_ONCE)
+            cache = Cache(self._folder / "cache", persistence=NO_WAIT)
             try:
                 self._live(cache)
             except Died:
@@ -141,17 +141,19 @@ class Worker(threading.Thread):
     def _live(self, cache: Cache) -> None:
         self._speaking = Mortal(self.engine.url, self._chance)
         registry = HttpRegistry(self._url, self._token)
-        around = Around(
+        around = ReconcilerDeps(
             registry=registry,
-            engine=ENGINES[self.engine.kind](self._speaking, Outside(Path()), {}),
+            engine=ENGINES[self.engine.kind](self._speaking, OperatorCommands(Path()), {}),
             cache=cache,
-            memory=Memory(self._folder / "state.json"),
-            look=lambda: running(self.engine.url),
-            judge=lambda found: serving_of(registry, found),
+            memory=StateFile(self._folder / "state.json"),
+            look=lambda: probe_engine(self.engine.url),
+            judge=lambda found: inspect_engine(registry, found),
             tell=lambda line: None,
         )
         watch = tuple(f"acme/*@{alias}" for alias in ALIASES)
-        follower = Follower(around, Settings(name=self.name, engine=self.engine.kind, watch=watch, slots=4))
+        follower = Reconciler(
+            around, FollowSettings(name=self.name, engine=self.engine.kind, watch=watch, slots=4)
+        )
         while not self._stop_asked.is_set():
             follower.turn(0.1)
 
@@ -162,7 +164,7 @@ class Chaos:
     def __init__(self, folder: Path, workers: int, seed: int, stack: ExitStack) -> None:
         self.chance = random.Random(seed)
         local = open_local(folder / "data")
-        base_registry.register(
+        base_registry.register_base(
             local,
             open_checkpoint(tiny_base(folder / "base")),
             ("org/tiny",),
@@ -231,8 +233,8 @@ class Chaos:
         """A client's request to some engine, whatever comes of it."""
         worker = self.chance.choice(self.fleet)
         with suppress(Unavailable):
-            speaking = Speaking(worker.engine.url)
-            ENGINES[worker.engine.kind](speaking, Outside(Path()), {}).ask(
+            speaking = EngineClient(worker.engine.url)
+            ENGINES[worker.engine.kind](speaking, OperatorCommands(Path()), {}).ask(
                 f"{TONE}@{self.chance.choice(ALIASES)}"
             )
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from click.testing import Result
 
-from adaptry.core.errors import Refused
+from adaptry.core.errors import CheckFailed
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.integrations.serving.follow import reconciler
 from adaptry.registry.workers import WorkerInfo
@@ -162,8 +162,8 @@ def test_once_gives_up_where_it_is_never_settled(scene: Scene) -> None:
     settle(worker)
     scene.stand(scene.registry.version(Ref.parse(PROD)))
 
-    with pytest.raises(Refused, match="not all is as it should be after 0 s"):
-        reconciler.settle(worker, threading.Event(), patience=0.0)
+    with pytest.raises(CheckFailed, match="not all is as it should be after 0 s"):
+        reconciler.converge(worker, threading.Event(), patience=0.0)
 
     assert any("--restart" in line for line in scene.story)
 

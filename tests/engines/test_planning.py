@@ -10,9 +10,17 @@ from hypothesis import strategies as st
 
 from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName
-from adaptry.integrations.serving.engines import Tally
-from adaptry.integrations.serving.follow.backoff import Failures
-from adaptry.integrations.serving.follow.plan import Had, Load, Plan, Swap, Unload, Wanted, plan
+from adaptry.integrations.serving.engines import RequestCounts
+from adaptry.integrations.serving.follow.backoff import Backoff
+from adaptry.integrations.serving.follow.plan import (
+    ActualAdapter,
+    DesiredAdapter,
+    FollowPlan,
+    LoadAction,
+    SwapAction,
+    UnloadAction,
+    plan_actions,
+)
 from adaptry.registry.records import VersionInfo
 
 NAMES = [f"acme/{letter}@prod" for letter in "abcdef"]
@@ -33,26 +41,28 @@ def version(digest: Digest) -> VersionInfo:
 
 
 wanted_sets = st.dictionaries(names, st.tuples(digests, st.booleans())).map(
-    lambda chosen: [Wanted(name, version(digest), first) for name, (digest, first) in chosen.items()]
+    lambda chosen: [DesiredAdapter(name, version(digest), first) for name, (digest, first) in chosen.items()]
 )
 had_sets = st.dictionaries(names, st.tuples(digests, st.booleans())).map(
-    lambda chosen: [Had(name, digest, is_ours) for name, (digest, is_ours) in chosen.items()]
+    lambda chosen: [ActualAdapter(name, digest, is_ours) for name, (digest, is_ours) in chosen.items()]
 )
 slot_counts = st.none() | st.integers(1, 6)
 
 
-def carried_out(had: Sequence[Had], made: Plan, slots: int | None) -> dict[str, Digest | None]:
+def carried_out(
+    had: Sequence[ActualAdapter], made: FollowPlan, slots: int | None
+) -> dict[str, Digest | None]:
     """What the engine has in the end; it had no more than the slots at any time, unless it had so before."""
     now = {one.served_as: one.digest for one in had}
     most = max(slots or len(NAMES), len(now))
     for step in made.steps:
         match step:
-            case Unload(one):
+            case UnloadAction(one):
                 assert now.pop(one.served_as) == one.digest
-            case Load(one):
+            case LoadAction(one):
                 assert one.served_as not in now
                 now[one.served_as] = one.digest
-            case Swap(one, was):
+            case SwapAction(one, was):
                 assert now[one.served_as] == was.digest != one.digest
                 now[one.served_as] = one.digest
         assert len(now) <= most
@@ -61,9 +71,9 @@ def carried_out(had: Sequence[Had], made: Plan, slots: int | None) -> dict[str, 
 
 @given(wanted_sets, had_sets, slot_counts, st.sets(digests, max_size=2))
 def test_a_plan_ends_where_it_should_and_never_needs_more_than_the_slots(
-    wanted: list[Wanted], had: list[Had], slots: int | None, withdrawn: set[Digest]
+    wanted: list[DesiredAdapter], had: list[ActualAdapter], slots: int | None, withdrawn: set[Digest]
 ) -> None:
-    made = plan(wanted, had, slots, withdrawn)
+    made = plan_actions(wanted, had, slots, withdrawn)
     now = carried_out(had, made, slots)
     assert not withdrawn & set(now.values())
     usable = {one.served_as: one.digest for one in wanted if one.digest not in withdrawn}
@@ -72,30 +82,30 @@ def test_a_plan_ends_where_it_should_and_never_needs_more_than_the_slots(
     assert now.keys() == (usable.keys() - left_out) | (foreign - usable.keys())
     assert all(now[name] == digest for name, digest in usable.items() if name not in left_out)
     assert slots is not None or not left_out
-    after = [Had(name, digest, name not in foreign) for name, digest in now.items()]
-    assert plan(wanted, after, slots, withdrawn).steps == ()
+    after = [ActualAdapter(name, digest, name not in foreign) for name, digest in now.items()]
+    assert plan_actions(wanted, after, slots, withdrawn).steps == ()
 
 
 @given(wanted_sets, had_sets, slot_counts)
 def test_what_is_wanted_first_is_left_out_last(
-    wanted: list[Wanted], had: list[Had], slots: int | None
+    wanted: list[DesiredAdapter], had: list[ActualAdapter], slots: int | None
 ) -> None:
-    made = plan(wanted, had, slots)
+    made = plan_actions(wanted, had, slots)
     if any(one.first for one in made.left_out):
         taken = {one.served_as for one in wanted} - {one.served_as for one in made.left_out}
         assert all(one.first for one in wanted if one.served_as in taken)
 
 
 def test_what_comes_is_loaded_before_what_goes_is_unloaded_where_a_slot_is_free() -> None:
-    wanted = [Wanted("acme/b@prod", version(DIGESTS[1]))]
-    had = [Had("acme/a@prod", DIGESTS[0], True)]
-    assert [type(step) for step in plan(wanted, had, slots=2).steps] == [Load, Unload]
-    assert [type(step) for step in plan(wanted, had, slots=1).steps] == [Unload, Load]
+    wanted = [DesiredAdapter("acme/b@prod", version(DIGESTS[1]))]
+    had = [ActualAdapter("acme/a@prod", DIGESTS[0], True)]
+    assert [type(step) for step in plan_actions(wanted, had, slots=2).steps] == [LoadAction, UnloadAction]
+    assert [type(step) for step in plan_actions(wanted, had, slots=1).steps] == [UnloadAction, LoadAction]
 
 
 def test_a_failure_is_tried_again_later_and_later() -> None:
     now = 0.0
-    failures = Failures(lambda: now)
+    failures = Backoff(lambda: now)
     place = ("acme/a@prod", DIGESTS[0])
     waited = []
     for _ in range(8):
@@ -110,13 +120,13 @@ def test_a_failure_is_tried_again_later_and_later() -> None:
 
 
 def test_errors_count_since_a_version_is_served_and_not_from_before() -> None:
-    failures = Failures()
+    failures = Backoff()
     place = ("acme/a@prod", DIGESTS[0])
     assert failures.count(place, None) is None
-    assert failures.count(place, Tally(1000, 900)) is None
-    assert failures.count(place, Tally(1002, 902)) is None
-    assert failures.count(place, Tally(1100, 903)) is None
-    assert failures.count(place, Tally(1100, 910)) == (
+    assert failures.count(place, RequestCounts(1000, 900)) is None
+    assert failures.count(place, RequestCounts(1002, 902)) is None
+    assert failures.count(place, RequestCounts(1100, 903)) is None
+    assert failures.count(place, RequestCounts(1100, 910)) == (
         "10 of 100 requests to the engine ended in an error since it serves the version"
     )
-    assert failures.count(place, Tally(5, 5)) is None
+    assert failures.count(place, RequestCounts(5, 5)) is None

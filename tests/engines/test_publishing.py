@@ -12,12 +12,12 @@ import torch
 import transformers
 
 import adaptry
-from adaptry.core.errors import Invalid, NotFound, Refused, Unavailable
+from adaptry.core.errors import CheckFailed, Invalid, NotFound, Unavailable
 from adaptry.core.manifest import BaseClaim
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.integrations.rl import Publisher
 from adaptry.integrations.serving.cache.cache import Cache
-from adaptry.integrations.serving.engines import Speaking
+from adaptry.integrations.serving.engines import EngineClient
 from adaptry.integrations.serving.engines.sglang import Sglang
 from adaptry.integrations.serving.engines.vllm import Vllm
 
@@ -99,7 +99,7 @@ def test_engines_answer_from_each_version_under_its_own_name(
     scene: Scene, model: Any, kind: str, tmp_path: Path
 ) -> None:
     engines = [scene.engine(kind), scene.engine(kind)]
-    spoken = [KINDS[kind](Speaking(engine.url)) for engine in engines]
+    spoken = [KINDS[kind](EngineClient(engine.url)) for engine in engines]
     publisher = Publisher(scene.registry, POLICY, engines=spoken, cache=Cache(tmp_path / "engines"))
     for step in range(4):
         learn(model)
@@ -109,13 +109,13 @@ def test_engines_answer_from_each_version_under_its_own_name(
         for engine in engines:
             assert list(engine.names()) == [published.model]
             assert published.version.digest.hex in engine.names()[published.model]
-            assert KINDS[kind](Speaking(engine.url)).ask(published.model).is_ok
+            assert KINDS[kind](EngineClient(engine.url)).ask(published.model).is_ok
             assert engine.most <= 2
 
 
 def test_a_version_that_is_in_use_is_drained_before_it_goes(scene: Scene, model: Any, tmp_path: Path) -> None:
     engine = scene.engine("vllm")
-    spoken = Vllm(Speaking(engine.url))
+    spoken = Vllm(EngineClient(engine.url))
     publisher = Publisher(scene.registry, POLICY, engines=[spoken], cache=Cache(tmp_path / "engines"))
     old = publisher.publish(model, 1)
     engine.running = (old.model,)
@@ -137,7 +137,7 @@ def test_an_engine_that_refuses_is_told_of_and_the_next_try_goes_on(
     publisher = Publisher(
         scene.registry,
         POLICY,
-        engines=[Vllm(Speaking(engine.url))],
+        engines=[Vllm(EngineClient(engine.url))],
         cache=Cache(tmp_path / "engines"),
     )
     engine.stop()
@@ -168,7 +168,7 @@ def test_followers_are_waited_for(scene: Scene, model: Any) -> None:
 
 
 def test_what_cannot_be_is_said_at_once(scene: Scene, model: Any) -> None:
-    engine = Vllm(Speaking(scene.engine("vllm").url))
+    engine = Vllm(EngineClient(scene.engine("vllm").url))
     for options in ({"window": 0}, {"engines": [engine]}):
         with pytest.raises(Invalid):
             Publisher(scene.registry, POLICY, **options)
@@ -179,7 +179,7 @@ def test_what_cannot_be_is_said_at_once(scene: Scene, model: Any) -> None:
         publisher.publish(model, 1, adapter="other")
     with torch.no_grad():
         next(value for name, value in model.named_parameters() if "lora_A" in name).fill_(torch.nan)
-    with pytest.raises(Refused, match="NaN"):
+    with pytest.raises(CheckFailed, match="NaN"):
         publisher.publish(model, 1)
 
 
@@ -198,7 +198,7 @@ def test_a_policy_that_could_not_be_saved_is_published_by_the_next_try(scene: Sc
 def test_an_engine_that_is_down_costs_no_version(scene: Scene, model: Any, tmp_path: Path) -> None:
     fake = scene.engine("vllm")
     publisher = Publisher(
-        scene.registry, POLICY, engines=[Vllm(Speaking(fake.url))], cache=Cache(tmp_path / "cache")
+        scene.registry, POLICY, engines=[Vllm(EngineClient(fake.url))], cache=Cache(tmp_path / "cache")
     )
     fake.stop()
     with pytest.raises(Unavailable, match="does not answer"):

@@ -18,21 +18,21 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.errors import Unavailable
 from adaptry.core.refs import AdapterName, ByDigest, Ref
-from adaptry.integrations.engine_probe import running
+from adaptry.integrations.engine_probe import probe_engine
 from adaptry.integrations.serving.cache.cache import Cache
-from adaptry.integrations.serving.engine_info import serving_of
-from adaptry.integrations.serving.engines import ENGINES, Outside, Speaking
-from adaptry.integrations.serving.follow.reconciler import Around, Follower
-from adaptry.integrations.serving.follow.state_file import Memory
-from adaptry.integrations.serving.follow.status_report import Settings
+from adaptry.integrations.serving.engine_info import inspect_engine
+from adaptry.integrations.serving.engines import ENGINES, EngineClient, OperatorCommands
+from adaptry.integrations.serving.follow.reconciler import Reconciler, ReconcilerDeps
+from adaptry.integrations.serving.follow.state_file import StateFile
+from adaptry.integrations.serving.follow.status_report import FollowSettings
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
 from adaptry.operations.version_state import change_state
 from adaptry.registry.records import StateChange, VersionInfo
-from adaptry.testing.flaky import AT_ONCE
+from adaptry.testing.flaky import NO_WAIT
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.settings import ServerSettings
-from adaptry_api.testing import serving
+from adaptry_api.testing import running_server
 
 from .conftest import settle
 
@@ -75,9 +75,9 @@ def test_versions_and_recalls_beside_the_real_llamacpp(
     tmp_path: Path, address: tuple[str, tuple[str, ...]]
 ) -> None:
     url, command = address
-    with serving(ServerSettings(data=tmp_path / "data")) as server:
+    with running_server(ServerSettings(data=tmp_path / "data")) as server:
         registry = server.registry()
-        base_registry.register(
+        base_registry.register_base(
             registry,
             open_checkpoint(tmp_path / "base"),
             ("org/tiny",),
@@ -91,22 +91,22 @@ def test_versions_and_recalls_beside_the_real_llamacpp(
 
         first, second = publish(1), publish(2)
         export = (sys.executable, "-m", "adaptry_cli", "export", "{folder}", "--for", "llama.cpp")
-        outside = Outside(
+        outside = OperatorCommands(
             tmp_path / "adapters", command, (*export, "--base", str(tmp_path / "base"), "-o", "{file}")
         )
-        memory = Memory(tmp_path / "state.json")
+        memory = StateFile(tmp_path / "state.json")
         worker_registry = server.registry(server.token("gpu-1", "worker", ("acme",)))
-        engine = ENGINES["llamacpp"](Speaking(url), outside, memory.now.names)
-        around = Around(
+        engine = ENGINES["llamacpp"](EngineClient(url), outside, memory.now.names)
+        around = ReconcilerDeps(
             registry=worker_registry,
             engine=engine,
-            cache=Cache(tmp_path / "cache", persistence=AT_ONCE),
+            cache=Cache(tmp_path / "cache", persistence=NO_WAIT),
             memory=memory,
-            look=lambda: running(url),
-            judge=lambda found: serving_of(worker_registry, found, None, "org/tiny"),
+            look=lambda: probe_engine(url),
+            judge=lambda found: inspect_engine(worker_registry, found, None, "org/tiny"),
             tell=print,
         )
-        follower = Follower(around, Settings(name="gpu-1", engine="llamacpp", watch=("acme/*@prod",)))
+        follower = Reconciler(around, FollowSettings(name="gpu-1", engine="llamacpp", watch=("acme/*@prod",)))
         outside.start_anew(lambda: is_up(url))
 
         registry.move_alias(TONE, "prod", first.digest, None)
@@ -133,7 +133,7 @@ def test_versions_and_recalls_beside_the_real_llamacpp(
 
 
 def listed(url: str) -> list[dict[str, object]]:
-    found: list[dict[str, object]] = json.loads(Speaking(url).get("/lora-adapters").text)
+    found: list[dict[str, object]] = json.loads(EngineClient(url).get("/lora-adapters").text)
     return found
 
 
@@ -142,11 +142,11 @@ def odds(url: str, number: int | None) -> object:
     asked = {"prompt": [5, 9, 11], "n_predict": 1, "n_probs": 5, "temperature": 0.0, "cache_prompt": False}
     if number is not None:
         asked["lora"] = [{"id": number, "scale": 1.0}]
-    return Speaking(url).post("/completion", asked).json["completion_probabilities"]
+    return EngineClient(url).post("/completion", asked).json["completion_probabilities"]
 
 
 def is_up(url: str) -> bool:
     try:
-        return Speaking(url).get("/health").is_ok
+        return EngineClient(url).get("/health").is_ok
     except Unavailable:
         return False

@@ -12,23 +12,23 @@ import pytest
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.core.errors import Refused
+from adaptry.core.errors import CheckFailed
 from adaptry.core.refs import AdapterName, ByDigest, Ref
-from adaptry.integrations.engine_probe import running
+from adaptry.integrations.engine_probe import probe_engine
 from adaptry.integrations.serving.cache.cache import Cache
-from adaptry.integrations.serving.engine_info import serving_of
-from adaptry.integrations.serving.engines import ENGINES, Outside, Speaking
-from adaptry.integrations.serving.follow.reconciler import Around, Follower
-from adaptry.integrations.serving.follow.state_file import Memory
-from adaptry.integrations.serving.follow.status_report import Settings
+from adaptry.integrations.serving.engine_info import inspect_engine
+from adaptry.integrations.serving.engines import ENGINES, EngineClient, OperatorCommands
+from adaptry.integrations.serving.follow.reconciler import Reconciler, ReconcilerDeps
+from adaptry.integrations.serving.follow.state_file import StateFile
+from adaptry.integrations.serving.follow.status_report import FollowSettings
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
 from adaptry.operations.version_state import change_state
 from adaptry.registry.records import StateChange, VersionInfo
-from adaptry.testing.flaky import AT_ONCE
+from adaptry.testing.flaky import NO_WAIT
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.settings import ServerSettings
-from adaptry_api.testing import serving
+from adaptry_api.testing import running_server
 
 from ..formats.elsewhere import Elsewhere
 from .conftest import settle
@@ -67,9 +67,9 @@ def url(tmp_path: Path) -> Iterator[str]:
 
 
 def test_versions_and_recalls_beside_the_real_mistralrs(tmp_path: Path, url: str) -> None:
-    with serving(ServerSettings(data=tmp_path / "data")) as server:
+    with running_server(ServerSettings(data=tmp_path / "data")) as server:
         registry = server.registry()
-        base_registry.register(
+        base_registry.register_base(
             registry,
             open_checkpoint(tmp_path / "base"),
             ("org/tiny",),
@@ -84,19 +84,23 @@ def test_versions_and_recalls_beside_the_real_mistralrs(tmp_path: Path, url: str
             return push(registry, open_dir(folder), TONE).version
 
         first, second = publish(1), publish(2)
-        memory = Memory(tmp_path / "state.json")
+        memory = StateFile(tmp_path / "state.json")
         worker_registry = server.registry(server.token("gpu-1", "worker", ("acme",)))
-        engine = ENGINES["mistralrs"](Speaking(url), Outside(tmp_path / "adapters"), memory.now.names)
-        around = Around(
+        engine = ENGINES["mistralrs"](
+            EngineClient(url), OperatorCommands(tmp_path / "adapters"), memory.now.names
+        )
+        around = ReconcilerDeps(
             registry=worker_registry,
             engine=engine,
-            cache=Cache(tmp_path / "cache", persistence=AT_ONCE),
+            cache=Cache(tmp_path / "cache", persistence=NO_WAIT),
             memory=memory,
-            look=lambda: running(url),
-            judge=lambda found: serving_of(worker_registry, found, None, "org/tiny"),
+            look=lambda: probe_engine(url),
+            judge=lambda found: inspect_engine(worker_registry, found, None, "org/tiny"),
             tell=print,
         )
-        follower = Follower(around, Settings(name="gpu-1", engine="mistralrs", watch=("acme/*@prod",)))
+        follower = Reconciler(
+            around, FollowSettings(name="gpu-1", engine="mistralrs", watch=("acme/*@prod",))
+        )
         plain = odds(url, "default")
         assert engine.ask(PROD).status == 404
 
@@ -125,14 +129,14 @@ def test_a_name_is_not_taken_from_who_moved_it_meanwhile(tmp_path: Path, url: st
     mine, theirs, next_one = (
         tiny_lora(tmp_path / str(seed), hidden=64, seed=seed, targets=("o_proj",)) for seed in (1, 2, 3)
     )
-    engine = ENGINES["mistralrs"](Speaking(url), Outside(tmp_path / "adapters"), {})
+    engine = ENGINES["mistralrs"](EngineClient(url), OperatorCommands(tmp_path / "adapters"), {})
     engine.load("it", mine)
-    seen = Speaking(url).get("/v1/lora_adapters").listed("data")[0]["generation"]
+    seen = EngineClient(url).get("/v1/lora_adapters").listed("data")[0]["generation"]
     engine.load("it", theirs)
     stale = {"lora_name": "it", "lora_path": str(next_one), "load_inplace": True, "expected_generation": seen}
-    assert Speaking(url).post("/v1/load_lora_adapter", stale).status == 409
+    assert EngineClient(url).post("/v1/load_lora_adapter", stale).status == 409
     assert [one.path for one in engine.loaded()] == [str(theirs)]
-    with pytest.raises(Refused, match="it"):
+    with pytest.raises(CheckFailed, match="it"):
         engine.load(
             "other", tiny_lora(tmp_path / "dora", hidden=64, targets=("o_proj",), config={"use_dora": True})
         )
@@ -143,4 +147,4 @@ def test_a_name_is_not_taken_from_who_moved_it_meanwhile(tmp_path: Path, url: st
 
 def odds(url: str, model: str) -> object:
     asked = {"model": model, "prompt": "w5 w9 w11", "max_tokens": 1}
-    return Speaking(url).post("/v1/completions", asked).json["top"]
+    return EngineClient(url).post("/v1/completions", asked).json["top"]

@@ -10,20 +10,20 @@ import pytest
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.refs import AdapterName, ByDigest, Ref
-from adaptry.integrations.engine_probe import running as found_at
+from adaptry.integrations.engine_probe import probe_engine as found_at
 from adaptry.integrations.serving.cache.cache import Cache
-from adaptry.integrations.serving.engine_info import serving_of
-from adaptry.integrations.serving.engines import ENGINES, Outside, Speaking
-from adaptry.integrations.serving.follow.reconciler import Around, Follower
-from adaptry.integrations.serving.follow.state_file import Memory
-from adaptry.integrations.serving.follow.status_report import Settings
+from adaptry.integrations.serving.engine_info import inspect_engine
+from adaptry.integrations.serving.engines import ENGINES, EngineClient, OperatorCommands
+from adaptry.integrations.serving.follow.reconciler import Reconciler, ReconcilerDeps
+from adaptry.integrations.serving.follow.state_file import StateFile
+from adaptry.integrations.serving.follow.status_report import FollowSettings
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
 from adaptry.operations.version_state import change_state
 from adaptry.registry.records import StateChange, VersionInfo
-from adaptry.testing.flaky import AT_ONCE
+from adaptry.testing.flaky import NO_WAIT
 from adaptry_api.settings import ServerSettings
-from adaptry_api.testing import Server, serving
+from adaptry_api.testing import Server, running_server
 
 from ..formats.elsewhere import Elsewhere
 from ..vllm import models, running
@@ -42,7 +42,7 @@ class Place:
     def __init__(self, folder: Path, server: Server) -> None:
         self.folder, self.registry = folder, server.registry()
         self.base = models.model(folder / "base")
-        base_registry.register(
+        base_registry.register_base(
             self.registry,
             open_checkpoint(self.base),
             ("org/tiny",),
@@ -70,24 +70,24 @@ class Place:
         ]  # vLLM stops at an end of text
         return max(abs(one - other) for one, other in zip(said, trained, strict=True)) < 1e-3
 
-    def follow(self, url: str) -> Follower:
+    def follow(self, url: str) -> Reconciler:
         registry = self._server.registry(self._server.token("gpu-1", "worker", ("acme",)))
-        around = Around(
+        around = ReconcilerDeps(
             registry=registry,
-            engine=ENGINES["vllm"](Speaking(url), Outside(Path()), {}),
-            cache=Cache(self.folder / "cache", persistence=AT_ONCE),
-            memory=Memory(self.folder / "state.json"),
+            engine=ENGINES["vllm"](EngineClient(url), OperatorCommands(Path()), {}),
+            cache=Cache(self.folder / "cache", persistence=NO_WAIT),
+            memory=StateFile(self.folder / "state.json"),
             look=lambda: found_at(url),
-            judge=lambda found: serving_of(registry, found),
+            judge=lambda found: inspect_engine(registry, found),
             tell=print,
         )
-        return Follower(around, Settings(name="gpu-1", engine="vllm", watch=("acme/*@prod",)))
+        return Reconciler(around, FollowSettings(name="gpu-1", engine="vllm", watch=("acme/*@prod",)))
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("place")
-    with serving(ServerSettings(data=folder / "data")) as server:
+    with running_server(ServerSettings(data=folder / "data")) as server:
         yield Place(folder, server)
 
 

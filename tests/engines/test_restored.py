@@ -15,7 +15,7 @@ from pathlib import Path
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.refs import Ref
-from adaptry.integrations.serving.follow.reconciler import Follower
+from adaptry.integrations.serving.follow.reconciler import Reconciler
 from adaptry.operations import base_registry
 from adaptry.operations.recall_status import recall_status
 from adaptry.operations.transfer import push
@@ -25,7 +25,7 @@ from adaptry.storage.connect import open_local
 from adaptry.storage.tokens import create_token
 from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry_api.settings import ServerSettings
-from adaptry_api.testing import serving
+from adaptry_api.testing import running_server
 
 from .conftest import PROD, TONE, Scene, settle
 
@@ -36,7 +36,7 @@ def restored(scene: Scene, backup: Path) -> Iterator[None]:
     folder = scene.folder / f"restored-{backup.name}"
     restore(backup, folder)
     before = scene.server, scene.registry
-    with serving(ServerSettings(data=folder)) as server:
+    with running_server(ServerSettings(data=folder)) as server:
         scene.server, scene.registry = server, server.registry()
         yield
     scene.server, scene.registry = before
@@ -61,7 +61,7 @@ def test_a_worker_goes_back_to_what_the_restored_registry_means(scene: Scene) ->
     settle(scene.worker(engine))
     assert scene.serves(engine) == 2
     with restored(scene, backup):
-        worker: Follower = scene.worker(engine)
+        worker: Reconciler = scene.worker(engine)
         settle(worker)
         assert scene.serves(engine) == 1
         assert any("restored from a backup" in line for line in scene.story)
@@ -160,7 +160,7 @@ def test_a_real_server_is_backed_up_amid_pushes_destroyed_and_restored(scene: Sc
     with serve(data) as url:
         token = (data / "admin-token").read_text().strip()
         registry = HttpRegistry(url, token)
-        base_registry.register(
+        base_registry.register_base(
             registry,
             open_checkpoint(tiny_base(tmp_path / "of-it")),
             ("org/tiny",),

@@ -13,10 +13,10 @@ import torch
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.checks.runtimes import parse_runtime, verdict
+from adaptry.checks.runtimes import check_runtime, parse_runtime
 from adaptry.compute.exporting.export import export
-from adaptry.compute.exporting.options import Setting
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.compute.exporting.options import ExportOptions
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.testing.samples import Tensors, random_tensor, tiny_base, tiny_lora, write_safetensors
 
 pytest.importorskip("peft", reason="PEFT is the reference here: pip install 'adaptry[demo]'")
@@ -89,16 +89,19 @@ def test_what_an_engine_would_serve_otherwise_is_repaired_to_the_same_adapter(
     base: Path, logits: Logits, tmp_path: Path, case: str
 ) -> None:
     engine, options = ROUGH[case]
-    setting = Setting(fingerprint(open_checkpoint(base)), lambda: open_checkpoint(base))
+    setting = ExportOptions(fingerprint(open_checkpoint(base)), lambda: open_checkpoint(base))
     adapter = tiny_lora(tmp_path / "adapter", **options)  # type: ignore[arg-type]
-    assert verdict(open_dir(adapter), parse_runtime(engine), setting.record).outcome == "not_as_trained"
+    assert check_runtime(open_dir(adapter), parse_runtime(engine), setting.record).outcome == "not_as_trained"
 
-    made = export(Parent(open_dir(adapter), "it"), tmp_path / "out", setting, runtime=parse_runtime(engine))
+    made = export(
+        ParentAdapter(open_dir(adapter), "it"), tmp_path / "out", setting, runtime=parse_runtime(engine)
+    )
 
     torch.testing.assert_close(logits(tmp_path / "out"), logits(adapter), rtol=0, atol=1e-5)
     if made.format == "peft":
         assert (
-            verdict(open_dir(tmp_path / "out"), parse_runtime(engine), setting.record).outcome == "as_trained"
+            check_runtime(open_dir(tmp_path / "out"), parse_runtime(engine), setting.record).outcome
+            == "as_trained"
         )
         assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["use_rslora"] is False
 
@@ -115,11 +118,11 @@ TWICE = ("base_model.model.", "base_model.model.base_model.model.")
 def test_names_that_an_engine_would_drop_are_repaired_to_the_same_adapter(
     base: Path, logits: Logits, tmp_path: Path, engine: str, old: str, new: str
 ) -> None:
-    setting = Setting(fingerprint(open_checkpoint(base)), lambda: open_checkpoint(base))
+    setting = ExportOptions(fingerprint(open_checkpoint(base)), lambda: open_checkpoint(base))
     right = tiny_lora(tmp_path / "right")
     wrong = renamed(right, tmp_path / "wrong", old, new)
-    assert verdict(open_dir(wrong), parse_runtime(engine), setting.record).outcome != "as_trained"
+    assert check_runtime(open_dir(wrong), parse_runtime(engine), setting.record).outcome != "as_trained"
 
-    export(Parent(open_dir(wrong), "it"), tmp_path / "out", setting, runtime=parse_runtime(engine))
+    export(ParentAdapter(open_dir(wrong), "it"), tmp_path / "out", setting, runtime=parse_runtime(engine))
 
     torch.testing.assert_close(logits(tmp_path / "out"), logits(right), rtol=0, atol=0)

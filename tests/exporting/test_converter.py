@@ -27,10 +27,10 @@ from adaptry.checks.runtimes import parse_runtime
 from adaptry.compute.exporting import gguf_file
 from adaptry.compute.exporting.export import export
 from adaptry.compute.exporting.gguf_names import ARCHITECTURES
-from adaptry.compute.exporting.options import Setting
-from adaptry.compute.layout_conversion.convert import migrate
-from adaptry.compute.lazy_adapters.folder_writer import write as write_draft
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.compute.exporting.options import ExportOptions
+from adaptry.compute.layout_conversion.convert import convert_layout
+from adaptry.compute.lazy_adapters.folder_writer import write_adapter as write_draft
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 
 from .llamacpp import PROMPT, VOCABULARY, log_probabilities, write_base
 
@@ -121,8 +121,8 @@ def theirs(adapter: Path, base: Path, file: Path) -> Path:
 
 
 def ours(adapter: Path, base: Path, folder: Path) -> Path:
-    setting = Setting(fingerprint(open_checkpoint(base)))
-    export(Parent(open_dir(adapter), "it"), folder, setting, runtime=parse_runtime("llama.cpp"))
+    setting = ExportOptions(fingerprint(open_checkpoint(base)))
+    export(ParentAdapter(open_dir(adapter), "it"), folder, setting, runtime=parse_runtime("llama.cpp"))
     return folder / gguf_file.NAME
 
 
@@ -162,7 +162,9 @@ def test_experts_are_the_converters_own(kind: str, tmp_path: Path) -> None:
     model = model_of(kind, tmp_path / "base")
     fused = adapted(model, tmp_path / "fused", target_modules=["q_proj"], target_parameters=EXPERTS)
     record = fingerprint(open_checkpoint(tmp_path / "base"))
-    write_draft(migrate(Parent(open_dir(fused), "it"), record, "transformers4"), tmp_path / "each")
+    write_draft(
+        convert_layout(ParentAdapter(open_dir(fused), "it"), record, "transformers4"), tmp_path / "each"
+    )
     assert_same(
         theirs(tmp_path / "each", tmp_path / "base", tmp_path / "theirs.gguf"),
         ours(fused, tmp_path / "base", tmp_path / "ours"),

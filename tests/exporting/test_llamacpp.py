@@ -29,14 +29,14 @@ from transformers import (
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.checks.runtimes import parse_runtime, verdict
+from adaptry.checks.runtimes import check_runtime, parse_runtime
 from adaptry.compute.exporting import gguf_file
 from adaptry.compute.exporting.export import export
-from adaptry.compute.exporting.options import Setting
-from adaptry.compute.layout_conversion.convert import migrate
-from adaptry.compute.lazy_adapters.folder_writer import write
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
-from adaptry.core.errors import Refused, Unsupported
+from adaptry.compute.exporting.options import ExportOptions
+from adaptry.compute.layout_conversion.convert import convert_layout
+from adaptry.compute.lazy_adapters.folder_writer import write_adapter
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
+from adaptry.core.errors import CheckFailed, Unsupported
 
 from .llamacpp import PROMPT, VOCABULARY, log_probabilities, write_base
 
@@ -65,8 +65,8 @@ class Base:
     gguf: Path
 
     @property
-    def setting(self) -> Setting:
-        return Setting(fingerprint(open_checkpoint(self.folder)), lambda: open_checkpoint(self.folder))
+    def setting(self) -> ExportOptions:
+        return ExportOptions(fingerprint(open_checkpoint(self.folder)), lambda: open_checkpoint(self.folder))
 
 
 def made(model: PreTrainedModel, folder: Path, arch: gguf.MODEL_ARCH, **how: Any) -> Base:
@@ -132,17 +132,17 @@ def as_converted_without_a_repair(base: Base, adapter: Path, folder: Path) -> Pa
     dropped = {"use_rslora": False, "alpha_pattern": {}, "rank_pattern": {}, "fan_in_fan_out": False}
     (plain / "adapter_config.json").write_text(json.dumps({**config, **dropped}))
     (plain / "adapter_model.safetensors").write_bytes((adapter / "adapter_model.safetensors").read_bytes())
-    gguf_file.write(Parent(open_dir(plain), "plain"), folder / "unrepaired", base.setting)
+    gguf_file.write(ParentAdapter(open_dir(plain), "plain"), folder / "unrepaired", base.setting)
     return folder / "unrepaired" / gguf_file.NAME
 
 
 def exported(base: Base, adapter: Path, folder: Path) -> Path:
-    export(Parent(open_dir(adapter), "it"), folder / "out", base.setting, runtime=LLAMACPP)
+    export(ParentAdapter(open_dir(adapter), "it"), folder / "out", base.setting, runtime=LLAMACPP)
     return folder / "out" / gguf_file.NAME
 
 
 def codes(base: Base, adapter: Path) -> set[str]:
-    found = verdict(open_dir(adapter), LLAMACPP, base.setting.record)
+    found = check_runtime(open_dir(adapter), LLAMACPP, base.setting.record)
     assert found.outcome != "as_trained"
     return {finding.code for finding in found.findings}
 
@@ -214,9 +214,11 @@ def test_fused_experts_are_taken_apart_and_answer_as_in_peft(mixtral: Base, tmp_
 def test_experts_one_by_one_are_put_together_for_peft(mixtral: Base, tmp_path: Path) -> None:
     parameters = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
     fused = trained(mixtral, tmp_path / "fused", target_modules=["q_proj"], target_parameters=parameters)
-    each = Parent(open_dir(fused), "it")
-    write(migrate(each, fingerprint(open_checkpoint(mixtral.folder)), "transformers4"), tmp_path / "each")
-    apart_again = Parent(open_dir(tmp_path / "each"), "it")
+    each = ParentAdapter(open_dir(fused), "it")
+    write_adapter(
+        convert_layout(each, fingerprint(open_checkpoint(mixtral.folder)), "transformers4"), tmp_path / "each"
+    )
+    apart_again = ParentAdapter(open_dir(tmp_path / "each"), "it")
     made = export(apart_again, tmp_path / "out", mixtral.setting, runtime=parse_runtime("peft"))
     assert made.repairs == ("experts_together",)
     assert apart(by_peft(mixtral, tmp_path / "out"), by_peft(mixtral, fused)) < CLOSE
@@ -245,21 +247,21 @@ def refused(*kinds: type[Exception]) -> Callable[..., Any]:
 
 
 def test_what_it_has_no_tensor_for_is_refused_by_name(llama: Base, tmp_path: Path) -> None:
-    tied = Setting(
+    tied = ExportOptions(
         llama.setting.record.model_copy(
             update={"facts": {**llama.setting.record.facts, "tie_word_embeddings": True}}
         )
     )  # type: ignore[union-attr]
     adapter = trained(llama, tmp_path / "lora", target_modules=["lm_head"])
     with refused(Unsupported)("lm_head.*one weight for input and output"):
-        export(Parent(open_dir(adapter), "it"), tmp_path / "out", tied, format="gguf")
-    odd = Setting(
+        export(ParentAdapter(open_dir(adapter), "it"), tmp_path / "out", tied, format="gguf")
+    odd = ExportOptions(
         llama.setting.record.model_copy(
             update={"facts": {**llama.setting.record.facts, "model_type": "mamba"}}
         )
     )  # type: ignore[union-attr]
     with refused(Unsupported)("for a mamba, and GGUF adapters are written for llama"):
-        export(Parent(open_dir(adapter), "it"), tmp_path / "out", odd, format="gguf")
-    with refused(Refused)("--base"):
-        export(Parent(open_dir(adapter), "it"), tmp_path / "out", Setting(), format="gguf")
+        export(ParentAdapter(open_dir(adapter), "it"), tmp_path / "out", odd, format="gguf")
+    with refused(CheckFailed)("--base"):
+        export(ParentAdapter(open_dir(adapter), "it"), tmp_path / "out", ExportOptions(), format="gguf")
     assert not (tmp_path / "out").exists()

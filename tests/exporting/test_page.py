@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adaptry.compute.exporting.page import page
+from adaptry.compute.exporting.page import render_page
 
 
 def test_the_page_is_current() -> None:
     written = Path(__file__).parents[2] / "docs" / "exporting.md"
-    assert written.read_text() == page(), "run: python -m adaptry.compute.exporting > docs/exporting.md"
+    assert written.read_text() == render_page(), (
+        "run: python -m adaptry.compute.exporting > docs/exporting.md"
+    )

@@ -14,14 +14,14 @@ import pytest
 from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.checks.runtimes import ENGINES, Verdict, parse_runtime, verdict
-from adaptry.compute.exporting.export import Exported, export
+from adaptry.checks.runtimes import ENGINES, RuntimeVerdict, check_runtime, parse_runtime
+from adaptry.compute.exporting.export import ExportResult, export
 from adaptry.compute.exporting.formats import FORMATS
-from adaptry.compute.exporting.options import Setting
-from adaptry.compute.exporting.plan import Plan, plan
-from adaptry.compute.exporting.repair_table import BY_REMEDY, FOR_PEOPLE, MERGED, REPAIRS
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
-from adaptry.core.errors import Invalid, InvalidWeights, Refused, StorageFull
+from adaptry.compute.exporting.options import ExportOptions
+from adaptry.compute.exporting.plan import ExportPlan, plan_repairs
+from adaptry.compute.exporting.repair_table import BY_REMEDY, MANUAL_REMEDIES, MERGE_REMEDIES, REPAIRS
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
+from adaptry.core.errors import CheckFailed, Invalid, InvalidWeights, StorageFull
 from adaptry.testing.samples import Tensors, random_tensor, tiny_base, tiny_lora, write_safetensors
 
 LAYER = "base_model.model.model.layers.0"
@@ -38,22 +38,26 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_base(tmp_path_factory.mktemp("base"))
 
 
-def setting(base: Path | None, **asked: Any) -> Setting:
+def setting(base: Path | None, **asked: Any) -> ExportOptions:
     if base is None:
-        return Setting(**asked)
-    return Setting(fingerprint(open_checkpoint(base)), lambda: open_checkpoint(base), "org/tiny", **asked)
+        return ExportOptions(**asked)
+    return ExportOptions(
+        fingerprint(open_checkpoint(base)), lambda: open_checkpoint(base), "org/tiny", **asked
+    )
 
 
-def planned(folder: Path, engine: str, base: Path | None = None) -> Plan:
-    return plan(Parent(open_dir(folder), "it"), parse_runtime(engine), setting(base))
+def planned(folder: Path, engine: str, base: Path | None = None) -> ExportPlan:
+    return plan_repairs(ParentAdapter(open_dir(folder), "it"), parse_runtime(engine), setting(base))
 
 
-def exported(folder: Path, engine: str, to: Path, base: Path | None = None, **asked: Any) -> Exported:
-    return export(Parent(open_dir(folder), "it"), to, setting(base, **asked), runtime=parse_runtime(engine))
+def exported(folder: Path, engine: str, to: Path, base: Path | None = None, **asked: Any) -> ExportResult:
+    return export(
+        ParentAdapter(open_dir(folder), "it"), to, setting(base, **asked), runtime=parse_runtime(engine)
+    )
 
 
-def judged(folder: Path, engine: str, base: Path | None = None) -> Verdict:
-    return verdict(open_dir(folder), parse_runtime(engine), setting(base).record)
+def judged(folder: Path, engine: str, base: Path | None = None) -> RuntimeVerdict:
+    return check_runtime(open_dir(folder), parse_runtime(engine), setting(base).record)
 
 
 def numbers(adapter: Adapter) -> dict[str, bytes]:
@@ -63,7 +67,7 @@ def numbers(adapter: Adapter) -> dict[str, bytes]:
 def test_every_remedy_is_a_repair_or_a_merge_or_for_people() -> None:
     said = {rule.repair for engine in ENGINES.values() for rule in (*engine.gates, *engine.rules)}
     written = {remedy for format in FORMATS.values() for remedy in format.mends}
-    known = {*BY_REMEDY, *MERGED, *FOR_PEOPLE, *written}
+    known = {*BY_REMEDY, *MERGE_REMEDIES, *MANUAL_REMEDIES, *written}
     left = said - known
     words = ("start the server", "load it with", "look whether", "register the base", "expect it", "save it again", "serve it",
              "merge it with the PEFT")  # fmt: skip
@@ -79,7 +83,7 @@ def test_what_is_one_weight_with_a_module_is_filled_with_zeros(
     tmp_path: Path, base: Path, targets: tuple[str, ...], added: set[str]
 ) -> None:
     lora = tiny_lora(tmp_path / "lora", targets=targets)
-    with pytest.raises(Refused, match="say --base"):
+    with pytest.raises(CheckFailed, match="say --base"):
         exported(lora, "sglang", tmp_path / "no")
     made = exported(lora, "sglang", tmp_path / "out", base)
     assert made.repairs == ("parts",)
@@ -109,7 +113,7 @@ def test_scales_are_folded_without_changing_an_update(
         assert planned(lora, engine).steps == ()
         return
     made = export(
-        Parent(open_dir(lora), "it"),
+        ParentAdapter(open_dir(lora), "it"),
         tmp_path / "out",
         setting(base, exact=True),
         runtime=parse_runtime(engine),
@@ -134,7 +138,7 @@ def test_a_rank_above_the_servers_is_brought_down_and_told(tmp_path: Path, base:
     assert made.repairs == ("rank",)
     assert 0 < made.equality.error < 1
     assert open_dir(tmp_path / "out").spec.rank == 1
-    with pytest.raises(Refused, match="--exact forbids it"):
+    with pytest.raises(CheckFailed, match="--exact forbids it"):
         exported(lora, "vllm,max_lora_rank=1", tmp_path / "exact", base, exact=True)
     assert not (tmp_path / "exact").exists()
 
@@ -215,8 +219,8 @@ def test_what_no_adapter_can_tell_an_engine_goes_into_the_bases_weights(tmp_path
     assert made.format == "checkpoint"
     assert open_checkpoint(tmp_path / "out").tensors.keys() == open_checkpoint(base).tensors.keys()
     with pytest.raises(Invalid, match="gguf does not hold"):
-        export(Parent(open_dir(lora), "it"), tmp_path / "no", setting(base), format="gguf")
-    with pytest.raises(Refused, match="--base"):
+        export(ParentAdapter(open_dir(lora), "it"), tmp_path / "no", setting(base), format="gguf")
+    with pytest.raises(CheckFailed, match="--base"):
         exported(lora, "sglang", tmp_path / "no")
 
 
@@ -229,7 +233,7 @@ def test_a_dora_is_refused_without_a_rank_and_told_with_one(tmp_path: Path, base
         for name in ("q_proj", "v_proj")
     }
     dora = tiny_lora(tmp_path / "dora", extra=every, config={"use_dora": True})
-    with pytest.raises(Refused, match="--rank N or --energy"):
+    with pytest.raises(CheckFailed, match="--rank N or --energy"):
         exported(dora, "vllm", tmp_path / "out", base)
     made = exported(dora, "vllm", tmp_path / "out", base, rank=8)
     assert made.repairs == ("lora",)
@@ -239,10 +243,10 @@ def test_a_dora_is_refused_without_a_rank_and_told_with_one(tmp_path: Path, base
 
 def test_what_nothing_mends_is_refused_with_its_remedy(tmp_path: Path, base: Path) -> None:
     alora = tiny_lora(tmp_path / "alora", config={"alora_invocation_tokens": [1, 2]})
-    with pytest.raises(Refused, match=r"aLoRA.*serve it with PEFT"):
+    with pytest.raises(CheckFailed, match=r"aLoRA.*serve it with PEFT"):
         exported(alora, "sglang", tmp_path / "out", base)
     served = tiny_lora(tmp_path / "served")
-    with pytest.raises(Refused, match="start the server"):
+    with pytest.raises(CheckFailed, match="start the server"):
         exported(served, "vllm,lora_target_modules=k_proj", tmp_path / "out", base)
     assert not (tmp_path / "out").exists()
 
@@ -283,25 +287,25 @@ def test_another_base_than_its_own_is_refused_before_anything_is_written(tmp_pat
     wider = tiny_base(tmp_path / "wider", hidden=32)
     lora = tiny_lora(tmp_path / "lora", config={"use_rslora": True})
     for format in ("gguf", "mlx", "peft", "oci"):
-        with pytest.raises(Refused, match="shape_mismatch"):
-            export(Parent(open_dir(lora), "it"), tmp_path / "out", setting(wider), format=format)
+        with pytest.raises(CheckFailed, match="shape_mismatch"):
+            export(ParentAdapter(open_dir(lora), "it"), tmp_path / "out", setting(wider), format=format)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("format", ["gguf", "mlx"])
 def test_odd_numbers_are_written_or_refused_with_a_sentence(tmp_path: Path, base: Path, format: str) -> None:
-    def made(folder: Path) -> Exported:
+    def made(folder: Path) -> ExportResult:
         return export(
-            Parent(open_dir(folder), "it"), folder.with_suffix(".out"), setting(base), format=format
+            ParentAdapter(open_dir(folder), "it"), folder.with_suffix(".out"), setting(base), format=format
         )
 
-    with pytest.raises(Refused, match="scale_zero"):
+    with pytest.raises(CheckFailed, match="scale_zero"):
         made(tiny_lora(tmp_path / "zero", config={"lora_alpha": 0}))
     made(tiny_lora(tmp_path / "negative", config={"lora_alpha": -4}))
     with pytest.raises(InvalidWeights, match="NaN"):
         nan = ("F32", (4, 16), struct.pack("<64f", *[math.nan] * 64))
         made(tiny_lora(tmp_path / "nan", extra={f"{LAYER}.self_attn.q_proj.lora_A.weight": nan}))
-    with pytest.raises(Refused, match="no_effect"):
+    with pytest.raises(CheckFailed, match="no_effect"):
         made(tiny_lora(tmp_path / "empty", targets=(), extra={}))
 
 
@@ -314,7 +318,7 @@ def test_a_gguf_for_which_there_is_no_room_is_refused_with_that_and_leaves_nothi
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
     try:
         with pytest.raises(StorageFull, match="no space left"):
-            export(Parent(open_dir(lora), "it"), tmp_path / "out", setting(base), format="gguf")
+            export(ParentAdapter(open_dir(lora), "it"), tmp_path / "out", setting(base), format="gguf")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [path.name for path in tmp_path.iterdir()] == ["lora"]
@@ -349,6 +353,6 @@ def test_a_copy_of_the_bases_embedding_is_left_out_and_a_trained_one_is_not(
         extra={**factors, **trained},
         config={"target_modules": ["q_proj", "v_proj", "embed_tokens"]},
     )
-    with pytest.raises(Refused, match=r"embed_tokens.weight, and it is not the base's"):
+    with pytest.raises(CheckFailed, match=r"embed_tokens.weight, and it is not the base's"):
         exported(other, "llama.cpp", tmp_path / "no", base)
     assert not (tmp_path / "no").exists()

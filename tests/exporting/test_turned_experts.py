@@ -15,13 +15,13 @@ from transformers import AutoModelForCausalLM, MixtralConfig, MixtralForCausalLM
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.checks.runtimes import parse_runtime, verdict
+from adaptry.checks.runtimes import check_runtime, parse_runtime
 from adaptry.compute.exporting.export import export
-from adaptry.compute.exporting.options import Setting
-from adaptry.compute.layout_conversion.convert import migrate
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.compute.exporting.options import ExportOptions
+from adaptry.compute.layout_conversion.convert import convert_layout
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.compute.lazy_adapters.sites import site_of
-from adaptry.core.errors import Refused
+from adaptry.core.errors import CheckFailed
 
 peft = pytest.importorskip("peft", reason="PEFT makes the adapter: pip install 'adaptry[demo]'")
 
@@ -42,10 +42,10 @@ def model() -> MixtralForCausalLM:
 
 
 @pytest.fixture
-def setting(model: MixtralForCausalLM, tmp_path: Path) -> Setting:
+def setting(model: MixtralForCausalLM, tmp_path: Path) -> ExportOptions:
     base = tmp_path / "base"
     model.save_pretrained(base)
-    return Setting(fingerprint(open_checkpoint(base)), lambda: open_checkpoint(base))
+    return ExportOptions(fingerprint(open_checkpoint(base)), lambda: open_checkpoint(base))
 
 
 @pytest.fixture
@@ -94,15 +94,17 @@ def logits(model: MixtralForCausalLM) -> torch.Tensor:
     ],
 )
 def test_they_are_told_and_merged_they_are_what_was_trained(
-    model: MixtralForCausalLM, setting: Setting, older: Path, tmp_path: Path, engine: str, outcome: str
+    model: MixtralForCausalLM, setting: ExportOptions, older: Path, tmp_path: Path, engine: str, outcome: str
 ) -> None:
-    found = verdict(open_dir(older), parse_runtime(engine), setting.record)
+    found = check_runtime(open_dir(older), parse_runtime(engine), setting.record)
     assert found.outcome == outcome
     assert "experts_turned" in {finding.code for finding in found.findings}
     loaded = logits(peft.PeftModel.from_pretrained(copy.deepcopy(model), str(older)))
     assert float((loaded - as_trained(model, older)).abs().max()) > 0.1
 
-    made = export(Parent(open_dir(older), "it"), tmp_path / "out", setting, runtime=parse_runtime(engine))
+    made = export(
+        ParentAdapter(open_dir(older), "it"), tmp_path / "out", setting, runtime=parse_runtime(engine)
+    )
 
     assert made.format == "checkpoint"
     merged = logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32))
@@ -110,11 +112,11 @@ def test_they_are_told_and_merged_they_are_what_was_trained(
 
 
 def test_what_would_take_them_for_what_they_are_not_is_refused(
-    setting: Setting, older: Path, tmp_path: Path
+    setting: ExportOptions, older: Path, tmp_path: Path
 ) -> None:
-    it = Parent(open_dir(older), "it")
+    it = ParentAdapter(open_dir(older), "it")
     assert setting.record is not None
-    with pytest.raises(Refused, match=r"PEFT 0\.18\.1.*adaptry merge"):
-        migrate(it, setting.record, "transformers4")
-    with pytest.raises(Refused, match=r"PEFT 0\.18\.1.*adaptry merge"):
+    with pytest.raises(CheckFailed, match=r"PEFT 0\.18\.1.*adaptry merge"):
+        convert_layout(it, setting.record, "transformers4")
+    with pytest.raises(CheckFailed, match=r"PEFT 0\.18\.1.*adaptry merge"):
         site_of(it.adapter, it.adapter.spec.modules[0])

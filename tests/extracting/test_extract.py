@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save_file
 
 from adaptry import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.compute.extracting.extraction import draft
-from adaptry.compute.extracting.plan import ExtractPlan, plan
+from adaptry.compute.extracting.extraction import build_extracted_adapter
+from adaptry.compute.extracting.plan import ExtractPlan, plan_extraction
 from adaptry.compute.extracting.recipe import ExtractRecipe
-from adaptry.compute.extracting.verify_roundtrip import rejoined
-from adaptry.compute.lazy_adapters.folder_writer import Outcome, write
+from adaptry.compute.extracting.verify_roundtrip import verify_extraction
+from adaptry.compute.lazy_adapters.folder_writer import ComputeResult, write_adapter
 from adaptry.compute.verifying.verdict import Verification
-from adaptry.core.errors import AdaptryError, Invalid, Refused
+from adaptry.core.errors import AdaptryError, CheckFailed, Invalid
 
 from .conftest import answers, model_of, peft, torch, trained, transformers
 
@@ -26,13 +26,13 @@ Saved = Callable[..., Path]
 KINDS = ["llama", "tied llama", "qwen2", "mixtral", "gpt2", "bert", "t5"]
 
 
-def extracted(base: Path, tuned: Path, target: Path, **recipe: Any) -> tuple[ExtractPlan, Outcome]:
-    decided = plan(ExtractRecipe(**recipe), open_checkpoint(base), open_checkpoint(tuned))
-    return decided, write(draft(decided, str(base)), target)
+def extracted(base: Path, tuned: Path, target: Path, **recipe: Any) -> tuple[ExtractPlan, ComputeResult]:
+    decided = plan_extraction(ExtractRecipe(**recipe), open_checkpoint(base), open_checkpoint(tuned))
+    return decided, write_adapter(build_extracted_adapter(decided, str(base)), target)
 
 
 def merged_back(decided: ExtractPlan, adapter: Path) -> Verification:
-    found = rejoined(decided, open_dir(adapter), adapter.name)
+    found = verify_extraction(decided, open_dir(adapter), adapter.name)
     assert isinstance(found, Verification), found
     return found
 
@@ -245,9 +245,9 @@ def test_a_parameter_that_nothing_holds_is_told_with_its_energy(saved: Saved, tm
 @pytest.mark.parametrize(
     ("error", "words", "fine"),
     [
-        (Refused, "the very weights", "same"),
-        (Refused, "none is a matrix of the shape that it had", "norms"),
-        (Refused, "not of one architecture", "deeper"),
+        (CheckFailed, "the very weights", "same"),
+        (CheckFailed, "none is a matrix of the shape that it had", "norms"),
+        (CheckFailed, "not of one architecture", "deeper"),
     ],
 )
 def test_what_cannot_be_extracted_is_refused(
@@ -266,21 +266,23 @@ def test_what_cannot_be_extracted_is_refused(
             )
             other = transformers.LlamaForCausalLM(config)
     with pytest.raises(error, match=words):
-        plan(ExtractRecipe(rank=4), open_checkpoint(base), open_checkpoint(saved(other, "other")))
+        plan_extraction(ExtractRecipe(rank=4), open_checkpoint(base), open_checkpoint(saved(other, "other")))
 
 
 def test_a_pattern_that_matches_nothing_is_refused(saved: Saved) -> None:
     model = model_of("llama")
     base, fine = saved(model, "base"), saved(trained(model, ["q_proj"]), "tuned")
     with pytest.raises(Invalid, match="no weight that changed matches 'k_proj'"):
-        plan(ExtractRecipe(rank=4, modules=("k_proj",)), open_checkpoint(base), open_checkpoint(fine))
+        plan_extraction(
+            ExtractRecipe(rank=4, modules=("k_proj",)), open_checkpoint(base), open_checkpoint(fine)
+        )
 
 
 def test_the_recipe_names_both_checkpoints_by_content(saved: Saved, tmp_path: Path) -> None:
     model = model_of("llama")
     base, fine = saved(model, "base"), saved(trained(model, ["q_proj"]), "tuned")
     decided, _ = extracted(base, fine, tmp_path / "lora", rank=4)
-    recipe = json.loads(json.dumps(draft(decided).recipe))
+    recipe = json.loads(json.dumps(build_extracted_adapter(decided).recipe))
     assert recipe["base"] == str(decided.base_record.id)
     assert recipe["finetuned"] == str(decided.tuned_record.id)
     assert (recipe["rank"], recipe["seed"]) == (4, 0)

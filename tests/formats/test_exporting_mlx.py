@@ -17,8 +17,8 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.compute.exporting.export import export
-from adaptry.compute.exporting.options import Setting
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.compute.exporting.options import ExportOptions
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.core.errors import Unsupported
 
 from .elsewhere import Elsewhere
@@ -50,8 +50,8 @@ def model(corpus: Path) -> LlamaForCausalLM:
     return found
 
 
-def setting(corpus: Path) -> Setting:
-    return Setting(fingerprint(open_checkpoint(corpus / "llama")), base_name="org/llama")
+def setting(corpus: Path) -> ExportOptions:
+    return ExportOptions(fingerprint(open_checkpoint(corpus / "llama")), base_name="org/llama")
 
 
 def by_peft(model: LlamaForCausalLM, adapter: Path) -> torch.Tensor:
@@ -77,7 +77,7 @@ def test_mlx_answers_with_an_exported_adapter_as_peft_with_the_original(
         tuned.save_pretrained(str(tmp_path / case))
         expected.append(by_peft(model, tmp_path / case))
         made.append(tmp_path / f"{case} for mlx")
-        export(Parent(open_dir(tmp_path / case), case), made[-1], setting(corpus), format="mlx")
+        export(ParentAdapter(open_dir(tmp_path / case), case), made[-1], setting(corpus), format="mlx")
     for case, wanted, answer in zip(CASES, expected, by_mlx(*made), strict=True):
         assert torch.allclose(answer, wanted, atol=1e-3), (case, (answer - wanted).abs().max())
 
@@ -87,7 +87,12 @@ def test_peft_answers_with_an_adapter_of_mlx_as_mlx_does(
 ) -> None:
     ways = ("lora", "last")
     for way, answer in zip(ways, by_mlx(*(corpus / f"llama-{way}" for way in ways)), strict=True):
-        export(Parent(open_dir(corpus / f"llama-{way}"), way), tmp_path / way, setting(corpus), format="peft")
+        export(
+            ParentAdapter(open_dir(corpus / f"llama-{way}"), way),
+            tmp_path / way,
+            setting(corpus),
+            format="peft",
+        )
         assert torch.allclose(by_peft(model, tmp_path / way), answer, atol=1e-3)
 
 
@@ -98,4 +103,6 @@ def test_what_would_be_another_adapter_in_pefts_layout_is_refused(corpus: Path, 
         ("mixtral-lora", "of experts"),
     ):
         with pytest.raises(Unsupported, match=match):
-            export(Parent(open_dir(corpus / case), case), tmp_path / case, setting(corpus), format="peft")
+            export(
+                ParentAdapter(open_dir(corpus / case), case), tmp_path / case, setting(corpus), format="peft"
+            )

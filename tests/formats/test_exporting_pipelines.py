@@ -12,11 +12,11 @@ from safetensors.numpy import load_file, save_file
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.diffusers_pipeline import open_base_folder
 from adaptry.bases.fingerprinting import fingerprint
-from adaptry.checks.runtimes import parse_runtime, verdict
+from adaptry.checks.runtimes import check_runtime, parse_runtime
 from adaptry.compute.exporting.export import export
-from adaptry.compute.exporting.options import Setting
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
-from adaptry.core.errors import Refused, Unsupported
+from adaptry.compute.exporting.options import ExportOptions
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
+from adaptry.core.errors import CheckFailed, Unsupported
 
 from .elsewhere import Elsewhere
 
@@ -36,7 +36,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def written(corpus: Path, case: str, format: str, target: Path) -> Path:
     record = fingerprint(open_base_folder(corpus / case.partition("-")[0]))
-    export(Parent(open_dir(corpus / case), case), target, Setting(record), format=format)
+    export(ParentAdapter(open_dir(corpus / case), case), target, ExportOptions(record), format=format)
     return target
 
 
@@ -85,10 +85,10 @@ def test_several_alphas_in_kohyas_file_are_found_and_told_to_diffusers_where_it_
         {"ss_network_dim": "4"},
     )
     record = fingerprint(open_base_folder(corpus / "sd"))
-    mixed, runtime = Parent(open_dir(tmp_path / "mixed"), "mixed"), parse_runtime("diffusers")
-    assert "alphas_mixed" in {found.code for found in verdict(mixed.adapter, runtime, record).findings}
-    export(mixed, tmp_path / "diffusers", Setting(record), runtime=runtime)
-    export(mixed, tmp_path / "kohya", Setting(record), format="kohya")
+    mixed, runtime = ParentAdapter(open_dir(tmp_path / "mixed"), "mixed"), parse_runtime("diffusers")
+    assert "alphas_mixed" in {found.code for found in check_runtime(mixed.adapter, runtime, record).findings}
+    export(mixed, tmp_path / "diffusers", ExportOptions(record), runtime=runtime)
+    export(mixed, tmp_path / "kohya", ExportOptions(record), format="kohya")
     paths = [tmp_path / name for name in ("mixed", "diffusers", "kohya")]
     as_it_is, own, evened = DIFFUSERS.run("loaded", "sd", *paths)
     assert set(as_it_is["scales"].values()) == {0.5, 1.5}
@@ -100,10 +100,13 @@ def test_several_alphas_in_kohyas_file_are_found_and_told_to_diffusers_where_it_
 def test_what_a_file_cannot_hold_is_refused(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(Unsupported, match="--format diffusers"):
         written(corpus, "flux-metadata", "kohya", tmp_path / "flux")
-    with pytest.raises(Refused, match="DoRA"):
+    with pytest.raises(CheckFailed, match="DoRA"):
         written(corpus, "sd-dora", "kohya", tmp_path / "dora")
-    with pytest.raises(Refused, match=r"module_missing|its pipeline"):
+    with pytest.raises(CheckFailed, match=r"module_missing|its pipeline"):
         record = fingerprint(open_base_folder(corpus / "flux"))
         export(
-            Parent(open_dir(corpus / "sd-kohya"), "it"), tmp_path / "it", Setting(record), format="diffusers"
+            ParentAdapter(open_dir(corpus / "sd-kohya"), "it"),
+            tmp_path / "it",
+            ExportOptions(record),
+            format="diffusers",
         )

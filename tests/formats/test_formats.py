@@ -264,10 +264,10 @@ def test_a_registry_takes_no_file_that_is_not_of_the_adapters_own_tool(
 @pytest.mark.parametrize("tool", ["adapterhub", "mlx"])
 def test_merging_names_the_tool_that_can(tool: str, tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    from adaptry.compute.merging.fitting import Weighted
-    from adaptry.compute.merging.plan import plan
+    from adaptry.compute.merging.fitting import WeightedAdapter
+    from adaptry.compute.merging.plan import plan_merge
 
     adapter = open_dir(TOOLS[tool][0](tmp_path / "out"))
     base = open_checkpoint(tiny_base(tmp_path / "base"))
     with pytest.raises(Unsupported, match="merge_adapter" if tool == "adapterhub" else "fuse"):
-        plan(base, [Weighted(adapter, 1.0, "tone")])
+        plan_merge(base, [WeightedAdapter(adapter, 1.0, "tone")])

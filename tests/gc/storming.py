@@ -17,7 +17,7 @@ from adaptry.core.errors import Conflict, NotFound
 from adaptry.operations.transfer import push
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
-from adaptry.testing.flaky import AT_ONCE
+from adaptry.testing.flaky import NO_WAIT
 
 NAMES = 3
 _THREADS = 2
@@ -53,7 +53,7 @@ def _push(
     while not over.is_set():
         # What was deleted or swept from under a push is said, and it is repeated.
         with suppress(NotFound, Conflict):
-            push(registry, source.choice(outs), f"acme/tone-{source.randrange(NAMES)}", persistence=AT_ONCE)
+            push(registry, source.choice(outs), f"acme/tone-{source.randrange(NAMES)}", persistence=NO_WAIT)
             if (number := next(pushes)) % _TOLD == 0:
                 print(number, flush=True)
 

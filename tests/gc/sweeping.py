@@ -9,11 +9,11 @@ import sys
 from datetime import timedelta
 
 from adaptry.storage.connect import open_local
-from adaptry.storage.maintenance.gc import collect
+from adaptry.storage.maintenance.gc import collect_garbage
 
 
 def main(folder: str) -> None:
-    print(collect(open_local(folder), grace=timedelta(0)).deleted, flush=True)
+    print(collect_garbage(open_local(folder), grace=timedelta(0)).deleted, flush=True)
 
 
 if __name__ == "__main__":

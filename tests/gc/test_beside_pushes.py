@@ -26,16 +26,16 @@ from sqlmodel import select
 from adaptry.adapters.adapter import open_dir
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, NotFound
-from adaptry.core.failpoints import OF_A_SWEEP, VARIABLE
+from adaptry.core.failpoints import GC_POINTS, VARIABLE
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import push, upload
 from adaptry.storage.catalog.pending_deletes import LAPSES
 from adaptry.storage.catalog.rows import LeavingRow
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
-from adaptry.storage.maintenance.gc import collect
+from adaptry.storage.maintenance.gc import collect_garbage
 from adaptry.storage.maintenance.integrity import verify
-from adaptry.testing.flaky import AT_ONCE
+from adaptry.testing.flaky import NO_WAIT
 from adaptry.testing.samples import tiny_lora
 
 from .storming import NAMES
@@ -51,7 +51,7 @@ OF_A_PUSH = (
 )
 EVERY = [
     pytest.param(pushing, sweeping, marks=[] if number % 21 == 0 else pytest.mark.heavy)
-    for number, (pushing, sweeping) in enumerate(itertools.product(OF_A_PUSH, OF_A_SWEEP))
+    for number, (pushing, sweeping) in enumerate(itertools.product(OF_A_PUSH, GC_POINTS))
 ]
 """All 36; the quick run has two of them."""
 
@@ -102,7 +102,7 @@ def assert_whole(folder: Path) -> None:
     registry = open_local(folder)
     assert verify(registry.catalog, registry.blobs) == ()
     assert len(registry.versions(TONE).items) == 1
-    assert collect(registry, grace=timedelta(0)).deleted == 0
+    assert collect_garbage(registry, grace=timedelta(0)).deleted == 0
     registry.close()
 
 
@@ -137,7 +137,7 @@ def test_a_push_that_goes_by_a_sweep_loses_nothing_to_it(
 
 KILLED = [
     pytest.param(place, marks=[] if place in ("gc.after_rows", "gc.after_bytes") else pytest.mark.heavy)
-    for place in OF_A_SWEEP
+    for place in GC_POINTS
 ]
 
 
@@ -239,13 +239,13 @@ def test_in_a_storm_of_pushes_copies_and_deletions_no_version_loses_a_byte(
         return pool.submit(run)
 
     def sweep_all() -> None:
-        collect(registry, grace=timedelta(0))
+        collect_garbage(registry, grace=timedelta(0))
         next(swept)
 
     def send_one() -> None:
         content = source.choice(contents)
         for path in content.sizes:
-            upload(registry, TONE, content, path, Digest.of_chunks(content.chunks(path)), None, AT_ONCE)
+            upload(registry, TONE, content, path, Digest.of_chunks(content.chunks(path)), None, NO_WAIT)
 
     def delete_one() -> None:
         registry.delete_adapter(AdapterName.parse(f"acme/tone-{source.randrange(NAMES)}"))
@@ -274,5 +274,5 @@ def test_in_a_storm_of_pushes_copies_and_deletions_no_version_loses_a_byte(
 
         assert verify(registry.catalog, registry.blobs) == ()
         assert made >= pushes
-        collect(registry, grace=timedelta(0))
+        collect_garbage(registry, grace=timedelta(0))
         assert verify(registry.catalog, registry.blobs) == ()

@@ -13,18 +13,18 @@ from sqlalchemy import text
 from adaptry.adapters.adapter import Adapter
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Corrupt, Denied
+from adaptry.core.errors import CorruptData, PermissionDenied
 from adaptry.core.identity import Identity
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName
-from adaptry.operations.base_registry import register
+from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push, upload
 from adaptry.registry.records import AdapterEdit, PushOptions
-from adaptry.storage.catalog.garbage import Had
+from adaptry.storage.catalog.garbage import OwnedFile
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.maintenance import gc
-from adaptry.storage.maintenance.gc import Found, Orphan, collect, plan
+from adaptry.storage.maintenance.gc import GarbageScan, OrphanBlob, collect_garbage, plan_sweep
 from adaptry.storage.maintenance.integrity import verify
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_base
@@ -63,10 +63,10 @@ def test_what_is_in_use_stays_whatever_the_grace(
     push(registry, lora(1), TONE, options=PushOptions(alias="prod"))
     push(registry, lora(2), TONE)
     base = open_checkpoint(tiny_base(tmp_path / "base"))
-    register(registry, base, ("org/tiny",), store=True)
+    register_base(registry, base, ("org/tiny",), store=True)
     before = blobs(registry)
 
-    swept = collect(registry, grace=NOW)
+    swept = collect_garbage(registry, grace=NOW)
 
     assert (swept.taken, swept.deleted, swept.waiting) == (0, 0, 0)
     assert blobs(registry) == before
@@ -79,10 +79,10 @@ def test_a_deleted_adapters_bytes_go_after_the_grace_and_not_before(
     push(registry, lora(1), TONE)
     registry.delete_adapter(TONE)
 
-    first = collect(registry)
+    first = collect_garbage(registry)
     assert (first.deleted, first.waiting) == (0, 2)
-    assert collect(later(registry, DAY - timedelta(minutes=1))).deleted == 0
-    last = collect(later(registry, DAY + timedelta(minutes=1)))
+    assert collect_garbage(later(registry, DAY - timedelta(minutes=1))).deleted == 0
+    last = collect_garbage(later(registry, DAY + timedelta(minutes=1)))
 
     assert last.deleted == 2
     assert last.bytes == first.waiting_bytes > 0
@@ -94,7 +94,7 @@ def test_bytes_that_another_adapter_has_too_stay(registry: LocalRegistry, lora: 
     push(registry, lora(1), VOICE)
     registry.delete_adapter(TONE)
 
-    collect(registry, grace=NOW)
+    collect_garbage(registry, grace=NOW)
 
     assert verify(registry.catalog, registry.blobs) == ()
     assert len(blobs(registry)) == 2
@@ -106,7 +106,7 @@ def test_a_push_that_died_before_it_made_a_version_leaves_nothing(
     send(registry, TONE, lora(1))
     assert len(blobs(registry)) == 2
 
-    swept = collect(registry, grace=NOW)
+    swept = collect_garbage(registry, grace=NOW)
 
     assert (swept.taken, swept.deleted) == (2, 2)
     assert blobs(registry) == set()
@@ -115,29 +115,29 @@ def test_a_push_that_died_before_it_made_a_version_leaves_nothing(
 
 def test_its_files_go_a_grace_after_they_were_found_not_two(registry: LocalRegistry, lora: MakeLora) -> None:
     send(registry, TONE, lora(1))
-    assert collect(registry).waiting == 2
-    assert collect(later(registry, DAY)).deleted == 2
+    assert collect_garbage(registry).waiting == 2
+    assert collect_garbage(later(registry, DAY)).deleted == 2
 
 
 def test_asking_whether_a_marked_file_is_there_keeps_it(registry: LocalRegistry, lora: MakeLora) -> None:
     manifest = send(registry, TONE, lora(1))
-    collect(registry)
+    collect_garbage(registry)
 
     assert all(registry.has_file(TONE, entry.sha256) for entry in manifest.files)
-    assert collect(later(registry, DAY)).deleted == 0
+    assert collect_garbage(later(registry, DAY)).deleted == 0
 
     registry.put_revision(TONE, manifest.to_bytes(), PushOptions())
-    assert collect(later(registry, 3 * DAY), grace=NOW).deleted == 0
+    assert collect_garbage(later(registry, 3 * DAY), grace=NOW).deleted == 0
     assert verify(registry.catalog, registry.blobs) == ()
 
 
 def test_a_version_made_of_marked_files_takes_the_marks_off(registry: LocalRegistry, lora: MakeLora) -> None:
     manifest = send(registry, TONE, lora(1))
-    collect(registry)
-    found = gc.survey(registry.catalog, registry.blobs)
+    collect_garbage(registry)
+    found = gc.scan_garbage(registry.catalog, registry.blobs)
 
     registry.put_revision(TONE, manifest.to_bytes(), PushOptions())
-    gc.sweep(registry.catalog, registry.blobs, plan(found, registry.clock() + 2 * DAY, DAY))
+    gc.sweep(registry.catalog, registry.blobs, plan_sweep(found, registry.clock() + 2 * DAY, DAY))
 
     assert verify(registry.catalog, registry.blobs) == ()
 
@@ -146,12 +146,12 @@ def test_a_rename_onto_a_name_with_marked_files_takes_the_marks_off(
     registry: LocalRegistry, lora: MakeLora
 ) -> None:
     send(registry, VOICE, lora(1))
-    collect(registry)
-    found = gc.survey(registry.catalog, registry.blobs)
+    collect_garbage(registry)
+    found = gc.scan_garbage(registry.catalog, registry.blobs)
     push(registry, lora(1), TONE)
     registry.rename_adapter(TONE, VOICE)
 
-    gc.sweep(registry.catalog, registry.blobs, plan(found, registry.clock() + 2 * DAY, DAY))
+    gc.sweep(registry.catalog, registry.blobs, plan_sweep(found, registry.clock() + 2 * DAY, DAY))
 
     assert verify(registry.catalog, registry.blobs) == ()
 
@@ -163,11 +163,11 @@ def test_what_something_was_made_from_stays_though_it_was_deleted(
     push(registry, lora(2), VOICE, parents=(parent.digest,))
     registry.delete_adapter(TONE)
 
-    collect(registry, grace=NOW)
+    collect_garbage(registry, grace=NOW)
     assert len(blobs(registry)) == 3  # both weights, and the config they share
 
     registry.delete_adapter(VOICE)
-    collect(registry, grace=NOW)
+    collect_garbage(registry, grace=NOW)
     assert blobs(registry) == set()
 
 
@@ -179,7 +179,7 @@ def test_a_push_that_goes_on_is_spared_with_all_it_sent(registry: LocalRegistry,
     session = registry.open_upload(TONE, _digest(adapter, weights), adapter.content.sizes[weights])
     registry.append_upload(session, 0, [adapter.content.read(weights, 0, 100)])
 
-    swept = collect(registry, grace=NOW)
+    swept = collect_garbage(registry, grace=NOW)
 
     assert (swept.taken, swept.deleted, swept.uploads) == (0, 0, 0)
     assert push(registry, adapter, TONE).is_new
@@ -188,23 +188,23 @@ def test_a_push_that_goes_on_is_spared_with_all_it_sent(registry: LocalRegistry,
 def test_pushing_again_what_is_on_its_way_out_keeps_it(registry: LocalRegistry, lora: MakeLora) -> None:
     push(registry, lora(1), TONE)
     registry.delete_adapter(TONE)
-    collect(registry)
+    collect_garbage(registry)
     push(registry, lora(1), TONE)
 
-    assert collect(later(registry, 2 * DAY)).deleted == 0
+    assert collect_garbage(later(registry, 2 * DAY)).deleted == 0
     assert verify(registry.catalog, registry.blobs) == ()
 
 
 def test_a_dry_run_says_what_would_go_and_changes_nothing(registry: LocalRegistry, lora: MakeLora) -> None:
     push(registry, lora(1), TONE)
     registry.delete_adapter(TONE)
-    collect(registry)
+    collect_garbage(registry)
     before = blobs(registry)
 
-    foreseen = collect(later(registry, DAY), dry_run=True)
+    foreseen = collect_garbage(later(registry, DAY), dry_run=True)
 
     assert (foreseen.is_dry, blobs(registry)) == (True, before)
-    done = collect(later(registry, DAY))
+    done = collect_garbage(later(registry, DAY))
     assert (foreseen.deleted, foreseen.bytes, foreseen.revisions) == (
         done.deleted,
         done.bytes,
@@ -214,13 +214,13 @@ def test_a_dry_run_says_what_would_go_and_changes_nothing(registry: LocalRegistr
 
 def test_only_an_administrator_sweeps(registry: LocalRegistry) -> None:
     for identity in (Identity("ada", "writer", ("*",)), Identity("ann", "admin", ("acme",))):
-        with pytest.raises(Denied, match="administrator"):
-            collect(registry.on_behalf_of(identity))
+        with pytest.raises(PermissionDenied, match="administrator"):
+            collect_garbage(registry.on_behalf_of(identity))
 
 
 def test_an_empty_registry_is_swept_in_vain(registry: LocalRegistry) -> None:
     registry.create_adapter(TONE, AdapterEdit())
-    assert collect(registry, grace=NOW).model_dump(exclude={"uploads"}, exclude_defaults=True) == {}
+    assert collect_garbage(registry, grace=NOW).model_dump(exclude={"uploads"}, exclude_defaults=True) == {}
 
 
 def test_a_manifest_that_cannot_be_read_stops_a_sweep(registry: LocalRegistry, lora: MakeLora) -> None:
@@ -229,8 +229,8 @@ def test_a_manifest_that_cannot_be_read_stops_a_sweep(registry: LocalRegistry, l
     with registry.catalog.write() as tx:
         tx.execute(text("UPDATE revisions SET manifest = :bad WHERE length(manifest) > 30"), {"bad": b"{"})
     before = blobs(registry)
-    with pytest.raises(Corrupt):
-        collect(registry, grace=NOW)
+    with pytest.raises(CorruptData):
+        collect_garbage(registry, grace=NOW)
     assert blobs(registry) == before
 
 
@@ -242,9 +242,9 @@ def test_a_registry_in_postgresql_and_a_bucket_is_swept_alike(
         push(registry, lora(2), VOICE)
         send(registry, VOICE, lora(3))
         registry.delete_adapter(TONE)
-        assert (collect(registry).deleted, collect(registry).deleted) == (0, 0)
+        assert (collect_garbage(registry).deleted, collect_garbage(registry).deleted) == (0, 0)
 
-        swept = collect(later(registry, DAY))
+        swept = collect_garbage(later(registry, DAY))
 
         assert (swept.taken, swept.deleted) == (1, 2)
         assert len(blobs(registry)) == 2
@@ -257,18 +257,18 @@ class TestThePlan:
     def test_marks_what_is_new_and_takes_what_was_marked_long_enough_ago(self) -> None:
         digest = Digest.of(b"x")
         new, recent, old = (
-            Had("acme/tone", digest, 3, since)
+            OwnedFile("acme/tone", digest, 3, since)
             for since in (None, self.NOW - timedelta(hours=23), self.NOW - DAY)
         )
-        decided = plan(Found(unneeded=(new, recent, old)), self.NOW, DAY)
+        decided = plan_sweep(GarbageScan(unneeded=(new, recent, old)), self.NOW, DAY)
         assert (decided.mark, decided.take) == ((new,), (old,))
 
     def test_unmarks_what_is_needed_after_all(self) -> None:
-        had = Had("acme/tone", Digest.of(b"x"), 3, self.NOW - 9 * DAY)
-        decided = plan(Found(needed=(had,)), self.NOW, NOW)
+        had = OwnedFile("acme/tone", Digest.of(b"x"), 3, self.NOW - 9 * DAY)
+        decided = plan_sweep(GarbageScan(needed=(had,)), self.NOW, NOW)
         assert (decided.unmark, decided.take) == ((had,), ())
 
     def test_without_grace_new_orphans_go_at_once_and_new_rows_when_they_are_seen_again(self) -> None:
-        orphan, had = Orphan(Digest.of(b"y"), 3, None), Had("acme/tone", Digest.of(b"x"), 3, None)
-        decided = plan(Found(unneeded=(had,), orphans=(orphan,)), self.NOW, NOW)
+        orphan, had = OrphanBlob(Digest.of(b"y"), 3, None), OwnedFile("acme/tone", Digest.of(b"x"), 3, None)
+        decided = plan_sweep(GarbageScan(unneeded=(had,), orphans=(orphan,)), self.NOW, NOW)
         assert (decided.take, decided.delete) == ((), (orphan,))

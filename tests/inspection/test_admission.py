@@ -12,9 +12,9 @@ import pytest
 from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.adapters.header import TensorInfo
 from adaptry.adapters.inspection import inspector as inspectors
-from adaptry.adapters.inspection.inspector import Inspector, Source
+from adaptry.adapters.inspection.inspector import Inspector, WeightsSource
 from adaptry.adapters.inspection.result import WeightsInspection
-from adaptry.core.errors import Refused, Unavailable
+from adaptry.core.errors import CheckFailed, Unavailable
 from adaptry.core.processes.bounded import ProcessFailed
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
@@ -25,7 +25,7 @@ from adaptry.storage.local import LocalRegistry
 from adaptry.storage.maintenance import gc
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.settings import ServerSettings
-from adaptry_api.testing import Server, serving
+from adaptry_api.testing import Server, running_server
 
 TONE = AdapterName.parse("acme/tone")
 KEY = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"
@@ -40,7 +40,7 @@ class Counting(Inspector):
         self.files = 0
 
     def inspect(
-        self, tensors: Mapping[str, TensorInfo], source: Source, tenant: str = ""
+        self, tensors: Mapping[str, TensorInfo], source: WeightsSource, tenant: str = ""
     ) -> WeightsInspection:
         self.files += 1
         return super().inspect(tensors, source, tenant)
@@ -56,7 +56,7 @@ def registry(tmp_path: Path) -> Iterable[LocalRegistry]:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterable[Server]:
-    with serving(ServerSettings(data=tmp_path / "served")) as made:
+    with running_server(ServerSettings(data=tmp_path / "served")) as made:
         yield made
 
 
@@ -148,9 +148,9 @@ def test_a_far_registry_is_sent_nothing_that_it_would_refuse(
     monkeypatch.setattr(LocalRegistry, "is_on_this_machine", False)
     monkeypatch.setattr(registry, "open_upload", lambda *_: pytest.fail("nothing is sent"))
     spoiled = open_dir(tiny_lora(tmp_path / "spoiled", extra=SPOILED))
-    with pytest.raises(Refused, match=r"NaN in 1 tensor.*weights_nan"):
+    with pytest.raises(CheckFailed, match=r"NaN in 1 tensor.*weights_nan"):
         push(registry, spoiled, TONE)
-    with pytest.raises(Refused, match=r"NaN in 1 tensor.*weights_nan"):
+    with pytest.raises(CheckFailed, match=r"NaN in 1 tensor.*weights_nan"):
         push_draft(registry, spoiled, TONE, "run.step-1", CommitNote(title="diverged"))
     assert registry.adapters().items == ()
 
@@ -172,6 +172,6 @@ def test_what_was_found_goes_with_the_files(
     push(registry, adapter, TONE)
     registry.delete_adapter(TONE)
     for _ in range(4):  # marked, taken, left, gone
-        gc.collect(registry, grace=timedelta(0))
+        gc.collect_garbage(registry, grace=timedelta(0))
     with sqlite3.connect(tmp_path / "registry" / "catalog.sqlite") as database:
         assert database.execute("SELECT count(*) FROM inspections").fetchone() == (0,)

@@ -25,7 +25,7 @@ from adaptry.adapters.inspection.fair_slots import FairSlots
 from adaptry.adapters.inspection.files import inspect_content
 from adaptry.adapters.inspection.inspector import Inspector
 from adaptry.adapters.inspection.result import TensorStatistics
-from adaptry.core.errors import Corrupt, Unavailable
+from adaptry.core.errors import CorruptData, Unavailable
 from adaptry.testing.samples import Tensors, write_safetensors
 
 
@@ -164,10 +164,10 @@ def test_a_kept_process_may_use_more_time_in_all_than_one_file_may(
 
 def test_fewer_bytes_than_promised_are_corrupt(inspector: Inspector, tmp_path: Path) -> None:
     infos, data = placed(mixed())
-    with pytest.raises(Corrupt):
+    with pytest.raises(CorruptData):
         inspector.inspect(infos, lambda start: [data[:-1]])
     (tmp_path / "short").write_bytes(data[:-1])
-    with (tmp_path / "short").open("rb") as file, pytest.raises(Corrupt):
+    with (tmp_path / "short").open("rb") as file, pytest.raises(CorruptData):
         inspector.inspect(infos, file.fileno())
 
 

@@ -14,18 +14,18 @@ from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.digest import Digest
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.operations.base_registry import register
+from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
 from adaptry.operations.transfer.file_upload import upload
 from adaptry.operations.version_state import change_state
 from adaptry.registry.jobs_values.records import JobOrder
 from adaptry.registry.records import AdapterEdit, BaseEdit, CommitNote, PushOptions, StateChange
 from adaptry.registry.rollouts import RolloutChange, RolloutPlan
-from adaptry.registry.workers import RecallProof, Resident, WorkerReport
+from adaptry.registry.workers import RecallProof, ResidentReport, WorkerReport
 from adaptry.storage.backup import create, restore
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
-from adaptry.storage.maintenance.gc import collect
+from adaptry.storage.maintenance.gc import collect_garbage
 from adaptry.storage.tokens import create_token, list_tokens, revoke_token
 from adaptry.testing.samples import tiny_base, tiny_lora
 
@@ -54,7 +54,7 @@ def busy(folder: Path, tmp_path: Path, lora: Callable[[int], Path]) -> LocalRegi
 
 def fill(registry: LocalRegistry, tmp_path: Path, lora: Callable[[int], Path]) -> None:
     base = tiny_base(tmp_path / "base")
-    register(registry, open_checkpoint(base), names=("org/tiny",), store=True, full=True)
+    register_base(registry, open_checkpoint(base), names=("org/tiny",), store=True, full=True)
     for seed in (1, 2, 3):
         options = PushOptions(metrics={"loss": 1.0 / seed}, alias="prod" if seed < 3 else None)
         push(registry, open_dir(lora(seed)), TONE, options=options)
@@ -111,7 +111,7 @@ def _others(registry: LocalRegistry, tmp_path: Path) -> None:
             lease=30,
             slots=4,
             residents=(
-                Resident(
+                ResidentReport(
                     name=TONE, digest=digest, served_as="acme/tone@prod", condition="serving", since=seen
                 ),
             ),
@@ -128,7 +128,7 @@ def _others(registry: LocalRegistry, tmp_path: Path) -> None:
     (stray / "README.md").write_text("Nobody's\n")
     data = (stray / "README.md").read_bytes()
     upload(registry, VOICE, FolderContent(stray, ["README.md"]), "README.md", Digest.of(data))
-    collect(registry)
+    collect_garbage(registry)
     registry.append_upload(registry.open_upload(TONE, Digest.of(b"never"), 100), 0, [b"ne"])
     dropped = registry.open_upload(VOICE, Digest.of(b"dropped"), 100)
     registry.append_upload(dropped, 0, [b"dr"])

@@ -20,13 +20,13 @@ from adaptry.adapters.content import FolderContent
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Corrupt
-from adaptry.core.failpoints import OF_A_MEND
+from adaptry.core.errors import CorruptData
+from adaptry.core.failpoints import MEND_POINTS
 from adaptry.core.manifest import FileEntry, Manifest
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.operations.base_registry import register
-from adaptry.operations.mirroring.bundles.writer import create
-from adaptry.operations.repair import Mended, mend
+from adaptry.operations.base_registry import register_base
+from adaptry.operations.mirroring.bundles.writer import create_bundle
+from adaptry.operations.repair import RepairResult, repair_registry
 from adaptry.operations.transfer import pull, push
 from adaptry.operations.transfer.file_upload import upload
 from adaptry.registry.records import CommitNote, PushOptions
@@ -79,7 +79,7 @@ def test_a_damaged_file_is_not_given_out_and_its_version_is_shown_as_damaged(
     assert problem.kind == "file"
     assert registry.version(Ref(TONE)).is_damaged
     assert registry.search("name:tone").items[0].is_damaged
-    with pytest.raises(Corrupt, match="adaptry mend"):
+    with pytest.raises(CorruptData, match="adaptry mend"):
         pull(registry, Ref(TONE), tmp_path / "pulled")
     assert not (tmp_path / "pulled").exists()
     assert registry.known_damage().versions == 1
@@ -117,9 +117,9 @@ def test_a_damaged_file_is_replaced_from_a_copy(
         push(open_local(where), open_dir(lora(1)), "elsewhere/same")
     if source == "bundle":
         where = tmp_path / "bundle.tar"
-        create(registry, [registry.version(Ref(TONE))], where)
+        create_bundle(registry, [registry.version(Ref(TONE))], where)
     spoil(path_of(registry))
-    mended = mend(registry, sources=[str(where)], read_bytes=True)
+    mended = repair_registry(registry, sources=[str(where)], read_bytes=True)
     assert mended.left == mended.set_aside == ()
     assert len(mended.done) == 1
     assert verify(registry.catalog, registry.blobs) == ()
@@ -130,7 +130,7 @@ def test_one_flipped_bit_of_a_small_file_is_turned_back_without_a_copy(
     registry: LocalRegistry, lora: MakeLora, tmp_path: Path
 ) -> None:
     spoil(path_of(registry), bits=1)
-    assert mend(registry, read_bytes=True).left == ()
+    assert repair_registry(registry, read_bytes=True).left == ()
     assert is_whole(registry, lora(1), tmp_path)
 
 
@@ -139,11 +139,11 @@ def test_what_no_source_has_is_set_aside_and_can_be_pushed_later(
 ) -> None:
     path = path_of(registry)
     bad = spoil(path)
-    mended = mend(registry, read_bytes=True)
+    mended = repair_registry(registry, read_bytes=True)
     assert len(mended.set_aside) == len(mended.left) == 1
     assert not path.exists()
     assert [one.read_bytes() for one in (path.parents[2] / "damaged").iterdir()] == [bad]
-    with pytest.raises(Corrupt, match="gone"):
+    with pytest.raises(CorruptData, match="gone"):
         pull(registry, Ref(TONE), tmp_path / "pulled")
     push(registry, open_dir(lora(1)), TONE)
     assert is_whole(registry, lora(1), tmp_path)
@@ -156,7 +156,7 @@ def test_a_copy_that_is_damaged_as_well_replaces_nothing(
     push(open_local(other), open_dir(lora(1)), TONE)
     spoil(path_of(open_local(other)))
     spoil(path_of(registry), bits=3)
-    mended = mend(registry, sources=[str(other), str(lora(1))], read_bytes=True)
+    mended = repair_registry(registry, sources=[str(other), str(lora(1))], read_bytes=True)
     assert mended.left == ()
     assert str(lora(1)) in mended.done[0]
 
@@ -164,7 +164,7 @@ def test_a_copy_that_is_damaged_as_well_replaces_nothing(
 def test_a_dry_run_changes_nothing(registry: LocalRegistry, lora: MakeLora, folder: Path) -> None:
     path = path_of(registry)
     bad = spoil(path)
-    mended = mend(registry, sources=[str(lora(1))], read_bytes=True, dry_run=True)
+    mended = repair_registry(registry, sources=[str(lora(1))], read_bytes=True, dry_run=True)
     assert mended.is_dry
     assert "replace" in mended.done[0]
     assert path.read_bytes() == bad
@@ -176,13 +176,13 @@ def test_a_damaged_manifest_is_noticed_by_every_reader_and_replaced(
     bits: int, registry: LocalRegistry, lora: MakeLora, folder: Path, tmp_path: Path
 ) -> None:
     bundle = tmp_path / "bundle.tar"
-    create(registry, [registry.version(Ref(TONE))], bundle)
+    create_bundle(registry, [registry.version(Ref(TONE))], bundle)
     change_manifest(folder, bits)
-    with pytest.raises(Corrupt, match="manifest"):
+    with pytest.raises(CorruptData, match="manifest"):
         registry.detail(Ref(TONE))
     assert {one.kind for one in verify(registry.catalog, registry.blobs)} == {"manifest"}
     sources = [] if bits == 1 else [str(bundle)]
-    assert mend(registry, sources=sources).left == ()
+    assert repair_registry(registry, sources=sources).left == ()
     assert is_whole(registry, lora(1), tmp_path)
     assert not registry.version(Ref(TONE)).is_damaged
 
@@ -223,7 +223,7 @@ def test_rows_that_follow_from_others_are_rebuilt(busy: LocalRegistry, folder: P
         database.execute("UPDATE base_names SET namespace = 'orb', folded = NULL")
         database.execute("UPDATE inspections SET nan = 3")
     assert busy.catalog
-    mended = mend(busy, read_bytes=True)
+    mended = repair_registry(busy, read_bytes=True)
     assert mended.left == ()
     assert verify(busy.catalog, busy.blobs) == ()
     assert busy.search("module:q_proj tag:warm").items == found
@@ -241,7 +241,7 @@ def test_mended_weights_are_inspected_anew(registry: LocalRegistry, lora: MakeLo
     (problem,) = verify(registry.catalog, registry.blobs)
     assert problem.reason == "its values are not those of the tensors in the file"
     spoil(path_of(registry))
-    mend(registry, sources=[str(lora(1))], read_bytes=True)
+    repair_registry(registry, sources=[str(lora(1))], read_bytes=True)
     with registry.catalog.read() as tx:
         assert tx.exec(select(InspectionRow)).all() == []
     assert registry.inspect_tensors(Ref(TONE)).items == found
@@ -253,7 +253,7 @@ def test_a_wrong_inspection_is_forgotten_and_made_anew(registry: LocalRegistry) 
     with registry.catalog.write() as tx:
         (known,) = tx.exec(select(InspectionRow)).all()
         known.statistics = b"none"
-    mended = mend(registry)
+    mended = repair_registry(registry)
     assert [what.split(": ")[1][:13] for what in mended.done] == ["inspection of"]
     assert registry.inspect_tensors(Ref(TONE)).items == found
 
@@ -279,7 +279,7 @@ def test_nothing_is_made_of_bytes_that_are_known_to_be_damaged(
         lambda: registry.put_commit(TONE, "trial", tree.to_bytes(), CommitNote(title="Again")),
         lambda: registry.inspect_tensors(Ref(TONE)),
     ):
-        with pytest.raises(Corrupt, match="is damaged in the registry: its bytes have changed"):
+        with pytest.raises(CorruptData, match="is damaged in the registry: its bytes have changed"):
             ask()
     assert registry.adapter(TONE).versions == 1
 
@@ -291,7 +291,7 @@ def test_a_base_is_registered_beside_damaged_versions_and_never_made_of_damaged_
     spoil(path_of(registry))
     verify(registry.catalog, registry.blobs)
     checkpoint = open_checkpoint(tiny_base(tmp_path / "base"))
-    register(registry, checkpoint, names=("org/tiny-llama",))
+    register_base(registry, checkpoint, names=("org/tiny-llama",))
     parts = {path.name: path.read_bytes() for path in checkpoint.folder.iterdir()}
     files = []
     for name, data in parts.items():
@@ -299,8 +299,8 @@ def test_a_base_is_registered_beside_damaged_versions_and_never_made_of_damaged_
         files.append(FileEntry(path=name, size=size, sha256=digest))
     record = fingerprint(checkpoint)
     with registry.catalog.write() as tx:
-        damage.mark(tx, files[0].sha256, "its bytes have changed", [], registry.clock())
-    with pytest.raises(Corrupt, match="is damaged in the registry"):
+        damage.mark_damaged(tx, files[0].sha256, "its bytes have changed", [], registry.clock())
+    with pytest.raises(CorruptData, match="is damaged in the registry"):
         registry.adopt_base(record, ("org/tiny",), tuple(files))
     registry.store_made([parts[files[0].path]])
     assert registry.adopt_base(record, ("org/tiny",), tuple(files)).is_stored
@@ -309,7 +309,7 @@ def test_a_base_is_registered_beside_damaged_versions_and_never_made_of_damaged_
 def test_a_value_that_nothing_can_derive_is_left_and_said(busy: LocalRegistry, folder: Path) -> None:
     with closing(sqlite3.connect(folder / "catalog.sqlite")) as database, database:
         database.execute("UPDATE aliases SET version_id = 1 WHERE alias = 'stage'")
-    (left, *_) = mend(busy).left
+    (left, *_) = repair_registry(busy).left
     assert left.startswith("acme/tone")
 
 
@@ -317,7 +317,7 @@ def test_a_value_that_nothing_can_derive_is_left_and_said(busy: LocalRegistry, f
 def test_a_mend_that_was_killed_is_finished_by_the_next(
     place: str, registry: LocalRegistry, folder: Path, lora: MakeLora, tmp_path: Path
 ) -> None:
-    assert place in OF_A_MEND or place.startswith("blobs.")
+    assert place in MEND_POINTS or place.startswith("blobs.")
     spoil(path_of(registry))
     verify(registry.catalog, registry.blobs)
     dead = subprocess.run(
@@ -326,7 +326,7 @@ def test_a_mend_that_was_killed_is_finished_by_the_next(
         check=False,
     )
     assert dead.returncode == -9
-    assert mend(registry, sources=[str(lora(1))]).left == ()
+    assert repair_registry(registry, sources=[str(lora(1))]).left == ()
     assert is_whole(registry, lora(1), tmp_path)
     assert verify(registry.catalog, registry.blobs) == ()
 
@@ -375,7 +375,7 @@ def test_a_stored_base_is_mended_too(busy: LocalRegistry, tmp_path: Path) -> Non
     assert isinstance(busy.blobs, LocalBlobs)
     spoil(busy.blobs.path_of(entry.sha256), bits=4)
     verify(busy.catalog, busy.blobs)
-    with pytest.raises(Corrupt, match=entry.path):
+    with pytest.raises(CorruptData, match=entry.path):
         busy.read_base_file(base.id, entry.path)
     assert not busy.has_file(base.id, entry.sha256)
     upload(busy, base.id, FolderContent(tmp_path / "base", [entry.path]), entry.path, entry.sha256)
@@ -384,6 +384,8 @@ def test_a_stored_base_is_mended_too(busy: LocalRegistry, tmp_path: Path) -> Non
 
 def test_what_was_mended_counts_once(registry: LocalRegistry, lora: MakeLora) -> None:
     spoil(path_of(registry))
-    first = mend(registry, sources=[str(lora(1))], read_bytes=True)
+    first = repair_registry(registry, sources=[str(lora(1))], read_bytes=True)
     assert first.done
-    assert mend(registry, sources=[str(lora(1))], read_bytes=True) == Mended(done=(), set_aside=(), left=())
+    assert repair_registry(registry, sources=[str(lora(1))], read_bytes=True) == RepairResult(
+        done=(), set_aside=(), left=()
+    )

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from adaptry.operations.repair import mend
+from adaptry.operations.repair import repair_registry
 from adaptry.storage.catalog.rows import Row
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.maintenance.integrity import verify
@@ -112,7 +112,7 @@ def test_what_has_happened_in_an_honest_registry_is_no_damage(busy: LocalRegistr
 
 def test_a_registry_that_was_restored_and_used_again_has_no_damage(restored: LocalRegistry) -> None:
     assert verify(restored.catalog, restored.blobs) == ()
-    assert mend(restored, read_bytes=True).done == ()
+    assert repair_registry(restored, read_bytes=True).done == ()
 
 
 QUICK = (

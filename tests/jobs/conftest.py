@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from adaptry.storage.local import LocalRegistry
-from adaptry.testing.runners import registry_with_work
+from adaptry.testing.runners import make_merge_registry
 
 
 @pytest.fixture
@@ -20,6 +20,6 @@ def data(tmp_path: Path) -> Path:
 @pytest.fixture
 def busy(data: Path, tmp_path: Path) -> Iterator[LocalRegistry]:
     """A registry on SQLite."""
-    registry = registry_with_work(data, tmp_path / "scraps")
+    registry = make_merge_registry(data, tmp_path / "scraps")
     yield registry
     registry.close()

@@ -18,8 +18,8 @@ from sqlmodel import select
 
 from adaptry.core.errors import NotFound
 from adaptry.core.refs import AdapterName
-from adaptry.jobs.context import Desk
-from adaptry.jobs.dispatch import do
+from adaptry.jobs.context import JobContext
+from adaptry.jobs.dispatch import run_handler
 from adaptry.registry.jobs_values.records import JobInfo, JobOrder
 from adaptry.registry.jobs_values.tasks import parse_task
 from adaptry.storage.catalog.jobs import row_of
@@ -52,12 +52,12 @@ def _told(kind: str, number: int) -> dict[str, Any]:
     with TemporaryDirectory() as folder:
         registry = a_registry(Path(folder, "data"), Path(folder, "scraps"))
         before: dict[str, Any] = {}
-        desk = Desk(registry, before, "cpu", Path(folder), {}, lambda *at: None, lambda text: None)
-        first = do(kind, task, "start", desk)
+        desk = JobContext(registry, before, "cpu", Path(folder), {}, lambda *at: None, lambda text: None)
+        first = run_handler(kind, task, "start", desk)
         before["start"] = first.result
         for piece in first.pieces:
-            before[piece.name] = do(kind, task, piece.name, desk).result
-        came_to = do(kind, task, "end", desk).result if first.pieces else first.result
+            before[piece.name] = run_handler(kind, task, piece.name, desk).result
+        came_to = run_handler(kind, task, "end", desk).result if first.pieces else first.result
         registry.close()
     return dict(json.loads(json.dumps(came_to)))  # as the catalog has it
 

@@ -14,7 +14,13 @@ from adaptry import open_dir, push
 from adaptry.jobs.engine import FILE
 from adaptry.storage.local import LocalRegistry
 from adaptry.testing.postgres import PostgresServer
-from adaptry.testing.runners import Gate, Runner, living, registry_with_work, wait_until
+from adaptry.testing.runners import (
+    FailpointGate,
+    RunnerProcess,
+    live_processes,
+    make_merge_registry,
+    wait_until,
+)
 from adaptry.testing.samples import tiny_lora
 
 from .clocks import Clock
@@ -26,7 +32,7 @@ _UNDER_WAY = "status IN ('PENDING', 'ENQUEUED')"
 
 def a_registry(folder: Path, scraps: Path, catalog: str | None = None) -> LocalRegistry:
     """One that has what each kind of job needs."""
-    registry = registry_with_work(folder, scraps, catalog=catalog)
+    registry = make_merge_registry(folder, scraps, catalog=catalog)
     push(registry, open_dir(tiny_lora(scraps / "voice", hidden=32, seed=5)), "acme/voice")
     rooted = tiny_lora(scraps / "rooted", hidden=32, config={"use_rslora": True})
     push(registry, open_dir(rooted), "acme/rooted")
@@ -38,7 +44,7 @@ class Player:
     """A runner, perhaps with a clock of its own, started as if by a server. The registry tells it from others by how much `memory`
     it says it has; PostgreSQL by the `name` of its connections and of those of its steps."""
 
-    runner: Runner
+    runner: RunnerProcess
     clock: Clock | None
     memory: int
     name: str
@@ -48,7 +54,7 @@ class Player:
         return self.runner.process.pid
 
     def has_steps(self) -> bool:
-        return bool(living(self.pid).keys() - {self.pid})
+        return bool(live_processes(self.pid).keys() - {self.pid})
 
     def kill(self) -> None:
         """It alone; its steps are left behind."""
@@ -75,7 +81,7 @@ class Stage:
         self.data = folder / "data"
         catalog = postgres.url(self._database) if postgres else None
         self.registry = a_registry(self.data, folder / "scraps", catalog)
-        self.gate = Gate(folder / "gate")
+        self.gate = FailpointGate(folder / "gate")
         self._players: list[Player] = []
         self._has_clocks = has_clocks
         self._started = 0
@@ -83,7 +89,7 @@ class Stage:
 
     def ready(self) -> tuple[Player, Player]:
         """Two runners that are at work, of which nobody disturbs one."""
-        for dead in [player for player in self._players if not living(player.pid)]:
+        for dead in [player for player in self._players if not live_processes(player.pid)]:
             dead.runner.kill()
             self._players.remove(dead)
         while len(self._players) < 2:
@@ -98,7 +104,7 @@ class Stage:
         self._started += 1
         clock = Clock(self._folder / f"clock-{self._started}") if self._has_clocks else None
         memory, name = _MEMORY + self._started, f"player-{self._started}"
-        started = Runner(
+        started = RunnerProcess(
             self.data,
             "--until-eof",
             "--memory",
@@ -113,12 +119,12 @@ class Stage:
         """It is asked to end, and does."""
         self._players.remove(player)
         assert player.runner.stop() == 0
-        assert not living(player.pid)
+        assert not live_processes(player.pid)
         assert not self.hears(player)
 
     def whose(self, process: int) -> tuple[Player, Player]:
         """The runner that a process is, or is a step of; and the other one."""
-        mine = next(each for each in self._players if process in living(each.pid))
+        mine = next(each for each in self._players if process in live_processes(each.pid))
         return mine, next(each for each in self._players if each is not mine)
 
     def hears(self, player: Player) -> bool:
@@ -155,7 +161,7 @@ class Stage:
         if self._is_abandoned:
             return
         self.gate.open()
-        for player in [each for each in self._players if living(each.pid)]:
+        for player in [each for each in self._players if live_processes(each.pid)]:
             self.leave(player)
         assert self.registry.runners() == ()
         self.registry.close()

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.jobs.ipc import Paper, Place
-from adaptry.jobs.subprocess import Child, Listening
-from adaptry.registry.jobs_values.records import Fault
+from adaptry.jobs.ipc import RegistryLocation, StepRequest
+from adaptry.jobs.subprocess import OutputHandler, StepProcess
+from adaptry.registry.jobs_values.records import JobFault
 
 pytest.importorskip("psycopg")
 NOBODY = "postgresql://adaptry@127.0.0.1:1/adaptry"  # nobody listens at port 1
@@ -19,8 +19,8 @@ def test_where_the_registry_keeps_its_things_is_said_to_the_runner_and_not_to_wh
 ) -> None:
     told: list[str] = []
     asides: list[str] = []
-    paper = Paper(
-        place=Place(folder=str(tmp_path / "data"), catalog=NOBODY),
+    paper = StepRequest(
+        place=RegistryLocation(folder=str(tmp_path / "data"), catalog=NOBODY),
         job="job-1",
         step="start",
         turn=1,
@@ -32,9 +32,9 @@ def test_where_the_registry_keeps_its_things_is_said_to_the_runner_and_not_to_wh
         scratch=str(tmp_path),
     )
 
-    fault = Child.start(paper).outcome(Listening(told.append, asides.append, lambda *stage: None))
+    fault = StepProcess.start(paper).outcome(OutputHandler(told.append, asides.append, lambda *stage: None))
 
-    assert isinstance(fault, Fault)
+    assert isinstance(fault, JobFault)
     assert fault.code == "unavailable"
     assert "127.0.0.1" not in " ".join([fault.message, *told])
     assert "127.0.0.1" in " ".join(asides)

@@ -13,7 +13,7 @@ import pytest
 
 from adaptry.core.failpoints import RUNNER, STEPS
 from adaptry.testing.postgres import PostgresServer
-from adaptry.testing.runners import living, wait_until
+from adaptry.testing.runners import live_processes, wait_until
 
 from .clocks import DAY, REMEDY, library
 from .scenes import Scene
@@ -33,7 +33,7 @@ _SHOWN = {
 def killed(scene: Scene, one: Player, other: Player) -> None:
     """The runner dies there, with its step; another goes on."""
     one.runner.kill()
-    wait_until(lambda: not living(one.pid), "its step to have ended")
+    wait_until(lambda: not live_processes(one.pid), "its step to have ended")
 
 
 def left_behind(scene: Scene, one: Player, other: Player) -> None:
@@ -44,7 +44,7 @@ def left_behind(scene: Scene, one: Player, other: Player) -> None:
     else:
         one.lose_its_server()
         scene.stage.gate.open()
-    wait_until(lambda: not living(one.pid), "what was left behind to end")
+    wait_until(lambda: not live_processes(one.pid), "what was left behind to end")
 
 
 def asleep(scene: Scene, one: Player, other: Player) -> None:

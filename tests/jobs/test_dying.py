@@ -13,12 +13,12 @@ from adaptry.storage.maintenance.integrity import verify
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.runners import (
     MERGE,
-    Runner,
+    RunnerProcess,
     is_stopped,
-    living,
-    over,
-    registry_with_work,
-    runner,
+    live_processes,
+    make_merge_registry,
+    start_runner,
+    wait_for_job,
     wait_until,
 )
 
@@ -27,33 +27,34 @@ from adaptry.testing.runners import (
 def test_a_database_that_falls_and_comes_back_ends_no_job(
     postgres: PostgresServer, data: Path, tmp_path: Path
 ) -> None:
-    registry = registry_with_work(data, tmp_path / "scraps", catalog=postgres.database())
+    registry = make_merge_registry(data, tmp_path / "scraps", catalog=postgres.database())
     job = registry.submit_job(MERGE)
-    with runner(data, lease=5.0):
+    with start_runner(data, lease=5.0):
         wait_until(lambda: registry.job(job.id).pieces > 0, "the job to be cut")
         postgres.crash()
-        assert over(registry, job.id).state == "done"
+        assert wait_for_job(registry, job.id).state == "done"
     ended_once(registry, job.id)
     registry.close()
 
 
 def test_a_cancelled_job_is_stopped_and_leaves_nothing(busy: LocalRegistry, data: Path) -> None:
     job = busy.submit_job(MERGE)
-    with runner(data, armed="stop:merge.stored") as working:
+    with start_runner(data, armed="stop:merge.stored") as working:
         wait_until(lambda: is_stopped(working.process.pid), "a piece to stand still")
         assert busy.job(job.id).runners != ()
 
         busy.cancel_job(job.id)
 
         wait_until(
-            lambda: living(working.process.pid).keys() == {working.process.pid}, "its process to be ended"
+            lambda: live_processes(working.process.pid).keys() == {working.process.pid},
+            "its process to be ended",
         )
     assert busy.job(job.id).state == "cancelled"
     with pytest.raises(NotFound):
         busy.base("acme/merged")
 
     busy.retry_job(job.id)
-    assert Runner(data, "--once").ended() == 0
+    assert RunnerProcess(data, "--once").ended() == 0
     assert ended_once(busy, job.id)[0] == "done"
 
 
@@ -62,7 +63,7 @@ def test_a_process_that_dies_again_and_again_fails_its_job_and_no_other(
 ) -> None:
     job = busy.submit_job(MERGE)
 
-    assert Runner(data, "--once", armed="child.opened").ended() == 0
+    assert RunnerProcess(data, "--once", armed="child.opened").ended() == 0
 
     failed = busy.job(job.id)
     assert failed.state == "failed"
@@ -73,7 +74,7 @@ def test_a_process_that_dies_again_and_again_fails_its_job_and_no_other(
 def test_a_step_that_takes_more_memory_than_there_is_fails_its_job(busy: LocalRegistry, data: Path) -> None:
     job = busy.submit_job(MERGE)
 
-    assert Runner(data, "--once", "--memory", "64MiB").ended() == 0
+    assert RunnerProcess(data, "--once", "--memory", "64MiB").ended() == 0
 
     failed = busy.job(job.id)
     assert failed.state == "failed"
@@ -88,16 +89,16 @@ def test_what_a_killed_runner_left_on_the_disk_goes_when_the_next_starts(
     there = tmp_path / "temporary"
     there.mkdir()
     environ = {"TMPDIR": str(there)}
-    with runner(data, armed="stop:merge.stored", environ=environ) as killed:
+    with start_runner(data, armed="stop:merge.stored", environ=environ) as killed:
         wait_until(lambda: is_stopped(killed.process.pid), "a piece to stand still")
     (left,) = there.iterdir()
-    with runner(data, armed="stop:merge.stored", environ=environ) as asleep:
+    with start_runner(data, armed="stop:merge.stored", environ=environ) as asleep:
         wait_until(lambda: is_stopped(asleep.process.pid), "another to take it over and stand still")
         asleep.freeze()
         (others,) = there.iterdir()
         assert others != left
 
-        assert Runner(data, "--once", environ=environ).ended() == 0
+        assert RunnerProcess(data, "--once", environ=environ).ended() == 0
 
         assert list(there.iterdir()) == [others]
     assert busy.job(job.id).state == "done"

@@ -22,7 +22,7 @@ from adaptry.storage.catalog.rows import JobRow
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
 from adaptry.testing.postgres import PostgresServer
-from adaptry.testing.runners import is_stopped, over, runner, wait_until
+from adaptry.testing.runners import is_stopped, start_runner, wait_for_job, wait_until
 from adaptry_cli.main import main
 
 NOW = datetime.now(UTC)
@@ -46,16 +46,16 @@ def test_a_job_that_ended_long_ago_is_forgotten_by_the_next_runner(
     registry = open_local(data, catalog=catalog)
     options = ("--keep", "2d", *(("--catalog", catalog) if catalog else ()))
     old, young = registry.submit_job(VERIFY).id, registry.submit_job(VERIFY).id
-    with runner(data, *options):
+    with start_runner(data, *options):
         wait_until(lambda: is_over(data, catalog, old) and is_over(data, catalog, young), "both to be over")
     long_ago = NOW - timedelta(days=3)
     with registry.catalog.write() as tx:
         tx.execute(update(JobRow).where(col(JobRow.id) == old).values(finished_at=long_ago))
-        jobs.say(tx, old, "start", ["a line"], NOW)
+        jobs.append_log(tx, old, "start", ["a line"], NOW)
     aged = f"completed_at = {int(long_ago.timestamp() * 1000)}"
     engine(data, catalog, f"UPDATE {{}} SET {aged} WHERE workflow_uuid LIKE '{old}.%'")
 
-    with runner(data, *options):
+    with start_runner(data, *options):
         wait_until(lambda: not states(data, catalog, old), "the old one to be forgotten")
 
     assert [job.id for job in registry.jobs().items] == [young]
@@ -110,7 +110,7 @@ def test_a_job_of_a_revoked_token_is_not_begun_and_says_why(registry: LocalRegis
     job = registry.on_behalf_of(OPS).submit_job(VERIFY).id
     revoke()
     with registry.catalog.write() as tx:
-        assert job_steps.begin(tx, job, "start", "r", NOW) is None
+        assert job_steps.begin_attempt(tx, job, "start", "r", NOW) is None
     seen = registry.job(job)
     assert seen.state == "failed"
     assert seen.fault
@@ -122,22 +122,22 @@ def test_a_step_at_work_changes_nothing_once_its_token_is_revoked(registry: Loca
     revoke = revoked(registry)
     job = registry.on_behalf_of(OPS).submit_job(VERIFY).id
     with registry.catalog.write() as tx:
-        begun = job_steps.begin(tx, job, "start", "r", NOW)
+        begun = job_steps.begin_attempt(tx, job, "start", "r", NOW)
         assert begun
     with registry.catalog.read() as tx:
-        job_steps.hold(tx, job, "start", begun.turn)
+        job_steps.require_current(tx, job, "start", begun.turn)
     revoke()
     with registry.catalog.read() as tx, pytest.raises(Conflict, match="revoked"):
-        job_steps.hold(tx, job, "start", begun.turn)
+        job_steps.require_current(tx, job, "start", begun.turn)
 
 
 def test_a_job_at_work_ends_when_its_token_is_revoked(registry: LocalRegistry, tmp_path: Path) -> None:
     revoke = revoked(registry)
     job = registry.on_behalf_of(OPS).submit_job(VERIFY).id
-    with runner(tmp_path / "data", armed="stop:child.opened") as started:
+    with start_runner(tmp_path / "data", armed="stop:child.opened") as started:
         wait_until(lambda: is_stopped(started.process.pid), "a step that stands still")
         revoke()
-        seen = over(registry, job)
+        seen = wait_for_job(registry, job)
     assert (seen.state, seen.fault and seen.fault.code) == ("failed", "denied")
 
 
@@ -147,7 +147,7 @@ def test_a_token_of_the_same_rights_carries_on_for_one_that_was_revoked(registry
     revoked(registry)
     revoke()
     with registry.catalog.write() as tx:
-        assert job_steps.begin(tx, job, "start", "r", NOW)
+        assert job_steps.begin_attempt(tx, job, "start", "r", NOW)
 
 
 def test_who_works_in_the_folder_has_no_token_to_lose(registry: LocalRegistry) -> None:
@@ -155,7 +155,7 @@ def test_who_works_in_the_folder_has_no_token_to_lose(registry: LocalRegistry) -
     tokens.revoke_token(registry.catalog, tokens.list_tokens(registry.catalog)[-1].id)
     job = registry.submit_job(VERIFY).id
     with registry.catalog.write() as tx:
-        assert job_steps.begin(tx, job, "start", "r", NOW)
+        assert job_steps.begin_attempt(tx, job, "start", "r", NOW)
 
 
 def test_the_schedule_of_a_revoked_token_is_held_until_there_is_another(registry: LocalRegistry) -> None:

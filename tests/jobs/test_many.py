@@ -6,7 +6,7 @@ from pathlib import Path
 
 from adaptry.registry.jobs_values.records import JobOrder
 from adaptry.storage.local import LocalRegistry
-from adaptry.testing.runners import Runner, wait_until
+from adaptry.testing.runners import RunnerProcess, wait_until
 
 LOOK = {"dry_run": True}
 MANY = 120  # more than are handed to the engine in one round
@@ -16,7 +16,7 @@ def test_an_urgent_job_is_done_before_many_that_wait_and_none_of_them_has_a_thre
     busy: LocalRegistry, data: Path
 ) -> None:
     waiting = [busy.submit_job(JobOrder(kind="gc", task=LOOK, priority=9)).id for _ in range(MANY)]
-    runner = Runner(data)
+    runner = RunnerProcess(data)
     try:
         wait_until(lambda: busy.job(waiting[0]).state != "queued", "the first of many jobs to begin")
         urgent = busy.submit_job(JobOrder(kind="gc", task=LOOK, priority=1)).id

@@ -12,7 +12,7 @@ from adaptry.operations.base_registry import open_base
 from adaptry.registry.jobs_values.records import JobOrder
 from adaptry.storage.local import LocalRegistry
 from adaptry.testing.postgres import PostgresServer
-from adaptry.testing.runners import MERGE, Runner, over, registry_with_work, runner
+from adaptry.testing.runners import MERGE, RunnerProcess, make_merge_registry, start_runner, wait_for_job
 
 TORCH = JobOrder(kind="merge", task={**MERGE.task, "dtype": "BF16", "max_shard_size": 1 << 20})
 
@@ -25,7 +25,7 @@ def test_the_stored_base_is_what_the_command_writes(
 ) -> None:
     job = busy.submit_job(order)
 
-    assert Runner(data, "--once").ended() == 0
+    assert RunnerProcess(data, "--once").ended() == 0
 
     done = busy.job(job.id)
     assert (done.state, done.fault) == ("done", None)
@@ -43,11 +43,11 @@ def test_the_stored_base_is_what_the_command_writes(
 def test_two_runners_share_the_parts_on_postgresql(
     postgres: PostgresServer, data: Path, tmp_path: Path
 ) -> None:
-    registry = registry_with_work(data, tmp_path / "scraps", catalog=postgres.database())
+    registry = make_merge_registry(data, tmp_path / "scraps", catalog=postgres.database())
     job = registry.submit_job(MERGE)
 
-    with runner(data), runner(data):
-        assert over(registry, job.id).state == "done"
+    with start_runner(data), start_runner(data):
+        assert wait_for_job(registry, job.id).state == "done"
 
     assert stored_files(registry, tmp_path) == merged_by_command(data, tmp_path / "written", MERGE)
     registry.close()

@@ -10,11 +10,11 @@ import pytest
 from adaptry.core.errors import Conflict
 from adaptry.core.identity import LOCAL
 from adaptry.core.refs import AdapterName
-from adaptry.jobs.capacity import Room
-from adaptry.jobs.liveness import Watch
-from adaptry.jobs.queues import queue_of, queues_for
+from adaptry.jobs.capacity import CapacityLimiter
+from adaptry.jobs.liveness import LivenessMonitor
+from adaptry.jobs.queues import runner_queues, step_queue
 from adaptry.registry.jobs_values.cron import Cron
-from adaptry.registry.jobs_values.records import GIB, JobOrder, Needs, RunnerInfo
+from adaptry.registry.jobs_values.records import GIB, JobNeeds, JobOrder, RunnerInfo
 from adaptry.registry.jobs_values.tasks import TASKS
 from adaptry.registry.records import AdapterEdit
 from adaptry.storage.blobs.memory import MemoryBlobs
@@ -48,21 +48,21 @@ def test_only_the_last_who_began_a_step_may_change_anything(registry: LocalRegis
     assert registry.job(job).runners == ("two",)
     assert [each.name for each in registry.adapters().items] == [TONE]
     with registry.catalog.write() as tx, pytest.raises(Conflict):
-        job_steps.conclude(tx, job, "start", first, {}, {})
+        job_steps.finish_step(tx, job, "start", first, {}, {})
 
 
 def test_a_step_that_was_done_is_not_done_again(registry: LocalRegistry, job: str) -> None:
     turn = begun(registry, job, "one")
     with registry.catalog.write() as tx:
-        job_steps.conclude(tx, job, "start", turn, {"came": "to this"}, {"piece-1": 10, "piece-2": 30})
+        job_steps.finish_step(tx, job, "start", turn, {"came": "to this"}, {"piece-1": 10, "piece-2": 30})
 
     with registry.catalog.write() as tx:
-        again = job_steps.begin(tx, job, "start", "two", NOW)
-        piece = job_steps.begin(tx, job, "piece-1", "two", NOW)
+        again = job_steps.begin_attempt(tx, job, "start", "two", NOW)
+        piece = job_steps.begin_attempt(tx, job, "piece-1", "two", NOW)
         assert piece is not None
         job_steps.report(tx, job, "piece-1", piece.turn, "merging", 5, 10)
 
-    assert again == job_steps.Begun(1, {"came": "to this"})
+    assert again == job_steps.StepAttempt(1, {"came": "to this"})
     seen = registry.job(job)
     assert (seen.pieces, seen.stage and (seen.stage.done, seen.stage.total)) == (2, (5, 40))
 
@@ -75,7 +75,7 @@ def test_what_is_over_is_not_begun_and_changes_nothing(registry: LocalRegistry, 
         assert not jobs.finish(tx, job, "done", NOW)
 
     with registry.catalog.write() as tx:
-        assert job_steps.begin(tx, job, "start", "two", NOW) is None
+        assert job_steps.begin_attempt(tx, job, "start", "two", NOW) is None
     with pytest.raises(Conflict):
         fenced(registry, job, turn).create_adapter(TONE, AdapterEdit())
     assert registry.job(job).state == end
@@ -93,7 +93,7 @@ def test_a_log_keeps_what_was_said_in_order_up_to_a_number_of_lines(
 ) -> None:
     for start in range(0, 5_200, 400):
         with registry.catalog.write() as tx:
-            jobs.say(tx, job, "start", [f"line {start + n}\0" for n in range(400)], NOW)
+            jobs.append_log(tx, job, "start", [f"line {start + n}\0" for n in range(400)], NOW)
 
     told, cursor = [], None
     while True:
@@ -106,7 +106,7 @@ def test_a_log_keeps_what_was_said_in_order_up_to_a_number_of_lines(
 
 
 def test_a_runner_is_dead_when_its_count_stands_still_whatever_clocks_say() -> None:
-    watch = Watch(10.0)
+    watch = LivenessMonitor(10.0)
     assert watch.dead({"a": 1, "b": 1}, now=100.0) == frozenset()
     assert watch.dead({"a": 2, "b": 1}, now=109.0) == frozenset()
     assert watch.dead({"a": 2, "b": 1}, now=110.5) == {"b"}
@@ -117,7 +117,7 @@ def test_a_runner_is_dead_when_its_count_stands_still_whatever_clocks_say() -> N
 def test_a_runner_that_is_heard_of_again_after_it_was_taken_for_dead_lives_though_its_count_is_as_before() -> (
     None
 ):
-    watch = Watch(2.0)
+    watch = LivenessMonitor(2.0)
     watch.dead({"one": 1}, 100.0)
     assert watch.dead({"one": 1}, 102.5) == {"one"}
 
@@ -149,27 +149,27 @@ def test_on_which_machine_a_runner_is_administrators_are_told(registry: LocalReg
 @pytest.mark.parametrize(
     ("needs", "takers"),
     [
-        (Needs(), {"small", "gpu", "tagged", "large"}),
-        (Needs(device="cpu"), {"small", "gpu", "tagged", "large"}),
-        (Needs(device="cuda"), {"gpu"}),
-        (Needs(tag="eu"), {"tagged"}),
-        (Needs(device="cuda", tag="eu"), set()),
-        (Needs(memory=60 * GIB), {"large"}),
-        (Needs(memory=4096 * GIB), set()),
+        (JobNeeds(), {"small", "gpu", "tagged", "large"}),
+        (JobNeeds(device="cpu"), {"small", "gpu", "tagged", "large"}),
+        (JobNeeds(device="cuda"), {"gpu"}),
+        (JobNeeds(tag="eu"), {"tagged"}),
+        (JobNeeds(device="cuda", tag="eu"), set()),
+        (JobNeeds(memory=60 * GIB), {"large"}),
+        (JobNeeds(memory=4096 * GIB), set()),
     ],
 )
-def test_a_step_waits_for_a_runner_that_has_what_it_needs(needs: Needs, takers: set[str]) -> None:
+def test_a_step_waits_for_a_runner_that_has_what_it_needs(needs: JobNeeds, takers: set[str]) -> None:
     runners = {
-        "small": queues_for((), (), 4 * GIB),
-        "gpu": queues_for(("cuda",), (), 32 * GIB),
-        "tagged": queues_for((), ("eu", "night"), 32 * GIB),
-        "large": queues_for((), (), 256 * GIB),
+        "small": runner_queues((), (), 4 * GIB),
+        "gpu": runner_queues(("cuda",), (), 32 * GIB),
+        "tagged": runner_queues((), ("eu", "night"), 32 * GIB),
+        "large": runner_queues((), (), 256 * GIB),
     }
-    assert {name for name, queues in runners.items() if queue_of(needs) in queues} == takers
+    assert {name for name, queues in runners.items() if step_queue(needs) in queues} == takers
 
 
 def test_room_is_given_to_so_many_steps_and_so_much_memory() -> None:
-    room = Room(3, 10)
+    room = CapacityLimiter(3, 10)
     order: list[str] = []
     let_go = threading.Event()
 
@@ -232,19 +232,21 @@ def test_a_scheduled_order_is_given_once_for_each_time_and_made_up_for_once(regi
 
 
 def test_every_kind_says_what_it_is_and_where_it_is_done() -> None:
-    from adaptry.jobs.dispatch import WAYS
+    from adaptry.jobs.dispatch import HANDLERS
 
-    assert WAYS.keys() == TASKS.keys()
+    assert HANDLERS.keys() == TASKS.keys()
     assert all(task.about.endswith(".") for task in TASKS.values())
 
 
 def begun(registry: LocalRegistry, job: str, runner: str) -> int:
     with registry.catalog.write() as tx:
-        found = job_steps.begin(tx, job, "start", runner, NOW)
+        found = job_steps.begin_attempt(tx, job, "start", runner, NOW)
     assert found is not None
     return found.turn
 
 
 def fenced(registry: LocalRegistry, job: str, turn: int) -> LocalRegistry:
-    catalog = job_steps.Fenced(registry.catalog, lambda tx: job_steps.hold(tx, job, "start", turn))
+    catalog = job_steps.FencedCatalog(
+        registry.catalog, lambda tx: job_steps.require_current(tx, job, "start", turn)
+    )
     return LocalRegistry(catalog, registry.blobs, registry.identity)

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from adaptry.jobs.queues import takes
-from adaptry.registry.jobs_values.records import GIB, Needs, RunnerInfo
+from adaptry.jobs.queues import can_run
+from adaptry.registry.jobs_values.records import GIB, JobNeeds, RunnerInfo
 
 EU = RunnerInfo(
     id="one",
@@ -23,14 +23,14 @@ EU = RunnerInfo(
 @pytest.mark.parametrize(
     ("needs", "is_taken"),
     [
-        (Needs(), True),
-        (Needs(device="cpu"), True),
-        (Needs(device="cuda", tag="eu"), True),
-        (Needs(device="xpu"), False),
-        (Needs(tag="us"), False),
-        (Needs(memory=8 * GIB), True),
-        (Needs(memory=65 * GIB), False),
+        (JobNeeds(), True),
+        (JobNeeds(device="cpu"), True),
+        (JobNeeds(device="cuda", tag="eu"), True),
+        (JobNeeds(device="xpu"), False),
+        (JobNeeds(tag="us"), False),
+        (JobNeeds(memory=8 * GIB), True),
+        (JobNeeds(memory=65 * GIB), False),
     ],
 )
-def test_a_runner_takes_what_it_has_the_means_for(needs: Needs, is_taken: bool) -> None:
-    assert takes(EU, needs) is is_taken
+def test_a_runner_takes_what_it_has_the_means_for(needs: JobNeeds, is_taken: bool) -> None:
+    assert can_run(EU, needs) is is_taken

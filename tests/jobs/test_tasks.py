@@ -11,7 +11,7 @@ from adaptry.registry.jobs_values.records import JobInfo, JobOrder
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
 from adaptry.testing.contract.fixtures import ADA, EVE
-from adaptry.testing.runners import Runner
+from adaptry.testing.runners import RunnerProcess
 from adaptry.testing.samples import tiny_lora
 
 EVERYWHERE = Identity("ops", "admin", ("*",))
@@ -45,7 +45,7 @@ def test_every_kind_is_done_by_one_runner_with_the_rights_of_who_asked(
     }
 
     mirror.mkdir()
-    assert Runner(data, "--once", "--concurrency", "2", "--remote", f"mirror={mirror}").ended() == 0
+    assert RunnerProcess(data, "--once", "--concurrency", "2", "--remote", f"mirror={mirror}").ended() == 0
 
     jobs = {name: busy.job(id) for name, id in ids.items()}
     states = {name: job.state for name, job in jobs.items()}

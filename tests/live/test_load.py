@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import adaptry
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.core.errors import Conflict, Invalid, NotFound, Refused, Unsupported, Withdrawn
+from adaptry.core.errors import CheckFailed, Conflict, Invalid, NotFound, Unsupported, Withdrawn
 from adaptry.integrations.serving import Cache
 from adaptry.operations import base_registry
 from adaptry.registry.interface import Registry
@@ -155,13 +155,13 @@ def test_modules_that_the_model_lacks_are_refused_and_leave_it_alone(
     other = transformers.GPT2LMHeadModel(
         transformers.GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=64)
     )
-    with pytest.raises(Refused, match="no such module"):
+    with pytest.raises(CheckFailed, match="no such module"):
         adaptry.load(folder, into=other)
     wider = make(2, model=tiny_llama(hidden=64))
-    with pytest.raises(Refused, match="size mismatch"):
+    with pytest.raises(CheckFailed, match="size mismatch"):
         adaptry.load(wider, into=model)
     deeper = renamed(make(3), "model.layers.", "model.blocks.")
-    with pytest.raises(Refused, match=r"fit nothing|no values"):
+    with pytest.raises(CheckFailed, match=r"fit nothing|no values"):
         adaptry.load(deeper, into=model)
     assert [name for name, _ in model.named_modules()] == names
     assert torch.equal(answers(model), before)
@@ -178,7 +178,7 @@ def renamed(folder: Path, old: str, new: str) -> Path:
 def test_half_of_the_keys_wrong_is_refused_in_a_model_with_adapters(model: Any, make: MakeAdapter) -> None:
     placed = adaptry.load(make(1), into=model)
     before = answers(placed.model)
-    with pytest.raises(Refused, match=r"fit nothing|no values"):
+    with pytest.raises(CheckFailed, match=r"fit nothing|no values"):
         adaptry.load(renamed(make(2), "layers.1.", "layers.7."), into=placed.model, name="second")
     assert set(placed.model.peft_config) == {"default"}
     assert torch.equal(answers(placed.model), before)
@@ -187,7 +187,7 @@ def test_half_of_the_keys_wrong_is_refused_in_a_model_with_adapters(model: Any, 
 def test_another_base_is_refused_by_its_content(
     registry: Registry, base: Path, model: Any, make: MakeAdapter, tmp_path: Path
 ) -> None:
-    known = base_registry.register(registry, open_checkpoint(base), names=("org/tiny",))
+    known = base_registry.register_base(registry, open_checkpoint(base), names=("org/tiny",))
     adaptry.push(registry, adaptry.open_dir(make()), "acme/tone", base=adaptry_claim(known.id))
     found = adaptry.load("acme/tone", registry=registry, into=model).base
     assert found is not None and found.level in ("exact", "same_weights")
@@ -196,7 +196,7 @@ def test_another_base_is_refused_by_its_content(
     tiny_llama().save_pretrained(tmp_path / "other")
     other = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "other")
     before = answers(other)
-    with pytest.raises(Refused, match=r"was trained on .*any_base=True"):
+    with pytest.raises(CheckFailed, match=r"was trained on .*any_base=True"):
         adaptry.load("acme/tone", registry=registry, into=other)
     assert torch.equal(answers(other), before)
     assert adaptry.load("acme/tone", registry=registry, into=other, any_base=True).base is None
@@ -211,7 +211,7 @@ def adaptry_claim(id: Any) -> Any:
 def test_a_copy_of_the_base_in_another_dtype_is_the_same_base(
     registry: Registry, base: Path, model: Any, make: MakeAdapter, tmp_path: Path
 ) -> None:
-    known = base_registry.register(registry, open_checkpoint(base), names=("org/tiny",))
+    known = base_registry.register_base(registry, open_checkpoint(base), names=("org/tiny",))
     adaptry.push(registry, adaptry.open_dir(make()), "acme/tone", base=adaptry_claim(known.id))
     model.to(torch.bfloat16).save_pretrained(tmp_path / "half")
     half = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "half", dtype=torch.bfloat16)
@@ -255,14 +255,14 @@ def test_what_a_swap_would_do_wrongly_is_refused(base: Path, model: Any, make: M
     before = answers(placed.model)
     more = ["q_proj", "v_proj", "k_proj"]
     for config, error in [
-        (peft.LoraConfig(r=4, target_modules=more), Refused),
+        (peft.LoraConfig(r=4, target_modules=more), CheckFailed),
         (peft.LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["lm_head"]), Unsupported),
         (peft.LoraConfig(r=4, target_modules=["q_proj"], use_rslora=True), Unsupported),
         (peft.LoHaConfig(r=4, target_modules=["q_proj"]), Unsupported),
     ]:
         with pytest.raises(error):
             adaptry.load(make(2, config), into=placed.model, hotswap=True)
-    with pytest.raises(Refused, match="from 64"):
+    with pytest.raises(CheckFailed, match="from 64"):
         adaptry.load(make(3, model=tiny_llama(hidden=64)), into=placed.model, hotswap=True)
     with pytest.raises(NotFound, match="no adapter 'other'"):
         adaptry.load(make(4), into=placed.model, hotswap=True, name="other")

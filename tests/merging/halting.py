@@ -12,9 +12,9 @@ from pathlib import Path
 
 from adaptry import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.compute.merging.fitting import Weighted
-from adaptry.compute.merging.merge import Source, merge
-from adaptry.compute.recipes.merge import Input, Recipe
+from adaptry.compute.merging.fitting import WeightedAdapter
+from adaptry.compute.merging.merge import MergeSource, merge
+from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 from adaptry.core.errors import AdaptryError
 
 
@@ -29,8 +29,8 @@ def main(base: str, adapter: str, weight: str, target: str, share: str) -> None:
             sys.stdin.readline()
 
     strength = float(weight)
-    recipe = Recipe(base=base, inputs=(Input(source=adapter, weight=strength),))
-    source = Source(Weighted(open_dir(adapter), strength, adapter))
+    recipe = MergeRecipe(base=base, inputs=(RecipeInput(source=adapter, weight=strength),))
+    source = MergeSource(WeightedAdapter(open_dir(adapter), strength, adapter))
     try:
         merge(recipe, open_checkpoint(base), [source], Path(target), progress=stop_once)
     except AdaptryError as error:

@@ -12,13 +12,13 @@ from safetensors.torch import save_file
 from adaptry.adapters.adapter import open_dir
 from adaptry.adapters.header import TensorInfo
 from adaptry.bases.fingerprinting import fingerprint
-from adaptry.bases.fingerprinting.match import match
+from adaptry.bases.fingerprinting.match import match_bases
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.bases.quantised import Packed, fold
-from adaptry.compute.merging.dequantisation import dequantised
-from adaptry.compute.merging.fitting import Weighted
-from adaptry.compute.merging.merge import Source, merge
-from adaptry.compute.recipes.merge import Input, Recipe
+from adaptry.bases.quantised import PackedWeight, open_logical_view
+from adaptry.compute.merging.dequantisation import dequantise
+from adaptry.compute.merging.fitting import WeightedAdapter
+from adaptry.compute.merging.merge import MergeSource, merge
+from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 from adaptry.compute.tensors.adapter_tensors import as_tensor
 
 from .conftest import peft, tensors_of, torch, transformers
@@ -78,24 +78,29 @@ def merged_by_library(base: Path, adapter: Path) -> dict[str, Any]:
 
 
 def merged_here(base: Path, adapter: Path, target: Path) -> dict[str, Any]:
-    recipe = Recipe(base="./copy", inputs=(Input(source="./tone"),), base_copy="dequantised")
-    merge(recipe, open_checkpoint(base), [Source(Weighted(open_dir(adapter), 1.0, "./tone"))], target)
+    recipe = MergeRecipe(base="./copy", inputs=(RecipeInput(source="./tone"),), base_copy="dequantised")
+    merge(
+        recipe,
+        open_checkpoint(base),
+        [MergeSource(WeightedAdapter(open_dir(adapter), 1.0, "./tone"))],
+        target,
+    )
     return tensors_of(target)
 
 
-def only(folder: Path, tensors: dict[str, Any]) -> Packed:
+def only(folder: Path, tensors: dict[str, Any]) -> PackedWeight:
     """The one packed weight of a checkpoint of these tensors."""
     save_file(tensors, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
-    (packed,) = fold(open_checkpoint(folder)).packed.values()
+    (packed,) = open_logical_view(open_checkpoint(folder)).packed.values()
     return packed
 
 
-def computed(folder: Path, packed: Packed) -> Any:
+def computed(folder: Path, packed: PackedWeight) -> Any:
     def read(shard: str, info: TensorInfo) -> Any:
         return as_tensor((folder / shard).read_bytes()[info.start : info.end], info)
 
-    return dequantised(packed, read)
+    return dequantise(packed, read)
 
 
 @pytest.mark.parametrize("nested", [False, True])
@@ -131,7 +136,7 @@ def test_a_merge_is_pefts_into_what_transformers_dequantises(tmp_path: Path, kin
     result, wanted = merged_here(copy, adapter, tmp_path / "merged"), merged_by_library(copy, adapter)
     assert result.keys() == wanted.keys()
     assert [name for name in wanted if not torch.equal(result[name], wanted[name])] == []
-    found = match(fingerprint(open_checkpoint(copy)), fingerprint(open_checkpoint(original)))
+    found = match_bases(fingerprint(open_checkpoint(copy)), fingerprint(open_checkpoint(original)))
     assert found.level == "cast"
     assert "the samples of all 14 packed ones go with its codes" in found.evidence
 
@@ -146,4 +151,7 @@ def test_a_conv1d_is_turned_back_into_the_form_its_model_loads(tmp_path: Path, k
         assert torch.equal(tensor, wanted[name].T if is_turned else wanted[name]), name
     shapes = {name: info.shape for name, info in open_checkpoint(original).tensors.items()}
     assert {name: info.shape for name, info in open_checkpoint(tmp_path / "merged").tensors.items()} == shapes
-    assert match(fingerprint(open_checkpoint(copy)), fingerprint(open_checkpoint(original))).level == "cast"
+    assert (
+        match_bases(fingerprint(open_checkpoint(copy)), fingerprint(open_checkpoint(original))).level
+        == "cast"
+    )

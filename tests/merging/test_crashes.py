@@ -17,10 +17,10 @@ import pytest
 
 from adaptry import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.compute.merging.fitting import Weighted
-from adaptry.compute.merging.merge import How, Source, merge
+from adaptry.compute.merging.fitting import WeightedAdapter
+from adaptry.compute.merging.merge import MergeOptions, MergeSource, merge
 from adaptry.compute.merging.record import MergeRecord
-from adaptry.compute.recipes.merge import Input, Recipe
+from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 from adaptry.core.errors import InvalidWeights, NotFound, StorageFull, Unavailable
 from adaptry.core.progress import Progress, no_progress
 from adaptry.testing.samples import tiny_base, tiny_lora
@@ -40,11 +40,11 @@ def adapter(tmp_path: Path) -> Path:
 
 
 def merged(
-    base: Path, adapter: Path, target: Path, how: How | None = None, progress: Progress = no_progress
+    base: Path, adapter: Path, target: Path, how: MergeOptions | None = None, progress: Progress = no_progress
 ) -> MergeRecord:
-    recipe = Recipe(base=str(base), inputs=(Input(source=str(adapter)),))
-    source = Source(Weighted(open_dir(adapter), 1.0, str(adapter)))
-    return merge(recipe, open_checkpoint(base), [source], target, how or How(), progress)
+    recipe = MergeRecipe(base=str(base), inputs=(RecipeInput(source=str(adapter)),))
+    source = MergeSource(WeightedAdapter(open_dir(adapter), 1.0, str(adapter)))
+    return merge(recipe, open_checkpoint(base), [source], target, how or MergeOptions(), progress)
 
 
 def halted(
@@ -188,13 +188,13 @@ def test_a_base_that_is_cut_while_it_is_read_is_said(
     with pytest.raises(
         InvalidWeights, match="became shorter while it was read; is something still writing it"
     ):
-        merged(base, adapter, tmp_path / "place" / "merged", How(hashing=hashing, threads=1), cut)
+        merged(base, adapter, tmp_path / "place" / "merged", MergeOptions(hashing=hashing, threads=1), cut)
 
     assert list((tmp_path / "place").iterdir()) == []
 
 
 def test_a_base_that_is_gone_by_the_time_is_named(base: Path, adapter: Path, tmp_path: Path) -> None:
-    recipe = Recipe(base=str(base), inputs=(Input(source=str(adapter)),))
+    recipe = MergeRecipe(base=str(base), inputs=(RecipeInput(source=str(adapter)),))
     checkpoint = open_checkpoint(base)
     shutil.rmtree(base)
 
@@ -202,7 +202,7 @@ def test_a_base_that_is_gone_by_the_time_is_named(base: Path, adapter: Path, tmp
         merge(
             recipe,
             checkpoint,
-            [Source(Weighted(open_dir(adapter), 1.0, "tone"))],
+            [MergeSource(WeightedAdapter(open_dir(adapter), 1.0, "tone"))],
             tmp_path / "place" / "merged",
         )
 
@@ -216,7 +216,7 @@ def test_an_adapter_that_is_cut_while_it_is_read_is_said(base: Path, adapter: Pa
         os.truncate(weights, 2048)
 
     with pytest.raises(InvalidWeights, match=r"the adapter's .* became shorter while it was read"):
-        merged(base, adapter, tmp_path / "place" / "merged", How(threads=1), cut)
+        merged(base, adapter, tmp_path / "place" / "merged", MergeOptions(threads=1), cut)
 
     assert list((tmp_path / "place").iterdir()) == []
 

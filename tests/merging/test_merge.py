@@ -11,22 +11,24 @@ import pytest
 
 from adaptry import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.compute.merging.fitting import Weighted
-from adaptry.compute.merging.merge import How, Source, merge
-from adaptry.compute.recipes.merge import Input, Recipe
+from adaptry.compute.merging.fitting import WeightedAdapter
+from adaptry.compute.merging.merge import MergeOptions, MergeSource, merge
+from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 
 from .conftest import Make, merged_by_peft, peft, tensors_of, torch, transformers
 
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-CPU = How()
+CPU = MergeOptions()
 KERNELS = ["torch", "llvm"]
 
 
-def merged(base: Path, inputs: list[tuple[Path, float]], target: Path, how: How = CPU, **recipe: Any) -> Any:
-    written = Recipe(
-        base=str(base), inputs=tuple(Input(source=str(path), weight=w) for path, w in inputs), **recipe
+def merged(
+    base: Path, inputs: list[tuple[Path, float]], target: Path, how: MergeOptions = CPU, **recipe: Any
+) -> Any:
+    written = MergeRecipe(
+        base=str(base), inputs=tuple(RecipeInput(source=str(path), weight=w) for path, w in inputs), **recipe
     )
-    sources = [Source(Weighted(open_dir(path), weight, path.name)) for path, weight in inputs]
+    sources = [MergeSource(WeightedAdapter(open_dir(path), weight, path.name)) for path, weight in inputs]
     return merge(written, open_checkpoint(base), sources, target, how)
 
 
@@ -62,7 +64,7 @@ def test_a_merged_llama_is_pefts_bit_for_bit(
 ) -> None:
     base = make_base("llama", dtype)
     adapter = make_adapter(base, **fields)
-    merged(base, [(adapter, 1.0)], tmp_path / "out", How(kernel=kernel))
+    merged(base, [(adapter, 1.0)], tmp_path / "out", MergeOptions(kernel=kernel))
     assert_same_bits(tensors_of(tmp_path / "out"), merged_by_peft(base, adapter))
 
 
@@ -74,7 +76,7 @@ def test_a_merged_gpt2_whose_layers_are_conv1d_is_pefts(
     adapter = make_adapter(
         base, r=4, lora_alpha=6, target_modules=["c_attn", "c_proj", "c_fc"], fan_in_fan_out=True
     )
-    merged(base, [(adapter, 1.0)], tmp_path / "out", How(kernel=kernel))
+    merged(base, [(adapter, 1.0)], tmp_path / "out", MergeOptions(kernel=kernel))
     wanted = merged_by_peft(base, adapter)
     assert_same_bits(tensors_of(tmp_path / "out"), wanted)
 
@@ -117,7 +119,7 @@ def test_several_adapters_are_summed_before_one_rounding(
     base = make_base("llama", torch.bfloat16)
     first = make_adapter(base, "first", r=8, lora_alpha=16, target_modules=ALL)
     second = make_adapter(base, "second", seed=2, r=4, lora_alpha=3, target_modules=["q_proj", "down_proj"])
-    merged(base, [(first, 0.7), (second, -1.5)], tmp_path / "out", How(kernel=kernel))
+    merged(base, [(first, 0.7), (second, -1.5)], tmp_path / "out", MergeOptions(kernel=kernel))
     found, was = tensors_of(tmp_path / "out"), tensors_of(base)
     exact = {name: tensor.double() for name, tensor in was.items()}
     for path, weight in ((first, 0.7), (second, -1.5)):
@@ -159,7 +161,7 @@ def test_an_adapter_of_a_tied_lm_head_gives_the_result_a_head_of_its_own(
 def test_a_device_gives_the_same_within_rounding(make_base: Make, make_adapter: Make, tmp_path: Path) -> None:
     base = make_base("llama", torch.bfloat16)
     adapter = make_adapter(base, r=8, lora_alpha=16, target_modules=ALL)
-    merged(base, [(adapter, 1.0)], tmp_path / "out", How(device="cpu:0"))
+    merged(base, [(adapter, 1.0)], tmp_path / "out", MergeOptions(device="cpu:0"))
     wanted = merged_by_peft(base, adapter)
     for name, tensor in tensors_of(tmp_path / "out").items():
         assert torch.allclose(tensor.float(), wanted[name].float(), rtol=2**-7, atol=1e-6)

@@ -13,11 +13,11 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.compute.merging.fitting import Weighted
-from adaptry.compute.merging.merge import Source, merge
+from adaptry.compute.merging.fitting import WeightedAdapter
+from adaptry.compute.merging.merge import MergeSource, merge
 from adaptry.compute.merging.record import MergeRecord
-from adaptry.compute.recipes.merge import Input, Recipe
-from adaptry.core.errors import AdaptryError, Refused, Unsupported
+from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
+from adaptry.core.errors import AdaptryError, CheckFailed, Unsupported
 from adaptry.testing.quantised_samples import BLOCK, quantised_copy
 from adaptry.testing.samples import tiny_base, tiny_lora, write_safetensors
 
@@ -66,9 +66,11 @@ def merged(
     base: Path, *adapters: Path, known: BaseRecord | None = None, found: str = "", **recipe: Any
 ) -> MergeRecord:
     """`adapters` merged into `base`, beside it in `merged`."""
-    inputs = tuple(Input(source=f"./{path.name}") for path in adapters)
-    sources = [Source(Weighted(open_dir(path), 1.0, f"./{path.name}", known)) for path in adapters]
-    asked = Recipe(base="./base", inputs=inputs, **recipe)
+    inputs = tuple(RecipeInput(source=f"./{path.name}") for path in adapters)
+    sources = [
+        MergeSource(WeightedAdapter(open_dir(path), 1.0, f"./{path.name}", known)) for path in adapters
+    ]
+    asked = MergeRecipe(base="./base", inputs=inputs, **recipe)
     return merge(asked, open_checkpoint(base), sources, base.parent / "merged", found=found)
 
 
@@ -177,7 +179,7 @@ def test_a_quantised_base_is_merged_into_only_when_the_copy_is_chosen(tmp_path: 
     base = quantised_copy(tiny_base(tmp_path / "original"), tmp_path / "base")
     adapter = tiny_lora(tmp_path / "tone")
     error = refusal(base, adapter)
-    assert isinstance(error, Refused)
+    assert isinstance(error, CheckFailed)
     assert error.message == (
         f"{base} is quantised (bitsandbytes nf4, 4-bit): say --base-copy dequantised to merge into its dequantised "
         "weights, which is what a QLoRA adapter was trained on (the result is not quantised), or --base-copy original to "
@@ -201,7 +203,7 @@ def test_an_adapter_of_a_quantised_copy_goes_into_the_original_only_when_that_is
 
     for asked in (None, "dequantised"):
         error = refusal(base, adapter, known, base_copy=asked)
-        assert isinstance(error, Refused)
+        assert isinstance(error, CheckFailed)
         assert why in error.message
         assert "--base-copy original" in error.message
 

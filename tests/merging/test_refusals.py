@@ -14,27 +14,27 @@ import pytest
 
 from adaptry import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.compute.merging.fitting import Weighted
-from adaptry.compute.merging.merge import How, Source, merge
-from adaptry.compute.recipes.merge import Input, Recipe, parse_dtype
+from adaptry.compute.merging.fitting import WeightedAdapter
+from adaptry.compute.merging.merge import MergeOptions, MergeSource, merge
+from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput, parse_dtype
 from adaptry.core.byte_sizes import parse_bytes
-from adaptry.core.errors import AdaptryError, Conflict, Invalid, Refused, Unsupported
+from adaptry.core.errors import AdaptryError, CheckFailed, Conflict, Invalid, Unsupported
 from adaptry.testing.samples import Tensors, random_tensor, tiny_base, tiny_lora, write_safetensors
 
 LAYER = "base_model.model.model.layers.0"
 QUERY = f"{LAYER}.self_attn.q_proj"
-CPU = How()
+CPU = MergeOptions()
 
 
-def refusal(base: Path, adapter: Path, how: How = CPU, **recipe: Any) -> AdaptryError:
+def refusal(base: Path, adapter: Path, how: MergeOptions = CPU, **recipe: Any) -> AdaptryError:
     """The error of a merge of `adapter` (called ./tone) into `base`, after which nothing new is on disk."""
     target = base.parent / "merged"
     before = sorted(base.parent.iterdir())
     with pytest.raises(AdaptryError) as caught:
         merge(
-            Recipe(base="./base", inputs=(Input(source="./tone"),), **recipe),
+            MergeRecipe(base="./base", inputs=(RecipeInput(source="./tone"),), **recipe),
             open_checkpoint(base),
-            [Source(Weighted(open_dir(adapter), 1.0, "./tone"))],
+            [MergeSource(WeightedAdapter(open_dir(adapter), 1.0, "./tone"))],
             target,
             how,
         )
@@ -149,7 +149,7 @@ def test_what_is_not_a_plain_lora_is_named_with_the_way_out(variant: str, tmp_pa
     error = refusal(base, adapter)
 
     assert error.message == sentence.replace("BASE", str(base))
-    assert isinstance(error, Refused | Unsupported)
+    assert isinstance(error, CheckFailed | Unsupported)
 
 
 def test_an_adapter_without_a_module_would_change_nothing(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_a_base_of_another_width_is_not_the_one_it_was_trained_on(tmp_path: Path
 
     error = refusal(base, tiny_lora(tmp_path / "tone"))
 
-    assert isinstance(error, Refused)
+    assert isinstance(error, CheckFailed)
     assert error.message == (
         "./tone: model.layers.0.self_attn.q_proj changes a weight of 16×16, and "
         f"model.layers.0.self_attn.q_proj.weight in {base} is 32×32: this is not the base it was trained on"
@@ -177,7 +177,7 @@ def test_a_base_of_fewer_layers_is_not_the_one_it_was_trained_on(tmp_path: Path)
 
     error = refusal(base, tiny_lora(tmp_path / "tone"))
 
-    assert isinstance(error, Refused)
+    assert isinstance(error, CheckFailed)
     assert error.message == (
         f"./tone: 2 of its 4 modules are not in {base} (first: model.layers.1.self_attn.q_proj); "
         "is this the base it was trained on? `adaptry check` says more"
@@ -247,7 +247,9 @@ def test_a_place_that_is_taken_stays_as_it_is(there: str, tmp_path: Path) -> Non
 
 def test_weights_that_are_all_zero_are_no_merge() -> None:
     with pytest.raises(ValueError, match="all weights are 0, so the result would be the base"):
-        Recipe(base="./base", inputs=(Input(source="./a", weight=0), Input(source="./b", weight=0)))
+        MergeRecipe(
+            base="./base", inputs=(RecipeInput(source="./a", weight=0), RecipeInput(source="./b", weight=0))
+        )
 
 
 @pytest.mark.parametrize("text", ["int8", "fp8", "", "float64"])
@@ -264,14 +266,14 @@ def test_a_size_that_is_none_shows_how_one_is_written(text: str) -> None:
 
 @pytest.mark.parametrize("device", ["cuda:99", "nonsense"])
 def test_a_device_that_is_not_there_is_named(device: str, tmp_path: Path) -> None:
-    error = refusal(tiny_base(tmp_path / "base"), tiny_lora(tmp_path / "tone"), How(device=device))
+    error = refusal(tiny_base(tmp_path / "base"), tiny_lora(tmp_path / "tone"), MergeOptions(device=device))
 
     assert isinstance(error, Invalid)
     assert error.message.startswith(f"torch cannot use the device {device!r} here: ")
 
 
 def test_a_kernel_of_another_name_is_none(tmp_path: Path) -> None:
-    error = refusal(tiny_base(tmp_path / "base"), tiny_lora(tmp_path / "tone"), How(kernel="numba"))
+    error = refusal(tiny_base(tmp_path / "base"), tiny_lora(tmp_path / "tone"), MergeOptions(kernel="numba"))
 
     assert error.message == "no kernel called 'numba': auto, torch or llvm"
 
@@ -284,7 +286,7 @@ def test_what_the_llvm_kernel_does_not_take_fails_before_anything_is_written(
     base = tiny_base(tmp_path / "base", hidden=hidden, layers=1)
     adapter = tiny_lora(tmp_path / "tone", hidden=hidden, layers=1, rank=257 if why == "its rank" else 4)
 
-    error = refusal(base, adapter, How(kernel="llvm"), dtype="F16" if why == "a cast" else None)
+    error = refusal(base, adapter, MergeOptions(kernel="llvm"), dtype="F16" if why == "a cast" else None)
 
     assert isinstance(error, Invalid)
     assert "needs the torch kernel (the llvm kernel takes weights that keep their dtype" in error.message
@@ -350,12 +352,12 @@ def test_factors_that_would_spoil_or_do_nothing_are_refused(tmp_path: Path, fact
     ]
     spoiled = tiny_lora(tmp_path / "tone", extra=dict.fromkeys(names, up))
     refused = refusal(tiny_base(tmp_path / "base"), spoiled)
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, CheckFailed)
     assert f"[{says}]" in refused.message
 
 
 def test_what_the_checks_block_is_not_merged(tmp_path: Path) -> None:
     lying = tiny_lora(tmp_path / "tone", config={"r": 8})
     refused = refusal(tiny_base(tmp_path / "base"), lying)
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, CheckFailed)
     assert "[rank_mismatch]" in refused.message

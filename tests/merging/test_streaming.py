@@ -16,15 +16,15 @@ import pytest
 from adaptry import open_dir
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.compute.merging.fitting import Weighted
-from adaptry.compute.merging.merge import Source, merge
+from adaptry.compute.merging.fitting import WeightedAdapter
+from adaptry.compute.merging.merge import MergeSource, merge
 from adaptry.compute.merging.record import MergeRecord
-from adaptry.compute.recipes.merge import Input, Recipe
-from adaptry.compute.sidecar_client.client import Computing
-from adaptry.compute.sidecar_client.inputs import Described, Ingredients
-from adaptry.compute.verifying.merge_record import check_inputs, read_record
+from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
+from adaptry.compute.sidecar_client.client import ComputeClient
+from adaptry.compute.sidecar_client.inputs import ModelDescription, ModelInputs
+from adaptry.compute.verifying.merge_record import check_inputs, read_merge_record
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Conflict, NotFound, Refused, Unavailable, Unsupported
+from adaptry.core.errors import CheckFailed, Conflict, NotFound, Unavailable, Unsupported
 from adaptry.testing.samples import tiny_base, tiny_lora
 
 transformers = pytest.importorskip("transformers")
@@ -42,15 +42,15 @@ def adapter(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def computing(tmp_path: Path) -> Iterator[Computing]:
-    computing = Computing(tmp_path / "work")
+def computing(tmp_path: Path) -> Iterator[ComputeClient]:
+    computing = ComputeClient(tmp_path / "work")
     yield computing
     computing.close()
 
 
-def ingredients(base: Path, adapter: Path) -> Ingredients:
+def ingredients(base: Path, adapter: Path) -> ModelInputs:
     """As a server names them that has the base in a folder."""
-    return Ingredients(
+    return ModelInputs(
         adapter="acme/tone@1",
         revision=Digest.of(b"the manifest of acme/tone@1"),
         adapter_files={path.name: str(path) for path in adapter.iterdir()},
@@ -70,20 +70,22 @@ def large_base(folder: Path) -> Path:
     return folder
 
 
-def whole(computing: Computing, made_of: Ingredients, model: Described, name: str) -> bytes:
+def whole(computing: ComputeClient, made_of: ModelInputs, model: ModelDescription, name: str) -> bytes:
     found = model.file(name)
     assert found is not None
     return b"".join(computing.read(made_of, model, name, 0, found.size))
 
 
 def on_disk(base: Path, adapter: Path, target: Path) -> dict[str, bytes]:
-    recipe = Recipe(base=str(base), inputs=(Input(source="tone"),))
-    merge(recipe, open_checkpoint(base), [Source(Weighted(open_dir(adapter), 1.0, "tone"))], target)
+    recipe = MergeRecipe(base=str(base), inputs=(RecipeInput(source="tone"),))
+    merge(
+        recipe, open_checkpoint(base), [MergeSource(WeightedAdapter(open_dir(adapter), 1.0, "tone"))], target
+    )
     return {path.name: path.read_bytes() for path in target.iterdir() if path.name != "adaptry_merge.json"}
 
 
 def test_the_files_are_those_of_the_merge_on_disk(
-    computing: Computing, base: Path, adapter: Path, tmp_path: Path
+    computing: ComputeClient, base: Path, adapter: Path, tmp_path: Path
 ) -> None:
     written = on_disk(base, adapter, tmp_path / "merged")
     made_of = ingredients(base, adapter)
@@ -97,7 +99,7 @@ def test_the_files_are_those_of_the_merge_on_disk(
 
 
 def test_a_file_has_its_digest_once_it_was_read_whole(
-    computing: Computing, base: Path, adapter: Path
+    computing: ComputeClient, base: Path, adapter: Path
 ) -> None:
     made_of = ingredients(base, adapter)
     model = computing.describe(made_of)
@@ -113,7 +115,7 @@ def test_a_file_has_its_digest_once_it_was_read_whole(
 
 
 def test_a_digest_comes_also_of_a_reading_that_broke_and_went_on(
-    computing: Computing, base: Path, adapter: Path
+    computing: ComputeClient, base: Path, adapter: Path
 ) -> None:
     made_of = ingredients(base, adapter)
     model = computing.describe(made_of)
@@ -129,7 +131,7 @@ def test_a_digest_comes_also_of_a_reading_that_broke_and_went_on(
 
 
 def test_digests_are_remembered_by_the_next_process(
-    computing: Computing, base: Path, adapter: Path, tmp_path: Path
+    computing: ComputeClient, base: Path, adapter: Path, tmp_path: Path
 ) -> None:
     made_of = ingredients(base, adapter)
     model = computing.describe(made_of)
@@ -137,7 +139,7 @@ def test_digests_are_remembered_by_the_next_process(
         whole(computing, made_of, model, file.name)
     computing.close()
 
-    other = Computing(tmp_path / "work")
+    other = ComputeClient(tmp_path / "work")
     try:
         again = other.describe(made_of)
     finally:
@@ -148,7 +150,7 @@ def test_digests_are_remembered_by_the_next_process(
 
 
 def test_a_stream_goes_on_when_the_process_is_killed(
-    computing: Computing, adapter: Path, tmp_path: Path
+    computing: ComputeClient, adapter: Path, tmp_path: Path
 ) -> None:
     base = large_base(tmp_path / "large")
     adapter = tiny_lora(tmp_path / "wide", hidden=512)
@@ -168,7 +170,7 @@ def test_a_stream_goes_on_when_the_process_is_killed(
     assert computing.pid != first
 
 
-def test_readers_of_one_model_do_not_disturb_each_other(computing: Computing, tmp_path: Path) -> None:
+def test_readers_of_one_model_do_not_disturb_each_other(computing: ComputeClient, tmp_path: Path) -> None:
     base, adapter = large_base(tmp_path / "large"), tiny_lora(tmp_path / "wide", hidden=512)
     expected = on_disk(base, adapter, tmp_path / "merged")["model.safetensors"]
     made_of = ingredients(base, adapter)
@@ -190,7 +192,7 @@ def test_readers_of_one_model_do_not_disturb_each_other(computing: Computing, tm
 
 def test_who_stops_reading_makes_room_for_another(tmp_path: Path) -> None:
     base, adapter = large_base(tmp_path / "large"), tiny_lora(tmp_path / "wide", hidden=512)
-    computing = Computing(tmp_path / "work", streams=1)
+    computing = ComputeClient(tmp_path / "work", streams=1)
     try:
         made_of = ingredients(base, adapter)
         model = computing.describe(made_of)
@@ -207,20 +209,20 @@ def test_who_stops_reading_makes_room_for_another(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_merged_says_why_without_a_place_on_the_server(
-    computing: Computing, base: Path, tmp_path: Path
+    computing: ComputeClient, base: Path, tmp_path: Path
 ) -> None:
     prompt = tiny_lora(tmp_path / "other", hidden=32, layers=5)
-    with pytest.raises(Refused, match="modules are not in org/tiny") as raised:
+    with pytest.raises(CheckFailed, match="modules are not in org/tiny") as raised:
         computing.describe(ingredients(base, prompt))
     assert str(tmp_path) not in raised.value.message
 
     bare = tiny_lora(tmp_path / "bare", hidden=32, config={"peft_type": "ADALORA_OF_TOMORROW"})
-    with pytest.raises((Refused, Unsupported)):
+    with pytest.raises((CheckFailed, Unsupported)):
         computing.describe(ingredients(base, bare))
 
 
 def test_a_base_that_is_nowhere_is_said_with_the_way_to_give_it(
-    computing: Computing, base: Path, adapter: Path, tmp_path: Path
+    computing: ComputeClient, base: Path, adapter: Path, tmp_path: Path
 ) -> None:
     made_of = ingredients(base, adapter)
     base.rename(tmp_path / "elsewhere")
@@ -229,7 +231,7 @@ def test_a_base_that_is_nowhere_is_said_with_the_way_to_give_it(
 
 
 def test_a_stored_base_is_read_from_the_files_of_the_store(
-    computing: Computing, base: Path, adapter: Path, tmp_path: Path
+    computing: ComputeClient, base: Path, adapter: Path, tmp_path: Path
 ) -> None:
     expected = on_disk(base, adapter, tmp_path / "merged")
     made_of = ingredients(base, adapter)
@@ -245,13 +247,13 @@ def test_a_stored_base_is_read_from_the_files_of_the_store(
 
 
 def test_a_base_written_to_meanwhile_is_another_model(
-    computing: Computing, base: Path, adapter: Path, tmp_path: Path
+    computing: ComputeClient, base: Path, adapter: Path, tmp_path: Path
 ) -> None:
     made_of = ingredients(base, adapter)
     model = computing.describe(made_of)
     (base / "tokenizer_config.json").write_text("{}")
     computing.close()
-    other = Computing(tmp_path / "work")
+    other = ComputeClient(tmp_path / "work")
     try:
         with pytest.raises(Conflict, match="ask for it again"):
             whole(other, made_of, model, "config.json")
@@ -260,7 +262,7 @@ def test_a_base_written_to_meanwhile_is_another_model(
 
 
 def test_the_record_in_it_names_what_went_in(
-    computing: Computing, base: Path, adapter: Path, tmp_path: Path
+    computing: ComputeClient, base: Path, adapter: Path, tmp_path: Path
 ) -> None:
     made_of = ingredients(base, adapter)
     model = computing.describe(made_of)
@@ -269,18 +271,18 @@ def test_the_record_in_it_names_what_went_in(
         whole(computing, made_of, model, "adaptry_merge.json")
     )
 
-    record: MergeRecord = read_record(tmp_path / "got")
+    record: MergeRecord = read_merge_record(tmp_path / "got")
 
     assert record.base == made_of.base
     assert record.inputs[0].revision == made_of.revision
-    check_inputs(record, [Weighted(open_dir(adapter), 1.0, "tone")])
+    check_inputs(record, [WeightedAdapter(open_dir(adapter), 1.0, "tone")])
 
 
 def test_finished_files_are_kept_within_the_limit(base: Path, adapter: Path, tmp_path: Path) -> None:
     made_of = ingredients(base, adapter)
     work = tmp_path / "work"
     limit = max(path.stat().st_size for path in base.glob("*.safetensors")) + 1000
-    computing = Computing(work, cache=limit)
+    computing = ComputeClient(work, cache=limit)
     try:
         model = computing.describe(made_of)
         weights = [file for file in model.files if file.name.endswith(".safetensors")]
@@ -301,7 +303,7 @@ def test_finished_files_are_kept_within_the_limit(base: Path, adapter: Path, tmp
 def test_kept_files_that_died_half_way_are_swept(base: Path, adapter: Path, tmp_path: Path) -> None:
     (tmp_path / "work" / "files").mkdir(parents=True)
     (tmp_path / "work" / "files" / "ab.cd.part").write_bytes(b"half")
-    computing = Computing(tmp_path / "work", cache=1 << 20)
+    computing = ComputeClient(tmp_path / "work", cache=1 << 20)
     try:
         computing.describe(ingredients(base, adapter))
     finally:

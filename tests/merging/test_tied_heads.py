@@ -15,11 +15,11 @@ import pytest
 
 from adaptry import open_dir
 from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS
-from adaptry.bases.hf_folder import Checkpoint, open_checkpoint
-from adaptry.compute.merging.fitting import Weighted
-from adaptry.compute.merging.merge import Source, merge
-from adaptry.compute.merging.tied_names import ties_of
-from adaptry.compute.recipes.merge import Input, Recipe
+from adaptry.bases.hf_folder import HfCheckpoint, open_checkpoint
+from adaptry.compute.merging.fitting import WeightedAdapter
+from adaptry.compute.merging.merge import MergeSource, merge
+from adaptry.compute.merging.tied_names import find_tied_names
+from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 from adaptry.core.errors import Unsupported
 
 torch = pytest.importorskip("torch")
@@ -126,8 +126,8 @@ class Case:
 
     def merged(self) -> Any:
         """The result as transformers loads it, which must find every weight. (`Any`: as above.)"""
-        source = Source(Weighted(open_dir(self.adapter), 1.0, "tone"))
-        recipe = Recipe(base="base", inputs=(Input(source="tone"),))
+        source = MergeSource(WeightedAdapter(open_dir(self.adapter), 1.0, "tone"))
+        recipe = MergeRecipe(base="base", inputs=(RecipeInput(source="tone"),))
         merge(recipe, open_checkpoint(self.base), [source], self.target)
         model, found = self.kind.from_pretrained(self.target, output_loading_info=True)
         assert not found["missing_keys"]
@@ -282,7 +282,7 @@ def test_no_model_of_transformers_gets_a_head_by_a_name_that_is_not_its_own() ->
             "architectures": [kind.__name__],
             "is_encoder_decoder": getattr(kind.config_class, "is_encoder_decoder", False),
         }
-        found = ties_of(Checkpoint(Path(), config, {}, {}, {})).head
+        found = find_tied_names(HfCheckpoint(Path(), config, {}, {}, {})).head
         if own and found is not None and found not in own:
             wrong.append(f"{kind.__name__}: {found}, and it is {own}")
     assert wrong == []

@@ -13,10 +13,10 @@ from click.testing import CliRunner
 
 from adaptry import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.compute.merging.fitting import Weighted
-from adaptry.compute.merging.merge import Source, merge
-from adaptry.compute.merging.plan import plan
-from adaptry.compute.recipes.merge import Input, Recipe
+from adaptry.compute.merging.fitting import WeightedAdapter
+from adaptry.compute.merging.merge import MergeSource, merge
+from adaptry.compute.merging.plan import plan_merge
+from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 from adaptry.compute.verifying.verdict import Verification
 from adaptry.compute.verifying.verification import verify
 from adaptry_cli.main import main
@@ -29,8 +29,10 @@ Q = "model.layers.0.self_attn.q_proj.weight"
 
 def verified(base: Path, found: Path, *adapters: Path | tuple[Path, float], **options: Any) -> Verification:
     pairs = [each if isinstance(each, tuple) else (each, 1.0) for each in adapters]
-    inputs = [Weighted(open_dir(path), weight, path.name) for path, weight in pairs]
-    return verify(plan(open_checkpoint(base), inputs, other_base=True), open_checkpoint(found), **options)
+    inputs = [WeightedAdapter(open_dir(path), weight, path.name) for path, weight in pairs]
+    return verify(
+        plan_merge(open_checkpoint(base), inputs, other_base=True), open_checkpoint(found), **options
+    )
 
 
 def merge_with_peft(base: Path, out: Path, *adapters: Path, dtype: Any = "auto", shard: str = "1GB") -> Path:
@@ -164,9 +166,9 @@ def test_a_merge_at_another_weight_is_refuted_with_the_weight(
 ) -> None:
     base = make_base("llama", dtype)
     adapter = make_adapter(base, r=6, lora_alpha=18, target_modules=ATTENTION)
-    recipe = Recipe(base=str(base), inputs=(Input(source=str(adapter), weight=weight),))
-    entry = Weighted(open_dir(adapter), weight, "adapter")
-    merge(recipe, open_checkpoint(base), [Source(entry)], tmp_path / "merged")
+    recipe = MergeRecipe(base=str(base), inputs=(RecipeInput(source=str(adapter), weight=weight),))
+    entry = WeightedAdapter(open_dir(adapter), weight, "adapter")
+    merge(recipe, open_checkpoint(base), [MergeSource(entry)], tmp_path / "merged")
     result = verified(base, tmp_path / "merged", adapter)
     assert {verdict.hint for verdict in result.refuting} == {hint}
     assert len(result.refuting) == 6
@@ -264,9 +266,9 @@ def test_tied_embeddings_whose_ends_came_apart_are_proved(
 ) -> None:
     base = make_base("llama", torch.float32, tied=True)
     adapter = make_adapter(base, r=4, lora_alpha=8, target_modules=["lm_head"])
-    recipe = Recipe(base=str(base), inputs=(Input(source=str(adapter)),))
-    entry = Weighted(open_dir(adapter), 1.0, "adapter")
-    merge(recipe, open_checkpoint(base), [Source(entry)], tmp_path / "merged")
+    recipe = MergeRecipe(base=str(base), inputs=(RecipeInput(source=str(adapter)),))
+    entry = WeightedAdapter(open_dir(adapter), 1.0, "adapter")
+    merge(recipe, open_checkpoint(base), [MergeSource(entry)], tmp_path / "merged")
     assert verified(base, tmp_path / "merged", adapter).is_proved
 
 
@@ -290,9 +292,9 @@ def test_the_command_proves_with_exit_0_and_refutes_with_exit_1(
 def test_a_folder_that_adaptry_merged_says_itself_what_it_is(
     base: Path, adapter: Path, tmp_path: Path
 ) -> None:
-    recipe = Recipe(base=str(base), inputs=(Input(source=str(adapter), weight=0.5),), dtype="F16")
-    entry = Weighted(open_dir(adapter), 0.5, str(adapter))
-    merge(recipe, open_checkpoint(base), [Source(entry)], tmp_path / "merged")
+    recipe = MergeRecipe(base=str(base), inputs=(RecipeInput(source=str(adapter), weight=0.5),), dtype="F16")
+    entry = WeightedAdapter(open_dir(adapter), 0.5, str(adapter))
+    merge(recipe, open_checkpoint(base), [MergeSource(entry)], tmp_path / "merged")
     assert run(str(tmp_path / "merged")).exit_code == 0
     weights = adapter / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")

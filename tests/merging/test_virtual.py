@@ -12,12 +12,12 @@ import pytest
 from adaptry import open_dir
 from adaptry.adapters.header import read_header
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.compute.merging.fitting import Weighted
-from adaptry.compute.merging.kernels import choose
-from adaptry.compute.merging.merge import How, Source, decide, merge
+from adaptry.compute.merging.fitting import WeightedAdapter
+from adaptry.compute.merging.kernels import choose_kernels
+from adaptry.compute.merging.merge import MergeOptions, MergeSource, merge, plan_recipe
 from adaptry.compute.merging.streaming.identity import ARITHMETIC
 from adaptry.compute.merging.streaming.virtual_checkpoint import VirtualCheckpoint
-from adaptry.compute.recipes.merge import Input, Recipe
+from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound
 from adaptry.testing.samples import tiny_base, tiny_lora
@@ -43,22 +43,22 @@ def folders(request: pytest.FixtureRequest, make_base: Make, make_adapter: Make)
 
 
 def opened(base: Path, adapter: Path, scratch: Path, kernel: str = "auto") -> VirtualCheckpoint:
-    source = Source(Weighted(open_dir(adapter), 1.0, "tone"))
-    plan = decide(recipe_of(base), open_checkpoint(base), [source])
-    return VirtualCheckpoint(plan, choose(kernel=kernel), Digest.of(b"tone"), {}, scratch)
+    source = MergeSource(WeightedAdapter(open_dir(adapter), 1.0, "tone"))
+    plan = plan_recipe(recipe_of(base), open_checkpoint(base), [source])
+    return VirtualCheckpoint(plan, choose_kernels(kernel=kernel), Digest.of(b"tone"), {}, scratch)
 
 
-def recipe_of(base: Path) -> Recipe:
-    return Recipe(base=str(base), inputs=(Input(source="tone"),))
+def recipe_of(base: Path) -> MergeRecipe:
+    return MergeRecipe(base=str(base), inputs=(RecipeInput(source="tone"),))
 
 
 def on_disk(base: Path, adapter: Path, target: Path, kernel: str = "auto") -> dict[str, bytes]:
     merge(
         recipe_of(base),
         open_checkpoint(base),
-        [Source(Weighted(open_dir(adapter), 1.0, "tone"))],
+        [MergeSource(WeightedAdapter(open_dir(adapter), 1.0, "tone"))],
         target,
-        How(kernel=kernel),
+        MergeOptions(kernel=kernel),
     )
     return {path.name: path.read_bytes() for path in target.iterdir() if path.name != "adaptry_merge.json"}
 

@@ -12,16 +12,16 @@ import pytest
 
 from adaptry import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.compute.combining.combine import draft
-from adaptry.compute.combining.plan import plan as combine_plan
-from adaptry.compute.lazy_adapters.folder_writer import write
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
-from adaptry.compute.merging.fitting import Weighted
-from adaptry.compute.merging.merge import How, Source, decide, merge
+from adaptry.compute.combining.combine import build_combined_adapter
+from adaptry.compute.combining.plan import plan_combination as combine_plan
+from adaptry.compute.lazy_adapters.folder_writer import write_adapter
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
+from adaptry.compute.merging.fitting import WeightedAdapter
+from adaptry.compute.merging.merge import MergeOptions, MergeSource, merge, plan_recipe
 from adaptry.compute.recipes.combine import CombineRecipe
-from adaptry.compute.recipes.merge import Input, Recipe
+from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 from adaptry.compute.verifying.verification import verify
-from adaptry.core.errors import AdaptryError, Invalid, Refused, Unsupported
+from adaptry.core.errors import AdaptryError, CheckFailed, Invalid, Unsupported
 
 from .conftest import Make, merged_by_peft, tensors_of, torch
 
@@ -42,16 +42,16 @@ WAYS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def recipe_of(base: Path, adapters: list[Path], method: str, **fields: Any) -> Recipe:
+def recipe_of(base: Path, adapters: list[Path], method: str, **fields: Any) -> MergeRecipe:
     weights = [1.0] * len(adapters)
     inputs = tuple(
-        Input(source=str(path), weight=weight) for path, weight in zip(adapters, weights, strict=True)
+        RecipeInput(source=str(path), weight=weight) for path, weight in zip(adapters, weights, strict=True)
     )
-    return Recipe(base=str(base), inputs=inputs, method=method, seed=7, **fields)
+    return MergeRecipe(base=str(base), inputs=inputs, method=method, seed=7, **fields)
 
 
-def sources_of(adapters: list[Path]) -> list[Source]:
-    return [Source(Weighted(open_dir(path), 1.0, path.name)) for path in adapters]
+def sources_of(adapters: list[Path]) -> list[MergeSource]:
+    return [MergeSource(WeightedAdapter(open_dir(path), 1.0, path.name)) for path in adapters]
 
 
 def merged(base: Path, adapters: list[Path], target: Path, method: str, **fields: Any) -> dict[str, Any]:
@@ -60,17 +60,17 @@ def merged(base: Path, adapters: list[Path], target: Path, method: str, **fields
         open_checkpoint(base),
         sources_of(adapters),
         target,
-        How(),
+        MergeOptions(),
     )
     return tensors_of(target)
 
 
 def by_full_rank(base: Path, adapters: list[Path], folder: Path, method: str, parameters: Any) -> Any:
     """PEFT's merge of one adapter that holds the whole combination."""
-    inputs = tuple(Input(source=str(place)) for place, _ in enumerate(adapters))
+    inputs = tuple(RecipeInput(source=str(place)) for place, _ in enumerate(adapters))
     recipe = CombineRecipe(method=method, parameters=parameters, inputs=inputs, energy=1.0, seed=7)
-    parents = [Parent(open_dir(path), path.name) for path in adapters]
-    write(draft(combine_plan(recipe, parents)), folder)
+    parents = [ParentAdapter(open_dir(path), path.name) for path in adapters]
+    write_adapter(build_combined_adapter(combine_plan(recipe, parents)), folder)
     return merged_by_peft(base, folder)
 
 
@@ -120,7 +120,7 @@ def test_the_seed_decides_what_is_drawn(make_base: Make, make_adapter: Make, tmp
 
     first, again = (merged(base, adapters, tmp_path / name, "dare_linear") for name in ("1", "2"))
     recipe = recipe_of(base, adapters, "dare_linear").model_copy(update={"seed": 8})
-    merge(recipe, open_checkpoint(base), sources_of(adapters), tmp_path / "3", How())
+    merge(recipe, open_checkpoint(base), sources_of(adapters), tmp_path / "3", MergeOptions())
 
     assert all(torch.equal(first[name], again[name]) for name in first)
     other = tensors_of(tmp_path / "3")
@@ -136,7 +136,7 @@ def test_what_was_merged_so_is_proved_from_its_record(
 
     def verdict(method: str, **fields: Any) -> bool:
         recipe = recipe_of(base, adapters, method, **fields)
-        decided = decide(recipe, open_checkpoint(base), sources_of(adapters))
+        decided = plan_recipe(recipe, open_checkpoint(base), sources_of(adapters))
         return verify(decided, open_checkpoint(tmp_path / "merged")).is_proved
 
     assert verdict("ties", parameters={"density": 0.5})
@@ -177,7 +177,7 @@ def test_two_saved_heads_are_no_updates_to_combine(
     fields = {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}
     adapters = [make_adapter(base, name, seed, **fields) for seed, name in enumerate("ab")]
 
-    with pytest.raises(Refused, match=r"b replaces lm_head.* and a replaces it too"):
+    with pytest.raises(CheckFailed, match=r"b replaces lm_head.* and a replaces it too"):
         merged(base, adapters, tmp_path / "merged", "ties")
 
     plain = make_adapter(base, "plain", 5, target_modules=["v_proj"])

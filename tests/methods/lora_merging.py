@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from adaptry import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.compute.merging.fitting import Weighted
-from adaptry.compute.merging.merge import Source, merge
+from adaptry.compute.merging.fitting import WeightedAdapter
+from adaptry.compute.merging.merge import MergeSource, merge
 from adaptry.compute.merging.record import MergeRecord
-from adaptry.compute.recipes.merge import Input, Recipe
+from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 
 IDS = torch.tensor([[1, 5, 3, 7, 9]])
 SMALL = {
@@ -148,9 +148,9 @@ def merged(base: Path, adapter: Path, weight: float = 1.0, **recipe: Any) -> tup
     """Our merge, beside the base."""
     target = base.parent / "merged"
     record = merge(
-        Recipe(base=str(base), inputs=(Input(source=str(adapter), weight=weight),), **recipe),
+        MergeRecipe(base=str(base), inputs=(RecipeInput(source=str(adapter), weight=weight),), **recipe),
         open_checkpoint(base),
-        [Source(Weighted(open_dir(adapter), weight, "tone"))],
+        [MergeSource(WeightedAdapter(open_dir(adapter), weight, "tone"))],
         target,
     )
     return target, record

@@ -13,9 +13,9 @@ from adaptry import open_dir
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks import check
-from adaptry.compute.merging.fitting import Weighted
-from adaptry.compute.merging.merge import Source, merge
-from adaptry.compute.recipes.merge import Input, Recipe
+from adaptry.compute.merging.fitting import WeightedAdapter
+from adaptry.compute.merging.merge import MergeSource, merge
+from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
@@ -151,8 +151,8 @@ class Pair:
             self.configure(auto_mapping=None)
 
     def merged(self) -> dict[str, Any]:
-        source = Source(Weighted(open_dir(self.adapter), 1.0, "adapter"))
-        recipe = Recipe(base="base", inputs=(Input(source="adapter"),))
+        source = MergeSource(WeightedAdapter(open_dir(self.adapter), 1.0, "adapter"))
+        recipe = MergeRecipe(base="base", inputs=(RecipeInput(source="adapter"),))
         merge(recipe, open_checkpoint(self.base), [source], self._folder / "merged")
         return load_file(self._folder / "merged" / "model.safetensors")
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from adaptry import open_dir
-from adaptry.core.errors import AdaptryError, InvalidWeights, Missing
+from adaptry.core.errors import AdaptryError, InvalidWeights, MissingDependency
 
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
@@ -88,5 +88,5 @@ def test_without_scikit_learn_it_is_described_and_not_merged(
     (module,) = open_dir(pair.adapter).spec.modules
 
     assert (module.rank, module.fan_out) == (6, 32)
-    with pytest.raises(Missing, match="pip install scikit-learn"):
+    with pytest.raises(MissingDependency, match="pip install scikit-learn"):
         pair.merged()

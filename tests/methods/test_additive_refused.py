@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from adaptry import open_dir
-from adaptry.core.errors import AdaptryError, InvalidWeights, Refused
+from adaptry.core.errors import AdaptryError, CheckFailed, InvalidWeights
 
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
@@ -48,7 +48,7 @@ def first(tensors: dict[str, Any], end: str) -> str:
     return min(name for name in tensors if name.endswith(end))
 
 
-def assert_refused(pair: Pair, error: type[AdaptryError] = Refused, match: str | None = None) -> None:
+def assert_refused(pair: Pair, error: type[AdaptryError] = CheckFailed, match: str | None = None) -> None:
     """A merge raises and leaves nothing behind."""
     with pytest.raises(error, match=match):
         pair.merged()

@@ -23,9 +23,9 @@ from adaptry import open_dir
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.methods import METHODS
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.compute.merging.fitting import Weighted
-from adaptry.compute.merging.merge import Source, merge
-from adaptry.compute.recipes.merge import Input, Recipe
+from adaptry.compute.merging.fitting import WeightedAdapter
+from adaptry.compute.merging.merge import MergeSource, merge
+from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 
 from .variants import VARIANTS
 
@@ -63,8 +63,13 @@ class Layer:
     def merged(self, weight: float, base: Path | None = None) -> Path:
         """A new base with the adapter in it, `weight` times."""
         base, target = base or self.folder / "base", self.folder / f"merged-{next(_names)}"
-        recipe = Recipe(base="base", inputs=(Input(source="adapter", weight=weight),))
-        merge(recipe, open_checkpoint(base), [Source(Weighted(self.adapter, weight, "adapter"))], target)
+        recipe = MergeRecipe(base="base", inputs=(RecipeInput(source="adapter", weight=weight),))
+        merge(
+            recipe,
+            open_checkpoint(base),
+            [MergeSource(WeightedAdapter(self.adapter, weight, "adapter"))],
+            target,
+        )
         return target
 
 

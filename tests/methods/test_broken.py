@@ -16,11 +16,11 @@ from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.extras import PREFIX
 from adaptry.bases.fingerprinting import fingerprint
-from adaptry.bases.hf_folder import Checkpoint, open_checkpoint
+from adaptry.bases.hf_folder import HfCheckpoint, open_checkpoint
 from adaptry.checks import check
-from adaptry.compute.merging.fitting import Weighted
-from adaptry.compute.merging.merge import Source, merge
-from adaptry.compute.recipes.merge import Input, Recipe
+from adaptry.compute.merging.fitting import WeightedAdapter
+from adaptry.compute.merging.merge import MergeSource, merge
+from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 from adaptry.core.errors import AdaptryError
 
 from .corpus import Case, Made, make
@@ -122,11 +122,11 @@ def test_a_broken_adapter_gives_a_finding_and_is_not_merged_in_silence(
         assert new
 
 
-def _merged(adapter: Adapter, base: Checkpoint, target: Path) -> Tensors | None:
+def _merged(adapter: Adapter, base: HfCheckpoint, target: Path) -> Tensors | None:
     """What a merge writes without a word; None where it refuses, or says with its result what is not in it."""
-    recipe = Recipe(base="base", inputs=(Input(source="adapter"),))
+    recipe = MergeRecipe(base="base", inputs=(RecipeInput(source="adapter"),))
     try:
-        record = merge(recipe, base, [Source(Weighted(adapter, 1.0, "adapter"))], target)
+        record = merge(recipe, base, [MergeSource(WeightedAdapter(adapter, 1.0, "adapter"))], target)
     except AdaptryError:
         return None
     return None if record.notes else load_file(target / "model.safetensors")

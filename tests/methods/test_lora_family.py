@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from adaptry import open_dir
 from adaptry.adapters.methods import METHODS
-from adaptry.core.errors import AdaptryError, InvalidConfig, Refused, Unsupported
+from adaptry.core.errors import AdaptryError, CheckFailed, InvalidConfig, Unsupported
 
 from .lora_merging import differing, load, merged, merged_by_peft, save_adapter, save_base
 
@@ -168,7 +168,7 @@ def test_what_has_no_right_merge_is_refused_with_the_reason(case: str, tmp_path:
         merged(base, adapter)
 
     assert sentence in caught.value.message
-    assert isinstance(caught.value, Refused | Unsupported | InvalidConfig)
+    assert isinstance(caught.value, CheckFailed | Unsupported | InvalidConfig)
     assert not (tmp_path / "merged").exists()
 
 

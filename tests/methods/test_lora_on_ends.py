@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save_file
 
 from adaptry import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.compute.merging.fitting import Weighted
-from adaptry.compute.merging.merge import Source, decide
-from adaptry.compute.recipes.merge import Input, Recipe
-from adaptry.core.errors import InvalidConfig, Refused, Unsupported
+from adaptry.compute.merging.fitting import WeightedAdapter
+from adaptry.compute.merging.merge import MergeSource, plan_recipe
+from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
+from adaptry.core.errors import CheckFailed, InvalidConfig, Unsupported
 
 from .lora_merging import IDS, adapted, differing, load, merged, merged_by_peft, save_adapter, save_base
 
@@ -113,7 +113,7 @@ def test_a_larger_vocabulary_is_refused_unless_it_is_asked_for(tmp_path: Path) -
     base = save_base(tmp_path / "base", "llama")
     adapter = save_adapter(base, tmp_path / "tone", tokens=100, target_modules=["q_proj"])
 
-    with pytest.raises(Refused, match=r"with 100 rows and the base has 96: .* Say --resize-vocab"):
+    with pytest.raises(CheckFailed, match=r"with 100 rows and the base has 96: .* Say --resize-vocab"):
         merged(base, adapter)
 
 
@@ -133,7 +133,7 @@ def test_one_end_of_a_larger_vocabulary_is_refused(tmp_path: Path) -> None:
     weights = adapter / "adapter_model.safetensors"
     save_file({name: tensor for name, tensor in load_file(weights).items() if "lm_head" not in name}, weights)
 
-    with pytest.raises(Refused, match=r"none such for lm_head\.weight"):
+    with pytest.raises(CheckFailed, match=r"none such for lm_head\.weight"):
         merged(base, adapter, resize_vocab=True)
 
 
@@ -144,7 +144,7 @@ def test_a_larger_vocabulary_under_a_lora_of_one_end_merges_into_the_base_that_h
     larger.resize_token_embeddings(100)
     larger.save_pretrained(tmp_path / "larger")
 
-    with pytest.raises(Refused, match="save the base with its larger vocabulary and merge into that"):
+    with pytest.raises(CheckFailed, match="save the base with its larger vocabulary and merge into that"):
         merged(base, adapter, resize_vocab=True)
     target, _ = merged(tmp_path / "larger", adapter)
 
@@ -188,9 +188,9 @@ def test_adapters_of_different_depth_are_not_merged_together(tmp_path: Path) -> 
     for name, ranges in zip(names, (None, [[0, 2], [1, 2]]), strict=True):
         save_adapter(base, tmp_path / name, target_modules=["q_proj"], layer_replication=ranges)
 
-    with pytest.raises(Refused, match=r"plain, deeper were trained on models of different depth"):
-        decide(
-            Recipe(base="base", inputs=tuple(Input(source=name) for name in names)),
+    with pytest.raises(CheckFailed, match=r"plain, deeper were trained on models of different depth"):
+        plan_recipe(
+            MergeRecipe(base="base", inputs=tuple(RecipeInput(source=name) for name in names)),
             open_checkpoint(base),
-            [Source(Weighted(open_dir(tmp_path / name), 1.0, name)) for name in names],
+            [MergeSource(WeightedAdapter(open_dir(tmp_path / name), 1.0, name)) for name in names],
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from adaptry.core.errors import AdaptryError, InvalidConfig, InvalidWeights, Refused, Unsupported
+from adaptry.core.errors import AdaptryError, CheckFailed, InvalidConfig, InvalidWeights, Unsupported
 
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
@@ -38,7 +38,7 @@ def test_a_module_without_one_of_its_tensors_is_found_and_never_merged(tmp_path:
     pair.rewrite(lambda tensors: tensors.pop(_first(tensors, HALVES[name])))
 
     assert "keys_dropped" in pair.findings()
-    with pytest.raises(Refused, match="no rule knows"):
+    with pytest.raises(CheckFailed, match="no rule knows"):
         pair.merged()
     assert not (tmp_path / "merged").exists()
 
@@ -131,5 +131,5 @@ def test_tokens_outside_the_vocabulary_are_found(tmp_path: Path) -> None:
     pair = pair_of(tmp_path, "trainable_tokens")
     pair.configure(token_indices=[3, 1, 96])
     assert "token_outside_vocabulary" in pair.findings()
-    with pytest.raises(Refused, match="token 96"):
+    with pytest.raises(CheckFailed, match="token 96"):
         pair.merged()

@@ -10,7 +10,7 @@ import pytest
 
 from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.method import Method
-from adaptry_cli.capabilities import words
+from adaptry_cli.capabilities import method_row
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "methods.md").read_text()
@@ -26,7 +26,7 @@ ROWS = {row[1]: row for row in rows(PAGE)}
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
 def test_the_page_says_of_a_method_what_the_table_says(method: Method) -> None:
     title, kind, *_, merged, lora, _, _ = ROWS[method.name.upper()]
-    assert (title, kind, merged, lora) == words(method), AGAIN
+    assert (title, kind, merged, lora) == method_row(method), AGAIN
 
 
 def test_the_page_has_no_method_that_is_gone() -> None:

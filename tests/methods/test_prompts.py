@@ -21,10 +21,10 @@ from adaptry.adapters.methods import METHODS  # noqa: E402
 from adaptry.bases.fingerprinting import fingerprint  # noqa: E402
 from adaptry.bases.hf_folder import open_checkpoint  # noqa: E402
 from adaptry.checks import check  # noqa: E402
-from adaptry.compute.merging.fitting import Weighted  # noqa: E402
-from adaptry.compute.merging.merge import Source, merge  # noqa: E402
-from adaptry.compute.recipes.merge import Input, Recipe  # noqa: E402
-from adaptry.core.errors import Refused, Unsupported  # noqa: E402
+from adaptry.compute.merging.fitting import WeightedAdapter  # noqa: E402
+from adaptry.compute.merging.merge import MergeSource, merge  # noqa: E402
+from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput  # noqa: E402
+from adaptry.core.errors import CheckFailed, Unsupported  # noqa: E402
 from adaptry.storage.connect import open_local  # noqa: E402
 
 WEIGHTS = "adapter_model.safetensors"
@@ -117,8 +117,13 @@ def configured(adapter: Path, **fields: Any) -> Path:
 
 
 def merged(adapter: Path, base: Path, target: Path) -> None:
-    source = Source(Weighted(open_dir(adapter), 1.0, "adapter"))
-    merge(Recipe(base="base", inputs=(Input(source="adapter"),)), open_checkpoint(base), [source], target)
+    source = MergeSource(WeightedAdapter(open_dir(adapter), 1.0, "adapter"))
+    merge(
+        MergeRecipe(base="base", inputs=(RecipeInput(source="adapter"),)),
+        open_checkpoint(base),
+        [source],
+        target,
+    )
 
 
 def logits(base: Path, adapter: Path) -> Any:
@@ -193,7 +198,7 @@ def test_a_prompt_of_other_numbers_than_its_config_is_blocked(kind: str, tmp_pat
     base, adapter = made(kind, tmp_path)
     configured(adapter, num_virtual_tokens=7)
     assert "prompt_mismatch" in findings(adapter, base)
-    with pytest.raises(Refused):
+    with pytest.raises(CheckFailed):
         push(open_local(tmp_path / "registry"), open_dir(adapter), "acme/tone")
 
 

@@ -23,14 +23,14 @@ from transformers import (
 from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.compute.layout_conversion.convert import migrate
-from adaptry.compute.layout_conversion.module_names import Layout
-from adaptry.compute.lazy_adapters.folder_writer import write
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
-from adaptry.compute.merging.fitting import Weighted
-from adaptry.compute.merging.merge import Source, merge
-from adaptry.compute.recipes.merge import Input, Recipe
-from adaptry.core.errors import Refused, Unsupported
+from adaptry.compute.layout_conversion.convert import convert_layout
+from adaptry.compute.layout_conversion.module_names import LayoutVersion
+from adaptry.compute.lazy_adapters.folder_writer import write_adapter
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
+from adaptry.compute.merging.fitting import WeightedAdapter
+from adaptry.compute.merging.merge import MergeSource, merge
+from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
+from adaptry.core.errors import CheckFailed, Unsupported
 
 _SMALL: dict[str, Any] = {
     "hidden_size": 32,
@@ -81,8 +81,10 @@ def adapted(model: torch.nn.Module, config: Any, folder: Path) -> Adapter:
     return open_dir(folder)
 
 
-def moved(adapter: Adapter, base: Path, to: Layout, folder: Path) -> Adapter:
-    write(migrate(Parent(adapter, "it"), fingerprint(open_checkpoint(base)), to), folder)
+def moved(adapter: Adapter, base: Path, to: LayoutVersion, folder: Path) -> Adapter:
+    write_adapter(
+        convert_layout(ParentAdapter(adapter, "it"), fingerprint(open_checkpoint(base)), to), folder
+    )
     return open_dir(folder)
 
 
@@ -93,9 +95,9 @@ def merged_by_peft(model: torch.nn.Module, folder: Path) -> dict[str, torch.Tens
 
 def merged_here(base: Path, adapter: Adapter, folder: Path) -> bytes:
     merge(
-        Recipe(base=str(base), inputs=(Input(source="it"),)),
+        MergeRecipe(base=str(base), inputs=(RecipeInput(source="it"),)),
         open_checkpoint(base),
-        [Source(Weighted(adapter, 1.0, "it"))],
+        [MergeSource(WeightedAdapter(adapter, 1.0, "it"))],
         folder,
     )
     return (folder / "model.safetensors").read_bytes()
@@ -183,7 +185,7 @@ def test_an_adapter_that_is_so_already_is_refused(tmp_path: Path) -> None:
     adapter = adapted(model, LoraConfig(r=2, target_modules=["q_proj"]), tmp_path / "plain")
 
     for layout in ("transformers4", "transformers5"):
-        with pytest.raises(Refused, match="already"):
+        with pytest.raises(CheckFailed, match="already"):
             moved(adapter, base, layout, tmp_path / "out")
     assert adapter.spec.layouts == ()
 
@@ -193,7 +195,7 @@ def test_a_base_without_its_modules_is_refused(tmp_path: Path) -> None:
     model = mixtral()
     base = saved(qwen(), tmp_path / "base")
     config = LoraConfig(r=2, target_modules=[], target_parameters=list(EXPERTS))
-    with pytest.raises(Refused, match="shape_mismatch"):
+    with pytest.raises(CheckFailed, match="shape_mismatch"):
         moved(adapted(model, config, tmp_path / "fused"), base, "transformers4", tmp_path / "out")
 
 

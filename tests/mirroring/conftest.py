@@ -13,7 +13,7 @@ from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
 from adaptry.testing.samples import tiny_lora, write_safetensors
 from adaptry_api.settings import ServerSettings
-from adaptry_api.testing import serving
+from adaptry_api.testing import running_server
 
 MakeLora = Callable[..., Adapter]
 
@@ -75,5 +75,5 @@ def served(
 ) -> Iterator[tuple[Registry, Registry]]:
     """Both as servers."""
     here, there = ServerSettings(data=tmp_path / "source"), ServerSettings(data=tmp_path / "target")
-    with serving(here) as one, serving(there) as other:
+    with running_server(here) as one, running_server(there) as other:
         yield one.registry(), other.registry()

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import sys
 
-from adaptry.operations.mirroring.plan import Choice
-from adaptry.operations.mirroring.sync import follow
+from adaptry.operations.mirroring.plan import MirrorSelection
+from adaptry.operations.mirroring.sync import sync_once
 from adaptry.storage.connect import open_local
 
 
 def main(source: str, target: str) -> None:
-    print(*follow(open_local(source), open_local(target), Choice(aliases=True)).copied, flush=True)
+    print(
+        *sync_once(open_local(source), open_local(target), MirrorSelection(aliases=True)).copied, flush=True
+    )
 
 
 if __name__ == "__main__":

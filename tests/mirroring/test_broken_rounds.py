@@ -15,10 +15,10 @@ import pytest
 from adaptry.adapters.adapter import Adapter
 from adaptry.core.failpoints import NAMES, VARIABLE
 from adaptry.core.refs import AdapterName
-from adaptry.operations.mirroring.bundles.reader import load
-from adaptry.operations.mirroring.bundles.writer import create
-from adaptry.operations.mirroring.plan import Choice, versions_in
-from adaptry.operations.mirroring.sync import follow
+from adaptry.operations.mirroring.bundles.reader import load_bundle
+from adaptry.operations.mirroring.bundles.writer import create_bundle
+from adaptry.operations.mirroring.plan import MirrorSelection, list_versions
+from adaptry.operations.mirroring.sync import sync_once
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import PushOptions
@@ -27,7 +27,7 @@ from adaptry.storage.maintenance.integrity import verify
 
 TONE = AdapterName.parse("acme/tone")
 MakeLora = Callable[..., Adapter]
-ALL = Choice(aliases=True)
+ALL = MirrorSelection(aliases=True)
 QUICK = ("blobs.after_rename", "revisions.before_commit")
 EVERY = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.heavy) for name in NAMES]
 
@@ -44,10 +44,10 @@ def test_a_round_killed_anywhere_is_finished_by_the_next(
     assert killed.returncode == -signal.SIGKILL
     assert verify(target.catalog, target.blobs) == ()
 
-    assert follow(source, target, ALL).failures == ()
+    assert sync_once(source, target, ALL).failures == ()
 
     assert_same(source, target)
-    assert not follow(source, target, ALL).is_change
+    assert not sync_once(source, target, ALL).is_change
     assert verify(target.catalog, target.blobs) == ()
 
 
@@ -56,7 +56,7 @@ def test_rounds_at_the_same_time_do_no_harm(pair: tuple[Registry, Registry], lor
     for seed in (1, 2, 3):
         push(there, lora(seed), TONE)
     with ThreadPoolExecutor(3) as pool:
-        rounds = list(pool.map(lambda number: follow(there, here, Choice()), range(3)))
+        rounds = list(pool.map(lambda number: sync_once(there, here, MirrorSelection()), range(3)))
     assert [one.failures for one in rounds] == [(), (), ()]
     assert_same(there, here)
 
@@ -66,9 +66,9 @@ def test_a_bundle_loaded_twice_at_once_is_loaded_once(
 ) -> None:
     for seed in (1, 2):
         push(source, lora(seed), TONE)
-    create(source, versions_in(source, TONE), tmp_path / "x.bundle")
+    create_bundle(source, list_versions(source, TONE), tmp_path / "x.bundle")
     with ThreadPoolExecutor(2) as pool:
-        loads = list(pool.map(lambda number: load(target, tmp_path / "x.bundle"), range(2)))
+        loads = list(pool.map(lambda number: load_bundle(target, tmp_path / "x.bundle"), range(2)))
     assert [one.failures for one in loads] == [(), ()]
     assert_same(source, target)
 

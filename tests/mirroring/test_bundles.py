@@ -18,41 +18,41 @@ from adaptry.core import strictjson
 from adaptry.core.digest import Digest
 from adaptry.core.errors import (
     Conflict,
-    Incompatible,
     Invalid,
     InvalidBundle,
     NotFound,
+    ProtocolMismatch,
     Unavailable,
     Withdrawn,
 )
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.operations.base_registry import register
-from adaptry.operations.mirroring.bundles.archive import INDEX, Bundle
+from adaptry.operations.base_registry import register_base
+from adaptry.operations.mirroring.bundles.archive import INDEX_NAME, Bundle
 from adaptry.operations.mirroring.bundles.index import FORMAT
-from adaptry.operations.mirroring.bundles.reader import examine, load
-from adaptry.operations.mirroring.bundles.writer import create
-from adaptry.operations.mirroring.plan import Choice, versions_in
-from adaptry.operations.mirroring.sync import follow
+from adaptry.operations.mirroring.bundles.reader import inspect_bundle, load_bundle
+from adaptry.operations.mirroring.bundles.writer import create_bundle
+from adaptry.operations.mirroring.plan import MirrorSelection, list_versions
+from adaptry.operations.mirroring.sync import sync_once
 from adaptry.operations.transfer import pull, push
-from adaptry.operations.transfer.retry import Persistence
+from adaptry.operations.transfer.retry import RetryPolicy
 from adaptry.operations.version_state import change_state
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit, PushOptions, StateChange
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.maintenance.integrity import verify
-from adaptry.testing.flaky import Breaking, Tampering
+from adaptry.testing.flaky import FlakyRegistry, TamperingRegistry
 from adaptry.testing.samples import tiny_base, tiny_lora, write_safetensors
 
 TONE = AdapterName.parse("acme/tone")
 MakeLora = Callable[..., Adapter]
-ONE_TRY = Persistence(tries=1)
+ONE_TRY = RetryPolicy(tries=1)
 
 
 @pytest.fixture
 def filled(source: LocalRegistry, lora: MakeLora, tmp_path: Path) -> LocalRegistry:
     """Two versions of one adapter on a stored base, with something said of them."""
-    register(source, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",), store=True)
+    register_base(source, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",), store=True)
     push(source, lora(1), TONE, options=PushOptions(metrics={"accuracy": 0.5}))
     push(source, lora(2), TONE, options=PushOptions(alias="prod"))
     source.edit_adapter(TONE, AdapterEdit(description="how it talks — quietly", tags=("warm",)))
@@ -63,7 +63,7 @@ def filled(source: LocalRegistry, lora: MakeLora, tmp_path: Path) -> LocalRegist
 
 @pytest.fixture
 def file(filled: LocalRegistry, tmp_path: Path) -> Path:
-    create(filled, versions_in(filled, TONE), tmp_path / "tone.bundle", with_bases=True)
+    create_bundle(filled, list_versions(filled, TONE), tmp_path / "tone.bundle", with_bases=True)
     return tmp_path / "tone.bundle"
 
 
@@ -72,7 +72,7 @@ def test_what_is_carried_over_arrives_with_all_that_is_said_of_it(
 ) -> None:
     there, here = pair
 
-    loaded = load(here, file, aliases=True)
+    loaded = load_bundle(here, file, aliases=True)
 
     assert loaded.failures == ()
     assert (sorted(loaded.copied), loaded.pointed) == (["acme/tone@1", "acme/tone@2"], ("acme/tone@prod",))
@@ -84,11 +84,11 @@ def test_what_is_carried_over_arrives_with_all_that_is_said_of_it(
     assert here.adapter(TONE).description == "how it talks — quietly"
     assert here.base("org/tiny").stored == there.base("org/tiny").stored
     assert pull(here, "acme/tone@prod", tmp_path / "pulled").number == 2
-    assert not load(here, file, aliases=True).is_change
+    assert not load_bundle(here, file, aliases=True).is_change
 
 
 def test_aliases_are_claims_until_someone_believes_them(file: Path, target: LocalRegistry) -> None:
-    load(target, file)
+    load_bundle(target, file)
     assert target.aliases(TONE) == ()
 
 
@@ -96,7 +96,7 @@ def test_the_same_content_is_the_same_bytes(
     filled: LocalRegistry, file: Path, target: LocalRegistry, tmp_path: Path
 ) -> None:
     again = tmp_path / "again.bundle"
-    create(filled, reversed(list(versions_in(filled, TONE))), again, with_bases=True)
+    create_bundle(filled, reversed(list(list_versions(filled, TONE))), again, with_bases=True)
     assert again.read_bytes() == file.read_bytes()
     assert list(tmp_path.glob(".*.part")) == []
 
@@ -104,14 +104,14 @@ def test_the_same_content_is_the_same_bytes(
 def test_any_tar_lists_it(file: Path) -> None:
     listed = subprocess.run(["tar", "-tf", str(file)], capture_output=True, text=True, check=True)
     names = listed.stdout.split()
-    assert names[0] == INDEX
+    assert names[0] == INDEX_NAME
     assert {name.partition("/")[0] for name in names[1:]} == {"manifests", "bases", "files"}
-    index = examine(file)
+    index = inspect_bundle(file)
     assert names[1:] == [entry.name for entry in index.entries]
 
 
 def test_only_what_is_named_goes_in(filled: LocalRegistry, tmp_path: Path) -> None:
-    index = create(filled, [filled.version(Ref.parse("acme/tone@prod"))], tmp_path / "one.bundle")
+    index = create_bundle(filled, [filled.version(Ref.parse("acme/tone@prod"))], tmp_path / "one.bundle")
     assert [(str(one), one.aliases) for one in index.parcels] == [("acme/tone@2", ("prod",))]
     assert index.bases[0].files == ()
     assert sum(entry.kind == "file" for entry in index.entries) == 2
@@ -120,37 +120,37 @@ def test_only_what_is_named_goes_in(filled: LocalRegistry, tmp_path: Path) -> No
 def test_what_is_there_already_is_kept_unless_replaced(filled: LocalRegistry, file: Path) -> None:
     before = file.read_bytes()
     with pytest.raises(Conflict, match="--force"):
-        create(filled, versions_in(filled, TONE), file)
+        create_bundle(filled, list_versions(filled, TONE), file)
     assert file.read_bytes() == before
-    create(filled, versions_in(filled, TONE), file, replace=True)
+    create_bundle(filled, list_versions(filled, TONE), file, replace=True)
     assert len(file.read_bytes()) < len(before)
 
 
 def test_what_is_withdrawn_or_not_there_is_not_packed(filled: LocalRegistry, tmp_path: Path) -> None:
     change_state(filled, Ref.parse("acme/tone@1"), StateChange(state="revoked", reason="it leaks"))
     with pytest.raises(Withdrawn):
-        create(filled, versions_in(filled, TONE), tmp_path / "x.bundle")
+        create_bundle(filled, list_versions(filled, TONE), tmp_path / "x.bundle")
     with pytest.raises(NotFound):
-        create(filled, [], tmp_path / "x.bundle")
+        create_bundle(filled, [], tmp_path / "x.bundle")
     assert not (tmp_path / "x.bundle").exists()
 
 
 def test_a_bundle_from_before_a_recall_does_not_lift_it(
     filled: LocalRegistry, target: LocalRegistry, file: Path
 ) -> None:
-    load(target, file)
+    load_bundle(target, file)
     change_state(filled, Ref.parse("acme/tone@2"), StateChange(state="revoked", reason="it leaks"))
-    follow(filled, target, Choice())
-    (failure,) = load(target, file).failures
+    sync_once(filled, target, MirrorSelection())
+    (failure,) = load_bundle(target, file).failures
     assert "acme/tone@2 stays revoked here" in failure.reason
     assert target.version(Ref.parse("acme/tone@2")).state == "revoked"
 
 
 def test_bytes_that_changed_in_the_store_are_not_packed(filled: LocalRegistry, tmp_path: Path) -> None:
-    tampering = Tampering(filled.catalog, filled.blobs)
+    tampering = TamperingRegistry(filled.catalog, filled.blobs)
     tampering.tamper = lambda chunk: bytes([chunk[0] ^ 1]) + chunk[1:]
     with pytest.raises(Conflict, match="other bytes"):
-        create(tampering, versions_in(filled, TONE), tmp_path / "x.bundle")
+        create_bundle(tampering, list_versions(filled, TONE), tmp_path / "x.bundle")
     assert [path.name for path in tmp_path.iterdir() if "bundle" in path.name] == []
 
 
@@ -158,16 +158,16 @@ def test_packing_goes_on_where_a_connection_broke(
     source: LocalRegistry, target: LocalRegistry, large: MakeLora, tmp_path: Path
 ) -> None:
     push(source, large(1), TONE)
-    breaking = Breaking(source.catalog, source.blobs)
+    breaking = FlakyRegistry(source.catalog, source.blobs)
     breaking.cuts = 4
-    create(
+    create_bundle(
         breaking,
-        versions_in(source, TONE),
+        list_versions(source, TONE),
         tmp_path / "x.bundle",
-        persistence=Persistence(tries=3, first_wait=0),
+        persistence=RetryPolicy(tries=3, first_wait=0),
     )
     assert breaking.cuts == 0
-    assert load(target, tmp_path / "x.bundle").failures == ()
+    assert load_bundle(target, tmp_path / "x.bundle").failures == ()
 
 
 def test_loading_that_was_broken_off_goes_on(
@@ -175,13 +175,13 @@ def test_loading_that_was_broken_off_goes_on(
 ) -> None:
     for seed in (1, 2):
         push(source, large(seed), TONE)
-    create(source, versions_in(source, TONE), tmp_path / "x.bundle")
-    breaking = Breaking(target.catalog, target.blobs)
+    create_bundle(source, list_versions(source, TONE), tmp_path / "x.bundle")
+    breaking = FlakyRegistry(target.catalog, target.blobs)
     breaking.cuts = 2
     with pytest.raises(Unavailable):
-        load(breaking, tmp_path / "x.bundle", persistence=ONE_TRY)
+        load_bundle(breaking, tmp_path / "x.bundle", persistence=ONE_TRY)
     breaking.cuts = 0
-    assert len(load(breaking, tmp_path / "x.bundle").copied) == 2
+    assert len(load_bundle(breaking, tmp_path / "x.bundle").copied) == 2
     assert breaking.sent < sum(one.size for one in source.versions(TONE).items) + 10_000
     assert verify(target.catalog, target.blobs) == ()
 
@@ -191,10 +191,12 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A sound bundle's bytes."""
     folder = tmp_path_factory.mktemp("sound")
     with closing(open_local(folder / "registry")) as registry:
-        register(registry, open_checkpoint(tiny_base(folder / "base")), ("org/tiny",), cache=folder / "cache")
+        register_base(
+            registry, open_checkpoint(tiny_base(folder / "base")), ("org/tiny",), cache=folder / "cache"
+        )
         for seed in (1, 2):
             push(registry, open_dir(tiny_lora(folder / f"lora-{seed}", seed=seed)), TONE)
-        create(registry, versions_in(registry, TONE), folder / "sound.bundle")
+        create_bundle(registry, list_versions(registry, TONE), folder / "sound.bundle")
     return (folder / "sound.bundle").read_bytes()
 
 
@@ -251,7 +253,7 @@ def reindexed(change: Callable[[dict[str, object]], object]) -> Change:
     """With another index, and everything else as it was."""
 
     def edit(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
-        document = strictjson.loads(members[0][1], strictjson.Limits(1 << 20), "it")
+        document = strictjson.loads(members[0][1], strictjson.JsonLimits(1 << 20), "it")
         change(document)
         members[0] = (members[0][0], strictjson.canonical(document))
 
@@ -336,7 +338,7 @@ def test_what_is_no_sound_bundle_is_refused_and_leaves_nothing(
     file.write_bytes(change(sound))
 
     with pytest.raises(Invalid) as raised:
-        load(target, file)
+        load_bundle(target, file)
 
     assert type(raised.value) is InvalidBundle
     assert target.adapters().items == ()
@@ -349,14 +351,14 @@ def test_what_hostile_changes_start_from_is_sound(
 ) -> None:
     file = tmp_path / "sound.bundle"
     file.write_bytes(reindexed(lambda document: None)(sound))
-    assert len(load(target, file).copied) == 2
+    assert len(load_bundle(target, file).copied) == 2
 
 
 def test_a_bundle_of_a_later_format_says_what_to_do(file: Path, target: LocalRegistry) -> None:
     change = reindexed(lambda document: document.update(bundle=FORMAT + 1))
     file.write_bytes(change(file.read_bytes()))
-    with pytest.raises(Incompatible, match="upgrade"):
-        load(target, file)
+    with pytest.raises(ProtocolMismatch, match="upgrade"):
+        load_bundle(target, file)
 
 
 def test_a_file_that_shrinks_while_it_is_loaded_is_told(file: Path) -> None:
@@ -374,8 +376,8 @@ def test_memory_does_not_grow_with_a_bundle(
     push(source, open_dir(huge_lora(tmp_path / "huge")), TONE)
     file = tmp_path / "x.bundle"
     tracemalloc.start()
-    create(source, versions_in(source, TONE), file)
-    assert load(target, file).copied == ("acme/tone@1",)
+    create_bundle(source, list_versions(source, TONE), file)
+    assert load_bundle(target, file).copied == ("acme/tone@1",)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert file.stat().st_size > 64 << 20

@@ -11,16 +11,16 @@ import pytest
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.core.errors import InvalidQuery, Refused, Unavailable
+from adaptry.core.errors import CheckFailed, InvalidQuery, Unavailable
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.operations.base_registry import open_base, register
-from adaptry.operations.lineage import ancestry
+from adaptry.operations.base_registry import open_base, register_base
+from adaptry.operations.lineage import ancestor_tree
 from adaptry.operations.mirroring.apply import MIRRORED
-from adaptry.operations.mirroring.plan import Choice, plan
-from adaptry.operations.mirroring.sync import follow, follow_events
+from adaptry.operations.mirroring.plan import MirrorSelection, plan_mirror
+from adaptry.operations.mirroring.sync import sync_continuously, sync_once
 from adaptry.operations.promotion import promote
 from adaptry.operations.transfer import pull, push
-from adaptry.operations.transfer.retry import Persistence
+from adaptry.operations.transfer.retry import RetryPolicy
 from adaptry.operations.version_state import change_state
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit, PushOptions, StateChange
@@ -28,13 +28,13 @@ from adaptry.storage import backup
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.maintenance.integrity import verify
-from adaptry.testing.flaky import Breaking
+from adaptry.testing.flaky import FlakyRegistry
 from adaptry.testing.samples import tiny_base
 
 TONE, VOICE = AdapterName.parse("acme/tone"), AdapterName.parse("acme/voice")
 MakeLora = Callable[..., Adapter]
 Pair = tuple[Registry, Registry]
-ALL = Choice()
+ALL = MirrorSelection()
 
 
 def state(registry: Registry, ref: str) -> tuple[str, str | None]:
@@ -50,14 +50,14 @@ def change(
 
 def test_versions_come_with_all_that_is_said_of_them(served: Pair, lora: MakeLora, tmp_path: Path) -> None:
     there, here = served
-    register(there, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",))
+    register_base(there, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",))
     for seed in (1, 2, 3):
         push(there, lora(seed), TONE, options=PushOptions(metrics={"accuracy": seed / 10}))
     there.log_metrics(Ref.parse("acme/tone@1"), {"accuracy": 0.5, "loss": 2.0})
     there.edit_adapter(TONE, AdapterEdit(description="how it talks", tags=("warm",)))
     change(there, "acme/tone@2", "deprecated", successor="acme/tone@3")
 
-    followed = follow(there, here, ALL)
+    followed = sync_once(there, here, ALL)
 
     assert sorted(followed.copied) == ["acme/tone@1", "acme/tone@2", "acme/tone@3"]
     assert followed.failures == ()
@@ -88,10 +88,10 @@ def test_a_second_round_has_nothing_to_do(pair: Pair, lora: MakeLora) -> None:
     push(there, lora(1), TONE, options=PushOptions(metrics={"accuracy": 0.5}, alias="prod"))
     push(there, lora(2), TONE)
     change(there, "acme/tone@2", "yanked", "x" * 1024, "acme/tone@1")
-    choice = Choice(query="state:*", aliases=True)
-    assert follow(there, here, choice).is_change
+    choice = MirrorSelection(query="state:*", aliases=True)
+    assert sync_once(there, here, choice).is_change
 
-    again = follow(there, here, choice)
+    again = sync_once(there, here, choice)
 
     assert not again.is_change
     assert again.failures == ()
@@ -102,8 +102,8 @@ def test_a_query_chooses_and_numbers_stay(pair: Pair, lora: MakeLora) -> None:
     for seed, rank in enumerate((4, 8, 4, 8), 1):
         push(there, lora(seed, rank=rank), TONE)
 
-    assert follow(there, here, Choice(query="rank>=8")).copied == ("acme/tone@2", "acme/tone@4")
-    assert follow(there, here, ALL).copied == ("acme/tone@1", "acme/tone@3")
+    assert sync_once(there, here, MirrorSelection(query="rank>=8")).copied == ("acme/tone@2", "acme/tone@4")
+    assert sync_once(there, here, ALL).copied == ("acme/tone@1", "acme/tone@3")
 
     assert [one.number for one in here.versions(TONE).items] == [4, 3, 2, 1]
     numbers = {each.version(Ref.parse("acme/tone@3")).digest for each in pair}
@@ -115,14 +115,14 @@ def test_what_is_revoked_there_is_revoked_here_and_what_is_restored_restored(
 ) -> None:
     there, here = pair
     push(there, lora(1), TONE)
-    follow(there, here, Choice(query="rank<=4"))
+    sync_once(there, here, MirrorSelection(query="rank<=4"))
 
     change(there, "acme/tone@1", "revoked")
-    assert follow(there, here, Choice(query="rank<=4")).updated == ("acme/tone@1",)
+    assert sync_once(there, here, MirrorSelection(query="rank<=4")).updated == ("acme/tone@1",)
     assert state(here, "acme/tone@1") == ("revoked", "mirrored: it leaks")
 
     change(there, "acme/tone@1", "active", "a false alarm")
-    follow(there, here, ALL)
+    sync_once(there, here, ALL)
     assert state(here, "acme/tone@1")[0] == "active"
 
 
@@ -133,15 +133,15 @@ def test_a_recall_that_the_source_forgot_in_a_restore_stays_until_someone_decide
     change(source, "acme/tone@1", "yanked", "it stutters")
     change(source, "acme/tone@1", "active", "it was the microphone")
     backup.create(source, tmp_path / "backup")
-    follow(source, target, ALL)
+    sync_once(source, target, ALL)
     change(source, "acme/tone@1", "revoked")
-    follow(source, target, ALL)
+    sync_once(source, target, ALL)
     backup.restore(tmp_path / "backup", tmp_path / "restored")
 
     with closing(open_local(tmp_path / "restored")) as restored:
         assert state(restored, "acme/tone@1")[0] == "active"
         for _ in range(2):
-            (failure,) = follow(restored, target, ALL).failures
+            (failure,) = sync_once(restored, target, ALL).failures
             assert failure.what == "acme/tone@1"
             assert "stays revoked here" in failure.reason
             assert "adaptry restore acme/tone@1 --reason" in failure.reason
@@ -149,9 +149,9 @@ def test_a_recall_that_the_source_forgot_in_a_restore_stays_until_someone_decide
 
         # Both remedies end it: the decision is made again at the source, or here.
         change(restored, "acme/tone@1", "revoked", "it leaks, as before")
-        assert follow(restored, target, ALL).failures == ()
+        assert sync_once(restored, target, ALL).failures == ()
         change(restored, "acme/tone@1", "active", "it never leaked")
-        assert follow(restored, target, ALL).failures == ()
+        assert sync_once(restored, target, ALL).failures == ()
         assert state(target, "acme/tone@1")[0] == "active"
 
 
@@ -160,15 +160,15 @@ def test_a_forgotten_recall_can_be_taken_back_here(
 ) -> None:
     push(source, lora(1), TONE)
     backup.create(source, tmp_path / "backup")
-    follow(source, target, ALL)
+    sync_once(source, target, ALL)
     change(source, "acme/tone@1", "revoked")
-    follow(source, target, ALL)
+    sync_once(source, target, ALL)
     backup.restore(tmp_path / "backup", tmp_path / "restored")
 
     change(target, "acme/tone@1", "active", "the recall was a mistake")
 
     with closing(open_local(tmp_path / "restored")) as restored:
-        followed = follow(restored, target, ALL)
+        followed = sync_once(restored, target, ALL)
     assert (followed.failures, state(target, "acme/tone@1")[0]) == ((), "active")
 
 
@@ -176,15 +176,15 @@ def test_what_people_recalled_here_stays_recalled(
     source: LocalRegistry, target: LocalRegistry, lora: MakeLora
 ) -> None:
     push(source, lora(1), TONE)
-    follow(source, target, ALL)
+    sync_once(source, target, ALL)
     change(target, "acme/tone@1", "quarantined", "we look into it")
 
     change(source, "acme/tone@1", "deprecated", "there is a better one")
-    follow(source, target, ALL)
+    sync_once(source, target, ALL)
     assert state(target, "acme/tone@1") == ("quarantined", "we look into it")
 
     change(source, "acme/tone@1", "revoked")
-    follow(source, target, ALL)
+    sync_once(source, target, ALL)
     assert state(target, "acme/tone@1") == ("revoked", "mirrored: it leaks")
 
 
@@ -194,7 +194,7 @@ def test_what_is_withdrawn_there_is_not_copied(pair: Pair, lora: MakeLora) -> No
     push(there, lora(2), TONE)
     change(there, "acme/tone@1", "revoked")
 
-    followed = follow(there, here, Choice(query="state:*"))
+    followed = sync_once(there, here, MirrorSelection(query="state:*"))
 
     assert (followed.copied, followed.withheld) == (("acme/tone@2",), ("acme/tone@1",))
 
@@ -202,13 +202,13 @@ def test_what_is_withdrawn_there_is_not_copied(pair: Pair, lora: MakeLora) -> No
 def test_aliases_come_where_they_are_asked_for(pair: Pair, lora: MakeLora) -> None:
     there, here = pair
     push(there, lora(1), TONE, options=PushOptions(alias="prod"))
-    follow(there, here, ALL)
+    sync_once(there, here, ALL)
     assert here.aliases(TONE) == ()
 
-    assert follow(there, here, Choice(aliases=True)).pointed == ("acme/tone@prod",)
+    assert sync_once(there, here, MirrorSelection(aliases=True)).pointed == ("acme/tone@prod",)
     push(there, lora(2), TONE)
     promote(there, Ref.parse("acme/tone@2"), "prod")
-    assert follow(there, here, Choice(aliases=True)).pointed == ("acme/tone@prod",)
+    assert sync_once(there, here, MirrorSelection(aliases=True)).pointed == ("acme/tone@prod",)
     assert [(one.alias, one.number) for one in here.aliases(TONE)] == [("prod", 2)]
 
 
@@ -218,23 +218,23 @@ def test_what_was_made_of_others_brings_them_if_asked(
     parent = push(source, lora(1), VOICE).version
     push(source, lora(2), TONE, parents=(parent.digest,))
 
-    follow(source, target, Choice(query="name:tone"))
-    assert ancestry(target, "acme/tone").relatives[0].refs == ()
+    sync_once(source, target, MirrorSelection(query="name:tone"))
+    assert ancestor_tree(target, "acme/tone").relatives[0].refs == ()
 
-    follow(source, target, Choice(query="name:tone", parents=True))
-    assert ancestry(target, "acme/tone").relatives[0].refs == ("acme/voice@1",)
+    sync_once(source, target, MirrorSelection(query="name:tone", parents=True))
+    assert ancestor_tree(target, "acme/tone").relatives[0].refs == ("acme/voice@1",)
 
 
 def test_stored_bases_come_where_they_are_asked_for(pair: Pair, lora: MakeLora, tmp_path: Path) -> None:
     there, here = pair
-    register(there, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",), store=True)
+    register_base(there, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",), store=True)
     push(there, lora(1), TONE)
 
-    follow(there, here, ALL)
+    sync_once(there, here, ALL)
     assert not here.base("org/tiny").is_stored
 
     push(there, lora(2), TONE)
-    follow(there, here, Choice(base_files=True))
+    sync_once(there, here, MirrorSelection(base_files=True))
     assert here.base("org/tiny").stored == there.base("org/tiny").stored
     assert open_base(here, "org/tiny", cache=tmp_path / "cache").shards
 
@@ -244,12 +244,12 @@ def test_what_is_gone_there_is_told_and_deleted_only_if_asked(pair: Pair, lora: 
     push(there, lora(1), TONE, options=PushOptions(alias="prod"))
     push(there, lora(2), VOICE)
     push(here, lora(3), "ours/own")
-    follow(there, here, Choice(aliases=True))
+    sync_once(there, here, MirrorSelection(aliases=True))
     there.remove_alias(TONE, "prod", 1)
     there.delete_adapter(TONE)
 
-    assert follow(there, here, ALL).gone == ("acme/tone",)
-    assert follow(there, here, Choice(delete=True)).deleted == ("acme/tone",)
+    assert sync_once(there, here, ALL).gone == ("acme/tone",)
+    assert sync_once(there, here, MirrorSelection(delete=True)).deleted == ("acme/tone",)
 
     assert [str(one.name) for one in here.adapters().items] == ["acme/voice", "ours/own"]
 
@@ -258,11 +258,11 @@ def test_a_source_that_shows_nothing_any_more_deletes_nothing(
     source: LocalRegistry, target: LocalRegistry, lora: MakeLora
 ) -> None:
     push(source, lora(1), TONE)
-    follow(source, target, ALL)
+    sync_once(source, target, ALL)
     source.delete_adapter(TONE)
 
-    with pytest.raises(Refused, match="nothing was deleted"):
-        follow(source, target, Choice(delete=True))
+    with pytest.raises(CheckFailed, match="nothing was deleted"):
+        sync_once(source, target, MirrorSelection(delete=True))
     assert target.adapter(TONE).versions == 1
 
 
@@ -271,9 +271,9 @@ def test_what_is_refused_is_told_and_the_rest_comes(
 ) -> None:
     push(source, lora(1, base_name="org/other"), VOICE)
     push(source, lora(2), TONE)
-    register(target, open_checkpoint(tiny_base(tmp_path / "base", hidden=8)), ("org/other",))
+    register_base(target, open_checkpoint(tiny_base(tmp_path / "base", hidden=8)), ("org/other",))
 
-    followed = follow(source, target, ALL)
+    followed = sync_once(source, target, ALL)
 
     assert followed.copied == ("acme/tone@1",)
     assert [one.what for one in followed.failures] == ["acme/voice@1"]
@@ -285,26 +285,26 @@ def test_a_round_that_broke_goes_on_where_it_stopped(
     for seed in (1, 2, 3):
         push(source, large(seed), TONE)
     size = sum(version.size for version in source.versions(TONE).items)
-    breaking = Breaking(target.catalog, target.blobs)
+    breaking = FlakyRegistry(target.catalog, target.blobs)
     rounds = 1
     for _ in range(9):
         breaking.cuts = 2
         try:
-            follow(source, breaking, ALL, persistence=Persistence(tries=1))
+            sync_once(source, breaking, ALL, persistence=RetryPolicy(tries=1))
             break
         except Unavailable:
             rounds += 1
 
     assert rounds > 3
     assert breaking.sent < size + 10_000  # the configs, which are not resumed
-    assert not follow(source, target, ALL).is_change
+    assert not sync_once(source, target, ALL).is_change
     assert verify(target.catalog, target.blobs) == ()
 
 
 def test_what_happens_there_is_followed_as_it_happens(pair: Pair, lora: MakeLora) -> None:
     there, here = pair
     push(there, lora(1), TONE)
-    rounds = follow_events(there, here, Choice(aliases=True), wait=20)
+    rounds = sync_continuously(there, here, MirrorSelection(aliases=True), wait=20)
     assert next(rounds).copied == ("acme/tone@1",)
 
     push(there, lora(2), VOICE, options=PushOptions(alias="prod"))
@@ -318,18 +318,18 @@ def test_what_happens_there_is_followed_as_it_happens(pair: Pair, lora: MakeLora
 
 
 def test_where_nothing_happens_a_follower_says_so(source: LocalRegistry, target: LocalRegistry) -> None:
-    rounds = follow_events(source, target, ALL, wait=0)
+    rounds = sync_continuously(source, target, ALL, wait=0)
     assert [next(rounds).is_change for _ in range(3)] == [False] * 3
 
 
 def test_a_dry_look_changes_nothing(source: LocalRegistry, target: LocalRegistry, lora: MakeLora) -> None:
     push(source, lora(1), TONE)
-    assert [one.number for one in plan(source, target, ALL).copy] == [1]
+    assert [one.number for one in plan_mirror(source, target, ALL).copy] == [1]
     assert target.adapters().items == ()
 
 
 def test_a_query_and_names_are_not_for_one_round(source: LocalRegistry, target: LocalRegistry) -> None:
     with pytest.raises(InvalidQuery):
-        plan(source, target, Choice(query="rank>=8", names=(TONE,)))
+        plan_mirror(source, target, MirrorSelection(query="rank>=8", names=(TONE,)))
     with pytest.raises(InvalidQuery, match="unknown field"):
-        plan(source, target, Choice(query="colour:red"))
+        plan_mirror(source, target, MirrorSelection(query="colour:red"))

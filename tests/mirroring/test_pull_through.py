@@ -15,9 +15,9 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound, Unavailable, Withdrawn
 from adaptry.core.lifecycle import State
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.operations.base_registry import register
+from adaptry.operations.base_registry import register_base
 from adaptry.operations.mirroring.apply import MIRRORED
-from adaptry.operations.mirroring.upstream import Origin
+from adaptry.operations.mirroring.upstream import UpstreamMirror
 from adaptry.operations.promotion import promote
 from adaptry.operations.transfer import pull, push
 from adaptry.operations.version_state import change_state
@@ -26,10 +26,10 @@ from adaptry.registry.records import AdapterEdit, CommitNote, PushOptions, State
 from adaptry.storage import backup
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
-from adaptry.storage.pull_through import ThroughRegistry, through
+from adaptry.storage.pull_through import PullThroughRegistry, with_pull_through
 from adaptry.testing.samples import tiny_base
 from adaptry_api.settings import ServerSettings
-from adaptry_api.testing import Server, serving
+from adaptry_api.testing import Server, running_server
 
 TONE = AdapterName.parse("acme/tone")
 FIRST, SECOND, PROD = map(Ref.parse, ("acme/tone@1", "acme/tone@2", "acme/tone@prod"))
@@ -77,7 +77,7 @@ def there(source: LocalRegistry) -> Counting:
 
 
 @pytest.fixture
-def here(there: Counting, target: LocalRegistry, clock: Clock) -> ThroughRegistry:
+def here(there: Counting, target: LocalRegistry, clock: Clock) -> PullThroughRegistry:
     """The registry in front, with sixty seconds for pointers."""
 
     def is_ours(name: AdapterName) -> bool:
@@ -86,13 +86,13 @@ def here(there: Counting, target: LocalRegistry, clock: Clock) -> ThroughRegistr
         except NotFound:
             return False
 
-    return through(target, Origin(there, target, is_ours, 60.0, clock))
+    return with_pull_through(target, UpstreamMirror(there, target, is_ours, 60.0, clock))
 
 
 def test_what_is_not_here_is_fetched_once_and_kept(
-    there: Counting, here: ThroughRegistry, lora: MakeLora, tmp_path: Path
+    there: Counting, here: PullThroughRegistry, lora: MakeLora, tmp_path: Path
 ) -> None:
-    register(there, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",))
+    register_base(there, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",))
     pushed = push(there, lora(1), TONE, options=PushOptions(metrics={"accuracy": 0.5})).version
 
     assert pull(here, "acme/tone", tmp_path / "first").digest == pushed.digest
@@ -104,7 +104,7 @@ def test_what_is_not_here_is_fetched_once_and_kept(
 
 
 def test_many_who_ask_at_once_fetch_it_once(
-    there: Counting, here: ThroughRegistry, large: MakeLora, tmp_path: Path
+    there: Counting, here: PullThroughRegistry, large: MakeLora, tmp_path: Path
 ) -> None:
     push(there, large(1), TONE)
     with ThreadPoolExecutor(8) as pool:
@@ -116,7 +116,7 @@ def test_many_who_ask_at_once_fetch_it_once(
 
 
 def test_a_pointer_is_asked_again_when_it_is_old(
-    there: Counting, here: ThroughRegistry, lora: MakeLora, clock: Clock
+    there: Counting, here: PullThroughRegistry, lora: MakeLora, clock: Clock
 ) -> None:
     push(there, lora(1), TONE, options=PushOptions(alias="prod"))
     assert here.version(PROD).number == 1
@@ -129,14 +129,16 @@ def test_a_pointer_is_asked_again_when_it_is_old(
     assert [(one.alias, one.number) for one in here.aliases(TONE)] == [("prod", 2)]
 
 
-def test_aliases_are_listed_as_they_are_there(there: Counting, here: ThroughRegistry, lora: MakeLora) -> None:
+def test_aliases_are_listed_as_they_are_there(
+    there: Counting, here: PullThroughRegistry, lora: MakeLora
+) -> None:
     push(there, lora(1), TONE, options=PushOptions(alias="prod"))
     push(there, lora(2), TONE, options=PushOptions(alias="staging"))
     assert [(one.alias, one.number) for one in here.aliases(TONE)] == [("prod", 1), ("staging", 2)]
 
 
 def test_latest_is_what_it_is_there_also_when_a_newer_one_was_yanked(
-    there: Counting, here: ThroughRegistry, lora: MakeLora, clock: Clock
+    there: Counting, here: PullThroughRegistry, lora: MakeLora, clock: Clock
 ) -> None:
     push(there, lora(1), TONE)
     push(there, lora(2), TONE)
@@ -148,7 +150,7 @@ def test_latest_is_what_it_is_there_also_when_a_newer_one_was_yanked(
 
 
 def test_what_is_recalled_there_is_recalled_here(
-    there: Counting, here: ThroughRegistry, lora: MakeLora, clock: Clock, tmp_path: Path
+    there: Counting, here: PullThroughRegistry, lora: MakeLora, clock: Clock, tmp_path: Path
 ) -> None:
     push(there, lora(1), TONE)
     pull(here, "acme/tone@1", tmp_path / "before")
@@ -160,7 +162,7 @@ def test_what_is_recalled_there_is_recalled_here(
 
 def test_a_recall_that_the_registry_behind_forgot_stays_and_is_logged(
     there: Counting,
-    here: ThroughRegistry,
+    here: PullThroughRegistry,
     target: LocalRegistry,
     lora: MakeLora,
     clock: Clock,
@@ -176,14 +178,14 @@ def test_a_recall_that_the_registry_behind_forgot_stays_and_is_logged(
     backup.restore(tmp_path / "backup", tmp_path / "restored")
 
     with closing(open_local(tmp_path / "restored")) as restored:
-        here = through(target, Origin(restored, target, lambda name: False, 60.0, clock))
+        here = with_pull_through(target, UpstreamMirror(restored, target, lambda name: False, 60.0, clock))
         with pytest.raises(Withdrawn, match="it leaks"):
             pull(here, "acme/tone@1", tmp_path / "after")
     assert "acme/tone@1 stays revoked here" in caplog.text
 
 
 def test_where_nobody_answers_what_is_here_is_served(
-    there: Counting, here: ThroughRegistry, lora: MakeLora, clock: Clock
+    there: Counting, here: PullThroughRegistry, lora: MakeLora, clock: Clock
 ) -> None:
     push(there, lora(1), TONE, options=PushOptions(alias="prod"))
     push(there, lora(2), TONE)
@@ -200,13 +202,13 @@ def test_where_nobody_answers_what_is_here_is_served(
     assert here.version(SECOND).number == 2
 
 
-def test_what_is_nowhere_is_not_found(here: ThroughRegistry) -> None:
+def test_what_is_nowhere_is_not_found(here: PullThroughRegistry) -> None:
     with pytest.raises(NotFound):
         here.version(FIRST)
 
 
 def test_a_name_of_our_own_is_never_looked_for_there(
-    there: Counting, here: ThroughRegistry, lora: MakeLora
+    there: Counting, here: PullThroughRegistry, lora: MakeLora
 ) -> None:
     push(there, lora(1), TONE)
     here.create_adapter(TONE, AdapterEdit())
@@ -218,14 +220,14 @@ def test_a_name_of_our_own_is_never_looked_for_there(
 @pytest.fixture
 def servers(tmp_path: Path) -> Iterator[tuple[Server, Server]]:
     """A server, and one in front of it which lets strangers read what is public."""
-    with serving(ServerSettings(data=tmp_path / "origin")) as origin:
+    with running_server(ServerSettings(data=tmp_path / "origin")) as origin:
         front = ServerSettings(
             data=tmp_path / "front",
             anonymous_read=True,
             mirror_of=origin.url,
             mirror_token=origin.token("front", "reader", ("acme",)),
         )
-        with serving(front) as server:
+        with running_server(front) as server:
             yield origin, server
 
 
@@ -260,9 +262,9 @@ def test_a_deleted_name_does_not_come_back_from_there(servers: tuple[Server, Ser
 def test_an_origin_that_does_not_let_us_in_is_unavailable_and_no_fault_of_the_caller(
     tmp_path: Path, lora: MakeLora
 ) -> None:
-    with serving(ServerSettings(data=tmp_path / "origin")) as origin:
+    with running_server(ServerSettings(data=tmp_path / "origin")) as origin:
         settings = ServerSettings(data=tmp_path / "front", mirror_of=origin.url, mirror_token="adr_wrong")
-        with serving(settings) as front, pytest.raises(Unavailable, match="does not let this one in"):
+        with running_server(settings) as front, pytest.raises(Unavailable, match="does not let this one in"):
             front.registry().version(FIRST)
 
 
@@ -276,7 +278,7 @@ def test_the_hubs_clients_read_through_it_too(servers: tuple[Server, Server], lo
 
 @pytest.mark.parametrize("state", ["quarantined", "revoked"])
 def test_what_is_withdrawn_there_is_not_let_in_by_a_push(
-    there: Counting, here: ThroughRegistry, lora: MakeLora, state: State
+    there: Counting, here: PullThroughRegistry, lora: MakeLora, state: State
 ) -> None:
     pushed = push(there, lora(1), TONE).version
     change_state(there, FIRST, StateChange(state=state, reason="it leaks"))
@@ -289,7 +291,7 @@ def test_what_is_withdrawn_there_is_not_let_in_by_a_push(
 
 
 def test_what_is_pushed_and_is_there_already_is_what_it_is_there(
-    there: Counting, here: ThroughRegistry, lora: MakeLora
+    there: Counting, here: PullThroughRegistry, lora: MakeLora
 ) -> None:
     push(there, lora(1), TONE)
     push(there, lora(2), TONE)
@@ -300,7 +302,7 @@ def test_what_is_pushed_and_is_there_already_is_what_it_is_there(
 
 
 def test_who_pushes_while_nobody_answers_there_is_served(
-    there: Counting, here: ThroughRegistry, lora: MakeLora
+    there: Counting, here: PullThroughRegistry, lora: MakeLora
 ) -> None:
     there.silent = True
     assert push(here, lora(1), "acme/own").version.number == 1

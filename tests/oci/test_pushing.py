@@ -29,9 +29,9 @@ from adaptry.compute.exporting.oci.artifact import (
     base_artifact,
 )
 from adaptry.compute.exporting.oci.layout import write_layout
-from adaptry.compute.exporting.oci.reference import Reference
+from adaptry.compute.exporting.oci.reference import OciReference
 from adaptry.core.errors import Invalid, NotFound, Unauthenticated, Unavailable
-from adaptry.operations.oci.push import Remote
+from adaptry.operations.oci.push import OciRepository
 from adaptry.testing.certificates import self_signed
 from adaptry.testing.samples import tiny_base, tiny_lora
 
@@ -62,7 +62,7 @@ def manifest(address: str, repository: str, name: str) -> Any:
 
 def test_skopeo_pulls_the_very_files_with_modelpacks_types(server: str, tmp_path: Path) -> None:
     made = artifact(tmp_path)
-    pushed = Remote(Reference.parse(f"oci://{server}/acme/tone:v3")).push(made)
+    pushed = OciRepository(OciReference.parse(f"oci://{server}/acme/tone:v3")).push(made)
     skopeo("copy", "--src-tls-verify=false", f"docker://{server}/acme/tone:v3", f"dir:{tmp_path}/pulled")
     got = (tmp_path / "pulled" / "manifest.json").read_bytes()
     assert hashlib.sha256(got).hexdigest() == pushed.descriptor.digest.hex
@@ -78,7 +78,7 @@ def test_skopeo_pulls_the_very_files_with_modelpacks_types(server: str, tmp_path
 def test_a_base_lists_its_adapters_where_the_registry_keeps_no_referrers(server: str, tmp_path: Path) -> None:
     made = [artifact(tmp_path, seed) for seed in (1, 2)]
     pushed = [
-        Remote(Reference.parse(f"oci://{server}/acme/many:v{seed}")).push(each)
+        OciRepository(OciReference.parse(f"oci://{server}/acme/many:v{seed}")).push(each)
         for seed, each in enumerate(made)
     ]
     assert all(each.is_listed_by_tag for each in pushed)
@@ -94,7 +94,7 @@ def test_a_base_lists_its_adapters_where_the_registry_keeps_no_referrers(server:
 def test_a_referrer_that_another_clients_write_lost_is_listed_by_pushing_again(
     server: str, tmp_path: Path
 ) -> None:
-    remote, made = Remote(Reference.parse(f"oci://{server}/acme/lost:v1")), artifact(tmp_path)
+    remote, made = OciRepository(OciReference.parse(f"oci://{server}/acme/lost:v1")), artifact(tmp_path)
     remote.push(made)
     assert made.base is not None
     tag = f"sha256-{made.base.descriptor.digest.hex}"
@@ -111,7 +111,7 @@ def test_a_referrer_that_another_clients_write_lost_is_listed_by_pushing_again(
 
 
 def test_pushed_again_it_is_the_same_and_listed_once(server: str, tmp_path: Path) -> None:
-    remote = Remote(Reference.parse(f"oci://{server}/acme/again:v1"))
+    remote = OciRepository(OciReference.parse(f"oci://{server}/acme/again:v1"))
     first, second = remote.push(artifact(tmp_path)), remote.push(artifact(tmp_path))
     assert first.descriptor.digest == second.descriptor.digest
     subject = manifest(server, "acme/again", "v1")["subject"]["digest"].removeprefix("sha256:")
@@ -126,15 +126,15 @@ def test_skopeo_copies_the_layout_on_disk_into_a_registry(server: str, tmp_path:
     )
     assert manifest(server, "acme/copied", "v3") == json.loads(made.manifest)
     assert (
-        Remote(Reference.parse(f"oci://{server}/acme/copied")).descriptor_of("v3").digest
+        OciRepository(OciReference.parse(f"oci://{server}/acme/copied")).descriptor_of("v3").digest
         == made.descriptor.digest
     )
 
 
 def test_a_base_that_is_there_already_is_the_subject(server: str, tmp_path: Path) -> None:
-    remote = Remote(Reference.parse(f"oci://{server}/acme/own:v1"))
+    remote = OciRepository(OciReference.parse(f"oci://{server}/acme/own:v1"))
     base = base_artifact(fingerprint(open_checkpoint(tiny_base(tmp_path / "other", seed=5))), "org/own")
-    Remote(Reference.parse(f"oci://{server}/acme/own:model")).push(base)
+    OciRepository(OciReference.parse(f"oci://{server}/acme/own:model")).push(base)
     subject = remote.descriptor_of("model")
     remote.push(adapter_artifact(open_dir(tiny_lora(tmp_path / "lora")), subject=subject))
     assert manifest(server, "acme/own", "v1")["subject"]["digest"] == str(base.descriptor.digest)
@@ -222,11 +222,11 @@ def in_front(kind: type[_NotesSubjects], behind: str, tls: ssl.SSLContext | None
 def test_no_tag_lists_what_the_registry_keeps_itself(server: str, tmp_path: Path) -> None:
     made = artifact(tmp_path)
     with in_front(_NotesSubjects, server) as address:
-        pushed = Remote(Reference.parse(f"oci://{address}/acme/kept:v1")).push(made)
+        pushed = OciRepository(OciReference.parse(f"oci://{address}/acme/kept:v1")).push(made)
     assert not pushed.is_listed_by_tag
     assert made.base is not None
     with pytest.raises(NotFound):
-        Remote(Reference.parse(f"oci://{server}/acme/kept")).descriptor_of(
+        OciRepository(OciReference.parse(f"oci://{server}/acme/kept")).descriptor_of(
             f"sha256-{made.base.descriptor.digest.hex}"
         )
 
@@ -235,22 +235,26 @@ def test_a_login_that_is_kept_is_used_and_one_that_is_not_is_asked_for(tmp_path:
     passwords = tmp_path / "passwords"  # of `U*U`, the first test vector of crypt_blowfish
     passwords.write_text("ann:$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW\n")
     with running(tmp_path, f"auth: {{htpasswd: {{realm: tests, path: {passwords}}}}}") as address:
-        place = Reference.parse(f"oci://{address}/acme/tone:v1")
+        place = OciReference.parse(f"oci://{address}/acme/tone:v1")
         with pytest.raises(Unauthenticated, match=f"docker login {address}"):
-            Remote(place).push(artifact(tmp_path))
+            OciRepository(place).push(artifact(tmp_path))
         with pytest.raises(Unauthenticated):
-            Remote(place, kept_login(tmp_path, address, b"wrong")).push(artifact(tmp_path))
-        assert Remote(place, kept_login(tmp_path, address, b"U*U")).push(artifact(tmp_path)).is_listed_by_tag
+            OciRepository(place, kept_login(tmp_path, address, b"wrong")).push(artifact(tmp_path))
+        assert (
+            OciRepository(place, kept_login(tmp_path, address, b"U*U"))
+            .push(artifact(tmp_path))
+            .is_listed_by_tag
+        )
 
 
 def test_a_login_is_changed_for_a_token_where_the_registry_wants_one(server: str, tmp_path: Path) -> None:
     with in_front(_WantsTokens, server) as address:
-        place = Reference.parse(f"oci://{address}/acme/kept:tokens")
+        place = OciReference.parse(f"oci://{address}/acme/kept:tokens")
         with pytest.raises(Unauthenticated, match="gave no token"):
-            Remote(place, kept_login(tmp_path, address, b"wrong")).push(artifact(tmp_path))
-        pushed = Remote(place, kept_login(tmp_path, address, b"secret")).push(artifact(tmp_path))
+            OciRepository(place, kept_login(tmp_path, address, b"wrong")).push(artifact(tmp_path))
+        pushed = OciRepository(place, kept_login(tmp_path, address, b"secret")).push(artifact(tmp_path))
     assert (
-        Remote(Reference.parse(f"oci://{server}/acme/kept")).descriptor_of("tokens").digest
+        OciRepository(OciReference.parse(f"oci://{server}/acme/kept")).descriptor_of("tokens").digest
         == pushed.descriptor.digest
     )
 
@@ -266,7 +270,7 @@ def test_a_token_server_that_is_away_is_named(server: str, tmp_path: Path) -> No
         in_front(Elsewhere, server) as address,
         pytest.raises(Unavailable, match=r"sends who logs in to http://127\.0\.0\.1:9/token"),
     ):
-        Remote(Reference.parse(f"oci://{address}/acme/kept:tokens")).push(artifact(tmp_path))
+        OciRepository(OciReference.parse(f"oci://{address}/acme/kept:tokens")).push(artifact(tmp_path))
 
 
 def test_a_registrys_certificate_is_trusted_only_where_its_authority_was_given(
@@ -274,10 +278,10 @@ def test_a_registrys_certificate_is_trusted_only_where_its_authority_was_given(
 ) -> None:
     certificate = self_signed(tmp_path)
     with in_front(_Encrypted, server, certificate.server()) as address:
-        place = Reference(address, "acme/encrypted", "v1")
+        place = OciReference(address, "acme/encrypted", "v1")
         with pytest.raises(Unavailable, match="ADAPTRY_CA_BUNDLE"):
-            Remote(place).push(artifact(tmp_path))
-        pushed = Remote(place, ca_bundle=str(certificate.path)).push(artifact(tmp_path))
+            OciRepository(place).push(artifact(tmp_path))
+        pushed = OciRepository(place, ca_bundle=str(certificate.path)).push(artifact(tmp_path))
     assert not pushed.is_listed_by_tag
 
 
@@ -290,7 +294,7 @@ def kept_login(folder: Path, address: str, password: bytes) -> Path:
 
 def test_who_does_not_answer_is_named(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="does not answer"):
-        Remote(Reference.parse("oci://127.0.0.1:9/acme/tone")).push(artifact(tmp_path))
+        OciRepository(OciReference.parse("oci://127.0.0.1:9/acme/tone")).push(artifact(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -298,10 +302,10 @@ def test_who_does_not_answer_is_named(tmp_path: Path) -> None:
 )
 def test_what_is_no_place_shows_how_to_write_one(text: str) -> None:
     with pytest.raises(Invalid, match="oci://HOST"):
-        Reference.parse(text)
+        OciReference.parse(text)
 
 
 def test_only_a_registry_on_this_machine_is_spoken_to_in_the_clear() -> None:
-    assert Reference.parse("oci://ghcr.io/acme/tone").url == "https://ghcr.io/v2/acme/tone"
-    assert Reference.parse("oci://localhost:5000/acme/tone").url.startswith("http://")
-    assert Reference.parse("oci+http://inside:5000/acme/tone:v1").url == "http://inside:5000/v2/acme/tone"
+    assert OciReference.parse("oci://ghcr.io/acme/tone").url == "https://ghcr.io/v2/acme/tone"
+    assert OciReference.parse("oci://localhost:5000/acme/tone").url.startswith("http://")
+    assert OciReference.parse("oci+http://inside:5000/acme/tone:v1").url == "http://inside:5000/v2/acme/tone"

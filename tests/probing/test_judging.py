@@ -6,10 +6,10 @@ import random
 
 import pytest
 
-from adaptry.integrations.engine_test.verdict import Answered, judge
+from adaptry.integrations.engine_test.verdict import PromptLogprobs, compute_verdict
 
 
-def answered(strength: float, noise: float, effect: float = 1.0, seed: int = 1) -> list[Answered]:
+def answered(strength: float, noise: float, effect: float = 1.0, seed: int = 1) -> list[PromptLogprobs]:
     """Ten prompts, five tokens each; the engine answers with `strength` of the adapter's effect, and with noise."""
     dice = random.Random(seed)
     found = []
@@ -18,7 +18,9 @@ def answered(strength: float, noise: float, effect: float = 1.0, seed: int = 1) 
         moved = {token: dice.gauss(0, effect) for token in base}
         trained = {token: base[token] + moved[token] for token in base}
         engine = {token: base[token] + strength * moved[token] + dice.gauss(0, noise) for token in base}
-        found.append(Answered({t: v + dice.gauss(0, noise) for t, v in base.items()}, engine, base, trained))
+        found.append(
+            PromptLogprobs({t: v + dice.gauss(0, noise) for t, v in base.items()}, engine, base, trained)
+        )
     return found
 
 
@@ -28,7 +30,7 @@ def answered(strength: float, noise: float, effect: float = 1.0, seed: int = 1) 
     [(1.0, "as_trained"), (0.0, "no_op"), (0.5, "differs"), (4.0, "differs"), (-1.0, "differs")],
 )
 def test_the_verdict_says_how_much_arrives(strength: float, outcome: str, noise: float) -> None:
-    found = judge(answered(strength, noise))
+    found = compute_verdict(answered(strength, noise))
 
     assert found.outcome == outcome
     assert found.strength == pytest.approx(strength, abs=0.1)
@@ -37,4 +39,4 @@ def test_the_verdict_says_how_much_arrives(strength: float, outcome: str, noise:
 @pytest.mark.parametrize(("noise", "effect"), [(0.5, 1.0), (0.0, 1e-4), (0.0, 0.0)])
 @pytest.mark.parametrize("strength", [0.0, 1.0])
 def test_what_is_within_the_noise_is_never_a_proof(strength: float, noise: float, effect: float) -> None:
-    assert judge(answered(strength, noise, effect)).outcome == "cannot_tell"
+    assert compute_verdict(answered(strength, noise, effect)).outcome == "cannot_tell"

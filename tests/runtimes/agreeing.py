@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.checks.runtimes import Runtime, Verdict, verdict
+from adaptry.checks.runtimes import Runtime, RuntimeVerdict, check_runtime
 from adaptry.compute.exporting.export import export
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.core.errors import AdaptryError
 
 from ..formats.elsewhere import Elsewhere
@@ -48,7 +48,7 @@ class Seen:
 class Both:
     """One case: what is said of it, and what was seen; and of its export, or why there is none."""
 
-    said: Verdict
+    said: RuntimeVerdict
     seen: Seen
     export: Seen | None
     unexported: str
@@ -84,14 +84,14 @@ def compared(
     """By case."""
     setting = base.setting
     adapters = {name: made(base, case, folder / name) for name, case in cases.items()}
-    said = {name: verdict(open_dir(path), runtime, setting.record) for name, path in adapters.items()}
+    said = {name: check_runtime(open_dir(path), runtime, setting.record) for name, path in adapters.items()}
     exported: dict[str, Path] = {}
     unexported: dict[str, str] = {}
     for name, path in adapters.items():
         if said[name].outcome != "as_trained":
             try:
                 result = export(
-                    Parent(open_dir(path), name), folder / f"{name} out", setting, runtime=runtime
+                    ParentAdapter(open_dir(path), name), folder / f"{name} out", setting, runtime=runtime
                 )
             except AdaptryError as error:
                 unexported[name] = str(error)

@@ -20,7 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.compute.exporting.options import Setting
+from adaptry.compute.exporting.options import ExportOptions
 
 VOCABULARY = 320
 PROMPTS = ("w5 w9 w11 w40 w7 w100", "w300 w17", "w8")
@@ -37,8 +37,8 @@ class Base:
     folder: Path
 
     @property
-    def setting(self) -> Setting:
-        return Setting(fingerprint(open_checkpoint(self.folder)), lambda: open_checkpoint(self.folder))
+    def setting(self) -> ExportOptions:
+        return ExportOptions(fingerprint(open_checkpoint(self.folder)), lambda: open_checkpoint(self.folder))
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ from __future__ import annotations
 import asyncio
 from typing import Literal
 
-from adaptry.testing.fault_proxy import PIECE, Proxy, Way, reset
+from adaptry.testing.fault_proxy import PIECE, FaultDirection, FaultProxy, reset
 
 When = Literal["before", "during", "after"]
 _COMMIT = b"Q\x00\x00\x00\x0bCOMMIT\x00"
 
 
-class CommitProxy(Proxy):
+class CommitProxy(FaultProxy):
     """`cut_commit` spoils the next COMMIT but so many; `cuts` counts those that were."""
 
     def __init__(self, host: str, port: int) -> None:
@@ -26,7 +26,11 @@ class CommitProxy(Proxy):
         self._when, self._passing = when, passing
 
     async def _pass(
-        self, reader: asyncio.StreamReader, to: asyncio.StreamWriter, back: asyncio.StreamWriter, way: Way
+        self,
+        reader: asyncio.StreamReader,
+        to: asyncio.StreamWriter,
+        back: asyncio.StreamWriter,
+        way: FaultDirection,
     ) -> None:
         try:
             while data := await reader.read(PIECE):

@@ -17,7 +17,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import DigestMismatch
 from adaptry.storage.blobs import BlobStore
 from adaptry.storage.blobs.s3 import S3Blobs
-from adaptry.storage.blobs.s3.capabilities import examine
+from adaptry.storage.blobs.s3.capabilities import find_missing_capabilities
 from adaptry.storage.blobs.tiered import TieredBlobs
 
 SEGMENT = 5 << 20
@@ -139,5 +139,5 @@ OPERATIONS: dict[str, tuple[Operation, object]] = {
     "tidy": (lambda case: case.store.tidy(), 0),
     "path_of": (path_of, LARGE),
     "through_cache": (through_cache, SMALL),
-    "examine": (lambda case: examine(case.store.place), ()),
+    "examine": (lambda case: find_missing_capabilities(case.store.place), ()),
 }  # fmt: skip

@@ -12,12 +12,12 @@ import pytest
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Busy, NotFound
 from adaptry.core.refs import AdapterName
-from adaptry.registry.records import Upload
+from adaptry.registry.records import UploadInfo
 from adaptry.storage.blobs.local import LocalBlobs
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.local.abandoned_uploads import IDLE, IDLE_DIRECT
-from adaptry.storage.local.uploads import DIRECT, MOST_OPEN
+from adaptry.storage.local.uploads import DIRECT, MAX_OPEN_UPLOADS
 
 TONE = AdapterName.parse("acme/tone")
 OTHER = AdapterName.parse("other/tone")
@@ -39,10 +39,11 @@ def at(tmp_path: Path) -> At:
     return later
 
 
-def filled(registry: LocalRegistry, name: AdapterName = TONE, size: int = 100) -> list[Upload]:
+def filled(registry: LocalRegistry, name: AdapterName = TONE, size: int = 100) -> list[UploadInfo]:
     """As many sessions as a namespace may have, each with one byte that has arrived."""
     opened = [
-        registry.open_upload(name, Digest.of(bytes([number])), size + number) for number in range(MOST_OPEN)
+        registry.open_upload(name, Digest.of(bytes([number])), size + number)
+        for number in range(MAX_OPEN_UPLOADS)
     ]
     return [registry.append_upload(one, 0, [b"x"]) for one in opened]
 
@@ -117,8 +118,8 @@ def test_a_full_days_worth_of_dead_uploads_is_outlived(tmp_path: Path) -> None:
     past = LocalRegistry(
         registry.catalog, registry.blobs, clock=lambda: datetime.now(UTC) - timedelta(minutes=5)
     )
-    dead = [past.open_upload(TONE, Digest.of(bytes([number])), 1) for number in range(MOST_OPEN)]
-    for number in range(MOST_OPEN):
+    dead = [past.open_upload(TONE, Digest.of(bytes([number])), 1) for number in range(MAX_OPEN_UPLOADS)]
+    for number in range(MAX_OPEN_UPLOADS):
         registry.open_upload(TONE, Digest.of(b"new" + bytes([number])), 1)
     assert not {one.id for one in dead} & still_open(registry)
     with pytest.raises(Busy):

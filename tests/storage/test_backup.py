@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from adaptry import open_dir, push
-from adaptry.core.errors import Conflict, Corrupt, InvalidBackup, NotFound, Refused, Unauthenticated
+from adaptry.core.errors import CheckFailed, Conflict, CorruptData, InvalidBackup, NotFound, Unauthenticated
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import pull
 from adaptry.registry.records import StateChange, VersionInfo
@@ -25,7 +25,7 @@ from adaptry.storage.blobs.local import LocalBlobs
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
-from adaptry.storage.maintenance.gc import collect
+from adaptry.storage.maintenance.gc import collect_garbage
 from adaptry.storage.maintenance.integrity import verify
 from adaptry.storage.tokens import create_token, identify
 from adaptry.testing.postgres import PostgresServer
@@ -80,7 +80,7 @@ def test_a_backup_taken_while_people_push_and_sweep_lacks_nothing(
             count = 0
             while pushing.poll() is None:
                 create(registry, (tmp_path / place).with_stem(f"{count}"))
-                collect(registry, grace=timedelta(0))
+                collect_garbage(registry, grace=timedelta(0))
                 count += 1
             pushing.communicate()
             assert pushing.returncode == 0
@@ -98,11 +98,11 @@ def test_no_sweep_deletes_a_file_that_a_backup_is_about_to_read(folder: Path, tm
         def sweep(what: str, done: int, total: int) -> None:
             if not took:  # the catalog has been copied, and names the files of both
                 other.delete_adapter(VOICE)
-                took.append(collect(other, grace=timedelta(0)).deleted)
+                took.append(collect_garbage(other, grace=timedelta(0)).deleted)
 
         create(registry, tmp_path / "backup", progress=sweep)
         assert took == [0]
-        assert collect(other, grace=timedelta(0)).deleted
+        assert collect_garbage(other, grace=timedelta(0)).deleted
     restore(tmp_path / "backup", tmp_path / "new")
     with closing(open_local(tmp_path / "new")) as restored:
         pull(restored, "acme/voice", tmp_path / "pulled")
@@ -134,7 +134,7 @@ def test_a_flipped_bit_anywhere_is_refused_before_anything_is_touched(folder: Pa
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     for at in (*range(0, 1536, 97), *range(1536, len(sound), len(sound) // 25), len(sound) - 1):
         place.write_bytes(sound[:at] + bytes([sound[at] ^ 1]) + sound[at + 1 :])
-        with pytest.raises((InvalidBackup, Refused)):
+        with pytest.raises((InvalidBackup, CheckFailed)):
             restore(place, folder, replace=True)
     for cut in (0, 100, 512, 2000, len(sound) // 2, len(sound) - 1024, len(sound) - 1):
         place.write_bytes(sound[:cut])
@@ -154,7 +154,7 @@ def test_a_damaged_file_of_the_registry_stops_a_backup_unless_it_is_left_out(
         damaged = next((folder / "blobs" / "sha256").glob("*/*"))
         damaged.write_bytes(b"x" * damaged.stat().st_size)
         for place in ("backups", "backup.tar"):
-            with pytest.raises(Corrupt, match="--skip-damaged"):
+            with pytest.raises(CorruptData, match="--skip-damaged"):
                 create(registry, tmp_path / place)
             made = create(registry, tmp_path / place, skip_damaged=True)
             assert [digest.hex for digest in made.index.lacking] == [damaged.name]
@@ -184,7 +184,7 @@ def test_a_file_that_is_moved_aside_during_a_backup_is_missed_or_read_again(
             lose(what, done, total)
             other.blobs.put(last, [data])
 
-        with pytest.raises(Corrupt, match=r"is lost or damaged|changed while it was backed up"):
+        with pytest.raises(CorruptData, match=r"is lost or damaged|changed while it was backed up"):
             create(registry, tmp_path / place, progress=lose)
         assert moved == [True]
         with pytest.raises((InvalidBackup, NotFound)):
@@ -311,9 +311,9 @@ def test_a_registry_in_postgresql_is_backed_up_by_other_means_and_begins_an_epoc
         version = publish(registry, tmp_path, 1)
         seen = registry.move_alias(TONE, "prod", version.digest, was=None)
         before = registry.events()
-        with pytest.raises(Refused, match="pg_dump"):
+        with pytest.raises(CheckFailed, match="pg_dump"):
             create(registry, tmp_path / "backups")
-        with pytest.raises(Refused, match="pg_restore"):
+        with pytest.raises(CheckFailed, match="pg_restore"):
             restore(tmp_path / "backups", folder)
     shown = CliRunner().invoke(main, ["restore", "--epoch-only", "--registry", str(folder)])
     assert (shown.exit_code, "began" in shown.output) == (0, True), shown.output

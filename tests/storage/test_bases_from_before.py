@@ -7,7 +7,7 @@ from pathlib import Path
 
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.identity import ANONYMOUS, Identity
-from adaptry.operations.base_registry import register
+from adaptry.operations.base_registry import register_base
 from adaptry.registry.records import BaseEdit
 from adaptry.storage.connect import open_local
 from adaptry.testing.samples import tiny_base
@@ -20,7 +20,7 @@ OWNER = Identity("owner", "reader", ("org",))
 
 def test_they_are_internal_and_new_ones_are_private(folder: Path, tmp_path: Path) -> None:
     registry = open_local(folder)
-    old = register(
+    old = register_base(
         registry, open_checkpoint(tiny_base(tmp_path / "old")), ("org/tiny", "gpt2"), cache=tmp_path
     )
     registry.close()
@@ -34,7 +34,7 @@ def test_they_are_internal_and_new_ones_are_private(folder: Path, tmp_path: Path
     assert reopened.base("org/tiny").visibility == "internal"
     assert reopened.on_behalf_of(STRANGER).base("gpt2").id == old.id
     assert reopened.on_behalf_of(ANONYMOUS).bases().items == ()
-    new = register(
+    new = register_base(
         reopened, open_checkpoint(tiny_base(tmp_path / "new", seed=3)), ("org/new",), cache=tmp_path
     )
     assert new.visibility == "private"

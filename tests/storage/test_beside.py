@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.core.files.background_io import Beside, FlushBehind
+from adaptry.core.files.background_io import BackgroundFlush, BackgroundHasher
 
 LARGE = 1 << 20
 """More than is worth a thread."""
@@ -28,7 +28,7 @@ def pipe() -> Iterator[int]:
 def test_every_piece_is_seen_in_order_by_the_end(sizes: list[int]) -> None:
     pieces = [os.urandom(size) for size in sizes]
     hasher = hashlib.sha256()
-    with Beside(hasher.update) as beside:
+    with BackgroundHasher(hasher.update) as beside:
         for piece in pieces:
             beside.update(memoryview(piece))
     assert hasher.hexdigest() == hashlib.sha256(b"".join(pieces)).hexdigest()
@@ -39,7 +39,7 @@ def test_what_the_work_raises_is_raised_by_the_end(size: int) -> None:
     def fail(piece: memoryview) -> None:
         raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError), Beside(fail) as beside:
+    with pytest.raises(ZeroDivisionError), BackgroundHasher(fail) as beside:
         beside.update(memoryview(bytes(size)))
 
 
@@ -47,32 +47,32 @@ def test_a_failure_of_the_one_that_waits_is_not_hidden_by_one_beside() -> None:
     def fail(piece: memoryview) -> None:
         raise ZeroDivisionError
 
-    with pytest.raises(KeyError), Beside(fail) as beside:
+    with pytest.raises(KeyError), BackgroundHasher(fail) as beside:
         beside.update(memoryview(bytes(LARGE)))
         raise KeyError
 
 
 def test_a_file_is_what_was_written_to_it(tmp_path: Path) -> None:
     data = os.urandom(LARGE)
-    with (tmp_path / "file").open("xb", buffering=0) as file, FlushBehind(file.fileno()) as flushing:
+    with (tmp_path / "file").open("xb", buffering=0) as file, BackgroundFlush(file.fileno()) as flushing:
         for _ in range(40):
             flushing.wrote(file.write(data))
     assert (tmp_path / "file").read_bytes() == data * 40
 
 
-def later_write(flushing: FlushBehind) -> None:
+def later_write(flushing: BackgroundFlush) -> None:
     for _ in range(1_000_000):  # enough for the thread that flushes to have had its turn, on any machine
         flushing.wrote(64 << 20)
 
 
-@pytest.mark.parametrize("then", [later_write, FlushBehind.settle], ids=["a later write", "settling"])
-def test_a_flush_that_failed_is_told_once(pipe: int, then: Callable[[FlushBehind], None]) -> None:
-    with FlushBehind(pipe) as flushing:
+@pytest.mark.parametrize("then", [later_write, BackgroundFlush.settle], ids=["a later write", "settling"])
+def test_a_flush_that_failed_is_told_once(pipe: int, then: Callable[[BackgroundFlush], None]) -> None:
+    with BackgroundFlush(pipe) as flushing:
         flushing.wrote(64 << 20)
         with pytest.raises(OSError, match="Invalid argument"):
             then(flushing)
 
 
 def test_a_flush_that_failed_is_told_at_the_end(pipe: int) -> None:
-    with pytest.raises(OSError, match="Invalid argument"), FlushBehind(pipe) as flushing:
+    with pytest.raises(OSError, match="Invalid argument"), BackgroundFlush(pipe) as flushing:
         flushing.wrote(64 << 20)

@@ -13,7 +13,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
-from adaptry.core.errors import Corrupt, Incompatible, Unavailable
+from adaptry.core.errors import CorruptData, ProtocolMismatch, Unavailable
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.catalog.migrate import KNOWN
 from adaptry.storage.catalog.rows import Row
@@ -48,13 +48,13 @@ def test_many_who_open_a_new_catalog_at_once_all_succeed(path: Path) -> None:
 def test_a_schema_from_the_future_is_refused_with_the_remedy(path: Path) -> None:
     Catalog.at(path).close()
     change(path, "UPDATE alembic_version SET version_num = '9999'")
-    with pytest.raises(Incompatible, match="upgrade adaptry"):
+    with pytest.raises(ProtocolMismatch, match="upgrade adaptry"):
         Catalog.at(path)
 
 
 def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
     path.write_bytes(b"not a database at all, only text" * 100)
-    with pytest.raises(Corrupt, match="not a sound SQLite database"):
+    with pytest.raises(CorruptData, match="not a sound SQLite database"):
         Catalog.at(path)
 
 

@@ -9,7 +9,7 @@ import pytest
 from adaptry.adapters.adapter import open_dir
 from adaptry.core.errors import Conflict, Invalid
 from adaptry.core.refs import Ref
-from adaptry.core.settings import Settings
+from adaptry.core.settings import AdaptrySettings
 from adaptry.operations.transfer import pull, push
 from adaptry.storage.connect import connect, is_registry, open_local
 from adaptry.testing.postgres import PostgresServer
@@ -25,7 +25,7 @@ def test_a_registry_with_its_rows_in_postgres_is_found_by_its_folder(
 
     assert is_registry(folder)
     assert not (folder / "catalog.sqlite").exists()
-    again = connect(str(folder), Settings(), making=False)
+    again = connect(str(folder), AdaptrySettings(), making=False)
     assert again.version(Ref.parse("acme/tone")).digest == pushed.version.digest
     pull(again, "acme/tone", tmp_path / "pulled")
     again.close()

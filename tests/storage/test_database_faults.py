@@ -26,12 +26,12 @@ from adaptry.storage.connect import open_local
 from adaptry.storage.maintenance.integrity import verify
 from adaptry.testing.buckets import free_ports
 from adaptry.testing.contract.fixtures import MakeRegistry
-from adaptry.testing.fault_proxy import between
+from adaptry.testing.fault_proxy import run_proxy
 from adaptry.testing.postgres import PostgresServer, postgres_server
 from adaptry.testing.registry_contract import RegistryContract
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.settings import ServerSettings
-from adaptry_api.testing import Server, serving
+from adaptry_api.testing import Server, running_server
 
 from ..topology.pushing import patiently
 from .commits import CommitProxy, When
@@ -57,9 +57,9 @@ class Ground:
 @contextmanager
 def behind_a_proxy(folder: Path, postgres: PostgresServer, port: int) -> Iterator[Ground]:
     name = postgres.migrated()
-    with between(CommitProxy("127.0.0.1", port)) as proxy:
+    with run_proxy(CommitProxy("127.0.0.1", port)) as proxy:
         url = f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}"
-        with serving(ServerSettings(data=folder, catalog=url)) as server:
+        with running_server(ServerSettings(data=folder, catalog=url)) as server:
             yield Ground(server, proxy, postgres, name, url)
 
 

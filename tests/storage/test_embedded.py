@@ -11,17 +11,17 @@ import pytest
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Busy, NotFound, Refused, Unavailable
+from adaptry.core.errors import Busy, CheckFailed, NotFound, Unavailable
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.core.settings import Settings
+from adaptry.core.settings import AdaptrySettings
 from adaptry.operations.transfer import push
-from adaptry.storage.blobs import Staged
+from adaptry.storage.blobs import StagedBlob
 from adaptry.storage.blobs.local import LocalBlobs
 from adaptry.storage.blobs.memory import MemoryBlobs
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.connect import connect, open_local
 from adaptry.storage.local import LocalRegistry
-from adaptry.storage.local.uploads import MOST_OPEN, purge
+from adaptry.storage.local.uploads import MAX_OPEN_UPLOADS, purge
 from adaptry.storage.maintenance.integrity import verify
 
 TONE = AdapterName.parse("acme/tone")
@@ -33,7 +33,7 @@ def test_without_a_place_it_is_in_the_users_folder(home: Path, loras: Callable[[
     push(connect(), open_dir(loras(1)[0]), TONE)
     assert (home / "catalog.sqlite").exists()
     assert connect(str(home)).version(Ref(TONE)).number == 1
-    assert connect(settings=Settings(registry=str(home))).adapter(TONE).versions == 1
+    assert connect(settings=AdaptrySettings(registry=str(home))).adapter(TONE).versions == 1
 
 
 def test_a_place_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_who_finishes_while_somebody_else_does_finds_it_finished() -> None:
 
         other: Callable[[], None] | None = None
 
-        def staging(self, key: str) -> AbstractContextManager[Staged]:
+        def staging(self, key: str) -> AbstractContextManager[StagedBlob]:
             other, self.other = self.other, None
             if other:
                 other()
@@ -90,7 +90,7 @@ def test_who_finishes_while_somebody_else_does_finds_it_finished() -> None:
 
 def test_one_namespace_cannot_open_uploads_without_end() -> None:
     registry = LocalRegistry(Catalog("sqlite://"), MemoryBlobs())
-    for number in range(MOST_OPEN):
+    for number in range(MAX_OPEN_UPLOADS):
         registry.open_upload(TONE, Digest.of(bytes([number])), 1)
     with pytest.raises(Busy, match="64 uploads are open in acme"):
         registry.open_upload(TONE, DIGEST, len(DATA))
@@ -101,7 +101,7 @@ def test_where_bases_must_be_known_a_push_on_another_is_refused(
     folder: Path, loras: Callable[[int], list[Path]]
 ) -> None:
     registry = open_local(folder, require_known_base=True)
-    with pytest.raises(Refused, match="org/tiny is not one; register it first"):
+    with pytest.raises(CheckFailed, match="org/tiny is not one; register it first"):
         push(registry, open_dir(loras(1)[0]), TONE)
 
 

@@ -10,7 +10,7 @@ from threading import Thread
 
 import pytest
 
-from adaptry.testing.fault_proxy import Fault, Proxy, between
+from adaptry.testing.fault_proxy import FaultProxy, ProxyFault, run_proxy
 
 
 class _Echo(StreamRequestHandler):
@@ -23,18 +23,18 @@ class _Echo(StreamRequestHandler):
 
 
 @pytest.fixture
-def proxy() -> Iterator[Proxy]:
+def proxy() -> Iterator[FaultProxy]:
     with ThreadingTCPServer(("127.0.0.1", 0), _Echo) as server:
         server.daemon_threads = True
         thread = Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
-        with between(Proxy("127.0.0.1", server.server_address[1])) as proxy:
+        with run_proxy(FaultProxy("127.0.0.1", server.server_address[1])) as proxy:
             yield proxy
         server.shutdown()
         thread.join()
 
 
-def connect(proxy: Proxy) -> socket.socket:
+def connect(proxy: FaultProxy) -> socket.socket:
     return socket.create_connection(("127.0.0.1", proxy.port), 10)
 
 
@@ -47,7 +47,7 @@ def said_back(client: socket.socket, data: bytes) -> bytes:
     return found
 
 
-def test_unarmed_it_passes_everything_on(proxy: Proxy) -> None:
+def test_unarmed_it_passes_everything_on(proxy: FaultProxy) -> None:
     data = bytes(range(256)) * 4000
     with closing(connect(proxy)) as client:
         client.settimeout(10)
@@ -56,8 +56,8 @@ def test_unarmed_it_passes_everything_on(proxy: Proxy) -> None:
     assert (proxy.connections, proxy.struck) == (1, 0)
 
 
-@pytest.mark.parametrize("fault", [Fault("reset", "up", after=3), Fault("reset", "down", after=3)])
-def test_a_reset_strikes_after_so_many_bytes_and_once(proxy: Proxy, fault: Fault) -> None:
+@pytest.mark.parametrize("fault", [ProxyFault("reset", "up", after=3), ProxyFault("reset", "down", after=3)])
+def test_a_reset_strikes_after_so_many_bytes_and_once(proxy: FaultProxy, fault: ProxyFault) -> None:
     with closing(connect(proxy)) as client:
         assert said_back(client, b"before") == b"before"
         proxy.arm(fault)
@@ -69,14 +69,14 @@ def test_a_reset_strikes_after_so_many_bytes_and_once(proxy: Proxy, fault: Fault
     assert proxy.struck == 1
 
 
-def test_a_close_gives_what_came_before_it_and_no_more(proxy: Proxy) -> None:
-    proxy.arm(Fault("close", after=3))
+def test_a_close_gives_what_came_before_it_and_no_more(proxy: FaultProxy) -> None:
+    proxy.arm(ProxyFault("close", after=3))
     with closing(connect(proxy)) as client:
         assert said_back(client, b"hello") == b"hel"
 
 
-def test_a_black_hole_keeps_the_connection_and_says_nothing(proxy: Proxy) -> None:
-    proxy.arm(Fault("blackhole"))
+def test_a_black_hole_keeps_the_connection_and_says_nothing(proxy: FaultProxy) -> None:
+    proxy.arm(ProxyFault("blackhole"))
     with closing(connect(proxy)) as client:
         client.settimeout(0.2)
         with pytest.raises(TimeoutError):
@@ -86,8 +86,8 @@ def test_a_black_hole_keeps_the_connection_and_says_nothing(proxy: Proxy) -> Non
             client.recv(1)
 
 
-def test_connections_are_refused_until_it_is_healed(proxy: Proxy) -> None:
-    proxy.arm(Fault("refuse"), times=None)
+def test_connections_are_refused_until_it_is_healed(proxy: FaultProxy) -> None:
+    proxy.arm(ProxyFault("refuse"), times=None)
     for _ in range(3):
         with pytest.raises(ConnectionError), closing(connect(proxy)) as client:
             client.sendall(b"hello")
@@ -98,15 +98,15 @@ def test_connections_are_refused_until_it_is_healed(proxy: Proxy) -> None:
         assert said_back(client, b"hello") == b"hello"
 
 
-@pytest.mark.parametrize("fault", [Fault("delay", seconds=0.01), Fault("slow", after=2, rate=1000)])
-def test_what_is_late_is_whole(proxy: Proxy, fault: Fault) -> None:
+@pytest.mark.parametrize("fault", [ProxyFault("delay", seconds=0.01), ProxyFault("slow", after=2, rate=1000)])
+def test_what_is_late_is_whole(proxy: FaultProxy, fault: ProxyFault) -> None:
     proxy.arm(fault, times=None)
     with closing(connect(proxy)) as client:
         assert said_back(client, b"hello") == b"hello"
     assert proxy.struck
 
 
-def test_new_connections_may_go_to_another_server(proxy: Proxy) -> None:
+def test_new_connections_may_go_to_another_server(proxy: FaultProxy) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as other, closing(connect(proxy)) as before:
         assert said_back(before, b"hello") == b"hello"
         proxy.upstream = ("127.0.0.1", other.getsockname()[1])

@@ -16,12 +16,12 @@ from adaptry.core.identity import LOCAL, Identity
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.registry.jobs_values.records import JobOrder
 from adaptry.registry.records import AdapterEdit
-from adaptry.registry.workers import Resident, WorkerReport
+from adaptry.registry.workers import ResidentReport, WorkerReport
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.maintenance.integrity import verify
 from adaptry.testing.samples import tiny_lora
-from adaptry_api.hub.name_case import canonical
+from adaptry_api.hub.name_case import canonical_id
 from adaptry_cli.main import main
 
 from .downgrading import back_to_0010
@@ -40,7 +40,7 @@ def old(folder: Path, tmp_path: Path) -> Path:
         registry.move_alias(TONE, "staging", version.digest, was=None)
         registry.make_branch(TONE, "draft")
         registry.schedule_job("nightly", "0 3 * * *", JobOrder(kind="verify", task={}))
-        served = Resident(
+        served = ResidentReport(
             name=TONE,
             digest=version.digest,
             served_as="acme/tone@prod",
@@ -104,7 +104,7 @@ def test_names_that_differ_only_in_capitals_stay_reachable(registry: LocalRegist
 
 def test_a_name_is_found_in_any_capitals_and_a_twin_only_in_its_own(registry: LocalRegistry) -> None:
     def leads_to(name: str) -> str | None:
-        return canonical(registry, LOCAL, name)
+        return canonical_id(registry, LOCAL, name)
 
     registry.create_adapter(AdapterName.parse("acme/Voice"), AdapterEdit())
     assert (leads_to("ACME/voice"), leads_to("acme/Voice")) == ("acme/Voice", None)

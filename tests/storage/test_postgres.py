@@ -15,7 +15,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.core.errors import Conflict, Incompatible, Invalid, Unavailable
+from adaptry.core.errors import Conflict, Invalid, ProtocolMismatch, Unavailable
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import push
 from adaptry.registry.records import VersionInfo
@@ -74,7 +74,7 @@ def test_an_administrator_sees_whose_a_connection_is(
 
 def test_a_schema_from_the_future_is_refused_with_the_remedy(postgres: PostgresServer, name: str) -> None:
     postgres.execute("UPDATE alembic_version SET version_num = '9999'", name)
-    with pytest.raises(Incompatible, match="upgrade adaptry"):
+    with pytest.raises(ProtocolMismatch, match="upgrade adaptry"):
         Catalog(postgres.url(name))
 
 

@@ -29,7 +29,7 @@ TONE, VOICE = AdapterName.parse("acme/tone"), AdapterName.parse("acme/voice")
 def secret(folder: Path, tmp_path: Path) -> str:
     """Fills the registry in `folder` with some of everything; a token of it."""
     registry = open_local(folder)
-    base_registry.register(registry, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",))
+    base_registry.register_base(registry, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",))
     for seed in (1, 2, 3):
         lora = open_dir(tiny_lora(tmp_path / f"lora-{seed}", seed=seed))
         push(registry, lora, TONE, options=PushOptions(metrics={"accuracy": seed / 7}))

@@ -15,24 +15,24 @@ from adaptry.adapters.adapter import open_content, open_dir
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, Invalid, NotFound, Unavailable
 from adaptry.core.manifest import FileEntry, Manifest
-from adaptry.storage.blobs.s3 import Place, S3Blobs
-from adaptry.storage.blobs.s3.capabilities import examine
-from adaptry.storage.blobs.s3.objects import Listed
-from adaptry.storage.blobs.s3.segments import SEGMENT, Segment, chain, new_name, parts
+from adaptry.storage.blobs.s3 import S3Blobs, S3Location
+from adaptry.storage.blobs.s3.capabilities import find_missing_capabilities
+from adaptry.storage.blobs.s3.objects import S3Object
+from adaptry.storage.blobs.s3.segments import SEGMENT, StagedSegment, chain, new_name, parts
 from adaptry.storage.local.blob_content import BlobContent
-from adaptry.testing.fault_proxy import Proxy, between
-from adaptry.testing.http_fault_proxy import HttpProxy
+from adaptry.testing.fault_proxy import FaultProxy, run_proxy
+from adaptry.testing.http_fault_proxy import HttpFaultProxy
 from adaptry.testing.samples import tiny_lora
 
 KEY = "0123456789abcdef" * 2
 
 
 @pytest.fixture(params=["s3_place", pytest.param("ceph_place", marks=pytest.mark.heavy)])
-def place(request: pytest.FixtureRequest) -> Place:
-    return Place.parse(request.getfixturevalue(request.param))
+def place(request: pytest.FixtureRequest) -> S3Location:
+    return S3Location.parse(request.getfixturevalue(request.param))
 
 
-def test_a_blob_of_many_segments_is_put_together_as_it_was_sent(place: Place) -> None:
+def test_a_blob_of_many_segments_is_put_together_as_it_was_sent(place: S3Location) -> None:
     blobs = S3Blobs(place)
     data = random.Random(1).randbytes(2 * SEGMENT + 12345)
     sizes = (100, 3 << 20, SEGMENT + 1, 7)  # sittings that end in small segments, whole ones, and a rest
@@ -49,7 +49,7 @@ def test_a_blob_of_many_segments_is_put_together_as_it_was_sent(place: Place) ->
     assert list(blobs.objects.listed("tmp/")) == []
 
 
-def test_another_process_goes_on_where_one_died_and_hashes_what_is_there(place: Place) -> None:
+def test_another_process_goes_on_where_one_died_and_hashes_what_is_there(place: S3Location) -> None:
     data = os.urandom(SEGMENT + 1000)
     with S3Blobs(place).staging(KEY) as staged:
         staged.append(0, [data[: SEGMENT + 10]])
@@ -61,7 +61,7 @@ def test_another_process_goes_on_where_one_died_and_hashes_what_is_there(place: 
     assert b"".join(other.chunks(Digest.of(data))) == data
 
 
-def test_a_staging_has_one_writer_among_all_processes(place: Place) -> None:
+def test_a_staging_has_one_writer_among_all_processes(place: S3Location) -> None:
     first, second = S3Blobs(place), S3Blobs(place)
     with first.staging(KEY):
         assert second.is_held(KEY)
@@ -70,7 +70,7 @@ def test_a_staging_has_one_writer_among_all_processes(place: Place) -> None:
     assert not second.is_held(KEY)
 
 
-def test_two_writers_whose_lease_failed_them_never_mix_their_bytes(place: Place) -> None:
+def test_two_writers_whose_lease_failed_them_never_mix_their_bytes(place: S3Location) -> None:
     first, second = S3Blobs(place), S3Blobs(place)
     with first.staging(KEY) as mine:
         first.objects.delete([f"tmp/{KEY}.lease"])
@@ -81,7 +81,7 @@ def test_two_writers_whose_lease_failed_them_never_mix_their_bytes(place: Place)
     assert b"".join(second.chunks(Digest.of(b"my bytes"))) == b"my bytes"
 
 
-def test_what_was_hashed_counts_only_for_the_segments_it_was_hashed_from(place: Place) -> None:
+def test_what_was_hashed_counts_only_for_the_segments_it_was_hashed_from(place: S3Location) -> None:
     first, second = S3Blobs(place), S3Blobs(place)
     with first.staging(KEY) as mine:
         mine.append(0, [b"my bytes"])
@@ -97,7 +97,7 @@ def test_what_was_hashed_counts_only_for_the_segments_it_was_hashed_from(place: 
 
 
 def test_a_lease_that_was_left_behind_is_anyones_after_a_while(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: S3Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dead, living = S3Blobs(place), S3Blobs(place)
     dead.staging(KEY)  # and never put down
@@ -108,47 +108,49 @@ def test_a_lease_that_was_left_behind_is_anyones_after_a_while(
     assert living.has(Digest.of(b"mine"))
 
 
-def test_a_bucket_that_is_not_there_is_said_to_be(place: Place) -> None:
+def test_a_bucket_that_is_not_there_is_said_to_be(place: S3Location) -> None:
     blobs = S3Blobs(replace(place, bucket="no-such-bucket"))
     with pytest.raises(Unavailable, match="there is no bucket no-such-bucket; make it"):
         blobs.require_room(1)
 
 
-def test_credentials_that_are_refused_are_said_to_be(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credentials_that_are_refused_are_said_to_be(
+    place: S3Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(Unavailable, match="refuses these credentials"):
         S3Blobs(place).require_room(1)
 
 
-def test_a_server_that_is_not_there_is_said_to_be(place: Place) -> None:
+def test_a_server_that_is_not_there_is_said_to_be(place: S3Location) -> None:
     with pytest.raises(Unavailable, match="does not answer"):
         S3Blobs(replace(place, endpoint="http://127.0.0.1:9")).has(Digest.of(b""))
 
 
-def test_a_key_that_is_none_opens_nothing(place: Place) -> None:
+def test_a_key_that_is_none_opens_nothing(place: S3Location) -> None:
     with pytest.raises(NotFound, match="no such upload"):
         S3Blobs(place).staging("../sha256")
 
 
 def test_segments_of_one_staging_make_one_run_from_the_start() -> None:
     found = [
-        Listed(new_name(KEY, start), size, 0.0) for start, size in ((0, 5), (0, 8), (8, 2), (9, 4), (20, 1))
+        S3Object(new_name(KEY, start), size, 0.0) for start, size in ((0, 5), (0, 8), (8, 2), (9, 4), (20, 1))
     ]
     assert [(one.start, one.size) for one in chain(found)] == [(0, 8), (8, 2)]
 
 
 def test_parts_are_large_enough_but_for_the_last() -> None:
-    row = [Segment("", 0, size) for size in (3, 8, 8, 2, 2, 8, 1)]
+    row = [StagedSegment("", 0, size) for size in (3, 8, 8, 2, 2, 8, 1)]
     assert [[one.size for one in group] for group in parts(row, 5)] == [[3, 8], [8], [2, 2, 8], [1]]
 
 
 def test_a_place_is_what_its_address_says() -> None:
-    assert Place.parse("s3://adapters") == Place("adapters")
-    assert Place.parse("s3://adapters?public=https://f").public == "https://f"
-    place = Place.parse(
+    assert S3Location.parse("s3://adapters") == S3Location("adapters")
+    assert S3Location.parse("s3://adapters?public=https://f").public == "https://f"
+    place = S3Location.parse(
         "s3://adapters/a/b/?endpoint=http://h:1&region=r&addressing=path&sse=aws:kms&kms-key=k"
     )
-    assert place == Place("adapters", "a/b/", "http://h:1", "r", "path", "aws:kms", "k")
+    assert place == S3Location("adapters", "a/b/", "http://h:1", "r", "path", "aws:kms", "k")
     assert place.encryption == {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": "k"}
     assert str(place) == "s3://adapters/a/b"
 
@@ -160,12 +162,12 @@ def test_a_place_is_what_its_address_says() -> None:
 )  # fmt: skip
 def test_what_is_no_place_for_blobs_is_refused(text: str) -> None:
     with pytest.raises(Invalid) as refused:
-        Place.parse(text)
+        S3Location.parse(text)
     assert "secret" not in refused.value.message
 
 
 def test_an_upload_in_parts_that_nobody_ends_is_ended_after_a_day(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: S3Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blobs = S3Blobs(place)
     blobs.objects.client.create_multipart_upload(**blobs.objects.at("sha256/ab/abandoned"))
@@ -175,34 +177,34 @@ def test_an_upload_in_parts_that_nobody_ends_is_ended_after_a_day(
     assert blobs.tidy() == 0
 
 
-def test_a_server_is_examined_by_trying_it(place: Place) -> None:
-    missing = examine(place)
+def test_a_server_is_examined_by_trying_it(place: S3Location) -> None:
+    missing = find_missing_capabilities(place)
     assert not missing or "at the end of a multipart upload" in missing[0]
     assert list(S3Blobs(place).objects.listed("")) == []
     with pytest.raises(Unavailable, match="there is no bucket"):
-        examine(replace(place, bucket="no-such-bucket"))
+        find_missing_capabilities(replace(place, bucket="no-such-bucket"))
 
 
 def test_a_server_that_has_all_is_said_to_lack_nothing(s3_place: str) -> None:
-    assert examine(Place.parse(s3_place)) == ()
+    assert find_missing_capabilities(S3Location.parse(s3_place)) == ()
 
 
-def test_a_server_without_conditions_is_said_to_have_none(place: Place) -> None:
+def test_a_server_without_conditions_is_said_to_have_none(place: S3Location) -> None:
     where = urlsplit(place.endpoint or "")
-    with between(HttpProxy(where.hostname or "", where.port or 0)) as proxy:
+    with run_proxy(HttpFaultProxy(where.hostname or "", where.port or 0)) as proxy:
         proxy.spoil("not_implemented", times=None, matches=lambda request: b"If-None-Match" in request.head)
-        assert examine(replace(place, endpoint=f"http://127.0.0.1:{proxy.port}")) == (
+        assert find_missing_capabilities(replace(place, endpoint=f"http://127.0.0.1:{proxy.port}")) == (
             "it has no conditional writes (501): every upload costs a request more",
         )
 
 
 @pytest.mark.heavy
 def test_what_a_server_lacks_is_said_in_a_sentence(ceph_place: str) -> None:
-    (missing,) = examine(Place.parse(ceph_place))
+    (missing,) = find_missing_capabilities(S3Location.parse(ceph_place))
     assert "no notice of If-None-Match at the end of a multipart upload" in missing
 
 
-def test_an_address_gives_one_blob_to_anybody_for_a_while(place: Place) -> None:
+def test_an_address_gives_one_blob_to_anybody_for_a_while(place: S3Location) -> None:
     blobs = S3Blobs(place)
     digest = Digest.of(b"hello")
     blobs.put(digest, [b"hello"])
@@ -216,7 +218,7 @@ def test_an_address_gives_one_blob_to_anybody_for_a_while(place: Place) -> None:
     assert urllib3.request("DELETE", address).status == 403
 
 
-def test_an_address_to_write_to_takes_so_many_bytes_and_what_comes_is_staged(place: Place) -> None:
+def test_an_address_to_write_to_takes_so_many_bytes_and_what_comes_is_staged(place: S3Location) -> None:
     blobs = S3Blobs(place)
     data = os.urandom(100_000)
     first, second = (blobs.writing_address(KEY, *run, 60).url for run in ((0, 60_000), (60_000, 40_000)))
@@ -235,7 +237,7 @@ def test_an_address_to_write_to_takes_so_many_bytes_and_what_comes_is_staged(pla
 
 
 def test_what_was_written_to_an_address_is_hashed_where_nobody_else_can_write(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: S3Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever has the address writes other bytes there as soon as the first are read."""
     blobs = S3Blobs(place)
@@ -258,7 +260,7 @@ def test_what_was_written_to_an_address_is_hashed_where_nobody_else_can_write(
 
 @pytest.mark.parametrize("size", [1000, SEGMENT + 1000])
 def test_what_is_written_is_encrypted_where_that_was_asked_for(s3_place: str, size: int) -> None:
-    blobs = S3Blobs(replace(Place.parse(s3_place), sse="AES256"))
+    blobs = S3Blobs(replace(S3Location.parse(s3_place), sse="AES256"))
     data = os.urandom(size)
     blobs.put(Digest.of(data), [data])
     (written,) = blobs.objects.listed("sha256/")
@@ -275,13 +277,15 @@ def test_what_is_written_is_encrypted_where_that_was_asked_for(s3_place: str, si
 def test_the_bucket_is_named_in_the_path_or_in_the_host(
     s3_credentials: None, addressing: str, host: str
 ) -> None:
-    place = Place.parse(f"s3://adapters/a?endpoint=http://store.test:8333&region=r&addressing={addressing}")
+    place = S3Location.parse(
+        f"s3://adapters/a?endpoint=http://store.test:8333&region=r&addressing={addressing}"
+    )
     address = urlsplit(S3Blobs(place).address(Digest.of(b""), "x", 60))
     assert (address.hostname, address.path.startswith("/adapters/")) == (host, addressing == "path")
 
 
 def test_a_header_is_read_without_the_weights(
-    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: S3Location, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     adapter = open_dir(tiny_lora(tmp_path / "lora", hidden=512, layers=8, rank=32))
     blobs = S3Blobs(place)
@@ -305,9 +309,9 @@ def test_a_header_is_read_without_the_weights(
     assert sum(fetched) < 200_000 < max(entry.size for entry in files)
 
 
-def test_addresses_name_the_endpoint_that_clients_reach(place: Place) -> None:
+def test_addresses_name_the_endpoint_that_clients_reach(place: S3Location) -> None:
     where = urlsplit(place.endpoint or "")
-    with between(Proxy(where.hostname or "", where.port or 0)) as outside:
+    with run_proxy(FaultProxy(where.hostname or "", where.port or 0)) as outside:
         blobs = S3Blobs(replace(place, public=f"http://127.0.0.1:{outside.port}"))
         blobs.put(Digest.of(b"hello"), [b"hello"])
         assert outside.connections == 0

@@ -17,9 +17,9 @@ import pytest
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, Unavailable
-from adaptry.storage.blobs.s3 import Place, S3Blobs
-from adaptry.testing.fault_proxy import between
-from adaptry.testing.http_fault_proxy import HTTP_FAULTS, HttpProxy, Message
+from adaptry.storage.blobs.s3 import S3Blobs, S3Location
+from adaptry.testing.fault_proxy import run_proxy
+from adaptry.testing.http_fault_proxy import HTTP_FAULTS, HttpFaultProxy, HttpMessage
 from adaptry.testing.seaweed import CREDENTIALS, Seaweed
 
 from .spoiled import LARGE, OPERATIONS, SEGMENT, SMALL, Case
@@ -37,9 +37,9 @@ FLIPS = {"corrupted", "shortened"}
 
 
 @pytest.fixture(scope="module")
-def proxy(seaweed: Seaweed) -> Iterator[HttpProxy]:
+def proxy(seaweed: Seaweed) -> Iterator[HttpFaultProxy]:
     where = urlsplit(seaweed.endpoint)
-    with between(HttpProxy(where.hostname or "", where.port or 0)) as proxy:
+    with run_proxy(HttpFaultProxy(where.hostname or "", where.port or 0)) as proxy:
         yield proxy
 
 
@@ -51,16 +51,16 @@ def healthy(seaweed: Seaweed) -> Iterator[S3Blobs]:
             patch.setenv(name, value)
         patch.setattr("adaptry.storage.blobs.s3.objects._READ_SECONDS", 1.0)
         patch.setattr("adaptry.storage.blobs.s3.staging.SEGMENT", SEGMENT)
-        yield S3Blobs(Place.parse(seaweed.new_place()))
+        yield S3Blobs(S3Location.parse(seaweed.new_place()))
 
 
 @pytest.fixture(scope="module")
-def spoiled(healthy: S3Blobs, proxy: HttpProxy) -> S3Blobs:
+def spoiled(healthy: S3Blobs, proxy: HttpFaultProxy) -> S3Blobs:
     return S3Blobs(replace(healthy.place, endpoint=f"http://127.0.0.1:{proxy.port}"))
 
 
 @pytest.fixture
-def case(spoiled: S3Blobs, healthy: S3Blobs, proxy: HttpProxy, tmp_path: Path) -> Iterator[Case]:
+def case(spoiled: S3Blobs, healthy: S3Blobs, proxy: HttpFaultProxy, tmp_path: Path) -> Iterator[Case]:
     made = Case(spoiled, tmp_path / "cache")
     made.fill(healthy)
     yield made
@@ -69,11 +69,11 @@ def case(spoiled: S3Blobs, healthy: S3Blobs, proxy: HttpProxy, tmp_path: Path) -
         healthy.delete(digest)
 
 
-def from_the_nth(number: int) -> Callable[[Message], bool]:
+def from_the_nth(number: int) -> Callable[[HttpMessage], bool]:
     """Requests from that one on; what is drawn beyond an operation's last strikes it not at all."""
     seen = 0
 
-    def matches(request: Message) -> bool:
+    def matches(request: HttpMessage) -> bool:
         nonlocal seen
         seen += 1
         return seen > number
@@ -87,7 +87,7 @@ def test_a_fault_loses_nothing_spoils_nothing_and_leaves_nothing(
     operation: str,
     case: Case,
     healthy: S3Blobs,
-    proxy: HttpProxy,
+    proxy: HttpFaultProxy,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     act, right = OPERATIONS[operation]
@@ -114,7 +114,7 @@ def test_a_fault_that_stays_is_an_error_that_says_so(
     fault: str,
     operation: str,
     case: Case,
-    proxy: HttpProxy,
+    proxy: HttpFaultProxy,
     healthy: S3Blobs,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Corrupt, NotFound
+from adaptry.core.errors import CorruptData, NotFound
 from adaptry.storage.blobs.memory import MemoryBlobs
 from adaptry.storage.blobs.tiered import TieredBlobs
 
@@ -93,7 +93,7 @@ def test_changed_bytes_never_enter_the_cache(store: Watched, tmp_path: Path) -> 
     store._blobs[digest] = b"hullo"  # the disk's doing
     blobs = TieredBlobs(store, tmp_path, 1 << 20)
     assert b"".join(blobs.chunks(digest)) == b"hullo"  # who reads verifies
-    with pytest.raises(Corrupt, match="no longer what was stored"):
+    with pytest.raises(CorruptData, match="no longer what was stored"):
         blobs.path_of(digest)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 

@@ -14,11 +14,11 @@ from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.tokens import (
     admit_token,
     create_token,
-    give_up,
-    hub_spelling,
     identify,
     list_tokens,
+    revoke_own_token,
     revoke_token,
+    to_hub_token,
 )
 
 
@@ -94,10 +94,10 @@ def test_a_token_that_says_nothing_is_not_made(
 
 def test_a_token_with_hf_before_it_is_the_same_token(catalog: Catalog) -> None:
     secret = create_token(catalog, "ada", "writer", ["acme"])
-    other = hub_spelling(secret)
-    assert other == f"hf_{secret}" == hub_spelling(other)
+    other = to_hub_token(secret)
+    assert other == f"hf_{secret}" == to_hub_token(other)
     assert identify(catalog, other) == identify(catalog, secret)
-    give_up(catalog, other)
+    revoke_own_token(catalog, other)
     for spelling in (secret, other):
         with pytest.raises(Unauthenticated, match="unknown or revoked"):
             identify(catalog, spelling)
@@ -106,14 +106,14 @@ def test_a_token_with_hf_before_it_is_the_same_token(catalog: Catalog) -> None:
 
 
 def test_no_scanner_takes_the_second_spelling_for_a_token_of_huggingface(catalog: Catalog) -> None:
-    other = hub_spelling(create_token(catalog, "ada", "writer", ["acme"]))
+    other = to_hub_token(create_token(catalog, "ada", "writer", ["acme"]))
     assert not re.search(r"hf_[A-Za-z0-9]{34}", other)
     assert re.search(r"adr_[a-z]{2,8}_[0-9A-Za-z]{38}", other)
 
 
 def test_an_administrators_token_may_be_given_in_either_spelling(catalog: Catalog) -> None:
     secret = create_token(Catalog("sqlite://"), "root", "admin", ["*"])
-    for spelling in (secret, hub_spelling(secret)):
+    for spelling in (secret, to_hub_token(secret)):
         admit_token(catalog, spelling, "root", "admin", ["*"])
     assert len(list_tokens(catalog)) == 1
     assert identify(catalog, secret).role == "admin"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from adaptry.compute.tensors.kernel import Factor, Term, Weight, room_for, row_blocks
+from adaptry.compute.tensors.kernel import KernelWeight, LoraTerm, StoredMatrix, block_buffer_size, row_blocks
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("llvmlite")
@@ -21,26 +21,26 @@ def raw(tensor: Any) -> bytes:
     return bytes(tensor.contiguous().view(torch.uint8).numpy().tobytes())
 
 
-def term(up: Any, down: Any, scale: float) -> Term:
+def term(up: Any, down: Any, scale: float) -> LoraTerm:
     names = {dtype: name for name, dtype in DTYPES.items()}
-    return Term(
-        Factor(raw(down), names[down.dtype], tuple(down.shape)),
-        Factor(raw(up), names[up.dtype], tuple(up.shape)),
+    return LoraTerm(
+        StoredMatrix(raw(down), names[down.dtype], tuple(down.shape)),
+        StoredMatrix(raw(up), names[up.dtype], tuple(up.shape)),
         scale,
     )
 
 
 def baked(
-    lane: Any, stored: Any, terms: Sequence[Term], *, transposed: bool = False, into: Any = None
+    lane: Any, stored: Any, terms: Sequence[LoraTerm], *, transposed: bool = False, into: Any = None
 ) -> Any:
     """`stored` with the terms added, by a lane."""
     names = {dtype: name for name, dtype in DTYPES.items()}
     rows, columns = stored.shape
     dtype = into or stored.dtype
-    weight = Weight(names[stored.dtype], names[dtype], rows, columns, transposed)
+    weight = KernelWeight(names[stored.dtype], names[dtype], rows, columns, transposed)
     assert lane.takes(weight, sum(term.down.shape[0] for term in terms))
     row_bytes = columns * stored.element_size()
-    worker = lane(room_for(rows, row_bytes))
+    worker = lane(block_buffer_size(rows, row_bytes))
     worker.begin(weight, terms)
     source, result = raw(stored), bytearray()
     for first, count in row_blocks(rows, row_bytes):

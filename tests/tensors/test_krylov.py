@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from adaptry.compute.tensors import krylov
-from adaptry.compute.tensors.lowrank import decomposed_dense
+from adaptry.compute.tensors.lowrank import decompose_dense
 
 
 def noisy(height: int, width: int, noise: float, seed: int = 0) -> Tensor:
@@ -24,7 +24,7 @@ def test_no_approximation_of_the_rank_keeps_more_than_a_millionth_more(
     shape: tuple[int, int], noise: float, rank: int
 ) -> None:
     delta = noisy(*shape, noise)
-    found = decomposed_dense(delta, rank)
+    found = decompose_dense(delta, rank)
     values = torch.linalg.svdvals(delta.double())
     best = float(values[:rank].square().sum())
     update = found.truncated(rank)
@@ -36,7 +36,7 @@ def test_no_approximation_of_the_rank_keeps_more_than_a_millionth_more(
 
 
 def test_the_iteration_is_what_computes_a_large_update() -> None:
-    triplets = krylov.leading(noisy(300, 200, 1.0).double(), 8)
+    triplets = krylov.leading_triplets(noisy(300, 200, 1.0).double(), 8)
     assert triplets is not None
     left, values, right = triplets
     eye = torch.eye(8).double()
@@ -46,27 +46,27 @@ def test_the_iteration_is_what_computes_a_large_update() -> None:
 
 
 def test_a_rank_that_is_not_small_is_left_to_the_full_decomposition() -> None:
-    assert krylov.leading(noisy(60, 60, 1.0).double(), 8) is None
+    assert krylov.leading_triplets(noisy(60, 60, 1.0).double(), 8) is None
     delta = noisy(60, 60, 1.0)
-    found = decomposed_dense(delta, 8)
+    found = decompose_dense(delta, 8)
     torch.testing.assert_close(found.values, torch.linalg.svdvals(delta.double())[:8])
 
 
 def test_each_member_of_a_batch_is_decomposed() -> None:
     batch = torch.stack([noisy(300, 200, 1.0, seed) for seed in range(2)])
-    found = decomposed_dense(batch, 8)
+    found = decompose_dense(batch, 8)
     assert found.left.shape == (2, 300, 8) and found.right.shape == (2, 8, 200)
     for member in range(2):
-        alone = decomposed_dense(batch[member], 8)
+        alone = decompose_dense(batch[member], 8)
         assert torch.equal(found.values[member], alone.values)
 
 
 def test_the_same_update_gives_the_same_bits() -> None:
     delta = noisy(300, 200, 3.0)
-    assert torch.equal(decomposed_dense(delta, 4).left, decomposed_dense(delta.clone(), 4).left)
+    assert torch.equal(decompose_dense(delta, 4).left, decompose_dense(delta.clone(), 4).left)
 
 
 def test_nothing_has_no_energy() -> None:
-    found = decomposed_dense(torch.zeros(300, 200), 4)
+    found = decompose_dense(torch.zeros(300, 200), 4)
     assert found.energy == 0 and found.lost(4) == 0
     assert not found.truncated(4).dense().any()

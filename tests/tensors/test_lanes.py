@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from adaptry.compute.tensors.kernel import DEEP, Weight, room_for, row_blocks
-from adaptry.compute.tensors.llvm_kernel import LlvmLane
-from adaptry.compute.tensors.torch_kernel import TorchLane
+from adaptry.compute.tensors.kernel import DEEP, KernelWeight, block_buffer_size, row_blocks
+from adaptry.compute.tensors.llvm_kernel import LlvmKernel
+from adaptry.compute.tensors.torch_kernel import TorchKernel
 
 from .conftest import DTYPES, baked, term, torch
 
-LANES = [LlvmLane, TorchLane]
+LANES = [LlvmKernel, TorchKernel]
 RANKS = [1, 2, 3, 7, 8, 16, 33, 64, 192, 256]
 SCALES = [2.0, 1.375, 0.1, -3.0, 2.0**-20, 1.0]
 
@@ -50,11 +50,11 @@ def test_a_lane_gives_pefts_bits(lane: Any, dtype: str, transposed: bool, rank: 
     stored = made(rank, 333, 416, dtype=DTYPES[dtype])
     up, down = factors(stored, rank, transposed)
 
-    if lane.takes(Weight(dtype, dtype, 333, 416, transposed), rank):
+    if lane.takes(KernelWeight(dtype, dtype, 333, 416, transposed), rank):
         found = baked(lane, stored, [term(up, down, scale)], transposed=transposed)
         assert_same_bits(found, by_peft(stored, up, down, scale, transposed))
     else:
-        assert lane is LlvmLane and rank > DEEP
+        assert lane is LlvmKernel and rank > DEEP
 
 
 @pytest.mark.parametrize("lane", LANES)
@@ -76,7 +76,7 @@ def test_the_odd_sizes_are_pefts_too_in_whatever_lane_takes_them(
     rows: int, columns: int, transposed: bool
 ) -> None:
     stored = made(rows, rows, columns)
-    weight = Weight("F32", "F32", rows, columns, transposed)
+    weight = KernelWeight("F32", "F32", rows, columns, transposed)
     for rank, scale in ((1, 1.375), (8, 2.0), (16, 1.375), (64, 0.5)):
         up, down = factors(stored, rank, transposed)
         wanted = by_peft(stored, up, down, scale, transposed)
@@ -94,16 +94,16 @@ def test_several_updates_are_the_same_bits_in_both_kernels(dtype: str, transpose
         for rank, scale in ((8, 2.0), (3, -0.7), (16, 0.1))
     ]
 
-    ours = baked(LlvmLane, stored, terms, transposed=transposed)
+    ours = baked(LlvmKernel, stored, terms, transposed=transposed)
 
-    assert_same_bits(ours, baked(TorchLane, stored, terms, transposed=transposed))
+    assert_same_bits(ours, baked(TorchKernel, stored, terms, transposed=transposed))
 
 
 def test_several_updates_are_rounded_once() -> None:
     stored = made(5, 64, 64, dtype=torch.bfloat16)
     pairs = [factors(stored, 8, False, seed=seed) for seed in (20, 30, 40)]
 
-    found = baked(LlvmLane, stored, [term(up, down, 1.5) for up, down in pairs])
+    found = baked(LlvmKernel, stored, [term(up, down, 1.5) for up, down in pairs])
 
     exact = stored.double() + sum(1.5 * (up.double() @ down.double()) for up, down in pairs)
     assert (found == exact.to(torch.bfloat16)).float().mean() > 0.999
@@ -117,7 +117,7 @@ def test_a_cast_rounds_the_sum_once(rank: int, stored_as: str, into: str) -> Non
     up, down = factors(stored, max(1, rank), False)
     terms = [term(up, down, 1.375)] if rank else []
 
-    found = baked(TorchLane, stored, terms, into=DTYPES[into])
+    found = baked(TorchKernel, stored, terms, into=DTYPES[into])
 
     exact = stored.float() + (up @ down) * 1.375 if rank else stored.float()
     assert_same_bits(found, exact.to(DTYPES[into]))
@@ -171,27 +171,27 @@ def test_subnormal_results_are_rounded_not_flushed() -> None:
 @pytest.mark.parametrize(
     ("weight", "rank"),
     [
-        (Weight("BF16", "BF16", 64, 33), 8),
-        (Weight("BF16", "F32", 64, 64), 8),
-        (Weight("BF16", "BF16", 15, 64), 8),
-        (Weight("BF16", "BF16", 64, 0), 8),
-        (Weight("BF16", "BF16", 64, 64), 193),
-        (Weight("BF16", "BF16", 64, 64), 0),
+        (KernelWeight("BF16", "BF16", 64, 33), 8),
+        (KernelWeight("BF16", "F32", 64, 64), 8),
+        (KernelWeight("BF16", "BF16", 15, 64), 8),
+        (KernelWeight("BF16", "BF16", 64, 0), 8),
+        (KernelWeight("BF16", "BF16", 64, 64), 193),
+        (KernelWeight("BF16", "BF16", 64, 64), 0),
     ],
     ids=["odd columns", "a cast", "few rows", "no columns", "a high rank", "no update"],
 )
-def test_what_the_compiled_loop_cannot_do_alike_falls_to_torch(weight: Weight, rank: int) -> None:
-    assert not LlvmLane.takes(weight, rank)
-    assert TorchLane.takes(weight, rank)
+def test_what_the_compiled_loop_cannot_do_alike_falls_to_torch(weight: KernelWeight, rank: int) -> None:
+    assert not LlvmKernel.takes(weight, rank)
+    assert TorchKernel.takes(weight, rank)
 
 
 @pytest.mark.parametrize("lane", LANES)
 def test_a_lane_is_used_for_one_weight_after_another(lane: Any) -> None:
-    worker = lane(room_for(64, 4 * 64))
+    worker = lane(block_buffer_size(64, 4 * 64))
     for seed, columns, rank in ((1, 64, 8), (2, 32, 4), (3, 64, 1)):
         stored = made(seed, 64, columns)
         up, down = factors(stored, rank, False)
-        worker.begin(Weight("F32", "F32", 64, columns), [term(up, down, 1.375)])
+        worker.begin(KernelWeight("F32", "F32", 64, columns), [term(up, down, 1.375)])
         worker.source[: 4 * stored.numel()] = stored.numpy().tobytes()
         result = torch.frombuffer(bytearray(worker.bake(0, 64)), dtype=torch.float32).view(64, columns)
         assert_same_bits(result, by_peft(stored, up, down, 1.375, False))
@@ -207,4 +207,4 @@ def test_blocks_cover_all_rows_in_order_and_none_is_thin(rows: int, row_bytes: i
         sum(count for _, count in blocks[:n]) for n in range(len(blocks))
     ]
     assert all(count >= 16 for _, count in blocks) or len(blocks) == 1
-    assert room_for(rows, row_bytes) == max(count for _, count in blocks) * row_bytes
+    assert block_buffer_size(rows, row_bytes) == max(count for _, count in blocks) * row_bytes

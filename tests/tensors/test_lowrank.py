@@ -8,16 +8,16 @@ torch = pytest.importorskip("torch")
 
 from adaptry.compute.tensors.lowrank import (  # noqa: E402
     Factors,
-    bases,
-    concatenated,
-    decomposed,
-    gram,
-    inner,
+    concatenate,
+    decompose,
+    gram_matrix,
+    inner_product,
     numerical_rank,
-    padded,
+    orthonormal_bases,
+    pad_rank,
     rank_for,
-    row_inner,
-    transposed,
+    row_inner_products,
+    transpose,
 )
 
 SHAPES = {
@@ -48,7 +48,7 @@ def test_a_decomposition_is_that_of_the_dense_update(
     shape: tuple[int, int, int], batch: tuple[int, ...]
 ) -> None:
     update = drawn(*shape, seed=0, batch=batch)
-    found = decomposed(update)
+    found = decompose(update)
     expected = torch.linalg.svdvals(dense(update))
     count = found.values.shape[-1]
     torch.testing.assert_close(found.values, expected[..., :count], rtol=1e-10, atol=1e-10)
@@ -63,7 +63,7 @@ def test_a_decomposition_is_that_of_the_dense_update(
 @pytest.mark.parametrize("batch", EXPERTS, ids=["matrix", "experts"])
 def test_bases_give_the_update_back(batch: tuple[int, ...]) -> None:
     update = drawn(40, 24, 4, seed=1, batch=batch)
-    left, core, right = bases(update)
+    left, core, right = orthonormal_bases(update)
     torch.testing.assert_close(left @ core @ right, dense(update), rtol=0, atol=1e-12)
     unit = torch.eye(4, dtype=torch.float64).expand(*batch, 4, 4)
     torch.testing.assert_close(left.mT @ left, unit, rtol=0, atol=1e-12)
@@ -77,9 +77,9 @@ NEARLY_DEPENDENT = [1.0, 1e-2, 1e-4, 1e-6, 0.0]
 def test_what_is_lost_is_exact_however_alike_the_columns_are(apart: float) -> None:
     one, noise = drawn(300, 200, 8, seed=2), drawn(300, 200, 8, seed=3)
     other = Factors(one.up + apart * noise.up, -one.down + apart * noise.down, 1.3)
-    both = concatenated([one, other])
+    both = concatenate([one, other])
     expected = torch.linalg.svdvals(dense(both)).square()
-    found = decomposed(both, 4)
+    found = decompose(both, 4)
     assert found.energy == pytest.approx(float(expected.sum()), rel=1e-10)
     assert found.lost(4) == pytest.approx(float(expected[4:].sum()), rel=1e-9)
     kept = found.truncated(4)
@@ -93,13 +93,13 @@ def test_columns_of_very_different_lengths_count_for_what_they_are(size: float) 
     lengths = torch.logspace(0, 1, 6) ** torch.log10(torch.tensor(size))
     split = Factors(update.up * lengths, update.down / lengths.unsqueeze(-1), update.scale)
     torch.testing.assert_close(
-        decomposed(split).values, torch.linalg.svdvals(dense(split))[:6], rtol=1e-10, atol=0
+        decompose(split).values, torch.linalg.svdvals(dense(split))[:6], rtol=1e-10, atol=0
     )
 
 
 def test_an_untrained_update_decomposes_into_nothing() -> None:
     update = Factors(torch.zeros(10, 3), torch.randn(3, 8, generator=torch.Generator().manual_seed(0)))
-    found = decomposed(update)
+    found = decompose(update)
     assert found.energy == 0.0
     assert not found.truncated(2).dense().any()
     assert numerical_rank(found.values) == 1
@@ -107,7 +107,7 @@ def test_an_untrained_update_decomposes_into_nothing() -> None:
 
 def test_with_a_rank_all_values_are_told_and_so_many_vectors_formed() -> None:
     update = drawn(40, 24, 6, seed=5)
-    whole, some = decomposed(update), decomposed(update, 2)
+    whole, some = decompose(update), decompose(update, 2)
     torch.testing.assert_close(some.values, whole.values)
     assert (some.left.shape, some.right.shape) == ((40, 2), (2, 24))
     torch.testing.assert_close(some.truncated(2).dense(), whole.truncated(2).dense())
@@ -116,38 +116,38 @@ def test_with_a_rank_all_values_are_told_and_so_many_vectors_formed() -> None:
 def test_factors_kept_in_float32_are_computed_with_in_float64() -> None:
     update = drawn(3000, 20, 3, seed=6)
     torch.testing.assert_close(
-        decomposed(update).values, torch.linalg.svdvals(dense(update))[:3], rtol=1e-12, atol=0
+        decompose(update).values, torch.linalg.svdvals(dense(update))[:3], rtol=1e-12, atol=0
     )
 
 
 def test_updates_side_by_side_are_their_sum() -> None:
     updates = [drawn(20, 30, rank, seed=rank, scale=2.0**-rank) for rank in (1, 2, 5)]
-    total = concatenated(updates)
+    total = concatenate(updates)
     assert total.rank == 8
     torch.testing.assert_close(dense(total), sum(dense(each) for each in updates), rtol=0, atol=1e-12)
 
 
 def test_padding_adds_rank_and_nothing_else() -> None:
     update = drawn(20, 30, 2, seed=7)
-    assert padded(update, 5).rank == 5
-    assert torch.equal(padded(update, 5).dense(), update.dense())
-    assert padded(update, 1) is update
+    assert pad_rank(update, 5).rank == 5
+    assert torch.equal(pad_rank(update, 5).dense(), update.dense())
+    assert pad_rank(update, 1) is update
 
 
 @pytest.mark.parametrize("batch", EXPERTS, ids=["matrix", "experts"])
 def test_inner_products_are_those_of_the_dense_updates(batch: tuple[int, ...]) -> None:
     updates = [drawn(20, 30, rank, seed=rank, batch=batch, scale=rank / 3) for rank in (1, 2, 5)]
     thick = torch.stack([dense(each).flatten() for each in updates])
-    torch.testing.assert_close(gram(updates), thick @ thick.T, rtol=1e-12, atol=1e-12)
-    assert inner(updates[0], updates[2]) == pytest.approx(float(thick[0] @ thick[2]), rel=1e-12)
+    torch.testing.assert_close(gram_matrix(updates), thick @ thick.T, rtol=1e-12, atol=1e-12)
+    assert inner_product(updates[0], updates[2]) == pytest.approx(float(thick[0] @ thick[2]), rel=1e-12)
 
 
 @pytest.mark.parametrize("batch", EXPERTS, ids=["matrix", "experts"])
 def test_rows_and_columns_have_inner_products_too(batch: tuple[int, ...]) -> None:
     one, other = drawn(20, 30, 2, seed=8, batch=batch), drawn(20, 30, 3, seed=9, batch=batch)
     product = dense(one) * dense(other)
-    torch.testing.assert_close(row_inner(one, other), product.sum(-1), rtol=1e-12, atol=1e-12)
-    columns = row_inner(transposed(one), transposed(other))
+    torch.testing.assert_close(row_inner_products(one, other), product.sum(-1), rtol=1e-12, atol=1e-12)
+    columns = row_inner_products(transpose(one), transpose(other))
     torch.testing.assert_close(columns, product.sum(-2), rtol=1e-12, atol=1e-12)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.operations.base_registry import register
+from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
 from adaptry.registry.jobs_values.records import JobInfo, JobOrder
@@ -24,7 +24,7 @@ SHARDS = 3
 def ordered(registry: Registry, folder: Path, name: str) -> JobInfo:
     """A base of several files and an adapter of it, pushed, and the order to merge them."""
     base = tiny_base(folder / "base", shards=SHARDS, seed=len(name))
-    patiently(lambda: register(registry, open_checkpoint(base), (f"org/{name}",), store=True))
+    patiently(lambda: register_base(registry, open_checkpoint(base), (f"org/{name}",), store=True))
     lora = open_dir(tiny_lora(folder / "lora", base_name=f"org/{name}"))
     patiently(lambda: push(registry, lora, f"acme/{name}"))
     task = {"base": f"org/{name}", "inputs": [f"acme/{name}"], "to": f"org/{name}-merged"}

@@ -12,14 +12,14 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import pull, push
 from adaptry.registry.http import HttpRegistry
-from adaptry.storage.blobs.s3 import Place
+from adaptry.storage.blobs.s3 import S3Location
 from adaptry.storage.connect import open_local
 from adaptry.storage.maintenance.integrity import verify
 from adaptry.testing.postgres import PostgresServer, programs
 from adaptry.testing.samples import tiny_lora
 from adaptry.testing.seaweed import Seaweed
 from adaptry_api.settings import ServerSettings
-from adaptry_api.testing import serving
+from adaptry_api.testing import running_server
 
 TONE = AdapterName.parse("acme/tone")
 
@@ -27,7 +27,7 @@ TONE = AdapterName.parse("acme/tone")
 def copy_bucket(source: str, target: str, endpoint: str) -> None:
     """Every object below one prefix, to another: as `aws s3 sync` does."""
     client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
-    here, there = Place.parse(source), Place.parse(target)
+    here, there = S3Location.parse(source), S3Location.parse(target)
     for page in client.get_paginator("list_objects_v2").paginate(Bucket=here.bucket, Prefix=here.prefix):
         for item in page.get("Contents", ()):
             key = there.prefix + item["Key"].removeprefix(here.prefix)
@@ -42,7 +42,7 @@ def test_rows_first_then_bytes_and_the_copy_has_all_that_it_names(
     assert found
     database, copy = postgres.migrated(), postgres.empty()
     settings = ServerSettings(data=tmp_path / "data", catalog=postgres.url(database), blobs=s3_place)
-    with serving(settings) as server:
+    with running_server(settings) as server:
         push(server.registry(), open_dir(tiny_lora(tmp_path / "first", seed=1)), TONE)
         dump = subprocess.run(
             [str(found / "pg_dump"), "--format=custom", postgres.url(database)],
@@ -57,7 +57,7 @@ def test_rows_first_then_bytes_and_the_copy_has_all_that_it_names(
         [str(found / "pg_restore"), "--dbname", postgres.url(copy), "--exit-on-error"], input=dump, check=True
     )
     restored = replace(settings, data=tmp_path / "new", catalog=postgres.url(copy), blobs=elsewhere)
-    with serving(restored) as server:
+    with running_server(restored) as server:
         registry = HttpRegistry(server.url, token)
         assert [version.number for version in registry.versions(TONE).items] == [1]
         pull(registry, Ref.parse("acme/tone@1"), tmp_path / "pulled")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.core.errors import NotFound, Refused, Unavailable
+from adaptry.core.errors import CheckFailed, NotFound, Unavailable
 from adaptry.integrations.training.outbox import Outbox
 from adaptry.testing.samples import tiny_lora
 
@@ -34,7 +34,7 @@ def test_what_is_refused_holds_nothing_up_and_is_kept(tmp_path: Path) -> None:
     folder, done = tiny_lora(tmp_path / "lora"), []
 
     def refused(files: Path) -> None:
-        raise Refused("no")
+        raise CheckFailed("no")
 
     outbox = Outbox(lambda text: None, retry=0.001)
     outbox.give("first", folder, refused)

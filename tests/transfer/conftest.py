@@ -9,7 +9,7 @@ import pytest
 
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
-from adaptry.testing.flaky import Breaking, Tampering
+from adaptry.testing.flaky import FlakyRegistry, TamperingRegistry
 from adaptry.testing.samples import large_lora, tiny_lora
 
 
@@ -22,13 +22,13 @@ def elsewhere(tmp_path: Path) -> Iterator[LocalRegistry]:
 
 
 @pytest.fixture
-def breaking(registry: LocalRegistry) -> Breaking:
-    return Breaking(registry.catalog, registry.blobs)
+def breaking(registry: LocalRegistry) -> FlakyRegistry:
+    return FlakyRegistry(registry.catalog, registry.blobs)
 
 
 @pytest.fixture
-def tampering(registry: LocalRegistry) -> Tampering:
-    return Tampering(registry.catalog, registry.blobs)
+def tampering(registry: LocalRegistry) -> TamperingRegistry:
+    return TamperingRegistry(registry.catalog, registry.blobs)
 
 
 @pytest.fixture

@@ -11,42 +11,42 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.core.errors import DigestMismatch, Unavailable
 from adaptry.core.refs import Ref
 from adaptry.operations import transfer
-from adaptry.operations.transfer.retry import Persistence
-from adaptry.registry.records import Upload
+from adaptry.operations.transfer.retry import RetryPolicy
+from adaptry.registry.records import UploadInfo
 from adaptry.storage.local import LocalRegistry
-from adaptry.testing.flaky import AT_ONCE, Breaking, Tampering
+from adaptry.testing.flaky import NO_WAIT, FlakyRegistry, TamperingRegistry
 
 
 class Unreachable(LocalRegistry):
     """Takes no byte."""
 
-    def append_upload(self, upload: Upload, offset: int, chunks: Iterable[bytes]) -> Upload:
+    def append_upload(self, upload: UploadInfo, offset: int, chunks: Iterable[bytes]) -> UploadInfo:
         raise Unavailable("no route")
 
 
-def test_an_upload_that_was_cut_goes_on_where_it_stopped(breaking: Breaking, large: Path) -> None:
+def test_an_upload_that_was_cut_goes_on_where_it_stopped(breaking: FlakyRegistry, large: Path) -> None:
     size = sum(path.stat().st_size for path in large.iterdir())
     breaking.cuts = 4
 
-    pushed = transfer.push(breaking, open_dir(large), "acme/tone", persistence=AT_ONCE)
+    pushed = transfer.push(breaking, open_dir(large), "acme/tone", persistence=NO_WAIT)
 
     assert pushed.is_new
     assert breaking.cuts == 0
     assert breaking.sent == size
 
 
-def test_an_upload_gives_up_when_nothing_moves(breaking: Breaking, large: Path) -> None:
+def test_an_upload_gives_up_when_nothing_moves(breaking: FlakyRegistry, large: Path) -> None:
     dead = Unreachable(breaking.catalog, breaking.blobs)
 
     with pytest.raises(Unavailable, match="no route"):
-        transfer.push(dead, open_dir(large), "acme/tone", persistence=AT_ONCE)
+        transfer.push(dead, open_dir(large), "acme/tone", persistence=NO_WAIT)
 
 
-def test_a_push_after_a_failed_one_sends_only_the_rest(breaking: Breaking, large: Path) -> None:
+def test_a_push_after_a_failed_one_sends_only_the_rest(breaking: FlakyRegistry, large: Path) -> None:
     size = sum(path.stat().st_size for path in large.iterdir())
     breaking.cuts = 2
     with pytest.raises(Unavailable):
-        transfer.push(breaking, open_dir(large), "acme/tone", persistence=Persistence(tries=1))
+        transfer.push(breaking, open_dir(large), "acme/tone", persistence=RetryPolicy(tries=1))
     assert 0 < breaking.sent < size
 
     breaking.cuts = 0
@@ -56,12 +56,12 @@ def test_a_push_after_a_failed_one_sends_only_the_rest(breaking: Breaking, large
 
 
 def test_a_pull_that_was_cut_goes_on_where_it_stopped(
-    breaking: Breaking, large: Path, tmp_path: Path
+    breaking: FlakyRegistry, large: Path, tmp_path: Path
 ) -> None:
     transfer.push(breaking, open_dir(large), "acme/tone")
     breaking.cuts, breaking.sent = 4, 0
 
-    transfer.pull(breaking, "acme/tone", tmp_path / "tone", persistence=AT_ONCE)
+    transfer.pull(breaking, "acme/tone", tmp_path / "tone", persistence=NO_WAIT)
 
     assert breaking.cuts == 0
     assert breaking.sent == sum(path.stat().st_size for path in large.iterdir())
@@ -79,19 +79,19 @@ def test_a_pull_that_was_cut_goes_on_where_it_stopped(
     ids=["a bit turned over", "bytes added", "bytes lost"],
 )
 def test_bytes_that_changed_on_the_way_are_never_published(
-    tampering: Tampering, folder: Path, tmp_path: Path, tamper: Callable[[bytes], bytes]
+    tampering: TamperingRegistry, folder: Path, tmp_path: Path, tamper: Callable[[bytes], bytes]
 ) -> None:
     transfer.push(tampering, open_dir(folder), "acme/tone")
     tampering.tamper = tamper
 
     with pytest.raises(DigestMismatch):
-        transfer.pull(tampering, "acme/tone", tmp_path / "tone", persistence=AT_ONCE)
+        transfer.pull(tampering, "acme/tone", tmp_path / "tone", persistence=NO_WAIT)
 
     assert list(tmp_path.glob("*tone*")) == []
 
 
 def test_bytes_that_changed_on_the_way_are_not_admitted_by_a_copy(
-    tampering: Tampering, elsewhere: LocalRegistry, folder: Path
+    tampering: TamperingRegistry, elsewhere: LocalRegistry, folder: Path
 ) -> None:
     transfer.push(tampering, open_dir(folder), "acme/tone")
     tampering.tamper = lambda chunk: bytes([chunk[0] ^ 1]) + chunk[1:]

@@ -14,7 +14,7 @@ import pytest
 from adaptry.adapters.adapter import open_dir
 from adaptry.adapters.output_folder import output_folder
 from adaptry.core.errors import Conflict, StorageFull, Unavailable
-from adaptry.core.files.durable import explained
+from adaptry.core.files.durable import write_error
 from adaptry.operations import transfer
 from adaptry.storage.local import LocalRegistry
 
@@ -130,4 +130,4 @@ def test_errors_of_the_file_system_are_ours(tmp_path: Path) -> None:
 
     with pytest.raises(Unavailable, match="cannot write"), output_folder(tmp_path / "file" / "tone"):
         pass
-    assert isinstance(explained(OSError(28, "No space left on device"), tmp_path), StorageFull)
+    assert isinstance(write_error(OSError(28, "No space left on device"), tmp_path), StorageFull)

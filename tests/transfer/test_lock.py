@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.core.errors import Incompatible, Invalid, NotFound
+from adaptry.core.errors import Invalid, NotFound, ProtocolMismatch
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations import lockfile, transfer
 from adaptry.storage.local import LocalRegistry
@@ -21,9 +21,9 @@ REFS = [Ref.parse("acme/tone"), Ref.parse("acme/tone@1"), Ref.parse("acme/tone")
 def test_a_lock_reads_back_as_it_was_written(registry: LocalRegistry, folder: Path) -> None:
     transfer.push(registry, open_dir(folder), TONE)
 
-    pinned = lockfile.pin(registry, REFS)
+    pinned = lockfile.pin_refs(registry, REFS)
 
-    assert lockfile.Lock.parse(pinned.to_text().encode(), "adaptry.lock") == pinned
+    assert lockfile.LockFile.parse(pinned.to_text().encode(), "adaptry.lock") == pinned
     assert [pin.ref for pin in pinned.pins] == ["acme/tone", "acme/tone@1"]
 
 
@@ -31,12 +31,12 @@ def test_a_lock_tells_which_refs_mean_something_else_now(
     registry: LocalRegistry, folder: Path, tmp_path: Path
 ) -> None:
     transfer.push(registry, open_dir(folder), TONE)
-    pinned = lockfile.pin(registry, REFS)
-    assert lockfile.moved(registry, pinned) == ()
+    pinned = lockfile.pin_refs(registry, REFS)
+    assert lockfile.find_stale_pins(registry, pinned) == ()
 
     transfer.push(registry, open_dir(tiny_lora(tmp_path / "better", seed=7)), TONE)
 
-    (change,) = lockfile.moved(registry, pinned)
+    (change,) = lockfile.find_stale_pins(registry, pinned)
     assert change.pin.ref == "acme/tone"
     assert change.now is not None
     assert change.now.number == 2
@@ -44,16 +44,16 @@ def test_a_lock_tells_which_refs_mean_something_else_now(
 
 def test_a_pin_whose_adapter_is_gone_has_moved(registry: LocalRegistry, folder: Path) -> None:
     transfer.push(registry, open_dir(folder), TONE)
-    pinned = lockfile.pin(registry, REFS)
+    pinned = lockfile.pin_refs(registry, REFS)
 
     registry.delete_adapter(TONE)
 
-    assert [change.now for change in lockfile.moved(registry, pinned)] == [None, None]
+    assert [change.now for change in lockfile.find_stale_pins(registry, pinned)] == [None, None]
 
 
 def test_a_ref_that_means_nothing_cannot_be_pinned(registry: LocalRegistry) -> None:
     with pytest.raises(NotFound):
-        lockfile.pin(registry, REFS)
+        lockfile.pin_refs(registry, REFS)
 
 
 PIN = {"ref": "acme/tone", "name": "acme/tone", "number": 1, "digest": f"sha256:{'0' * 64}"}
@@ -64,7 +64,7 @@ PIN = {"ref": "acme/tone", "name": "acme/tone", "number": 1, "digest": f"sha256:
     [
         ([], Invalid, "writes one"),
         ({"lock": True, "pins": []}, Invalid, "writes one"),
-        ({"lock": 2, "pins": []}, Incompatible, "upgrade"),
+        ({"lock": 2, "pins": []}, ProtocolMismatch, "upgrade"),
         ({"lock": 1, "pins": [{**PIN, "digest": "sha256:0"}]}, Invalid, "pins.0.digest"),
         ({"lock": 1, "pins": [{**PIN, "ref": "../etc"}]}, Invalid, "a ref is"),
         ({"lock": 1, "pins": [{**PIN, "ref": "acme/other"}]}, Invalid, "another adapter"),
@@ -73,4 +73,4 @@ PIN = {"ref": "acme/tone", "name": "acme/tone", "number": 1, "digest": f"sha256:
 )
 def test_what_is_no_lock_is_refused(document: object, error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
-        lockfile.Lock.parse(json.dumps(document).encode(), "adaptry.lock")
+        lockfile.LockFile.parse(json.dumps(document).encode(), "adaptry.lock")

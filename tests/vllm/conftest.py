@@ -17,7 +17,7 @@ from adaptry.registry.http import HttpRegistry
 from adaptry.registry.records import VersionInfo
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server
-from adaptry_api.testing import serving as serving_registry
+from adaptry_api.testing import running_server as serving_registry
 
 from . import models, running
 
@@ -53,7 +53,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     base = models.model(folder / "base")
     with serving_registry(ServerSettings(data=folder / "data")) as server:
         registry = server.registry()
-        base_registry.register(
+        base_registry.register_base(
             registry, open_checkpoint(base), ("org/tiny",), visibility="internal", cache=folder / "bases"
         )
         yield Place(folder, server, registry, base, {})

@@ -15,9 +15,9 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks.runtimes import parse_runtime
-from adaptry.compute.exporting.export import Exported, export
-from adaptry.compute.exporting.options import Setting
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.compute.exporting.export import ExportResult, export
+from adaptry.compute.exporting.options import ExportOptions
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 
 from . import models, running
 from .test_resolver import close_to
@@ -28,10 +28,10 @@ pytestmark = running.PYTHON.marks
 WIDE = 32
 
 
-def exported(base: Path, adapter: Path, to: Path, format: str | None = None, **asked: Any) -> Exported:
-    setting = Setting(fingerprint(open_checkpoint(base)), lambda: open_checkpoint(base), **asked)
+def exported(base: Path, adapter: Path, to: Path, format: str | None = None, **asked: Any) -> ExportResult:
+    setting = ExportOptions(fingerprint(open_checkpoint(base)), lambda: open_checkpoint(base), **asked)
     runtime = None if format else parse_runtime(ENGINE)
-    return export(Parent(open_dir(adapter), "it"), to, setting, runtime=runtime, format=format)
+    return export(ParentAdapter(open_dir(adapter), "it"), to, setting, runtime=runtime, format=format)
 
 
 def of_rank(folder: Path, rank: int) -> Path:

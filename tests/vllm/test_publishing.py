@@ -9,7 +9,7 @@ import pytest
 
 from adaptry.integrations.rl import Publisher
 from adaptry.integrations.serving.cache.cache import Cache
-from adaptry.integrations.serving.engines import Speaking
+from adaptry.integrations.serving.engines import EngineClient
 from adaptry.integrations.serving.engines import vllm as engines
 
 from . import models, running
@@ -27,7 +27,7 @@ def test_each_publication_is_what_vllm_answers_with(place: Place, vllm: Vllm, tm
     folder = models.adapter(tmp_path / "policy", seed=21)
     base = transformers.AutoModelForCausalLM.from_pretrained(place.base, dtype=torch.float32)
     policy: Any = peft.PeftModel.from_pretrained(base, folder, is_trainable=True)
-    engine = engines.Vllm(Speaking(vllm.url))
+    engine = engines.Vllm(EngineClient(vllm.url))
     publisher = Publisher(place.registry, "acme/policy", engines=[engine], cache=Cache(tmp_path / "cache"))
     for step in range(3):
         with torch.no_grad():

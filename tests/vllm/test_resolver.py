@@ -170,7 +170,7 @@ def test_what_the_engine_does_not_take_is_refused_before_it_is_loaded(
 @pytest.mark.parametrize("hidden", [64, models.HIDDEN])
 def test_what_was_trained_on_another_base_is_refused(place: Place, vllm: Vllm, hidden: int) -> None:
     other = models.model(place.folder / f"other-{hidden}", hidden=hidden, seed=1)
-    base_registry.register(
+    base_registry.register_base(
         place.registry,
         open_checkpoint(other),
         (f"org/other-{hidden}",),

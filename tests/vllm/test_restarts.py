@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from adaptry_api.settings import ServerSettings
-from adaptry_api.testing import serving as serving_registry
+from adaptry_api.testing import running_server as serving_registry
 
 from . import models, running
 from .conftest import Place

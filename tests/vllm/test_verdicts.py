@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.checks.runtimes import parse_runtime, verdict
+from adaptry.checks.runtimes import check_runtime, parse_runtime
 from adaptry_cli.main import main
 
 from . import models, running
@@ -28,7 +28,9 @@ WEIGHTS = "adapter_model.safetensors"
 
 
 def outcome(base: Path, adapter: Path, runtime: str = ENGINE) -> str:
-    return verdict(open_dir(adapter), parse_runtime(runtime), fingerprint(open_checkpoint(base))).outcome
+    return check_runtime(
+        open_dir(adapter), parse_runtime(runtime), fingerprint(open_checkpoint(base))
+    ).outcome
 
 
 def prefixed(adapter: Path, folder: Path, prefix: str) -> Path:

@@ -14,7 +14,7 @@ from adaptry.integrations.serving import Cache
 from adaptry.operations.transfer import push
 from adaptry.registry.records import VersionInfo
 from adaptry.storage.local import LocalRegistry
-from adaptry.testing.flaky import AT_ONCE
+from adaptry.testing.flaky import NO_WAIT
 from adaptry.testing.samples import large_lora, tiny_lora
 
 Publish = Callable[..., VersionInfo]
@@ -24,7 +24,7 @@ Start = Callable[[str, str], "subprocess.Popen[str]"]
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Iterator[Cache]:
-    made = Cache(tmp_path / "cache", persistence=AT_ONCE)
+    made = Cache(tmp_path / "cache", persistence=NO_WAIT)
     yield made
     made.close()
 

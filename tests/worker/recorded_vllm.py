@@ -12,7 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from adaptry.integrations.serving.vllm.engine import Vllm
+from adaptry.integrations.serving.vllm.engine import InProcessVllm
 
 
 @dataclass(slots=True)
@@ -91,6 +91,6 @@ class Models:
         return lambda: states.pop(key)
 
 
-async def seen(resolve: Callable[[Vllm, str], Coroutine[Any, Any, Any]], name: str) -> Any:
+async def seen(resolve: Callable[[InProcessVllm, str], Coroutine[Any, Any, Any]], name: str) -> Any:
     """As a resolver of ours is called: it finds who asked by itself."""
-    return await resolve(Vllm.asking(), name)
+    return await resolve(InProcessVllm.asking(), name)

@@ -19,7 +19,7 @@ from adaptry.integrations.serving import Cache
 from adaptry.operations.version_state import change_state
 from adaptry.registry.records import StateChange, VersionInfo
 from adaptry.storage.local import LocalRegistry
-from adaptry.testing.flaky import Breaking, Tampering
+from adaptry.testing.flaky import FlakyRegistry, TamperingRegistry
 
 Publish = Callable[..., VersionInfo]
 Start = Callable[[str, str], "subprocess.Popen[str]"]
@@ -71,7 +71,7 @@ def test_what_is_kept_is_the_adapter_in_a_folder_named_by_its_digest(
 
 def test_what_is_here_is_not_fetched_again(registry: LocalRegistry, cache: Cache, publish: Publish) -> None:
     publish()
-    counting = Breaking(registry.catalog, registry.blobs)
+    counting = FlakyRegistry(registry.catalog, registry.blobs)
     first = cache.path_of(counting, "acme/tone@1")
     fetched = counting.sent
 
@@ -119,7 +119,7 @@ def test_a_fetch_that_was_killed_is_gone_on_from(
     dying.kill()
     dying.wait()
     assert [entry.is_part for entry in cache.entries()] == [True]
-    counting = Breaking(registry.catalog, registry.blobs)
+    counting = FlakyRegistry(registry.catalog, registry.blobs)
 
     kept = cache.path_of(counting, "acme/large")
 
@@ -157,7 +157,7 @@ def test_bytes_that_changed_on_the_way_are_not_kept(
     registry: LocalRegistry, cache: Cache, publish: Publish
 ) -> None:
     publish()
-    tampering = Tampering(registry.catalog, registry.blobs)
+    tampering = TamperingRegistry(registry.catalog, registry.blobs)
     tampering.tamper = lambda chunk: bytes([chunk[0] ^ 1]) + chunk[1:]
 
     with pytest.raises(DigestMismatch):
@@ -198,7 +198,7 @@ def test_a_folder_that_only_looks_older_is_read_and_not_fetched(
     registry: LocalRegistry, cache: Cache, publish: Publish
 ) -> None:
     publish()
-    counting = Breaking(registry.catalog, registry.blobs)
+    counting = FlakyRegistry(registry.catalog, registry.blobs)
     kept = cache.path_of(counting, "acme/tone")
     fetched = counting.sent
     (kept.path / WEIGHTS).touch()
@@ -349,7 +349,7 @@ def test_what_nobody_knows_is_not_found_and_leaves_nothing(registry: LocalRegist
 def test_many_threads_of_one_process_fetch_it_once(
     registry: LocalRegistry, cache: Cache, large: VersionInfo
 ) -> None:
-    counting = Breaking(registry.catalog, registry.blobs)
+    counting = FlakyRegistry(registry.catalog, registry.blobs)
     threads = [threading.Thread(target=cache.path_of, args=(counting, "acme/large")) for _ in range(6)]
     for thread in threads:
         thread.start()

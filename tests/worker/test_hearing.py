@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from adaptry.core.refs import AdapterName
-from adaptry.integrations.serving.event_listener import Ear
+from adaptry.integrations.serving.event_listener import EventListener
 from adaptry.registry.records import AdapterEdit
 from adaptry.storage.local import LocalRegistry
 
@@ -14,7 +14,7 @@ TONE = AdapterName.parse("acme/tone")
 
 def test_only_what_happens_in_the_namespaces_that_are_listened_to_is_heard(registry: LocalRegistry) -> None:
     async def test() -> None:
-        ear = Ear(registry)
+        ear = EventListener(registry)
         ear.listen_to([TONE])
         assert await ear.wait(60) == frozenset()  # what came before is not known, so all is to be looked at
         for name in ("other/tone", "acme/voice"):
@@ -28,7 +28,7 @@ def test_an_adapter_that_is_given_away_is_heard_of_under_both_names(registry: Lo
     registry.create_adapter(TONE, AdapterEdit())
 
     async def test() -> None:
-        ear = Ear(registry)
+        ear = EventListener(registry)
         ear.listen_to([TONE])
         await ear.wait(60)
         await asyncio.to_thread(registry.rename_adapter, TONE, AdapterName.parse("other/tone"))
@@ -39,7 +39,7 @@ def test_an_adapter_that_is_given_away_is_heard_of_under_both_names(registry: Lo
 
 def test_without_anything_of_interest_nobody_is_asked(registry: LocalRegistry) -> None:
     async def test() -> None:
-        ear = Ear(registry)
+        ear = EventListener(registry)
         ear.listen_to([])
         assert await ear.wait(0.05) == frozenset()
 

@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 
 from adaptry.core.errors import Invalid
-from adaptry.core.settings import Settings
-from adaptry.integrations.serving.settings import WorkerSettings, cache_of, registry_of
+from adaptry.core.settings import AdaptrySettings
+from adaptry.integrations.serving.settings import WorkerSettings, open_worker_cache, open_worker_registry
 
 
 @pytest.mark.parametrize("where", [None, "./registry", "/srv/registry"])
 def test_a_worker_reaches_servers_only(where: str | None) -> None:
     with pytest.raises(Invalid, match="set ADAPTRY_URL"):
-        registry_of(Settings(registry=where))
+        open_worker_registry(AdaptrySettings(registry=where))
 
 
 def test_the_environment_says_where_the_cache_is_and_how_large(tmp_path: Path) -> None:
     environ = {"ADAPTRY_CACHE": str(tmp_path / "cache"), "ADAPTRY_CACHE_SIZE": "2GB"}
 
-    cache = cache_of(Settings.from_env(environ))
+    cache = open_worker_cache(AdaptrySettings.from_env(environ))
 
     assert (cache.root, cache.size) == (tmp_path / "cache", 2_000_000_000)
 

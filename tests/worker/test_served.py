@@ -12,17 +12,17 @@ import pytest
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.core.errors import Refused, Unavailable, Unsupported, Withdrawn
+from adaptry.core.errors import CheckFailed, Unavailable, Unsupported, Withdrawn
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.integrations.serving import Cache
-from adaptry.integrations.serving.vllm.engine import Vllm
-from adaptry.integrations.serving.vllm.resolver import Means, Served
+from adaptry.integrations.serving.vllm.engine import InProcessVllm
+from adaptry.integrations.serving.vllm.resolver import AdapterResolver, ResolverConfig
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
 from adaptry.operations.version_state import change_state
 from adaptry.registry.records import StateChange, VersionInfo
 from adaptry.storage.local import LocalRegistry
-from adaptry.testing.flaky import AT_ONCE
+from adaptry.testing.flaky import NO_WAIT
 from adaptry.testing.quantised_samples import quantised_copy
 from adaptry.testing.samples import tiny_base, tiny_lora
 
@@ -58,7 +58,7 @@ class Bench:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.registry = registry
-        means = Means(
+        means = ResolverConfig(
             registry,
             cache,
             LoRARequest,
@@ -68,11 +68,11 @@ class Bench:
             refused_for=refused_for,
             clock=clock,
         )
-        self.served = Served(means)
+        self.served = AdapterResolver(means)
         self.models = Models(base, self._resolve)
 
     async def _resolve(self, name: str) -> Any:
-        return await self.served.resolve(Vllm.asking(), name)
+        return await self.served.resolve(InProcessVllm.asking(), name)
 
     async def ask(self, name: str) -> str | None:
         """The folder that a request for `name` is answered from; None where vLLM says that there is no such model."""
@@ -80,7 +80,7 @@ class Bench:
         return request and request.lora_path
 
     async def look(self) -> None:
-        await self.served.look_after(Vllm(self.models))
+        await self.served.look_after(InProcessVllm(self.models))
 
     @property
     def held(self) -> set[str]:
@@ -91,7 +91,7 @@ class Bench:
 @pytest.fixture
 def base(tmp_path: Path, registry: LocalRegistry) -> Path:
     folder = tiny_base(tmp_path / "base")
-    base_registry.register(registry, open_checkpoint(folder), ("org/tiny",), cache=tmp_path / "bases")
+    base_registry.register_base(registry, open_checkpoint(folder), ("org/tiny",), cache=tmp_path / "bases")
     return folder
 
 
@@ -300,7 +300,7 @@ def test_an_alias_that_moves_to_what_does_not_fit_is_refused_not_stale(
         await bench.ask("acme/tone@prod")
         bench.registry.move_alias(TONE, "prod", wide.digest, seen_at.generation)
         await bench.look()
-        with pytest.raises(Refused, match="rank is 32, and the server takes 16"):
+        with pytest.raises(CheckFailed, match="rank is 32, and the server takes 16"):
             await bench.ask("acme/tone@prod")
 
     asyncio.run(test())
@@ -315,7 +315,7 @@ def test_what_the_engine_itself_refuses_is_said(bench: Bench, publish: Publish) 
         bench.models.engine_client.refuses = second.digest.hex
         bench.registry.move_alias(TONE, "prod", second.digest, seen_at.generation)
         await bench.look()
-        with pytest.raises(Refused, match="vLLM does not load it: LoRA rank 32"):
+        with pytest.raises(CheckFailed, match="vLLM does not load it: LoRA rank 32"):
             await bench.ask("acme/tone@prod")
 
     asyncio.run(test())
@@ -327,7 +327,7 @@ def test_another_base_of_the_same_shapes_is_refused(
     publish()
     other = Bench(Flapping(registry.catalog, registry.blobs), tiny_base(tmp_path / "other", seed=1), cache)
 
-    with pytest.raises(Refused, match=r"was trained on org/tiny, and this engine serves another model"):
+    with pytest.raises(CheckFailed, match=r"was trained on org/tiny, and this engine serves another model"):
         asyncio.run(other.ask("acme/tone"))
     assert cache.entries() == ()
 
@@ -345,7 +345,7 @@ def test_a_quantised_copy_of_the_base_serves_its_adapters(
     registry: LocalRegistry, tmp_path: Path, cache: Cache, publish: Publish
 ) -> None:
     whole = tiny_base(tmp_path / "whole", hidden=64)
-    base_registry.register(registry, open_checkpoint(whole), ("org/tiny",), cache=tmp_path / "bases")
+    base_registry.register_base(registry, open_checkpoint(whole), ("org/tiny",), cache=tmp_path / "bases")
     publish(hidden=64)
     copied = quantised_copy(whole, tmp_path / "copied", "nf4")
     quantised = Bench(Flapping(registry.catalog, registry.blobs), copied, cache)
@@ -359,7 +359,7 @@ def test_a_base_that_is_only_declared_is_no_base(
     publish()
     unsure = Bench(Flapping(registry.catalog, registry.blobs), tiny_base(tmp_path / "base"), cache)
 
-    with pytest.raises(Refused, match="adaptry base add"):
+    with pytest.raises(CheckFailed, match="adaptry base add"):
         asyncio.run(unsure.ask("acme/tone"))
 
 
@@ -369,7 +369,7 @@ def test_an_engine_whose_base_cannot_be_read_asks_to_be_told(
     publish()
     blind = Bench(Flapping(registry.catalog, registry.blobs), tmp_path / "org-tiny.gguf", cache)
 
-    with pytest.raises(Refused, match="ADAPTRY_BASE=NAME"):
+    with pytest.raises(CheckFailed, match="ADAPTRY_BASE=NAME"):
         asyncio.run(blind.ask("acme/tone"))
 
 
@@ -377,7 +377,7 @@ def test_a_cache_that_is_full_makes_room_by_what_nobody_asks_for(
     registry: LocalRegistry, base: Path, publish: Publish, tmp_path: Path
 ) -> None:
     first, second = publish(seed=1), publish(seed=2)
-    cache = Cache(tmp_path / "cache", size=first.size + 10, persistence=AT_ONCE)
+    cache = Cache(tmp_path / "cache", size=first.size + 10, persistence=NO_WAIT)
     full = Bench(Flapping(registry.catalog, registry.blobs), base, cache, refused_for=0.0)
 
     async def test() -> None:
@@ -401,7 +401,7 @@ def test_a_cache_that_is_full_makes_room_by_what_nobody_asks_for(
     ],
 )
 def test_what_runs_is_known_with_its_limits(bench: Bench, version: str, said: str) -> None:
-    runtime = Vllm(bench.models).runtime(version)
+    runtime = InProcessVllm(bench.models).runtime(version)
 
     assert str(runtime) == f"{said},max_lora_rank=16,max_loras=2"
 

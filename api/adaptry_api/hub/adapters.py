@@ -7,19 +7,19 @@ from contextlib import suppress
 from functools import cache
 from itertools import pairwise
 
-from adaptry.adapters.formats import format_of
+from adaptry.adapters.formats import detect_format
 from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidRef, NotFound
-from adaptry.core.lifecycle import is_given
+from adaptry.core.lifecycle import may_read_files
 from adaptry.core.manifest import EMPTY, FileEntry
 from adaptry.core.refs import AdapterName, Number, Ref
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterInfo, CommitInfo, VersionInfo
-from adaptry.registry.state_warnings import caution, withdrawn
+from adaptry.registry.state_warnings import state_warning, withdrawn_error
 from adaptry_api.hub.base_claim import is_base_name
 from adaptry_api.hub.card import Card
-from adaptry_api.hub.repo_lookup import Reader, Repository
-from adaptry_api.hub.snapshots import About, Read, Snapshot, card_of, hub_file
+from adaptry_api.hub.repo_lookup import HubReader, Repository
+from adaptry_api.hub.snapshots import Read, RepositoryDetails, Snapshot, card_of, repository_file
 
 _LIBRARIES = {
     "peft": "peft",
@@ -36,7 +36,7 @@ _FURTHEST = 1000
 class AdapterRepository(Repository):
     """`info` as it was when the repository was found."""
 
-    def __init__(self, reader: Reader, info: AdapterInfo) -> None:
+    def __init__(self, reader: HubReader, info: AdapterInfo) -> None:
         self.id = str(info.name)
         self._reader = reader
         self.info = info
@@ -54,18 +54,18 @@ class AdapterRepository(Repository):
         return Snapshot(
             self.id,
             commit.id,
-            tuple(hub_file(entry, read, self._reader.memory) for entry in files),
+            tuple(repository_file(entry, read, self._reader.caches) for entry in files),
             read,
             lambda: self._about(commit, files),
             lambda: state_warnings(carried()),
             lambda: last_commits(registry, name, revision),
             lambda path: self._count(path, commit, files),
-            require_given=lambda: self._require_given(carried()),
+            require_available=lambda: self._require_given(carried()),
         )
 
     def _require_given(self, version: VersionInfo | None) -> None:
-        if version and not is_given(self._reader.identity, self.info.name, version.state):
-            raise withdrawn(version)
+        if version and not may_read_files(self._reader.identity, self.info.name, version.state):
+            raise withdrawn_error(version)
 
     def _files(self, commit: CommitInfo) -> tuple[FileEntry, ...]:
         """Of a commit that the registry has just answered with."""
@@ -73,23 +73,23 @@ class AdapterRepository(Repository):
         def look_up() -> tuple[FileEntry, ...]:
             return self._reader.registry.tree(self.info.name, commit.digest).files
 
-        return self._reader.memory.trees.of(commit.digest, look_up)
+        return self._reader.caches.trees.get_or_compute(commit.digest, look_up)
 
     def _count(self, path: str, commit: CommitInfo, files: tuple[FileEntry, ...]) -> None:
         """A download of a version is one of its weights, whatever else is taken along."""
-        format, number = format_of(entry.path for entry in files), commit.number or commit.carries
+        format, number = detect_format(entry.path for entry in files), commit.number or commit.carries
         if format and number and path == format.weights:
             self._reader.registry.count_download(Ref(self.info.name, Number(number)))
 
-    def about(self, revision: str) -> About:
+    def details(self, revision: str) -> RepositoryDetails:
         """As the snapshot's, without a look at the files. Raises `RevisionNotFound`."""
         commit = self._reader.registry.commit(self.info.name, revision)
         return self._about(commit, self._files(commit))
 
-    def _about(self, commit: CommitInfo, files: tuple[FileEntry, ...]) -> About:
+    def _about(self, commit: CommitInfo, files: tuple[FileEntry, ...]) -> RepositoryDetails:
         entries = {entry.path: entry for entry in files}
-        card = card_of(entries, self._reading(commit), self._reader.memory)
-        return about_adapter(self.info, entries, card, self._carried(commit), commit)
+        card = card_of(entries, self._reading(commit), self._reader.caches)
+        return adapter_details(self.info, entries, card, self._carried(commit), commit)
 
     def _reading(self, commit: CommitInfo) -> Read:
         def read(path: str, start: int) -> Iterator[bytes]:
@@ -110,28 +110,28 @@ def has_commit(registry: Registry, info: AdapterInfo) -> bool:
     return info.versions > 0 or any(found.digest != EMPTY.digest for found in registry.references(info.name))
 
 
-def adapter_repository(reader: Reader, id: str) -> Repository | None:
+def adapter_repository(reader: HubReader, id: str) -> Repository | None:
     """The adapter of that name, if it has a commit and may be read."""
-    found = any_adapter(reader, id)
+    found = adapter_even_empty(reader, id)
     return found if found is not None and found.has_commit else None
 
 
-def any_adapter(reader: Reader, id: str) -> AdapterRepository | None:
+def adapter_even_empty(reader: HubReader, id: str) -> AdapterRepository | None:
     """The adapter of that name, empty or not."""
     with suppress(InvalidRef, NotFound):
         return AdapterRepository(reader, reader.registry.adapter(AdapterName.parse(id)))
     return None
 
 
-def about_adapter(
+def adapter_details(
     info: AdapterInfo,
     entries: Mapping[str, FileEntry],
     card: Card,
     version: VersionInfo | None,
     commit: CommitInfo,
-) -> About:
+) -> RepositoryDetails:
     """What the registry knows, beside what the card says; in the tags, the registry's word on the base comes first."""
-    format = format_of(entries)
+    format = detect_format(entries)
     library = _LIBRARIES[format.name] if format else card.data.get("library_name")
     bases = (version.base_name,) if version and version.base_name else card.base_models
     tags = [library or "peft", "safetensors", *([version.method] if version else [])]
@@ -140,7 +140,7 @@ def about_adapter(
     known = next(filter(is_base_name, bases), None)
     config = {"base_model_name_or_path": known} if known else {}
     pipeline = card.data.get("pipeline_tag")
-    return About(
+    return RepositoryDetails(
         created_at=info.created_at,
         updated_at=max(info.updated_at, commit.at),
         is_private=info.visibility == "private",
@@ -155,7 +155,7 @@ def about_adapter(
 
 def state_warnings(version: VersionInfo | None) -> tuple[str, ...]:
     """For whoever takes the files of a version that should not be taken any more."""
-    said = caution(version) if version else None
+    said = state_warning(version) if version else None
     return (said,) if said else ()
 
 

@@ -17,15 +17,15 @@ from adaptry.core.manifest import check_path
 from adaptry.core.refs import AdapterName
 from adaptry.registry import protocol
 from adaptry.registry.commits import MAIN
-from adaptry_api.errors import Stopped
-from adaptry_api.hub.refusals import Absent
+from adaptry_api.errors import HttpProblem
+from adaptry_api.hub.refusals import HubNotFound
 
 MODELS = "/api/models/{namespace}/{name}"
 ONE_WORD = "/api/models/{word}"
 """The address of a base whose name is one word, as the Hub's oldest models have."""
 
 
-class Undecoded:
+class RawPathRouting:
     """Routes what is not under our own prefix by the address as it was sent."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -67,11 +67,11 @@ Path = Annotated[str, Depends(_path)]
 
 
 def adapter_name(repository: str) -> AdapterName:
-    """The adapter of that name. Raises `Absent` for a name that none can have."""
+    """The adapter of that name. Raises `HubNotFound` for a name that none can have."""
     try:
         return AdapterName.parse(repository)
     except InvalidRef as error:
-        raise Absent("RepoNotFound", error.message) from None
+        raise HubNotFound("RepoNotFound", error.message) from None
 
 
 def new_name(repository: str) -> AdapterName:
@@ -80,11 +80,11 @@ def new_name(repository: str) -> AdapterName:
 
 
 def stored_path(path: str) -> str:
-    """A path that a commit may name. Raises `Stopped` (422)."""
+    """A path that a commit may name. Raises `HttpProblem` (422)."""
     try:
         return check_path(path)
     except InvalidPath as error:
-        raise Stopped(422, error.message) from None
+        raise HttpProblem(422, error.message) from None
 
 
 def origin(request: Request) -> str:
@@ -99,7 +99,7 @@ def origin(request: Request) -> str:
     return f"{scheme}://{host}"
 
 
-def page_of(repository: str) -> str:
+def url_path_of(repository: str) -> str:
     """A repository's part of an address."""
     return quote(repository, safe="/")
 

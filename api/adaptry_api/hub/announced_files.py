@@ -49,7 +49,7 @@ class _Recent(Generic[Value]):
 
 
 @dataclass(frozen=True, slots=True)
-class Upload:
+class AnnouncedUpload:
     """What was announced of one upload so far: paths to be kept, and whether it comes in batches."""
 
     paths: frozenset[str] = frozenset()
@@ -61,14 +61,14 @@ class Announcements:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._announced = _Recent[Upload]()
+        self._announced = _Recent[AnnouncedUpload]()
         self._refused = _Recent[tuple[float, ...]]()
 
-    def add(self, key: Key, paths: Collection[str], now: float, *, is_full: bool = False) -> Upload:
+    def add(self, key: Key, paths: Collection[str], now: float, *, is_full: bool = False) -> AnnouncedUpload:
         """The upload with these paths added; `is_full`: they come of a batch that more may follow."""
         with self._lock:
-            before = self._announced.get(key, now - IDLE_SECONDS) or Upload()
-            upload = Upload(before.paths | frozenset(paths), before.is_in_batches or is_full)
+            before = self._announced.get(key, now - IDLE_SECONDS) or AnnouncedUpload()
+            upload = AnnouncedUpload(before.paths | frozenset(paths), before.is_in_batches or is_full)
             self._announced.set(key, now, upload)
         return upload
 

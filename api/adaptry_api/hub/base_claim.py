@@ -13,7 +13,7 @@ from adaptry.core.manifest import BaseClaim
 from adaptry.core.refs import parse_base_name
 from adaptry_api.hub.card import README, read_card
 
-CLAIMING = (CONFIG, README)
+CLAIM_FILES = (CONFIG, README)
 """The files that are looked at."""
 
 

@@ -11,16 +11,16 @@ from adaptry.core import strictjson
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, NotFound, RevisionNotFound
 from adaptry.registry.records import BaseInfo
-from adaptry_api.hub.repo_lookup import Reader, Repository
-from adaptry_api.hub.snapshots import About, Snapshot, card_of, hub_file
+from adaptry_api.hub.repo_lookup import HubReader, Repository
+from adaptry_api.hub.snapshots import RepositoryDetails, Snapshot, card_of, repository_file
 
 _SHORTEST = 7
 
 
-class StoredBase(Repository):
+class BaseRepository(Repository):
     """A base under one of its names."""
 
-    def __init__(self, reader: Reader, id: str, info: BaseInfo) -> None:
+    def __init__(self, reader: HubReader, id: str, info: BaseInfo) -> None:
         self.id = id
         self._reader = reader
         self._info = info
@@ -35,17 +35,17 @@ class StoredBase(Repository):
                 f"{self.id} is a base, which has the revision main and no {revision[:80]!a}; of an adapter on it, give the "
                 "revision to the adapter alone (PeftModel.from_pretrained, or adapter_kwargs)"
             )
-        files = tuple(hub_file(entry, self._read, self._reader.memory) for entry in self._info.stored)
+        files = tuple(repository_file(entry, self._read, self._reader.caches) for entry in self._info.stored)
         return Snapshot(self.id, commit, files, self._read, self._about)
 
     def _read(self, path: str, start: int) -> Iterator[bytes]:
         return self._reader.registry.read_base_file(self._info.id, path, start)
 
-    def _about(self) -> About:
+    def _about(self) -> RepositoryDetails:
         info = self._info
-        card = card_of({entry.path: entry for entry in info.stored}, self._read, self._reader.memory)
+        card = card_of({entry.path: entry for entry in info.stored}, self._read, self._reader.caches)
         kind = (info.model_type,) if info.model_type else ()
-        return About(
+        return RepositoryDetails(
             created_at=info.created_at,
             updated_at=info.created_at,
             is_private=info.visibility == "private",
@@ -56,13 +56,13 @@ class StoredBase(Repository):
         )
 
 
-def stored_base(reader: Reader, id: str) -> Repository | None:
+def base_repository(reader: HubReader, id: str) -> Repository | None:
     """The base of that name, if its weights are here."""
     try:
         info = reader.registry.base(id)
     except (NotFound, Conflict):
         return None
-    return StoredBase(reader, id, info) if info.is_stored and id in info.names else None
+    return BaseRepository(reader, id, info) if info.is_stored and id in info.names else None
 
 
 def _commit_id(info: BaseInfo) -> str:

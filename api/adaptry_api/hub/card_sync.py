@@ -11,17 +11,17 @@ from collections.abc import Iterator
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, Number, Ref
 from adaptry.registry.interface import Registry
-from adaptry.registry.records import AdapterEdit, Committed
+from adaptry.registry.records import AdapterEdit, CommitResult
 from adaptry_api.hub.card import README, Card
-from adaptry_api.hub.computed_cache import Memory
+from adaptry_api.hub.computed_cache import HubCaches
 from adaptry_api.hub.snapshots import card_of
 
 _MOST_TAGS = 64
 _LONGEST = 4096
 
 
-def keep_card(
-    registry: Registry, name: AdapterName, before: Manifest, committed: Committed, memory: Memory
+def sync_card(
+    registry: Registry, name: AdapterName, before: Manifest, committed: CommitResult, memory: HubCaches
 ) -> None:
     """Does nothing twice, so that a commit may be sent again."""
     after = registry.tree(name, committed.commit.digest)
@@ -54,7 +54,7 @@ def _keep_texts(registry: Registry, name: AdapterName, old: Card, new: Card) -> 
         registry.edit_adapter(name, edit)
 
 
-def _card(registry: Registry, name: AdapterName, tree: Manifest, memory: Memory) -> Card:
+def _card(registry: Registry, name: AdapterName, tree: Manifest, memory: HubCaches) -> Card:
     def read(path: str, start: int) -> Iterator[bytes]:
         return registry.read_file(name, tree.digest, path, start)
 

@@ -9,20 +9,27 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Conflict, Denied, FileMissing, Invalid, RevisionNotFound, Withdrawn
+from adaptry.core.errors import Conflict, FileMissing, Invalid, PermissionDenied, RevisionNotFound, Withdrawn
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName
 from adaptry.registry.interface import Registry
-from adaptry.registry.manifest_inheritance import adapter_files, is_same_adapter, successor
-from adaptry.registry.records import CommitInfo, CommitNote, Committed
-from adaptry_api.errors import Stopped
+from adaptry.registry.manifest_inheritance import adapter_files, inherit_manifest, is_same_adapter
+from adaptry.registry.records import CommitInfo, CommitNote, CommitResult
+from adaptry_api.errors import HttpProblem
 from adaptry_api.hub.addresses import stored_path
-from adaptry_api.hub.base_claim import CLAIMING, claimed_base
-from adaptry_api.hub.commit_ops import DeletedFile, DeletedFolder, Header, InlineFile, LargeFile, Operation
-from adaptry_api.hub.file_policy import Announced, UploadFilter, nothing_stored
-from adaptry_api.hub.gitids import SMALL
-from adaptry_api.hub.refusals import STALE
-from adaptry_api.hub.uploads import deliver
+from adaptry_api.hub.base_claim import CLAIM_FILES, claimed_base
+from adaptry_api.hub.commit_ops import (
+    CommitHeader,
+    DeletedFile,
+    DeletedFolder,
+    InlineFile,
+    LargeFile,
+    Operation,
+)
+from adaptry_api.hub.file_policy import AnnouncedFile, UploadFilter, nothing_stored_error
+from adaptry_api.hub.gitids import MAX_REGULAR_SIZE
+from adaptry_api.hub.refusals import STALE_BRANCH
+from adaptry_api.hub.uploads import store_file
 
 Tree = dict[str, tuple[int, Digest]]
 _TRIES = 5
@@ -31,7 +38,7 @@ _NOT_HERE = "A file with this name doesn't exist"
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class TreeFile:
     """A file that the adapter has, and where it goes. `size` is None where only the digest is known."""
 
     path: str
@@ -39,31 +46,31 @@ class Stored:
     size: int | None
 
 
-Step = Stored | DeletedFile | DeletedFolder
+TreeChange = TreeFile | DeletedFile | DeletedFolder
 
 
 @dataclass(frozen=True, slots=True)
-class _Taken:
+class _ParsedCommit:
     """What a commit's lines came to. `held` are the bytes of those small files that a base is looked for in, by digest: the
     last of each path, however often a path is written."""
 
-    header: Header
-    steps: Sequence[Step]
+    header: CommitHeader
+    steps: Sequence[TreeChange]
     held: Mapping[Digest, bytes]
 
 
-def commit(
+def apply_commit(
     registry: Registry, name: AdapterName, branch: str, operations: Iterable[Operation]
-) -> tuple[Committed, Manifest]:
+) -> tuple[CommitResult, Manifest]:
     """What became of it, and the tree it was made upon. One that is sent again, its answer being lost, is answered again.
 
-    Raises as `put_commit`, `Stopped` (412) where the branch is elsewhere than the commit was made upon, `FileMissing`,
+    Raises as `put_commit`, `HttpProblem` (412) where the branch is elsewhere than the commit was made upon, `FileMissing`,
     `Invalid`.
     """
     taken = _taken(registry, name, operations)
     header = taken.header
     note = CommitNote(
-        title=title_in(header.summary, "Upload"),
+        title=commit_title(header.summary, "Upload"),
         message=header.description[:65_536],
     )
     for _ in range(_TRIES):
@@ -71,7 +78,7 @@ def commit(
         before = registry.tree(name, head.digest)
         try:
             if header.parentCommit and not head.id.startswith(header.parentCommit):
-                raise Conflict(STALE)
+                raise Conflict(STALE_BRANCH)
             after = _after(registry, name, before, taken)
             return registry.put_commit(name, branch, after.to_bytes(), note, head.id), before
         except (Conflict, FileMissing) as error:
@@ -80,44 +87,44 @@ def commit(
             if isinstance(error, FileMissing):
                 raise
             if header.parentCommit:
-                raise Stopped(412, STALE) from error
+                raise HttpProblem(412, STALE_BRANCH) from error
     raise Conflict(f"{name}@{branch} kept changing while it was committed to; commit again")
 
 
-def kept_operations(operations: Iterable[Operation], chosen: UploadFilter) -> Iterator[Operation]:
+def drop_excluded_files(operations: Iterable[Operation], chosen: UploadFilter) -> Iterator[Operation]:
     """The operations without the files that an announcement of them leaves out: the JavaScript client sends those too, and
     other clients need not announce anything.
 
     Raises, at its end, `Unsupported` and `TooLarge` as for an announcement, and `Unsupported` if nothing is left of the
-    commit: `Stopped` (422) if that is for the form of a path.
+    commit: `HttpProblem` (422) if that is for the form of a path.
     """
     has_other = False
     for operation in operations:
         if isinstance(operation, InlineFile | LargeFile):
             # What comes inside a line is small.
             size = (operation.size or 0) if isinstance(operation, LargeFile) else 0
-            if not chosen.keeps(Announced(operation.path, size)):
+            if not chosen.keeps(AnnouncedFile(operation.path, size)):
                 continue
-        has_other = has_other or not isinstance(operation, Header)
+        has_other = has_other or not isinstance(operation, CommitHeader)
         yield operation
     chosen.require_no_whole_model()
-    if chosen.left_out and not has_other:
-        for path in chosen.left_out:
+    if chosen.excluded and not has_other:
+        for path in chosen.excluded:
             stored_path(path)
-        raise nothing_stored(chosen.left_out)
+        raise nothing_stored_error(chosen.excluded)
 
 
-def title_in(said: str, otherwise: str) -> str:
+def commit_title(said: str, otherwise: str) -> str:
     """The first line of what was said; `otherwise` where that is nothing."""
     return (said.strip().splitlines() or [otherwise])[0][:512]
 
 
 def _done_before(
-    registry: Registry, name: AdapterName, head: CommitInfo, taken: _Taken
-) -> tuple[Committed, Manifest] | None:
+    registry: Registry, name: AdapterName, head: CommitInfo, taken: _ParsedCommit
+) -> tuple[CommitResult, Manifest] | None:
     """The head, where it is what the steps make of the commit before it. Only uploads are sent again by themselves:
     whoever deletes twice is told that there is nothing any more."""
-    if head.parent is None or not any(isinstance(step, Stored) for step in taken.steps):
+    if head.parent is None or not any(isinstance(step, TreeFile) for step in taken.steps):
         return None
     before = registry.tree(name, registry.commit(name, head.parent).digest)
     try:
@@ -125,20 +132,20 @@ def _done_before(
             return None
     except FileMissing:
         return None
-    return Committed(commit=head, is_new=False), before
+    return CommitResult(commit=head, is_new=False), before
 
 
-def _after(registry: Registry, name: AdapterName, before: Manifest, taken: _Taken) -> Manifest:
+def _after(registry: Registry, name: AdapterName, before: Manifest, taken: _ParsedCommit) -> Manifest:
     """The tree that the steps make of one. Of another adapter than before, the base is the one that its card names,
     unless its config names one that others can know it by. Raises `FileMissing`."""
     tree = _changed(registry, name, before, taken.steps)
-    after = successor(before, tree)
+    after = inherit_manifest(before, tree)
     if is_same_adapter(before, after) or not adapter_files(after):
         return after
 
     def read(path: str) -> bytes:
         entry = after.file(path)
-        if entry is None or entry.size > SMALL:
+        if entry is None or entry.size > MAX_REGULAR_SIZE:
             return b""
         data = taken.held.get(entry.sha256)
         if data is not None:
@@ -153,38 +160,38 @@ def _after(registry: Registry, name: AdapterName, before: Manifest, taken: _Take
 
 
 def require_branch(registry: Registry, name: AdapterName, revision: str) -> str:
-    """The branch that commits to `revision` go to. Raises `Denied` for an alias, `RevisionNotFound` for what is no
+    """The branch that commits to `revision` go to. Raises `PermissionDenied` for an alias, `RevisionNotFound` for what is no
     branch, `NotFound`."""
     branch = revision.removeprefix("refs/heads/")
     kinds = {info.kind for info in registry.references(name) if info.name == branch}
     if kinds & {"head", "branch"}:
         return branch
     if "alias" in kinds:
-        raise Denied(
+        raise PermissionDenied(
             f"{branch} is an alias of {name}, which only moving it changes: commit to main, then "
             f"`adaptry alias set {name}@VERSION {branch}`"
         )
     raise RevisionNotFound(f"{name} has no branch {branch[:80]!a}, and commits go to branches; make it first")
 
 
-def _taken(registry: Registry, name: AdapterName, operations: Iterable[Operation]) -> _Taken:
+def _taken(registry: Registry, name: AdapterName, operations: Iterable[Operation]) -> _ParsedCommit:
     """The operations, with every small file stored."""
-    header: Header | None = None
+    header: CommitHeader | None = None
     held: dict[str, tuple[Digest, bytes]] = {}
-    steps: list[Step] = []
+    steps: list[TreeChange] = []
     present: set[Digest] = set()  # checkpoints share their tokenizers, and each look-up is a query
     for operation in operations:
         match operation:
-            case Header():
+            case CommitHeader():
                 header = operation
             case InlineFile(path=path):
                 data = operation.data
                 digest = Digest.of(data)
                 if digest not in present:
-                    deliver(registry, name, digest, len(data), _reader(data))
+                    store_file(registry, name, digest, len(data), _reader(data))
                     present.add(digest)
-                steps.append(Stored(stored_path(path), digest, len(data)))
-                if path in CLAIMING:
+                steps.append(TreeFile(stored_path(path), digest, len(data)))
+                if path in CLAIM_FILES:
                     held[path] = digest, data
             case LargeFile(path=path, size=size):
                 if operation.digest not in present and not registry.has_file(name, operation.digest):
@@ -192,24 +199,24 @@ def _taken(registry: Registry, name: AdapterName, operations: Iterable[Operation
                         f"{path[:200]} was not uploaded: {name} has no file {operation.digest.brief}"
                     )
                 present.add(operation.digest)
-                steps.append(Stored(stored_path(path), operation.digest, size))
+                steps.append(TreeFile(stored_path(path), operation.digest, size))
             case _:
                 steps.append(operation)
     if header is None:
         raise Invalid("a commit says what it is about in a line with the key `header`")
-    return _Taken(header, steps, dict(held.values()))
+    return _ParsedCommit(header, steps, dict(held.values()))
 
 
 def _reader(data: bytes) -> Callable[[int], Iterator[bytes]]:
     return lambda start: iter((data[start:],))
 
 
-def _changed(registry: Registry, name: AdapterName, before: Manifest, steps: Sequence[Step]) -> Tree:
+def _changed(registry: Registry, name: AdapterName, before: Manifest, steps: Sequence[TreeChange]) -> Tree:
     """The tree after `before`. Raises `FileMissing` for what cannot be dropped."""
     tree: Tree = {entry.path: (entry.size, entry.sha256) for entry in before.files}
     for step in steps:
         match step:
-            case Stored(path=path, digest=digest, size=size):
+            case TreeFile(path=path, digest=digest, size=size):
                 tree[path] = (size if size is not None else _size(registry, name, before, digest), digest)
             case DeletedFile(path=path) | DeletedFolder(path=path):
                 gone = list(_at(tree, path.strip("/"), only_below=isinstance(step, DeletedFolder)))

@@ -20,11 +20,11 @@ from adaptry.core.manifest import MAX_TREE
 MAX_INLINE = 4 << 20
 """Bytes of a file that comes inside a line: more than any that is announced, so that small is enough."""
 MAX_BODY = 256 << 20
-MOST = MAX_TREE
+MAX_OPERATIONS = MAX_TREE
 """Operations of a commit: as many as a branch has files."""
 
 _LONGEST = MAX_INLINE * 4 // 3 + (64 << 10)
-_LIMITS = strictjson.Limits(size=_LONGEST, nodes=100)
+_LIMITS = strictjson.JsonLimits(size=_LONGEST, nodes=100)
 
 
 class _Value(BaseModel):
@@ -33,7 +33,7 @@ class _Value(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class Header(_Value):
+class CommitHeader(_Value):
     """What is said about the commit, and the commit it was made upon, if that matters to who made it."""
 
     summary: str = ""
@@ -82,9 +82,9 @@ class DeletedFolder(_Value):
     path: str
 
 
-Operation = Header | InlineFile | LargeFile | DeletedFile | DeletedFolder
+Operation = CommitHeader | InlineFile | LargeFile | DeletedFile | DeletedFolder
 _KINDS: dict[str, type[Operation]] = {
-    "header": Header,
+    "header": CommitHeader,
     "file": InlineFile,
     "lfsFile": LargeFile,
     "deletedFile": DeletedFile,
@@ -95,8 +95,8 @@ _KINDS: dict[str, type[Operation]] = {
 def read_operations(pieces: Iterable[bytes]) -> Iterator[Operation]:
     """What the lines say, in their order. Raises `Invalid`, `TooLarge`."""
     for number, line in enumerate(_lines(pieces), 1):
-        if number > MOST:
-            raise TooLarge(f"a commit has at most {MOST} operations; make several commits")
+        if number > MAX_OPERATIONS:
+            raise TooLarge(f"a commit has at most {MAX_OPERATIONS} operations; make several commits")
         document = strictjson.loads(line, _LIMITS, f"line {number} of the commit")
         kind = _KINDS.get(str(document.get("key"))) if isinstance(document, dict) else None
         if kind is None:

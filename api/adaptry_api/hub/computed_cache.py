@@ -14,7 +14,7 @@ from adaptry_api.hub.card import Card
 Value = TypeVar("Value")
 
 
-class Remembered(Generic[Value]):
+class ComputedCache(Generic[Value]):
     """Values by digest, as many as weigh `most` together; all are dropped when there are more. Safe to use from any thread."""
 
     def __init__(self, most: int, weigh: Callable[[Value], int] = lambda value: 1) -> None:
@@ -27,7 +27,7 @@ class Remembered(Generic[Value]):
     def __len__(self) -> int:
         return len(self._known)
 
-    def of(self, digest: Digest, compute: Callable[[], Value]) -> Value:
+    def get_or_compute(self, digest: Digest, compute: Callable[[], Value]) -> Value:
         """`compute` is called only where the value is not known, and two at once may both be."""
         known = self._known.get(digest)
         return known if known is not None else self._keep(digest, compute())
@@ -46,7 +46,7 @@ class Remembered(Generic[Value]):
         return value
 
 
-class Memory:
+class HubCaches:
     """Of small files: what git calls them, and what the model cards among them say. Of revisions: their files. Of uploads
     under way: what was announced.
 
@@ -55,7 +55,7 @@ class Memory:
     """
 
     def __init__(self) -> None:
-        self.blob_ids = Remembered[str](65_536)
-        self.cards = Remembered[Card](1024)
+        self.blob_ids = ComputedCache[str](65_536)
+        self.cards = ComputedCache[Card](1024)
         self.announcements = Announcements()
-        self.trees = Remembered[tuple[FileEntry, ...]](65_536, lambda files: len(files) + 1)
+        self.trees = ComputedCache[tuple[FileEntry, ...]](65_536, lambda files: len(files) + 1)

@@ -10,13 +10,13 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from adaptry.adapters.folder_listing import why_left_out
-from adaptry.adapters.formats import FORMATS, WHOLE_MODEL, format_of, is_kept
-from adaptry.adapters.images import MAX_IMAGES, is_image, why_not_kept
+from adaptry.adapters.folder_listing import exclusion_reason
+from adaptry.adapters.formats import FORMATS, WHOLE_MODEL, detect_format, is_adapter_file
+from adaptry.adapters.images import MAX_IMAGES, image_exclusion_reason, is_image
 from adaptry.core.errors import InvalidPath, TooLarge, Unsupported
 from adaptry.core.manifest import MAX_DEPTH, MAX_FILE, MAX_PATH, check_path, is_too_deep
 from adaptry_api.hub.addresses import stored_path
-from adaptry_api.hub.gitignore import Line, is_ignored
+from adaptry_api.hub.gitignore import IgnoreRule, is_ignored
 
 _SILENT = frozenset({".gitattributes", ".gitignore"})
 """Left out without a warning: they are about git, and nobody misses them."""
@@ -27,7 +27,7 @@ _WHOLE_PICKLE = re.compile(r"pytorch_model\b.*\.bin")
 
 
 @dataclass(frozen=True, slots=True)
-class Announced:
+class AnnouncedFile:
     """A file to come."""
 
     path: str
@@ -41,35 +41,37 @@ class UploadFilter:
     a branch.
     """
 
-    def __init__(self, present: Collection[str], ignored: Sequence[Line] = (), *, with_folders: bool) -> None:
+    def __init__(
+        self, present: Collection[str], ignored: Sequence[IgnoreRule] = (), *, with_folders: bool
+    ) -> None:
         self._present = frozenset(present)
         self._ignored = ignored
         self._with_folders = with_folders
         self._images = {path for path in present if is_image(path)}
-        self._files: list[Announced] = []
-        self.left_out: dict[str, str | None] = {}
+        self._files: list[AnnouncedFile] = []
+        self.excluded: dict[str, str | None] = {}
         """By path, why a file is left out; None if no reason is worth a warning."""
 
-    def keeps(self, file: Announced) -> bool:
-        """Raises `Stopped` (422) for a path that leads out of the upload's folder."""
+    def keeps(self, file: AnnouncedFile) -> bool:
+        """Raises `HttpProblem` (422) for a path that leads out of the upload's folder."""
         if _leads_out(file.path):
             stored_path(file.path)
         self._files.append(file)
         if file.path in _SILENT or is_ignored(file.path, self._ignored):
-            self.left_out[file.path] = None
+            self.excluded[file.path] = None
         elif reason := self._reason(file):
-            self.left_out[file.path] = reason
-        return file.path not in self.left_out
+            self.excluded[file.path] = reason
+        return file.path not in self.excluded
 
     def require_no_whole_model(self) -> None:
         """To call after the last file. Raises `Unsupported` and `TooLarge` for files without which the uploader would have
         something else than they meant."""
         coming = {file.path for file in self._files} | self._present
         for file in self._files:
-            if self.left_out.get(file.path, "") is not None:
+            if self.excluded.get(file.path, "") is not None:
                 _refuse(file, coming, with_folders=self._with_folders)
 
-    def _reason(self, file: Announced) -> str | None:
+    def _reason(self, file: AnnouncedFile) -> str | None:
         reason = _reason(file, self._with_folders)
         if reason is None and is_image(file.path):
             self._images.add(file.path)
@@ -79,40 +81,44 @@ class UploadFilter:
         return reason
 
 
-def left_out(
-    files: Sequence[Announced], ignored: Sequence[Line], present: Collection[str], *, with_folders: bool
+def excluded_files(
+    files: Sequence[AnnouncedFile],
+    ignored: Sequence[IgnoreRule],
+    present: Collection[str],
+    *,
+    with_folders: bool,
 ) -> Mapping[str, str | None]:
     """As `UploadFilter.left_out`, of all files of an announcement. Raises as the methods of `UploadFilter`."""
     chosen = UploadFilter(present, ignored, with_folders=with_folders)
     for file in files:
         chosen.keeps(file)
     chosen.require_no_whole_model()
-    return chosen.left_out
+    return chosen.excluded
 
 
-def require_something(files: Collection[str], unwanted: Mapping[str, str | None]) -> None:
+def require_some_kept(files: Collection[str], unwanted: Mapping[str, str | None]) -> None:
     """Raises `Unsupported` if every one of the files is left out: clients would call that a success and commit nothing.
 
     Files about git alone are no upload that fails.
     """
     if unwanted.keys() <= _SILENT or set(files) - unwanted.keys():
         return
-    raise nothing_stored(unwanted)
+    raise nothing_stored_error(unwanted)
 
 
-def nothing_stored(unwanted: Mapping[str, str | None]) -> Unsupported:
+def nothing_stored_error(unwanted: Mapping[str, str | None]) -> Unsupported:
     """The error for an upload of which every file is left out."""
     by_reason: dict[str, list[str]] = {}
     for path in sorted(unwanted.keys() - _SILENT) or unwanted:
         otherwise = "for git only" if path in _SILENT else "ignored by .gitignore"
         by_reason.setdefault(unwanted[path] or otherwise, []).append(path)
-    listed = "; ".join(f"{names_in(paths)} ({reason})" for reason, paths in by_reason.items())
+    listed = "; ".join(f"{shorten_names(paths)} ({reason})" for reason, paths in by_reason.items())
     return Unsupported(
         f"nothing of this upload would be stored: {listed}. Upload the files that save_pretrained of the PEFT model writes"
     )
 
 
-def names_in(paths: Sequence[str]) -> str:
+def shorten_names(paths: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
     shown = ", ".join(paths[:_MOST_NAMES])
     return f"{shown} and {len(paths) - _MOST_NAMES} more" if len(paths) > _MOST_NAMES else shown
@@ -123,9 +129,9 @@ def _leads_out(path: str) -> bool:
     return path.startswith(("/", "\\")) or ".." in re.split(r"[\\/]", path) or _DRIVE.match(path) is not None
 
 
-def _refuse(file: Announced, coming: Collection[str], *, with_folders: bool) -> None:
+def _refuse(file: AnnouncedFile, coming: Collection[str], *, with_folders: bool) -> None:
     folder, _, name = file.path.rpartition("/")
-    is_whole = WHOLE_MODEL.fullmatch(name) or (_WHOLE_PICKLE.fullmatch(name) and not format_of(coming))
+    is_whole = WHOLE_MODEL.fullmatch(name) or (_WHOLE_PICKLE.fullmatch(name) and not detect_format(coming))
     if not folder and is_whole:
         raise Unsupported(
             f"{file.path} holds the weights of a whole model, and this registry keeps adapters: push what "
@@ -136,7 +142,7 @@ def _refuse(file: Announced, coming: Collection[str], *, with_folders: bool) -> 
             raise Unsupported(
                 f"{file.path} is a pickle, which runs code when it is loaded, so it is never stored; {format.remedy}"
             )
-    if not is_kept(file.path):
+    if not is_adapter_file(file.path):
         return
     if file.size > MAX_FILE:
         raise TooLarge(f"{file.path} is {file.size:,} bytes; at most {MAX_FILE >> 30} GiB are stored")
@@ -147,15 +153,15 @@ def _refuse(file: Announced, coming: Collection[str], *, with_folders: bool) -> 
         )
 
 
-def _reason(file: Announced, with_folders: bool) -> str | None:
+def _reason(file: AnnouncedFile, with_folders: bool) -> str | None:
     path = file.path
-    if not is_kept(path):
-        return why_left_out(path)
+    if not is_adapter_file(path):
+        return exclusion_reason(path)
     try:
         check_path(path)
     except InvalidPath as error:
         return error.message
-    if is_image(path) and (reason := why_not_kept(file.size)):
+    if is_image(path) and (reason := image_exclusion_reason(file.size)):
         return reason
     if "/" in path and not with_folders:
         return "in a folder, and a version has none; commit checkpoints to a branch"

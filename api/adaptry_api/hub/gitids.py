@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 
 from adaptry.core.digest import Digest
 
-SMALL = 1 << 20
+MAX_REGULAR_SIZE = 1 << 20
 """A text of at most this many bytes is a small file."""
 
 _ALWAYS_LARGE = re.compile(
@@ -24,7 +24,7 @@ _ALWAYS_LARGE = re.compile(
 
 def is_large(path: str, size: int) -> bool:
     """Whether the bytes go their own way, and their SHA-256 names them."""
-    return size > SMALL or (size > 0 and bool(_ALWAYS_LARGE.fullmatch(path)))
+    return size > MAX_REGULAR_SIZE or (size > 0 and bool(_ALWAYS_LARGE.fullmatch(path)))
 
 
 def blob_id(data: bytes) -> str:

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-MOST_LINES = 300
+MAX_RULES = 300
 _LONGEST = 255
 _DEEPEST = 8
 _TOKEN = re.compile(r"\\.|\*+|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class IgnoreRule:
     """A pattern in segments, `**` (None) being any number of them. `keeps` takes a path back in."""
 
     segments: tuple[re.Pattern[str] | None, ...]
@@ -26,12 +26,12 @@ class Line:
     folders_only: bool
 
 
-def parse_lines(text: str) -> tuple[Line, ...]:
+def parse_rules(text: str) -> tuple[IgnoreRule, ...]:
     """The lines that mean something; more than `MOST_LINES` are not read."""
-    return tuple(islice((line for written in text.splitlines() if (line := _line(written))), MOST_LINES))
+    return tuple(islice((line for written in text.splitlines() if (line := _line(written))), MAX_RULES))
 
 
-def is_ignored(path: str, lines: Sequence[Line]) -> bool:
+def is_ignored(path: str, lines: Sequence[IgnoreRule]) -> bool:
     """Whether the file at `path` is left out, by itself or with a folder it is in; not said of longer or deeper paths
     than any that is stored."""
     parts = path.split("/")
@@ -40,14 +40,14 @@ def is_ignored(path: str, lines: Sequence[Line]) -> bool:
     return any(_decided(parts[:depth], lines, depth < len(parts)) for depth in range(1, len(parts) + 1))
 
 
-def _decided(parts: Sequence[str], lines: Sequence[Line], is_folder: bool) -> bool:
+def _decided(parts: Sequence[str], lines: Sequence[IgnoreRule], is_folder: bool) -> bool:
     for line in reversed(lines):
         if (is_folder or not line.folders_only) and _fits(parts, line.segments):
             return not line.keeps
     return False
 
 
-def _line(written: str) -> Line | None:
+def _line(written: str) -> IgnoreRule | None:
     text = written.rstrip()
     if not text or text.startswith("#") or len(text) > _LONGEST:
         return None
@@ -62,7 +62,7 @@ def _line(written: str) -> Line | None:
             segments.append(_name(segment))
         elif segments[-1:] != [None]:
             segments.append(None)
-    return Line(tuple(segments), keeps, folders_only)
+    return IgnoreRule(tuple(segments), keeps, folders_only)
 
 
 def _fits(parts: Sequence[str], segments: Sequence[re.Pattern[str] | None]) -> bool:

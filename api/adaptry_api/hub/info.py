@@ -12,10 +12,10 @@ from starlette.responses import JSONResponse
 from adaptry_api.hub.addresses import MODELS, ONE_WORD, Revision
 from adaptry_api.hub.refusals import hub_router
 from adaptry_api.hub.repo_lookup import Repository
-from adaptry_api.hub.repo_types import Find
-from adaptry_api.hub.snapshots import About, Snapshot
-from adaptry_api.hub.tree_entries import moment, sibling
-from adaptry_api.hub.warnings import warn
+from adaptry_api.hub.repo_types import FindRepository
+from adaptry_api.hub.snapshots import RepositoryDetails, Snapshot
+from adaptry_api.hub.tree_entries import format_time, sibling_json
+from adaptry_api.hub.warnings import add_warnings
 
 ROUTES = hub_router()
 
@@ -26,7 +26,7 @@ Truth = Annotated[bool, Query()]
 
 
 def latest(
-    find: Find,
+    find: FindRepository,
     blobs: Truth = False,
     securityStatus: Truth = False,  # noqa: N803  the protocol's spelling
     expand: Expand = [],  # noqa: B006  never changed
@@ -36,7 +36,7 @@ def latest(
 
 
 def at_revision(
-    find: Find,
+    find: FindRepository,
     revision: Revision,
     blobs: Truth = False,
     securityStatus: Truth = False,  # noqa: N803
@@ -51,9 +51,9 @@ for _at in (MODELS, ONE_WORD):
     ROUTES.add_api_route(f"{_at}/revision/{{revision}}", at_revision, methods=["GET"])
 
 
-def described(
+def repo_info_json(
     id: str,
-    about: About,
+    about: RepositoryDetails,
     snapshot: Snapshot | None,
     *,
     with_blobs: bool = False,
@@ -65,8 +65,8 @@ def described(
         "id": id,
         "modelId": id,
         "author": id.partition("/")[0] if "/" in id else None,
-        "lastModified": moment(about.updated_at),
-        "createdAt": moment(about.created_at),
+        "lastModified": format_time(about.updated_at),
+        "createdAt": format_time(about.created_at),
         "private": about.is_private,
         "gated": False,
         "disabled": False,
@@ -82,7 +82,7 @@ def described(
     if snapshot is not None:
         said |= {
             "sha": snapshot.commit,
-            "siblings": [sibling(file, with_blobs=with_blobs) for file in snapshot.files],
+            "siblings": [sibling_json(file, with_blobs=with_blobs) for file in snapshot.files],
             "spaces": [],
             "usedStorage": sum(file.size for file in snapshot.files),
         }
@@ -91,7 +91,7 @@ def described(
     return said
 
 
-def narrowed(said: dict[str, Any], expand: Collection[str]) -> dict[str, Any]:
+def select_fields(said: dict[str, Any], expand: Collection[str]) -> dict[str, Any]:
     """Only what was asked for, where anything was. (`Any`: JSON.)"""
     return {key: said[key] for key in ("_id", "id", *expand) if key in said} if expand else said
 
@@ -100,7 +100,9 @@ def _answer(
     repository: Repository, revision: str, blobs: bool, security: bool, expand: list[str]
 ) -> Response:
     snapshot = repository.snapshot(revision)
-    said = described(repository.id, snapshot.about(), snapshot, with_blobs=blobs, with_security=security)
-    response = JSONResponse(narrowed(said, expand))
-    warn(response, "state", snapshot.warnings())
+    said = repo_info_json(
+        repository.id, snapshot.details(), snapshot, with_blobs=blobs, with_security=security
+    )
+    response = JSONResponse(select_fields(said, expand))
+    add_warnings(response, "state", snapshot.warnings())
     return response

@@ -17,10 +17,10 @@ from adaptry.core.errors import NotFound, Unsupported
 from adaptry.core.manifest import MAX_FILE
 from adaptry.core.refs import AdapterName
 from adaptry.registry.interface import Registry
-from adaptry_api.auth_policy import Caller, CallersRegistry, store_of
+from adaptry_api.auth_policy import Caller, CallersRegistry, app_state_of
 from adaptry_api.hub import lfs_bytes, lfs_parts
-from adaptry_api.hub.addresses import Name, origin, page_of
-from adaptry_api.hub.lfs_bodies import KIND, Batch, LfsObject, read_body
+from adaptry_api.hub.addresses import Name, origin, url_path_of
+from adaptry_api.hub.lfs_bodies import LFS_MEDIA_TYPE, LfsBatchRequest, LfsObject, read_lfs_body
 from adaptry_api.hub.refusals import hub_router
 from adaptry_api.hub.uploads import require_writer, token_hash
 from adaptry_api.hub.xet_routes import xet_action
@@ -34,7 +34,7 @@ _LFS = "/{namespace}/{name}.git/info/lfs/objects"
 
 @ROUTES.post(f"{_LFS}/batch")
 async def batch(request: Request, name: Name, identity: Caller, registry: CallersRegistry) -> Response:
-    asked = await read_body(request, Batch)
+    asked = await read_lfs_body(request, LfsBatchRequest)
     if asked.operation != "upload":
         raise Unsupported("files are read from their own addresses (/resolve/), not through Git LFS")
     way = "xet" if asked.wants_xet else "basic"
@@ -44,13 +44,15 @@ async def batch(request: Request, name: Name, identity: Caller, registry: Caller
         require_writer(registry, identity, name)
         return [offer.of(registry, wanted) for wanted in asked.objects]
 
-    return JSONResponse({"transfer": way, "objects": await to_thread.run_sync(answer)}, media_type=KIND)
+    return JSONResponse(
+        {"transfer": way, "objects": await to_thread.run_sync(answer)}, media_type=LFS_MEDIA_TYPE
+    )
 
 
 @ROUTES.post(f"{_LFS}/verify")
 async def verify(request: Request, name: Name, identity: Caller, registry: CallersRegistry) -> Response:
     """200 once the adapter has the file."""
-    wanted = await read_body(request, LfsObject)
+    wanted = await read_lfs_body(request, LfsObject)
 
     def check() -> None:
         require_writer(registry, identity, name)
@@ -58,7 +60,7 @@ async def verify(request: Request, name: Name, identity: Caller, registry: Calle
             raise NotFound(f"{name} has no file {wanted.digest.brief}; upload it again")
 
     await to_thread.run_sync(check)
-    return JSONResponse({}, media_type=KIND)
+    return JSONResponse({}, media_type=LFS_MEDIA_TYPE)
 
 
 class _Offer:
@@ -70,8 +72,8 @@ class _Offer:
         self._by = token_hash(request)
         self._until = int(time.time()) + GRANT_SECONDS
         self._origin = origin(request)
-        self._sign = store_of(request).signer.sign
-        self._part = store_of(request).part_bytes if in_parts else MAX_FILE
+        self._sign = app_state_of(request).signer.sign
+        self._part = app_state_of(request).part_bytes if in_parts else MAX_FILE
 
     def of(self, registry: Registry, wanted: LfsObject) -> dict[str, Any]:
         said: dict[str, Any] = {"oid": wanted.oid, "size": wanted.size}
@@ -89,5 +91,5 @@ class _Offer:
             upload = lfs_parts.addresses(grant, self._part, self._sign, self._origin)
         else:
             upload = {"href": lfs_bytes.address(grant, self._sign, self._origin), "header": {}}
-        verify = f"{self._origin}/{page_of(str(self._name))}.git/info/lfs/objects/verify"
+        verify = f"{self._origin}/{url_path_of(str(self._name))}.git/info/lfs/objects/verify"
         return said | {"actions": {"upload": upload, "verify": {"href": verify, "header": {}}}}

@@ -11,11 +11,11 @@ from adaptry.core import strictjson
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid, Unsupported
 from adaptry.registry import protocol
-from adaptry_api.auth_policy import store_of
-from adaptry_api.bodies import first_fault, read_json, whole
+from adaptry_api.auth_policy import app_state_of
+from adaptry_api.bodies import first_fault, read_body, read_json
 
-KIND = "application/vnd.git-lfs+json"
-_LIMITS = strictjson.Limits(size=protocol.JSON_LIMIT, nodes=20_000)
+LFS_MEDIA_TYPE = "application/vnd.git-lfs+json"
+_LIMITS = strictjson.JsonLimits(size=protocol.JSON_LIMIT, nodes=20_000)
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -37,7 +37,7 @@ class LfsObject(LfsBody):
         return Digest(self.oid)
 
 
-class Batch(LfsBody):
+class LfsBatchRequest(LfsBody):
     """The files to come, and the ways in which the client can send them."""
 
     operation: Literal["upload", "download"]
@@ -55,29 +55,29 @@ class Batch(LfsBody):
         return "xet" in self.transfers and self.hash_algo == "sha_256"
 
 
-class Part(LfsBody):
+class LfsPart(LfsBody):
     """A part that the client has sent."""
 
     part_number: int = Field(alias="partNumber", ge=1)
 
 
-class Completion(LfsBody):
+class LfsCompletionRequest(LfsBody):
     """All parts are sent."""
 
     oid: Sha256
-    parts: tuple[Part, ...] = Field(max_length=10_000)
+    parts: tuple[LfsPart, ...] = Field(max_length=10_000)
 
 
 Body = TypeVar("Body", bound=LfsBody)
 
 
-async def read_body(request: Request, kind: type[Body]) -> Body:
+async def read_lfs_body(request: Request, kind: type[Body]) -> Body:
     """The request's body. Raises `Invalid`, `TooLarge`, and `Unsupported` for one that is not JSON."""
     sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if sent not in (KIND, "application/json"):
-        raise Unsupported(f"the body must be {KIND}")
-    data = await whole(request, protocol.JSON_LIMIT)
+    if sent not in (LFS_MEDIA_TYPE, "application/json"):
+        raise Unsupported(f"the body must be {LFS_MEDIA_TYPE}")
+    data = await read_body(request, protocol.JSON_LIMIT)
     try:
-        return await read_json(data, _LIMITS, store_of(request).parsing, kind.model_validate)
+        return await read_json(data, _LIMITS, app_state_of(request).parse_slots, kind.model_validate)
     except ValidationError as error:
         raise Invalid(f"cannot read the request: {first_fault(error)}") from None

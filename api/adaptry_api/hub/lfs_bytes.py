@@ -10,11 +10,11 @@ from starlette.responses import JSONResponse, Response
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid
-from adaptry_api.auth_policy import Acting, GrantHolder, store_of
-from adaptry_api.bodies import pour
+from adaptry_api.auth_policy import GrantContext, RequireGrant, app_state_of
+from adaptry_api.bodies import stream_body
 from adaptry_api.grants import Grant
 from adaptry_api.hub.refusals import hub_router
-from adaptry_api.hub.uploads import ONCE, after, announced, deliver, entire
+from adaptry_api.hub.uploads import NO_RETRIES, content_length, require_length, skip_bytes, store_file
 
 ROUTES = hub_router()
 _ADDRESS = "/api/lfs/objects"
@@ -37,19 +37,26 @@ def address(grant: PutGrant, sign: Sign, origin: str) -> str:
 
 @ROUTES.put(_ADDRESS)
 async def put(
-    request: Request, sender: Annotated[Acting[PutGrant], Depends(GrantHolder(PutGrant))]
+    request: Request, sender: Annotated[GrantContext[PutGrant], Depends(RequireGrant(PutGrant))]
 ) -> Response:
     """Takes the whole file; what an earlier try brought is passed over, not written again."""
     grant = sender.grant
-    if announced(request, grant.size) != grant.size:
+    if content_length(request, grant.size) != grant.size:
         raise Invalid(f"this address is for {grant.size:,} bytes")
 
     def take(pieces: Iterator[bytes]) -> None:
-        body = entire(pieces, grant.size)
-        deliver(sender.registry, grant.name, grant.digest, grant.size, lambda start: after(body, start), ONCE)
+        body = require_length(pieces, grant.size)
+        store_file(
+            sender.registry,
+            grant.name,
+            grant.digest,
+            grant.size,
+            lambda start: skip_bytes(body, start),
+            NO_RETRIES,
+        )
         for _ in body:
             pass  # it was here already, and a client that is sending hears no answer
 
-    async with store_of(request).uploads.slot((grant.name.namespace,)) as threads:
-        await pour(request, take, threads, kind=None)
+    async with app_state_of(request).uploads.slot((grant.name.namespace,)) as threads:
+        await stream_body(request, take, threads, kind=None)
     return JSONResponse({})

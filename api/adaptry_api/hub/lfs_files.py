@@ -13,13 +13,13 @@ from adaptry.core.errors import Unsupported
 from adaptry.core.refs import AdapterName
 from adaptry.registry.commits import MAIN
 from adaptry.registry.interface import Registry
-from adaptry.registry.paging import every
+from adaptry.registry.paging import iter_items
 from adaptry.registry.records import CommitInfo, Page
 from adaptry_api.auth_policy import Caller, CallersRegistry
 from adaptry_api.hub.addresses import MODELS, Name
 from adaptry_api.hub.gitids import is_large
 from adaptry_api.hub.refusals import hub_router
-from adaptry_api.hub.tree_entries import moment
+from adaptry_api.hub.tree_entries import format_time
 from adaptry_api.hub.uploads import require_writer
 
 ROUTES = hub_router()
@@ -27,7 +27,7 @@ _PAGE = 200
 
 
 @ROUTES.get(f"{MODELS}/lfs-files")
-def listed(name: Name, registry: CallersRegistry) -> list[dict[str, Any]]:
+def list_lfs_files(name: Name, registry: CallersRegistry) -> list[dict[str, Any]]:
     """Each file once, as its first commit brought it; the newest first. (`Any`: JSON.)"""
     found: dict[str, dict[str, Any]] = {}
     for ref, commit in _commits(registry, name):
@@ -38,7 +38,7 @@ def listed(name: Name, registry: CallersRegistry) -> list[dict[str, Any]]:
                     "oid": entry.sha256.hex,
                     "filename": entry.path,
                     "size": entry.size,
-                    "pushedAt": moment(commit.at),
+                    "pushedAt": format_time(commit.at),
                     "ref": ref,
                 }
     return sorted(found.values(), key=lambda file: str(file["pushedAt"]), reverse=True)
@@ -62,7 +62,7 @@ def _commits(registry: Registry, name: AdapterName) -> list[tuple[str, CommitInf
     words = [MAIN, *(info.name for info in references if info.kind == "branch")]
     words += [info.name for info in references if info.kind == "tag"]
     for word in words:
-        for commit in every(partial(_page, registry, name, word)):
+        for commit in iter_items(partial(_page, registry, name, word)):
             if commit.digest in seen:
                 break  # from here on the chain was read already
             seen.add(commit.digest)

@@ -15,14 +15,14 @@ from fastapi import Depends, Request
 from starlette.responses import JSONResponse, Response
 
 from adaptry.core.errors import Conflict, Invalid
-from adaptry_api.auth_policy import Acting, GrantHolder, store_of
-from adaptry_api.bodies import pour
+from adaptry_api.auth_policy import GrantContext, RequireGrant, app_state_of
+from adaptry_api.bodies import stream_body
 from adaptry_api.grants import Grant
-from adaptry_api.hub.lfs_bodies import KIND, Completion, read_body
+from adaptry_api.hub.lfs_bodies import LFS_MEDIA_TYPE, LfsCompletionRequest, read_lfs_body
 from adaptry_api.hub.lfs_bytes import PutGrant, Sign
 from adaptry_api.hub.refusals import hub_router
-from adaptry_api.hub.upload_spool import Spool
-from adaptry_api.hub.uploads import announced, deliver, entire
+from adaptry_api.hub.upload_spool import UploadSpool
+from adaptry_api.hub.uploads import content_length, require_length, store_file
 
 ROUTES = hub_router()
 _ADDRESS = "/api/lfs/parts"
@@ -63,29 +63,29 @@ def addresses(grant: PutGrant, part: int, sign: Sign, origin: str) -> dict[str, 
 
 @ROUTES.put(_ADDRESS)
 async def put(
-    request: Request, sender: Annotated[Acting[PartGrant], Depends(GrantHolder(PartGrant))]
+    request: Request, sender: Annotated[GrantContext[PartGrant], Depends(RequireGrant(PartGrant))]
 ) -> Response:
     """Keeps one part; an `ETag` is what clients take for a receipt."""
-    grant, store = sender.grant, store_of(request)
-    if announced(request, grant.length) != grant.length:
+    grant, store = sender.grant, app_state_of(request)
+    if content_length(request, grant.length) != grant.length:
         raise Invalid(f"this address is for {grant.length:,} bytes")
 
     def keep(pieces: Iterator[bytes]) -> None:
         with store.spools.open(grant.name.namespace, grant.spool) as spool:
-            spool.write(_piece(grant.number), entire(pieces, grant.length))
+            spool.write(_piece(grant.number), require_length(pieces, grant.length))
 
     async with store.uploads.slot((grant.name.namespace,)) as threads:
-        await pour(request, keep, threads, kind=None)
+        await stream_body(request, keep, threads, kind=None)
     return JSONResponse({}, headers={"ETag": f'"{grant.spool[:32]}-{grant.number}"'})
 
 
 @ROUTES.post(_ADDRESS)
 async def join(
-    request: Request, sender: Annotated[Acting[JoinGrant], Depends(GrantHolder(JoinGrant))]
+    request: Request, sender: Annotated[GrantContext[JoinGrant], Depends(RequireGrant(JoinGrant))]
 ) -> Response:
     """Makes the file; again, where the answer was lost, is a no-op."""
-    grant, store = sender.grant, store_of(request)
-    said = await read_body(request, Completion)
+    grant, store = sender.grant, app_state_of(request)
+    said = await read_lfs_body(request, LfsCompletionRequest)
     numbers = [part.part_number for part in said.parts]
     if said.oid != grant.digest.hex or sorted(numbers) != list(range(1, len(grant.lengths) + 1)):
         raise Invalid(
@@ -98,11 +98,11 @@ async def join(
     def make() -> None:
         if is_made():
             return
-        with store.spools.open(grant.name.namespace, grant.spool) as spool, spool.alone():
+        with store.spools.open(grant.name.namespace, grant.spool) as spool, spool.exclusive():
             if is_made():
                 return  # while this call waited for another
             parts = [_whole(spool, number, length) for number, length in enumerate(grant.lengths, 1)]
-            deliver(
+            store_file(
                 sender.registry,
                 grant.name,
                 grant.digest,
@@ -113,15 +113,15 @@ async def join(
 
     async with store.uploads.slot((grant.name.namespace,)) as threads:
         await to_thread.run_sync(make, limiter=threads)
-    return JSONResponse({}, media_type=KIND)
+    return JSONResponse({}, media_type=LFS_MEDIA_TYPE)
 
 
 def _piece(number: int) -> str:
     return f"part-{number:05}"
 
 
-def _whole(spool: Spool, number: int, length: int) -> Path:
-    path = spool.piece(_piece(number))
+def _whole(spool: UploadSpool, number: int, length: int) -> Path:
+    path = spool.piece_path(_piece(number))
     if not path.exists() or path.stat().st_size != length:
         raise Conflict(f"part {number} is not here; send it, and then say that all are")
     return path

@@ -17,13 +17,13 @@ from starlette.responses import JSONResponse
 from adaptry.core.errors import Invalid, NotFound
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterInfo
-from adaptry_api.auth_policy import CallersRegistry, store_of
+from adaptry_api.auth_policy import CallersRegistry, app_state_of
 from adaptry_api.hub.adapters import AdapterRepository
 from adaptry_api.hub.addresses import next_link
-from adaptry_api.hub.info import Brackets, Expand, described, narrowed
+from adaptry_api.hub.info import Brackets, Expand, repo_info_json, select_fields
 from adaptry_api.hub.name_case import canonical_namespace
 from adaptry_api.hub.refusals import hub_router
-from adaptry_api.hub.repo_lookup import CallersReader, Reader
+from adaptry_api.hub.repo_lookup import CallersHubReader, HubReader
 
 ROUTES = hub_router()
 _PAGE = 200
@@ -46,7 +46,7 @@ Words = Annotated[list[str], Query(max_length=32)]
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ListingFilter:
     """What a repository must be to be listed: its name has `search`, its tags all of `filters`."""
 
     search: str
@@ -55,14 +55,14 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ListingCursor:
     """Where a listing goes on: behind the first `passed` items of the registry's page at `cursor`."""
 
     cursor: str | None = None
     passed: int = 0
 
     @classmethod
-    def parse(cls, text: str) -> Place:
+    def parse(cls, text: str) -> ListingCursor:
         passed, dot, cursor = text.partition(".")
         if not dot or not passed.isascii() or not passed.isdigit() or len(passed) > 9:
             raise Invalid("that cursor does not belong to this listing; begin again without one")
@@ -75,7 +75,7 @@ class Place:
 @ROUTES.get("/api/models")
 def models(
     request: Request,
-    reader: CallersReader,
+    reader: CallersHubReader,
     author: Annotated[str | None, Query(max_length=96)] = None,
     search: Annotated[str, Query(max_length=200)] = "",
     filter: Words = [],  # noqa: B006  never changed
@@ -90,18 +90,20 @@ def models(
     brackets: Brackets = [],  # noqa: B006
 ) -> Response:
     """A page, and in `Link` the next. Nothing here is gated."""
-    wanted = Wanted(search.lower(), tuple(text for each in filter for text in each.split(",")), pipeline_tag)
+    wanted = ListingFilter(
+        search.lower(), tuple(text for each in filter for text in each.split(",")), pipeline_tag
+    )
     asked = [*expand, *brackets]
     with_files = full or bool(_WITH_FILES.intersection(asked))
     if author is not None:
-        author = canonical_namespace(store_of(request), reader.identity, author)
-    candidates = _candidates(reader.registry, author, sort, direction, Place.parse(cursor))
+        author = canonical_namespace(app_state_of(request), reader.identity, author)
+    candidates = _candidates(reader.registry, author, sort, direction, ListingCursor.parse(cursor))
     found: list[dict[str, Any]] = []
     for looked_at, (info, place) in enumerate(() if gated else candidates):
         if len(found) == min(limit, _MOST) or looked_at == _LOOKED_AT:
             return JSONResponse(found, headers=next_link(request, str(place)))
         if (said := _item(reader, info, wanted, with_files=with_files)) is not None:
-            found.append(narrowed(said, asked))
+            found.append(select_fields(said, asked))
     return JSONResponse(found)
 
 
@@ -112,43 +114,47 @@ def tags_by_type(registry: CallersRegistry) -> dict[str, Any]:
 
 
 def _candidates(
-    registry: Registry, author: str | None, sort: str | None, direction: int, start: Place
-) -> Iterator[tuple[AdapterInfo, Place]]:
+    registry: Registry, author: str | None, sort: str | None, direction: int, start: ListingCursor
+) -> Iterator[tuple[AdapterInfo, ListingCursor]]:
     """Those to look at from `start` on, each with its place. Raises `Invalid` for an order there is not."""
     if sort is None:
         return _by_name(registry, author, start)
     order = _ORDERS.get(sort)
     if order is None:
         raise Invalid(f"there is no order {sort!a}; sort by {', '.join(_ORDERS)}")
-    infos = [info for info, _ in _by_name(registry, author, Place())]
+    infos = [info for info, _ in _by_name(registry, author, ListingCursor())]
     infos.sort(key=lambda info: (order(info), str(info.name)), reverse=direction <= 0)
-    return ((info, Place(None, index)) for index, info in enumerate(infos) if index >= start.passed)
+    return ((info, ListingCursor(None, index)) for index, info in enumerate(infos) if index >= start.passed)
 
 
-def _by_name(registry: Registry, author: str | None, start: Place) -> Iterator[tuple[AdapterInfo, Place]]:
+def _by_name(
+    registry: Registry, author: str | None, start: ListingCursor
+) -> Iterator[tuple[AdapterInfo, ListingCursor]]:
     cursor, passed = start.cursor, start.passed
     while True:
         page = registry.adapters(author, cursor, _PAGE)
         for index, info in enumerate(page.items):
             if index >= passed:
-                yield info, Place(cursor, index)
+                yield info, ListingCursor(cursor, index)
         cursor, passed = page.next, 0
         if cursor is None:
             return
 
 
-def _item(reader: Reader, info: AdapterInfo, wanted: Wanted, *, with_files: bool) -> dict[str, Any] | None:
+def _item(
+    reader: HubReader, info: AdapterInfo, wanted: ListingFilter, *, with_files: bool
+) -> dict[str, Any] | None:
     """What is said of an adapter, or None where it is not wanted."""
     if wanted.search not in str(info.name).lower():
         return None
     repository = AdapterRepository(reader, info)
     try:
         snapshot = repository.snapshot("main") if with_files else None
-        about = snapshot.about() if snapshot else repository.about("main")
+        about = snapshot.details() if snapshot else repository.details("main")
     except NotFound:
         return None  # deleted since it was listed
     if not set(wanted.filters) <= {*about.tags, about.library, about.pipeline}:
         return None
     if wanted.pipeline not in (None, about.pipeline):
         return None
-    return described(repository.id, about, snapshot)
+    return repo_info_json(repository.id, about, snapshot)

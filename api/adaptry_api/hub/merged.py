@@ -11,30 +11,30 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from adaptry.compute.sidecar_client.inputs import Described, Ingredients, MergedFile
+from adaptry.compute.sidecar_client.inputs import MergedFile, ModelDescription, ModelInputs
 from adaptry.core.digest import Digest
 from adaptry.core.errors import RevisionNotFound
 from adaptry.core.refs import MERGED, Number, Ref
 from adaptry.registry.records import AdapterInfo, CommitInfo, VersionInfo
 from adaptry.registry.state_warnings import require_usable
 from adaptry_api.hub import gitids
-from adaptry_api.hub.adapters import any_adapter, has_commit, state_warnings
-from adaptry_api.hub.repo_lookup import Reader, Repository
-from adaptry_api.hub.snapshots import About, HubFile, Snapshot
+from adaptry_api.hub.adapters import adapter_even_empty, has_commit, state_warnings
+from adaptry_api.hub.repo_lookup import HubReader, Repository
+from adaptry_api.hub.snapshots import RepositoryDetails, RepositoryFile, Snapshot
 
 _OWN_ID = re.compile(r"([0-9a-f]{24})([0-9a-f]{16})")
 
 
-class MergedModel(Repository):
+class MergedRepository(Repository):
     """The merged models of an adapter; `info` as it was when the repository was found."""
 
-    def __init__(self, reader: Reader, id: str, info: AdapterInfo) -> None:
+    def __init__(self, reader: HubReader, id: str, info: AdapterInfo) -> None:
         self.id = id
         self._reader = reader
         self.info = info
 
     def snapshot(self, revision: str) -> Snapshot:
-        """Raises `RevisionNotFound`, `Refused` where that version cannot be merged, and `Withdrawn` where it may not."""
+        """Raises `RevisionNotFound`, `CheckFailed` where that version cannot be merged, and `Withdrawn` where it may not."""
         commit = self._commit(revision)
         number = commit.number or commit.carries
         if number is None:
@@ -43,7 +43,7 @@ class MergedModel(Repository):
             )
         version = self._reader.registry.version(Ref(self.info.name, Number(number)))
         require_usable(version)
-        merging = self._reader.merging
+        merging = self._reader.merged_models
         ingredients = merging.ingredients(self._reader.registry, version)
         merged = _Merged(version, ingredients, merging.describe(ingredients))
         if _OWN_ID.fullmatch(revision) and revision not in (merged.id, commit.id):
@@ -81,10 +81,10 @@ class MergedModel(Repository):
             f"another base folder). Give a version of {self.info.name} as the revision, such as v1"
         )
 
-    def _about(self, merged: _Merged, commit: CommitInfo) -> About:
+    def _about(self, merged: _Merged, commit: CommitInfo) -> RepositoryDetails:
         base = merged.ingredients.base_name
         named = (f"base_model:{base}", f"base_model:finetune:{base}") if "/" in base else ()
-        return About(
+        return RepositoryDetails(
             created_at=self.info.created_at,
             updated_at=commit.at,
             is_private=self.info.visibility == "private",
@@ -94,38 +94,38 @@ class MergedModel(Repository):
         )
 
 
-def merged_model(reader: Reader, id: str) -> Repository | None:
+def merged_repository(reader: HubReader, id: str) -> Repository | None:
     """The merged model of that name, if there is an adapter to it that has a commit and may be read."""
-    found = any_merged(reader, id)
+    found = merged_even_empty(reader, id)
     return found if found is not None and has_commit(reader.registry, found.info) else None
 
 
-def any_merged(reader: Reader, id: str) -> MergedModel | None:
+def merged_even_empty(reader: HubReader, id: str) -> MergedRepository | None:
     """The same of an adapter that may be empty, whose merged model has no revision."""
     if not id.lower().endswith(MERGED):
         return None
-    found = any_adapter(reader, id[: -len(MERGED)])
-    return MergedModel(reader, id, found.info) if found is not None else None
+    found = adapter_even_empty(reader, id[: -len(MERGED)])
+    return MergedRepository(reader, id, found.info) if found is not None else None
 
 
 @dataclass(frozen=True, slots=True)
 class _Merged:
     version: VersionInfo
-    ingredients: Ingredients
-    model: Described
+    ingredients: ModelInputs
+    model: ModelDescription
 
     @property
     def id(self) -> str:
         return self.version.digest.hex[:24] + self.model.identity.hex[:16]
 
 
-def _hub_file(file: MergedFile) -> HubFile:
+def _hub_file(file: MergedFile) -> RepositoryFile:
     """A weights file that nobody has read whole goes by the name of its bytes, which is no hash of them."""
     if file.sha256 is None:
-        return HubFile(file.name, file.size, file.tag.short_id)
+        return RepositoryFile(file.name, file.size, file.tag.short_id)
     if file.blob_id is not None and not gitids.is_large(file.name, file.size):
-        return HubFile(file.name, file.size, file.blob_id)
-    return HubFile(file.name, file.size, _pointer_id(file.sha256, file.size), file.sha256.hex)
+        return RepositoryFile(file.name, file.size, file.blob_id)
+    return RepositoryFile(file.name, file.size, _pointer_id(file.sha256, file.size), file.sha256.hex)
 
 
 def _pointer_id(sha256: Digest, size: int) -> str:

@@ -9,53 +9,55 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from adaptry.bases.local_index import recall
-from adaptry.compute.sidecar_client.client import Computing
-from adaptry.compute.sidecar_client.inputs import Described, Ingredients
+from adaptry.bases.local_index import find_paths
+from adaptry.compute.sidecar_client.client import ComputeClient
+from adaptry.compute.sidecar_client.inputs import ModelDescription, ModelInputs
 from adaptry.core.digest import Digest
-from adaptry.core.errors import NotFound, Refused
+from adaptry.core.errors import CheckFailed, NotFound
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import BaseInfo, VersionInfo
 
 
-class Merging:
+class MergedModelSource:
     """`place_of` says where stored bytes are; `places` is the folder that remembers where bases lie. `folder` is for the
     process, and `cache` bytes of finished files are kept there."""
 
     def __init__(self, folder: Path, place_of: Callable[[Digest], Path], places: Path, cache: int) -> None:
         self._place_of = place_of
         self._places = places
-        self._computing = Computing(folder, cache)
+        self._computing = ComputeClient(folder, cache)
 
-    def ingredients(self, registry: Registry, version: VersionInfo) -> Ingredients:
-        """As far as the caller may read them. Raises `NotFound`, and `Refused` for a version whose base is not known here."""
+    def ingredients(self, registry: Registry, version: VersionInfo) -> ModelInputs:
+        """As far as the caller may read them. Raises `NotFound`, and `CheckFailed` for a version whose base is not known here."""
         label = f"{version.name}@{version.number}"
         if version.base_id is None or version.base_status != "verified":
             named = f" ({version.base_name})" if version.base_name else ""
-            raise Refused(
+            raise CheckFailed(
                 f"{label} is not served merged: its base{named} is not one that this registry knows by content; an "
                 f"administrator makes it known with `adaptry base add FOLDER --store`"
             )
         base = registry.base(str(version.base_id))
         tree = registry.tree(version.name, version.digest)
-        return Ingredients(
+        return ModelInputs(
             adapter=label,
             revision=version.digest,
             adapter_files={entry.path: str(self._place_of(entry.sha256)) for entry in tree.files},
             base=base.id,
-            base_name=name_of(base),
-            base_folders=tuple(str(folder) for folder in recall(self._places, base.id)),
+            base_name=base_label(base),
+            base_folders=tuple(str(folder) for folder in find_paths(self._places, base.id)),
             base_files={entry.path: str(self._place_of(entry.sha256)) for entry in base.stored},
         )
 
-    def describe(self, ingredients: Ingredients) -> Described:
-        """Raises `Refused` where the version cannot be merged, or its base is not at hand; `Unavailable`."""
+    def describe(self, ingredients: ModelInputs) -> ModelDescription:
+        """Raises `CheckFailed` where the version cannot be merged, or its base is not at hand; `Unavailable`."""
         try:
             return self._computing.describe(ingredients)
-        except (NotFound, Refused) as error:
-            raise Refused(f"{ingredients.adapter} is not served merged: {error.message}") from error
+        except (NotFound, CheckFailed) as error:
+            raise CheckFailed(f"{ingredients.adapter} is not served merged: {error.message}") from error
 
-    def read(self, ingredients: Ingredients, model: Described, file: str, start: int) -> Iterator[bytes]:
+    def read(
+        self, ingredients: ModelInputs, model: ModelDescription, file: str, start: int
+    ) -> Iterator[bytes]:
         """The file from `start` on. Raises as `Computing.read`."""
         found = model.file(file)
         end = found.size if found else start
@@ -65,5 +67,5 @@ class Merging:
         self._computing.close()
 
 
-def name_of(base: BaseInfo) -> str:
+def base_label(base: BaseInfo) -> str:
     return base.names[0] if base.names else base.id.brief

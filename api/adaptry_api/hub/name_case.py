@@ -12,7 +12,7 @@ from typing import Protocol
 from adaptry.core.errors import InvalidRef, NotFound
 from adaptry.core.identity import Identity
 from adaptry.core.refs import MERGED, AdapterName
-from adaptry.storage.catalog.access import sight_of
+from adaptry.storage.catalog.access import read_scope
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.catalog.shared_names import namespace_spelled, spelled_otherwise
 
@@ -24,28 +24,28 @@ class HasCatalog(Protocol):
     def catalog(self) -> Catalog: ...
 
 
-class SpelledOtherwise(NotFound):
+class NameCaseMismatch(NotFound):
     """Nothing has the name as it was written, and something has it in another case."""
 
 
-def canonical(store: HasCatalog, identity: Identity, id: str) -> str | None:
+def canonical_id(store: HasCatalog, identity: Identity, id: str) -> str | None:
     """The one repository that the caller may see and whose name is `id` but for its case; None for `id` itself."""
     bare, ending = (id[: -len(MERGED)], MERGED) if id.lower().endswith(MERGED) else (id, "")
     with store.catalog.read() as tx:
-        found = spelled_otherwise(tx, sight_of(tx, identity), bare, with_bases=not ending)
+        found = spelled_otherwise(tx, read_scope(tx, identity), bare, with_bases=not ending)
     return f"{found}{ending}" if found and f"{found}{ending}" != id else None
 
 
 def canonical_namespace(store: HasCatalog, identity: Identity, namespace: str) -> str:
     """How a namespace is spelled in which the caller sees adapters."""
     with store.catalog.read() as tx:
-        return namespace_spelled(tx, sight_of(tx, identity), namespace)
+        return namespace_spelled(tx, read_scope(tx, identity), namespace)
 
 
 def canonical_adapter(store: HasCatalog, identity: Identity, name: AdapterName) -> AdapterName:
     """The adapter that a name in a request's body means: the name itself unless only another spelling exists."""
     with store.catalog.read() as tx:
-        found = spelled_otherwise(tx, sight_of(tx, identity), str(name), with_bases=False)
+        found = spelled_otherwise(tx, read_scope(tx, identity), str(name), with_bases=False)
     with suppress(InvalidRef):
         return AdapterName.parse(found) if found else name
     return name

@@ -13,14 +13,14 @@ from anyio import to_thread
 from fastapi import Depends, Request
 
 from adaptry.registry.interface import Registry
-from adaptry.registry.paging import every
+from adaptry.registry.paging import iter_items
 from adaptry.registry.records import AdapterInfo
 from adaptry.storage.catalog.files import stored_bytes
-from adaptry_api.auth_policy import Caller, CallersRegistry, store_of
-from adaptry_api.errors import Stopped
+from adaptry_api.auth_policy import Caller, CallersRegistry, app_state_of
+from adaptry_api.errors import HttpProblem
 from adaptry_api.hub.name_case import canonical_namespace
 from adaptry_api.hub.refusals import hub_router
-from adaptry_api.hub.tree_entries import moment
+from adaptry_api.hub.tree_entries import format_time
 from adaptry_api.hub.whoami import is_namespace, own_namespace
 
 ROUTES = hub_router()
@@ -29,7 +29,7 @@ _PAGE = 200
 
 async def _namespace(request: Request, identity: Caller) -> str:
     asked = unquote(request.path_params["namespace"])
-    return await to_thread.run_sync(canonical_namespace, store_of(request), identity, asked)
+    return await to_thread.run_sync(canonical_namespace, app_state_of(request), identity, asked)
 
 
 Namespace = Annotated[str, Depends(_namespace)]
@@ -41,7 +41,7 @@ def user(namespace: Namespace, identity: Caller, registry: CallersRegistry) -> d
     models = _visible(registry, namespace)
     own = own_namespace(identity)
     if namespace != own:
-        _require_known(identity.holds(namespace) or bool(models), namespace)
+        _require_known(identity.has_namespace(namespace) or bool(models), namespace)
     orgs = [name for name in identity.namespaces if name != own and is_namespace(name)]
     return {
         "user": namespace,
@@ -62,7 +62,7 @@ def user(namespace: Namespace, identity: Caller, registry: CallersRegistry) -> d
 def organisation(namespace: Namespace, identity: Caller, registry: CallersRegistry) -> dict[str, Any]:
     """(`Any`: JSON.)"""
     models = _visible(registry, namespace)
-    _require_known(identity.holds(namespace) or bool(models), namespace)
+    _require_known(identity.has_namespace(namespace) or bool(models), namespace)
     return {
         "name": namespace,
         "fullname": namespace,
@@ -78,7 +78,7 @@ def organisation(namespace: Namespace, identity: Caller, registry: CallersRegist
 @ROUTES.get("/api/settings/repositories")
 def own_repositories(request: Request, identity: Caller, registry: CallersRegistry) -> list[dict[str, Any]]:
     """Everything in the namespaces that the caller holds. (`Any`: JSON.)"""
-    held = [info for info in _all(registry, None) if identity.holds(info.name.namespace)]
+    held = [info for info in _all(registry, None) if identity.has_namespace(info.name.namespace)]
     return _with_sizes(request, held)
 
 
@@ -88,19 +88,19 @@ def repositories(
 ) -> list[dict[str, Any]]:
     """Everything in one namespace that the caller may read. (`Any`: JSON.)"""
     found = _visible(registry, namespace)
-    _require_known(identity.holds(namespace) or bool(found), namespace)
+    _require_known(identity.has_namespace(namespace) or bool(found), namespace)
     return _with_sizes(request, found)
 
 
 def _with_sizes(request: Request, infos: list[AdapterInfo]) -> list[dict[str, Any]]:
-    with store_of(request).catalog.read() as tx:
+    with app_state_of(request).catalog.read() as tx:
         sizes = stored_bytes(tx, [info.name for info in infos])
     total = sum(sizes.values())
     return [
         {
             "id": str(info.name),
             "type": "model",
-            "updatedAt": moment(info.updated_at),
+            "updatedAt": format_time(info.updated_at),
             "visibility": info.visibility,
             "storage": sizes.get(info.name, 0),
             "storagePercent": 100 * sizes.get(info.name, 0) / total if total else 0,
@@ -114,10 +114,10 @@ def _visible(registry: Registry, namespace: str) -> list[AdapterInfo]:
 
 
 def _all(registry: Registry, namespace: str | None) -> Iterator[AdapterInfo]:
-    return every(lambda cursor: registry.adapters(namespace, cursor, _PAGE))
+    return iter_items(lambda cursor: registry.adapters(namespace, cursor, _PAGE))
 
 
 def _require_known(is_known: bool, namespace: str) -> None:
-    """Raises `Stopped` (404), without the code that clients take for a missing repository."""
+    """Raises `HttpProblem` (404), without the code that clients take for a missing repository."""
     if not is_known:
-        raise Stopped(404, f"this server has no namespace {namespace[:96]!a} that your token may see")
+        raise HttpProblem(404, f"this server has no namespace {namespace[:96]!a} that your token may see")

@@ -29,28 +29,28 @@ from adaptry.core.errors import (
 )
 from adaptry.core.refs import AdapterName
 from adaptry_api import errors
-from adaptry_api.auth_policy import GuardedRoute, store_of
+from adaptry_api.auth_policy import GuardedRoute, app_state_of
 from adaptry_api.header_text import header_text
-from adaptry_api.hub.name_case import SpelledOtherwise, canonical
+from adaptry_api.hub.name_case import NameCaseMismatch, canonical_id
 
-What = Literal["RepoNotFound", "RevisionNotFound", "EntryNotFound"]
+MissingKind = Literal["RepoNotFound", "RevisionNotFound", "EntryNotFound"]
 
 BAD_TOKEN = "Invalid credentials in Authorization header"
 """Word for word: after any other text a client takes a bad token for a repository that is not there."""
 
-STALE = "The branch was updated since you opened this page. Please refresh and try again."
+STALE_BRANCH = "The branch was updated since you opened this page. Please refresh and try again."
 _HEADER_LENGTH = 1000
 _BUSY_SECONDS = 20
 """A client tries five times, and should outlast the two minutes after which abandoned uploads make room."""
 
 
-class Absent(HTTPException):
+class HubNotFound(HTTPException):
     """A repository, revision or file that is not there, or may not be known to be.
 
     With `commit`, clients remember that this commit has no such file and ask no more.
     """
 
-    def __init__(self, what: What, text: str, commit: str | None = None) -> None:
+    def __init__(self, what: MissingKind, text: str, commit: str | None = None) -> None:
         headers = {"X-Error-Code": what} | ({"X-Repo-Commit": commit} if commit else {})
         super().__init__(404, text, headers)
 
@@ -66,12 +66,12 @@ class HubRoute(GuardedRoute):
                 response = await handle(request)
             except AdaptryError as error:
                 response = await _elsewhere(request, error) or _refusal(request, error)
-            except errors.Carried as carried:
+            except errors.WrappedError as carried:
                 response = _refusal(request, carried.error)
             except HTTPException as error:
                 response = _answer(error.status_code, error.detail, dict(error.headers or {}))
             except RequestValidationError as error:
-                response = _answer(400, errors.sentence(error), {})
+                response = _answer(400, errors.describe_validation_error(error), {})
             response.headers["X-Request-Id"] = errors.request_id(request)
             return response
 
@@ -88,7 +88,7 @@ async def _elsewhere(request: Request, error: AdaptryError) -> Response | None:
     method and body."""
     found = request.path_params
     identity = getattr(request.state, "identity", None)
-    if type(error) not in (NotFound, SpelledOtherwise) or identity is None:
+    if type(error) not in (NotFound, NameCaseMismatch) or identity is None:
         return None
     if "word" in found:
         was = f"/{found['word']}"
@@ -98,11 +98,11 @@ async def _elsewhere(request: Request, error: AdaptryError) -> Response | None:
         return None
 
     def look_up() -> str | None:
-        store, id = store_of(request), unquote(was.removeprefix("/"))
+        store, id = app_state_of(request), unquote(was.removeprefix("/"))
         with suppress(AdaptryError):
-            if (to := store.registry(identity).moved(AdapterName.parse(id))) is not None:
+            if (to := store.registry(identity).renamed_to(AdapterName.parse(id))) is not None:
                 return str(to)
-        return canonical(store, identity, id)
+        return canonical_id(store, identity, id)
 
     moved = await to_thread.run_sync(look_up)
     if moved is None:
@@ -114,7 +114,7 @@ async def _elsewhere(request: Request, error: AdaptryError) -> Response | None:
 
 def _refusal(request: Request, error: AdaptryError) -> Response:
     headers: dict[str, str] = {}
-    text = error.told
+    text = error.public_message
     match error:
         case Unauthenticated() if "authorization" in request.headers:
             headers["X-Error-Message"] = BAD_TOKEN

@@ -17,12 +17,12 @@ from fastapi import Depends, Request
 from adaptry.core.errors import NotFound
 from adaptry.core.identity import Identity
 from adaptry.registry.interface import Registry
-from adaptry_api.auth_policy import Caller, store_of
-from adaptry_api.hub.computed_cache import Memory
-from adaptry_api.hub.merged_source import Merging
-from adaptry_api.hub.name_case import SpelledOtherwise, canonical
+from adaptry_api.auth_policy import Caller, app_state_of
+from adaptry_api.hub.computed_cache import HubCaches
+from adaptry_api.hub.merged_source import MergedModelSource
+from adaptry_api.hub.name_case import NameCaseMismatch, canonical_id
 from adaptry_api.hub.snapshots import Snapshot
-from adaptry_api.hub.upstream import Upstream
+from adaptry_api.hub.upstream import UpstreamHub
 
 
 class Repository(ABC):
@@ -36,23 +36,23 @@ class Repository(ABC):
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class HubReader:
     """Who asks, the registry acting for them, what was computed before, what computes merged models, the Hub behind
     this server, if there is one, and how a name is spelled here if not as it was written."""
 
     identity: Identity
     registry: Registry
-    memory: Memory
-    merging: Merging
-    upstream: Upstream | None
-    spelled: Callable[[str], str | None]
+    caches: HubCaches
+    merged_models: MergedModelSource
+    upstream: UpstreamHub | None
+    name_in_other_case: Callable[[str], str | None]
 
 
-Kind = Callable[[Reader, str], Repository | None]
+RepositoryLookup = Callable[[HubReader, str], Repository | None]
 """The repository of that name, or None where this kind has none that the reader may know of."""
 
 
-def find(reader: Reader, id: str, kinds: tuple[Kind, ...]) -> Repository:
+def find_repository(reader: HubReader, id: str, kinds: tuple[RepositoryLookup, ...]) -> Repository:
     """Raises `NotFound`."""
     for kind in kinds:
         if (repository := kind(reader, id)) is not None:
@@ -60,24 +60,24 @@ def find(reader: Reader, id: str, kinds: tuple[Kind, ...]) -> Repository:
     raise NotFound(f"no adapter {id[:200]}, nor a base of that name whose weights are stored here")
 
 
-def spelled_otherwise(reader: Reader, id: str) -> Repository | None:
-    """Nothing, or `SpelledOtherwise`: what is here under another spelling comes before what another Hub has."""
-    if reader.spelled(id) is not None:
-        raise SpelledOtherwise(f"there is no {id[:200]} here, but one that is spelled otherwise")
+def refuse_other_case(reader: HubReader, id: str) -> Repository | None:
+    """Nothing, or `NameCaseMismatch`: what is here under another spelling comes before what another Hub has."""
+    if reader.name_in_other_case(id) is not None:
+        raise NameCaseMismatch(f"there is no {id[:200]} here, but one that is spelled otherwise")
     return None
 
 
-async def _reader(request: Request, identity: Caller) -> Reader:
-    store = store_of(request)
-    memory = cast(Memory, request.app.state.hub_memory)
-    return Reader(
+async def _reader(request: Request, identity: Caller) -> HubReader:
+    store = app_state_of(request)
+    memory = cast(HubCaches, request.app.state.hub_memory)
+    return HubReader(
         identity,
         store.registry(identity),
         memory,
-        store.merging,
+        store.merged_models,
         store.upstream,
-        partial(canonical, store, identity),
+        partial(canonical_id, store, identity),
     )
 
 
-CallersReader = Annotated[Reader, Depends(_reader)]
+CallersHubReader = Annotated[HubReader, Depends(_reader)]

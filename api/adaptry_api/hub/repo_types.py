@@ -12,27 +12,33 @@ from typing import Annotated
 
 from fastapi import Depends
 
-from adaptry_api.hub.adapters import adapter_repository, any_adapter
+from adaptry_api.hub.adapters import adapter_even_empty, adapter_repository
 from adaptry_api.hub.addresses import RepositoryId
-from adaptry_api.hub.bases import stored_base
-from adaptry_api.hub.merged import any_merged, merged_model
-from adaptry_api.hub.repo_lookup import CallersReader, Kind, Repository, find, spelled_otherwise
-from adaptry_api.hub.upstream_repo import passed_on
+from adaptry_api.hub.bases import base_repository
+from adaptry_api.hub.merged import merged_even_empty, merged_repository
+from adaptry_api.hub.repo_lookup import (
+    CallersHubReader,
+    Repository,
+    RepositoryLookup,
+    find_repository,
+    refuse_other_case,
+)
+from adaptry_api.hub.upstream_repo import upstream_repository
 
-KINDS: tuple[Kind, ...] = (
+REPOSITORY_LOOKUPS: tuple[RepositoryLookup, ...] = (
     adapter_repository,
-    merged_model,
-    stored_base,
-    spelled_otherwise,
-    passed_on,
-    any_adapter,
-    any_merged,
+    merged_repository,
+    base_repository,
+    refuse_other_case,
+    upstream_repository,
+    adapter_even_empty,
+    merged_even_empty,
 )
 
 
-async def _find(reader: CallersReader, id: RepositoryId) -> Callable[[], Repository]:
-    return partial(find, reader, id, KINDS)
+async def _find(reader: CallersHubReader, id: RepositoryId) -> Callable[[], Repository]:
+    return partial(find_repository, reader, id, REPOSITORY_LOOKUPS)
 
 
-Find = Annotated[Callable[[], Repository], Depends(_find)]
+FindRepository = Annotated[Callable[[], Repository], Depends(_find)]
 """Looks for the repository that an address names, in the thread that looks into it then. Raises `NotFound`."""

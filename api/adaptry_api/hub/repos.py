@@ -13,19 +13,19 @@ from adaptry.core.identity import Identity, Visibility
 from adaptry.core.refs import AdapterName
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit
-from adaptry_api.auth_policy import Caller, CallersRegistry, store_of
-from adaptry_api.hub.addresses import MODELS, Name, adapter_name, origin, page_of
+from adaptry_api.auth_policy import Caller, CallersRegistry, app_state_of
+from adaptry_api.hub.addresses import MODELS, Name, adapter_name, origin, url_path_of
 from adaptry_api.hub.name_case import canonical_adapter
 from adaptry_api.hub.preupload import refuse_pull_request
 from adaptry_api.hub.refusals import hub_router
-from adaptry_api.hub.repo_types import Find
+from adaptry_api.hub.repo_types import FindRepository
 from adaptry_api.hub.uploads import require_writer
 from adaptry_api.hub.whoami import own_namespace
 
 ROUTES = hub_router()
 
 
-class Named(BaseModel):
+class RepoRequest(BaseModel):
     """A repository: its name, or its namespace apart (`organization`), as the generations of clients write it."""
 
     name: str = Field(min_length=1, max_length=200)
@@ -43,7 +43,7 @@ class Named(BaseModel):
         return f"{self.organization or own_namespace(identity)}/{self.name}"
 
 
-class New(Named):
+class RepoCreateRequest(RepoRequest):
     """What newer clients call `visibility`, older ones call `private`."""
 
     visibility: Visibility | None = None
@@ -54,7 +54,7 @@ class New(Named):
         return AdapterEdit(visibility=_visibility(self.visibility, self.private))
 
 
-class Move(BaseModel):
+class RepoMoveRequest(BaseModel):
     """From one name to another."""
 
     fromRepo: str = Field(max_length=200)  # noqa: N815  the protocol's spelling
@@ -62,7 +62,7 @@ class Move(BaseModel):
     type: str | None = None
 
 
-class Settings(BaseModel):
+class RepoSettingsRequest(BaseModel):
     """What is to change."""
 
     visibility: Visibility | None = None
@@ -71,12 +71,14 @@ class Settings(BaseModel):
 
 
 @ROUTES.post("/api/repos/create")
-def create(request: Request, body: New, identity: Caller, registry: CallersRegistry) -> Response:
+def create(
+    request: Request, body: RepoCreateRequest, identity: Caller, registry: CallersRegistry
+) -> Response:
     """Where it is there already, the answer says so and where, and clients go on if they were told to."""
     wanted = AdapterName.parse(body.full_name(identity))
     # One that differs by case alone is the same to this protocol, and the answer says how it is spelled.
-    name = canonical_adapter(store_of(request), identity, wanted)
-    said = {"url": f"{origin(request)}/{page_of(str(name))}", "name": str(name), "id": str(name)}
+    name = canonical_adapter(app_state_of(request), identity, wanted)
+    said = {"url": f"{origin(request)}/{url_path_of(str(name))}", "name": str(name), "id": str(name)}
     try:
         registry.create_adapter(name, body.edit)
     except Conflict as error:
@@ -85,28 +87,28 @@ def create(request: Request, body: New, identity: Caller, registry: CallersRegis
 
 
 @ROUTES.delete("/api/repos/delete")
-def delete(request: Request, body: Named, identity: Caller, registry: CallersRegistry) -> None:
+def delete(request: Request, body: RepoRequest, identity: Caller, registry: CallersRegistry) -> None:
     name = adapter_name(body.full_name(identity))
-    registry.delete_adapter(canonical_adapter(store_of(request), identity, name))
+    registry.delete_adapter(canonical_adapter(app_state_of(request), identity, name))
 
 
 @ROUTES.post("/api/repos/move")
-def move(request: Request, body: Move, identity: Caller, registry: CallersRegistry) -> None:
+def move(request: Request, body: RepoMoveRequest, identity: Caller, registry: CallersRegistry) -> None:
     if body.type not in (None, "model"):
         raise Unsupported("this registry keeps adapters, which are models")
-    name = canonical_adapter(store_of(request), identity, adapter_name(body.fromRepo))
+    name = canonical_adapter(app_state_of(request), identity, adapter_name(body.fromRepo))
     registry.rename_adapter(name, AdapterName.parse(body.toRepo))
 
 
 @ROUTES.put(f"{MODELS}/settings")
-def change(name: Name, body: Settings, registry: CallersRegistry) -> None:
+def change(name: Name, body: RepoSettingsRequest, registry: CallersRegistry) -> None:
     if body.gated:
         raise Unsupported("adapters here are not gated: make one private, and give a token for its namespace")
     registry.edit_adapter(name, AdapterEdit(visibility=_visibility(body.visibility, body.private)))
 
 
 @ROUTES.get(f"{MODELS}/auth-check")
-def may_read(find: Find) -> dict[str, Any]:
+def may_read(find: FindRepository) -> dict[str, Any]:
     """(`Any`: JSON.)"""
     find()
     return {}

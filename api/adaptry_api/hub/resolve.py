@@ -14,21 +14,21 @@ from starlette.background import BackgroundTask
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, FileMissing
-from adaptry_api.auth_policy import store_of
-from adaptry_api.downloads import bytes_answer
+from adaptry_api.auth_policy import app_state_of
+from adaptry_api.downloads import bytes_response
 from adaptry_api.hub import gitids
 from adaptry_api.hub.addresses import Path, Revision
-from adaptry_api.hub.refusals import Absent, hub_router
+from adaptry_api.hub.refusals import HubNotFound, hub_router
 from adaptry_api.hub.repo_lookup import Repository
-from adaptry_api.hub.repo_types import Find
-from adaptry_api.hub.snapshots import HubFile, Snapshot
-from adaptry_api.hub.warnings import warn
-from adaptry_api.redirects import sent_elsewhere
+from adaptry_api.hub.repo_types import FindRepository
+from adaptry_api.hub.snapshots import RepositoryFile, Snapshot
+from adaptry_api.hub.warnings import add_warnings
+from adaptry_api.redirects import redirect_to_bucket
 
 ROUTES = hub_router()
 
 
-async def resolve(request: Request, find: Find, revision: Revision, path: Path) -> Response:
+async def resolve(request: Request, find: FindRepository, revision: Revision, path: Path) -> Response:
     snapshot, file, warnings = await to_thread.run_sync(_look_up, find, revision, path)
     headers = {
         "ETag": f'"{file.etag}"',
@@ -37,23 +37,23 @@ async def resolve(request: Request, find: Find, revision: Revision, path: Path) 
         "X-Linked-Size": str(file.size),
         "Cache-Control": "private, no-cache",
     }
-    store = store_of(request)
+    store = app_state_of(request)
 
     def read_on(start: int) -> Iterator[bytes]:
         return snapshot.read(file.path, start)
 
     digest = Digest(file.sha256) if file.sha256 else None
-    response = await sent_elsewhere(request, digest, file.path, file.size, read_on)
+    response = await redirect_to_bucket(request, digest, file.path, file.size, read_on)
     if response is None:
-        limiter = store.awaited if snapshot.is_awaited else store.downloads
-        response = await bytes_answer(request, file.path, file.size, read_on, limiter, headers)
-    warn(response, "state", warnings)
+        limiter = store.remote_reads if snapshot.is_remote else store.downloads
+        response = await bytes_response(request, file.path, file.size, read_on, limiter, headers)
+    add_warnings(response, "state", warnings)
     if request.method == "GET" and response.status_code in (200, 302):
         response.background = BackgroundTask(_count, snapshot, file.path)
     return response
 
 
-async def raw(request: Request, find: Find, revision: Revision, path: Path) -> Response:
+async def raw(request: Request, find: FindRepository, revision: Revision, path: Path) -> Response:
     """A file as git holds it: of a large one, the Git LFS pointer."""
     snapshot, file, _ = await to_thread.run_sync(_look_up, find, revision, path)
     if file.sha256 is None:
@@ -64,8 +64,8 @@ async def raw(request: Request, find: Find, revision: Revision, path: Path) -> R
         "X-Repo-Commit": snapshot.commit,
         "Cache-Control": "private, no-cache",
     }
-    limiter = store_of(request).downloads
-    return await bytes_answer(
+    limiter = app_state_of(request).downloads
+    return await bytes_response(
         request, file.path, len(pointer), lambda start: iter((pointer[start:],)), limiter, headers
     )
 
@@ -77,16 +77,16 @@ for _at in ("/{namespace}/{name}", "/{word}"):
 
 def _count(snapshot: Snapshot, path: str) -> None:
     with suppress(AdaptryError):  # the bytes are sent, and one download less in the figures harms nobody
-        snapshot.count(path)
+        snapshot.count_download(path)
 
 
 def _look_up(
     find: Callable[[], Repository], revision: str, path: str
-) -> tuple[Snapshot, HubFile, tuple[str, ...]]:
+) -> tuple[Snapshot, RepositoryFile, tuple[str, ...]]:
     snapshot = find().snapshot(revision)
-    snapshot.require_given()
+    snapshot.require_available()
     try:
         file = snapshot.file(path)
     except FileMissing as error:
-        raise Absent("EntryNotFound", error.message, snapshot.commit) from None
+        raise HubNotFound("EntryNotFound", error.message, snapshot.commit) from None
     return snapshot, file, snapshot.warnings()

@@ -12,14 +12,14 @@ from adaptry.core.manifest import FileEntry
 from adaptry.registry.records import CommitInfo
 from adaptry_api.hub import gitids
 from adaptry_api.hub.card import README, Card, read_card
-from adaptry_api.hub.computed_cache import Memory
+from adaptry_api.hub.computed_cache import HubCaches
 
 Read = Callable[[str, int], Iterator[bytes]]
 """A file's bytes from a position on."""
 
 
 @dataclass(frozen=True, slots=True)
-class HubFile:
+class RepositoryFile:
     """A file. `oid` is what git has for it: the bytes, or the pointer to them where `sha256` names them."""
 
     path: str
@@ -34,7 +34,7 @@ class HubFile:
 
 
 @dataclass(frozen=True, slots=True)
-class About:
+class RepositoryDetails:
     """What is said of a repository beside its files. (`Any`: a card and a config are as their writers made them.)"""
 
     created_at: datetime
@@ -59,16 +59,16 @@ class Snapshot:
 
     repository: str
     commit: str
-    files: tuple[HubFile, ...]
+    files: tuple[RepositoryFile, ...]
     read: Read
-    about: Callable[[], About]
+    details: Callable[[], RepositoryDetails]
     warnings: Callable[[], tuple[str, ...]] = tuple
-    touched: Callable[[], Mapping[str, CommitInfo]] = dict
-    count: Callable[[str], None] = lambda path: None
-    is_awaited: bool = False
-    require_given: Callable[[], None] = lambda: None
+    last_commits: Callable[[], Mapping[str, CommitInfo]] = dict
+    count_download: Callable[[str], None] = lambda path: None
+    is_remote: bool = False
+    require_available: Callable[[], None] = lambda: None
 
-    def file(self, path: str) -> HubFile:
+    def file(self, path: str) -> RepositoryFile:
         """Raises `FileMissing`."""
         for file in self.files:
             if file.path == path:
@@ -76,22 +76,24 @@ class Snapshot:
         raise FileMissing(f"{self.repository} has no file {path[:200]!a} at {self.commit[:12]}")
 
 
-def hub_file(entry: FileEntry, read: Read, memory: Memory) -> HubFile:
+def repository_file(entry: FileEntry, read: Read, memory: HubCaches) -> RepositoryFile:
     """A stored file; of a small one, the bytes are read the first time, and where they are held back it has a name of ours."""
     if gitids.is_large(entry.path, entry.size):
         oid = gitids.blob_id(gitids.pointer(entry.sha256, entry.size))
-        return HubFile(entry.path, entry.size, oid, entry.sha256.hex)
+        return RepositoryFile(entry.path, entry.size, oid, entry.sha256.hex)
     try:
-        oid = memory.blob_ids.of(entry.sha256, lambda: gitids.blob_id_of(read(entry.path, 0), entry.size))
+        oid = memory.blob_ids.get_or_compute(
+            entry.sha256, lambda: gitids.blob_id_of(read(entry.path, 0), entry.size)
+        )
     except Withdrawn:
         oid = entry.sha256.short_id
-    return HubFile(entry.path, entry.size, oid)
+    return RepositoryFile(entry.path, entry.size, oid)
 
 
-def card_of(entries: Mapping[str, FileEntry], read: Read, memory: Memory) -> Card:
+def card_of(entries: Mapping[str, FileEntry], read: Read, memory: HubCaches) -> Card:
     """The card among some files; one that cannot be read, or is held back, says nothing."""
     entry = entries.get(README)
-    if entry is None or entry.size > gitids.SMALL:
+    if entry is None or entry.size > gitids.MAX_REGULAR_SIZE:
         return Card()
 
     def parse() -> Card:
@@ -101,6 +103,6 @@ def card_of(entries: Mapping[str, FileEntry], read: Read, memory: Memory) -> Car
             return Card()
 
     try:
-        return memory.cards.of(entry.sha256, parse)
+        return memory.cards.get_or_compute(entry.sha256, parse)
     except Withdrawn:
         return Card()

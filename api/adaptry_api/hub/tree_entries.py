@@ -10,7 +10,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import FileMissing
 from adaptry.registry.records import CommitInfo
 from adaptry_api.hub.gitids import pointer, tree_ids
-from adaptry_api.hub.snapshots import HubFile, Snapshot
+from adaptry_api.hub.snapshots import RepositoryFile, Snapshot
 
 _CLEAN = {
     "status": "safe",
@@ -20,7 +20,7 @@ _CLEAN = {
 """Of every file: what could be otherwise is not stored."""
 
 
-def listed(
+def folder_entries(
     snapshot: Snapshot, folder: str, *, is_recursive: bool, is_expanded: bool = False
 ) -> list[dict[str, Any]]:
     """What is in a folder (`""`: the topmost). (`Any`: JSON.) Raises `FileMissing` where there is no such folder."""
@@ -33,7 +33,7 @@ def listed(
     return _written(snapshot, sorted(found, key=lambda entry: entry.path), is_expanded)
 
 
-def found_at(snapshot: Snapshot, paths: Iterable[str], *, is_expanded: bool) -> list[dict[str, Any]]:
+def entries_at(snapshot: Snapshot, paths: Iterable[str], *, is_expanded: bool) -> list[dict[str, Any]]:
     """The files and folders at some paths; what is not there is left out. (`Any`: JSON.)"""
     files = {file.path: file for file in snapshot.files}
     folders = set(_folders(snapshot.files, ""))
@@ -42,7 +42,7 @@ def found_at(snapshot: Snapshot, paths: Iterable[str], *, is_expanded: bool) -> 
     return _written(snapshot, found, is_expanded)
 
 
-def sibling(file: HubFile, *, with_blobs: bool) -> dict[str, Any]:
+def sibling_json(file: RepositoryFile, *, with_blobs: bool) -> dict[str, Any]:
     """A file as a repository's info lists it. (`Any`: JSON.)"""
     if not with_blobs:
         return {"rfilename": file.path}
@@ -52,7 +52,7 @@ def sibling(file: HubFile, *, with_blobs: bool) -> dict[str, Any]:
     return said
 
 
-def moment(at: datetime) -> str:
+def format_time(at: datetime) -> str:
     """As the protocol writes a time: milliseconds, and a Z."""
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -60,14 +60,14 @@ def moment(at: datetime) -> str:
 class _Entry:
     """A file, or a folder where there is none of that path."""
 
-    def __init__(self, path: str, file: HubFile | None = None) -> None:
+    def __init__(self, path: str, file: RepositoryFile | None = None) -> None:
         self.path = path
         self.file = file
 
 
 def _written(snapshot: Snapshot, found: list[_Entry], is_expanded: bool) -> list[dict[str, Any]]:
     ids = tree_ids({file.path: file.oid for file in snapshot.files}) if found else {}
-    touched = snapshot.touched() if is_expanded else {}
+    touched = snapshot.last_commits() if is_expanded else {}
     return [_entry(entry, ids) | (_more(entry, touched) if is_expanded else {}) for entry in found]
 
 
@@ -86,11 +86,11 @@ def _more(entry: _Entry, touched: Mapping[str, CommitInfo]) -> dict[str, Any]:
     last = max(commits, key=lambda commit: commit.at, default=None)
     said: dict[str, Any] = {"securityFileStatus": _CLEAN} if entry.file else {}
     if last:
-        said["lastCommit"] = {"id": last.id, "title": last.title, "date": moment(last.at)}
+        said["lastCommit"] = {"id": last.id, "title": last.title, "date": format_time(last.at)}
     return said
 
 
-def _folders(files: Iterable[HubFile], below: str) -> list[str]:
+def _folders(files: Iterable[RepositoryFile], below: str) -> list[str]:
     """Every folder that leads to a file, beneath one of them."""
     parents = {file.path.rpartition("/")[0] for file in files}
     found = {parent[:end] for parent in parents for end in _ends(parent)}
@@ -101,5 +101,5 @@ def _ends(path: str) -> list[int]:
     return [index for index, char in enumerate(path) if char == "/"] + [len(path)]
 
 
-def _pointer_size(file: HubFile) -> int:
+def _pointer_size(file: RepositoryFile) -> int:
     return len(pointer(Digest(file.sha256 or ""), file.size))

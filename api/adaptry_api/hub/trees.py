@@ -12,24 +12,24 @@ from starlette.responses import JSONResponse
 from adaptry.core import strictjson
 from adaptry.core.errors import Invalid, Unsupported
 from adaptry.registry import protocol
-from adaptry_api.auth_policy import store_of
-from adaptry_api.bodies import Parsing, read_json, whole
+from adaptry_api.auth_policy import app_state_of
+from adaptry_api.bodies import ParseSlots, read_body, read_json
 from adaptry_api.hub.addresses import MODELS, ONE_WORD, Path, Revision, next_link
 from adaptry_api.hub.refusals import hub_router
-from adaptry_api.hub.repo_types import Find
-from adaptry_api.hub.tree_entries import found_at, listed
+from adaptry_api.hub.repo_types import FindRepository
+from adaptry_api.hub.tree_entries import entries_at, folder_entries
 
 ROUTES = hub_router()
 _PAGE = 1000
 _MOST_PATHS = 1000
-_LIMITS = strictjson.Limits(size=protocol.JSON_LIMIT)
+_LIMITS = strictjson.JsonLimits(size=protocol.JSON_LIMIT)
 
 Cursor = Annotated[int, Query(ge=0, le=1_000_000)]
 
 
 def tree(
     request: Request,
-    find: Find,
+    find: FindRepository,
     revision: Revision,
     path: Path,
     recursive: bool = False,
@@ -39,20 +39,20 @@ def tree(
 ) -> Response:
     """A page of a folder; `Link` has the next one."""
     snapshot = find().snapshot(revision)
-    found = listed(snapshot, path, is_recursive=recursive, is_expanded=expand)
+    found = folder_entries(snapshot, path, is_recursive=recursive, is_expanded=expand)
     headers = next_link(request, str(cursor + limit)) if len(found) > cursor + limit else {}
     return JSONResponse(found[cursor : cursor + limit], headers=headers)
 
 
-async def paths_info(request: Request, find: Find, revision: Revision) -> Response:
+async def paths_info(request: Request, find: FindRepository, revision: Revision) -> Response:
     """Of the paths in the body, those that are there."""
-    data = await whole(request, protocol.JSON_LIMIT)
+    data = await read_body(request, protocol.JSON_LIMIT)
     kind = request.headers.get("content-type", "")
 
-    paths, is_expanded = await _asked(kind, data, store_of(request).parsing)
+    paths, is_expanded = await _asked(kind, data, app_state_of(request).parse_slots)
 
     def look_up() -> Response:
-        return JSONResponse(found_at(find().snapshot(revision), paths, is_expanded=is_expanded))
+        return JSONResponse(entries_at(find().snapshot(revision), paths, is_expanded=is_expanded))
 
     return await to_thread.run_sync(look_up)
 
@@ -63,7 +63,7 @@ for _at in (MODELS, ONE_WORD):
     ROUTES.add_api_route(f"{_at}/paths-info/{{revision}}", paths_info, methods=["POST"])
 
 
-async def _asked(kind: str, data: bytes, parsing: Parsing) -> tuple[list[str], bool]:
+async def _asked(kind: str, data: bytes, parsing: ParseSlots) -> tuple[list[str], bool]:
     """The paths and whether more is wanted of each: a form from Python, JSON from JavaScript. Raises `Invalid`."""
     match kind.partition(";")[0].strip().lower():
         case "application/x-www-form-urlencoded":

@@ -37,7 +37,7 @@ _OTHER = {
 _LONGEST = 120
 
 
-def unserved(request: Request, status: int) -> Response:
+def unsupported_response(request: Request, status: int) -> Response:
     """The answer for an address, or a method of one, that no route has."""
     path = str(request.scope["path"])
     headers: dict[str, str] = {}

@@ -25,9 +25,9 @@ FINISHED_SECONDS = 600.0
 """A finished spool is kept for so long: a client may come back to it with more."""
 ABANDONED_SECONDS = 300.0
 """A spool that nobody has used for so long makes room for another; a client that is alive sends a piece more often."""
-MOST_OPEN = 64
+MAX_OPEN_SPOOLS = 64
 """Spools that one namespace may have at once; finished and abandoned ones make room for new ones."""
-LARGEST = MAX_REVISION
+MAX_SPOOL_BYTES = MAX_REVISION
 """Bytes that one spool may hold."""
 
 _BUFFER = 1 << 20
@@ -35,14 +35,14 @@ _FINISHED = "finished"
 _ALONE = ".alone"
 
 
-class Spools:
+class UploadSpools:
     """All spools of a server, in `folder`, which is made when the first one is."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     @contextmanager
-    def open(self, namespace: str, id: str) -> Iterator[Spool]:
+    def open(self, namespace: str, id: str) -> Iterator[UploadSpool]:
         """The spool `id`, empty if it is new, and safe from being swept until the block ends.
 
         Raises `Busy` while the namespace has too many, `StorageFull`, `Unavailable`.
@@ -53,7 +53,7 @@ class Spools:
                 self._make(path)
             descriptor = _held(path)
         try:
-            yield Spool(path)
+            yield UploadSpool(path)
         finally:
             os.close(descriptor)
 
@@ -70,12 +70,12 @@ class Spools:
     def _make(self, path: Path) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         present = list(path.parent.iterdir())
-        if len(present) >= MOST_OPEN:
+        if len(present) >= MAX_OPEN_SPOOLS:
             needless = _needless(present, time.time() - ABANDONED_SECONDS)
-            while len(present) >= MOST_OPEN:
+            while len(present) >= MAX_OPEN_SPOOLS:
                 if not needless:
                     raise Busy(
-                        f"{MOST_OPEN} uploads are under way in {path.parent.name} already; try again when some have "
+                        f"{MAX_OPEN_SPOOLS} uploads are under way in {path.parent.name} already; try again when some have "
                         f"finished (those idle for {ABANDONED_SECONDS / 60:.0f} minutes make room)"
                     )
                 oldest = needless.pop(0)
@@ -85,7 +85,7 @@ class Spools:
 
 
 @dataclass(frozen=True, slots=True)
-class Spool:
+class UploadSpool:
     """One upload's pieces, by name."""
 
     path: Path
@@ -95,7 +95,7 @@ class Spool:
 
         Raises `TooLarge`, `StorageFull`, `Unavailable`, and whatever `pieces` raises.
         """
-        room = LARGEST - self._size()
+        room = MAX_SPOOL_BYTES - self._size()
         draft = self.path / f".{secrets.token_hex(8)}"
         written = 0
         try:
@@ -104,7 +104,7 @@ class Spool:
                     written += len(piece)
                     if written > room:
                         raise TooLarge(
-                            f"one upload may have {LARGEST >> 30} GiB under way; finish it, and go on"
+                            f"one upload may have {MAX_SPOOL_BYTES >> 30} GiB under way; finish it, and go on"
                         )
                     file.write(piece)
             draft.replace(self.path / name)
@@ -114,12 +114,12 @@ class Spool:
         (self.path / _FINISHED).unlink(missing_ok=True)
         return written
 
-    def piece(self, name: str) -> Path:
+    def piece_path(self, name: str) -> Path:
         """Where the piece of that name is, if it is there."""
         return self.path / name
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def exclusive(self) -> Iterator[None]:
         """Waits for whoever else is in such a block with this spool, in any process. Raises `StorageFull`, `Unavailable`."""
         with _explained(self.path.parent):
             file = (self.path / _ALONE).open("w")
@@ -127,13 +127,13 @@ class Spool:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def finish(self) -> None:
+    def mark_finished(self) -> None:
         """Says that what the spool is for is done, so that it may go before others."""
         (self.path / _FINISHED).touch()
 
     def clear(self) -> None:
         """Forgets every piece; the spool is finished."""
-        self.finish()
+        self.mark_finished()
         for path in self.path.iterdir():
             if path.name != _FINISHED:
                 path.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Busy, Conflict, DigestMismatch, Invalid, NotFound, TooLarge, Unauthenticated
 from adaptry.core.identity import Identity, require_write
 from adaptry.core.refs import AdapterName
-from adaptry.operations.transfer.retry import Persistence
+from adaptry.operations.transfer.retry import RetryPolicy
 from adaptry.registry.interface import Registry
 from adaptry.storage import tokens
 from adaptry_api.hub.adapters import has_commit
@@ -18,7 +18,7 @@ from adaptry_api.hub.adapters import has_commit
 
 def require_writer(registry: Registry, identity: Identity, name: AdapterName) -> None:
     """Raises `NotFound` where there is no such adapter for the caller, `Conflict` where the name is a base's that they may
-    see, and `Denied` where they may only read it."""
+    see, and `PermissionDenied` where they may only read it."""
     try:
         is_begun = has_commit(registry, registry.adapter(name))
     except NotFound:
@@ -45,10 +45,10 @@ def token_hash(request: Request) -> str:
     _, _, secret = request.headers.get("authorization", "").partition(" ")
     if not secret.strip():
         raise Unauthenticated("uploading takes a token")
-    return tokens.hash_of(secret.strip())
+    return tokens.hash_token(secret.strip())
 
 
-def announced(request: Request, most: int) -> int:
+def content_length(request: Request, most: int) -> int:
     """How long the body will be. Raises `Invalid` where it does not say, and `TooLarge`."""
     length = request.headers.get("content-length", "")
     if not (length.isascii() and length.isdigit() and len(length) < 16):
@@ -58,7 +58,7 @@ def announced(request: Request, most: int) -> int:
     return int(length)
 
 
-def entire(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
+def require_length(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
     """The pieces, which are `size` bytes together; raises `Invalid` at the end where they are not."""
     received = 0
     for piece in pieces:
@@ -70,7 +70,7 @@ def entire(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
         raise Invalid(f"{received:,} bytes came of a body of {size:,}; send it again")
 
 
-def after(pieces: Iterable[bytes], start: int) -> Iterator[bytes]:
+def skip_bytes(pieces: Iterable[bytes], start: int) -> Iterator[bytes]:
     """What comes behind the first `start` bytes."""
     for piece in pieces:
         passed = min(start, len(piece))
@@ -79,24 +79,24 @@ def after(pieces: Iterable[bytes], start: int) -> Iterator[bytes]:
             yield piece[passed:]
 
 
-ONCE = Persistence(tries=1, longest_queue=0.0)
-SHARED = Persistence(tries=6, first_wait=0.05, longest_wait=0.5, longest_queue=5.0)
+NO_RETRIES = RetryPolicy(tries=1, longest_queue=0.0)
+BUSY_RETRIES = RetryPolicy(tries=6, first_wait=0.05, longest_wait=0.5, longest_queue=5.0)
 """Another request that sends the same bytes has come through, or given up, in about a second. A client waits ten seconds
 for an answer, so a busy registry is asked again for half of that; then the client is told to come back."""
 
 
-def deliver(
+def store_file(
     registry: Registry,
     name: AdapterName,
     digest: Digest,
     size: int,
     read: Callable[[int], Iterator[bytes]],
-    persistence: Persistence = SHARED,
+    persistence: RetryPolicy = BUSY_RETRIES,
 ) -> None:
     """Gives the adapter a file, going on from what an earlier try left; `read` gives its bytes from a position on, more
     than once unless `persistence` is `ONCE`.
 
-    Raises `DigestMismatch`, and then keeps nothing, where they are other bytes; `TooLarge`, `Denied`, `StorageFull`;
+    Raises `DigestMismatch`, and then keeps nothing, where they are other bytes; `TooLarge`, `PermissionDenied`, `StorageFull`;
     `Busy` where the namespace has too many uploads open; `Conflict` where another request kept sending the same.
     """
     failures, queued = 0, 0.0
@@ -110,10 +110,10 @@ def deliver(
         except DigestMismatch:
             raise
         except Busy as busy:
-            queued = persistence.queue(busy, queued)
+            queued = persistence.wait_in_queue(busy, queued)
             continue
         except Conflict:
             failures += 1
-            if persistence.gives_up(failures):
+            if persistence.is_exhausted(failures):
                 raise
         persistence.wait(failures)

@@ -22,8 +22,8 @@ from urllib3.exceptions import HTTPError
 
 from adaptry import __version__
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Corrupt, RevisionNotFound, Unavailable
-from adaptry.core.files.disk_cache import Finished
+from adaptry.core.errors import CorruptData, RevisionNotFound, Unavailable
+from adaptry.core.files.disk_cache import DiskLruCache
 from adaptry.core.http import check_url, open_pool
 
 _TRUSTED_SECONDS = 60.0
@@ -42,27 +42,27 @@ class _Value(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class Pointed(_Value):
+class UpstreamHubPointer(_Value):
     """What is said of a large file."""
 
     sha256: Hex64
 
 
-class FileThere(_Value):
+class UpstreamHubFile(_Value):
     """A file: large if it has `lfs`, and otherwise named by git's id."""
 
     rfilename: Annotated[str, Field(pattern=r"^[^\\\x00-\x1f]{1,512}$")]
     size: Annotated[int, Field(ge=0)]
     blobId: Hex40  # noqa: N815  the protocol's spelling
-    lfs: Pointed | None = None
+    lfs: UpstreamHubPointer | None = None
 
 
-class InfoThere(_Value):
+class UpstreamHubInfo(_Value):
     """A repository at one commit. (`Any`: a card is as its writer made it.)"""
 
     id: str
     sha: Hex40
-    siblings: tuple[FileThere, ...] = ()
+    siblings: tuple[UpstreamHubFile, ...] = ()
     tags: tuple[str, ...] = ()
     library_name: str | None = None
     pipeline_tag: str | None = None
@@ -74,7 +74,7 @@ class InfoThere(_Value):
     downloads: int = 0
 
 
-class Upstream:
+class UpstreamHub:
     """The Hub at `url`, asked with `token`; of its files up to `cache` bytes are kept in `folder`.
 
     Safe to use from many threads. `is_ours` tells the namespaces that are used here.
@@ -89,13 +89,13 @@ class Upstream:
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
         self._pool = open_pool(self._url, None, None)
-        self._files = Finished(folder / "files", cache)
+        self._files = DiskLruCache(folder / "files", cache)
         self._said = folder / "said"
         self._said.mkdir(mode=0o700, exist_ok=True)
         self._is_ours = is_ours
-        self._known: dict[tuple[str, str], tuple[float, InfoThere | None]] = {}
+        self._known: dict[tuple[str, str], tuple[float, UpstreamHubInfo | None]] = {}
 
-    def info(self, id: str, revision: str) -> InfoThere | None:
+    def info(self, id: str, revision: str) -> UpstreamHubInfo | None:
         """What is said of a repository; None where there is none. What was said a minute ago still holds, and
         without an answer, whatever was said last.
 
@@ -123,9 +123,9 @@ class Upstream:
         self._known[id, revision] = (time.monotonic() + _TRUSTED_SECONDS, found)
         return found
 
-    def read(self, id: str, commit: str, file: FileThere, start: int) -> Iterator[bytes]:
+    def read(self, id: str, commit: str, file: UpstreamHubFile, start: int) -> Iterator[bytes]:
         """A file's bytes from `start` on: kept ones, or the other Hub's as they come, which are kept once all were
-        right. Raises `Unavailable`, and `Corrupt` at the end of bytes that are others than were named."""
+        right. Raises `Unavailable`, and `CorruptData` at the end of bytes that are others than were named."""
         tag = Digest.of((file.lfs.sha256 if file.lfs else file.blobId).encode())
         kept = self._files.open(tag, file.size)
         if kept is not None:
@@ -137,7 +137,7 @@ class Upstream:
         if start:
             yield from self._fetch(id, commit, file, start)
             return
-        with self._files.keeping(tag, file.size) as keep:
+        with self._files.writer(tag, file.size) as keep:
             for chunk in _checked(self._fetch(id, commit, file, 0), file):
                 if keep:
                     keep(chunk)
@@ -163,7 +163,7 @@ class Upstream:
             raise Unavailable(f"the hub behind this one says more than {_MOST:,} bytes about {id}")
         return bytes(data)
 
-    def _fetch(self, id: str, commit: str, file: FileThere, start: int) -> Iterator[bytes]:
+    def _fetch(self, id: str, commit: str, file: UpstreamHubFile, start: int) -> Iterator[bytes]:
         address = f"/{quote(id)}/resolve/{commit}/{quote(file.rfilename)}"
         headers = {"Range": f"bytes={start}-"} if start else {}
         with self._get(address, headers) as response:
@@ -194,14 +194,14 @@ class Upstream:
             raise Unavailable(f"the hub behind this one ({self._url}) does not answer: {error}") from error
 
 
-def _parsed(data: bytes) -> InfoThere:
+def _parsed(data: bytes) -> UpstreamHubInfo:
     try:
-        return InfoThere.model_validate(json.loads(data))
+        return UpstreamHubInfo.model_validate(json.loads(data))
     except (ValidationError, ValueError, RecursionError) as error:
         raise Unavailable("the hub behind this one answers as no hub does") from error
 
 
-def _checked(chunks: Iterator[bytes], file: FileThere) -> Iterator[bytes]:
+def _checked(chunks: Iterator[bytes], file: UpstreamHubFile) -> Iterator[bytes]:
     """The chunks; the last only once all are known to be the file's."""
     if file.lfs:
         hasher, wanted = hashlib.sha256(), file.lfs.sha256
@@ -214,7 +214,7 @@ def _checked(chunks: Iterator[bytes], file: FileThere) -> Iterator[bytes]:
         hasher.update(chunk)
         held = chunk
     if hasher.hexdigest() != wanted:
-        raise Corrupt(f"the hub behind this one sent other bytes than it said for {file.rfilename}")
+        raise CorruptData(f"the hub behind this one sent other bytes than it said for {file.rfilename}")
     if held:
         yield held
 

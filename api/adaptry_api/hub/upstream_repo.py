@@ -6,16 +6,16 @@ from collections.abc import Iterator
 
 from adaptry.core.errors import InvalidRef, RevisionNotFound, Unavailable
 from adaptry.core.refs import parse_base_name
-from adaptry_api.hub.adapters import any_adapter
-from adaptry_api.hub.repo_lookup import Reader, Repository
-from adaptry_api.hub.snapshots import About, HubFile, Snapshot
-from adaptry_api.hub.upstream import InfoThere, Upstream
+from adaptry_api.hub.adapters import adapter_even_empty
+from adaptry_api.hub.repo_lookup import HubReader, Repository
+from adaptry_api.hub.snapshots import RepositoryDetails, RepositoryFile, Snapshot
+from adaptry_api.hub.upstream import UpstreamHub, UpstreamHubInfo
 
 
-class PassedOn(Repository):
+class UpstreamRepository(Repository):
     """A repository there, under its name there."""
 
-    def __init__(self, id: str, upstream: Upstream) -> None:
+    def __init__(self, id: str, upstream: UpstreamHub) -> None:
         self.id = id
         self._upstream = upstream
 
@@ -29,13 +29,13 @@ class PassedOn(Repository):
             return self._upstream.read(self.id, info.sha, files[path], start)
 
         shown = (
-            HubFile(file.rfilename, file.size, file.blobId, file.lfs.sha256 if file.lfs else None)
+            RepositoryFile(file.rfilename, file.size, file.blobId, file.lfs.sha256 if file.lfs else None)
             for file in info.siblings
         )
-        return Snapshot(self.id, info.sha, tuple(shown), read, lambda: _about(info), is_awaited=True)
+        return Snapshot(self.id, info.sha, tuple(shown), read, lambda: _about(info), is_remote=True)
 
 
-def passed_on(reader: Reader, id: str) -> Repository | None:
+def upstream_repository(reader: HubReader, id: str) -> Repository | None:
     """The repository of that name there; only whoever holds a namespace here may ask."""
     if reader.upstream is None or not reader.identity.namespaces:
         return None
@@ -46,14 +46,14 @@ def passed_on(reader: Reader, id: str) -> Repository | None:
     try:
         is_there = reader.upstream.info(name, "main") is not None
     except Unavailable:
-        if any_adapter(reader, id) is None:
+        if adapter_even_empty(reader, id) is None:
             raise
         return None  # an adapter that is empty so far, which needs nobody else's answer
-    return PassedOn(name, reader.upstream) if is_there else None
+    return UpstreamRepository(name, reader.upstream) if is_there else None
 
 
-def _about(info: InfoThere) -> About:
-    return About(
+def _about(info: UpstreamHubInfo) -> RepositoryDetails:
+    return RepositoryDetails(
         created_at=info.createdAt,
         updated_at=info.lastModified,
         is_private=info.private,

@@ -16,7 +16,7 @@ from adaptry_api.hub.refusals import hub_router
 ROUTES = hub_router()
 
 
-class Text(BaseModel):
+class ValidateYamlRequest(BaseModel):
     """A README."""
 
     content: str
@@ -24,7 +24,7 @@ class Text(BaseModel):
 
 
 @ROUTES.post("/api/validate-yaml")
-def validate(body: Text, identity: Caller) -> Response:
+def validate(body: ValidateYamlRequest, identity: Caller) -> Response:
     """400 with the fault, which clients show; nothing is kept."""
     try:
         card = read_card(body.content.encode("utf-8", "surrogatepass"))

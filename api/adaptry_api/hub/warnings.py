@@ -7,16 +7,16 @@ from collections.abc import Iterable, Mapping
 
 from starlette.responses import Response
 
-from adaptry.registry.records import Committed
+from adaptry.registry.records import CommitResult
 from adaptry_api.header_text import header_text
-from adaptry_api.hub.file_policy import names_in
+from adaptry_api.hub.file_policy import shorten_names
 
 _HEADER = "X-HF-Warning"
 _LONGEST = 600
 _MOST = 5
 
 
-def warn(response: Response, topic: str, texts: Iterable[str]) -> None:
+def add_warnings(response: Response, topic: str, texts: Iterable[str]) -> None:
     """Adds the texts. Two are of one topic only if they are the same, so that none hides another."""
     for text in texts:
         line = header_text(text, _LONGEST)
@@ -24,16 +24,16 @@ def warn(response: Response, topic: str, texts: Iterable[str]) -> None:
         response.headers.append(_HEADER, f"{topic}-{mark}; {line}")
 
 
-def about_left_out(left_out: Mapping[str, str | None]) -> list[str]:
+def left_out_warnings(left_out: Mapping[str, str | None]) -> list[str]:
     """One text for each reason."""
     by_reason: dict[str, list[str]] = {}
     for path, reason in left_out.items():
         if reason is not None:
             by_reason.setdefault(reason, []).append(path)
-    return [f"left out: {names_in(paths)} ({reason})" for reason, paths in by_reason.items()]
+    return [f"left out: {shorten_names(paths)} ({reason})" for reason, paths in by_reason.items()]
 
 
-def about_findings(committed: Committed) -> list[str]:
+def finding_warnings(committed: CommitResult) -> list[str]:
     """What the checks say of a new version without refusing it."""
     if committed.version is None or committed.report is None or not committed.is_new:
         return []

@@ -40,7 +40,7 @@ def whoami(identity: Caller) -> dict[str, Any]:
 def own_namespace(identity: Identity) -> str:
     """Where a name without a namespace belongs: under the token's own name if it holds there, else the first
     namespace that it holds by name."""
-    if is_namespace(identity.name) and identity.holds(identity.name):
+    if is_namespace(identity.name) and identity.has_namespace(identity.name):
         return identity.name
     return next(filter(is_namespace, identity.namespaces), identity.name)
 

@@ -24,23 +24,23 @@ from fastapi import Depends, Query, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from adaptry.core.digest import Digest
-from adaptry.core.errors import AdaptryError, Denied, DigestMismatch, NotFound, Unavailable
+from adaptry.core.errors import AdaptryError, DigestMismatch, NotFound, PermissionDenied, Unavailable
 from adaptry.core.refs import AdapterName
-from adaptry_api.app_state import Store
-from adaptry_api.auth_policy import Acting, Caller, CallersRegistry, GrantHolder, store_of
-from adaptry_api.bodies import pour
+from adaptry_api.app_state import AppState
+from adaptry_api.auth_policy import Caller, CallersRegistry, GrantContext, RequireGrant, app_state_of
+from adaptry_api.bodies import stream_body
 from adaptry_api.grants import Grant
-from adaptry_api.hub.addresses import MODELS, Name, origin, page_of
+from adaptry_api.hub.addresses import MODELS, Name, origin, url_path_of
 from adaptry_api.hub.refusals import hub_router
-from adaptry_api.hub.upload_spool import Spool
-from adaptry_api.hub.uploads import announced, deliver, entire, require_writer, token_hash
+from adaptry_api.hub.upload_spool import UploadSpool
+from adaptry_api.hub.uploads import content_length, require_length, require_writer, store_file, token_hash
 from adaptry_api.hub.xet import shard, xorb
-from adaptry_api.hub.xet.dedup_shard import KIND as SHARD_KIND
+from adaptry_api.hub.xet.dedup_shard import SHARD_MEDIA_TYPE as SHARD_KIND
 from adaptry_api.hub.xet.dedup_shard import dedup_shard
 from adaptry_api.hub.xet.hashes import check_hash
-from adaptry_api.hub.xet.reassembly import Joined, join, stored_runs
+from adaptry_api.hub.xet.reassembly import JoinedFile, resolve_files, stored_runs
 from adaptry_api.hub.xet.shard import XetFile
-from adaptry_api.hub.xet.stored_xorb import StoredXorb, spent, spooled
+from adaptry_api.hub.xet.stored_xorb import StoredXorb, xorb_trailer, xorb_with_trailer
 from adaptry_api.upload_slots import Holder
 
 ROUTES = hub_router()
@@ -54,17 +54,17 @@ class XetGrant(Grant):
     """To send xorbs and shards to the addresses that were given for one adapter with one token."""
 
 
-Writer = Annotated[Acting[XetGrant], Depends(GrantHolder(XetGrant))]
+XetWriter = Annotated[GrantContext[XetGrant], Depends(RequireGrant(XetGrant))]
 
 
-async def _upload(request: Request, upload: str, writer: Writer) -> str:
-    """The upload's id. Raises `Denied` where the address was given for another adapter or to somebody else."""
+async def _upload(request: Request, upload: str, writer: XetWriter) -> str:
+    """The upload's id. Raises `PermissionDenied` where the address was given for another adapter or to somebody else."""
     if not hmac.compare_digest(_id(request, upload[:32], writer.grant).encode(), upload.encode()):
-        raise Denied("this address is of another upload; start again")
+        raise PermissionDenied("this address is of another upload; start again")
     return upload
 
 
-Upload = Annotated[str, Depends(_upload)]
+XetUploadId = Annotated[str, Depends(_upload)]
 
 
 @ROUTES.get(f"{MODELS}/xet-write-token/{{revision:path}}")
@@ -91,112 +91,112 @@ def xet_action(request: Request, name: AdapterName) -> dict[str, object]:
     """How a Git LFS batch leads to Xet: a token and an address in `header`, and in `href` where to get a newer token for
     the same address. That the caller may write is for the caller of this to see."""
     number = secrets.token_hex(16)
-    again = f"{origin(request)}/api/models/{page_of(str(name))}/xet-write-token/main?upload={number}"
+    again = f"{origin(request)}/api/models/{url_path_of(str(name))}/xet-write-token/main?upload={number}"
     return {"href": again, "header": _write_headers(request, name, number)}
 
 
 def _write_headers(request: Request, name: AdapterName, number: str) -> dict[str, str]:
     grant = XetGrant(name=name, by=token_hash(request), until=int(time.time()) + TOKEN_SECONDS)
     return {
-        _ACCESS_TOKEN: store_of(request).signer.sign(grant),
+        _ACCESS_TOKEN: app_state_of(request).signer.sign(grant),
         _EXPIRATION: str(grant.until),
         _CAS_URL: f"{origin(request)}/xet/{_id(request, number, grant)}",
     }
 
 
 @ROUTES.post(f"{_UPLOAD}/v1/xorbs/default/{{hash}}")
-async def put_xorb(request: Request, upload: Upload, writer: Writer, hash: str) -> Response:
+async def put_xorb(request: Request, upload: XetUploadId, writer: XetWriter, hash: str) -> Response:
     """Unpacks the body as it comes, and keeps the chunks for the shards to follow."""
-    store, name = store_of(request), check_hash(hash)
-    size = announced(request, xorb.LARGEST_BODY)
+    store, name = app_state_of(request), check_hash(hash)
+    size = content_length(request, xorb.MAX_BODY_BYTES)
 
     def keep(pieces: Iterator[bytes]) -> None:
         with store.spools.open(writer.grant.name.namespace, upload) as spool:
-            spool.write(name, spooled(xorb.unpacked(entire(pieces, size))))
+            spool.write(name, xorb_with_trailer(xorb.unpack_chunks(require_length(pieces, size))))
 
     async with store.uploads.slot(_holder(writer)) as threads:
-        await pour(request, keep, threads, kind=None)
+        await stream_body(request, keep, threads, kind=None)
     return JSONResponse({"was_inserted": True})
 
 
 @ROUTES.get(f"{_UPLOAD}/v1/chunks/{{kind}}/{{hash}}")
-def known_chunk(request: Request, upload: Upload, writer: Writer, kind: str, hash: str) -> Response:
+def known_chunk(request: Request, upload: XetUploadId, writer: XetWriter, kind: str, hash: str) -> Response:
     """Which chunks the adapter's own files have, if one of them begins with this chunk, or has it where clients ask.
     Raises `NotFound` where none has, whatever other adapters have."""
-    store, name = store_of(request), writer.grant.name
-    file = store.chunk_maps.with_chunk(name, check_hash(hash))
+    store, name = app_state_of(request), writer.grant.name
+    file = store.chunk_maps.find_file_with_chunk(name, check_hash(hash))
     if file is None or not writer.registry.has_file(name, file):
         raise NotFound(f"no file of {name} is known to have this chunk; send it")
     now = int(time.time())
     return Response(
-        dedup_shard(store.chunk_maps.parts(name, file), now, now + TOKEN_SECONDS), media_type=SHARD_KIND
+        dedup_shard(store.chunk_maps.iter_xorbs(name, file), now, now + TOKEN_SECONDS), media_type=SHARD_KIND
     )
 
 
 @ROUTES.post(f"{_UPLOAD}/v1/shards")
 @ROUTES.post(f"{_UPLOAD}/shards")
-async def put_shard(request: Request, upload: Upload, writer: Writer) -> Response:
+async def put_shard(request: Request, upload: XetUploadId, writer: XetWriter) -> Response:
     """Joins the files that the shard describes, and answers when all are kept."""
     files = await _described(request, upload, writer)
-    store = store_of(request)
+    store = app_state_of(request)
     async with store.uploads.slot(_holder(writer)) as threads:
         await to_thread.run_sync(lambda: list(_join_all(store, upload, writer, files)), limiter=threads)
     return JSONResponse({"result": 1})
 
 
 @ROUTES.post(f"{_UPLOAD}/v2/shards")
-async def put_shard_telling(request: Request, upload: Upload, writer: Writer) -> Response:
+async def put_shard_with_progress(request: Request, upload: XetUploadId, writer: XetWriter) -> Response:
     """As `put_shard`, telling of each file; and of a refusal in the one form that clients show to people."""
     try:
         files = await _described(request, upload, writer)
     except AdaptryError as error:
         return Response(_failed(error), media_type=_FRAMES)
-    store = store_of(request)
+    store = app_state_of(request)
     joining = _join_all(store, upload, writer, files)
     return StreamingResponse(
         _told(joining, len(files), store.uploads.slot(_holder(writer))), media_type=_FRAMES
     )
 
 
-async def _described(request: Request, upload: str, writer: Writer) -> tuple[XetFile, ...]:
+async def _described(request: Request, upload: str, writer: XetWriter) -> tuple[XetFile, ...]:
     """The files of the shard that is the body."""
-    store = store_of(request)
-    size = announced(request, shard.LARGEST)
+    store = app_state_of(request)
+    size = content_length(request, shard.MAX_SHARD_BYTES)
 
     def read(pieces: Iterator[bytes]) -> tuple[XetFile, ...]:
         with store.spools.open(writer.grant.name.namespace, upload) as spool:
             name = f"shard-{secrets.token_hex(8)}"
-            spool.write(name, entire(pieces, size))
+            spool.write(name, require_length(pieces, size))
             try:
-                with spool.piece(name).open("rb") as file:
-                    return shard.files_in(file)
+                with spool.piece_path(name).open("rb") as file:
+                    return shard.parse_shard(file)
             finally:
-                spool.piece(name).unlink()
+                spool.piece_path(name).unlink()
 
     async with store.uploads.slot(_holder(writer)) as threads:
-        return await pour(request, read, threads, kind=None)
+        return await stream_body(request, read, threads, kind=None)
 
 
 def _join_all(
-    store: Store, upload: str, writer: Acting[XetGrant], files: tuple[XetFile, ...]
+    store: AppState, upload: str, writer: GrantContext[XetGrant], files: tuple[XetFile, ...]
 ) -> Iterator[int]:
     """Gives the files to the adapter, counting them; then lets go of what they were made of."""
     name = writer.grant.name
     # One shard of an upload at a time: what one of them lets go of, another may be reading.
-    with store.spools.open(name.namespace, upload) as spool, spool.alone():
-        joined = join(files, _XorbFinder(store, writer, spool))
+    with store.spools.open(name.namespace, upload) as spool, spool.exclusive():
+        joined = resolve_files(files, _XorbFinder(store, writer, spool))
         for done, file in enumerate(joined, 1):
             _deliver(store, writer, file)
             yield done
         for hash, (spooled_xorb, runs) in stored_runs(joined).items():
-            spool.write(hash, spent(spooled_xorb.table, runs))
-        spool.finish()
+            spool.write(hash, xorb_trailer(spooled_xorb.table, runs))
+        spool.mark_finished()
 
 
-def _deliver(store: Store, writer: Acting[XetGrant], file: Joined) -> None:
+def _deliver(store: AppState, writer: GrantContext[XetGrant], file: JoinedFile) -> None:
     name = writer.grant.name
     try:
-        deliver(
+        store_file(
             writer.registry,
             name,
             file.sha256,
@@ -208,13 +208,13 @@ def _deliver(store: Store, writer: Acting[XetGrant], file: Joined) -> None:
         for source in file.sources:
             store.chunk_maps.forget(name, source)
         raise
-    store.chunk_maps.keep(name, file.sha256, file.table)
+    store.chunk_maps.save(name, file.sha256, file.table)
 
 
 class _XorbFinder:
     """Finds the xorb of a hash: one of this upload, or a part of a file that the adapter has."""
 
-    def __init__(self, store: Store, writer: Acting[XetGrant], spool: Spool) -> None:
+    def __init__(self, store: AppState, writer: GrantContext[XetGrant], spool: UploadSpool) -> None:
         self._maps = store.chunk_maps
         self._writer = writer
         self._spool = spool
@@ -222,8 +222,8 @@ class _XorbFinder:
 
     def __call__(self, hash: str) -> StoredXorb:
         """Raises `NotFound`."""
-        piece, name = self._spool.piece(hash), self._writer.grant.name
-        found = StoredXorb.open(piece) if piece.exists() else self._maps.part(name, hash)
+        piece, name = self._spool.piece_path(hash), self._writer.grant.name
+        found = StoredXorb.open(piece) if piece.exists() else self._maps.open_xorb(name, hash)
         for file in found.files - self._present:
             if not self._writer.registry.has_file(name, file):
                 raise NotFound("no such xorb")
@@ -244,7 +244,7 @@ async def _told(
         yield _failed(error)
 
 
-def _holder(writer: Acting[XetGrant]) -> Holder:
+def _holder(writer: GrantContext[XetGrant]) -> Holder:
     return (writer.grant.name.namespace,)
 
 
@@ -258,4 +258,4 @@ def _frame(**said: object) -> bytes:
 
 def _id(request: Request, number: str, grant: XetGrant) -> str:
     """An upload's id: a number, and the proof that it was given out for the grant's adapter and token."""
-    return number + store_of(request).signer.tag("xet", number, str(grant.name), grant.by)
+    return number + app_state_of(request).signer.mac_hex("xet", number, str(grant.name), grant.by)

@@ -10,10 +10,10 @@ from pydantic import BaseModel
 from adaptry import __version__
 from adaptry.core import manifest
 from adaptry.registry import protocol
-from adaptry_api.auth_policy import ANYBODY, Caller, caller, guarded, store_of
+from adaptry_api.auth_policy import PUBLIC, Caller, app_state_of, caller, guarded_router
 
 
-class Limits(BaseModel):
+class ServerLimits(BaseModel):
     """What is refused beyond."""
 
     file: int = manifest.MAX_FILE
@@ -31,32 +31,34 @@ class Whoami(BaseModel):
     namespaces: tuple[str, ...]
 
 
-class About(Whoami):
+class ServerInfoResponse(Whoami):
     """Versions, limits and the caller."""
 
     version: str = __version__
     api: int = protocol.API
     api_oldest: int = protocol.API_OLDEST
     manifest_schema: int = manifest.SCHEMA
-    limits: Limits = Limits()
+    limits: ServerLimits = ServerLimits()
     epoch: str | None = None
     """Another one after each restore of the registry."""
 
 
 def router(docs: bool) -> APIRouter:
     """`docs` shows the OpenAPI description to callers without a token."""
-    routes = guarded(protocol.PREFIX, "about")
+    routes = guarded_router(protocol.PREFIX, "about")
 
     @routes.get("")
-    def about(request: Request, identity: Caller) -> About:
-        epoch = store_of(request).catalog.epoch.id
-        return About(identity=identity.name, role=identity.role, namespaces=identity.namespaces, epoch=epoch)
+    def about(request: Request, identity: Caller) -> ServerInfoResponse:
+        epoch = app_state_of(request).catalog.epoch.id
+        return ServerInfoResponse(
+            identity=identity.name, role=identity.role, namespaces=identity.namespaces, epoch=epoch
+        )
 
     @routes.get("/whoami")
     def whoami(identity: Caller) -> Whoami:
         return Whoami(identity=identity.name, role=identity.role, namespaces=identity.namespaces)
 
-    reader = ANYBODY if docs else Depends(caller)
+    reader = PUBLIC if docs else Depends(caller)
 
     @routes.get("/openapi.json", dependencies=[reader], include_in_schema=False)
     def openapi(request: Request) -> Response:

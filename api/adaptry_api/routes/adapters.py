@@ -10,12 +10,12 @@ from pydantic import BaseModel
 from adaptry.core.refs import AdapterName
 from adaptry.registry import protocol
 from adaptry.registry.records import AdapterEdit, AdapterInfo, Event, Page
-from adaptry_api.auth_policy import CallersRegistry, guarded
-from adaptry_api.etags import fresh, require_seen
-from adaptry_api.idempotency import OnceRegistry
+from adaptry_api.auth_policy import CallersRegistry, guarded_router
+from adaptry_api.etags import etag_response, require_if_match
+from adaptry_api.idempotency import IdempotentRegistry
 from adaptry_api.routes.parameters import Cursor, Limit, Name
 
-ROUTES = guarded(f"{protocol.PREFIX}/adapters", "adapters")
+ROUTES = guarded_router(f"{protocol.PREFIX}/adapters", "adapters")
 ONE = "/{namespace}/{name}"
 
 
@@ -25,16 +25,16 @@ class NewAdapter(AdapterEdit, extra="forbid"):
     name: AdapterName
 
 
-class Edit(AdapterEdit, extra="forbid"):
+class AdapterEditRequest(AdapterEdit, extra="forbid"):
     """What is to change; what is left out stays."""
 
 
-class Rename(BaseModel, extra="forbid"):
+class AdapterRenameRequest(BaseModel, extra="forbid"):
     to: AdapterName
 
 
 @ROUTES.post("", status_code=201)
-def create(body: NewAdapter, registry: OnceRegistry) -> AdapterInfo:
+def create(body: NewAdapter, registry: IdempotentRegistry) -> AdapterInfo:
     edit = AdapterEdit(description=body.description, tags=body.tags, visibility=body.visibility)
     return registry.create_adapter(body.name, edit)
 
@@ -51,13 +51,13 @@ def list_all(
 
 @ROUTES.get(ONE, response_model=AdapterInfo)
 def show(request: Request, name: Name, registry: CallersRegistry) -> Response:
-    return fresh(request, registry.adapter(name))
+    return etag_response(request, registry.adapter(name))
 
 
 @ROUTES.patch(ONE)
-def edit(request: Request, name: Name, body: Edit, registry: CallersRegistry) -> AdapterInfo:
+def edit(request: Request, name: Name, body: AdapterEditRequest, registry: CallersRegistry) -> AdapterInfo:
     """With `If-Match`, only what was seen is changed."""
-    require_seen(request, lambda: registry.adapter(name))
+    require_if_match(request, lambda: registry.adapter(name))
     return registry.edit_adapter(
         name, AdapterEdit(description=body.description, tags=body.tags, visibility=body.visibility)
     )
@@ -66,12 +66,12 @@ def edit(request: Request, name: Name, body: Edit, registry: CallersRegistry) ->
 @ROUTES.delete(ONE, status_code=204)
 def delete(request: Request, name: Name, registry: CallersRegistry) -> None:
     """With `If-Match`, only what was seen is deleted."""
-    require_seen(request, lambda: registry.adapter(name))
+    require_if_match(request, lambda: registry.adapter(name))
     registry.delete_adapter(name)
 
 
 @ROUTES.post(f"{ONE}/rename")
-def rename(name: Name, body: Rename, registry: CallersRegistry) -> AdapterInfo:
+def rename(name: Name, body: AdapterRenameRequest, registry: CallersRegistry) -> AdapterInfo:
     return registry.rename_adapter(name, body.to)
 
 

@@ -9,17 +9,17 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound
 from adaptry.registry import protocol
 from adaptry.registry.records import AliasInfo
-from adaptry_api.auth_policy import CallersRegistry, guarded
-from adaptry_api.errors import Stopped
-from adaptry_api.etags import fresh, seen_generation
-from adaptry_api.idempotency import OnceRegistry
+from adaptry_api.auth_policy import CallersRegistry, guarded_router
+from adaptry_api.errors import HttpProblem
+from adaptry_api.etags import etag_response, if_match_generation
+from adaptry_api.idempotency import IdempotentRegistry
 from adaptry_api.routes.parameters import Name
 
-ROUTES = guarded(f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}/aliases", "aliases")
+ROUTES = guarded_router(f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}/aliases", "aliases")
 ONE = "/{alias}"
 
 
-class Move(BaseModel, extra="forbid"):
+class AliasMoveRequest(BaseModel, extra="forbid"):
     """The revision that the alias is to name."""
 
     to: Digest
@@ -34,16 +34,21 @@ def list_all(name: Name, registry: CallersRegistry) -> tuple[AliasInfo, ...]:
 def show(request: Request, name: Name, alias: str, registry: CallersRegistry) -> Response:
     for info in registry.aliases(name):
         if info.alias == alias:
-            return fresh(request, info, str(info.generation))
+            return etag_response(request, info, str(info.generation))
     raise NotFound(f"{name} has no alias of that name")
 
 
 @ROUTES.put(ONE)
 def move(
-    request: Request, response: Response, name: Name, alias: str, body: Move, registry: OnceRegistry
+    request: Request,
+    response: Response,
+    name: Name,
+    alias: str,
+    body: AliasMoveRequest,
+    registry: IdempotentRegistry,
 ) -> AliasInfo:
     """Needs `If-Match: "<generation>"`, or `If-None-Match: *` for an alias that is not there yet."""
-    moved = registry.move_alias(name, alias, body.to, seen_generation(request))
+    moved = registry.move_alias(name, alias, body.to, if_match_generation(request))
     response.headers["ETag"] = f'"{moved.generation}"'
     return moved
 
@@ -51,7 +56,7 @@ def move(
 @ROUTES.delete(ONE, status_code=204)
 def remove(request: Request, name: Name, alias: str, registry: CallersRegistry) -> None:
     """Needs `If-Match: "<generation>"`."""
-    was = seen_generation(request)
+    was = if_match_generation(request)
     if was is None:
-        raise Stopped(428, 'say what you saw: If-Match: "<generation>"')
+        raise HttpProblem(428, 'say what you saw: If-Match: "<generation>"')
     registry.remove_alias(name, alias, was)

@@ -13,19 +13,19 @@ from adaptry.adapters.base_record import BaseRecord, Sketch, TensorShape
 from adaptry.core import strictjson
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid, NotFound
-from adaptry.core.identity import require_base_writing
+from adaptry.core.identity import require_base_write
 from adaptry.core.manifest import FileEntry
 from adaptry.core.processes.json_check import loads_in_child
 from adaptry.registry import protocol
 from adaptry.registry.records import BaseEdit, BaseInfo, Page
-from adaptry_api.auth_policy import Caller, CallersRegistry, guarded, store_of
-from adaptry_api.bodies import first_fault, whole
-from adaptry_api.downloads import file_answer
-from adaptry_api.etags import fresh
-from adaptry_api.redirects import sent_elsewhere
+from adaptry_api.auth_policy import Caller, CallersRegistry, app_state_of, guarded_router
+from adaptry_api.bodies import first_fault, read_body
+from adaptry_api.downloads import file_response
+from adaptry_api.etags import etag_response
+from adaptry_api.redirects import redirect_to_bucket
 from adaptry_api.routes.parameters import BaseId, Blob, Cursor, Limit
 
-ROUTES = guarded(f"{protocol.PREFIX}/bases", "bases")
+ROUTES = guarded_router(f"{protocol.PREFIX}/bases", "bases")
 _MAX_VALUES = 4_000_000
 _BYTES_OF_A_VALUE = 6  # at least, on average: the shortest tensor of a record takes 37 bytes for four values
 
@@ -37,7 +37,7 @@ class NewBase(BaseModel, extra="forbid"):
     names: tuple[Annotated[str, Field(min_length=1, max_length=512)], ...] = Field(default=(), max_length=64)
 
 
-class Stored(BaseModel, extra="forbid"):
+class BaseFilesRequest(BaseModel, extra="forbid"):
     """The uploaded files that are a base's weights."""
 
     files: tuple[FileEntry, ...] = Field(min_length=1, max_length=4096)
@@ -59,17 +59,17 @@ _BODY = {
 @ROUTES.post("", openapi_extra=_BODY)
 async def put(request: Request, identity: Caller, registry: CallersRegistry) -> BaseInfo:
     """A known base gains names and evidence. The record may be larger than other requests: up to 64 MiB."""
-    require_base_writing(identity)  # before a body of that size is read
-    data = await whole(request, protocol.BASE_LIMIT)
+    require_base_write(identity)  # before a body of that size is read
+    data = await read_body(request, protocol.BASE_LIMIT)
 
     def register() -> BaseInfo:
-        limits = strictjson.Limits(
+        limits = strictjson.JsonLimits(
             protocol.BASE_LIMIT, nodes=min(_MAX_VALUES, 1000 + len(data) // _BYTES_OF_A_VALUE)
         )
         body = _new_base(loads_in_child(data, limits, "the request"))
         return registry.put_base(body.record, body.names)
 
-    return await to_thread.run_sync(register, limiter=store_of(request).parsing.bases)
+    return await to_thread.run_sync(register, limiter=app_state_of(request).parse_slots.bases)
 
 
 @ROUTES.get("")
@@ -80,7 +80,7 @@ def list_all(registry: CallersRegistry, cursor: Cursor = None, limit: Limit = 50
 @ROUTES.get("/find", response_model=BaseInfo)
 def find(request: Request, registry: CallersRegistry, key: Annotated[str, Query(max_length=512)]) -> Response:
     """By name, id, or the beginning of an id."""
-    return fresh(request, registry.base(key))
+    return etag_response(request, registry.base(key))
 
 
 @ROUTES.get("/like/{digest}")
@@ -91,7 +91,7 @@ def like(digest: Blob, registry: CallersRegistry) -> tuple[BaseInfo, ...]:
 
 @ROUTES.get("/{base}/record", response_model=BaseRecord)
 def record(request: Request, base: BaseId, registry: CallersRegistry) -> Response:
-    return fresh(request, registry.base_record(base))
+    return etag_response(request, registry.base_record(base))
 
 
 @ROUTES.patch("/{base}")
@@ -101,7 +101,7 @@ def edit(base: BaseId, body: BaseEdit, registry: CallersRegistry) -> BaseInfo:
 
 
 @ROUTES.put("/{base}/files")
-def store(base: BaseId, body: Stored, registry: CallersRegistry) -> BaseInfo:
+def store(base: BaseId, body: BaseFilesRequest, registry: CallersRegistry) -> BaseInfo:
     return registry.store_base(base, body.files)
 
 
@@ -119,8 +119,8 @@ async def read(request: Request, base: BaseId, path: str, registry: CallersRegis
         return registry.read_base_file(base, path, start)
 
     entry = await to_thread.run_sync(find_file)
-    elsewhere = await sent_elsewhere(request, entry.sha256, path, entry.size, read_on)
-    return elsewhere or await file_answer(request, entry, read_on, store_of(request).downloads)
+    elsewhere = await redirect_to_bucket(request, entry.sha256, path, entry.size, read_on)
+    return elsewhere or await file_response(request, entry, read_on, app_state_of(request).downloads)
 
 
 def _new_base(document: Any) -> NewBase:

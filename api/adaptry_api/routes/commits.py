@@ -11,12 +11,12 @@ from adaptry.core.hub_revision import GRAMMAR
 from adaptry.core.refs import AdapterName
 from adaptry.registry import protocol
 from adaptry.registry.commits import MAIN
-from adaptry.registry.records import BranchInfo, CommitInfo, CommitNote, Committed, Page
-from adaptry_api.auth_policy import CallersRegistry, guarded
-from adaptry_api.idempotency import OnceRegistry
+from adaptry.registry.records import BranchInfo, CommitInfo, CommitNote, CommitResult, Page
+from adaptry_api.auth_policy import CallersRegistry, guarded_router
+from adaptry_api.idempotency import IdempotentRegistry
 from adaptry_api.routes.parameters import Cursor, Limit, Name
 
-ROUTES = guarded(f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}", "commits")
+ROUTES = guarded_router(f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}", "commits")
 
 _Word = Annotated[str, Query(description=GRAMMAR)]
 
@@ -42,12 +42,12 @@ class NewTag(NewBranch):
     message: Annotated[str, Field(max_length=65_536)] = ""
 
 
-class Squash(BaseModel, extra="forbid"):
+class SquashRequest(BaseModel, extra="forbid"):
     branch: str = MAIN
     note: CommitNote
 
 
-class Moved(BaseModel):
+class CurrentAdapterName(BaseModel):
     """Where an adapter of this name is now; null for nowhere that the caller may know of."""
 
     to: AdapterName | None
@@ -70,7 +70,7 @@ def find(name: Name, registry: CallersRegistry, revision: _Word = MAIN) -> Commi
 
 
 @ROUTES.post("/commits")
-def commit(name: Name, body: NewCommit, response: Response, registry: OnceRegistry) -> Committed:
+def commit(name: Name, body: NewCommit, response: Response, registry: IdempotentRegistry) -> CommitResult:
     """201 for a new commit; 200 where the branch was at this revision already."""
     committed = registry.put_commit(name, body.branch, body.manifest, body.note, body.parent)
     response.status_code = 201 if committed.is_new else 200
@@ -78,7 +78,7 @@ def commit(name: Name, body: NewCommit, response: Response, registry: OnceRegist
 
 
 @ROUTES.post("/commits/squash")
-def squash(name: Name, body: Squash, registry: OnceRegistry) -> CommitInfo:
+def squash(name: Name, body: SquashRequest, registry: IdempotentRegistry) -> CommitInfo:
     return registry.squash(name, body.branch, body.note)
 
 
@@ -88,25 +88,25 @@ def references(name: Name, registry: CallersRegistry) -> tuple[BranchInfo, ...]:
 
 
 @ROUTES.post("/branches", status_code=201)
-def make_branch(name: Name, body: NewBranch, registry: OnceRegistry) -> BranchInfo:
-    return registry.make_branch(name, body.name, body.at)
+def make_branch(name: Name, body: NewBranch, registry: IdempotentRegistry) -> BranchInfo:
+    return registry.create_branch(name, body.name, body.at)
 
 
 @ROUTES.delete("/branches/{branch:path}", status_code=204)
 def drop_branch(name: Name, branch: str, registry: CallersRegistry) -> None:
-    registry.drop_branch(name, branch)
+    registry.delete_branch(name, branch)
 
 
 @ROUTES.post("/tags", status_code=201)
-def make_tag(name: Name, body: NewTag, registry: OnceRegistry) -> BranchInfo:
-    return registry.make_tag(name, body.name, body.at, body.message)
+def make_tag(name: Name, body: NewTag, registry: IdempotentRegistry) -> BranchInfo:
+    return registry.create_tag(name, body.name, body.at, body.message)
 
 
 @ROUTES.delete("/tags/{tag:path}", status_code=204)
 def drop_tag(name: Name, tag: str, registry: CallersRegistry) -> None:
-    registry.drop_tag(name, tag)
+    registry.delete_tag(name, tag)
 
 
 @ROUTES.get("/moved")
-def moved(name: Name, registry: CallersRegistry) -> Moved:
-    return Moved(to=registry.moved(name))
+def moved(name: Name, registry: CallersRegistry) -> CurrentAdapterName:
+    return CurrentAdapterName(to=registry.renamed_to(name))

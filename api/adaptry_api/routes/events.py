@@ -11,15 +11,15 @@ from starlette.responses import StreamingResponse
 from adaptry.core.errors import AdaptryError, Invalid
 from adaptry.core.identity import Identity
 from adaptry.registry import protocol
-from adaptry.registry.events import NameFilter, check_asked
-from adaptry.registry.records import Event, News
+from adaptry.registry.events import NameFilter, check_events_query
+from adaptry.registry.records import Event, EventBatch
 from adaptry.storage.catalog.cursors import check_limit
-from adaptry_api.app_state import Store
-from adaptry_api.auth_policy import Caller, guarded, store_of
+from adaptry_api.app_state import AppState
+from adaptry_api.auth_policy import Caller, app_state_of, guarded_router
 from adaptry_api.event_stream import Identify
 from adaptry_api.routes.parameters import Limit
 
-ROUTES = guarded(f"{protocol.PREFIX}/events", "events")
+ROUTES = guarded_router(f"{protocol.PREFIX}/events", "events")
 STREAM = "text/event-stream"
 _RETRY = 2000  # milliseconds after which a browser connects again
 _AT_ONCE = 200
@@ -27,7 +27,7 @@ _AT_ONCE = 200
 
 @ROUTES.get(
     "",
-    response_model=News,
+    response_model=EventBatch,
     responses={200: {"content": {STREAM: {"schema": {"type": "string"}}}}},
 )
 async def events(
@@ -41,29 +41,29 @@ async def events(
         float,
         Query(
             description="Seconds to wait for the first event.",
-            json_schema_extra={"maximum": protocol.LONGEST_WAIT},
+            json_schema_extra={"maximum": protocol.MAX_WAIT},
         ),
     ] = 0.0,
     about: Annotated[list[str], Query(description="Globs of adapters' names, as in acme/*.")] = [],  # noqa: B006
     last_event_id: Annotated[
         str | None, Header(description="What a stream that goes on sends as `after`.")
     ] = None,
-) -> Response | News:
+) -> Response | EventBatch:
     """Of all adapters that the caller may read, oldest first; with `Accept: text/event-stream` for as long as the caller
     listens, each event with its number as `id`. `seq` is what to pass as `after` to go on."""
-    store, shown = store_of(request), request.headers.get("authorization")
+    store, shown = app_state_of(request), request.headers.get("authorization")
 
     async def identify() -> Identity:
-        return await store.callers.identify(shown)
+        return await store.authenticator.identify(shown)
 
     if not _wants_stream(request):
         check_limit(limit)
-        check_asked(after, wait, about)
-        return await store.listening.news(
-            identify, after, limit, min(wait, protocol.LONGEST_WAIT), NameFilter(about)
+        check_events_query(after, wait, about)
+        return await store.event_broadcaster.next_events(
+            identify, after, limit, min(wait, protocol.MAX_WAIT), NameFilter(about)
         )
     begin = _number(last_event_id) if last_event_id is not None else after
-    check_asked(begin, 0, about)
+    check_events_query(begin, 0, about)
     return StreamingResponse(
         _stream(store, identify, begin, NameFilter(about)),
         media_type=STREAM,
@@ -72,14 +72,14 @@ async def events(
 
 
 async def _stream(
-    store: Store, identify: Identify, after: int | None, about: NameFilter
+    store: AppState, identify: Identify, after: int | None, about: NameFilter
 ) -> AsyncIterator[str]:
     """Events until the caller goes, the token ends, or the server does; who connects again goes on where this ended."""
     yield f"retry: {_RETRY}\n\n"
     wait = 0.0
     while not store.draining.has_begun:
         try:
-            news = await store.listening.news(identify, after, _AT_ONCE, wait, about)
+            news = await store.event_broadcaster.next_events(identify, after, _AT_ONCE, wait, about)
         except AdaptryError:
             return
         after, wait = news.seq, store.heartbeat

@@ -10,12 +10,12 @@ from fastapi import Request, Response
 from adaptry.core.errors import FileMissing
 from adaptry.core.manifest import FileEntry
 from adaptry.registry import protocol
-from adaptry_api.auth_policy import CallersRegistry, guarded, store_of
-from adaptry_api.downloads import file_answer
-from adaptry_api.redirects import sent_elsewhere
+from adaptry_api.auth_policy import CallersRegistry, app_state_of, guarded_router
+from adaptry_api.downloads import file_response
+from adaptry_api.redirects import redirect_to_bucket
 from adaptry_api.routes.parameters import Name, Revision
 
-ROUTES = guarded(f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}/revisions", "files")
+ROUTES = guarded_router(f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}/revisions", "files")
 
 
 @ROUTES.get("/{revision}/files/{path:path}", response_class=Response)
@@ -34,5 +34,5 @@ async def read(
         return registry.read_file(name, revision, path, start)
 
     entry = await to_thread.run_sync(find)
-    elsewhere = await sent_elsewhere(request, entry.sha256, path, entry.size, read_on)
-    return elsewhere or await file_answer(request, entry, read_on, store_of(request).downloads)
+    elsewhere = await redirect_to_bucket(request, entry.sha256, path, entry.size, read_on)
+    return elsewhere or await file_response(request, entry, read_on, app_state_of(request).downloads)

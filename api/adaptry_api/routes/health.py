@@ -8,32 +8,32 @@ from fastapi import Request
 from starlette.responses import PlainTextResponse
 
 from adaptry.core.errors import Unavailable
-from adaptry_api.auth_policy import ANYBODY, guarded, store_of
-from adaptry_api.metrics import Counts
+from adaptry_api.auth_policy import PUBLIC, app_state_of, guarded_router
+from adaptry_api.metrics import RequestMetrics
 
-ROUTES = guarded(tag="health")
+ROUTES = guarded_router(tag="health")
 
 
-@ROUTES.get("/healthz", dependencies=[ANYBODY], response_class=PlainTextResponse)
+@ROUTES.get("/healthz", dependencies=[PUBLIC], response_class=PlainTextResponse)
 async def healthz() -> str:
     """The process answers."""
     return "ok\n"
 
 
-@ROUTES.get("/readyz", dependencies=[ANYBODY], response_class=PlainTextResponse)
+@ROUTES.get("/readyz", dependencies=[PUBLIC], response_class=PlainTextResponse)
 def readyz(request: Request) -> str:
     """The catalog answers too, there is room on its disk, and the server is not about to stop; 503 otherwise.
 
     A bucket is not asked: without one, what is in the catalog can still be read.
     """
-    store = store_of(request)
+    store = app_state_of(request)
     if not store.draining.is_ready:
         raise Unavailable("this server is about to stop")
     store.check()
     return "ready\n"
 
 
-@ROUTES.get("/metrics", dependencies=[ANYBODY], response_class=PlainTextResponse)
+@ROUTES.get("/metrics", dependencies=[PUBLIC], response_class=PlainTextResponse)
 def metrics(request: Request) -> str:
     """Prometheus' text format."""
-    return cast(Counts, request.app.state.counts).text()
+    return cast(RequestMetrics, request.app.state.counts).render()

@@ -17,12 +17,12 @@ from adaptry.registry.jobs_values.records import (
     ScheduleInfo,
 )
 from adaptry.registry.records import Page
-from adaptry_api.auth_policy import CallersRegistry, guarded
-from adaptry_api.etags import fresh
-from adaptry_api.idempotency import OnceRegistry
+from adaptry_api.auth_policy import CallersRegistry, guarded_router
+from adaptry_api.etags import etag_response
+from adaptry_api.idempotency import IdempotentRegistry
 from adaptry_api.routes.parameters import Cursor, Limit
 
-ROUTES = guarded(protocol.PREFIX, "jobs")
+ROUTES = guarded_router(protocol.PREFIX, "jobs")
 
 
 class NewSchedule(BaseModel, extra="forbid"):
@@ -41,7 +41,7 @@ JobId = Annotated[str, Path(max_length=64)]
 
 
 @ROUTES.post("/jobs", status_code=201)
-def submit(body: JobOrder, registry: OnceRegistry) -> JobInfo:
+def submit(body: JobOrder, registry: IdempotentRegistry) -> JobInfo:
     """The job will have the caller's rights. It waits until a runner comes."""
     return registry.submit_job(body)
 
@@ -58,7 +58,7 @@ def list_all(
 
 @ROUTES.get("/jobs/{job}", response_model=JobInfo)
 def show(request: Request, job: JobId, registry: CallersRegistry) -> Response:
-    return fresh(request, registry.job(job))
+    return etag_response(request, registry.job(job))
 
 
 @ROUTES.get("/jobs/{job}/log")

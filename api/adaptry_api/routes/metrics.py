@@ -6,16 +6,16 @@ from pydantic import BaseModel, Field
 
 from adaptry.registry import protocol
 from adaptry.registry.records import MetricInfo
-from adaptry_api.auth_policy import CallersRegistry, guarded
-from adaptry_api.idempotency import OnceRegistry
+from adaptry_api.auth_policy import CallersRegistry, guarded_router
+from adaptry_api.idempotency import IdempotentRegistry
 from adaptry_api.routes.parameters import PathRef
 
-ROUTES = guarded(
+ROUTES = guarded_router(
     f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}/versions/{{selector}}/metrics", "metrics"
 )
 
 
-class Values(BaseModel, extra="forbid"):
+class MetricsRequest(BaseModel, extra="forbid"):
     """Values by metric."""
 
     metrics: dict[str, float] = Field(max_length=64)
@@ -28,5 +28,5 @@ def list_all(ref: PathRef, registry: CallersRegistry) -> tuple[MetricInfo, ...]:
 
 
 @ROUTES.post("", status_code=204)
-def log(ref: PathRef, body: Values, registry: OnceRegistry) -> None:
+def log(ref: PathRef, body: MetricsRequest, registry: IdempotentRegistry) -> None:
     registry.log_metrics(ref, body.metrics)

@@ -9,30 +9,30 @@ from fastapi import Request, Response
 from pydantic import Base64Bytes, BaseModel, Field
 
 from adaptry.registry import protocol
-from adaptry.registry.records import Pushed, PushOptions, StateChange, VersionInfo
-from adaptry_api.auth_policy import CallersRegistry, guarded
+from adaptry.registry.records import PushOptions, PushResult, StateChange, VersionInfo
+from adaptry_api.auth_policy import CallersRegistry, guarded_router
 from adaptry_api.downloads import FOREVER
-from adaptry_api.errors import Stopped
-from adaptry_api.etags import seen_generation
-from adaptry_api.idempotency import OnceRegistry
+from adaptry_api.errors import HttpProblem
+from adaptry_api.etags import if_match_generation
+from adaptry_api.idempotency import IdempotentRegistry
 from adaptry_api.routes.parameters import Name, Revision
 
-ROUTES = guarded(f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}/revisions", "revisions")
+ROUTES = guarded_router(f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}/revisions", "revisions")
 
 
-class Push(BaseModel, extra="forbid"):
+class PushRequest(BaseModel, extra="forbid"):
     """`manifest` is base64 of the manifest's canonical bytes; its files must have been uploaded."""
 
     manifest: Annotated[Base64Bytes, Field(max_length=protocol.JSON_LIMIT)]
     options: PushOptions = PushOptions()
 
 
-class NewState(StateChange, extra="forbid"):
+class StateChangeRequest(StateChange, extra="forbid"):
     """A state, why, and what to take instead."""
 
 
 @ROUTES.post("")
-def push(name: Name, body: Push, response: Response, registry: OnceRegistry) -> Pushed:
+def push(name: Name, body: PushRequest, response: Response, registry: IdempotentRegistry) -> PushResult:
     """201 for a new version; 200 where this revision was there already."""
     pushed = registry.put_revision(name, body.manifest, body.options)
     response.status_code = 201 if pushed.is_new else 200
@@ -53,13 +53,13 @@ def set_state(
     response: Response,
     name: Name,
     revision: Revision,
-    body: NewState,
+    body: StateChangeRequest,
     registry: CallersRegistry,
 ) -> VersionInfo:
     """Needs `If-Match: "<generation>"`, that of the version's `standing`, or `"0"` where it has none."""
-    was = seen_generation(request)
+    was = if_match_generation(request)
     if was is None:
-        raise Stopped(
+        raise HttpProblem(
             428, 'say what you saw: If-Match: "<generation>", or "0" for a state that never changed'
         )
     change = StateChange(state=body.state, reason=body.reason, successor=body.successor)

@@ -7,23 +7,23 @@ from fastapi import Request, Response
 from adaptry.core.digest import Digest
 from adaptry.registry import protocol
 from adaptry.registry.rollouts import RolloutChange, RolloutInfo, RolloutPlan
-from adaptry_api.auth_policy import CallersRegistry, guarded
-from adaptry_api.errors import Stopped
-from adaptry_api.etags import seen_generation
-from adaptry_api.idempotency import OnceRegistry
+from adaptry_api.auth_policy import CallersRegistry, guarded_router
+from adaptry_api.errors import HttpProblem
+from adaptry_api.etags import if_match_generation
+from adaptry_api.idempotency import IdempotentRegistry
 from adaptry_api.routes.parameters import Name
 
-ROUTES = guarded(f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}/rollouts", "rollouts")
+ROUTES = guarded_router(f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}/rollouts", "rollouts")
 
 
-class Start(RolloutPlan, extra="forbid"):
+class RolloutStartRequest(RolloutPlan, extra="forbid"):
     """The alias that is to move, and the revision it is to move to."""
 
     alias: str
     to: Digest
 
 
-class Change(RolloutChange, extra="forbid"):
+class RolloutChangeRequest(RolloutChange, extra="forbid"):
     """On to the next step, or back."""
 
 
@@ -34,7 +34,9 @@ def list_all(name: Name, registry: CallersRegistry) -> tuple[RolloutInfo, ...]:
 
 
 @ROUTES.post("", status_code=201)
-def start(name: Name, body: Start, response: Response, registry: OnceRegistry) -> RolloutInfo:
+def start(
+    name: Name, body: RolloutStartRequest, response: Response, registry: IdempotentRegistry
+) -> RolloutInfo:
     begun = registry.start_rollout(name, body.alias, body.to, RolloutPlan(steps=body.steps, every=body.every))
     response.headers["ETag"] = f'"{begun.generation}"'
     return begun
@@ -42,12 +44,17 @@ def start(name: Name, body: Start, response: Response, registry: OnceRegistry) -
 
 @ROUTES.patch("/{alias}")
 def change(
-    request: Request, response: Response, name: Name, alias: str, body: Change, registry: CallersRegistry
+    request: Request,
+    response: Response,
+    name: Name,
+    alias: str,
+    body: RolloutChangeRequest,
+    registry: CallersRegistry,
 ) -> RolloutInfo:
     """Needs `If-Match: "<generation>"`; at 100 % the alias moves."""
-    was = seen_generation(request)
+    was = if_match_generation(request)
     if was is None:
-        raise Stopped(428, 'say what you saw: If-Match: "<generation>"')
+        raise HttpProblem(428, 'say what you saw: If-Match: "<generation>"')
     changed = registry.change_rollout(name, alias, RolloutChange(to=body.to, reason=body.reason), was)
     response.headers["ETag"] = f'"{changed.generation}"'
     return changed

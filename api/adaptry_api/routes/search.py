@@ -9,10 +9,10 @@ from fastapi import Query
 from adaptry.core import query
 from adaptry.registry import protocol
 from adaptry.registry.records import Page, VersionInfo
-from adaptry_api.auth_policy import CallersRegistry, guarded
+from adaptry_api.auth_policy import CallersRegistry, guarded_router
 from adaptry_api.routes.parameters import Cursor, Limit
 
-ROUTES = guarded(f"{protocol.PREFIX}/search", "search")
+ROUTES = guarded_router(f"{protocol.PREFIX}/search", "search")
 
 
 @ROUTES.get("")

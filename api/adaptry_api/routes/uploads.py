@@ -14,12 +14,12 @@ from pydantic import BaseModel, Field
 from adaptry.core.digest import Digest
 from adaptry.registry import protocol
 from adaptry.registry.interface import Owner, Registry
-from adaptry.registry.records import Page, Upload, UploadSession
-from adaptry_api.auth_policy import Caller, CallersRegistry, guarded, store_of
-from adaptry_api.bodies import pour
+from adaptry.registry.records import Page, UploadInfo, UploadSession
+from adaptry_api.auth_policy import Caller, CallersRegistry, app_state_of, guarded_router
+from adaptry_api.bodies import stream_body
 from adaptry_api.routes.parameters import BaseId, Blob, Cursor, Limit, Name
 
-ROUTES = guarded(protocol.PREFIX, "uploads")
+ROUTES = guarded_router(protocol.PREFIX, "uploads")
 OF_ADAPTER = "/adapters/{namespace}/{name}"
 OF_BASE = "/bases/{base}"
 
@@ -27,43 +27,43 @@ Id = Annotated[str, Path(max_length=512)]
 _BYTES = {"requestBody": {"content": {"application/octet-stream": {}}, "required": True}}
 
 
-class Open(BaseModel, extra="forbid"):
+class UploadOpenRequest(BaseModel, extra="forbid"):
     """The file to come."""
 
     digest: Digest
     size: int = Field(ge=0)
 
 
-class Finish(BaseModel, extra="forbid"):
+class UploadFinishRequest(BaseModel, extra="forbid"):
     """What the caller believes was sent."""
 
     offset: int = Field(ge=0)
     size: int = Field(ge=0)
 
 
-class Has(BaseModel):
+class BlobPresence(BaseModel):
     """Whether the owner asked about has the bytes; another owner's are never told of."""
 
     is_here: bool
 
 
 @ROUTES.get(f"{OF_ADAPTER}/blobs/{{digest}}")
-def adapter_has(name: Name, digest: Blob, registry: CallersRegistry) -> Has:
-    return Has(is_here=registry.has_file(name, digest))
+def adapter_has(name: Name, digest: Blob, registry: CallersRegistry) -> BlobPresence:
+    return BlobPresence(is_here=registry.has_file(name, digest))
 
 
 @ROUTES.get(f"{OF_BASE}/blobs/{{digest}}")
-def base_has(base: BaseId, digest: Blob, registry: CallersRegistry) -> Has:
-    return Has(is_here=registry.has_file(base, digest))
+def base_has(base: BaseId, digest: Blob, registry: CallersRegistry) -> BlobPresence:
+    return BlobPresence(is_here=registry.has_file(base, digest))
 
 
 @ROUTES.post(f"{OF_ADAPTER}/uploads")
-def open_for_adapter(name: Name, body: Open, registry: CallersRegistry) -> Upload:
+def open_for_adapter(name: Name, body: UploadOpenRequest, registry: CallersRegistry) -> UploadInfo:
     return _open(registry, name, body)
 
 
 @ROUTES.post(f"{OF_BASE}/uploads")
-def open_for_base(base: BaseId, body: Open, registry: CallersRegistry) -> Upload:
+def open_for_base(base: BaseId, body: UploadOpenRequest, registry: CallersRegistry) -> UploadInfo:
     return _open(registry, base, body)
 
 
@@ -92,18 +92,20 @@ async def append(
     registry: CallersRegistry,
     offset: Annotated[int, Header(alias=protocol.OFFSET_HEADER, ge=0)],
     size: Annotated[int, Header(alias=protocol.SIZE_HEADER, ge=0)],
-) -> Upload:
+) -> UploadInfo:
     """Adds the body's bytes at `Upload-Offset`; what arrives before a cut is kept. 416 says the right offset."""
-    upload = Upload(id=id, offset=offset, size=size)
-    async with store_of(request).uploads.slot(identity.namespaces) as threads:
-        return await pour(request, lambda chunks: registry.append_upload(upload, offset, chunks), threads)
+    upload = UploadInfo(id=id, offset=offset, size=size)
+    async with app_state_of(request).uploads.slot(identity.namespaces) as threads:
+        return await stream_body(
+            request, lambda chunks: registry.append_upload(upload, offset, chunks), threads
+        )
 
 
 @ROUTES.post("/uploads/{id}/finish", status_code=204)
-def finish(id: Id, body: Finish, registry: CallersRegistry) -> None:
+def finish(id: Id, body: UploadFinishRequest, registry: CallersRegistry) -> None:
     """Verifies the bytes against the digest they were announced under, and publishes them."""
-    registry.finish_upload(Upload(id=id, offset=body.offset, size=body.size))
+    registry.finish_upload(UploadInfo(id=id, offset=body.offset, size=body.size))
 
 
-def _open(registry: Registry, owner: Owner, body: Open) -> Upload:
+def _open(registry: Registry, owner: Owner, body: UploadOpenRequest) -> UploadInfo:
     return registry.open_upload(owner, body.digest, body.size)

@@ -8,15 +8,15 @@ from fastapi import Query, Request, Response
 from pydantic import BaseModel
 
 from adaptry.adapters.adapter import open_content
-from adaptry.checks.runtimes import Verdict, parse_runtime, verdict, verdicts
-from adaptry.operations.known_base import base_of
+from adaptry.checks.runtimes import RuntimeVerdict, check_all_runtimes, check_runtime, parse_runtime
+from adaptry.operations.known_base import base_record_or_none
 from adaptry.operations.transfer.remote import RevisionContent
 from adaptry.registry import protocol
-from adaptry_api.auth_policy import CallersRegistry, guarded
-from adaptry_api.etags import fresh
+from adaptry_api.auth_policy import CallersRegistry, guarded_router
+from adaptry_api.etags import etag_response
 from adaptry_api.routes.parameters import PathRef
 
-ROUTES = guarded(
+ROUTES = guarded_router(
     f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}/versions/{{selector}}/verdicts", "versions"
 )
 
@@ -29,17 +29,19 @@ Runtimes = Annotated[
 ]
 
 
-class Verdicts(BaseModel):
+class RuntimeVerdicts(BaseModel):
     """One verdict for each runtime that was asked about, in that order."""
 
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[RuntimeVerdict, ...]
 
 
-@ROUTES.get("", response_model=Verdicts)
+@ROUTES.get("", response_model=RuntimeVerdicts)
 def show(request: Request, ref: PathRef, registry: CallersRegistry, runtime: Runtimes = None) -> Response:
     asked = [parse_runtime(text) for text in runtime or ()]
     detail = registry.detail(ref)
     adapter = open_content(RevisionContent(registry, detail.version, detail.manifest))
-    base = base_of(registry, detail.version)
-    found = [verdict(adapter, one, base) for one in asked] if asked else verdicts(adapter, base)
-    return fresh(request, Verdicts(verdicts=tuple(found)))
+    base = base_record_or_none(registry, detail.version)
+    found = (
+        [check_runtime(adapter, one, base) for one in asked] if asked else check_all_runtimes(adapter, base)
+    )
+    return etag_response(request, RuntimeVerdicts(verdicts=tuple(found)))

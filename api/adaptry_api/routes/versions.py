@@ -6,11 +6,11 @@ from fastapi import Request, Response
 
 from adaptry.registry import protocol
 from adaptry.registry.records import Page, TensorInspection, VersionDetail, VersionInfo
-from adaptry_api.auth_policy import CallersRegistry, guarded
-from adaptry_api.etags import fresh
+from adaptry_api.auth_policy import CallersRegistry, guarded_router
+from adaptry_api.etags import etag_response
 from adaptry_api.routes.parameters import Cursor, Limit, Name, PathRef
 
-ROUTES = guarded(f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}/versions", "versions")
+ROUTES = guarded_router(f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}/versions", "versions")
 ONE = "/{selector}"
 
 
@@ -23,12 +23,12 @@ def list_all(
 
 @ROUTES.get(ONE, response_model=VersionInfo)
 def show(request: Request, ref: PathRef, registry: CallersRegistry) -> Response:
-    return fresh(request, registry.version(ref))
+    return etag_response(request, registry.version(ref))
 
 
 @ROUTES.get(f"{ONE}/detail", response_model=VersionDetail)
 def detail(request: Request, ref: PathRef, registry: CallersRegistry) -> Response:
-    return fresh(request, registry.detail(ref))
+    return etag_response(request, registry.detail(ref))
 
 
 @ROUTES.get(f"{ONE}/tensors")

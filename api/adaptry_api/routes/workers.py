@@ -8,12 +8,12 @@ from fastapi import Query, Request, Response
 
 from adaptry.registry import protocol
 from adaptry.registry.records import Page
-from adaptry.registry.workers import ResidentInfo, Told, WorkerInfo, WorkerReport
-from adaptry_api.auth_policy import CallersRegistry, guarded
-from adaptry_api.etags import fresh
+from adaptry.registry.workers import ReportReply, ResidentInfo, WorkerInfo, WorkerReport
+from adaptry_api.auth_policy import CallersRegistry, guarded_router
+from adaptry_api.etags import etag_response
 from adaptry_api.routes.parameters import Cursor, Limit, PathRef
 
-ROUTES = guarded(protocol.PREFIX, "workers")
+ROUTES = guarded_router(protocol.PREFIX, "workers")
 ONE = "/workers/{worker}"
 Owner = Annotated[
     str | None,
@@ -21,12 +21,12 @@ Owner = Annotated[
 ]
 
 
-class Report(WorkerReport, extra="forbid"):
+class WorkerReportRequest(WorkerReport, extra="forbid"):
     """Everything about a worker now."""
 
 
 @ROUTES.post("/workers")
-def report(body: Report, registry: CallersRegistry) -> Told:
+def report(body: WorkerReportRequest, registry: CallersRegistry) -> ReportReply:
     """Takes a token of the role `worker`, or an administrator's; the same report again changes nothing."""
     return registry.report(body)
 
@@ -38,7 +38,7 @@ def list_all(registry: CallersRegistry, cursor: Cursor = None, limit: Limit = 50
 
 @ROUTES.get(ONE, response_model=WorkerInfo)
 def show(request: Request, worker: str, registry: CallersRegistry, owner: Owner = None) -> Response:
-    return fresh(request, registry.worker(worker, owner))
+    return etag_response(request, registry.worker(worker, owner))
 
 
 @ROUTES.delete(ONE, status_code=204)

@@ -19,7 +19,7 @@ Tokenizer = Any  # transformers' tokenizers are untyped
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class ExampleBatch:
     """`ids` and `mask` are examples × tokens; `answers` is examples × the longest answer, -100 where none."""
 
     ids: Tensor
@@ -35,7 +35,7 @@ class Batch:
         ).logits
         return said[:, :-1]
 
-    def first_logits(self, model: Model) -> Tensor:
+    def first_answer_logits(self, model: Model) -> Tensor:
         """What the model says where each answer begins: examples × vocabulary."""
         begins = (self.answers != -100).int().argmax(dim=1)
         return self.logits(model)[range(len(begins)), begins]
@@ -48,7 +48,7 @@ class Batch:
         return cross_entropy(self.logits(model)[asked], self.answers[asked], reduction="none")
 
 
-def encode(tokenizer: Tokenizer, examples: Sequence[Example], end: bool = False) -> Batch:
+def encode(tokenizer: Tokenizer, examples: Sequence[Example], end: bool = False) -> ExampleBatch:
     """Prompts and answers; with `end`, an answer includes the token that ends a text (for training)."""
     import torch
 
@@ -57,7 +57,7 @@ def encode(tokenizer: Tokenizer, examples: Sequence[Example], end: bool = False)
     answers = [tokenizer(one.completion).input_ids + last for one in examples]
     rows = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
     width, longest = max(map(len, rows)), max(map(len, answers))
-    return Batch(
+    return ExampleBatch(
         ids=torch.tensor([_padded(row, width, tokenizer.pad_token_id) for row in rows]),
         mask=torch.tensor([_padded([1] * len(row), width, 0) for row in rows]),
         answers=torch.tensor([_padded(answer, longest, -100) for answer in answers]),

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from adaptry_cli.demo.quiet import libraries
-from adaptry_cli.demo.tasks import Task
+from adaptry_cli.demo.quiet import quiet_libraries
+from adaptry_cli.demo.tasks import DemoTask
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class PeftComparison:
     """Elements of weights that differ, of how many; and the largest difference of a logit."""
 
     different: int
@@ -18,9 +18,11 @@ class Comparison:
     largest: float
 
 
-def compare_with_peft(base: Path, adapter: Path, merged: Path, task: Task, prompts: int = 16) -> Comparison:
+def compare_with_peft(
+    base: Path, adapter: Path, merged: Path, task: DemoTask, prompts: int = 16
+) -> PeftComparison:
     """The checkpoint in `merged` against PEFT's `merge_and_unload` of the same adapter, in the base's dtype."""
-    with libraries():
+    with quiet_libraries():
         import torch
         from peft import PeftModel
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -40,4 +42,4 @@ def compare_with_peft(base: Path, adapter: Path, merged: Path, task: Task, promp
                 tokens = tokenizer(example.prompt, return_tensors="pt").input_ids
                 difference = (ours(tokens).logits - theirs(tokens).logits).abs().max()
                 largest = max(largest, float(difference))
-    return Comparison(different, weights, largest)
+    return PeftComparison(different, weights, largest)

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from adaptry.core.errors import Missing
+from adaptry.core.errors import MissingDependency
 
 
 @dataclass(frozen=True, slots=True)
-class Documented:
+class DocstringEntry:
     """A module, class or function; `signature` is of functions only; `paragraph` is its docstring's first."""
 
     name: str
@@ -24,14 +24,14 @@ class Documented:
     paragraph: str
 
 
-def of_modules() -> Iterator[tuple[str, Documented]]:
+def module_docstrings() -> Iterator[tuple[str, DocstringEntry]]:
     """What the library's single-file modules document, each with its module's name."""
     for path in sorted(_root().glob("*.py")):
         for item in _documented(path):
             yield path.stem, item
 
 
-def of_package(name: str) -> Iterator[Documented]:
+def package_docstrings(name: str) -> Iterator[DocstringEntry]:
     """What one package (or the single-file module of that name) documents, its tests left out."""
     module = _root() / f"{name}.py"
     for path in [module] if module.exists() else sorted((_root() / name).rglob("*.py")):
@@ -42,14 +42,14 @@ def of_package(name: str) -> Iterator[Documented]:
 def _root() -> Path:
     root = Path(sysconfig.get_path("stdlib"))
     if not (root / "asyncio" / "events.py").exists():
-        raise Missing(
+        raise MissingDependency(
             f"the demo learns from the sources of Python's standard library, and {root} holds none; "
             "run it with a Python that has them (python.org's, your system's, uv's or conda's)"
         )
     return root
 
 
-def _documented(path: Path) -> Iterator[Documented]:
+def _documented(path: Path) -> Iterator[DocstringEntry]:
     try:
         tree = ast.parse(path.read_bytes())
     except SyntaxError:  # lib2to3 and others keep files of other Pythons
@@ -58,7 +58,7 @@ def _documented(path: Path) -> Iterator[Documented]:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             paragraph = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
             if paragraph:
-                yield Documented(_name(node, path), _signature(node), paragraph)
+                yield DocstringEntry(_name(node, path), _signature(node), paragraph)
 
 
 def _name(node: ast.AST, path: Path) -> str:

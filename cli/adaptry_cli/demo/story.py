@@ -18,10 +18,10 @@ from adaptry_cli.demo import model, stranger, tasks
 from adaptry_cli.demo.comparison import compare_with_peft
 from adaptry_cli.demo.evaluation import measure
 from adaptry_cli.demo.narrator import Narrator
-from adaptry_cli.demo.quiet import need_everything
+from adaptry_cli.demo.quiet import require_dependencies
 from adaptry_cli.demo.shell import Shell
-from adaptry_cli.demo.tasks import Task
-from adaptry_cli.demo.training import PACKAGE_FIRST, PACKAGE_SECOND, SUMMARY, Trained, Tuning, train
+from adaptry_cli.demo.tasks import DemoTask
+from adaptry_cli.demo.training import PACKAGE_FIRST, PACKAGE_SECOND, SUMMARY, DemoAdapter, LoraTraining, train
 
 _BASE = "./smollm2"
 _KEPT = 0.05  # of accuracy, on 160 examples: rounding to bfloat16 turns a few answers
@@ -40,7 +40,7 @@ def demo(folder: Path) -> None:
 
     Train, push, find, check, promote, merge, serve. Takes a few minutes on two cores. Nothing outside the folder is touched, and nothing is fetched.
     """
-    need_everything()
+    require_dependencies()
     stage = _set_up(folder.resolve())
     trained = _train(stage)
     _push(stage, trained)
@@ -59,17 +59,17 @@ class _Stage:
     folder: Path
     narrator: Narrator
     shell: Shell
-    package: Task
-    summary: Task
+    package: DemoTask
+    summary: DemoTask
 
 
 @dataclass(frozen=True, slots=True)
 class _Adapters:
     """The three that were trained."""
 
-    first: Trained
-    second: Trained
-    summary: Trained
+    first: DemoAdapter
+    second: DemoAdapter
+    summary: DemoAdapter
 
 
 def _set_up(folder: Path) -> _Stage:
@@ -132,7 +132,7 @@ def _find(stage: _Stage) -> None:
 
 def _refuse(stage: _Stage) -> None:
     stage.narrator.chapter("An adapter for another base is refused, and told why")
-    stranger.make(stage.folder / "stranger")
+    stranger.write_foreign_adapter(stage.folder / "stranger")
     stage.shell.adaptry("check", "./stranger", "--base", model.BASE, expect=1)
     stage.shell.adaptry("push", "./stranger", "demo/stranger", "--base", model.BASE, expect=1)
 
@@ -198,17 +198,19 @@ def _hold(holds: bool, otherwise: str) -> None:
         raise AdaptryError(f"{otherwise}: this is a fault in adaptry")
 
 
-def _trained(stage: _Stage, task: Task, name: str, tuning: Tuning, base: float | None = None) -> Trained:
+def _trained(
+    stage: _Stage, task: DemoTask, name: str, tuning: LoraTraining, base: float | None = None
+) -> DemoAdapter:
     with stage.narrator.progress() as told:
         return train(stage.folder / "smollm2", task, stage.folder / name, tuning, told, base)
 
 
-def _shape(tuning: Tuning) -> str:
+def _shape(tuning: LoraTraining) -> str:
     targets = ",".join(target.removesuffix("_proj") for target in tuning.targets)
     return f"r={tuning.rank} α={tuning.alpha} on {targets}"
 
 
-def _numbers(trained: Trained) -> tuple[str, str, str]:
+def _numbers(trained: DemoAdapter) -> tuple[str, str, str]:
     return f"{trained.base_metric:.3f}", f"{trained.adapter_metric:.3f}", f"{trained.seconds:.0f}"
 
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adaptry_cli.demo.quiet import libraries
+from adaptry_cli.demo.quiet import quiet_libraries
 
 BASE = "example/tiny-random-llama"
 
 
-def make(out_dir: Path) -> Path:
+def write_foreign_adapter(out_dir: Path) -> Path:
     """Write the adapter as PEFT writes it; seconds."""
-    with libraries():
+    with quiet_libraries():
         import torch
         from peft import LoraConfig, get_peft_model
         from transformers import LlamaConfig, LlamaForCausalLM

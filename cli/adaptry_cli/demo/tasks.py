@@ -43,7 +43,7 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class DemoTask:
     """What to learn and how to judge it.  `choices` are all completions there are, or empty for free text."""
 
     name: str
@@ -58,7 +58,7 @@ class Task:
         return value > than if self.metric == "accuracy" else value < than
 
 
-def package(per_class: int = 120, held_out: int = 20) -> Task:
+def package(per_class: int = 120, held_out: int = 20) -> DemoTask:
     """Eight classes, as many examples of each; a text that two packages share is in neither."""
     texts = {label: _texts(source) for source, label in _PACKAGES.items()}
     owners = Counter(text for of_label in texts.values() for text in of_label)
@@ -69,7 +69,7 @@ def package(per_class: int = 120, held_out: int = 20) -> Task:
         mine = _shuffled(Example(f"Docstring: {text}\nPackage:", f" {label}") for text in only_here)
         held += mine[:held_out]
         train += mine[held_out : held_out + per_class]
-    return Task(
+    return DemoTask(
         name="package",
         title="Which package of the standard library does a docstring come from?",
         metric="accuracy",
@@ -79,16 +79,16 @@ def package(per_class: int = 120, held_out: int = 20) -> Task:
     )
 
 
-def summary(examples: int = 1000, held_out: int = 120) -> Task:
+def summary(examples: int = 1000, held_out: int = 120) -> DemoTask:
     """Signatures and summaries of the functions of the library's single-file modules."""
     by_prompt: dict[str, Example] = {}  # methods of two classes may look the same
-    for module, item in docstrings.of_modules():
+    for module, item in docstrings.module_docstrings():
         if item.signature and len(item.signature) <= 60 and 4 <= len(item.paragraph.split()) <= 16:
             prompt = f"Function: {module}.{item.name}{item.signature}\nSummary:"
             by_prompt[prompt] = Example(prompt, f" {item.paragraph}")
     by_completion = {one.completion: one for one in by_prompt.values()}
     mine = _shuffled(by_completion.values())
-    return Task(
+    return DemoTask(
         name="summary",
         title="What does a function's docstring say, given its signature?",
         metric="perplexity",
@@ -99,7 +99,7 @@ def summary(examples: int = 1000, held_out: int = 120) -> Task:
 
 def _texts(package: str) -> set[str]:
     """The beginnings (24 words at most) of a package's docstrings; fewer than 5 words say too little."""
-    beginnings = (item.paragraph.split()[:24] for item in docstrings.of_package(package))
+    beginnings = (item.paragraph.split()[:24] for item in docstrings.package_docstrings(package))
     return {" ".join(words) for words in beginnings if len(words) >= 5}
 
 

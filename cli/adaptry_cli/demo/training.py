@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.core.progress import Progress
-from adaptry_cli.demo.batches import Batch, Model, Tokenizer, encode
+from adaptry_cli.demo.batches import ExampleBatch, Model, Tokenizer, encode
 from adaptry_cli.demo.evaluation import evaluate, load
 from adaptry_cli.demo.model import BASE
-from adaptry_cli.demo.quiet import libraries
-from adaptry_cli.demo.tasks import Example, Task
+from adaptry_cli.demo.quiet import quiet_libraries
+from adaptry_cli.demo.tasks import DemoTask, Example
 
 _BATCH = 8
 _WARM_UP = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Tuning:
+class LoraTraining:
     """How to train: LoRA's shape, and how long.  A step is one batch of 8 examples."""
 
     rank: int
@@ -32,13 +32,13 @@ class Tuning:
 
 
 # What the demo trains: two shapes of LoRA, and a second version of the first that was given more time.
-PACKAGE_FIRST = Tuning(rank=8, alpha=16, targets=("q_proj", "v_proj"), steps=40)
-PACKAGE_SECOND = Tuning(rank=8, alpha=16, targets=("q_proj", "v_proj"), steps=90, seed=1)
-SUMMARY = Tuning(rank=16, alpha=24, targets=("q_proj", "k_proj", "v_proj", "o_proj"), steps=50)
+PACKAGE_FIRST = LoraTraining(rank=8, alpha=16, targets=("q_proj", "v_proj"), steps=40)
+PACKAGE_SECOND = LoraTraining(rank=8, alpha=16, targets=("q_proj", "v_proj"), steps=90, seed=1)
+SUMMARY = LoraTraining(rank=16, alpha=24, targets=("q_proj", "k_proj", "v_proj", "o_proj"), steps=50)
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class DemoAdapter:
     """What came of it: the adapter's folder, and the task's metric without and with the adapter."""
 
     folder: Path
@@ -49,17 +49,17 @@ class Trained:
 
 def train(
     model_dir: Path,
-    task: Task,
+    task: DemoTask,
     out_dir: Path,
-    tuning: Tuning,
+    tuning: LoraTraining,
     progress: Progress,
     base_metric: float | None = None,
-) -> Trained:
+) -> DemoAdapter:
     """Train an adapter, write PEFT's ordinary folder, judge it.  The base is judged if nobody did before."""
     began = time.monotonic()
     model, tokenizer = load(model_dir)
     before = evaluate(model, tokenizer, task, progress) if base_metric is None else base_metric
-    with libraries():
+    with quiet_libraries():
         import torch
 
         with torch.random.fork_rng():
@@ -69,10 +69,10 @@ def train(
         # PEFT would ask the hub about the base's vocabulary to decide this.
         model.save_pretrained(str(out_dir), save_embedding_layers=False)
     after = evaluate(model.eval(), tokenizer, task, progress)
-    return Trained(out_dir, before, after, time.monotonic() - began)
+    return DemoAdapter(out_dir, before, after, time.monotonic() - began)
 
 
-def _with_lora(model: Model, tuning: Tuning) -> Model:
+def _with_lora(model: Model, tuning: LoraTraining) -> Model:
     from peft import LoraConfig, get_peft_model
 
     model.name_or_path = BASE  # what PEFT writes into the config: a name, not a folder of this machine
@@ -82,7 +82,9 @@ def _with_lora(model: Model, tuning: Tuning) -> Model:
     return get_peft_model(model, config)
 
 
-def _fit(model: Model, batches: Sequence[Batch], tuning: Tuning, progress: Progress, text: str) -> None:
+def _fit(
+    model: Model, batches: Sequence[ExampleBatch], tuning: LoraTraining, progress: Progress, text: str
+) -> None:
     import torch
 
     weights = [weight for weight in model.parameters() if weight.requires_grad]
@@ -99,7 +101,9 @@ def _fit(model: Model, batches: Sequence[Batch], tuning: Tuning, progress: Progr
         progress(f"{text}, loss {float(loss):.2f}", step + 1, len(batches))
 
 
-def _batches(tokenizer: Tokenizer, examples: Sequence[Example], tuning: Tuning) -> Iterator[Batch]:
+def _batches(
+    tokenizer: Tokenizer, examples: Sequence[Example], tuning: LoraTraining
+) -> Iterator[ExampleBatch]:
     """As many batches as there are steps, over the examples again and again, each time in a new order."""
     shuffle = random.Random(tuning.seed)
     batches: list[list[Example]] = []

@@ -13,8 +13,8 @@ from pathlib import Path
 from adaptry.adapters.config import LIMITS, AdapterConfig
 from adaptry.adapters.content import Content, FolderContent
 from adaptry.adapters.folder_listing import list_folder
-from adaptry.adapters.formats import CONFIG, PEFT, WEIGHTS, Format, format_of
-from adaptry.adapters.header import Header, TensorInfo, read_header
+from adaptry.adapters.formats import CONFIG, PEFT, WEIGHTS, AdapterFormat, detect_format
+from adaptry.adapters.header import SafetensorsHeader, TensorInfo, read_header
 from adaptry.adapters.layouts import LAYOUTS
 from adaptry.adapters.spec import Spec
 from adaptry.adapters.weights import weights_digest
@@ -28,9 +28,9 @@ class Adapter:
 
     content: Content
     config: AdapterConfig
-    header: Header
+    header: SafetensorsHeader
     left_out: Mapping[str, str] = field(default_factory=dict)
-    format: Format = PEFT
+    format: AdapterFormat = PEFT
 
     @cached_property
     def spec(self) -> Spec:
@@ -52,7 +52,7 @@ class Adapter:
 
 def open_content(content: Content, left_out: Mapping[str, str] | None = None) -> Adapter:
     """The adapter in `content`. Raises `NotFound`, `InvalidConfig`, `InvalidWeights`."""
-    format = format_of(content.sizes)
+    format = detect_format(content.sizes)
     if format is None:
         raise NotFound(f"no adapter without {WEIGHTS if CONFIG in content.sizes else CONFIG}")
     headers = {
@@ -60,7 +60,7 @@ def open_content(content: Content, left_out: Mapping[str, str] | None = None) ->
         for name, size in content.sizes.items()
         if name.endswith(".safetensors")
     }
-    data = content.whole(format.config, LIMITS.size) if format.config else b""
+    data = content.read_all(format.config, LIMITS.size) if format.config else b""
     config = LAYOUTS[format.name].config(data, headers[format.weights], content.reader(format.weights))
     return Adapter(content, config, headers[format.weights], left_out or {}, format)
 

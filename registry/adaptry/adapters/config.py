@@ -18,7 +18,7 @@ from adaptry.adapters.patterns import PatternMatcher
 from adaptry.core import strictjson
 from adaptry.core.errors import Invalid, InvalidConfig
 
-LIMITS = strictjson.Limits(size=1 << 20, depth=16, nodes=10_000)
+LIMITS = strictjson.JsonLimits(size=1 << 20, depth=16, nodes=10_000)
 MAX_RANK = 1024 * 64
 _MAX_PATTERN = 1024
 _MAX_ITEMS = 4096

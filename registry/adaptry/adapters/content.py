@@ -46,7 +46,7 @@ class Content(ABC):
         """The file, open for reading at positions until the end of the block; None where it is none on this machine."""
         return nullcontext(None)
 
-    def whole(self, path: str, limit: int) -> bytes:
+    def read_all(self, path: str, limit: int) -> bytes:
         """The whole file, which may be at most `limit` bytes. Raises `NotFound`, `Invalid`."""
         if path not in self.sizes:
             raise NotFound(f"there is no {path}")

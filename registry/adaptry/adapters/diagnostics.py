@@ -32,7 +32,7 @@ _ELSEWHERE: tuple[tuple[re.Pattern[str], str], ...] = (
 """Files that hold an adapter in a form we do not read."""
 
 
-def refuse(folder: Path, names: set[str]) -> NoReturn:
+def raise_no_adapter(folder: Path, names: set[str]) -> NoReturn:
     """Says why there is no adapter in a folder of files of these names. Raises `NotFound`, `Unsupported`."""
     for format in FORMATS.values():
         if format.pickle in names and format.config in names | {""}:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.adapters.content import open_regular
-from adaptry.adapters.diagnostics import refuse
-from adaptry.adapters.formats import CONFIG, WHOLE_MODEL, Format, format_of
+from adaptry.adapters.diagnostics import raise_no_adapter
+from adaptry.adapters.formats import CONFIG, WHOLE_MODEL, AdapterFormat, detect_format
 from adaptry.adapters.images import MAX_IMAGE, MAX_IMAGES, check_image, is_image
 from adaptry.core.errors import Invalid, NotFound, Unsupported
 from adaptry.core.manifest import check_path
@@ -43,26 +43,28 @@ _NO_PART = "not a file of an adapter"
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class FolderListing:
     """The files of a folder: those kept, and those left out with the reason of each."""
 
-    format: Format
+    format: AdapterFormat
     kept: tuple[str, ...]
     left_out: Mapping[str, str]
 
 
-def list_folder(folder: Path) -> Listing:
+def list_folder(folder: Path) -> FolderListing:
     """What `folder` holds. Raises `NotFound` or `Unsupported` where it holds no adapter we read."""
     if folder.is_file():
         raise NotFound(f"{folder} is a file; give the folder that it lies in, unpacked if it is an archive")
     if not folder.is_dir():
         raise NotFound(f"no folder at {folder}")
     paths = sorted(folder.iterdir())
-    format = format_of(path.name for path in paths) or refuse(folder, {path.name for path in paths})
+    format = detect_format(path.name for path in paths) or raise_no_adapter(
+        folder, {path.name for path in paths}
+    )
     kept: list[str] = []
     left_out: dict[str, str] = {}
     for path in paths:
-        if not format.keeps(path.name):
+        if not format.includes(path.name):
             left_out[path.name] = _why_left_out(path)
         elif path.is_symlink() and not _is_in_same_cache(path):
             copy = f"{folder.name or 'adapter'}-copy"
@@ -74,7 +76,7 @@ def list_folder(folder: Path) -> Listing:
             left_out[path.name] = reason
         else:
             kept.append(check_path(path.name))
-    return Listing(format, tuple(kept), left_out)
+    return FolderListing(format, tuple(kept), left_out)
 
 
 def _why_no_image(path: Path, kept: list[str]) -> str | None:
@@ -97,7 +99,7 @@ def _is_in_same_cache(link: Path) -> bool:
     return any(target.is_relative_to(os.path.realpath(place.parent / "blobs")) for place in snapshots)
 
 
-def why_left_out(path: str) -> str:
+def exclusion_reason(path: str) -> str:
     """Why what has that name is no part of an adapter; of a file in a folder, the folder's name counts too."""
     names = {path.partition("/")[0], path.rpartition("/")[2]}
     for pattern, reason in _REASONS:
@@ -107,7 +109,7 @@ def why_left_out(path: str) -> str:
 
 
 def _why_left_out(path: Path) -> str:
-    reason = why_left_out(path.name)
+    reason = exclusion_reason(path.name)
     if reason == _NO_PART and (path / CONFIG).is_file():
         return "an adapter of its own: push that folder by itself"
     return reason

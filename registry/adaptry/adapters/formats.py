@@ -13,7 +13,7 @@ WEIGHTS = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
-class Format:
+class AdapterFormat:
     """The files of an adapter as one tool writes them.
 
     `config` is empty where all is in the weights' file. `also` are the tool's other files that belong to the adapter,
@@ -26,16 +26,16 @@ class Format:
     tool: str
     weights: str
     config: str = CONFIG
-    also: frozenset[str] = frozenset()
+    extra_files: frozenset[str] = frozenset()
     pickle: str = ""
     remedy: str = ""
-    again: str = ""
-    instead: str = ""
+    save_hint: str = ""
+    usage_hint: str = ""
     names_modules: bool = True
 
-    def keeps(self, name: str) -> bool:
+    def includes(self, name: str) -> bool:
         """Whether a file of this name may be part of a stored adapter."""
-        own = {self.weights, *self.also, *([self.config] if self.config else [])}
+        own = {self.weights, *self.extra_files, *([self.config] if self.config else [])}
         return name in own or bool(_BESIDE.fullmatch(name)) or is_image(name)
 
 
@@ -55,69 +55,71 @@ def _conversion(files: Mapping[str, str]) -> str:
     )
 
 
-PEFT = Format(
+PEFT = AdapterFormat(
     "peft",
     "PEFT",
     WEIGHTS,
     pickle="adapter_model.bin",
     remedy=_conversion({"adapter_model.bin": WEIGHTS}),
-    again="model.save_pretrained(DIR)",
+    save_hint="model.save_pretrained(DIR)",
 )
-ADAPTERHUB = Format(
+ADAPTERHUB = AdapterFormat(
     "adapterhub",
     "AdapterHub's adapters library",
     "adapter.safetensors",
-    also=frozenset({"head_config.json", "model_head.safetensors"}),
+    extra_files=frozenset({"head_config.json", "model_head.safetensors"}),
     pickle="pytorch_adapter.bin",
     remedy="save it again: model.save_adapter(DIR, NAME, use_safetensors=True); where that refuses, as it does a prefix, "
     + _conversion(
         {"pytorch_adapter.bin": "adapter.safetensors", "pytorch_model_head.bin": "model_head.safetensors"}
     ),
-    again="model.save_adapter(DIR, NAME, use_safetensors=True)",
-    instead="load it with model.load_adapter(DIR, use_safetensors=True); its merge_adapter(NAME) takes LoRA and IA3, and "
+    save_hint="model.save_adapter(DIR, NAME, use_safetensors=True)",
+    usage_hint="load it with model.load_adapter(DIR, use_safetensors=True); its merge_adapter(NAME) takes LoRA and IA3, and "
     "no weight can hold a bottleneck or what else it writes",
 )
-MLX = Format(
+MLX = AdapterFormat(
     "mlx",
     "MLX",
     "adapters.safetensors",
-    again="mlx_lm.lora --train --adapter-path DIR writes adapters.safetensors",
-    instead="merge it with mlx_lm.fuse",
+    save_hint="mlx_lm.lora --train --adapter-path DIR writes adapters.safetensors",
+    usage_hint="merge it with mlx_lm.fuse",
 )
-DIFFUSERS = Format(
+DIFFUSERS = AdapterFormat(
     "diffusers",
     "diffusers",
     "pytorch_lora_weights.safetensors",
     config="",
     pickle="pytorch_lora_weights.bin",
     remedy="save it again with save_lora_weights(DIR), whose default is safetensors",
-    again="pipeline.save_lora_weights(DIR, …), with the adapter metadata",
-    instead="load it with pipeline.load_lora_weights(DIR), which can fuse_lora()",
+    save_hint="pipeline.save_lora_weights(DIR, …), with the adapter metadata",
+    usage_hint="load it with pipeline.load_lora_weights(DIR), which can fuse_lora()",
     names_modules=False,
 )
-KOHYA = Format(
+KOHYA = AdapterFormat(
     "kohya",
     "kohya's sd-scripts",
     "*.safetensors",  # under a name of the user's choice
     config="",
-    again="the tool that trained it writes a whole .safetensors file",
-    instead="load it with pipeline.load_lora_weights(DIR) of diffusers, which can fuse_lora()",
+    save_hint="the tool that trained it writes a whole .safetensors file",
+    usage_hint="load it with pipeline.load_lora_weights(DIR) of diffusers, which can fuse_lora()",
     names_modules=False,
 )
-FORMATS: Mapping[str, Format] = {format.name: format for format in (PEFT, ADAPTERHUB, MLX, DIFFUSERS, KOHYA)}
+FORMATS: Mapping[str, AdapterFormat] = {
+    format.name: format for format in (PEFT, ADAPTERHUB, MLX, DIFFUSERS, KOHYA)
+}
 
 _NAMED = frozenset(format.weights for format in FORMATS.values())
 WHOLE_MODEL = re.compile(r"(?:model|pytorch_model|diffusion_pytorch_model)\b.*\.safetensors")
 
 
-def is_kept(path: str) -> bool:
+def is_adapter_file(path: str) -> bool:
     """Whether a file of this name, in whatever folder, can be part of an adapter that some tool wrote."""
     name = path.rpartition("/")[2]
     is_kohyas = name.endswith(".safetensors") and not WHOLE_MODEL.fullmatch(name)
-    return is_kohyas or any(format.keeps(name) for format in FORMATS.values())
+    return is_kohyas or any(format.includes(name) for format in FORMATS.values())
 
 
-def format_of(names: Iterable[str]) -> Format | None:
+def detect_format(names: Iterable[str]) -> AdapterFormat | None:
     """The format of an adapter of these files, told by the name of its weights; None where it is none.
 
     What lies in folders beside it, such as the checkpoints of a training, is no part of it.

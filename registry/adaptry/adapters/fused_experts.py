@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from adaptry.adapters.transformers_loading import Loaded
+from adaptry.adapters.transformers_loading import LoadedTensor
 
 # The fused parameter, and how files name the parts of one expert: its rows, in this order.
 _FUSED = (
@@ -22,7 +22,7 @@ _FUSED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Expert:
+class FusedExpert:
     """One expert's share of fused factors: the `index`th of `count`.
 
     `parameter` is the fused one in the model's memory; `rows` the rows of the expert's matrix in it that a tensor is.
@@ -38,9 +38,9 @@ def expert_tensors(
     path: str,
     folder: str,
     sides: tuple[int, int],
-    tensors: Mapping[str, Loaded],
+    tensors: Mapping[str, LoadedTensor],
     parameter: str | None = None,
-) -> Iterator[tuple[str, Expert]]:
+) -> Iterator[tuple[str, FusedExpert]]:
     """Each tensor under `folder` that is part of the `parameter` of `path`, whose matrices have these `sides`.
 
     Without `parameter` the sides must tell. None where the shapes of the first expert do not add up to `sides`, where another
@@ -68,10 +68,10 @@ def expert_tensors(
         for tensor, _, (first, end) in found
     ):
         for tensor, index, rows in found:
-            yield tensor, Expert(f"{path}.{name}", index, count, rows)
+            yield tensor, FusedExpert(f"{path}.{name}", index, count, rows)
 
 
-def _sides(folder: str, parts: Sequence[str], tensors: Mapping[str, Loaded]) -> tuple[int, int] | None:
+def _sides(folder: str, parts: Sequence[str], tensors: Mapping[str, LoadedTensor]) -> tuple[int, int] | None:
     """(rows, columns) of the first expert's parts, one above the other; None where one of them is not there."""
     names = [f"{folder}.0.{part}.weight" for part in parts]
     is_half = parts == ("up_proj",) and f"{folder}.0.gate_proj.weight" in tensors

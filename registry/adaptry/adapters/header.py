@@ -63,7 +63,7 @@ class TensorInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class SafetensorsHeader:
     """Tensors by name in the order of their bytes, the free-form metadata, and where data begins."""
 
     tensors: Mapping[str, TensorInfo]
@@ -72,7 +72,9 @@ class Header:
     raw: bytes = b""
 
 
-def read_header(read: ReadAt, size: int, what: str, limits: HeaderLimits = ADAPTER_LIMITS) -> Header:
+def read_header(
+    read: ReadAt, size: int, what: str, limits: HeaderLimits = ADAPTER_LIMITS
+) -> SafetensorsHeader:
     """The header of the safetensors file of `size` bytes that `read` reads.
 
     Offsets in the result are absolute in the file. Raises `InvalidWeights`, naming `what` and the reason, and
@@ -100,23 +102,25 @@ def read_header(read: ReadAt, size: int, what: str, limits: HeaderLimits = ADAPT
     return parse_header(raw, size, what, limits)
 
 
-def parse_header(raw: bytes, size: int, what: str, limits: HeaderLimits = ADAPTER_LIMITS) -> Header:
+def parse_header(
+    raw: bytes, size: int, what: str, limits: HeaderLimits = ADAPTER_LIMITS
+) -> SafetensorsHeader:
     """As `read_header`, of header bytes already in hand; `size` is the whole file's."""
     if len(raw) <= _LARGEST_HERE:
-        return parse_here(raw, size, what, limits)
+        return parse_in_process(raw, size, what, limits)
     from adaptry.adapters.header_process import parse_in_child
 
     return parse_in_child(raw, size, what, limits)
 
 
-def parse_here(raw: bytes, size: int, what: str, limits: HeaderLimits) -> Header:
+def parse_in_process(raw: bytes, size: int, what: str, limits: HeaderLimits) -> SafetensorsHeader:
     """As `parse_header`, in this process whatever the length."""
     if not raw.startswith(b"{"):
         raise InvalidWeights(f"{what}: the header does not begin with '{{'")
     try:
         document = strictjson.loads(
             raw.rstrip(b" "),
-            strictjson.Limits(size=limits.size, depth=3, nodes=limits.tensors * 9 + 10_000),
+            strictjson.JsonLimits(size=limits.size, depth=3, nodes=limits.tensors * 9 + 10_000),
             f"{what}'s header",
         )
     except Invalid as error:
@@ -128,7 +132,7 @@ def parse_here(raw: bytes, size: int, what: str, limits: HeaderLimits) -> Header
     infos = {name: _tensor(name, entry, start, size, what) for name, entry in document.items()}
     ordered = dict(sorted(infos.items(), key=lambda item: (item[1].start, item[1].end)))
     _check_tiling(ordered, start, size, what)
-    return Header(ordered, metadata, start, raw)
+    return SafetensorsHeader(ordered, metadata, start, raw)
 
 
 def _metadata(entry: object, what: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ import sys
 from array import array
 from collections.abc import Iterator, Sequence
 
-from adaptry.adapters.header import DTYPE_BITS, Header, HeaderLimits, TensorInfo, parse_here
+from adaptry.adapters.header import DTYPE_BITS, HeaderLimits, SafetensorsHeader, TensorInfo, parse_in_process
 from adaptry.core.errors import InvalidWeights, Unavailable
 from adaptry.core.processes.bounded import ProcessFailed, ProcessLimits, ProcessTimeout, run_bounded
 from adaptry.core.processes.slots import ProcessSlots
@@ -23,7 +23,7 @@ _REFUSED, _READ = b"!", b"="
 _SLOTS = ProcessSlots(running=2, waiting=4, patience=120.0)
 
 
-def parse_in_child(raw: bytes, size: int, what: str, limits: HeaderLimits) -> Header:
+def parse_in_child(raw: bytes, size: int, what: str, limits: HeaderLimits) -> SafetensorsHeader:
     """As `parse_header`. Raises `Unavailable` if no process can be started, or it crashed."""
     mib = len(raw) // _MIB + 1
     bounds = ProcessLimits(
@@ -31,7 +31,7 @@ def parse_in_child(raw: bytes, size: int, what: str, limits: HeaderLimits) -> He
     )
     arguments = [str(size), what, str(limits.size), str(limits.tensors)]
     try:
-        with _SLOTS.taken("headers of more than 256 KiB"):
+        with _SLOTS.acquire("headers of more than 256 KiB"):
             answer = run_bounded("adaptry.adapters.header_process", raw, bounds, arguments=arguments)
     except ProcessTimeout:
         raise InvalidWeights(f"{what}'s header takes more than {bounds.seconds:.0f} s to read") from None
@@ -40,10 +40,10 @@ def parse_in_child(raw: bytes, size: int, what: str, limits: HeaderLimits) -> He
     if answer.startswith(_REFUSED):
         raise InvalidWeights(answer[1:].decode())
     tensors, metadata = _unpacked(answer, 8 + len(raw))
-    return Header(tensors, metadata, 8 + len(raw), raw)
+    return SafetensorsHeader(tensors, metadata, 8 + len(raw), raw)
 
 
-def _packed(header: Header) -> Iterator[bytes]:
+def _packed(header: SafetensorsHeader) -> Iterator[bytes]:
     tensors = header.tensors.values()
     metadata = [text for pair in header.metadata.items() for text in pair]
     yield _READ
@@ -106,7 +106,9 @@ def _numbers(kind: str, data: bytes) -> array[int]:
 def main() -> None:
     size, what, limit, tensors = sys.argv[1:]
     try:
-        header = parse_here(sys.stdin.buffer.read(), int(size), what, HeaderLimits(int(limit), int(tensors)))
+        header = parse_in_process(
+            sys.stdin.buffer.read(), int(size), what, HeaderLimits(int(limit), int(tensors))
+        )
     except InvalidWeights as error:
         sys.stdout.buffer.write(_REFUSED + error.message.encode("utf-8", "replace"))
     else:

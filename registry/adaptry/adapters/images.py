@@ -37,14 +37,14 @@ def is_image(path: str) -> bool:
     return NAME.fullmatch(path.rpartition("/")[2]) is not None
 
 
-def why_not_kept(size: int) -> str | None:
+def image_exclusion_reason(size: int) -> str | None:
     """Why an image of that many bytes is left out; None if it is not too large."""
     return None if size <= MAX_IMAGE else f"an image of more than {MAX_IMAGE >> 20} MiB"
 
 
 def check_image(path: str, data: bytes) -> None:
     """Raises `Unsupported` unless `data` is, from beginning to end, an image of the format that the name says."""
-    if reason := why_not_kept(len(data)):
+    if reason := image_exclusion_reason(len(data)):
         raise Unsupported(f"{path} is {reason}; make it smaller or push without it")
     ending = path.rpartition(".")[2].lower()
     walk, format = {"png": (_png, "PNG"), "webp": (_webp, "WebP")}.get(ending, (_jpeg, "JPEG"))

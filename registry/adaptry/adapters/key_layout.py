@@ -39,7 +39,7 @@ _OLD = tuple(old for new, old in SPELLINGS)
 _NEW = ("model.language_model.", "model.vision_tower.", "model.multi_modal_projector.", "model.audio_tower.")
 
 
-def layouts_of(paths: Iterable[str]) -> tuple[str, ...]:
+def detect_layouts(paths: Iterable[str]) -> tuple[str, ...]:
     """The layouts that the paths of an adapter's modules are in, sorted; nothing where all layouts are the same."""
     found = set()
     for path in paths:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from adaptry.adapters.formats import format_of
+from adaptry.adapters.formats import detect_format
 from adaptry.core.errors import Conflict
 from adaptry.core.files import atomic_dir
 
@@ -25,7 +25,7 @@ def require_free(target: Path, *, replace: bool = False) -> None:
 
 
 def _require_adapter(target: Path, may_replace: bool) -> None:
-    if format_of(path.name for path in target.iterdir()) is None:
+    if detect_format(path.name for path in target.iterdir()) is None:
         raise Conflict(f"{target} holds files that are not an adapter's; choose another place")
     if not may_replace:
         raise Conflict(f"{target} holds another adapter; choose another place, or replace it with --force")

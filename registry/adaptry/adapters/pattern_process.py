@@ -19,14 +19,14 @@ import warnings
 SUFFIX, WHOLE = "suffix", "whole"
 
 
-def compiled(rule: str, pattern: str) -> re.Pattern[str]:
+def compile_rule(rule: str, pattern: str) -> re.Pattern[str]:
     """As PEFT 0.21 compiles it: keys of `rank_pattern` (`get_pattern_key`), or `target_modules` as a text."""
     return re.compile(rf"(.*\.)?({pattern})$" if rule == SUFFIX else pattern)
 
 
-def answer(rule: str, pattern: str, names: list[str]) -> str:
+def match_rule(rule: str, pattern: str, names: list[str]) -> str:
     try:
-        expression = compiled(rule, pattern)
+        expression = compile_rule(rule, pattern)
         test = expression.match if rule == SUFFIX else expression.fullmatch
         bits = "".join("1" if test(name) else "0" for name in names)
     except (re.error, RecursionError, OverflowError) as error:
@@ -40,7 +40,7 @@ def main() -> None:
     warnings.simplefilter("ignore")  # of what a later version of Python may take a pattern for
     request = json.load(sys.stdin.buffer)
     for rule, pattern in request["questions"]:
-        line = answer(rule, pattern, request["names"])
+        line = match_rule(rule, pattern, request["names"])
         _write(line)
     _write(f"#{time.process_time():.6f}")
 

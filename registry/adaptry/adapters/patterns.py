@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from adaptry.adapters.pattern_process import SUFFIX, WHOLE
-from adaptry.adapters.plain_patterns import PlainIndex, plain
+from adaptry.adapters.plain_patterns import PlainIndex, parse_plain_pattern
 from adaptry.adapters.re2_patterns import re2_test
 from adaptry.core.errors import InvalidConfig, Unavailable
 from adaptry.core.processes.bounded import ProcessFailed, ProcessLimits, ProcessTimeout, run_bounded
@@ -37,7 +37,7 @@ _Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class PatternQuery:
     """One pattern, and how it is matched: `suffix`, the rule of `rank_pattern` keys, or `whole`, that of `target_modules`
     as a text."""
 
@@ -57,14 +57,14 @@ class PatternMatcher:
         self._indexes = {key: _Index(patterns) for key, patterns in mappings.items()}
         self._questions = dict.fromkeys(
             [
-                *(Question(WHOLE, pattern) for pattern in whole if plain(pattern) is None),
+                *(PatternQuery(WHOLE, pattern) for pattern in whole if parse_plain_pattern(pattern) is None),
                 *(question for index in self._indexes.values() for question in index.questions.values()),
             ]
         )
         self._names: dict[str, None] = {}
         self._asked: set[str] = set()
-        self._matched: dict[Question, set[str]] = {question: set() for question in self._questions}
-        self._refused: dict[Question, str] = {}
+        self._matched: dict[PatternQuery, set[str]] = {question: set() for question in self._questions}
+        self._refused: dict[PatternQuery, str] = {}
         self._left = SECONDS
         self._is_checked = False
 
@@ -91,10 +91,10 @@ class PatternMatcher:
 
     def matches(self, pattern: str, name: str) -> bool:
         """Whether `pattern`, one of `whole`, matches all of `name`. Raises `InvalidConfig`, `Unavailable`."""
-        simple = plain(pattern)
+        simple = parse_plain_pattern(pattern)
         if simple is not None:
-            return simple.fits(name)
-        question = Question(WHOLE, pattern)
+            return simple.matches_whole(name)
+        question = PatternQuery(WHOLE, pattern)
         self._answer(name)
         if question in self._refused:
             raise InvalidConfig(self._refused[question])
@@ -105,7 +105,7 @@ class PatternMatcher:
 
         Raises `Unavailable`.
         """
-        question = Question(rule, pattern)
+        question = PatternQuery(rule, pattern)
         if question in self._matched:
             self._answer()
         return self._refused.get(question)
@@ -156,7 +156,7 @@ class PatternMatcher:
                     self._by_child(left, names)
             self._asked.update(names)
 
-    def _by_re2(self, questions: list[Question], names: list[str]) -> list[Question]:
+    def _by_re2(self, questions: list[PatternQuery], names: list[str]) -> list[PatternQuery]:
         """Answers what RE2 can within a fraction of the time; gives back the others."""
         left = []
         began = time.thread_time()
@@ -177,8 +177,8 @@ class PatternMatcher:
         self._left -= _spent(began)
         return left
 
-    def _by_child(self, questions: list[Question], names: list[str]) -> None:
-        lines = ask_child(questions, names, self._left) if self._left > 0 else []
+    def _by_child(self, questions: list[PatternQuery], names: list[str]) -> None:
+        lines = match_in_child(questions, names, self._left) if self._left > 0 else []
         for question, line in zip(questions, lines, strict=False):
             if line.startswith("="):
                 bits = bin(int(line[1:], 16))[2:].zfill(len(names))
@@ -205,11 +205,11 @@ class _Index:
         self.patterns = list(patterns)
         self.values = [str(value) for value in patterns.values()]
         self.plain = PlainIndex()
-        self.questions: dict[int, Question] = {}
+        self.questions: dict[int, PatternQuery] = {}
         for number, pattern in enumerate(self.patterns):
-            simple = plain(pattern)
+            simple = parse_plain_pattern(pattern)
             if simple is None or not self.plain.add(number, simple, self.values[number]):
-                self.questions[number] = Question(SUFFIX, pattern)
+                self.questions[number] = PatternQuery(SUFFIX, pattern)
 
 
 def first_match(patterns: Mapping[str, _Value], names: Iterable[str]) -> dict[str, _Value]:
@@ -236,7 +236,7 @@ _kept_lock = threading.Lock()
 _kept: OrderedDict[bytes, list[str]] = OrderedDict()
 
 
-def ask_child(questions: list[Question], names: list[str], seconds: float) -> list[str]:
+def match_in_child(questions: list[PatternQuery], names: list[str], seconds: float) -> list[str]:
     """The child's answers, one line for each question (see `pattern_process`); fewer if it took over `seconds`.
 
     Raises `Unavailable` if no child can be started, or it crashed.
@@ -250,7 +250,7 @@ def ask_child(questions: list[Question], names: list[str], seconds: float) -> li
             return _kept[key]
     limits = ProcessLimits(seconds, answer=_LONGEST_ANSWER)
     try:
-        with _SLOTS.taken("the patterns of adapters"):
+        with _SLOTS.acquire("the patterns of adapters"):
             answer = run_bounded("adaptry.adapters.pattern_process", request, limits)
     except ProcessTimeout as timeout:
         answer = timeout.answer
@@ -268,7 +268,7 @@ def ask_child(questions: list[Question], names: list[str], seconds: float) -> li
     return lines
 
 
-def _message(question: Question, reason: str) -> str:
+def _message(question: PatternQuery, reason: str) -> str:
     return f"adapter_config.json: {question.pattern[:80]!a} {reason}"
 
 

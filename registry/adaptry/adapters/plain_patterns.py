@@ -22,17 +22,17 @@ class PlainPattern:
     text: str
     dots: tuple[int, ...] = ()
 
-    def ends(self, name: str) -> bool:
+    def matches_end(self, name: str) -> bool:
         """Whether `name` is, or ends with a dot and, this: what `re.match(rf"(.*\\.)?({key})$", name)` finds."""
         start = len(name) - len(self.text)
-        return start >= 0 and (start == 0 or name[start - 1] == ".") and self.fits(name[start:])
+        return start >= 0 and (start == 0 or name[start - 1] == ".") and self.matches_whole(name[start:])
 
-    def fits(self, name: str) -> bool:
+    def matches_whole(self, name: str) -> bool:
         """Whether `name` as a whole is this: what `re.fullmatch` finds."""
-        return masked(name, self.dots) == self.text if len(name) == len(self.text) else False
+        return mask_characters(name, self.dots) == self.text if len(name) == len(self.text) else False
 
 
-def plain(pattern: str) -> PlainPattern | None:
+def parse_plain_pattern(pattern: str) -> PlainPattern | None:
     """The pattern as characters in a row; None if it is anything else."""
     found: list[str] = []
     dots: list[int] = []
@@ -50,7 +50,7 @@ def plain(pattern: str) -> PlainPattern | None:
     return PlainPattern("".join(found), tuple(dots))
 
 
-def masked(text: str, dots: tuple[int, ...]) -> str:
+def mask_characters(text: str, dots: tuple[int, ...]) -> str:
     """`text` with a dot at each of those places."""
     if not dots:
         return text
@@ -60,7 +60,7 @@ def masked(text: str, dots: tuple[int, ...]) -> str:
     return "".join(characters)
 
 
-def dotted_ends(name: str) -> Iterator[str]:
+def dotted_suffixes(name: str) -> Iterator[str]:
     """`a.b.c`, `b.c`, `c`."""
     yield name
     place = name.find(".")
@@ -94,13 +94,13 @@ class PlainIndex:
 
     def numbers(self, name: str) -> Iterable[int]:
         """The patterns that match the end of `name`, in no order."""
-        for end in dotted_ends(name):
+        for end in dotted_suffixes(name):
             if end in self._exact:
                 yield from self._exact[end].values()
         for (length, dots), texts in self._shapes.items():
             start = len(name) - length
             if start >= 0 and (start == 0 or name[start - 1] == "."):
-                yield from texts.get(masked(name[start:], dots), {}).values()
+                yield from texts.get(mask_characters(name[start:], dots), {}).values()
 
     @staticmethod
     def _keep(held: dict[object, int], number: int, value: object) -> None:

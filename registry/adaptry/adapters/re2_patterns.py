@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import cache
 from types import ModuleType
 
-from adaptry.adapters.pattern_process import SUFFIX, compiled
+from adaptry.adapters.pattern_process import SUFFIX, compile_rule
 
 # {,3} is literal in RE2; [:alpha:] is a class there; digits and letters after a backslash are octal, hexadecimal or names
 # in different ways; \B never matches an empty text in `re`. The rest may make `re` warn of what a set will mean in a later
@@ -38,7 +38,7 @@ def re2_test(rule: str, pattern: str) -> Callable[[str], object] | None:
     if engine is None:
         return None
     try:
-        compiled(rule, pattern)
+        compile_rule(rule, pattern)
     except (re.error, RecursionError, OverflowError):
         return None  # for the child to say why
     options = engine.Options()

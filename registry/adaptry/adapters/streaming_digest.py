@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
-from adaptry.adapters.header import ADAPTER_LIMITS, Header, HeaderLimits, TensorInfo, parse_header
-from adaptry.adapters.weights import combine
+from adaptry.adapters.header import ADAPTER_LIMITS, HeaderLimits, SafetensorsHeader, TensorInfo, parse_header
+from adaptry.adapters.weights import combine_digests
 from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidWeights
 
@@ -17,7 +17,7 @@ _LIMITS = HeaderLimits(size=1 << 20, tensors=ADAPTER_LIMITS.tensors)
 """Many files may be passing at once, so less is held of each than of one that is read."""
 
 
-class PassingWeights:
+class StreamingWeightsDigest:
     """Fed the pieces of a file of `size` bytes, in order; `digest` then knows what they weigh.
 
     A file that is no safetensors, or has a header of over 1 MiB, is no error: there is no digest of it here.
@@ -27,7 +27,7 @@ class PassingWeights:
         self.position = 0
         self._size = size
         self._head = bytearray()
-        self._header: Header | None = None
+        self._header: SafetensorsHeader | None = None
         self._to_come: Iterator[tuple[str, TensorInfo]] = iter(())
         self._end = 0
         self._name: str | None = None
@@ -64,9 +64,9 @@ class PassingWeights:
             or len(self._digests) != len(self._header.tensors)
         ):
             return None
-        return combine(self._header.tensors, self._digests)
+        return combine_digests(self._header.tensors, self._digests)
 
-    def _begun(self) -> Header | None:
+    def _begun(self) -> SafetensorsHeader | None:
         """The header once it is here. Raises `InvalidWeights`."""
         if len(self._head) < min(self._size, 9):
             return None

@@ -16,7 +16,7 @@ from adaptry.adapters.base_record import TensorShape
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedTensor:
     """A tensor under its name in memory. `parts` are the tensors on disk it is made of, one or many; `shape` its own."""
 
     name: str
@@ -120,7 +120,7 @@ _EXPERT = re.compile(
 _GATE, _UP, _DOWN = ("gate_proj", "w1"), ("up_proj", "w3"), ("down_proj", "w2")
 
 
-def loaded(tensors: Mapping[str, TensorShape], model_type: str) -> Iterator[Loaded]:
+def tensors_in_memory(tensors: Mapping[str, TensorShape], model_type: str) -> Iterator[LoadedTensor]:
     """Every tensor as it is in memory. Experts stored one by one come fused, where they are all there and alike."""
     experts: dict[str, dict[str, dict[int, str]]] = {}
     rules = [(re.compile(old), new) for old, new in _RENAMES.get(model_type, ())]
@@ -132,19 +132,19 @@ def loaded(tensors: Mapping[str, TensorShape], model_type: str) -> Iterator[Load
             roles = experts.setdefault(match["path"], {})
             roles.setdefault(match["role"], {})[int(match["number"])] = disk
         else:
-            yield Loaded(name, (disk,), tensor.shape)
+            yield LoadedTensor(name, (disk,), tensor.shape)
     for path, roles in experts.items():
         yield from _fused(path, roles, tensors)
 
 
-def is_converted(model_types: Iterable[str]) -> bool:
+def is_converted_on_load(model_types: Iterable[str]) -> bool:
     """Whether transformers converts such a model as it loads it, by rules that are not in the tables here."""
     return not _CONVERTED.isdisjoint(model_types)
 
 
 def _fused(
     path: str, roles: Mapping[str, Mapping[int, str]], tensors: Mapping[str, TensorShape]
-) -> Iterator[Loaded]:
+) -> Iterator[LoadedTensor]:
     """The 3-D parameters of one layer's experts: gate above up, and down."""
     gate, up, down = (
         next((roles[role] for role in names if role in roles), {}) for names in (_GATE, _UP, _DOWN)
@@ -154,7 +154,7 @@ def _fused(
         shape = _stacked(stacks, tensors)
         if shape:
             parts = tuple(stack[number] for number in sorted(stacks[0]) for stack in stacks)
-            yield Loaded(f"{path}.{name}", parts, shape)
+            yield LoadedTensor(f"{path}.{name}", parts, shape)
 
 
 def _stacked(

@@ -24,10 +24,10 @@ def weights_digest(tensors: Mapping[str, TensorInfo], read: ReadAt) -> Digest:
         digests = dict(
             zip(tensors, pool.map(lambda info: _tensor_digest(info, read), tensors.values()), strict=True)
         )
-    return combine(tensors, digests)
+    return combine_digests(tensors, digests)
 
 
-def combine(tensors: Mapping[str, TensorInfo], digests: Mapping[str, str]) -> Digest:
+def combine_digests(tensors: Mapping[str, TensorInfo], digests: Mapping[str, str]) -> Digest:
     """The weights digest, given the SHA-256 (hex) of each tensor's bytes."""
     lines = (
         f"{name}\t{tensors[name].dtype}\t{list(tensors[name].shape)}\t{digests[name]}\n"

@@ -9,23 +9,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from adaptry.adapters.header import Header, TensorInfo
-from adaptry.bases.hf_folder import Checkpoint, open_checkpoint
+from adaptry.adapters.header import SafetensorsHeader, TensorInfo
+from adaptry.bases.hf_folder import HfCheckpoint, open_checkpoint
 from adaptry.core import strictjson
 from adaptry.core.errors import Invalid, InvalidConfig, NotFound
 
 INDEX = "model_index.json"
 _STEMS = {"diffusers": "diffusion_pytorch_model"}
-_LIMITS = strictjson.Limits(size=1 << 20, depth=8, nodes=10_000)
+_LIMITS = strictjson.JsonLimits(size=1 << 20, depth=8, nodes=10_000)
 
 
-def open_base_folder(folder: Path | str) -> Checkpoint:
+def open_base_folder(folder: Path | str) -> HfCheckpoint:
     """The base in a folder, be it one model or a pipeline. Raises as `open_checkpoint` and `open_pipeline`."""
     folder = Path(folder).expanduser()
     return open_pipeline(folder) if (folder / INDEX).is_file() else open_checkpoint(folder)
 
 
-def open_pipeline(folder: Path) -> Checkpoint:
+def open_pipeline(folder: Path) -> HfCheckpoint:
     """The pipeline that `save_pretrained` of diffusers wrote into `folder`.
 
     Its config is the pipeline's class, as `architectures`, and the parts' configs by name. Raises `InvalidConfig`,
@@ -40,7 +40,7 @@ def open_pipeline(folder: Path) -> Checkpoint:
     parts = {path.name: part for path, part in _parts(folder, index)}
     if not parts:
         raise NotFound(f"{folder} is a pipeline without weights; is the download complete?")
-    shards: dict[str, Header] = {}
+    shards: dict[str, SafetensorsHeader] = {}
     tensors: dict[str, TensorInfo] = {}
     shard_of: dict[str, str] = {}
     for name, part in parts.items():
@@ -53,10 +53,10 @@ def open_pipeline(folder: Path) -> Checkpoint:
         "tie_word_embeddings": False,  # a part's own affair
         **{name: part.config for name, part in parts.items()},
     }
-    return Checkpoint(folder, config, shards, tensors, shard_of)
+    return HfCheckpoint(folder, config, shards, tensors, shard_of)
 
 
-def _parts(folder: Path, index: dict[str, object]) -> Iterator[tuple[Path, Checkpoint]]:
+def _parts(folder: Path, index: dict[str, object]) -> Iterator[tuple[Path, HfCheckpoint]]:
     """The parts that have weights: schedulers and tokenizers have none."""
     for name, kind in sorted(index.items()):
         if not isinstance(kind, list) or not kind or "/" in name or name.startswith((".", "_")):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptry.adapters.content import open_regular, read_at
-from adaptry.adapters.header import BASE_LIMITS, Header, ReadAt, TensorInfo, read_header
+from adaptry.adapters.header import BASE_LIMITS, ReadAt, SafetensorsHeader, TensorInfo, read_header
 from adaptry.core import strictjson
 from adaptry.core.errors import Invalid, InvalidConfig, InvalidWeights, NotFound, Unsupported
 
@@ -24,17 +24,17 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 _SIDE_SUFFIXES = {".json", ".txt", ".model", ".jinja", ".md", ".tiktoken"}
 
-_CONFIG_LIMITS = strictjson.Limits(size=4 << 20, depth=24, nodes=200_000)
-_INDEX_LIMITS = strictjson.Limits(size=128 << 20, depth=4, nodes=2_000_000)
+_CONFIG_LIMITS = strictjson.JsonLimits(size=4 << 20, depth=24, nodes=200_000)
+_INDEX_LIMITS = strictjson.JsonLimits(size=128 << 20, depth=4, nodes=2_000_000)
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoint:
+class HfCheckpoint:
     """A folder of weights: its config, its shards in name order, and each tensor's place."""
 
     folder: Path
     config: Mapping[str, Any]  # config.json as written: its fields are the model's own
-    shards: Mapping[str, Header]
+    shards: Mapping[str, SafetensorsHeader]
     tensors: Mapping[str, TensorInfo]
     shard_of: Mapping[str, str]
 
@@ -47,13 +47,13 @@ class Checkpoint:
         return sum(info.size for info in self.tensors.values())
 
     @contextmanager
-    def reading(self, shard: str) -> Iterator[ReadAt]:
+    def open_shard(self, shard: str) -> Iterator[ReadAt]:
         """Positional reads of a shard, wherever it is."""
         with open_regular(self.folder / shard) as file:
             yield read_at(file)
 
 
-def open_checkpoint(folder: Path | str, stem: str = "model") -> Checkpoint:
+def open_checkpoint(folder: Path | str, stem: str = "model") -> HfCheckpoint:
     """The checkpoint in `folder`, whose files of weights begin with `stem`.
 
     Raises `NotFound` (no folder, no weights), `Unsupported` (only pickles or GGUF, a pipeline), `InvalidConfig`,
@@ -70,11 +70,13 @@ def open_checkpoint(folder: Path | str, stem: str = "model") -> Checkpoint:
     if config is None:
         raise NotFound(f"{folder} has no config.json, so it is not a Hugging Face model folder")
     present = {path.name for path in folder.iterdir() if path.is_file()}
-    names = shards_named(present, folder, str(folder), stem)
-    return checkpoint_of(folder, config, {name: _read_shard(folder / name) for name in names})
+    names = list_shard_names(present, folder, str(folder), stem)
+    return build_checkpoint(folder, config, {name: _read_shard(folder / name) for name in names})
 
 
-def checkpoint_of(folder: Path, config: Mapping[str, Any], shards: Mapping[str, Header]) -> Checkpoint:
+def build_checkpoint(
+    folder: Path, config: Mapping[str, Any], shards: Mapping[str, SafetensorsHeader]
+) -> HfCheckpoint:
     """The checkpoint of these shards. Raises `InvalidWeights` where two hold one tensor. (`Any`: JSON.)"""
     tensors: dict[str, TensorInfo] = {}
     shard_of: dict[str, str] = {}
@@ -83,7 +85,7 @@ def checkpoint_of(folder: Path, config: Mapping[str, Any], shards: Mapping[str, 
             if tensor in tensors:
                 raise InvalidWeights(f"{folder}: the tensor {tensor} is in {shard_of[tensor]} and in {name}")
             tensors[tensor], shard_of[tensor] = info, name
-    return Checkpoint(folder, config, shards, tensors, shard_of)
+    return HfCheckpoint(folder, config, shards, tensors, shard_of)
 
 
 def read_config(folder: Path) -> Mapping[str, Any]:
@@ -103,7 +105,7 @@ def side_files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def shards_named(present: Set[str], folder: Path, what: str, stem: str = "model") -> list[str]:
+def list_shard_names(present: Set[str], folder: Path, what: str, stem: str = "model") -> list[str]:
     """The names of a checkpoint's files of weights, of which files are `present`; an index is read in `folder`.
 
     Raises as `open_checkpoint`, calling the checkpoint `what`.
@@ -135,12 +137,12 @@ def shards_named(present: Set[str], folder: Path, what: str, stem: str = "model"
     raise NotFound(f"{what} has no {single}")
 
 
-def _read_shard(path: Path) -> Header:
+def _read_shard(path: Path) -> SafetensorsHeader:
     with open_regular(path) as file:
         return read_header(read_at(file), os.fstat(file.fileno()).st_size, path.name, BASE_LIMITS)
 
 
-def _read_json(path: Path, limits: strictjson.Limits, kind: type[Invalid]) -> Any:
+def _read_json(path: Path, limits: strictjson.JsonLimits, kind: type[Invalid]) -> Any:
     """(`Any`: JSON.)"""
     try:
         document = strictjson.loads(path.read_bytes(), limits, str(path))

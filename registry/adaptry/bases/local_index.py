@@ -18,10 +18,10 @@ from adaptry.core.files.atomic_file import atomic_file
 
 _FILE = "base_places.json"
 _MOST = 8  # folders of one base
-_LIMITS = strictjson.Limits(size=4 << 20, depth=3, nodes=50_000)
+_LIMITS = strictjson.JsonLimits(size=4 << 20, depth=3, nodes=50_000)
 
 
-def remember(cache: Path, base: Digest, folder: Path) -> None:
+def record_path(cache: Path, base: Digest, folder: Path) -> None:
     """Says that `base` lies in `folder`. Where `cache` cannot be written nothing is remembered."""
     known = _read(cache)
     place = str(folder.resolve())
@@ -33,7 +33,7 @@ def remember(cache: Path, base: Digest, folder: Path) -> None:
             file.write(json.dumps(known, indent=1, sort_keys=True).encode())
 
 
-def recall(cache: Path, base: Digest) -> tuple[Path, ...]:
+def find_paths(cache: Path, base: Digest) -> tuple[Path, ...]:
     """The folders remembered for `base`, the last seen first; what is in them now is for the caller to find out."""
     return tuple(Path(folder) for folder in _read(cache).get(str(base), []))
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from adaptry.adapters.base_record import TensorShape
-from adaptry.adapters.fused_experts import Expert, expert_tensors
+from adaptry.adapters.fused_experts import FusedExpert, expert_tensors
 from adaptry.adapters.spec import ExtraWeight, ModuleSpec, Spec
 from adaptry.adapters.tensor_names import layer_of
-from adaptry.adapters.transformers_loading import Loaded
-from adaptry.bases.parameter_lookup import Names, Reason
+from adaptry.adapters.transformers_loading import LoadedTensor
+from adaptry.bases.parameter_lookup import MissingReason, ParameterNames
 
 Orientation = Literal["linear", "conv1d", "embedding", "conv", "attention", "parameter"]
 """How the weight is stored: `linear` is [out, in], `conv1d` (GPT-2's) [in, out], `embedding` [rows, dim], `conv`
@@ -31,17 +31,17 @@ _EXPERT = re.compile(r"(?P<path>.+\.experts)\.\d+\..+")
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class TargetTensor:
     """A module and a weight of the base that it changes. `tied`: that tensor is input embedding and output head in one.
 
     Fused experts have a place for each matrix of each `expert` that is stored by itself.
     """
 
     module: ModuleSpec
-    weight: Loaded
+    weight: LoadedTensor
     orientation: Orientation
     tied: bool = False
-    expert: Expert | None = None
+    expert: FusedExpert | None = None
 
     @property
     def tensor(self) -> str:
@@ -50,11 +50,11 @@ class Placed:
 
 
 @dataclass(frozen=True, slots=True)
-class PlacedExtra:
+class ExtraTarget:
     """A full weight and the tensor of the base that it replaces (wholly, or rows of it)."""
 
     extra: ExtraWeight
-    weight: Loaded
+    weight: LoadedTensor
     tied: bool = False
 
     @property
@@ -63,37 +63,37 @@ class PlacedExtra:
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class ModuleMap:
     """Every module and extra weight: placed (fused experts in many places), or missing. `reasons` says why, by path or target.
 
     `blocks` are modules placed beside a whole part of the base, of which they change no weight.
     """
 
-    placed: tuple[Placed, ...] = ()
-    extras: tuple[PlacedExtra, ...] = ()
+    placed: tuple[TargetTensor, ...] = ()
+    extras: tuple[ExtraTarget, ...] = ()
     blocks: tuple[ModuleSpec, ...] = ()
     missing: tuple[ModuleSpec, ...] = ()
     missing_extras: tuple[ExtraWeight, ...] = ()
-    reasons: Mapping[str, Reason] = field(default_factory=dict)
+    reasons: Mapping[str, MissingReason] = field(default_factory=dict)
 
 
-def place(spec: Spec, tensors: Mapping[str, TensorShape], facts: Mapping[str, Any]) -> Placement:
+def place(spec: Spec, tensors: Mapping[str, TensorShape], facts: Mapping[str, Any]) -> ModuleMap:
     """Where `spec` lies in a base with these tensors on disk and these config facts (`Any`: JSON).
 
     Shapes decide orientation, and which of several parameters is meant; whether they fit is for the checks.
     """
-    names = Names(tensors, facts)
-    placed: list[Placed] = []
-    extras: list[PlacedExtra] = []
+    names = ParameterNames(tensors, facts)
+    placed: list[TargetTensor] = []
+    extras: list[ExtraTarget] = []
     missing: list[ModuleSpec] = []
     missing_extras: list[ExtraWeight] = []
-    reasons: dict[str, Reason] = {}
+    reasons: dict[str, MissingReason] = {}
     blocks = [module for module in spec.modules if module.kind == "block" and names.has_part(module.path)]
     for module in spec.modules:
         if module in blocks:
             continue
         found = _place_module(module, names, "layer_replication" in spec.traits)
-        if isinstance(found, Reason):
+        if isinstance(found, MissingReason):
             missing.append(module)
             reasons[module.path] = found
         else:
@@ -101,13 +101,13 @@ def place(spec: Spec, tensors: Mapping[str, TensorShape], facts: Mapping[str, An
     for extra in spec.extras:
         where = names.find(extra.target)
         if where.tensor:
-            extras.append(PlacedExtra(extra, where.tensor, where.tied))
+            extras.append(ExtraTarget(extra, where.tensor, where.tied))
         else:
             missing_extras.append(extra)
             reasons[extra.target] = where.reason
     if names.is_converted and missing:
         _excuse(missing, reasons, names)
-    return Placement(
+    return ModuleMap(
         tuple(placed), tuple(extras), tuple(blocks), tuple(missing), tuple(missing_extras), reasons
     )
 
@@ -132,29 +132,37 @@ def is_conv1d(path: str, model_type: str) -> bool:
     return model_type in _CONV1D_MODELS and path.rpartition(".")[2] in _CONV1D_MODULES
 
 
-def _place_module(module: ModuleSpec, names: Names, is_replicated: bool) -> list[Placed] | Reason:
+def _place_module(
+    module: ModuleSpec, names: ParameterNames, is_replicated: bool
+) -> list[TargetTensor] | MissingReason:
     """The module's places, or why it has none."""
     if is_replicated:
-        return Reason("renumbered", "layer_replication renumbers the layers, so its names are not the base's")
+        return MissingReason(
+            "renumbered", "layer_replication renumbers the layers, so its names are not the base's"
+        )
     path = module.path.replace(".base_layer", "")
     if module.kind == "parameter":
         return _place_parameter(module, path, names)
     where = names.find(f"{path}.weight")
     if where.tensor:
         orientation = orientation_of(module, where.tensor.parts[0], where.tensor.shape, names.model_type)
-        return [Placed(module, where.tensor, orientation, where.tied)]
+        return [TargetTensor(module, where.tensor, orientation, where.tied)]
     fused = names.find(f"{path}.in_proj_weight")
     if fused.tensor:
-        return [Placed(module, fused.tensor, "attention")]
+        return [TargetTensor(module, fused.tensor, "attention")]
     packed = next((end for end in _PACKED if names.find(f"{path}.{end}").tensor), None)
     if packed:
-        return Reason("quantised", f"its weight is quantised in the base ({packed})")
+        return MissingReason("quantised", f"its weight is quantised in the base ({packed})")
     if (expert := _EXPERT.fullmatch(path)) and _has_room(module, names.shapes_inside(expert["path"])):
-        return Reason("experts", "the base stores its experts fused, and the adapter has them one by one")
+        return MissingReason(
+            "experts", "the base stores its experts fused, and the adapter has them one by one"
+        )
     return where.reason
 
 
-def _place_parameter(module: ModuleSpec, path: str, names: Names) -> list[Placed] | Reason:
+def _place_parameter(
+    module: ModuleSpec, path: str, names: ParameterNames
+) -> list[TargetTensor] | MissingReason:
     """Adapters name the module that holds a 3-D parameter, not the parameter: the config or its shape tells."""
     for parameter in filter(None, (module.parameter, "weight")):
         direct = names.find(f"{path}.{parameter}")
@@ -166,19 +174,23 @@ def _place_parameter(module: ModuleSpec, path: str, names: Names) -> list[Placed
         return _whole_or_each(module, path, found[0], names, False)
     first = [tensor for name, tensor in names.tensors.items() if name.startswith(f"{path}.0.")]
     if any(tensor.name.endswith(_PACKED) for tensor in first):
-        return Reason("quantised", "its experts are quantised in the base")
+        return MissingReason("quantised", "its experts are quantised in the base")
     if each := _each_expert(module, path, path, names, module.parameter):
         return each
     if any(_is_part(tensor.shape, module) for tensor in first):
-        return Reason("experts", "the base stores its experts one by one, and the adapter has them fused")
+        return MissingReason(
+            "experts", "the base stores its experts one by one, and the adapter has them fused"
+        )
     if found:
-        return Reason("ambiguous", f"{len(found)} parameters of {path} have its shape")
-    return Reason("absent", "the base has no such parameter")
+        return MissingReason("ambiguous", f"{len(found)} parameters of {path} have its shape")
+    return MissingReason("absent", "the base has no such parameter")
 
 
-def _whole_or_each(module: ModuleSpec, path: str, tensor: Loaded, names: Names, tied: bool) -> list[Placed]:
+def _whole_or_each(
+    module: ModuleSpec, path: str, tensor: LoadedTensor, names: ParameterNames, tied: bool
+) -> list[TargetTensor]:
     """The parameter as it is stored; where loading fuses it from a tensor an expert, a place for each of those."""
-    whole = [Placed(module, tensor, "parameter", tied)]
+    whole = [TargetTensor(module, tensor, "parameter", tied)]
     folder, inside, _ = tensor.parts[0].partition(".experts.")
     if len(tensor.parts) == 1 or not inside:
         return whole
@@ -187,17 +199,19 @@ def _whole_or_each(module: ModuleSpec, path: str, tensor: Loaded, names: Names, 
 
 
 def _each_expert(
-    module: ModuleSpec, path: str, folder: str, names: Names, parameter: str | None = None
-) -> list[Placed]:
+    module: ModuleSpec, path: str, folder: str, names: ParameterNames, parameter: str | None = None
+) -> list[TargetTensor]:
     """A place for each tensor under `folder` that is part of a parameter of `path` as wide as the module's."""
     sides = (module.fan_out, module.fan_in)
     return [
-        Placed(module, Loaded(name, (name,), names.tensors[name].shape), "parameter", expert=expert)
+        TargetTensor(
+            module, LoadedTensor(name, (name,), names.tensors[name].shape), "parameter", expert=expert
+        )
         for name, expert in expert_tensors(path, folder, sides, names.tensors, parameter)
     ]
 
 
-def _excuse(missing: Iterable[ModuleSpec], reasons: dict[str, Reason], names: Names) -> None:
+def _excuse(missing: Iterable[ModuleSpec], reasons: dict[str, MissingReason], names: ParameterNames) -> None:
     """Says of missing modules that they may only be renamed, where each has weights of the base as wide in its layer."""
     lost = [module for module in missing if reasons[module.path].kind == "absent"]
     widths: dict[int | None, set[tuple[int, ...]]] = {}
@@ -207,7 +221,7 @@ def _excuse(missing: Iterable[ModuleSpec], reasons: dict[str, Reason], names: Na
     if not all(_has_room(module, widths.get(layer_of(f"{module.path}."), set())) for module in lost):
         return
     text = f"transformers renames or fuses the weights of {names.model_type} as it loads them, by rules not known here"
-    reasons.update({module.path: Reason("renamed", text) for module in lost})
+    reasons.update({module.path: MissingReason("renamed", text) for module in lost})
 
 
 def _has_room(module: ModuleSpec, shapes: Iterable[tuple[int, ...]]) -> bool:

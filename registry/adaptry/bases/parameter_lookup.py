@@ -22,7 +22,7 @@ from adaptry.adapters.tensor_names import (
     input_embedding,
     is_output_head,
 )
-from adaptry.adapters.transformers_loading import Loaded, is_converted, loaded
+from adaptry.adapters.transformers_loading import LoadedTensor, is_converted_on_load, tensors_in_memory
 
 _OLD_ENDS = (
     (".weight", ".gamma"),
@@ -42,41 +42,41 @@ WhyMissing = Literal["absent", "ambiguous", "experts", "quantised", "renamed", "
 
 
 @dataclass(frozen=True, slots=True)
-class Reason:
+class MissingReason:
     """Why something has no place: the kind, for whoever decides by it, and the end of a sentence."""
 
     kind: WhyMissing
     text: str
 
 
-_ABSENT = Reason("absent", "the base has no such weight")
+_ABSENT = MissingReason("absent", "the base has no such weight")
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
+class LookupResult:
     """A tensor of the base, or the reason why there is none."""
 
-    tensor: Loaded | None = None
+    tensor: LoadedTensor | None = None
     tied: bool = False
-    reason: Reason = _ABSENT
+    reason: MissingReason = _ABSENT
 
 
-class Names:
+class ParameterNames:
     """The base's names: those on disk, and those that transformers gives the same tensors in memory."""
 
     def __init__(self, tensors: Mapping[str, TensorShape], facts: Mapping[str, Any]) -> None:
         """(`Any`: the base's facts are JSON.)"""
         self.model_type = str(facts.get("model_type") or "")
         parts = (part.get("model_type") for part in facts.values() if isinstance(part, Mapping))
-        self.is_converted = is_converted(
+        self.is_converted = is_converted_on_load(
             [self.model_type, *(part for part in parts if isinstance(part, str))]
         )
-        in_memory = {tensor.name: tensor for tensor in loaded(tensors, self.model_type)}
-        on_disk = {name: Loaded(name, (name,), tensor.shape) for name, tensor in tensors.items()}
-        self.tensors: Mapping[str, Loaded] = in_memory | on_disk
+        in_memory = {tensor.name: tensor for tensor in tensors_in_memory(tensors, self.model_type)}
+        on_disk = {name: LoadedTensor(name, (name,), tensor.shape) for name, tensor in tensors.items()}
+        self.tensors: Mapping[str, LoadedTensor] = in_memory | on_disk
         self._is_tied = facts.get("tie_word_embeddings") is True
 
-    def find(self, parameter: str) -> Where:
+    def find(self, parameter: str) -> LookupResult:
         """The tensor of `parameter`: under its own name, an old one, with a prefix more or less, or tied."""
         for name in _spellings(parameter):
             if name in self.tensors:
@@ -87,16 +87,16 @@ class Names:
             return self._found(near[0])
         if candidates:
             text = f"it could be any of {', '.join(sorted(parts[0] for parts in candidates)[:3])}"
-            return Where(reason=Reason("ambiguous", text))
+            return LookupResult(reason=MissingReason("ambiguous", text))
         path, _, end = parameter.rpartition(".")
         if self._embedding and path and end == "weight":
             is_copy = path.split(".")[-1] in INPUT_EMBEDDINGS and self._embedding.endswith("shared.weight")
             if is_copy or (self._is_tied and self._is_head(path)):
-                return Where(self.tensors[self._embedding], tied=True)
+                return LookupResult(self.tensors[self._embedding], tied=True)
         around = f"{path.rpartition('.')[0]}.bias"  # what a tied head's bias is tied to: cls.predictions.bias
         if end == "bias" and self._is_tied and around in self.tensors and self._is_head(path):
-            return Where(self.tensors[around])
-        return Where()
+            return LookupResult(self.tensors[around])
+        return LookupResult()
 
     def _is_head(self, path: str) -> bool:
         """Whether the module `path`, which has no weight of its own, is this model's output head.
@@ -127,7 +127,7 @@ class Names:
             for start in (0, 1)
         )
 
-    def inside(self, path: str) -> tuple[Loaded, ...]:
+    def inside(self, path: str) -> tuple[LoadedTensor, ...]:
         """The parameters that the module `path` holds itself."""
         return tuple(self._by_owner.get(path, ()))
 
@@ -136,15 +136,15 @@ class Names:
         return (tensor.shape for tensor in self.inside(path) if len(tensor.shape) > 1)
 
     @cached_property
-    def _by_owner(self) -> Mapping[str, list[Loaded]]:
-        owners: dict[str, list[Loaded]] = {}
+    def _by_owner(self) -> Mapping[str, list[LoadedTensor]]:
+        owners: dict[str, list[LoadedTensor]] = {}
         for name, tensor in self.tensors.items():
             owners.setdefault(name.rpartition(".")[0], []).append(tensor)
         return owners
 
-    def _found(self, tensor: Loaded) -> Where:
+    def _found(self, tensor: LoadedTensor) -> LookupResult:
         name = tensor.parts[0]
-        return Where(tensor, self._is_tied and (name == self._embedding or is_output_head(name)))
+        return LookupResult(tensor, self._is_tied and (name == self._embedding or is_output_head(name)))
 
     @cached_property
     def _embedding(self) -> str | None:

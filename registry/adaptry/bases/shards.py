@@ -12,7 +12,7 @@ from typing import Self
 
 from adaptry.adapters.content import open_regular
 from adaptry.adapters.header import TensorInfo
-from adaptry.bases.hf_folder import Checkpoint
+from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.core.errors import InvalidWeights
 
 CHUNK = 1 << 20
@@ -21,7 +21,7 @@ CHUNK = 1 << 20
 class Shards:
     """A context: the files are closed at its end."""
 
-    def __init__(self, checkpoint: Checkpoint, names: Iterable[str] | None = None) -> None:
+    def __init__(self, checkpoint: HfCheckpoint, names: Iterable[str] | None = None) -> None:
         """`names`: which files; all unless given. Raises `NotFound`, `Invalid` where one cannot be read."""
         self._folder = checkpoint.folder
         with ExitStack() as opened:
@@ -61,7 +61,7 @@ class Shards:
             self.read(shard, part, start)
             yield part
 
-    def whole(self, shard: str, info: TensorInfo) -> bytearray:
+    def read_tensor(self, shard: str, info: TensorInfo) -> bytearray:
         """All bytes of a tensor."""
         data = bytearray(info.size)
         view = memoryview(data)

@@ -16,26 +16,28 @@ from adaptry.checks.base.coverage import check_coverage
 from adaptry.checks.base.fit import check_fit
 from adaptry.checks.base.pipelines import check_pipeline_fit
 from adaptry.checks.base.prompts import check_prompt, check_prompt_fit
-from adaptry.checks.codes import AGAINST_BASE, finding
-from adaptry.checks.intrinsic import check_alone
-from adaptry.checks.other_formats import check_foreign, excused
+from adaptry.checks.codes import AGAINST_BASE, build_finding
+from adaptry.checks.intrinsic import check_intrinsic
+from adaptry.checks.other_formats import check_other_format, excuse_mlx_experts
 from adaptry.checks.weights import check_weights
 from adaptry.core.refs import is_folder
-from adaptry.core.report import Finding, Report
+from adaptry.core.report import CheckReport, Finding
 
 __all__ = ["check", "check_weights", "without_base"]
 
 _ORDER = ("blocks", "warns", "notes")
 
 
-def check(adapter: Adapter, base: BaseRecord | None, base_name: str | None = None) -> Report:
+def check(adapter: Adapter, base: BaseRecord | None, base_name: str | None = None) -> CheckReport:
     """All findings about `adapter`, the serious ones first; with `base`, whether it fits it.
 
     `base_name` is what the base is called where it is known. Raises `InvalidConfig` only where the config
     contradicts itself so that no spec can be derived.
     """
     is_foreign = adapter.format is not PEFT
-    findings = list(check_foreign(adapter) if is_foreign else (*check_alone(adapter), *check_prompt(adapter)))
+    findings = list(
+        check_other_format(adapter) if is_foreign else (*check_intrinsic(adapter), *check_prompt(adapter))
+    )
     if base is None:
         findings.append(_unknown_base(base_name or adapter.config.base_name))
     else:
@@ -43,10 +45,10 @@ def check(adapter: Adapter, base: BaseRecord | None, base_name: str | None = Non
         fits = _against if adapter.format.names_modules else check_pipeline_fit
         findings.extend(fits(adapter, base))
     findings.sort(key=lambda found: _ORDER.index(found.severity))
-    return Report(findings=tuple(findings), base=base_name or (str(base.id) if base else None))
+    return CheckReport(findings=tuple(findings), base=base_name or (str(base.id) if base else None))
 
 
-def without_base(report: Report, base_name: str | None, written: str | None) -> Report:
+def without_base(report: CheckReport, base_name: str | None, written: str | None) -> CheckReport:
     """What `check` would have reported for the same adapter if its base were not known.
 
     `base_name` is the name that the adapter was declared with, `written` the one in its config.
@@ -55,13 +57,13 @@ def without_base(report: Report, base_name: str | None, written: str | None) -> 
     findings = sorted(
         [*alone, _unknown_base(base_name or written)], key=lambda found: _ORDER.index(found.severity)
     )
-    return Report(findings=tuple(findings), base=base_name)
+    return CheckReport(findings=tuple(findings), base=base_name)
 
 
 def _named_otherwise(adapter: Adapter, base_name: str | None) -> Iterator[Finding]:
     declared = adapter.config.base_name
     if declared and base_name and declared != base_name and not is_folder(declared):
-        yield finding(
+        yield build_finding(
             "base_name_differs",
             f"its config names {declared[:120]!a}, and it was checked against {base_name}",
         )
@@ -69,7 +71,7 @@ def _named_otherwise(adapter: Adapter, base_name: str | None) -> Iterator[Findin
 
 def _against(adapter: Adapter, base: BaseRecord) -> list[Finding]:
     placement = place(adapter.spec, base.tensors, base.facts)
-    findings = [excused(found) for found in check_fit(adapter, base, placement)]
+    findings = [excuse_mlx_experts(found) for found in check_fit(adapter, base, placement)]
     findings.extend(check_prompt_fit(adapter, base))
     if not any(found.severity == "blocks" for found in findings):
         findings.extend(check_coverage(adapter, base, placement))
@@ -78,7 +80,7 @@ def _against(adapter: Adapter, base: BaseRecord) -> list[Finding]:
 
 def _unknown_base(name: str | None) -> Finding:
     if name is None:
-        return finding("base_unknown", "the adapter names no base and none was given")
-    return finding(
+        return build_finding("base_unknown", "the adapter names no base and none was given")
+    return build_finding(
         "base_unknown", f"no base is known as {name[:120]!a}, so its modules and shapes were not checked"
     )

@@ -15,7 +15,7 @@ _SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Code:
+class FindingCode:
     """One kind of finding. A remedy is a sentence that someone who has only the adapter can act on."""
 
     severity: Severity
@@ -23,237 +23,237 @@ class Code:
     remedy: str
 
 
-CODES: Mapping[str, Code] = {
+CODES: Mapping[str, FindingCode] = {
     # The adapter by itself
-    "no_effect": Code(
+    "no_effect": FindingCode(
         "blocks",
         "No tensor of the file is one that a loader would use: it loads without an error and changes nothing.",
         "save it again with PEFT's model.save_pretrained(DIR) and push that folder",
     ),
-    "keys_dropped": Code(
+    "keys_dropped": FindingCode(
         "blocks",
         "Some tensors belong to the method but to no complete module; PEFT drops them without a word.",
         "save it again with PEFT's model.save_pretrained(DIR); names begin with base_model.model. exactly once",
     ),
-    "keys_unknown": Code(
+    "keys_unknown": FindingCode(
         "warns",
         "Some tensors belong to nothing the config describes; loaders drop them without a word.",
         "list their modules in modules_to_save if they were trained, or remove them from the file",
     ),
-    "method_not_described": Code(
+    "method_not_described": FindingCode(
         "warns",
         "The method is one whose rules we do not check yet; the adapter is stored and listed, and not vouched for.",
         "test it on its base before it is served; merging it is refused",
     ),
-    "rank_mismatch": Code(
+    "rank_mismatch": FindingCode(
         "blocks",
         "The two factors of a module, or the factors and the config, disagree on the rank.",
         "make r and rank_pattern in adapter_config.json those the adapter was trained with, or save it again",
     ),
-    "scale_zero": Code(
+    "scale_zero": FindingCode(
         "blocks",
         "lora_alpha is 0 for some modules, so whatever they learned is multiplied by nothing.",
         "set lora_alpha (and alpha_pattern) to the values of the training run",
     ),
-    "pattern_conflict": Code(
+    "pattern_conflict": FindingCode(
         "warns",
         "Two patterns give one module different values. PEFT sorts the keys when it saves, so the one that wins may have changed.",
         "write rank_pattern and alpha_pattern so that each module matches one key",
     ),
-    "pattern_refused": Code(
+    "pattern_refused": FindingCode(
         "warns",
         "A pattern in the config could take for ever to match, or is none; what it selects was not checked.",
         "write the module names as a list",
     ),
-    "scale_unknown": Code(
+    "scale_unknown": FindingCode(
         "blocks",
         "rank_pattern or alpha_pattern has a pattern that could take for ever to match, or is none, so ranks and scales are unknown.",
         "write the module names themselves as its keys",
     ),
-    "integer_weights": Code(
+    "integer_weights": FindingCode(
         "blocks",
         "Factors or saved weights are integers: PEFT casts them without a word, and the result means nothing.",
         "save the adapter in a floating-point dtype, before any quantisation",
     ),
-    "config_incomplete": Code(
+    "config_incomplete": FindingCode(
         "warns",
         "Fields are missing from the config: PEFT puts its defaults in their place, engines refuse to load.",
         "add them to adapter_config.json as they were in the training run",
     ),
-    "config_unknown": Code(
+    "config_unknown": FindingCode(
         "warns",
         "The config has fields that PEFT does not know and drops: a misspelt one is as if it were not there.",
         "correct the spelling, or remove them from adapter_config.json",
     ),
-    "layers_need_a_list": Code(
+    "layers_need_a_list": FindingCode(
         "warns",
         "layers_to_transform stands beside a target_modules that is a text; PEFT refuses to load this.",
         "write target_modules as a list, or leave layers_to_transform out",
     ),
-    "task_unknown": Code(
+    "task_unknown": FindingCode(
         "warns",
         "task_type is not one that PEFT knows; PEFT refuses to load this.",
         "set task_type to CAUSAL_LM, SEQ_CLS, SEQ_2_SEQ_LM, TOKEN_CLS, QUESTION_ANS or FEATURE_EXTRACTION, or null",
     ),
-    "targets_without_tensors": Code(
+    "targets_without_tensors": FindingCode(
         "warns",
         "The config targets modules for which the file has no tensors: PEFT leaves them as they were, with a warning.",
         "check that saving was complete, or remove these names from target_modules",
     ),
-    "saved_modules_without_tensors": Code(
+    "saved_modules_without_tensors": FindingCode(
         "warns",
         "The config lists modules_to_save, and the file has none of them: they would start untrained.",
         "save the adapter again from the trained model, or set modules_to_save to null",
     ),
-    "newer_peft": Code(
+    "newer_peft": FindingCode(
         "notes",
         "The adapter was written by a newer PEFT than the rules here were checked against.",
         "nothing to do unless another finding looks odd; then upgrade adaptry",
     ),
-    "depends_on_base": Code(
+    "depends_on_base": FindingCode(
         "warns",
         "The initialisation changed the base's weights, so the adapter is right only on a base that was changed alike.",
         "convert it once: save_pretrained(DIR, path_initial_model_for_weight_conversion=FIRST) in PEFT",
     ),
-    "limited_use": Code(
+    "limited_use": FindingCode(
         "notes",
         "Some feature of the adapter limits where it can be merged or served.",
         "see the runtime checks of the engine you mean to use",
     ),
-    "tensors_missing": Code(
+    "tensors_missing": FindingCode(
         "blocks",
         "The file lacks tensors without which the method is not what was trained; PEFT puts random ones in their place.",
         "save it again with PEFT's model.save_pretrained(DIR), and look into the file",
     ),
-    "prompt_mismatch": Code(
+    "prompt_mismatch": FindingCode(
         "blocks",
         "The prompt has another shape than the config says; PEFT refuses to load it.",
         "make num_virtual_tokens, token_dim and num_layers those of the training run, or save it again",
     ),
-    "alpha_unknown": Code(
+    "alpha_unknown": FindingCode(
         "warns",
         "The file does not say its alpha; whoever loads it takes the rank, and so another strength if it was another.",
         "save it again with a newer version of the tool, which writes its metadata",
     ),
-    "loader_refuses": Code(
+    "loader_refuses": FindingCode(
         "warns",
         "The tool for which the file is named refuses to load it as it is.",
         "save it again with the newest version of that tool, or load it once with the one you mean to serve it with",
     ),
-    "magnitudes_dropped": Code(
+    "magnitudes_dropped": FindingCode(
         "warns",
         "A DoRA's magnitudes are left out without an error by a loader, which makes another adapter of it.",
         "load it with the tool that trained it, and compare the outputs",
     ),
     # The adapter against a base
-    "base_unknown": Code(
+    "base_unknown": FindingCode(
         "warns",
         "The base is not known by content, so nothing could be checked against it.",
         "register it once: adaptry base add FOLDER --name NAME; the adapter is checked again then",
     ),
-    "base_name_differs": Code(
+    "base_name_differs": FindingCode(
         "warns",
         "The adapter says that it was trained on another base than it was checked against.",
         "check it against the base it names, or, if both are one model, add the name: adaptry base add FOLDER --name NAME",
     ),
-    "module_missing": Code(
+    "module_missing": FindingCode(
         "blocks",
         "Modules the adapter changes do not exist in the base; PEFT drops their tensors without a word.",
         "check it against the base it was trained on",
     ),
-    "module_ambiguous": Code(
+    "module_ambiguous": FindingCode(
         "blocks",
         "A module's name fits several weights of the base, and guessing would be wrong for all but one.",
         "save the adapter again with the transformers version that loads this base",
     ),
-    "shape_mismatch": Code(
+    "shape_mismatch": FindingCode(
         "blocks",
         "A module's factors are wider or narrower than the base's weight.",
         "check it against the base it was trained on",
     ),
-    "prompt_width": Code(
+    "prompt_width": FindingCode(
         "blocks",
         "A prompt or prefix is as wide as the embeddings, or the keys and values, of another model.",
         "check it against the base it was trained on",
     ),
-    "experts_layout": Code(
+    "experts_layout": FindingCode(
         "warns",
         "The adapter has a layer's experts fused and the base stores them one by one, in a way that is not known here, or the reverse.",
         "test it on its base before it is served: loaders that do not convert it drop those tensors",
     ),
-    "module_renamed": Code(
+    "module_renamed": FindingCode(
         "warns",
         "transformers renames or fuses this family's weights as it loads them, so modules could not be looked up; weights of their width are there.",
         "test it on its base before it is served; merging it is refused",
     ),
-    "extra_missing": Code(
+    "extra_missing": FindingCode(
         "blocks",
         "The adapter replaces weights that the base does not have.",
         "check it against the base it was trained on",
     ),
-    "new_head": Code(
+    "new_head": FindingCode(
         "notes",
         "The adapter brings whole modules that the base does not have, such as a classification head.",
         "load it with the model class of its task",
     ),
-    "extra_shape": Code(
+    "extra_shape": FindingCode(
         "blocks",
         "A weight that replaces one of the base has another shape.",
         "check it against the base it was trained on",
     ),
-    "vocabulary_resized": Code(
+    "vocabulary_resized": FindingCode(
         "warns",
         "The saved embeddings have more rows than the base: tokens were added, and a loader that ignores them is wrong.",
         "resize the base's embeddings before loading, or merge with --resize-vocab; keep the adapter's tokenizer with it",
     ),
-    "token_outside_vocabulary": Code(
+    "token_outside_vocabulary": FindingCode(
         "blocks",
         "The adapter trains tokens that the base's vocabulary does not have.",
         "check it against the base it was trained on, or resize that base's embeddings first",
     ),
-    "bias_without_place": Code(
+    "bias_without_place": FindingCode(
         "warns",
         "The adapter trains biases (lora_bias) for modules that have none in the base, so it cannot be merged.",
         "serve it unmerged, or train with lora_bias=False",
     ),
-    "base_quantised": Code(
+    "base_quantised": FindingCode(
         "warns",
         "The base's weights are quantised: the adapter can be served on them, and a merge has to be told which copy to use.",
         "merge into the base it was quantised from (`--base-copy original`) or, where bitsandbytes quantised it, into its "
         "dequantised weights (`--base-copy dequantised`)",
     ),
-    "tied_embeddings": Code(
+    "tied_embeddings": FindingCode(
         "warns",
         "The adapter changes an embedding that is also the output head: the live adapter changes one end, PEFT's merge both.",
         "merge with the head untied (the default here), and compare with the live adapter",
     ),
-    "layers_renumbered": Code(
+    "layers_renumbered": FindingCode(
         "warns",
         "layer_replication builds a deeper model than the base; modules were not looked up in it.",
         "merge it, which writes the deeper model out, or serve it with PEFT; engines refuse it",
     ),
-    "layers_uncovered": Code(
+    "layers_uncovered": FindingCode(
         "warns",
         "Modules that the config targets in the base have no tensors in the file; they stay as they were.",
         "check that saving was complete; if only some layers were trained, set layers_to_transform",
     ),
     # The weights, inspected at every push and with --weights
-    "weights_nan": Code(
+    "weights_nan": FindingCode(
         "blocks",
         "Weights are not numbers (NaN): every output would be.",
         "go back to a checkpoint from before the training diverged",
     ),
-    "weights_infinite": Code(
+    "weights_infinite": FindingCode(
         "blocks",
         "Weights are infinite.",
         "go back to a checkpoint from before the training diverged; in float16, train with a smaller scale",
     ),
-    "untrained": Code(
+    "untrained": FindingCode(
         "warns",
         "Every B factor is zero: the adapter is as it was before training and changes nothing.",
         "push the trained adapter; under DeepSpeed or FSDP, gather the weights before saving",
     ),
-    "modules_untrained": Code(
+    "modules_untrained": FindingCode(
         "warns",
         "Some B factors are all zero, so these modules change nothing.",
         "check that these modules were trained, or leave them out of target_modules",
@@ -286,7 +286,7 @@ AGAINST_BASE = frozenset(
 """Findings that compare an adapter with a base, or miss one."""
 
 
-def finding(code: str, reason: str, modules: Iterable[str] = ()) -> Finding:
+def build_finding(code: str, reason: str, modules: Iterable[str] = ()) -> Finding:
     """A finding of the table's severity and remedy; of the modules it names the first 20 are kept."""
     entry = CODES[code]
     return Finding(
@@ -298,7 +298,7 @@ def finding(code: str, reason: str, modules: Iterable[str] = ()) -> Finding:
     )
 
 
-def page() -> str:
+def render_page() -> str:
     """The table as the page `docs/checks.md`."""
     lines = [
         "# What a check can find",

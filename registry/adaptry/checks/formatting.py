@@ -11,28 +11,28 @@ from collections.abc import Iterable, Sequence
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
-def verb(number: int, one: str, many: str) -> str:
+def verb_form(number: int, one: str, many: str) -> str:
     """`was` for 1, `were` for others."""
     return one if number == 1 else many
 
 
-def counted(number: int, noun: str) -> str:
+def format_count(number: int, noun: str) -> str:
     """`1 module`, `30 modules`."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
-def shortened(names: Sequence[str], shown: int = 3) -> str:
+def shorten_names(names: Sequence[str], shown: int = 3) -> str:
     """The first few names, and how many more there are."""
     more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
     return ", ".join(names[:shown]) + more
 
 
-def folded(names: Iterable[str]) -> list[str]:
+def fold_layer_numbers(names: Iterable[str]) -> list[str]:
     """The names with their layer numbers as N, each once: `model.layers.N.self_attn.q_proj`."""
     return list(dict.fromkeys(_NUMBER.sub("N", name) for name in names))
 
 
-def ranges(numbers: Iterable[int]) -> str:
+def format_ranges(numbers: Iterable[int]) -> str:
     """`0 to 3, 7`."""
     spans: list[list[int]] = []
     for number in sorted(set(numbers)):

@@ -16,11 +16,11 @@ from adaptry.adapters.lora_config_schema import LORA_FIELDS
 from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.extras import PREFIX
 from adaptry.adapters.methods.lora import scale_of
-from adaptry.adapters.methods.lora_config import refused_patterns
+from adaptry.adapters.methods.lora_config import pattern_problems
 from adaptry.adapters.pattern_process import WHOLE
 from adaptry.adapters.spec import Spec
-from adaptry.checks.codes import finding
-from adaptry.checks.formatting import counted, folded, shortened, verb
+from adaptry.checks.codes import build_finding
+from adaptry.checks.formatting import fold_layer_numbers, format_count, shorten_names, verb_form
 from adaptry.core.report import Finding
 
 _TASKS = frozenset(
@@ -43,17 +43,17 @@ _LIMITS = {
 }
 
 
-def check_alone(adapter: Adapter) -> Iterator[Finding]:
+def check_intrinsic(adapter: Adapter) -> Iterator[Finding]:
     """The findings that need no base."""
     spec = adapter.spec
     yield from _config(adapter.config, spec)
     if "not_described" in spec.traits:
         count = len(adapter.tensors)
         reason = (
-            f"the rules of {spec.method} are not known here; its {counted(count, 'tensor')} "
-            f"{verb(count, 'was', 'were')} only counted"
+            f"the rules of {spec.method} are not known here; its {format_count(count, 'tensor')} "
+            f"{verb_form(count, 'was', 'were')} only counted"
         )
-        yield finding("method_not_described", reason)
+        yield build_finding("method_not_described", reason)
         return
     yield from _keys(adapter)
     yield from _missing(adapter)
@@ -63,7 +63,7 @@ def check_alone(adapter: Adapter) -> Iterator[Finding]:
         yield from _ranks(adapter)
         yield from _scales(adapter.config, spec)
     elif spec.method not in _OWN_RANKS:
-        yield from _said_ranks(adapter.config, spec)
+        yield from _declared_ranks(adapter.config, spec)
     yield from _integers(adapter)
     if METHODS[spec.method].names_modules(adapter.config):
         yield from _without_tensors(adapter.config, spec)
@@ -78,21 +78,23 @@ def _config(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
     ):
         missing.append("target_modules")
     if missing:
-        yield finding("config_incomplete", f"adapter_config.json has no {', '.join(missing)}")
+        yield build_finding("config_incomplete", f"adapter_config.json has no {', '.join(missing)}")
     unknown = sorted(set(config.fields) - LORA_FIELDS) if spec.method == "lora" else []
     if unknown:
-        yield finding("config_unknown", f"adapter_config.json has {shortened(_printable(unknown))}", unknown)
+        yield build_finding(
+            "config_unknown", f"adapter_config.json has {shorten_names(_printable(unknown))}", unknown
+        )
     targets = config.fields.get("target_modules")
     if isinstance(targets, str) and config.fields.get("layers_to_transform") is not None:
-        yield finding(
+        yield build_finding(
             "layers_need_a_list", f"target_modules is the text {targets[:60]!a}, beside layers_to_transform"
         )
     if spec.task is not None and spec.task not in _TASKS:
-        yield finding("task_unknown", f"task_type is {spec.task[:40]!a}")
+        yield build_finding("task_unknown", f"task_type is {spec.task[:40]!a}")
     version = re.match(r"(\d+)\.(\d+)", spec.peft_version or "")
     if version and (int(version[1]), int(version[2])) > _NEWEST_PEFT:
         newest = ".".join(map(str, _NEWEST_PEFT))
-        yield finding(
+        yield build_finding(
             "newer_peft", f"written by PEFT {spec.peft_version}; the rules here are those of {newest}"
         )
 
@@ -105,9 +107,9 @@ def _keys(adapter: Adapter) -> Iterator[Finding]:
     spec = adapter.spec
     if _is_empty(adapter):
         if not adapter.tensors:
-            yield finding("no_effect", "the file holds no tensors at all")
+            yield build_finding("no_effect", "the file holds no tensors at all")
             return
-        yield finding(
+        yield build_finding(
             "no_effect",
             f"no tensor is used ({len(adapter.tensors):,} in the file): {_why_dropped(spec.unclaimed)}",
             spec.unclaimed,
@@ -116,30 +118,34 @@ def _keys(adapter: Adapter) -> Iterator[Finding]:
     dropped = [name for name in spec.unclaimed if "lora_" in name or _is_of_method(spec, name)]
     unknown = sorted(set(spec.unclaimed) - set(dropped))
     if dropped:
-        yield finding(
+        yield build_finding(
             "keys_dropped",
-            f"{counted(len(dropped), 'tensor')} would be dropped: {_why_dropped(dropped)}",
+            f"{format_count(len(dropped), 'tensor')} would be dropped: {_why_dropped(dropped)}",
             dropped,
         )
     if unknown:
-        yield finding(
-            "keys_unknown", f"nothing in the config stands for {shortened(folded(unknown))}", unknown
+        yield build_finding(
+            "keys_unknown",
+            f"nothing in the config stands for {shorten_names(fold_layer_numbers(unknown))}",
+            unknown,
         )
 
 
 def _missing(adapter: Adapter) -> Iterator[Finding]:
     spec = adapter.spec
-    missing = [role for role in METHODS[spec.method].needs(adapter.config) if role not in spec.shared]
+    missing = [
+        role for role in METHODS[spec.method].required_shared(adapter.config) if role not in spec.shared
+    ]
     if missing and not _is_empty(adapter):
-        yield finding(
-            "tensors_missing", f"{spec.method} needs its {shortened(missing)}, and the file has none"
+        yield build_finding(
+            "tensors_missing", f"{spec.method} needs its {shorten_names(missing)}, and the file has none"
         )
 
 
 def _is_empty(adapter: Adapter) -> bool:
     """Whether no tensor would be used. Shared ones serve the modules, unless the file names none."""
     spec, method = adapter.spec, METHODS[adapter.spec.method]
-    is_whole = bool(spec.shared) and not (method.tails and method.names_modules(adapter.config))
+    is_whole = bool(spec.shared) and not (method.key_patterns and method.names_modules(adapter.config))
     return not (spec.modules or spec.extras or is_whole)
 
 
@@ -156,8 +162,8 @@ def _why_dropped(names: tuple[str, ...] | list[str]) -> str:
     if not any(name.startswith(PREFIX) for name in names):
         return f"names do not begin with {PREFIX} ({example})"
     if not any("lora_" in name for name in names):
-        return f"they make no whole module, or not one of the config's numbers ({shortened(folded(names))})"
-    return f"they make no complete pair of factors ({shortened(folded(names))})"
+        return f"they make no whole module, or not one of the config's numbers ({shorten_names(fold_layer_numbers(names))})"
+    return f"they make no complete pair of factors ({shorten_names(fold_layer_numbers(names))})"
 
 
 def _ranks(adapter: Adapter) -> Iterator[Finding]:
@@ -178,10 +184,12 @@ def _ranks(adapter: Adapter) -> Iterator[Finding]:
             continue
         wrong.setdefault(reason, []).append(module.path)
     for reason, paths in wrong.items():
-        yield finding("rank_mismatch", f"{reason}, in {shortened(folded(paths))}", paths)
+        yield build_finding(
+            "rank_mismatch", f"{reason}, in {shorten_names(fold_layer_numbers(paths))}", paths
+        )
 
 
-def _said_ranks(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
+def _declared_ranks(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
     """Methods that have one `r`: scale and more hang on it, so a config that says another is another adapter."""
     if not config.fields.get("r"):  # OFT's is 0 where it has a block size
         return
@@ -192,16 +200,20 @@ def _said_ranks(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
             reason = f"the tensors have rank {module.rank} and the config says {said}"
             wrong.setdefault(reason, []).append(module.path)
     for reason, paths in wrong.items():
-        yield finding("rank_mismatch", f"{reason}, in {shortened(folded(paths))}", paths)
+        yield build_finding(
+            "rank_mismatch", f"{reason}, in {shorten_names(fold_layer_numbers(paths))}", paths
+        )
 
 
 def _scales(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
-    if refused := refused_patterns(config):
-        yield finding("scale_unknown", shortened(refused, 2))
+    if refused := pattern_problems(config):
+        yield build_finding("scale_unknown", shorten_names(refused, 2))
         return
     silent = [module.path for module in spec.modules if module.scale == 0]
     if silent:
-        yield finding("scale_zero", f"lora_alpha is 0 for {shortened(folded(silent))}", silent)
+        yield build_finding(
+            "scale_zero", f"lora_alpha is 0 for {shorten_names(fold_layer_numbers(silent))}", silent
+        )
     for key in ("rank_pattern", "alpha_pattern"):
         patterns = config.pattern_values(key)
         disputed = {
@@ -211,7 +223,7 @@ def _scales(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
         }
         for path, found in list(disputed.items())[:1]:
             values = sorted(str(patterns[pattern]) for pattern in found)
-            yield finding(
+            yield build_finding(
                 "pattern_conflict", f"{key} gives {path} the values {' and '.join(values)}", list(disputed)
             )
 
@@ -223,16 +235,16 @@ def _integers(adapter: Adapter) -> Iterator[Finding]:
     ]
     if integers:
         dtypes = sorted({adapter.tensors[name].dtype for name in integers})
-        yield finding(
+        yield build_finding(
             "integer_weights",
-            f"{counted(len(integers), 'tensor')} of dtype {', '.join(dtypes)} ({integers[0]})",
+            f"{format_count(len(integers), 'tensor')} of dtype {', '.join(dtypes)} ({integers[0]})",
             integers,
         )
 
 
 def _whole_numbers(spec: Spec) -> set[str]:
     """The tensors that are meant to be whole numbers: a method's positions and choices, the counter of a BatchNorm."""
-    roles = METHODS[spec.method].integers
+    roles = METHODS[spec.method].integer_roles
     owners = (spec.shared, *(module.tensors for module in spec.modules))
     counters = {extra.tensor for extra in spec.extras if extra.target.endswith(".num_batches_tracked")}
     return counters | {
@@ -248,19 +260,19 @@ def _without_tensors(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
         turned = sorted(f".{path}"[::-1] for path in paths)
         idle = [name for name in targets if not _ends_one(name, turned) and not _is_excluded(name, config)]
         if idle:
-            yield finding(
+            yield build_finding(
                 "targets_without_tensors",
-                f"target_modules lists {shortened(sorted(idle))}, and the file has nothing for them",
+                f"target_modules lists {shorten_names(sorted(idle))}, and the file has nothing for them",
                 sorted(idle),
             )
     elif isinstance(targets, str) and (reason := config.patterns.refusal(targets, WHOLE)) is not None:
-        yield finding("pattern_refused", reason)
+        yield build_finding("pattern_refused", reason)
     saved = config.names("modules_to_save")
     if saved and not any(extra.kind in ("module", "saved_embedding") for extra in spec.extras):
         # PEFT itself adds both `classifier` and `score` for SEQ_CLS, so only all of them missing says something.
-        yield finding(
+        yield build_finding(
             "saved_modules_without_tensors",
-            f"modules_to_save lists {shortened(saved)}, and none is in the file",
+            f"modules_to_save lists {shorten_names(saved)}, and none is in the file",
             saved,
         )
 
@@ -286,10 +298,10 @@ def _traits(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
     changing = [word for trait, word in _CHANGES_BASE.items() if trait in spec.traits]
     if changing:
         init = str(config.fields.get("init_lora_weights"))[:40]
-        yield finding(
+        yield build_finding(
             "depends_on_base",
             f"{' and '.join(changing)} (init_lora_weights={init!a}) took part of the base's weights into the adapter",
         )
     for trait, sentence in _LIMITS.items():
         if trait in spec.traits:
-            yield finding("limited_use", sentence)
+            yield build_finding("limited_use", sentence)

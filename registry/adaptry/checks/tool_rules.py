@@ -8,42 +8,44 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from adaptry.adapters.adapter import Adapter
-from adaptry.adapters.formats import Format
+from adaptry.adapters.formats import AdapterFormat
 from adaptry.adapters.layouts import diffusers
 from adaptry.adapters.spec import Spec
-from adaptry.checks.codes import finding
-from adaptry.checks.formatting import counted, folded, shortened
+from adaptry.checks.codes import build_finding
+from adaptry.checks.formatting import fold_layer_numbers, format_count, shorten_names
 from adaptry.core.report import Finding
 
 
-def again(found: Finding, format: Format) -> Finding:
+def with_tool_remedy(found: Finding, format: AdapterFormat) -> Finding:
     """The finding with this tool's way out, where the table's is PEFT's."""
-    return found.model_copy(update={"remedy": f"save it again: {format.again}"})
+    return found.model_copy(update={"remedy": f"save it again: {format.save_hint}"})
 
 
-def _of_diffusers(adapter: Adapter, format: Format) -> Iterator[Finding]:
+def _of_diffusers(adapter: Adapter, format: AdapterFormat) -> Iterator[Finding]:
     spec, fields = adapter.spec, adapter.config.fields
     if "alpha_unknown" in spec.traits:
-        yield finding("alpha_unknown", "diffusers loads it with alpha = rank")
+        yield build_finding("alpha_unknown", "diffusers loads it with alpha = rank")
     alphas = [module.path for module in spec.modules if "alpha" in module.tensors]
     if alphas and fields["metadata"] is not None:
-        yield finding("loader_refuses", "it has alphas both in its metadata and as tensors", alphas)
+        yield build_finding("loader_refuses", "it has alphas both in its metadata and as tensors", alphas)
     elif of_unet := [path for path in alphas if path.startswith("unet.")]:
         reason = "diffusers takes no alphas as tensors for a UNet, but under kohya's names"
-        yield finding("loader_refuses", reason, of_unet)
+        yield build_finding("loader_refuses", reason, of_unet)
     if others := [name for name in spec.unclaimed if "lora" not in name]:
-        names = shortened(folded(others))
-        yield finding("loader_refuses", f"diffusers refuses a file with {names}: no part of a LoRA", others)
+        names = shorten_names(fold_layer_numbers(others))
+        yield build_finding(
+            "loader_refuses", f"diffusers refuses a file with {names}: no part of a LoRA", others
+        )
     if fields["metadata"] is not None:
-        said = {module.path: diffusers.said_rank(adapter.config, module.path) for module in spec.modules}
+        said = {module.path: diffusers.declared_rank(adapter.config, module.path) for module in spec.modules}
         yield from _other_ranks(spec, format, said)
     worded = [m.path for m in spec.modules if "magnitude" in m.tensors and m.path.startswith("text_encoder")]
     if worded:
-        reason = f"diffusers 0.42 does not load those of text encoders ({shortened(folded(worded))})"
-        yield finding("magnitudes_dropped", reason, worded)
+        reason = f"diffusers 0.42 does not load those of text encoders ({shorten_names(fold_layer_numbers(worded))})"
+        yield build_finding("magnitudes_dropped", reason, worded)
 
 
-def _of_kohya(adapter: Adapter, format: Format) -> Iterator[Finding]:
+def _of_kohya(adapter: Adapter, format: AdapterFormat) -> Iterator[Finding]:
     spec = adapter.spec
     if "alpha_unknown" in spec.traits:
         without = [
@@ -51,27 +53,27 @@ def _of_kohya(adapter: Adapter, format: Format) -> Iterator[Finding]:
         ]
         said = adapter.config.fields.get("ss_network_alpha")
         trained = f", and its metadata says that it was trained with {str(said)[:20]}" if said else ""
-        reason = f"{counted(len(without), 'module')} without one is loaded with alpha = rank{trained}"
-        yield finding("alpha_unknown", reason, without)
+        reason = f"{format_count(len(without), 'module')} without one is loaded with alpha = rank{trained}"
+        yield build_finding("alpha_unknown", reason, without)
     if "dora" in spec.traits:
         scaled = [module.path for module in spec.modules if "dora_scale" in module.tensors]
         reason = (
             "diffusers leaves out kohya's dora_scale and loads the rest as a plain LoRA; LyCORIS reads it"
         )
-        yield finding("magnitudes_dropped", reason, scaled)
+        yield build_finding("magnitudes_dropped", reason, scaled)
 
 
-def _of_mlx(adapter: Adapter, format: Format) -> Iterator[Finding]:
+def _of_mlx(adapter: Adapter, format: AdapterFormat) -> Iterator[Finding]:
     parameters = adapter.config.fields["lora_parameters"]
     missing = [key for key in ("rank", "scale", "dropout") if key not in parameters]
     if missing:
         reason = f"lora_parameters in adapter_config.json has no {', '.join(missing)}, which mlx-lm wants"
-        yield finding("config_incomplete", reason)
+        yield build_finding("config_incomplete", reason)
     said = dict.fromkeys((module.path for module in adapter.spec.modules), adapter.config.rank())
     yield from _other_ranks(adapter.spec, format, said)
 
 
-def _other_ranks(spec: Spec, format: Format, said: Mapping[str, int]) -> Iterator[Finding]:
+def _other_ranks(spec: Spec, format: AdapterFormat, said: Mapping[str, int]) -> Iterator[Finding]:
     wrong: dict[str, list[str]] = {}
     for module in spec.modules:
         rank = said[module.path]
@@ -79,11 +81,11 @@ def _other_ranks(spec: Spec, format: Format, said: Mapping[str, int]) -> Iterato
             reason = f"the factors have rank {module.rank} and the file's settings say {rank}"
             wrong.setdefault(reason, []).append(module.path)
     for reason, paths in wrong.items():
-        text = f"{reason}, in {shortened(folded(paths))}"
-        yield again(finding("rank_mismatch", text, paths), format)
+        text = f"{reason}, in {shorten_names(fold_layer_numbers(paths))}"
+        yield with_tool_remedy(build_finding("rank_mismatch", text, paths), format)
 
 
-RULES: Mapping[str, Callable[[Adapter, Format], Iterator[Finding]]] = {
+RULES: Mapping[str, Callable[[Adapter, AdapterFormat], Iterator[Finding]]] = {
     "diffusers": _of_diffusers,
     "kohya": _of_kohya,
     "mlx": _of_mlx,

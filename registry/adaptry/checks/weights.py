@@ -14,8 +14,8 @@ from adaptry.adapters.inspection.files import inspect_content
 from adaptry.adapters.inspection.inspector import Inspector
 from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.adapters.spec import Spec
-from adaptry.checks.codes import finding
-from adaptry.checks.formatting import counted, folded, shortened
+from adaptry.checks.codes import build_finding
+from adaptry.checks.formatting import fold_layer_numbers, format_count, shorten_names
 from adaptry.core.report import Finding
 
 WEIGHTS_CODES = frozenset({"weights_nan", "weights_infinite", "untrained", "modules_untrained"})
@@ -45,10 +45,14 @@ def not_finite_findings(found: Mapping[str, WeightsInspection]) -> Iterator[Find
     """Of any weights files, whatever they are for."""
     tensors = [item for inspection in found.values() for item in inspection.tensors.items()]
     if nan := [name for name, tensor in tensors if tensor.nan]:
-        yield finding("weights_nan", f"NaN in {counted(len(nan), 'tensor')}: {shortened(folded(nan))}", nan)
+        yield build_finding(
+            "weights_nan",
+            f"NaN in {format_count(len(nan), 'tensor')}: {shorten_names(fold_layer_numbers(nan))}",
+            nan,
+        )
     if infinite := [name for name, tensor in tensors if tensor.infinite]:
-        reason = f"infinite values in {counted(len(infinite), 'tensor')}: {shortened(folded(infinite))}"
-        yield finding("weights_infinite", reason, infinite)
+        reason = f"infinite values in {format_count(len(infinite), 'tensor')}: {shorten_names(fold_layer_numbers(infinite))}"
+        yield build_finding("weights_infinite", reason, infinite)
 
 
 def _untrained(spec: Spec, zero: set[str]) -> Iterator[Finding]:
@@ -56,6 +60,10 @@ def _untrained(spec: Spec, zero: set[str]) -> Iterator[Finding]:
     modules = spec.modules
     idle = [module.path for module in modules if any(module.tensors.get(role) in zero for role in _FACTORS)]
     if idle and len(idle) == len(modules) and not spec.extras:
-        yield finding("untrained", f"all {counted(len(idle), 'module')} have a factor of zeros", idle)
+        yield build_finding(
+            "untrained", f"all {format_count(len(idle), 'module')} have a factor of zeros", idle
+        )
     elif idle:
-        yield finding("modules_untrained", f"{shortened(folded(idle))}: a factor is all zeros", idle)
+        yield build_finding(
+            "modules_untrained", f"{shorten_names(fold_layer_numbers(idle))}: a factor is all zeros", idle
+        )

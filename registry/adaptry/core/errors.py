@@ -22,7 +22,7 @@ class AdaptryError(Exception):
     def __init__(self, message: str, *, told: str | None = None) -> None:
         super().__init__(message)
         self.message = message
-        self.told = told or message
+        self.public_message = told or message
 
     def __reduce__(self) -> tuple[type[AdaptryError], tuple[str], dict[str, object]]:
         return type(self), (self.message,), vars(self)
@@ -134,7 +134,7 @@ class DigestMismatch(Conflict):
     code = "digest_mismatch"
 
 
-class Refused(AdaptryError):
+class CheckFailed(AdaptryError):
     """The checks say this cannot work; the report says why and what to do."""
 
     code = "refused"
@@ -146,13 +146,13 @@ class Unauthenticated(AdaptryError):
     code = "unauthenticated"
 
 
-class Denied(AdaptryError):
+class PermissionDenied(AdaptryError):
     """A known identity that may not do this."""
 
     code = "denied"
 
 
-class Withdrawn(Denied):
+class Withdrawn(PermissionDenied):
     """The version is quarantined or revoked, so its files are held back; the message says why, and what to take."""
 
     code = "withdrawn"
@@ -183,19 +183,19 @@ class StorageFull(Unavailable):
     code = "storage_full"
 
 
-class Corrupt(AdaptryError):
+class CorruptData(AdaptryError):
     """Stored bytes are no longer those that were stored."""
 
     code = "corrupt"
 
 
-class Incompatible(AdaptryError):
+class ProtocolMismatch(AdaptryError):
     """Client and server speak different versions; the message says which side to upgrade."""
 
     code = "incompatible"
 
 
-class Missing(AdaptryError):
+class MissingDependency(AdaptryError):
     """Something this needs is not installed; the message is the line that installs it."""
 
     code = "missing"

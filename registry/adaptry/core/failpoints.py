@@ -50,7 +50,7 @@ STEPS = (
     "merge.adopted",
 )
 """And in the process of a step."""
-OF_A_SWEEP = (
+GC_POINTS = (
     "gc.after_survey",
     "gc.after_marks",
     "gc.after_rows",
@@ -59,7 +59,7 @@ OF_A_SWEEP = (
     "gc.after_all",
 )
 """On the way of a sweep."""
-OF_A_MEND = (
+MEND_POINTS = (
     "mend.after_manifest",
     "mend.after_aside",
     "mend.after_upload",

@@ -15,7 +15,7 @@ _PSEUDO_REF = re.compile(r"(?:[A-Za-z]+_)*head", re.IGNORECASE)
 _TAKEN = frozenset({"main", "latest"})
 
 
-def problem_of(name: str) -> str | None:
+def find_name_problem(name: str) -> str | None:
     """Why `name` cannot be the name of a new alias, branch or tag; None where git takes it for what it is."""
     parts = name.split("/")
     if match := _FORBIDDEN.search(name):
@@ -37,7 +37,7 @@ def problem_of(name: str) -> str | None:
     return None
 
 
-def corrected(name: str) -> str:
+def to_valid_name(name: str) -> str:
     """A name near `name` that git takes; `draft` where nothing of it is left."""
     near = re.sub(r"[^A-Za-z0-9._/+-]+", "-", name)
     near = re.sub(r"\.{2,}", ".", near)
@@ -45,4 +45,4 @@ def corrected(name: str) -> str:
     near = "/".join(filter(None, parts))
     if _PSEUDO_REF.fullmatch(near) or near.lower() in _TAKEN:
         near = f"my-{near.lower()}"
-    return near if near and problem_of(near) is None else "draft"
+    return near if near and find_name_problem(near) is None else "draft"

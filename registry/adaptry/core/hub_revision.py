@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from adaptry.core.errors import InvalidRef
-from adaptry.core.git_names import corrected, problem_of
+from adaptry.core.git_names import find_name_problem, to_valid_name
 
 GRAMMAR = (
     "a revision is main, latest, a branch, an alias, a tag, v3 or 3 (a version), a commit's id (7 to 40 hex digits), "
@@ -25,7 +25,7 @@ Scope = Literal["any", "branch", "tag"]
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class HubRevisionName:
     """What a word may mean: the version `number`, the commits whose digest begins with `prefix`, what is named `name`.
 
     Looked for in this order. `scope` is what the name may be of; a `branch` includes the aliases.
@@ -37,15 +37,15 @@ class Word:
     prefix: str | None = None
 
 
-def parse_word(text: str) -> Word:
+def parse_hub_revision(text: str) -> HubRevisionName:
     """Total: every text is a word."""
     if text.startswith("refs/heads/"):
-        return Word(text.removeprefix("refs/heads/"), "branch")
+        return HubRevisionName(text.removeprefix("refs/heads/"), "branch")
     if text.startswith("refs/tags/"):
         tag = text.removeprefix("refs/tags/")
-        return Word(tag, "tag", number=_number(tag) if tag.startswith("v") else None)
+        return HubRevisionName(tag, "tag", number=_number(tag) if tag.startswith("v") else None)
     prefix = text.removeprefix("sha256:")
-    return Word(text, number=_number(text), prefix=prefix if _ID.fullmatch(prefix) else None)
+    return HubRevisionName(text, number=_number(text), prefix=prefix if _ID.fullmatch(prefix) else None)
 
 
 def parse_branch(text: str) -> str:
@@ -59,15 +59,15 @@ def parse_tag(text: str) -> str:
 
 
 def _name(text: str, kind: str) -> str:
-    if problem := problem_of(text):
+    if problem := find_name_problem(text):
         raise InvalidRef(
-            f"not a name for a {kind}: {text[:80]!r}: {problem}; write {corrected(text)[:_MOST]}"
+            f"not a name for a {kind}: {text[:80]!r}: {problem}; write {to_valid_name(text)[:_MOST]}"
         )
     segments = text.split("/")
     if len(text) > _MOST or any(not _SEGMENT.fullmatch(part) for part in segments):
         raise InvalidRef(
             f"not a name for a {kind}: {text[:80]!r} (letters, digits, '.', '_', '-', '+' and '/', at most {_MOST}); "
-            f"write {corrected(text)[:_MOST]}"
+            f"write {to_valid_name(text)[:_MOST]}"
         )
     if segments[0] == "refs":
         raise InvalidRef(
@@ -86,6 +86,6 @@ def _number(text: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def is_id(text: str) -> bool:
+def is_commit_id(text: str) -> bool:
     """Whether a text is a commit's id, or its beginning."""
     return bool(_ID.fullmatch(text)) and len(text) <= 40

@@ -1,7 +1,7 @@
 """Who is asking, and what they may do: pure rules over values.
 
 Whoever may not read a thing is told that it does not exist; only who may read it and not change it is
-told `Denied`.
+told `PermissionDenied`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from adaptry.core.errors import Denied, NotFound
+from adaptry.core.errors import NotFound, PermissionDenied
 from adaptry.core.refs import AdapterName
 
 Role = Literal["reader", "writer", "admin", "worker"]
@@ -32,11 +32,11 @@ class Identity:
     role: Role = "reader"
     namespaces: tuple[str, ...] = ()
 
-    def holds(self, namespace: str) -> bool:
+    def has_namespace(self, namespace: str) -> bool:
         return any(fnmatchcase(namespace, glob) for glob in self.namespaces)
 
     def may_read(self, name: AdapterName, visibility: Visibility) -> bool:
-        return visibility == "public" or self.holds(name.namespace)
+        return visibility == "public" or self.has_namespace(name.namespace)
 
     def may_read_base(self, owners: Iterable[str], visibility: BaseVisibility) -> bool:
         """`owners` are the namespaces of the base's names."""
@@ -44,14 +44,14 @@ class Identity:
             return True
         if visibility == "internal":
             return bool(self.namespaces)
-        return any(self.holds(owner) for owner in owners)
+        return any(self.has_namespace(owner) for owner in owners)
 
     def may_write(self, name: AdapterName) -> bool:
-        return self.role in ("writer", "admin") and self.holds(name.namespace)
+        return self.role in ("writer", "admin") and self.has_namespace(name.namespace)
 
-    def governs(self, name: AdapterName) -> bool:
+    def may_undo_recall(self, name: AdapterName) -> bool:
         """Takes back what protects others, such as a recall."""
-        return self.role == "admin" and self.holds(name.namespace)
+        return self.role == "admin" and self.has_namespace(name.namespace)
 
     @property
     def may_report(self) -> bool:
@@ -74,19 +74,19 @@ def require_read(identity: Identity, name: AdapterName, visibility: Visibility) 
         raise NotFound(f"no adapter {name}")
 
 
-def require_base_writing(identity: Identity) -> None:
-    """Raises `NotFound` to the anonymous, and `Denied` to everyone else who is no administrator."""
+def require_base_write(identity: Identity) -> None:
+    """Raises `NotFound` to the anonymous, and `PermissionDenied` to everyone else who is no administrator."""
     if not identity.namespaces:
         raise NotFound("no such base")
     if not identity.may_administer:
-        raise Denied(
+        raise PermissionDenied(
             f"{identity.name} may not change bases, which every namespace shares; ask an administrator"
         )
 
 
 def require_write(identity: Identity, name: AdapterName) -> None:
-    """Raises `Denied`, whether there is such an adapter or not: whoever may not know that asks `require_read` first."""
+    """Raises `PermissionDenied`, whether there is such an adapter or not: whoever may not know that asks `require_read` first."""
     if not identity.may_write(name):
-        raise Denied(
+        raise PermissionDenied(
             f"{identity.name} may not change {name}; ask for a token that writes to {name.namespace!r}"
         )

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from adaptry.core.errors import Conflict, Denied
+from adaptry.core.errors import Conflict, PermissionDenied
 from adaptry.core.identity import Identity
 from adaptry.core.refs import AdapterName
 
@@ -18,53 +18,55 @@ Readers = Literal["everyone", "writers", "administrators"]
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class StateRule:
     """What a state allows. `readers` are given the files, of those who may read the adapter at all."""
 
     is_latest: bool
-    is_found: bool
-    takes_aliases: bool
+    is_searchable: bool
+    allows_aliases: bool
     readers: Readers
 
 
-RULES: Mapping[State, Rule] = {
-    "active": Rule(is_latest=True, is_found=True, takes_aliases=True, readers="everyone"),
-    "deprecated": Rule(is_latest=False, is_found=True, takes_aliases=True, readers="everyone"),
-    "yanked": Rule(is_latest=False, is_found=False, takes_aliases=False, readers="everyone"),
-    "quarantined": Rule(is_latest=False, is_found=False, takes_aliases=False, readers="writers"),
-    "revoked": Rule(is_latest=False, is_found=False, takes_aliases=False, readers="administrators"),
+STATE_RULES: Mapping[State, StateRule] = {
+    "active": StateRule(is_latest=True, is_searchable=True, allows_aliases=True, readers="everyone"),
+    "deprecated": StateRule(is_latest=False, is_searchable=True, allows_aliases=True, readers="everyone"),
+    "yanked": StateRule(is_latest=False, is_searchable=False, allows_aliases=False, readers="everyone"),
+    "quarantined": StateRule(is_latest=False, is_searchable=False, allows_aliases=False, readers="writers"),
+    "revoked": StateRule(
+        is_latest=False, is_searchable=False, allows_aliases=False, readers="administrators"
+    ),
 }
 
-LATEST = tuple(state for state, rule in RULES.items() if rule.is_latest)
-FOUND = tuple(state for state, rule in RULES.items() if rule.is_found)
-WITHDRAWN = tuple(state for state, rule in RULES.items() if rule.readers != "everyone")
+LATEST = tuple(state for state, rule in STATE_RULES.items() if rule.is_latest)
+SEARCHABLE = tuple(state for state, rule in STATE_RULES.items() if rule.is_searchable)
+WITHDRAWN = tuple(state for state, rule in STATE_RULES.items() if rule.readers != "everyone")
 """States in which files are held back: nothing is made, merged or copied from them."""
 
 
-def may_point(alias: str, state: State, number: int) -> None:
+def require_alias_allowed(alias: str, state: State, number: int) -> None:
     """Raises `Conflict` where an alias may not be moved to a version in this state."""
-    if not RULES[state].takes_aliases:
+    if not STATE_RULES[state].allows_aliases:
         raise Conflict(
             f"version {number} is {state}; {alias} can only point at an active or deprecated version"
         )
 
 
-def is_given(identity: Identity, name: AdapterName, state: State) -> bool:
+def may_read_files(identity: Identity, name: AdapterName, state: State) -> bool:
     """Whether someone who may read the adapter is given the files of a version in this state."""
-    match RULES[state].readers:
+    match STATE_RULES[state].readers:
         case "everyone":
             return True
         case "writers":
             return identity.may_write(name)
         case "administrators":
-            return identity.governs(name)
+            return identity.may_undo_recall(name)
 
 
-def may_change(identity: Identity, name: AdapterName, number: int, was: State, to: State) -> None:
-    """Raises `Denied` where someone who may write to the adapter may not make this change: whoever writes may
+def require_change_allowed(identity: Identity, name: AdapterName, number: int, was: State, to: State) -> None:
+    """Raises `PermissionDenied` where someone who may write to the adapter may not make this change: whoever writes may
     recall a version, and only an administrator takes a recall back."""
-    if was == "revoked" and to != "revoked" and not identity.governs(name):
-        raise Denied(
+    if was == "revoked" and to != "revoked" and not identity.may_undo_recall(name):
+        raise PermissionDenied(
             f"{name}@{number} is revoked, and {identity.name} may not take that back; "
             f"ask for an admin token of {name.namespace!r}"
         )

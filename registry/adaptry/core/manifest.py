@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from adaptry.core import strictjson
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Incompatible, Invalid, InvalidManifest, InvalidPath, TooLarge
+from adaptry.core.errors import Invalid, InvalidManifest, InvalidPath, ProtocolMismatch, TooLarge
 
 SCHEMA = 1
 MAX_FILES = 32
@@ -30,7 +30,7 @@ MAX_REVISION = 16 << 30
 """Bytes of a version."""
 MAX_TREE_SIZE = 1 << 40
 """Bytes of a branch."""
-LIMITS = strictjson.Limits(
+LIMITS = strictjson.JsonLimits(
     size=1_500_000, depth=16, nodes=100_000
 )  # a request carries it in base64, in 2 MiB
 _ENTRY = 140
@@ -154,7 +154,7 @@ class Manifest(BaseModel):
     def parse(cls, data: bytes) -> Manifest:
         """The manifest in `data`, which must be its canonical bytes.
 
-        Raises `Incompatible` for a schema this version does not know, else `InvalidManifest`.
+        Raises `ProtocolMismatch` for a schema this version does not know, else `InvalidManifest`.
         """
         try:
             document = strictjson.loads(data, LIMITS, "the manifest")
@@ -164,7 +164,7 @@ class Manifest(BaseModel):
             raise InvalidManifest("a manifest is a JSON object")
         schema = document.get("schema")
         if isinstance(schema, int) and not isinstance(schema, bool) and schema > SCHEMA:
-            raise Incompatible(
+            raise ProtocolMismatch(
                 f"this manifest is of schema {schema} and this Adaptry reads schema {SCHEMA}: upgrade adaptry"
             )
         if schema != SCHEMA or isinstance(schema, bool):

@@ -23,7 +23,7 @@ _MAX_VALUES = 20_000
 _LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same language, ten times as fast
 
 
-def loads_here(text: str, what: str) -> Any:
+def loads_in_process(text: str, what: str) -> Any:
     """The document in `text`. (`Any`: YAML has no type.) Raises `Invalid`, naming `what` and the line of the fault."""
     depth = values = 0
     try:

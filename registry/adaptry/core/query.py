@@ -53,7 +53,7 @@ _SUFFIXES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class WordTerm:
     """A word in the adapter's name, its description or a tag."""
 
     text: str
@@ -91,7 +91,7 @@ class MetricTerm:
     negated: bool = False
 
 
-Term = Word | TextTerm | NumberTerm | MetricTerm
+Term = WordTerm | TextTerm | NumberTerm | MetricTerm
 
 
 def parse(text: str) -> tuple[Term, ...]:
@@ -125,7 +125,7 @@ def _term(token: str) -> Term:
         return TextTerm(field, text.rstrip("*"), text.endswith("*"), negated)
     if re.search(r"[<>=]", body):
         raise InvalidQuery(f"cannot compare in {token[:80]!r}: {GRAMMAR}")
-    return Word(body, negated)
+    return WordTerm(body, negated)
 
 
 def _digest(field: str, text: str, negated: bool) -> TextTerm:

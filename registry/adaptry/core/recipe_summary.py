@@ -18,7 +18,7 @@ _USUAL = {"seed": 0, "dtype": "F32"}
 """What goes without saying."""
 
 
-def in_one_line(recipe: Mapping[str, Any] | None) -> str:
+def summarise_recipe(recipe: Mapping[str, Any] | None) -> str:
     """Operation, method, weights, then whatever else is a word or a number; empty for no recipe. (`Any`: JSON.)"""
     if not recipe:
         return ""
@@ -28,7 +28,7 @@ def in_one_line(recipe: Mapping[str, Any] | None) -> str:
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
 
 
-def outside(recipe: Mapping[str, Any] | None) -> tuple[Digest, ...]:
+def unregistered_inputs(recipe: Mapping[str, Any] | None) -> tuple[Digest, ...]:
     """The inputs that were no revision of a registry (folders), by the digests of their weights. (`Any`: JSON.)"""
     inputs = (recipe or {}).get("inputs")
     entries = [entry for entry in inputs if isinstance(entry, dict)] if isinstance(inputs, list) else []

@@ -16,7 +16,7 @@ from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from adaptry.core.errors import InvalidRef
-from adaptry.core.git_names import corrected, problem_of
+from adaptry.core.git_names import find_name_problem, to_valid_name
 
 GRAMMAR = (
     "a ref is namespace/name, then nothing (latest), @3 or @v3 (version), @prod (alias or branch), "
@@ -139,9 +139,9 @@ def parse_alias(text: str) -> str:
 
     Raises `InvalidRef`.
     """
-    problem = problem_of(text)
+    problem = find_name_problem(text)
     if problem and text != "latest":  # of which `parse_stored_alias` has more to say
-        near = corrected(text).replace("/", "-").replace("+", "-")
+        near = to_valid_name(text).replace("/", "-").replace("+", "-")
         raise InvalidRef(f"not a name for an alias: {text[:80]!r}: {problem}; write {near[:64]}")
     return parse_stored_alias(text)
 

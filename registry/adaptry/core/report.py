@@ -25,7 +25,7 @@ class Finding(BaseModel):
     modules: tuple[str, ...] = ()
 
 
-class Report(BaseModel):
+class CheckReport(BaseModel):
     """All findings about one adapter, against what it was checked (`base` by name or id; None: on its own)."""
 
     model_config = ConfigDict(frozen=True)

@@ -11,7 +11,7 @@ from adaptry.core.errors import Invalid, Unavailable
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class AdaptrySettings:
     """`registry` is a URL or a folder; None means the embedded registry in the user's data folder.
 
     `catalog` is the PostgreSQL database of a new registry in a folder, whose files stay in it; else it is SQLite there.
@@ -29,27 +29,27 @@ class Settings:
     cache_size: str | None = None
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> AdaptrySettings:
         """Reads ADAPTRY_URL, ADAPTRY_CATALOG, ADAPTRY_BLOBS, ADAPTRY_TOKEN, ADAPTRY_CA_BUNDLE (or SSL_CERT_FILE, REQUESTS_CA_BUNDLE), ADAPTRY_PROXY, ADAPTRY_CACHE, ADAPTRY_CACHE_SIZE.
 
         What is a secret may be in a file (`said`). Raises as `said`.
         """
         return cls(
             registry=environ.get("ADAPTRY_URL") or None,
-            token=said("ADAPTRY_TOKEN", environ),
+            token=secret_or_env("ADAPTRY_TOKEN", environ),
             ca_bundle=environ.get("ADAPTRY_CA_BUNDLE")
             or environ.get("REQUESTS_CA_BUNDLE")
             or environ.get("SSL_CERT_FILE")
             or None,
             proxy=environ.get("ADAPTRY_PROXY") or None,
-            catalog=said("ADAPTRY_CATALOG", environ),
+            catalog=secret_or_env("ADAPTRY_CATALOG", environ),
             blobs=environ.get("ADAPTRY_BLOBS") or None,
             cache=environ.get("ADAPTRY_CACHE") or None,
             cache_size=environ.get("ADAPTRY_CACHE_SIZE") or None,
         )
 
 
-def said(name: str, environ: Mapping[str, str] = os.environ) -> str | None:
+def secret_or_env(name: str, environ: Mapping[str, str] = os.environ) -> str | None:
     """What the variable `name` says, or the file that `name`_FILE names: a secret in the environment is seen by too many.
 
     Raises `Invalid` where both are set, or the file is empty, `Unavailable` where it cannot be read.

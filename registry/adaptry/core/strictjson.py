@@ -23,7 +23,7 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class JsonLimits:
     """How large a document may be: bytes, levels of nesting, values of any kind."""
 
     size: int
@@ -31,7 +31,7 @@ class Limits:
     nodes: int = 10_000
 
 
-def loads(data: bytes, limits: Limits, what: str) -> Any:
+def loads(data: bytes, limits: JsonLimits, what: str) -> Any:
     """The document in `data`. (`Any`: JSON has no type until a model gives it one.)
 
     Raises `Invalid`, naming `what`, for: over a limit, not UTF-8, a byte-order mark, duplicate keys,
@@ -68,7 +68,7 @@ def canonical(document: Any) -> bytes:
     ).encode("utf-8")
 
 
-def _check_structure(text: str, limits: Limits, what: str) -> None:
+def _check_structure(text: str, limits: JsonLimits, what: str) -> None:
     """Counts brackets and commas outside strings, so that nesting and values are bounded before a parser runs.
 
     A loop in Python rather than one long call, so that other threads are served meanwhile.

@@ -19,14 +19,14 @@ from adaptry.core import strictjson
 from adaptry.core.errors import Invalid, NotFound, Unavailable
 from adaptry.core.http import check_url, open_pool
 
-_LIMITS = strictjson.Limits(size=1 << 20, depth=16, nodes=100_000)
+_LIMITS = strictjson.JsonLimits(size=1 << 20, depth=16, nodes=100_000)
 _SECONDS = urllib3.Timeout(connect=5, read=10)
 _VERSION = re.compile(r"v?(\d{1,9}(?:\.\d{1,9}){0,2})")
 _SLOTS = re.compile(r'^vllm:lora_requests_info\{[^}]*max_lora="(\d{1,6})"', re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class EngineInfo:
     """What a server says it is. `models` are the names and places of what it serves, `adapters` those it has loaded."""
 
     runtime: Runtime
@@ -71,7 +71,7 @@ class _Server:
         return found if isinstance(found, dict) else {}
 
 
-def running(url: str, ca_bundle: str | None = None, key: str | None = None) -> Running:
+def probe_engine(url: str, ca_bundle: str | None = None, key: str | None = None) -> EngineInfo:
     """What runs at `url`; `key` is its API key, where it has one.
 
     Raises `Invalid` (no address), `Unavailable` (nobody listens), `NotFound` (no engine we know).
@@ -79,7 +79,7 @@ def running(url: str, ca_bundle: str | None = None, key: str | None = None) -> R
     address = check_url(url)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     server = _Server(address, open_pool(address, ca_bundle, None), headers)
-    for look in _LOOKS:
+    for look in _PROBES:
         if found := look(server):
             return found
     raise NotFound(
@@ -88,7 +88,7 @@ def running(url: str, ca_bundle: str | None = None, key: str | None = None) -> R
     )
 
 
-def _sglang(server: _Server) -> Running | None:
+def _sglang(server: _Server) -> EngineInfo | None:
     info = server.json("/get_server_info") or server.json("/server_info")
     if "max_loras_per_batch" not in info:
         return None
@@ -103,17 +103,17 @@ def _sglang(server: _Server) -> Running | None:
     if isinstance(targets, list) and targets and "all" not in targets and all(map(_is_name, targets)):
         options["lora_target_modules"] = "+".join(sorted(targets))
     models = _texts(info.get("served_model_name"), info.get("model_path"))
-    return Running(Runtime("sglang", _version(info.get("version")), options), models)
+    return EngineInfo(Runtime("sglang", _version(info.get("version")), options), models)
 
 
-def _llamacpp(server: _Server) -> Running | None:
+def _llamacpp(server: _Server) -> EngineInfo | None:
     info = server.json("/props")
     if "default_generation_settings" not in info:
         return None
-    return Running(Runtime("llama.cpp"), _texts(info.get("model_alias"), info.get("model_path")))
+    return EngineInfo(Runtime("llama.cpp"), _texts(info.get("model_alias"), info.get("model_path")))
 
 
-def _mistralrs(server: _Server) -> Running | None:
+def _mistralrs(server: _Server) -> EngineInfo | None:
     info = server.json("/v1/lora_adapters")
     if not _is_number(info.get("max_rank")):
         return None
@@ -121,20 +121,20 @@ def _mistralrs(server: _Server) -> Running | None:
     if _is_number(info.get("max_adapters")):
         options["lora_max_adapters"] = str(info["max_adapters"])
     bases, adapters = _models(server)
-    return Running(Runtime("mistral.rs", None, options), bases, adapters)
+    return EngineInfo(Runtime("mistral.rs", None, options), bases, adapters)
 
 
-def _vllm(server: _Server) -> Running | None:
+def _vllm(server: _Server) -> EngineInfo | None:
     version = _version(server.json("/version").get("version"))
     if version is None:
         return None
     slots = _SLOTS.search(server.text("/metrics") or "")
     bases, adapters = _models(server)
     options = {"max_loras": slots[1]} if slots and int(slots[1]) else {}
-    return Running(Runtime("vllm", version, options), bases, adapters)
+    return EngineInfo(Runtime("vllm", version, options), bases, adapters)
 
 
-_LOOKS: tuple[Callable[[_Server], Running | None], ...] = (_sglang, _llamacpp, _mistralrs, _vllm)
+_PROBES: tuple[Callable[[_Server], EngineInfo | None], ...] = (_sglang, _llamacpp, _mistralrs, _vllm)
 
 
 def _models(server: _Server) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -7,28 +7,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Room:
+class CapacityLimiter:
     """For many threads. A step that needs more than all there is is let in alone, rather than never."""
 
     def __init__(self, places: int, memory: int) -> None:
-        self._places = places
+        self._slots = places
         self.memory = memory
         self._free = memory
-        self._inside = 0
+        self._in_use = 0
         self._changed = threading.Condition()
 
     @contextmanager
-    def taken(self, memory: int) -> Iterator[None]:
+    def reserve(self, memory: int) -> Iterator[None]:
         """Waits until there is room, and has it for the block."""
         memory = min(memory, self.memory)
         with self._changed:
-            self._changed.wait_for(lambda: self._inside < self._places and memory <= self._free)
-            self._inside += 1
+            self._changed.wait_for(lambda: self._in_use < self._slots and memory <= self._free)
+            self._in_use += 1
             self._free -= memory
         try:
             yield
         finally:
             with self._changed:
-                self._inside -= 1
+                self._in_use -= 1
                 self._free += memory
                 self._changed.notify_all()

@@ -18,32 +18,32 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class JobContext:
     """`registry` changes something only while the step is this one's to do. `before` is what earlier steps came to.
 
     `remotes` are the addresses of other registries that the runner was told of, by name. (`Any`: JSON.)
     """
 
     registry: LocalRegistry
-    before: Mapping[str, Any]
+    previous_results: Mapping[str, Any]
     device: str
     scratch: Path
     remotes: Mapping[str, str]
     progress: Progress
-    say: Callable[[str], None]
+    log: Callable[[str], None]
 
-    def opened(self, ref: Ref) -> tuple[VersionInfo, Adapter, BaseRecord | None]:
+    def open_version(self, ref: Ref) -> tuple[VersionInfo, Adapter, BaseRecord | None]:
         """A version with its weights at hand, and its base where that is known for sure.
 
         Raises `Withdrawn` for what is held back, and what reading a registry raises.
         """
         from adaptry.operations.transfer import open_revision
-        from adaptry.registry.state_warnings import caution, require_usable
+        from adaptry.registry.state_warnings import require_usable, state_warning
 
         version = self.registry.version(ref)
         require_usable(version)
-        if warning := caution(version):
-            self.say(f"warns: {warning}")
+        if warning := state_warning(version):
+            self.log(f"warns: {warning}")
         exact = Ref(version.name, ByDigest(version.digest.hex))
         adapter = open_revision(self.registry, exact, progress=self.progress)
         is_known = version.base_id is not None and version.base_status == "verified"

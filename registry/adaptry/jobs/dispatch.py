@@ -9,11 +9,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 
-from adaptry.jobs.context import Desk
-from adaptry.jobs.ipc import Outcome
-from adaptry.registry.jobs_values.task import Task
+from adaptry.jobs.context import JobContext
+from adaptry.jobs.ipc import StepResult
+from adaptry.registry.jobs_values.task import JobTask
 
-WAYS: Mapping[str, str] = {
+HANDLERS: Mapping[str, str] = {
     "merge": "merge_jobs",
     "combine": "derive_jobs:combine",
     "convert": "derive_jobs:convert",
@@ -26,13 +26,13 @@ WAYS: Mapping[str, str] = {
 """`module` of this package for three steps, `module:function` for one."""
 
 
-def do(kind: str, task: Task, step: str, desk: Desk) -> Outcome:
+def run_handler(kind: str, task: JobTask, step: str, desk: JobContext) -> StepResult:
     """Does one step of a job, and says what it came to."""
-    place, _, only = WAYS[kind].partition(":")
+    place, _, only = HANDLERS[kind].partition(":")
     module = importlib.import_module(f"adaptry.jobs.{place}")
     if only or step in ("start", "end"):
         came_to = getattr(module, only or step)(task, desk)
     else:
         came_to = module.piece(task, desk, step)
-    assert isinstance(came_to, Outcome)
+    assert isinstance(came_to, StepResult)
     return came_to

@@ -17,26 +17,26 @@ from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
-from adaptry.core.errors import Missing, Unavailable
-from adaptry.jobs.queues import of_jobs, queue_of
-from adaptry.storage.catalog.jobs import Unfinished
+from adaptry.core.errors import MissingDependency, Unavailable
+from adaptry.jobs.queues import job_queue, step_queue
+from adaptry.storage.catalog.jobs import UnfinishedJob
 from adaptry.storage.catalog.postgres import LIBPQ
 
 try:
     from dbos import DBOS, Serializer
 
-    from adaptry.jobs.workflows import VERSION, Work, Workflows
+    from adaptry.jobs.workflows import VERSION, RunnerCallbacks, Workflows
 except ModuleNotFoundError as error:
-    raise Missing(f"running jobs needs {error.name}: pip install 'adaptry[jobs]'") from error
+    raise MissingDependency(f"running jobs needs {error.name}: pip install 'adaptry[jobs]'") from error
 
 FILE = "jobs.sqlite"
 _SPARE = 6  # jobs of one need that a runner oversees beyond two for each step it does at once, so that none waits for the next
 _GIVEN_UP = ["ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
-_OVER = ["SUCCESS", *_GIVEN_UP]
+_FINISHED = ["SUCCESS", *_GIVEN_UP]
 _AT_ONCE = 500
 
 
-class _Plain(Serializer):
+class _JsonSerializer(Serializer):
     """JSON: reading what lies in a database never runs code."""
 
     def serialize(self, data: Any) -> str:
@@ -51,17 +51,23 @@ class _Plain(Serializer):
         return "adaptry_json"
 
 
-class Engine:
+class WorkflowEngine:
     """One in a process. `place` is its database; `runner` the name under which work is given to this process."""
 
     def __init__(
-        self, place: str, runner: str, work: Work, queues: Iterable[str], concurrency: int, poll: float
+        self,
+        place: str,
+        runner: str,
+        work: RunnerCallbacks,
+        queues: Iterable[str],
+        concurrency: int,
+        poll: float,
     ) -> None:
         self._queues = tuple(queues)
         self._concurrency = concurrency
         self._poll = poll
         self._runner = runner
-        self._missed: set[str] = set()
+        self._idle_before: set[str] = set()
         DBOS(
             config={
                 "name": "adaptry",
@@ -70,30 +76,30 @@ class Engine:
                 "executor_id": runner,
                 "application_version": VERSION,
                 "log_level": "CRITICAL",
-                "serializer": _Plain(),
+                "serializer": _JsonSerializer(),
                 "use_listen_notify": False,
                 "notification_listener_polling_interval_sec": poll,
             }
         )
         self._workflows = Workflows(work)
-        DBOS.listen_queues([*map(of_jobs, self._queues), *self._queues])
+        DBOS.listen_queues([*map(job_queue, self._queues), *self._queues])
 
     def launch(self) -> None:
         """From now on work is given to this process."""
         DBOS.launch()
         for queue in self._queues:
             many = 2 * self._concurrency + _SPARE
-            DBOS.register_queue(of_jobs(queue), worker_concurrency=many, polling_interval_sec=self._poll)
+            DBOS.register_queue(job_queue(queue), worker_concurrency=many, polling_interval_sec=self._poll)
             DBOS.register_queue(queue, worker_concurrency=self._concurrency, polling_interval_sec=self._poll)
 
-    def hand(self, job: Unfinished) -> None:
+    def enqueue(self, job: UnfinishedJob) -> None:
         """Makes sure that a job is under way; again is no harm."""
-        with _reached():
+        with _database_errors():
             DBOS.enqueue_workflow_with_options(
                 {
-                    "queue_name": of_jobs(queue_of(job.needs)),
+                    "queue_name": job_queue(step_queue(job.needs)),
                     "workflow_name": "job",
-                    "workflow_id": _name(job),
+                    "workflow_id": _workflow_id(job),
                     "app_version": VERSION,
                     "priority": job.priority,
                 },
@@ -101,24 +107,27 @@ class Engine:
                 job.tries,
             )
 
-    def broken(self, jobs: Iterable[Unfinished]) -> tuple[Unfinished, ...]:
+    def failed_jobs(self, jobs: Iterable[UnfinishedJob]) -> tuple[UnfinishedJob, ...]:
         """Those of these that the engine has given up, so that nobody would ever end them."""
-        with _reached():
+        with _database_errors():
             given_up = DBOS.list_workflows(name="job", status=_GIVEN_UP, load_input=False, load_output=False)
         ids = {each.workflow_id for each in given_up}
-        return tuple(job for job in jobs if _name(job) in ids)
+        return tuple(job for job in jobs if _workflow_id(job) in ids)
 
-    def take_over(self, living: Iterable[str]) -> int:
+    def requeue_orphans(self, living: Iterable[str]) -> int:
         """Gives out again what was under way at runners that are none of the `living`; how much that was.
 
         And what was given to this one and is not at work: its thread may have died with a connection to the database.
         """
         others = set(living) - {self._runner}
-        with _reached():
+        with _database_errors():
             pending = DBOS.list_workflows(status="PENDING", load_input=False, load_output=False)
             mine = {each.workflow_id for each in pending if each.executor_id == self._runner}
-            idle = mine - self._workflows.here
-            stuck, self._missed = idle & self._missed, idle  # one that has only just been given is not
+            idle = mine - self._workflows.active_ids
+            stuck, self._idle_before = (
+                idle & self._idle_before,
+                idle,
+            )  # one that has only just been given is not
             lost = [
                 each
                 for each in pending
@@ -128,13 +137,13 @@ class Engine:
                 DBOS.resume_workflow(each.workflow_id, queue_name=each.queue_name)
         return len(lost)
 
-    def forget(self, before: datetime, unknown: Callable[[set[str]], set[str]]) -> None:
+    def purge(self, before: datetime, unknown: Callable[[set[str]], set[str]]) -> None:
         """Drops what is remembered of work that was over `before`, for jobs that are `unknown`."""
         kept = 0
         while True:
-            with _reached():
+            with _database_errors():
                 page = DBOS.list_workflows(
-                    status=_OVER,
+                    status=_FINISHED,
                     completed_before=before.isoformat(),
                     limit=_AT_ONCE,
                     offset=kept,
@@ -145,13 +154,13 @@ class Engine:
             some = [each.workflow_id for each in page if _job_of(each.workflow_id) in gone]
             kept += len(page) - len(some)
             if some:
-                with _reached():
+                with _database_errors():
                     DBOS.delete_workflows(some)
             if len(page) < _AT_ONCE:
                 return
 
 
-def _name(job: Unfinished) -> str:
+def _workflow_id(job: UnfinishedJob) -> str:
     """By which the engine knows this try at a job."""
     return f"{job.id}.{job.tries}"
 
@@ -162,7 +171,7 @@ def _job_of(workflow: str) -> str:
 
 
 @contextmanager
-def _reached() -> Iterator[None]:
+def _database_errors() -> Iterator[None]:
     """Raises `Unavailable` where the engine's database cannot be reached."""
     try:
         yield
@@ -170,7 +179,7 @@ def _reached() -> Iterator[None]:
         raise Unavailable(f"cannot reach the jobs' database: {error.orig}") from error
 
 
-def database_of(folder: Path, catalog: str | None) -> str:
+def database_url(folder: Path, catalog: str | None) -> str:
     """Where the engine keeps what it remembers, for a registry in `folder`."""
     if catalog is None:
         return f"sqlite:///{folder / FILE}"

@@ -11,14 +11,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from adaptry.core.identity import Role
-from adaptry.registry.jobs_values.records import Fault
+from adaptry.registry.jobs_values.records import JobFault
 
 
-class _Passed(BaseModel):
+class _IpcModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Place(_Passed):
+class RegistryLocation(_IpcModel):
     """Where the registry is: its folder, and the stores that are not in it."""
 
     folder: str
@@ -27,10 +27,10 @@ class Place(_Passed):
     blob_cache: int | None = None
 
 
-class Paper(_Passed):
+class StepRequest(_IpcModel):
     """A step of a job, at a turn. `before` is what the steps before it came to; `remotes` are other registries by name."""
 
-    place: Place
+    place: RegistryLocation
     job: str
     step: str
     turn: int
@@ -45,7 +45,7 @@ class Paper(_Passed):
     remotes: dict[str, str] = {}
 
 
-class Piece(_Passed):
+class ShardStep(_IpcModel):
     """A step that follows from the first one: its size in bytes, and the memory that it takes."""
 
     name: str
@@ -53,19 +53,19 @@ class Piece(_Passed):
     memory: int
 
 
-class Outcome(_Passed):
+class StepResult(_IpcModel):
     """What a step came to; `pieces` are what is to be done before the last step, `end`. (`Any`: JSON.)"""
 
     result: dict[str, Any]
-    pieces: tuple[Piece, ...] = ()
+    pieces: tuple[ShardStep, ...] = ()
 
 
-class Line(_Passed):
+class ChildMessage(_IpcModel):
     """One line of what a child says; an `aside` is for the runner's own output, and not for who asked for the job."""
 
     what: Literal["stage", "say", "aside", "outcome", "fault"]
     text: str = ""
     done: int = 0
     total: int = 0
-    outcome: Outcome | None = None
-    fault: Fault | None = None
+    outcome: StepResult | None = None
+    fault: JobFault | None = None

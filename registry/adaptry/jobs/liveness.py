@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 
-class Watch:
+class LivenessMonitor:
     """`patience` is how many seconds a count may stand still."""
 
     def __init__(self, patience: float) -> None:
         self._patience = patience
         self._seen: dict[str, tuple[int, float]] = {}
 
-    def dead(self, beats: Mapping[str, int], now: float) -> frozenset[str]:
+    def find_dead(self, beats: Mapping[str, int], now: float) -> frozenset[str]:
         """Of the runners with these counts at a moment, those that have been still for too long."""
         self._seen = {
             id: self._seen[id] if id in self._seen and self._seen[id][0] == count else (count, now)

@@ -6,39 +6,39 @@ from __future__ import annotations
 from datetime import timedelta
 
 from adaptry.core.errors import NotFound
-from adaptry.jobs.context import Desk
-from adaptry.jobs.ipc import Outcome
-from adaptry.operations.base_registry import open_base, register
+from adaptry.jobs.context import JobContext
+from adaptry.jobs.ipc import StepResult
+from adaptry.operations.base_registry import open_base, register_base
 from adaptry.operations.transfer import copy
-from adaptry.registry.jobs_values.tasks import Collect, FingerprintBase, Replicate, Verify
-from adaptry.storage.maintenance.gc import collect as swept_out
+from adaptry.registry.jobs_values.tasks import CollectTask, FingerprintBaseTask, ReplicateTask, VerifyTask
+from adaptry.storage.maintenance.gc import collect_garbage as swept_out
 from adaptry.storage.maintenance.integrity import verify as looked_at
 
-_TOLD = 100
+_MAX_LISTED = 100
 
 
-def fingerprint(task: FingerprintBase, desk: Desk) -> Outcome:
+def fingerprint(task: FingerprintBaseTask, desk: JobContext) -> StepResult:
     checkpoint = open_base(desk.registry, task.base, progress=desk.progress)
-    info = register(desk.registry, checkpoint, full=True, progress=desk.progress)
-    return Outcome(result={"base": str(info.id), "exact": str(info.roots.exact) if info.roots else None})
+    info = register_base(desk.registry, checkpoint, full=True, progress=desk.progress)
+    return StepResult(result={"base": str(info.id), "exact": str(info.roots.exact) if info.roots else None})
 
 
-def verify(task: Verify, desk: Desk) -> Outcome:
+def verify(task: VerifyTask, desk: JobContext) -> StepResult:
     registry = desk.registry
     problems = looked_at(registry.catalog, registry.blobs, read_bytes=task.read_bytes, progress=desk.progress)
-    found = [f"{problem.where}: {problem.reason}" for problem in problems[:_TOLD]]
+    found = [f"{problem.where}: {problem.reason}" for problem in problems[:_MAX_LISTED]]
     for line in found:
-        desk.say(line)
-    return Outcome(result={"problems": len(problems), "found": found})
+        desk.log(line)
+    return StepResult(result={"problems": len(problems), "found": found})
 
 
-def collect(task: Collect, desk: Desk) -> Outcome:
+def collect(task: CollectTask, desk: JobContext) -> StepResult:
     grace = timedelta(hours=task.grace_hours)
     swept = swept_out(desk.registry, grace=grace, dry_run=task.dry_run, progress=desk.progress)
-    return Outcome(result=swept.model_dump(mode="json"))
+    return StepResult(result=swept.model_dump(mode="json"))
 
 
-def replicate(task: Replicate, desk: Desk) -> Outcome:
+def replicate(task: ReplicateTask, desk: JobContext) -> StepResult:
     from adaptry.storage.connect import connect
 
     address = desk.remotes.get(task.remote)
@@ -54,4 +54,4 @@ def replicate(task: Replicate, desk: Desk) -> Outcome:
         destination.close()
     version = pushed.version
     made = {"version": f"{version.name}@{version.number}", "digest": str(version.digest)}
-    return Outcome(result={**made, "remote": task.remote, "is_new": pushed.is_new})
+    return StepResult(result={**made, "remote": task.remote, "is_new": pushed.is_new})

@@ -16,28 +16,28 @@ from typing import Any
 
 from adaptry.adapters.header import BASE_LIMITS, DTYPE_BITS, ReadAt, read_header
 from adaptry.bases.fingerprinting import fingerprint
-from adaptry.bases.hf_folder import Checkpoint, checkpoint_of, read_config
-from adaptry.bases.quantised import fold
-from adaptry.compute.merging.fitting import Weighted
-from adaptry.compute.merging.kernels import choose
+from adaptry.bases.hf_folder import HfCheckpoint, build_checkpoint, read_config
+from adaptry.bases.quantised import open_logical_view
+from adaptry.compute.merging.fitting import WeightedAdapter
+from adaptry.compute.merging.kernels import choose_kernels
 from adaptry.compute.merging.layout import OutputFile
-from adaptry.compute.merging.merge import Source, check_values, decide
-from adaptry.compute.merging.plan import Plan
-from adaptry.compute.merging.record import NAME as RECORD
-from adaptry.compute.merging.record import record
+from adaptry.compute.merging.merge import MergeSource, check_values, plan_recipe
+from adaptry.compute.merging.plan import MergePlan
+from adaptry.compute.merging.record import RECORD_FILE as RECORD
+from adaptry.compute.merging.record import build_merge_record
 from adaptry.compute.merging.streaming.virtual_checkpoint import VirtualCheckpoint
-from adaptry.compute.recipes.merge import Recipe
+from adaptry.compute.recipes.merge import MergeRecipe
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict
 from adaptry.core.failpoints import reach
 from adaptry.core.manifest import FileEntry
 from adaptry.core.refs import ByDigest, Ref, split_weight
 from adaptry.core.settings import data_folder
-from adaptry.jobs.context import Desk
-from adaptry.jobs.ipc import Outcome, Piece
+from adaptry.jobs.context import JobContext
+from adaptry.jobs.ipc import ShardStep, StepResult
 from adaptry.operations.base_registry import open_base
 from adaptry.operations.quantised_variants import open_original
-from adaptry.registry.jobs_values.tasks import Merge
+from adaptry.registry.jobs_values.tasks import MergeTask
 from adaptry.storage.blobs import BlobStore
 from adaptry.storage.local.context import require_sound
 
@@ -45,41 +45,42 @@ _AROUND = 1 << 30  # bytes that a process with torch in it takes before it compu
 _COPIES = 4  # float32 copies of a tensor that is made as a whole, at most
 
 
-def start(task: Merge, desk: Desk) -> Outcome:
+def start(task: MergeTask, desk: JobContext) -> StepResult:
     """Pins what goes in, plans, and names a piece for each file of weights. Whatever does not fit fails here."""
     pinned = [(str(_pinned(desk, text)), weight) for text, weight in map(split_weight, task.inputs)]
     base = desk.registry.base(task.base)
-    with _opened(task, desk, pinned, str(base.id)) as model:
+    with _open_model(task, desk, pinned, str(base.id)) as model:
         for note in model.plan.notes:
-            desk.say(f"note: {note}")
+            desk.log(f"note: {note}")
         pieces = tuple(
-            Piece(name=f"piece-{number}", size=file.size, memory=_memory(file))
+            ShardStep(name=f"piece-{number}", size=file.size, memory=_memory(file))
             for number, file in enumerate(model.plan.files, 1)
         )
-        desk.say(f"{model.plan.baked} weights change; {len(pieces)} files, {model.plan.size:,} bytes")
+        desk.log(f"{model.plan.adapted_count} weights change; {len(pieces)} files, {model.plan.size:,} bytes")
         cut = {"inputs": pinned, "base": str(base.id), "model": str(model.merged.identity)}
     reach("merge.planned")
-    return Outcome(result=cut, pieces=pieces)
+    return StepResult(result=cut, pieces=pieces)
 
 
-def piece(task: Merge, desk: Desk, step: str) -> Outcome:
+def piece(task: MergeTask, desk: JobContext, step: str) -> StepResult:
     """One file of weights, computed into the store."""
-    with _again(task, desk) as model:
+    with _reopen_planned(task, desk) as model:
         file = model.plan.files[int(step.removeprefix("piece-")) - 1]
-        _keep_to_one_thread(choose(desk.device).used(model.plan.changed))
-        computed = _told(model.merged.read(file.name, 0, file.size), file, desk)
-        digest, size = desk.registry.store_made(computed)
+        _keep_to_one_thread(choose_kernels(desk.device).names_for(model.plan.changed_tensors))
+        computed = _with_progress(model.merged.read(file.name, 0, file.size), file, desk)
+        digest, size = desk.registry.store_generated_file(computed)
     reach("merge.stored")
-    return Outcome(result={"path": file.name, "size": size, "sha256": str(digest)})
+    return StepResult(result={"path": file.name, "size": size, "sha256": str(digest)})
 
 
-def end(task: Merge, desk: Desk) -> Outcome:
+def end(task: MergeTask, desk: JobContext) -> StepResult:
     """The base: files beside the weights stored, then everything known at once."""
-    with _again(task, desk) as model:
+    with _reopen_planned(task, desk) as model:
         made = [
-            FileEntry.model_validate(desk.before[f"piece-{n}"]) for n in range(1, len(model.plan.files) + 1)
+            FileEntry.model_validate(desk.previous_results[f"piece-{n}"])
+            for n in range(1, len(model.plan.files) + 1)
         ]
-        files = (*made, *_beside(desk, model, tuple(made)))
+        files = (*made, *_store_side_files(desk, model, tuple(made)))
         with desk.registry.catalog.read() as tx:
             require_sound(tx, {entry.path: entry.sha256 for entry in files})
         with tempfile.TemporaryDirectory(dir=desk.scratch) as folder:
@@ -88,7 +89,7 @@ def end(task: Merge, desk: Desk) -> Outcome:
         reach("merge.before_adoption")
         info = desk.registry.adopt_base(known, (task.to,), files)
     reach("merge.adopted")
-    return Outcome(
+    return StepResult(
         result={
             "base": str(info.id),
             "name": task.to,
@@ -101,17 +102,17 @@ def end(task: Merge, desk: Desk) -> Outcome:
 class _Model:
     """A merge opened: what was asked, decided, and can be read."""
 
-    recipe: Recipe
-    plan: Plan
+    recipe: MergeRecipe
+    plan: MergePlan
     revisions: tuple[Digest | None, ...]
     merged: VirtualCheckpoint
 
 
 @contextmanager
-def _again(task: Merge, desk: Desk) -> Iterator[_Model]:
+def _reopen_planned(task: MergeTask, desk: JobContext) -> Iterator[_Model]:
     """The model that was planned. Raises `Conflict` where this machine would make another of the same ingredients."""
-    cut = desk.before["start"]
-    with _opened(task, desk, cut["inputs"], cut["base"]) as model:
+    cut = desk.previous_results["start"]
+    with _open_model(task, desk, cut["inputs"], cut["base"]) as model:
         if str(model.merged.identity) != cut["model"]:
             raise Conflict(
                 f"here the same ingredients make other bytes (computed by {', '.join(model.merged.computed_by)}) than where "
@@ -121,27 +122,27 @@ def _again(task: Merge, desk: Desk) -> Iterator[_Model]:
 
 
 @contextmanager
-def _opened(task: Merge, desk: Desk, pinned: list[Any], base: str) -> Iterator[_Model]:
+def _open_model(task: MergeTask, desk: JobContext, pinned: list[Any], base: str) -> Iterator[_Model]:
     """(`Any`: pairs of a ref and a weight, as JSON has them.)"""
     checkpoint = _base(desk, base)
     found = ""
-    if task.base_copy == "original" and fold(checkpoint).packed:
+    if task.base_copy == "original" and open_logical_view(checkpoint).packed:
         checkpoint, found = open_original(desk.registry, checkpoint, desk.progress)
     sources = []
     for text, weight in pinned:
-        version, adapter, known = desk.opened(Ref.parse(text))
+        version, adapter, known = desk.open_version(Ref.parse(text))
         label = f"{version.name}@{version.number}"
-        sources.append(Source(Weighted(adapter, weight, label, known), version.digest))
-    plan = decide(task.recipe, checkpoint, sources, found)
+        sources.append(MergeSource(WeightedAdapter(adapter, weight, label, known), version.digest))
+    plan = plan_recipe(task.recipe, checkpoint, sources, found)
     for source in sources:
         check_values(source.weighted)
-    kernels = choose(desk.device)
+    kernels = choose_kernels(desk.device)
     revisions = tuple(source.revision for source in sources)
     went_in = Digest.of(repr([(str(source.revision), source.weighted.weight) for source in sources]).encode())
     yield _Model(task.recipe, plan, revisions, VirtualCheckpoint(plan, kernels, went_in, {}, desk.scratch))
 
 
-def _base(desk: Desk, key: str) -> Checkpoint:
+def _base(desk: JobContext, key: str) -> HfCheckpoint:
     """Its stored files, where it has some: a copy that this machine happens to have may be cut into other files, and
     a piece is one of them."""
     is_stored = desk.registry.base(key).is_stored
@@ -157,32 +158,34 @@ def _keep_to_one_thread(kernels: tuple[str, ...]) -> None:
         torch.set_num_threads(1)
 
 
-def _beside(desk: Desk, model: _Model, made: tuple[FileEntry, ...]) -> Iterator[FileEntry]:
+def _store_side_files(desk: JobContext, model: _Model, made: tuple[FileEntry, ...]) -> Iterator[FileEntry]:
     """The files beside the weights, and the record of the merge, each stored."""
     merged = model.merged
-    noted = record(model.recipe, model.plan, made, choose(desk.device).names, model.revisions)
+    noted = build_merge_record(
+        model.recipe, model.plan, made, choose_kernels(desk.device).names, model.revisions
+    )
     texts = {RECORD: [(noted.model_dump_json(indent=2) + "\n").encode()]}
     for name, file in merged.side_files.items():
         texts[name] = [bytes(data) for data in merged.read(name, 0, file.size)]
     for name, chunks in sorted(texts.items()):
-        digest, size = desk.registry.store_made(chunks)
+        digest, size = desk.registry.store_generated_file(chunks)
         yield FileEntry(path=name, size=size, sha256=digest)
 
 
 @dataclass(frozen=True, slots=True)
-class _StoredCheckpoint(Checkpoint):
+class _StoredCheckpoint(HfCheckpoint):
     """A checkpoint whose folder has all but the weights, which are read in the store."""
 
     blobs: BlobStore
     digests: Mapping[str, Digest]
 
     @contextmanager
-    def reading(self, shard: str) -> Iterator[ReadAt]:
+    def open_shard(self, shard: str) -> Iterator[ReadAt]:
         digest = self.digests[shard]
         yield lambda offset, length: self.blobs.read(digest, offset, length)
 
 
-def _stored(blobs: BlobStore, files: tuple[FileEntry, ...], weights: set[str], folder: Path) -> Checkpoint:
+def _stored(blobs: BlobStore, files: tuple[FileEntry, ...], weights: set[str], folder: Path) -> HfCheckpoint:
     """What was stored, as a base: read back, so that what is registered is what is there."""
     digests = {entry.path: entry.sha256 for entry in files}
     for name in digests.keys() - weights:
@@ -194,14 +197,14 @@ def _stored(blobs: BlobStore, files: tuple[FileEntry, ...], weights: set[str], f
             lambda at, length: blobs.read(digest, at, length), blobs.size(digest), name, BASE_LIMITS
         )
 
-    plain = checkpoint_of(folder, read_config(folder), {name: header_of(name) for name in sorted(weights)})
+    plain = build_checkpoint(folder, read_config(folder), {name: header_of(name) for name in sorted(weights)})
     return _StoredCheckpoint(
         plain.folder, plain.config, plain.shards, plain.tensors, plain.shard_of, blobs, digests
     )
 
 
-def _told(
-    computed: Iterator[bytes | memoryview], file: OutputFile, desk: Desk
+def _with_progress(
+    computed: Iterator[bytes | memoryview], file: OutputFile, desk: JobContext
 ) -> Iterator[bytes | memoryview]:
     done = 0
     for data in computed:
@@ -210,7 +213,7 @@ def _told(
         desk.progress("merging", done, file.size)
 
 
-def _pinned(desk: Desk, text: str) -> Ref:
+def _pinned(desk: JobContext, text: str) -> Ref:
     """What a ref means now, for good. Raises `NotFound`, `Withdrawn`."""
     version = desk.registry.version(Ref.parse(text))
     return Ref(version.name, ByDigest(version.digest.hex))
@@ -218,5 +221,5 @@ def _pinned(desk: Desk, text: str) -> Ref:
 
 def _memory(file: OutputFile) -> int:
     """What computing a file takes at most: blocks of rows, but for tensors that are made as a whole."""
-    whole = max((piece.numel for piece in file.pieces if piece.is_whole), default=0)
+    whole = max((piece.numel for piece in file.tensors if piece.is_whole), default=0)
     return _AROUND + whole * _COPIES * DTYPE_BITS["F32"] // 8

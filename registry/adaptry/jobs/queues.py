@@ -9,22 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from adaptry.registry.jobs_values.records import GIB, Needs, RunnerInfo
+from adaptry.registry.jobs_values.records import GIB, JobNeeds, RunnerInfo
 
 _SIZES = (8, 64, 512, 1 << 20)  # GiB
 
 
-def queue_of(needs: Needs) -> str:
+def step_queue(needs: JobNeeds) -> str:
     size = next(size for size in _SIZES if needs.memory <= size * GIB)
     return _name(needs.device, needs.tag, size)
 
 
-def of_jobs(queue: str) -> str:
+def job_queue(queue: str) -> str:
     """Where the jobs wait whose first step will wait in `queue`."""
     return f"jobs:{queue}"
 
 
-def queues_for(devices: Iterable[str], tags: Iterable[str], memory: int) -> tuple[str, ...]:
+def runner_queues(devices: Iterable[str], tags: Iterable[str], memory: int) -> tuple[str, ...]:
     """The smallest size is everybody's: a small machine does small steps one at a time. `devices` are those beside the
     processor, which every machine has."""
     sizes = [size for size in _SIZES if size == _SIZES[0] or size * GIB <= memory]
@@ -33,9 +33,9 @@ def queues_for(devices: Iterable[str], tags: Iterable[str], memory: int) -> tupl
     )
 
 
-def takes(runner: RunnerInfo, needs: Needs) -> bool:
+def can_run(runner: RunnerInfo, needs: JobNeeds) -> bool:
     """Whether a runner has what a step needs."""
-    return queue_of(needs) in queues_for(runner.devices, runner.tags, runner.memory)
+    return step_queue(needs) in runner_queues(runner.devices, runner.tags, runner.memory)
 
 
 def _name(device: str | None, tag: str | None, size: int) -> str:

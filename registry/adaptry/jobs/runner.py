@@ -20,23 +20,23 @@ from typing import Any
 
 from adaptry.core.errors import AdaptryError, Invalid, Unavailable
 from adaptry.core.failpoints import reach
-from adaptry.jobs.capacity import Room
-from adaptry.jobs.engine import Engine, database_of
-from adaptry.jobs.ipc import Place
-from adaptry.jobs.liveness import Watch
-from adaptry.jobs.queues import queues_for
-from adaptry.jobs.scratch import scratch
-from adaptry.jobs.step_runner import Bench, ended, unfinished
-from adaptry.jobs.workflows import Work
-from adaptry.registry.jobs_values.records import Fault, JobInfo, RunnerInfo
+from adaptry.jobs.capacity import CapacityLimiter
+from adaptry.jobs.engine import WorkflowEngine, database_url
+from adaptry.jobs.ipc import RegistryLocation
+from adaptry.jobs.liveness import LivenessMonitor
+from adaptry.jobs.queues import runner_queues
+from adaptry.jobs.scratch import scratch_folder
+from adaptry.jobs.step_runner import StepRunner, finish_job, unfinished_jobs
+from adaptry.jobs.workflows import RunnerCallbacks
+from adaptry.registry.jobs_values.records import JobFault, JobInfo, RunnerInfo
 from adaptry.storage.catalog import jobs, runners, schedules
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.connect import catalog_of, open_local
 
 KEEP = timedelta(days=30)
-_TIDIED_EVERY = 600.0
+_PURGE_INTERVAL = 600.0
 _AT_ONCE = 100  # jobs that are handed to the engine in one round
-_FORGOTTEN_AT_ONCE = 200
+_PURGE_BATCH = 200
 _LEAST = 64 << 20  # bytes: less than any process of a step takes
 
 
@@ -49,7 +49,7 @@ class RunnerSettings:
     `memory` (bytes) is what its steps may take together; 0: all that the machine has. Raises `Invalid` for less than any step takes.
     """
 
-    place: Place
+    location: RegistryLocation
     devices: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     concurrency: int = 1
@@ -68,42 +68,44 @@ class RunnerSettings:
             )
 
 
-def run(
+def run_jobs(
     settings: RunnerSettings,
     stop: threading.Event,
     announce: Callable[[RunnerInfo], None] = lambda runner: None,
 ) -> None:
     """Runs jobs until `stop` is set. The process should end then: threads of the engine wait for steps that were given up.
 
-    Raises `Unavailable`, `Missing`, and what opening a registry raises, before any job was taken.
+    Raises `Unavailable`, `MissingDependency`, and what opening a registry raises, before any job was taken.
     """
-    folder = Path(settings.place.folder)
+    folder = Path(settings.location.folder)
     registry = open_local(
         folder,
-        catalog=settings.place.catalog,
-        blobs=settings.place.blobs,
-        blob_cache=settings.place.blob_cache,
+        catalog=settings.location.catalog,
+        blobs=settings.location.blobs,
+        blob_cache=settings.location.blob_cache,
     )
-    catalog, me = registry.catalog, _introduced(settings)
-    with scratch() as room_on_disk:
-        room = Room(settings.concurrency, me.memory)
-        bench = Bench(me.id, catalog, settings.place, room, settings.devices, settings.remotes, room_on_disk)
-        _greet(catalog, me)
+    catalog, me = registry.catalog, _describe_runner(settings)
+    with scratch_folder() as room_on_disk:
+        room = CapacityLimiter(settings.concurrency, me.memory)
+        bench = StepRunner(
+            me.id, catalog, settings.location, room, settings.devices, settings.remotes, room_on_disk
+        )
+        _send_heartbeat(catalog, me)
         reach("runner.after_hello")
-        place = database_of(folder, settings.place.catalog or catalog_of(folder))
-        queues = queues_for(settings.devices, settings.tags, me.memory)
-        engine = Engine(place, me.id, _work(bench), queues, settings.concurrency, settings.poll)
+        place = database_url(folder, settings.location.catalog or catalog_of(folder))
+        queues = runner_queues(settings.devices, settings.tags, me.memory)
+        engine = WorkflowEngine(place, me.id, _callbacks(bench), queues, settings.concurrency, settings.poll)
         engine.launch()
         announce(me)
         try:
-            _Rounds(settings, me, bench, engine).until(stop)
+            _RunnerLoop(settings, me, bench, engine).run_until(stop)
         finally:
-            bench.end_all()
+            bench.kill_all()
             with catalog.write() as tx:
                 runners.forget(tx, [me.id])
 
 
-def _introduced(settings: RunnerSettings) -> RunnerInfo:
+def _describe_runner(settings: RunnerSettings) -> RunnerInfo:
     return RunnerInfo(
         id=f"runner-{secrets.token_hex(6)}",
         host=socket.gethostname(),
@@ -119,95 +121,97 @@ def _machine_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _greet(catalog: Catalog, me: RunnerInfo) -> None:
+def _send_heartbeat(catalog: Catalog, me: RunnerInfo) -> None:
     with catalog.write() as tx:
         runners.beat(tx, me.model_copy(update={"seen_at": datetime.now(UTC)}))
 
 
-def _work(bench: Bench) -> Work:
+def _callbacks(bench: StepRunner) -> RunnerCallbacks:
     def end(id: str, result: dict[str, Any] | None, fault: dict[str, Any] | None) -> None:
-        ended(bench.catalog, id, result, Fault.model_validate(fault) if fault else None)
+        finish_job(bench.catalog, id, result, JobFault.model_validate(fault) if fault else None)
 
     def find(id: str) -> JobInfo | None:
         with bench.catalog.read() as tx:
             return jobs.find(tx, id)
 
-    return Work(bench.step, end, find)
+    return RunnerCallbacks(bench.run_step, end, find)
 
 
-class _Rounds:
+class _RunnerLoop:
     """What a runner looks after again and again, in one thread; steps run in others."""
 
-    def __init__(self, settings: RunnerSettings, me: RunnerInfo, bench: Bench, engine: Engine) -> None:
+    def __init__(
+        self, settings: RunnerSettings, me: RunnerInfo, bench: StepRunner, engine: WorkflowEngine
+    ) -> None:
         self._settings = settings
         self._me = me
-        self._bench = bench
+        self._steps = bench
         self._engine = engine
-        self._watch = Watch(settings.lease)
-        self._handed: set[tuple[str, int]] = set()
-        self._beaten = 0.0
-        self._tidied: float | None = None
+        self._liveness = LivenessMonitor(settings.lease)
+        self._enqueued: set[tuple[str, int]] = set()
+        self._last_heartbeat = 0.0
+        self._last_purge: float | None = None
 
-    def until(self, stop: threading.Event) -> None:
+    def run_until(self, stop: threading.Event) -> None:
         while not stop.wait(self._settings.poll):
             try:
-                if self._settings.once and not unfinished(self._bench.catalog):
+                if self._settings.once and not unfinished_jobs(self._steps.catalog):
                     return
-                self._round()
+                self._run_round()
             except Unavailable:
                 continue  # a database that is busy or gone for a while; what is under way goes on
 
-    def _round(self) -> None:
-        self._feed()
-        self._bench.end_the_unwanted()
-        self._bench.end_the_greedy()
-        if time.monotonic() - self._beaten < self._settings.lease / 4:
+    def _run_round(self) -> None:
+        self._enqueue_jobs()
+        self._steps.kill_cancelled()
+        self._steps.kill_largest_if_over_memory()
+        if time.monotonic() - self._last_heartbeat < self._settings.lease / 4:
             return
-        self._beaten = time.monotonic()
-        _greet(self._bench.catalog, self._me)
-        with self._bench.catalog.write() as tx:
+        self._last_heartbeat = time.monotonic()
+        _send_heartbeat(self._steps.catalog, self._me)
+        with self._steps.catalog.write() as tx:
             schedules.submit_due(tx, datetime.now(UTC))
-        self._take_over()
-        if self._tidied is None or time.monotonic() - self._tidied >= _TIDIED_EVERY:
-            self._tidied = time.monotonic()
-            self._tidy()
+        self._requeue_orphans()
+        if self._last_purge is None or time.monotonic() - self._last_purge >= _PURGE_INTERVAL:
+            self._last_purge = time.monotonic()
+            self._purge()
 
-    def _tidy(self) -> None:
+    def _purge(self) -> None:
         """Jobs that ended long ago go: rows first, so that what the engine remembers of jobs without rows is found again."""
-        catalog, before = self._bench.catalog, datetime.now(UTC) - self._settings.keep
+        catalog, before = self._steps.catalog, datetime.now(UTC) - self._settings.keep
         while True:
             with catalog.write() as tx:
-                some = set(jobs.due(tx, before, _FORGOTTEN_AT_ONCE))
+                some = set(jobs.due_for_removal(tx, before, _PURGE_BATCH))
                 jobs.forget(tx, some)
-            if len(some) < _FORGOTTEN_AT_ONCE:
+            if len(some) < _PURGE_BATCH:
                 break
 
         def unknown(ids: set[str]) -> set[str]:
             with catalog.read() as tx:
                 return jobs.unknown(tx, ids)
 
-        self._engine.forget(before, unknown)
+        self._engine.purge(before, unknown)
 
-    def _feed(self) -> None:
+    def _enqueue_jobs(self) -> None:
         """Jobs are asked for in the catalog alone; whoever sees one first hands it to the engine, and others do no harm.
 
         Not all of very many in one round, which would keep this runner from saying that it lives.
         """
-        there = {(job.id, job.tries): job for job in unfinished(self._bench.catalog)}
-        self._handed &= there.keys()
-        for name in islice((name for name in there if name not in self._handed), _AT_ONCE):
-            self._engine.hand(there[name])
-            self._handed.add(name)
+        there = {(job.id, job.tries): job for job in unfinished_jobs(self._steps.catalog)}
+        self._enqueued &= there.keys()
+        for name in islice((name for name in there if name not in self._enqueued), _AT_ONCE):
+            self._engine.enqueue(there[name])
+            self._enqueued.add(name)
         reach("runner.after_feed")
 
-    def _take_over(self) -> None:
-        with self._bench.catalog.read() as tx:
+    def _requeue_orphans(self) -> None:
+        with self._steps.catalog.read() as tx:
             beats = runners.beats(tx)
-        dead = self._watch.dead(beats, time.monotonic())
+        dead = self._liveness.find_dead(beats, time.monotonic())
         if dead:
-            with self._bench.catalog.write() as tx:
+            with self._steps.catalog.write() as tx:
                 runners.forget(tx, dead)
-        self._engine.take_over(beats.keys() - dead)
-        for job in self._engine.broken(unfinished(self._bench.catalog)):
+        self._engine.requeue_orphans(beats.keys() - dead)
+        for job in self._engine.failed_jobs(unfinished_jobs(self._steps.catalog)):
             said = "the engine gave this job up; its runners' own output may say why"
-            ended(self._bench.catalog, job.id, None, Fault(code=AdaptryError.code, message=said))
+            finish_job(self._steps.catalog, job.id, None, JobFault(code=AdaptryError.code, message=said))

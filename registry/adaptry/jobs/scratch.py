@@ -19,7 +19,7 @@ _PREFIX = "adaptry-work-"
 
 
 @contextmanager
-def scratch() -> Iterator[Path]:
+def scratch_folder() -> Iterator[Path]:
     """A new folder among the system's temporary ones, gone at the end of the block. Raises `OSError` where none can be made."""
     _sweep()
     place, descriptor = _made()

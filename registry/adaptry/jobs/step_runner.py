@@ -19,10 +19,10 @@ from typing import Any, Self
 
 from adaptry.core.errors import AdaptryError, Conflict, Unavailable
 from adaptry.core.failpoints import reach
-from adaptry.jobs.capacity import Room
-from adaptry.jobs.ipc import Outcome, Paper, Place
-from adaptry.jobs.subprocess import Child, Listening
-from adaptry.registry.jobs_values.records import Fault, Needs
+from adaptry.jobs.capacity import CapacityLimiter
+from adaptry.jobs.ipc import RegistryLocation, StepRequest, StepResult
+from adaptry.jobs.subprocess import OutputHandler, StepProcess
+from adaptry.registry.jobs_values.records import JobFault, JobNeeds
 from adaptry.storage.catalog import job_steps, jobs
 from adaptry.storage.catalog.database import Catalog
 
@@ -38,35 +38,35 @@ GONE: Mapping[str, Any] = {"gone": True}
 class _Failure:
     """Why a try failed, how many there should be of that, and the seconds before the second."""
 
-    fault: Fault
+    fault: JobFault
     tries: int = 1
     pause: float = 0.2
 
     @classmethod
     def unavailable(cls, message: str, *, tries: int) -> Self:
-        return cls(Fault(code=Unavailable.code, message=message), tries)
+        return cls(JobFault(code=Unavailable.code, message=message), tries)
 
 
 @dataclass(slots=True)
-class Bench:
+class StepRunner:
     """What the steps on this runner share."""
 
     runner: str
     catalog: Catalog
-    place: Place
-    room: Room
+    location: RegistryLocation
+    capacity: CapacityLimiter
     devices: tuple[str, ...]
     remotes: Mapping[str, str]
     scratch: Path
-    children: set[Child] = field(default_factory=set)
+    children: set[StepProcess] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
     stopping: threading.Event = field(default_factory=threading.Event)
 
-    def step(self, id: str, step: str, memory: int) -> dict[str, Any]:
+    def run_step(self, id: str, step: str, memory: int) -> dict[str, Any]:
         """Does a step, or finds that it was done: its result; `{"fault": …}` where it failed, `GONE` where it is not to be done."""
-        with self.room.taken(memory):
+        with self.capacity.reserve(memory):
             for tried in range(1, _TRIES + 1):
-                came_to = self._tried(id, step)
+                came_to = self._try_step(id, step)
                 if not isinstance(came_to, _Failure):
                     return came_to
                 if tried >= came_to.tries:
@@ -74,35 +74,35 @@ class Bench:
                 time.sleep(came_to.pause * tried)  # what failed for want of something else may find it now
         raise AssertionError("what the last try came to is returned")
 
-    def end_the_unwanted(self) -> None:
+    def kill_cancelled(self) -> None:
         """Stops the processes of steps whose job is over, or which somebody else has begun since."""
         with self.lock:
             at_work = tuple(self.children)
         for child in at_work:
-            if not self._is_ours(child.paper):
-                child.end()
+            if not self._is_ours(child.request):
+                child.cancel()
 
-    def end_the_greedy(self) -> None:
+    def kill_largest_if_over_memory(self) -> None:
         """Stops the largest process where all together have more memory than there is room for, before the system stops another."""
         with self.lock:
-            sizes = {child: child.resident for child in self.children}
-        if sum(sizes.values()) > self.room.memory:
+            sizes = {child: child.resident_memory for child in self.children}
+        if sum(sizes.values()) > self.capacity.memory:
             greedy = max(sizes, key=lambda child: sizes[child])
-            greedy.is_greedy = True
+            greedy.is_over_memory = True
             greedy.process.kill()
 
-    def end_all(self) -> None:
+    def kill_all(self) -> None:
         """Nothing is computed here any more, and no step that was under way comes to an end."""
         self.stopping.set()
         with self.lock:
             for child in self.children:
-                child.end()
+                child.cancel()
 
-    def _tried(self, id: str, step: str) -> dict[str, Any] | _Failure:
+    def _try_step(self, id: str, step: str) -> dict[str, Any] | _Failure:
         """A step begun at its next turn and done by a child: what it came to, or why not."""
         reach("runner.before_begin")
         with self.catalog.write() as tx:
-            begun = job_steps.begin(tx, id, step, self.runner, _now())
+            begun = job_steps.begin_attempt(tx, id, step, self.runner, _now())
             found = jobs.find(tx, id)
             before = job_steps.results(tx, id)
             by = jobs.submitter(tx, id) if found else None
@@ -112,11 +112,11 @@ class Bench:
             return begun.result
         reach("runner.after_begin")
         with tempfile.TemporaryDirectory(dir=self.scratch, prefix=f"{id}-") as folder:
-            paper = Paper(
-                place=self.place,
+            paper = StepRequest(
+                place=self.location,
                 job=id,
                 step=step,
-                turn=begun.turn,
+                turn=begun.attempt,
                 kind=found.kind,
                 task=found.task,
                 by=by.name,
@@ -127,109 +127,109 @@ class Bench:
                 scratch=folder,
                 remotes=dict(self.remotes),
             )
-            came_to = self._done(paper)
-        if isinstance(came_to, Outcome):
-            return self._concluded(paper, came_to)
+            came_to = self._run_process(paper)
+        if isinstance(came_to, StepResult):
+            return self._record_result(paper, came_to)
         return came_to or dict(GONE)
 
-    def _done(self, paper: Paper) -> Outcome | _Failure | None:
+    def _run_process(self, paper: StepRequest) -> StepResult | _Failure | None:
         """What the child came to, or why it failed; None where it was not wanted any more."""
-        told = _Told(self.catalog, paper)
-        child = Child.start(paper)
+        told = _ProgressLog(self.catalog, paper)
+        child = StepProcess.start(paper)
         with self.lock:
             self.children.add(child)
             if self.stopping.is_set():
-                child.end()
+                child.cancel()
         try:
-            came_to = child.outcome(Listening(told.say, told.aside, told.stage))
+            came_to = child.wait(OutputHandler(told.log, told.log_internally, told.report_progress))
         finally:
             with self.lock:
                 self.children.remove(child)
-            told.settle()
+            told.flush()
         if self.stopping.is_set():
             threading.Event().wait()  # the runner is about to be gone; nothing of this step is to be recorded
-        if isinstance(came_to, Outcome):
+        if isinstance(came_to, StepResult):
             return came_to
-        if child.is_unwanted:
+        if child.is_cancelled:
             return None
-        if child.is_greedy:
-            took = f"the step {paper.step} took more than the {self.room.memory / 1e9:.1f} GB that this runner has for its steps"
+        if child.is_over_memory:
+            took = f"the step {paper.step} took more than the {self.capacity.memory / 1e9:.1f} GB that this runner has for its steps"
             return _Failure.unavailable(f"{took}: run it where there is more, with --memory", tries=1)
         if came_to is None:
-            return _Failure.unavailable(f"the step {paper.step} failed: {child.died}", tries=_DEATHS)
+            return _Failure.unavailable(f"the step {paper.step} failed: {child.exit_reason}", tries=_DEATHS)
         if came_to.code == Conflict.code and not self._is_ours(paper):
             return None
         return _Failure(came_to, _TRIES, 1.0) if came_to.code == Unavailable.code else _Failure(came_to)
 
-    def _concluded(self, paper: Paper, outcome: Outcome) -> dict[str, Any]:
+    def _record_result(self, paper: StepRequest, outcome: StepResult) -> dict[str, Any]:
         result = {**outcome.result}
         if outcome.pieces:
             result["pieces"] = [piece.model_dump() for piece in outcome.pieces]
         sizes = {piece.name: piece.size for piece in outcome.pieces}
         try:
             with self.catalog.write() as tx:
-                job_steps.conclude(tx, paper.job, paper.step, paper.turn, result, sizes)
+                job_steps.finish_step(tx, paper.job, paper.step, paper.turn, result, sizes)
         except Conflict:
             return dict(GONE)
         reach("runner.concluded")
         return result
 
-    def _is_ours(self, paper: Paper) -> bool:
+    def _is_ours(self, paper: StepRequest) -> bool:
         try:
             with self.catalog.read() as tx:
-                job_steps.hold(tx, paper.job, paper.step, paper.turn)
+                job_steps.require_current(tx, paper.job, paper.step, paper.turn)
         except Conflict:
             return False
         return True
 
-    def _device(self, needs: Needs) -> str:
+    def _device(self, needs: JobNeeds) -> str:
         return needs.device if needs.device in self.devices else "cpu"
 
 
-class _Told:
+class _ProgressLog:
     """What a child says, on its way to the catalog: lines together, and how far it is not too often. An aside is logged here."""
 
-    def __init__(self, catalog: Catalog, paper: Paper) -> None:
+    def __init__(self, catalog: Catalog, paper: StepRequest) -> None:
         self._catalog = catalog
-        self._paper = paper
+        self._request = paper
         self._lines: list[str] = []
         self._lock = threading.Lock()
-        self._told = time.monotonic()
+        self._flushed_at = time.monotonic()
         self._stage: tuple[str, int, int] | None = None
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         with self._lock:
             self._lines.append(text)
-        self._tell()
+        self._flush_if_due()
 
-    def aside(self, text: str) -> None:
-        _LOG.warning("%s, step %s: %s", self._paper.job, self._paper.step, text)
+    def log_internally(self, text: str) -> None:
+        _LOG.warning("%s, step %s: %s", self._request.job, self._request.step, text)
 
-    def stage(self, text: str, done: int, total: int) -> None:
+    def report_progress(self, text: str, done: int, total: int) -> None:
         self._stage = (text, done, total)
-        self._tell()
+        self._flush_if_due()
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Everything that was said is in the catalog."""
         with self._lock:
             lines, self._lines = self._lines, []
         stage, self._stage = self._stage, None
-        paper = self._paper
+        paper = self._request
         if not lines and not stage:
             return
-        with suppress(AdaptryError), self._catalog.note() as tx:  # a story is worth no failure
+        with suppress(AdaptryError), self._catalog.write_nondurable() as tx:  # a story is worth no failure
             if lines:
-                jobs.say(tx, paper.job, paper.step, lines, _now())
+                jobs.append_log(tx, paper.job, paper.step, lines, _now())
             if stage:
                 job_steps.report(tx, paper.job, paper.step, paper.turn, *stage)
 
-    def _tell(self) -> None:
-        if time.monotonic() - self._told >= _EVERY:
-            self._told = time.monotonic()
-            self.settle()
+    def _flush_if_due(self) -> None:
+        if time.monotonic() - self._flushed_at >= _EVERY:
+            self._flushed_at = time.monotonic()
+            self.flush()
 
 
-def ended(catalog: Catalog, id: str, result: Mapping[str, Any] | None, fault: Fault | None) -> None:
+def finish_job(catalog: Catalog, id: str, result: Mapping[str, Any] | None, fault: JobFault | None) -> None:
     """The job has come to its end, unless it had before."""
     reach("runner.before_finish")
     with catalog.write() as tx:
@@ -237,7 +237,7 @@ def ended(catalog: Catalog, id: str, result: Mapping[str, Any] | None, fault: Fa
     reach("runner.after_finish")
 
 
-def unfinished(catalog: Catalog) -> tuple[jobs.Unfinished, ...]:
+def unfinished_jobs(catalog: Catalog) -> tuple[jobs.UnfinishedJob, ...]:
     with catalog.read() as tx:
         return jobs.unfinished(tx)
 

@@ -16,10 +16,10 @@ from typing import IO
 from pydantic import ValidationError
 
 from adaptry.core.errors import Unavailable
-from adaptry.jobs.ipc import Line, Outcome, Paper
-from adaptry.registry.jobs_values.records import Fault
+from adaptry.jobs.ipc import ChildMessage, StepRequest, StepResult
+from adaptry.registry.jobs_values.records import JobFault
 
-_PASSED_ON = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "VIRTUAL_ENV")
+_PASSED_VARIABLES = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "VIRTUAL_ENV")
 _PREFIXES = (
     "ADAPTRY_",
     "AWS_",
@@ -36,25 +36,25 @@ _PREFIXES = (
 
 
 @dataclass(slots=True)
-class Listening:
+class OutputHandler:
     """Who is told what a child says, as it comes."""
 
-    say: Callable[[str], None]
-    aside: Callable[[str], None]
-    stage: Callable[[str, int, int], None]
+    log: Callable[[str], None]
+    log_internally: Callable[[str], None]
+    report_progress: Callable[[str, int, int], None]
 
 
 @dataclass(eq=False, slots=True)
-class Child:
+class StepProcess:
     """A step in a process of its own. `died` says how the process ended, where it did without a word."""
 
-    paper: Paper
+    request: StepRequest
     process: subprocess.Popen[str]
-    is_unwanted: bool = False
-    is_greedy: bool = False
+    is_cancelled: bool = False
+    is_over_memory: bool = False
 
     @classmethod
-    def start(cls, paper: Paper, environ: Mapping[str, str] = os.environ) -> Child:
+    def start(cls, paper: StepRequest, environ: Mapping[str, str] = os.environ) -> StepProcess:
         """Raises `Unavailable` where no process can be started."""
         try:
             process = subprocess.Popen(
@@ -77,38 +77,38 @@ class Child:
             process.stdin.flush()
         return child
 
-    def outcome(self, told: Listening) -> Outcome | Fault | None:
+    def wait(self, told: OutputHandler) -> StepResult | JobFault | None:
         """What it came to; None where it died first. Closes everything that was open for it."""
         process = self.process
         assert process.stdin and process.stdout and process.stderr
-        story = threading.Thread(target=_tell, args=(process.stderr, told.say), daemon=True)
+        story = threading.Thread(target=_forward_stderr, args=(process.stderr, told.log), daemon=True)
         story.start()
-        came_to: Outcome | Fault | None = None
+        came_to: StepResult | JobFault | None = None
         for text in process.stdout:
-            line = _line(text)
+            line = _parse_message(text)
             if line is None:
-                told.say(text.rstrip())
+                told.log(text.rstrip())
             elif line.what == "say":
-                told.say(line.text)
+                told.log(line.text)
             elif line.what == "aside":
-                told.aside(line.text)
+                told.log_internally(line.text)
             elif line.what == "stage":
-                told.stage(line.text, line.done, line.total)
+                told.report_progress(line.text, line.done, line.total)
             else:
                 came_to = line.outcome or line.fault
         process.wait()
         story.join()
         for stream in (process.stdin, process.stdout, process.stderr):
-            _closed(stream)
+            _close_quietly(stream)
         return came_to
 
-    def end(self) -> None:
+    def cancel(self) -> None:
         """It is not wanted any more: nothing that it does matters, so it is not asked."""
-        self.is_unwanted = True
+        self.is_cancelled = True
         self.process.kill()
 
     @property
-    def resident(self) -> int:
+    def resident_memory(self) -> int:
         """Bytes of memory that it has just now; 0 where the system does not tell, or it has none any more."""
         try:
             pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
@@ -117,26 +117,26 @@ class Child:
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     @property
-    def died(self) -> str:
+    def exit_reason(self) -> str:
         code = self.process.returncode
         if code is not None and code < 0:
             return f"its process was killed by {signal.Signals(-code).name} (is there too little memory?)"
         return f"its process ended with {code} and said nothing"
 
 
-def _tell(stream: IO[str], say: Callable[[str], None]) -> None:
+def _forward_stderr(stream: IO[str], say: Callable[[str], None]) -> None:
     for text in stream:
         say(text.rstrip())
 
 
-def _closed(stream: IO[str]) -> None:
+def _close_quietly(stream: IO[str]) -> None:
     with contextlib.suppress(OSError):  # what was not written has nobody to read it
         stream.close()
 
 
-def _line(text: str) -> Line | None:
+def _parse_message(text: str) -> ChildMessage | None:
     try:
-        return Line.model_validate_json(text)
+        return ChildMessage.model_validate_json(text)
     except ValidationError:
         return None
 
@@ -146,5 +146,5 @@ def _environment(own: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in own.items()
-        if (name in _PASSED_ON or name.startswith(_PREFIXES)) and name != "ADAPTRY_TOKEN"
+        if (name in _PASSED_VARIABLES or name.startswith(_PREFIXES)) and name != "ADAPTRY_TOKEN"
     }

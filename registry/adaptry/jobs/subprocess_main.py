@@ -17,9 +17,9 @@ from typing import TextIO
 from adaptry.core.errors import AdaptryError
 from adaptry.core.failpoints import reach
 from adaptry.core.identity import Identity
-from adaptry.jobs.context import Desk
-from adaptry.jobs.ipc import Line, Outcome, Paper
-from adaptry.registry.jobs_values.records import Fault
+from adaptry.jobs.context import JobContext
+from adaptry.jobs.ipc import ChildMessage, StepRequest, StepResult
+from adaptry.registry.jobs_values.records import JobFault
 from adaptry.registry.jobs_values.tasks import parse_task
 from adaptry.storage.catalog import job_steps
 from adaptry.storage.connect import open_local
@@ -29,70 +29,72 @@ _FAILED = "a fault in adaptry; the job's log has the details"
 
 
 def main() -> None:
-    said = _Said(os.fdopen(os.dup(1), "w", encoding="utf-8"))
+    said = _RunnerPipe(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)  # whatever a library prints is part of the story
-    paper = Paper.model_validate_json(sys.stdin.readline())
-    threading.Thread(target=_until_unwanted, daemon=True).start()
+    paper = StepRequest.model_validate_json(sys.stdin.readline())
+    threading.Thread(target=_exit_at_eof, daemon=True).start()
     try:
-        said.line(Line(what="outcome", outcome=_done(paper, said)))
+        said.send(ChildMessage(what="outcome", outcome=_run_step(paper, said)))
     except AdaptryError as error:
-        if error.told != error.message:
-            said.line(Line(what="aside", text=error.message))
-        said.line(Line(what="fault", fault=Fault(code=error.code, message=error.told)))
+        if error.public_message != error.message:
+            said.send(ChildMessage(what="aside", text=error.message))
+        said.send(ChildMessage(what="fault", fault=JobFault(code=error.code, message=error.public_message)))
     except Exception as error:  # noqa: BLE001  (whatever it is, the job has failed, and its log says how)
-        said.say(traceback.format_exc())
-        fault = Fault(code=AdaptryError.code, message=f"{type(error).__name__}: {error} ({_FAILED})"[:1000])
-        said.line(Line(what="fault", fault=fault))
+        said.log(traceback.format_exc())
+        fault = JobFault(
+            code=AdaptryError.code, message=f"{type(error).__name__}: {error} ({_FAILED})"[:1000]
+        )
+        said.send(ChildMessage(what="fault", fault=fault))
 
 
-def _done(paper: Paper, said: _Said) -> Outcome:
-    from adaptry.jobs.dispatch import do  # it brings all that computes
+def _run_step(paper: StepRequest, said: _RunnerPipe) -> StepResult:
+    from adaptry.jobs.dispatch import run_handler  # it brings all that computes
 
     place = paper.place
     registry = open_local(place.folder, catalog=place.catalog, blobs=place.blobs, blob_cache=place.blob_cache)
-    fenced = job_steps.Fenced(
-        registry.catalog, lambda tx: job_steps.hold(tx, paper.job, paper.step, paper.turn)
+    fenced = job_steps.FencedCatalog(
+        registry.catalog, lambda tx: job_steps.require_current(tx, paper.job, paper.step, paper.turn)
     )
     # The rights of who asked, whatever the runner's are; and every change only while the step is ours.
     registry.catalog = fenced
     acting = registry.on_behalf_of(Identity(paper.by, paper.role, paper.namespaces))
     reach("child.opened")
-    desk = Desk(
+    desk = JobContext(
         acting,
         paper.before,
         paper.device,
         Path(paper.scratch),
         paper.remotes,
-        said.stage,
-        said.say,
+        said.report_progress,
+        said.log,
     )
-    return do(paper.kind, parse_task(paper.kind, paper.task), paper.step, desk)
+    return run_handler(paper.kind, parse_task(paper.kind, paper.task), paper.step, desk)
 
 
-class _Said:
+class _RunnerPipe:
     """What the child tells its runner."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
         self._lock = threading.Lock()
-        self._told = 0.0
+        self._progress_sent_at = 0.0
 
-    def line(self, line: Line) -> None:
+    def send(self, line: ChildMessage) -> None:
         with self._lock:
             self._out.write(line.model_dump_json(exclude_defaults=True) + "\n")
             self._out.flush()
 
-    def say(self, text: str) -> None:
-        self.line(Line(what="say", text=text))
+    def log(self, text: str) -> None:
+        self.send(ChildMessage(what="say", text=text))
 
-    def stage(self, text: str, done: int, total: int) -> None:
+    def report_progress(self, text: str, done: int, total: int) -> None:
         now = time.monotonic()
-        if now - self._told >= _EVERY or done == total:
-            self._told = now
-            self.line(Line(what="stage", text=text, done=done, total=total))
+        if now - self._progress_sent_at >= _EVERY or done == total:
+            self._progress_sent_at = now
+            self.send(ChildMessage(what="stage", text=text, done=done, total=total))
 
 
-def _until_unwanted() -> None:
+def _exit_at_eof() -> None:
     while sys.stdin.readline():
         continue
     os._exit(3)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from dbos import DBOS, WorkflowHandle
 
 from adaptry.core.errors import AdaptryError, Unavailable
-from adaptry.jobs.queues import queue_of
+from adaptry.jobs.queues import step_queue
 from adaptry.registry.jobs_values.records import JobInfo
 
 VERSION = "1"  # those of another version are left to runners that know them
@@ -26,26 +26,26 @@ Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class RunnerCallbacks:
     """What a runner does for the engine: a step, the end of a job, and a look at whether it is still wanted."""
 
-    step: Callable[[str, str, int], Json]
-    end: Callable[[str, Json | None, Json | None], None]
-    find: Callable[[str], JobInfo | None]
+    run_step: Callable[[str, str, int], Json]
+    finish_job: Callable[[str, Json | None, Json | None], None]
+    find_job: Callable[[str], JobInfo | None]
 
 
 class Workflows:
     """Made known to DBOS, for this process. `here` are the ids of those that are at work in it."""
 
-    def __init__(self, work: Work) -> None:
-        self.here: set[str] = set()
+    def __init__(self, work: RunnerCallbacks) -> None:
+        self.active_ids: set[str] = set()
         self._work = work
         self._register()
 
     @property
-    def patience(self) -> float:
+    def poll_interval(self) -> float:
         """Seconds between two looks of a job at its step. The more jobs are overseen here, the longer, as each look costs."""
-        return _PATIENCE * max(2, len(self.here))
+        return _PATIENCE * max(2, len(self.active_ids))
 
     def is_open(self, id: str) -> Json | None:
         """The job, if it is not over; for its workflow."""
@@ -56,32 +56,32 @@ class Workflows:
         if job is None:
             return
         run = _Run(id, tries, JobInfo.model_validate(job), self)
-        (first,) = run.all([("start", job["needs"]["memory"])])
+        (first,) = run.run_all([("start", job["needs"]["memory"])])
         if first is None:
             return
         pieces = first.pop("pieces", None)
         fault, result = first.get("fault"), first
         if pieces and not fault:
-            done = run.all([(piece["name"], piece["memory"]) for piece in pieces])
+            done = run.run_all([(piece["name"], piece["memory"]) for piece in pieces])
             if any(each is None for each in done):
                 return
             fault = next((each["fault"] for each in done if each and "fault" in each), None)
         if pieces and not fault:
-            (last,) = run.all([("end", job["needs"]["memory"])])
+            (last,) = run.run_all([("end", job["needs"]["memory"])])
             if last is None:
                 return
             fault, result = last.get("fault"), last
-        self._ending(id, None if fault else result, fault)
+        self._end(id, None if fault else result, fault)
 
     @contextmanager
-    def _at_it(self) -> Iterator[None]:
+    def _marked_active(self) -> Iterator[None]:
         """Around what a workflow does here, so that one that was given to this process and is not at work is noticed."""
         here = str(DBOS.workflow_id)
-        self.here.add(here)
+        self.active_ids.add(here)
         try:
             yield
         finally:
-            self.here.discard(here)
+            self.active_ids.discard(here)
 
     def _register(self) -> None:
         """Makes them known to DBOS, which takes functions and no methods."""
@@ -89,28 +89,28 @@ class Workflows:
 
         @DBOS.step(name="is_open")
         def is_open(id: str) -> Json | None:
-            found = _patiently(lambda: work.find(id))
+            found = _retry_unavailable(lambda: work.find_job(id))
             return found.model_dump(mode="json") if found and found.is_open else None
 
         @DBOS.step(name="do")
         def do(id: str, step: str, memory: int) -> Json:
-            return _answered(lambda: work.step(id, step, memory))
+            return _run_caught(lambda: work.run_step(id, step, memory))
 
         @DBOS.step(name="end")
         def end(id: str, result: Json | None, fault: Json | None) -> None:
-            _patiently(lambda: work.end(id, result, fault))
+            _retry_unavailable(lambda: work.finish_job(id, result, fault))
 
         @DBOS.workflow(name="step")
         def step(id: str, step: str, memory: int) -> Json:
-            with self._at_it():
+            with self._marked_active():
                 return do(id, step, memory)
 
         @DBOS.workflow(name="job")
         def job(id: str, tries: int) -> None:
-            with self._at_it():
+            with self._marked_active():
                 self._job(id, tries)
 
-        self._is_open, self._ending = is_open, end
+        self._is_open, self._end = is_open, end
 
 
 @dataclass(slots=True)
@@ -122,35 +122,35 @@ class _Run:
     job: JobInfo
     workflows: Workflows
 
-    def all(self, steps: list[tuple[str, int]]) -> list[Json | None]:
+    def run_all(self, steps: list[tuple[str, int]]) -> list[Json | None]:
         """What each step came to, all at work at once; None for those that the end of the job came before.
 
         After the first that fails nobody waits for the others: the job will be over, which ends them.
         """
-        given = [(step, memory, self._given(step, memory, 0)) for step, memory in steps]
+        given = [(step, memory, self._enqueue_step(step, memory, 0)) for step, memory in steps]
         found: list[Json | None] = []
         for step, memory, handle in given:
-            came_to = handle.get_result(polling_interval_sec=self.workflows.patience)
+            came_to = handle.get_result(polling_interval_sec=self.workflows.poll_interval)
             again = 0
             while came_to.get("gone"):
                 # Somebody else had begun it as well, and may be dead by now; or the job is over.
                 if self.workflows.is_open(self.id) is None:
                     return [None]
                 again += 1
-                came_to = self._given(step, memory, again).get_result(
-                    polling_interval_sec=self.workflows.patience
+                came_to = self._enqueue_step(step, memory, again).get_result(
+                    polling_interval_sec=self.workflows.poll_interval
                 )
             found.append(came_to)
             if "fault" in came_to:
                 break
         return found
 
-    def _given(self, step: str, memory: int, again: int) -> WorkflowHandle[Any]:
+    def _enqueue_step(self, step: str, memory: int, again: int) -> WorkflowHandle[Any]:
         """The step in the queue of what it needs. (`Any`: JSON.)"""
         needs = self.job.needs.model_copy(update={"memory": memory})
         return DBOS.enqueue_workflow_with_options(
             {
-                "queue_name": queue_of(needs),
+                "queue_name": step_queue(needs),
                 "workflow_name": "step",
                 "workflow_id": f"{self.id}.{self.tries}.{step}.{again}",
                 "app_version": VERSION,
@@ -162,7 +162,7 @@ class _Run:
         )
 
 
-def _patiently(action: Callable[[], Answer]) -> Answer:
+def _retry_unavailable(action: Callable[[], Answer]) -> Answer:
     """What it answers, once the catalog can be reached: what failed for want of it would end a workflow, and not its job."""
     while True:
         try:
@@ -171,14 +171,14 @@ def _patiently(action: Callable[[], Answer]) -> Answer:
             time.sleep(_PAUSE)
 
 
-def _answered(step: Callable[[], Json]) -> Json:
+def _run_caught(step: Callable[[], Json]) -> Json:
     """What a step comes to; what goes wrong with doing it is an answer too."""
     try:
-        return _patiently(step)
+        return _retry_unavailable(step)
     except AdaptryError as error:
-        if error.told != error.message:
+        if error.public_message != error.message:
             traceback.print_exc()
-        return {"fault": {"code": error.code, "message": error.told}}
+        return {"fault": {"code": error.code, "message": error.public_message}}
     except Exception as error:  # noqa: BLE001  (whatever it is, the job ends and says so)
         traceback.print_exc()
         said = (

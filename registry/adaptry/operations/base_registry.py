@@ -15,10 +15,10 @@ from adaptry.adapters.base_record import BaseRecord, Level
 from adaptry.adapters.content import FolderContent
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.fingerprinting.hashing import full_hashes
-from adaptry.bases.fingerprinting.match import match
+from adaptry.bases.fingerprinting.match import match_bases
 from adaptry.bases.fingerprinting.quantised_copies import is_packed
-from adaptry.bases.hf_folder import INDEX, Checkpoint, open_checkpoint, side_files
-from adaptry.bases.local_index import recall, remember
+from adaptry.bases.hf_folder import INDEX, HfCheckpoint, open_checkpoint, side_files
+from adaptry.bases.local_index import find_paths, record_path
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, Conflict, NotFound, TooLarge, Unsupported
 from adaptry.core.identity import BaseVisibility
@@ -27,15 +27,15 @@ from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import is_folder, parse_base_name
 from adaptry.core.settings import data_folder
 from adaptry.registry.interface import Registry
-from adaptry.registry.paging import every
+from adaptry.registry.paging import iter_items
 from adaptry.registry.records import BaseEdit, BaseInfo, BaseMatch
 
 _STRENGTH: Mapping[str, int] = {level: number for number, level in enumerate(get_args(Level))}
 
 
-def register(
+def register_base(
     registry: Registry,
-    checkpoint: Checkpoint,
+    checkpoint: HfCheckpoint,
     names: tuple[str, ...] = (),
     *,
     full: bool = False,
@@ -62,21 +62,21 @@ def register(
     info = registry.put_base(record, names)
     if visibility is not None:
         info = registry.edit_base(record.id, BaseEdit(visibility=visibility))
-    remember(cache or _cache(), record.id, checkpoint.folder)
+    record_path(cache or _cache(), record.id, checkpoint.folder)
     if store:
         info = registry.store_base(record.id, _upload(registry, checkpoint, record, progress))
     return info
 
 
-def find(registry: Registry, checkpoint: Checkpoint) -> tuple[BaseMatch, ...]:
+def find_matches(registry: Registry, checkpoint: HfCheckpoint) -> tuple[BaseMatch, ...]:
     """The known bases that a folder is, is a copy of, or has the shapes of; the most alike first."""
-    return find_like(registry, fingerprint(checkpoint))
+    return find_record_matches(registry, fingerprint(checkpoint))
 
 
-def find_like(registry: Registry, record: BaseRecord) -> tuple[BaseMatch, ...]:
+def find_record_matches(registry: Registry, record: BaseRecord) -> tuple[BaseMatch, ...]:
     """The same, of a base by its record."""
     found = [
-        BaseMatch(base=info, match=match(record, registry.base_record(info.id)))
+        BaseMatch(base=info, match=match_bases(record, registry.base_record(info.id)))
         for info in _candidates(registry, record)
     ]
     alike = [candidate for candidate in found if candidate.match.level != "different"]
@@ -85,7 +85,7 @@ def find_like(registry: Registry, record: BaseRecord) -> tuple[BaseMatch, ...]:
 
 def open_base(
     registry: Registry, key: str, *, cache: Path | None = None, progress: Progress = no_progress
-) -> Checkpoint:
+) -> HfCheckpoint:
     """The base in a folder (`./base`), or by name, id, or the beginning of an id.
 
     By name it is looked for where it was last seen on this machine, then among the weights that the registry
@@ -96,14 +96,14 @@ def open_base(
     info = registry.base(key)
     cache = cache or _cache()
     kept = cache / "bases" / info.id.hex
-    seen = recall(cache, info.id)
+    seen = find_paths(cache, info.id)
     for folder in (*seen, kept):
-        if checkpoint := _opened(folder, info.id):
+        if checkpoint := _open_if_same(folder, info.id):
             return checkpoint
     if not info.is_stored:
-        raise NotFound(_nowhere(info, key, seen))
+        raise NotFound(_missing_weights_message(info, key, seen))
     _fetch(registry, info, kept, progress)
-    if checkpoint := _opened(kept, info.id):
+    if checkpoint := _open_if_same(kept, info.id):
         return checkpoint
     raise Conflict(
         f"the stored files of {key} are not the base they were stored as ({info.id.brief}); store them again "
@@ -119,12 +119,12 @@ def _candidates(registry: Registry, record: BaseRecord) -> Iterator[BaseInfo]:
         yield info
     if seen and not is_packed(record):
         return
-    for info in every(lambda cursor: registry.bases(cursor, limit=200)):
+    for info in iter_items(lambda cursor: registry.bases(cursor, limit=200)):
         if info.id not in seen and info.model_type == record.facts.get("model_type"):
             yield info
 
 
-def _opened(folder: Path, base: Digest) -> Checkpoint | None:
+def _open_if_same(folder: Path, base: Digest) -> HfCheckpoint | None:
     """The checkpoint in `folder`, if it is there, whole, and still that base."""
     try:
         checkpoint = open_checkpoint(folder)
@@ -135,7 +135,7 @@ def _opened(folder: Path, base: Digest) -> Checkpoint | None:
         )
 
 
-def _nowhere(info: BaseInfo, key: str, seen: tuple[Path, ...]) -> str:
+def _missing_weights_message(info: BaseInfo, key: str, seen: tuple[Path, ...]) -> str:
     """What to do about a base that is registered and not at hand; says of each folder it was in what became of it."""
     fates = [f"{folder} {'has changed' if folder.is_dir() else 'is gone'}" for folder in seen]
     was = f" ({', '.join(fates)})" if fates else ""
@@ -146,7 +146,7 @@ def _nowhere(info: BaseInfo, key: str, seen: tuple[Path, ...]) -> str:
     )
 
 
-def _check_sizes(checkpoint: Checkpoint) -> None:
+def _check_sizes(checkpoint: HfCheckpoint) -> None:
     for shard in checkpoint.shards:
         if "/" in shard:
             raise Unsupported(
@@ -160,7 +160,7 @@ def _check_sizes(checkpoint: Checkpoint) -> None:
 
 
 def _upload(
-    registry: Registry, checkpoint: Checkpoint, record: BaseRecord, progress: Progress
+    registry: Registry, checkpoint: HfCheckpoint, record: BaseRecord, progress: Progress
 ) -> tuple[FileEntry, ...]:
     """Gives the registry every file of the base; those it has already are not sent again."""
     from adaptry.operations.transfer import (
@@ -173,14 +173,18 @@ def _upload(
     content = FolderContent(checkpoint.folder, names)
     entries: list[FileEntry] = []
     for name, size in content.sizes.items():
-        digest = record.file_hashes.get(name) or Digest.of_chunks(_told(content, name, size, progress))
+        digest = record.file_hashes.get(name) or Digest.of_chunks(
+            _chunks_with_progress(content, name, size, progress)
+        )
         if not registry.has_file(record.id, digest):
             upload(registry, record.id, content, name, digest, progress)
         entries.append(FileEntry(path=name, size=size, sha256=digest))
     return tuple(entries)
 
 
-def _told(content: FolderContent, name: str, size: int, progress: Progress) -> Iterator[bytes]:
+def _chunks_with_progress(
+    content: FolderContent, name: str, size: int, progress: Progress
+) -> Iterator[bytes]:
     done = 0
     for chunk in content.chunks(name):
         yield chunk
@@ -192,13 +196,13 @@ def _fetch(registry: Registry, info: BaseInfo, folder: Path, progress: Progress)
     """The stored files in `folder`, verified, all or none."""
     from adaptry.adapters.output_folder import output_folder
     from adaptry.operations.transfer.file_download import download
-    from adaptry.operations.transfer.retry import PATIENT
+    from adaptry.operations.transfer.retry import DEFAULT_RETRY
 
     try:
         with output_folder(folder) as place:
             for entry in info.stored:
                 path = place / check_path(entry.path)
-                download(_Reader(registry, info.id, entry.path), entry, path, progress, PATIENT)
+                download(_Reader(registry, info.id, entry.path), entry, path, progress, DEFAULT_RETRY)
     except Conflict:
         if not folder.is_dir():  # else someone else fetched it meanwhile: the same files, verified
             raise

@@ -13,68 +13,68 @@ from pathlib import Path
 
 from adaptry import __version__
 from adaptry.adapters.adapter import open_dir
-from adaptry.compute.lazy_adapters.folder_writer import Outcome, write_into
-from adaptry.compute.lazy_adapters.lazy_adapter import Draft
+from adaptry.compute.lazy_adapters.folder_writer import ComputeResult, write_adapter_into
+from adaptry.compute.lazy_adapters.lazy_adapter import LazyAdapter
 from adaptry.core.digest import Digest
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName
 from adaptry.operations.lineage import KEPT
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
-from adaptry.registry.records import Pushed, PushOptions
+from adaptry.registry.records import PushOptions, PushResult
 
 _NO_OPTIONS = PushOptions()
 _LIBRARIES = ("torch", "numpy")
 
 
 @dataclass(frozen=True, slots=True)
-class Derived:
+class DeriveResult:
     """The version that was made (or was there), and what is to be told of its modules."""
 
-    pushed: Pushed
-    outcome: Outcome
+    pushed: PushResult
+    outcome: ComputeResult
 
 
 def derive(
     registry: Registry,
-    draft: Draft,
+    draft: LazyAdapter,
     name: AdapterName | str,
     *,
     options: PushOptions = _NO_OPTIONS,
     progress: Progress = no_progress,
-) -> Derived:
+) -> DeriveResult:
     """Makes `draft` a version of `name`; where something was approximated, the share of energy that was kept is a metric.
 
     Raises what `write` and `push` raise; nothing is left of a failure.
     """
     with tempfile.TemporaryDirectory(prefix="adaptry-") as folder:
-        outcome = write_into(draft, Path(folder), progress)
+        outcome = write_adapter_into(draft, Path(folder), progress)
         pushed = push(
             registry,
             open_dir(folder),
             name,
             base=draft.base,
-            parents=revisions(draft),
+            parents=parent_digests(draft),
             recipe=draft.recipe,
-            provenance=libraries(),
+            provenance=library_versions(),
             options=_with_kept(options, outcome),
             progress=progress,
         )
-    return Derived(pushed, outcome)
+    return DeriveResult(pushed, outcome)
 
 
-def _with_kept(options: PushOptions, outcome: Outcome) -> PushOptions:
+def _with_kept(options: PushOptions, outcome: ComputeResult) -> PushOptions:
     if outcome.kept is None:
         return options
     return options.model_copy(update={"metrics": {KEPT: outcome.kept, **options.metrics}})
 
 
-def revisions(draft: Draft) -> tuple[Digest, ...]:
+def parent_digests(draft: LazyAdapter) -> tuple[Digest, ...]:
     """The parents that a registry has, each once, in order."""
     return tuple(dict.fromkeys(parent.revision for parent in draft.parents if parent.revision is not None))
 
 
-def libraries() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
     """What computes: its versions are part of what a result is, since other ones may round otherwise."""
     found = {"adaptry": __version__}
     for library in _LIBRARIES:

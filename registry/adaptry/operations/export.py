@@ -6,14 +6,14 @@ A job calls `export_version`; who wants a folder calls `exporting.export`.
 from __future__ import annotations
 
 from adaptry.checks.runtimes import Runtime
-from adaptry.compute.exporting.export import Exported, ready
-from adaptry.compute.exporting.options import Setting
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
-from adaptry.core.errors import Refused
+from adaptry.compute.exporting.export import ExportResult, prepare_export
+from adaptry.compute.exporting.options import ExportOptions
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
+from adaptry.core.errors import CheckFailed
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName
 from adaptry.operations.base_registry import open_base
-from adaptry.operations.derive import Derived, derive
+from adaptry.operations.derive import DeriveResult, derive
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import PushOptions
 
@@ -22,7 +22,7 @@ _NO_OPTIONS = PushOptions()
 
 def export_version(
     registry: Registry,
-    parent: Parent,
+    parent: ParentAdapter,
     runtime: Runtime,
     name: AdapterName,
     *,
@@ -30,11 +30,11 @@ def export_version(
     energy: float | None = None,
     exact: bool = False,
     progress: Progress = no_progress,
-) -> tuple[Derived, Exported]:
+) -> tuple[DeriveResult, ExportResult]:
     """Makes of a version a version of `name` that `runtime` serves as trained, on the base it is known to be for. Raises what
     `derive_for` raises."""
     key = str(parent.base.id) if parent.base else None
-    setting = Setting(
+    setting = ExportOptions(
         record=parent.base,
         open_weights=(lambda: open_base(registry, key, progress=progress)) if key else None,
         base_name=parent.adapter.config.base_name,
@@ -43,32 +43,34 @@ def export_version(
         exact=exact,
         progress=progress,
     )
-    return derive_for(registry, parent, runtime, name, setting)
+    return derive_for_runtime(registry, parent, runtime, name, setting)
 
 
-def derive_for(
+def derive_for_runtime(
     registry: Registry,
-    parent: Parent,
+    parent: ParentAdapter,
     runtime: Runtime,
     name: AdapterName,
-    setting: Setting,
+    setting: ExportOptions,
     options: PushOptions = _NO_OPTIONS,
-) -> tuple[Derived, Exported]:
+) -> tuple[DeriveResult, ExportResult]:
     """`parent` repaired for `runtime`, as a version of `name` with its parent, recipe and how near it is.
 
-    Raises `Refused` where it must be merged (a checkpoint is no version of an adapter) or nothing is to be repaired, and
+    Raises `CheckFailed` where it must be merged (a checkpoint is no version of an adapter) or nothing is to be repaired, and
     what repairing and deriving raise.
     """
-    with ready(parent, setting, runtime=runtime, format=None) as found:
-        made = found.made
+    with prepare_export(parent, setting, runtime=runtime, format=None) as found:
+        made = found.repaired
         assert made is not None
-        if made.plan.merged:
-            finding = made.plan.merged[0]
-            raise Refused(
+        if made.plan.needs_merge:
+            finding = made.plan.needs_merge[0]
+            raise CheckFailed(
                 f"{parent.label} must go into its base's weights for {runtime} ({finding.reason}), and a model is no version of "
                 "an adapter: write it to a folder, -o ./DIR"
             )
         if not made.steps:
-            raise Refused(f"{runtime} serves {parent.label} as it was trained, so no other version is needed")
-        derived = derive(registry, made.draft(), name, options=options, progress=setting.progress)
-        return derived, found.exported(())
+            raise CheckFailed(
+                f"{runtime} serves {parent.label} as it was trained, so no other version is needed"
+            )
+        derived = derive(registry, made.lazy_adapter(), name, options=options, progress=setting.progress)
+        return derived, found.result(())

@@ -8,7 +8,7 @@ from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
 
 
-def base_of(registry: Registry, version: VersionInfo) -> BaseRecord | None:
+def base_record_or_none(registry: Registry, version: VersionInfo) -> BaseRecord | None:
     """None where the version names no base, or one that is not registered here or not to be seen."""
     if version.base_id is None:
         return None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound
-from adaptry.core.recipe_summary import in_one_line, outside
+from adaptry.core.recipe_summary import summarise_recipe, unregistered_inputs
 from adaptry.core.refs import ByDigest, Ref
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import Value, VersionDetail, VersionInfo
@@ -23,7 +23,7 @@ KEPT = "kept_energy"
 _PAGE = 200
 
 
-class Relative(Value):
+class LineageNode(Value):
     """A revision in a tree.
 
     `refs`: its versions here, as `acme/tone@3`, in name order; empty where there is none to see. `made`: its recipe in
@@ -37,17 +37,17 @@ class Relative(Value):
     made: str = ""
     kept: float | None = None
     outside: tuple[Digest, ...] = ()
-    relatives: tuple[Relative, ...] = ()
+    relatives: tuple[LineageNode, ...] = ()
     is_repeated: bool = False
     is_cut: bool = False
 
 
-def ancestry(registry: Registry, ref: Ref | str, most: int = MOST) -> Relative:
+def ancestor_tree(registry: Registry, ref: Ref | str, most: int = MOST) -> LineageNode:
     """The version that `ref` means now, its parents, theirs and so on. Raises `NotFound`."""
     return _tree(registry, ref, most, lambda detail: detail.manifest.parents)
 
 
-def progeny(registry: Registry, ref: Ref | str, most: int = MOST) -> Relative:
+def descendant_tree(registry: Registry, ref: Ref | str, most: int = MOST) -> LineageNode:
     """The version that `ref` means now, what was made from it, and from that, oldest first. Raises `NotFound`."""
 
     def children(detail: VersionDetail) -> Iterable[Digest]:
@@ -57,9 +57,9 @@ def progeny(registry: Registry, ref: Ref | str, most: int = MOST) -> Relative:
     return _tree(registry, ref, most, children)
 
 
-def _tree(registry: Registry, ref: Ref | str, most: int, related: _Related) -> Relative:
+def _tree(registry: Registry, ref: Ref | str, most: int, related: _Related) -> LineageNode:
     detail = registry.detail(Ref.parse(ref) if isinstance(ref, str) else ref)
-    return _Walk(registry, related, most).relative(detail.version.digest)
+    return _Walk(registry, related, most).node(detail.version.digest)
 
 
 _Related = Callable[[VersionDetail], Iterable[Digest]]
@@ -71,32 +71,32 @@ class _Walk:
 
     registry: Registry
     related: _Related
-    room: int
+    remaining: int
     seen: set[Digest] = field(default_factory=set)
 
-    def relative(self, digest: Digest) -> Relative:
+    def node(self, digest: Digest) -> LineageNode:
         versions = _versions(self.registry, f"digest:{digest} state:*", _PAGE)
         detail = self._detail(versions)
         if detail is None:
-            return Relative(digest=digest)
+            return LineageNode(digest=digest)
         recipe = detail.manifest.recipe
-        shown = Relative(
+        shown = LineageNode(
             digest=digest,
             refs=tuple(f"{version.name}@{version.number}" for version in _in_order(versions)),
-            made=in_one_line(recipe),
+            made=summarise_recipe(recipe),
             kept=next((version.metrics[KEPT] for version in versions if KEPT in version.metrics), None),
-            outside=outside(recipe),
+            outside=unregistered_inputs(recipe),
         )
         related = tuple(self.related(detail))
         if digest in self.seen:
             return shown.model_copy(update={"is_repeated": bool(related)})
         self.seen.add(digest)
-        relatives: list[Relative] = []
+        relatives: list[LineageNode] = []
         for each in related:
-            if self.room <= 1:
+            if self.remaining <= 1:
                 return shown.model_copy(update={"relatives": tuple(relatives), "is_cut": True})
-            self.room -= 1
-            relatives.append(self.relative(each))
+            self.remaining -= 1
+            relatives.append(self.node(each))
         return shown.model_copy(update={"relatives": tuple(relatives)})
 
     def _detail(self, versions: Iterable[VersionInfo]) -> VersionDetail | None:

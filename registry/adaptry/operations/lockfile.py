@@ -13,20 +13,20 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from adaptry.core import strictjson
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Conflict, Incompatible, Invalid, NotFound
+from adaptry.core.errors import Conflict, Invalid, NotFound, ProtocolMismatch
 from adaptry.core.refs import AdapterName, ByDigest, Ref
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
 
 SCHEMA = 1
-_LIMITS = strictjson.Limits(size=4 << 20, depth=6, nodes=100_000)
+_LIMITS = strictjson.JsonLimits(size=4 << 20, depth=6, nodes=100_000)
 
 
 class _Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Pin(_Value):
+class PinnedRef(_Value):
     """A ref as it was written, and the version it meant."""
 
     ref: str
@@ -46,19 +46,19 @@ class Pin(_Value):
         return self.ref.replace(":", "-")
 
 
-class Lock(_Value):
+class LockFile(_Value):
     """Pins in ref order, each ref once."""
 
     lock: int = SCHEMA
-    pins: tuple[Pin, ...]
+    pins: tuple[PinnedRef, ...]
 
     @classmethod
-    def parse(cls, data: bytes, where: str) -> Lock:
-        """The lock in `data`. Raises `Invalid`, or `Incompatible` for one that a newer Adaptry wrote."""
+    def parse(cls, data: bytes, where: str) -> LockFile:
+        """The lock in `data`. Raises `Invalid`, or `ProtocolMismatch` for one that a newer Adaptry wrote."""
         document = strictjson.loads(data, _LIMITS, where)
         schema = document.get("lock") if isinstance(document, dict) else None
         if isinstance(schema, int) and not isinstance(schema, bool) and schema > SCHEMA:
-            raise Incompatible(
+            raise ProtocolMismatch(
                 f"{where} is of schema {schema} and this Adaptry reads schema {SCHEMA}: upgrade adaptry"
             )
         if schema != SCHEMA or isinstance(schema, bool):
@@ -79,10 +79,10 @@ class Lock(_Value):
         return json.dumps(self.model_dump(mode="json", exclude_none=True), indent=2) + "\n"
 
 
-class Moved(_Value):
+class StalePin(_Value):
     """A pin whose ref means something else now; `now` is None where it means nothing."""
 
-    pin: Pin
+    pin: PinnedRef
     now: VersionInfo | None = None
 
     def sentence(self) -> str:
@@ -92,27 +92,27 @@ class Moved(_Value):
         return f"{locked} and is version {self.now.number} ({self.now.digest.brief}) now"
 
 
-def pin(registry: Registry, refs: Iterable[Ref]) -> Lock:
+def pin_refs(registry: Registry, refs: Iterable[Ref]) -> LockFile:
     """What the refs mean now. Raises `NotFound`, `Conflict`."""
     pins = {str(ref): _pin(ref, registry.version(ref)) for ref in refs}
-    return Lock(pins=tuple(pins[ref] for ref in sorted(pins)))
+    return LockFile(pins=tuple(pins[ref] for ref in sorted(pins)))
 
 
-def moved(registry: Registry, lock: Lock) -> tuple[Moved, ...]:
+def find_stale_pins(registry: Registry, lock: LockFile) -> tuple[StalePin, ...]:
     """The pins that no longer hold."""
     found = []
     for entry in lock.pins:
         try:
             now = registry.version(Ref.parse(entry.ref))
         except (NotFound, Conflict):
-            found.append(Moved(pin=entry))
+            found.append(StalePin(pin=entry))
             continue
         if now.digest != entry.digest:
-            found.append(Moved(pin=entry, now=now))
+            found.append(StalePin(pin=entry, now=now))
     return tuple(found)
 
 
-def _pin(ref: Ref, version: VersionInfo) -> Pin:
-    return Pin(
+def _pin(ref: Ref, version: VersionInfo) -> PinnedRef:
+    return PinnedRef(
         ref=str(ref), name=version.name, number=version.number, digest=version.digest, base=version.base_id
     )

@@ -12,15 +12,15 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, NotFound
 from adaptry.core.refs import AdapterName, Ref, parse_stored_alias
 from adaptry.registry.interface import Registry
-from adaptry.registry.paging import every
+from adaptry.registry.paging import iter_items
 from adaptry.registry.records import AliasInfo, Event
 
-MOVED = "alias.moved"
+ALIAS_MOVED = "alias.moved"
 """The kind of event that says where an alias went (`to`) and where it was (`was`)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class AliasMoveResult:
     """What a move did: where the alias is, and the version it was at before (None: it was new)."""
 
     alias: AliasInfo
@@ -31,32 +31,32 @@ class Move:
         return self.was != self.alias.number
 
 
-def promote(registry: Registry, ref: Ref, alias: str, *, only_from: int | None = None) -> Move:
+def promote(registry: Registry, ref: Ref, alias: str, *, only_from: int | None = None) -> AliasMoveResult:
     """Points `alias` at the version that `ref` means now; where it is there already, nothing happens.
 
     `only_from` is the number of the version it must be at (0: it must not exist). Raises `Conflict` where it is
-    elsewhere or moved meanwhile, `NotFound`, `InvalidRef`, `Denied`.
+    elsewhere or moved meanwhile, `NotFound`, `InvalidRef`, `PermissionDenied`.
     """
     alias = parse_stored_alias(alias)
     to = registry.version(ref)
-    found = current(registry, ref.name, alias)
+    found = current_alias(registry, ref.name, alias)
     if only_from is not None and only_from != (found.number if found else 0):
         raise Conflict(
             f"{ref.name}@{alias} {_place(found)}, not {_expected(only_from)}; look again and retry"
         )
     if found and found.digest == to.digest:
-        return Move(found, found.number)
+        return AliasMoveResult(found, found.number)
     moved = registry.move_alias(ref.name, alias, to.digest, found.generation if found else None)
-    return Move(moved, found.number if found else None)
+    return AliasMoveResult(moved, found.number if found else None)
 
 
-def rollback(registry: Registry, name: AdapterName, alias: str) -> Move:
+def rollback(registry: Registry, name: AdapterName, alias: str) -> AliasMoveResult:
     """Points `alias` back at the version it was at before its last move; again undoes that.
 
     Raises `NotFound` where there is no such alias or it never moved, `Conflict` where it moved meanwhile or the
     version may no longer be pointed at.
     """
-    found = current(registry, name, alias)
+    found = current_alias(registry, name, alias)
     if found is None:
         raise NotFound(f"{name} has no alias {alias}")
     last = _last_move(registry, name, alias)
@@ -65,17 +65,19 @@ def rollback(registry: Registry, name: AdapterName, alias: str) -> Move:
     if last.detail.get("to") != str(found.digest):
         raise Conflict(f"{name}@{alias} moved meanwhile; look again and retry")
     moved = registry.move_alias(name, alias, Digest.parse(last.detail["was"]), found.generation)
-    return Move(moved, found.number)
+    return AliasMoveResult(moved, found.number)
 
 
-def current(registry: Registry, name: AdapterName, alias: str) -> AliasInfo | None:
+def current_alias(registry: Registry, name: AdapterName, alias: str) -> AliasInfo | None:
     """Where an alias is now. Raises `NotFound` for an adapter that is not there."""
     return next((found for found in registry.aliases(name) if found.alias == alias), None)
 
 
 def _last_move(registry: Registry, name: AdapterName, alias: str) -> Event | None:
-    history = every(lambda cursor: registry.history(name, cursor, 200))
-    return next((one for one in history if one.kind == MOVED and one.detail.get("alias") == alias), None)
+    history = iter_items(lambda cursor: registry.history(name, cursor, 200))
+    return next(
+        (one for one in history if one.kind == ALIAS_MOVED and one.detail.get("alias") == alias), None
+    )
 
 
 def _place(found: AliasInfo | None) -> str:

@@ -12,23 +12,23 @@ from typing import Literal
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.fingerprinting.quantised_copies import is_packed
-from adaptry.bases.hf_folder import Checkpoint
-from adaptry.core.errors import NotFound, Refused
+from adaptry.bases.hf_folder import HfCheckpoint
+from adaptry.core.errors import CheckFailed, NotFound
 from adaptry.core.progress import Progress, no_progress
-from adaptry.operations.base_registry import find_like, open_base
+from adaptry.operations.base_registry import find_record_matches, open_base
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import BaseInfo
 
-Role = Literal["original", "copy", "sibling"]
+VariantRole = Literal["original", "copy", "sibling"]
 """What the other base is: what this one was quantised from, a quantised copy of this, another copy of the same model."""
 
 
 @dataclass(frozen=True, slots=True)
-class Relative:
+class RelatedBase:
     """A known base that is quantised where this one is not, or the other way round, or both; with the evidence."""
 
     base: BaseInfo
-    role: Role
+    role: VariantRole
     evidence: str
 
     @property
@@ -45,42 +45,42 @@ class Relative:
                 return f"a copy of the same model as {self.name} ({self.evidence})"
 
 
-def relatives(registry: Registry, record: BaseRecord) -> tuple[Relative, ...]:
+def related_bases(registry: Registry, record: BaseRecord) -> tuple[RelatedBase, ...]:
     """The known bases of which `record` is a quantised copy, and those that are quantised copies of it."""
-    found: list[Relative] = []
-    for candidate in find_like(registry, record):
+    found: list[RelatedBase] = []
+    for candidate in find_record_matches(registry, record):
         if candidate.base.id == record.id or candidate.match.level != "cast":
             continue
         is_copy, is_of_copy = is_packed(record), is_packed(registry.base_record(candidate.base.id))
         if is_copy or is_of_copy:
-            role: Role = "sibling" if is_copy and is_of_copy else "original" if is_copy else "copy"
-            found.append(Relative(candidate.base, role, candidate.match.evidence))
+            role: VariantRole = "sibling" if is_copy and is_of_copy else "original" if is_copy else "copy"
+            found.append(RelatedBase(candidate.base, role, candidate.match.evidence))
     return tuple(found)
 
 
 def open_original(
-    registry: Registry, checkpoint: Checkpoint, progress: Progress = no_progress
-) -> tuple[Checkpoint, str]:
+    registry: Registry, checkpoint: HfCheckpoint, progress: Progress = no_progress
+) -> tuple[HfCheckpoint, str]:
     """What the quantised `checkpoint` was made from, by content, and the sentence that says so.
 
-    Raises `Refused`, with the way to give it, where no base or more than one is known to be that, or where its weights
+    Raises `CheckFailed`, with the way to give it, where no base or more than one is known to be that, or where its weights
     are not at hand.
     """
     folder = checkpoint.folder
-    originals = [each for each in relatives(registry, fingerprint(checkpoint)) if each.role == "original"]
+    originals = [each for each in related_bases(registry, fingerprint(checkpoint)) if each.role == "original"]
     if not originals:
-        raise Refused(
+        raise CheckFailed(
             f"{folder} is quantised, and no known base is what it was quantised from: give the original with "
             "--base ORIGINAL, or register it first with `adaptry base add`"
         )
     if len(originals) > 1:
         names = ", ".join(each.name for each in originals)
-        raise Refused(f"{folder} may be quantised from any of {names}: give the one to use with --base")
+        raise CheckFailed(f"{folder} may be quantised from any of {names}: give the one to use with --base")
     (original,) = originals
     try:
         opened = open_base(registry, str(original.base.id), progress=progress)
     except NotFound as error:
-        raise Refused(
+        raise CheckFailed(
             f"{folder} is quantised from {original.name}, whose weights are not at hand: give them with --base ORIGINAL "
             f"({error.message})"
         ) from error

@@ -15,16 +15,16 @@ from adaptry.registry.interface import Registry
 from adaptry.registry.records import Value, VersionInfo
 from adaptry.registry.workers import ResidentInfo
 
-Outcome = Literal["dropped", "unloaded", "serving", "lost"]
+RecallOutcome = Literal["dropped", "unloaded", "serving", "lost"]
 
 
-class RecallLine(Value):
+class WorkerRecallStatus(Value):
     """A worker and a name, and what became of the version there. `at` is since when it is so, as far as that is known."""
 
     worker: str
     owner: str = ""
     served_as: str
-    outcome: Outcome
+    outcome: RecallOutcome
     at: datetime
 
     @property
@@ -38,7 +38,7 @@ class RecallStatus(Value):
     version: VersionInfo
     is_recalled: bool
     is_complete: bool
-    lines: tuple[RecallLine, ...]
+    lines: tuple[WorkerRecallStatus, ...]
 
 
 def recall_status(registry: Registry, ref: Ref) -> RecallStatus:
@@ -54,14 +54,14 @@ def recall_status(registry: Registry, ref: Ref) -> RecallStatus:
     )
 
 
-def _line(resident: ResidentInfo) -> RecallLine:
+def _line(resident: ResidentInfo) -> WorkerRecallStatus:
     outcome, at = _outcome(resident)
-    return RecallLine(
+    return WorkerRecallStatus(
         worker=resident.worker, owner=resident.owner, served_as=resident.served_as, outcome=outcome, at=at
     )
 
 
-def _outcome(resident: ResidentInfo) -> tuple[Outcome, datetime]:
+def _outcome(resident: ResidentInfo) -> tuple[RecallOutcome, datetime]:
     if resident.dropped_at is not None:
         return "dropped", resident.dropped_at
     if resident.is_lost:

@@ -12,16 +12,23 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from adaptry.compute.comparing.results import Resemblance, Resemblances
-from adaptry.compute.lazy_adapters.deltas import Updates, updates_of
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.compute.comparing.results import SimilarAdapter, SimilarAdapters
+from adaptry.compute.lazy_adapters.deltas import AdapterDeltas, open_adapter_deltas
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.core.digest import Digest
-from adaptry.core.errors import AdaptryError, Missing, NotFound, Refused, Unavailable, Unsupported
+from adaptry.core.errors import (
+    AdaptryError,
+    CheckFailed,
+    MissingDependency,
+    NotFound,
+    Unavailable,
+    Unsupported,
+)
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.settings import data_folder
-from adaptry.operations.temporary_updates import borrowed
+from adaptry.operations.temporary_updates import temporary_updates
 from adaptry.registry.interface import Registry
-from adaptry.registry.paging import every
+from adaptry.registry.paging import iter_items
 from adaptry.registry.records import VersionInfo
 
 if TYPE_CHECKING:
@@ -34,31 +41,33 @@ _SPARE = 10
 """Versions beyond the limit that are looked at exactly, since signatures order them only about."""
 
 
-def similar(
+def find_similar(
     registry: Registry,
-    subject: Parent,
+    subject: ParentAdapter,
     base: str,
     *,
     limit: int = 10,
     above: float = 0.9,
     cache: Path | None = None,
     progress: Progress = no_progress,
-) -> Resemblances:
+) -> SimilarAdapters:
     """The versions of `base` (a name or an id) whose updates have a cosine of at least `above` with the subject's.
 
     Signatures are kept in `cache`, in the user's data folder unless given. What is no sum of factors is compared by the
-    digest of its weights. Raises `Missing` (no torch), `Unavailable`.
+    digest of its weights. Raises `MissingDependency` (no torch), `Unavailable`.
     """
     try:
         import torch  # noqa: F401
     except ImportError:
-        raise Missing("comparing weights computes with torch: pip install 'adaptry[torch]'") from None
-    versions = [each for each in versions_of(registry, base) if ref_of(each) != subject.label]
-    search = _Search(registry, subject, cache or data_folder() / "cache" / "signatures", progress)
-    return search.answer(versions, limit, above)
+        raise MissingDependency(
+            "comparing weights computes with torch: pip install 'adaptry[torch]'"
+        ) from None
+    versions = [each for each in base_versions(registry, base) if version_ref(each) != subject.label]
+    search = _SimilaritySearch(registry, subject, cache or data_folder() / "cache" / "signatures", progress)
+    return search.run(versions, limit, above)
 
 
-def versions_of(registry: Registry, base: str) -> list[VersionInfo]:
+def base_versions(registry: Registry, base: str) -> list[VersionInfo]:
     """Every version of a base that may be read, under its id and each of its names, each once."""
     try:
         info = registry.base(base)
@@ -67,37 +76,37 @@ def versions_of(registry: Registry, base: str) -> list[VersionInfo]:
         keys = (base,)  # declared by adapters, and not registered
     found: dict[str, VersionInfo] = {}
     for key in keys:
-        versions = every(partial(registry.search, f'base:"{key}"', limit=_PAGE))
-        found |= {ref_of(version): version for version in versions}
+        versions = iter_items(partial(registry.search, f'base:"{key}"', limit=_PAGE))
+        found |= {version_ref(version): version for version in versions}
     return list(found.values())
 
 
-def ref_of(version: VersionInfo) -> str:
+def version_ref(version: VersionInfo) -> str:
     return f"{version.name}@{version.number}"
 
 
 @dataclass
-class _Search:
+class _SimilaritySearch:
     """One question. `uncomparable` are revisions that are no sums of factors; `unread` says why others were skipped."""
 
     registry: Registry
-    subject: Parent
+    subject: ParentAdapter
     cache: Path
     progress: Progress
     uncomparable: set[Digest] = field(default_factory=set)
     unread: dict[Digest, str] = field(default_factory=dict)
 
-    def answer(self, versions: Sequence[VersionInfo], limit: int, above: float) -> Resemblances:
+    def run(self, versions: Sequence[VersionInfo], limit: int, above: float) -> SimilarAdapters:
         weights = self.subject.adapter.weights_digest()
-        mine = self._mine()
+        mine = self._subject_signature()
         signatures = self._signatures(versions) if mine else {}
         same = [version for version in versions if version.weights == weights]
-        likely = self._likely(mine, signatures, [v for v in versions if v.weights != weights], above)
+        likely = self._candidates(mine, signatures, [v for v in versions if v.weights != weights], above)
         looked = [*same, *likely][: limit + _SPARE]
-        found = [self._compared(mine, version, version.weights == weights) for version in looked]
+        found = [self._compare(mine, version, version.weights == weights) for version in looked]
         near = sorted((each for each in found if _is_near(each, above)), key=_nearness, reverse=True)
         by_weights = [v for v in versions if mine is None or v.digest in self.uncomparable]
-        return Resemblances(
+        return SimilarAdapters(
             found=tuple(near[:limit]),
             looked_at=len(versions),
             by_weights_only=len(by_weights),
@@ -105,80 +114,80 @@ class _Search:
             notes=self._notes(),
         )
 
-    def _mine(self) -> Updates | None:
+    def _subject_signature(self) -> AdapterDeltas | None:
         try:
-            return updates_of(self.subject)
-        except (Unsupported, Refused):
+            return open_adapter_deltas(self.subject)
+        except (Unsupported, CheckFailed):
             return None
 
-    def _likely(
+    def _candidates(
         self,
-        mine: Updates | None,
+        mine: AdapterDeltas | None,
         signatures: Mapping[Digest, Signature],
         versions: Sequence[VersionInfo],
         above: float,
     ) -> list[VersionInfo]:
         """Those whose signatures do not rule them out, the likeliest first."""
-        from adaptry.compute.comparing.signature import Signature, estimate, margin
+        from adaptry.compute.comparing.signature import Signature, cosine_margin, estimate_cosine
 
         if mine is None:
             return []
         own = Signature.of(mine)
-        estimates = {digest: estimate(own, signature) for digest, signature in signatures.items()}
-        least = above - margin(above)
+        estimates = {digest: estimate_cosine(own, signature) for digest, signature in signatures.items()}
+        least = above - cosine_margin(above)
         likely = [version for version in versions if estimates.get(version.digest, -2.0) >= least]
         return sorted(likely, key=lambda version: estimates[version.digest], reverse=True)
 
     def _signatures(self, versions: Sequence[VersionInfo]) -> dict[Digest, Signature]:
-        from adaptry.compute.comparing.signature_files import kept
+        from adaptry.compute.comparing.signature_files import load_signature
 
         found: dict[Digest, Signature] = {}
         pending: dict[Digest, VersionInfo] = {}
         for version in versions:
             if version.digest in found or version.digest in pending:
                 continue
-            if signature := kept(self.cache, version.digest):
+            if signature := load_signature(self.cache, version.digest):
                 found[version.digest] = signature
             else:
                 pending[version.digest] = version
         total, done = sum(version.size for version in pending.values()), 0
         for version in pending.values():
-            if signature := self._signed(version):
+            if signature := self._signature(version):
                 found[version.digest] = signature
             done += version.size
             self.progress("reading adapters", done, total)
         return found
 
-    def _signed(self, version: VersionInfo) -> Signature | None:
+    def _signature(self, version: VersionInfo) -> Signature | None:
         from adaptry.compute.comparing.signature import Signature
-        from adaptry.compute.comparing.signature_files import keep
+        from adaptry.compute.comparing.signature_files import save_signature
 
         signature = self._read(version, Signature.of)
         if signature is not None:
-            keep(self.cache, version.digest, signature)
+            save_signature(self.cache, version.digest, signature)
         return signature
 
-    def _read(self, version: VersionInfo, ask: Callable[[Updates], Answer]) -> Answer | None:
+    def _read(self, version: VersionInfo, ask: Callable[[AdapterDeltas], Answer]) -> Answer | None:
         """What `ask` finds in a version's updates; None where there are none to read, which is noted."""
         try:
-            with borrowed(self.registry, version) as updates:
+            with temporary_updates(self.registry, version) as updates:
                 return ask(updates)
-        except (Unsupported, Refused):
+        except (Unsupported, CheckFailed):
             self.uncomparable.add(version.digest)
         except Unavailable:
             raise
         except AdaptryError as error:  # one damaged or deleted version is no reason to find none
-            self.unread[version.digest] = f"{ref_of(version)}: {error.message}"
+            self.unread[version.digest] = f"{version_ref(version)}: {error.message}"
         return None
 
-    def _compared(self, mine: Updates | None, version: VersionInfo, is_same: bool) -> Resemblance:
-        from adaptry.compute.comparing.similarity import likeness
+    def _compare(self, mine: AdapterDeltas | None, version: VersionInfo, is_same: bool) -> SimilarAdapter:
+        from adaptry.compute.comparing.similarity import measure_similarity
 
         found = None
         if mine is not None and version.digest not in self.uncomparable:
-            found = self._read(version, lambda theirs: likeness(mine, theirs))
-        return Resemblance(
-            ref=ref_of(version),
+            found = self._read(version, lambda theirs: measure_similarity(mine, theirs))
+        return SimilarAdapter(
+            ref=version_ref(version),
             digest=str(version.digest),
             cosine=found.cosine if found else None,
             ratio=found.ratio if found else None,
@@ -194,9 +203,9 @@ class _Search:
         return (f"{many} could not be read (first: {next(iter(self.unread.values()))})",)
 
 
-def _is_near(found: Resemblance, above: float) -> bool:
+def _is_near(found: SimilarAdapter, above: float) -> bool:
     return found.same_weights or (found.cosine is not None and found.cosine >= above)
 
 
-def _nearness(found: Resemblance) -> tuple[bool, float]:
+def _nearness(found: SimilarAdapter) -> tuple[bool, float]:
     return found.same_weights, found.cosine if found.cosine is not None else -2.0

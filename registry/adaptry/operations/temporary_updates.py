@@ -12,28 +12,30 @@ from pathlib import Path
 
 from adaptry.adapters.adapter import open_content, open_dir
 from adaptry.adapters.formats import CONFIG, WEIGHTS
-from adaptry.compute.lazy_adapters.deltas import Updates, updates_of
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.compute.lazy_adapters.deltas import AdapterDeltas, open_adapter_deltas
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.core.manifest import FileEntry
 from adaptry.core.progress import no_progress
 from adaptry.core.refs import ByDigest, Ref
 from adaptry.operations.transfer.file_download import download
 from adaptry.operations.transfer.remote import RevisionContent
-from adaptry.operations.transfer.retry import PATIENT
+from adaptry.operations.transfer.retry import DEFAULT_RETRY
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
 
 
 @contextmanager
-def borrowed(registry: Registry, version: VersionInfo) -> Iterator[Updates]:
+def temporary_updates(registry: Registry, version: VersionInfo) -> Iterator[AdapterDeltas]:
     """The updates of a version, readable inside the block.
 
-    Headers are looked at first, where they are, so that nothing is fetched in vain. Raises `Unsupported`, `Refused`
+    Headers are looked at first, where they are, so that nothing is fetched in vain. Raises `Unsupported`, `CheckFailed`
     where they are no sum of factors, and what reading a registry raises.
     """
     detail = registry.detail(Ref(version.name, ByDigest(version.digest.hex)))
     label = f"{version.name}@{version.number}"
-    updates_of(Parent(open_content(RevisionContent(registry, version, detail.manifest)), label))
+    open_adapter_deltas(
+        ParentAdapter(open_content(RevisionContent(registry, version, detail.manifest)), label)
+    )
 
     def reader(entry: FileEntry) -> Callable[[int], Iterator[bytes]]:
         return lambda start: registry.read_file(version.name, version.digest, entry.path, start)
@@ -41,5 +43,5 @@ def borrowed(registry: Registry, version: VersionInfo) -> Iterator[Updates]:
     with tempfile.TemporaryDirectory(prefix="adaptry-") as folder:
         for entry in detail.manifest.files:
             if entry.path in (CONFIG, WEIGHTS):
-                download(reader(entry), entry, Path(folder) / entry.path, no_progress, PATIENT)
-        yield updates_of(Parent(open_dir(folder), label))
+                download(reader(entry), entry, Path(folder) / entry.path, no_progress, DEFAULT_RETRY)
+        yield open_adapter_deltas(ParentAdapter(open_dir(folder), label))

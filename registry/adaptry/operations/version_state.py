@@ -16,7 +16,7 @@ from adaptry.registry.records import StateChange, VersionInfo
 
 
 @dataclass(frozen=True, slots=True)
-class Changed:
+class StateChangeResult:
     """The version as it stands now, and the state it was in; `is_change` is False where it stood so already."""
 
     version: VersionInfo
@@ -24,7 +24,7 @@ class Changed:
     is_change: bool
 
 
-def change_state(registry: Registry, ref: Ref, change: StateChange) -> Changed:
+def change_state(registry: Registry, ref: Ref, change: StateChange) -> StateChangeResult:
     """Gives the version that `ref` means now a state.
 
     Raises `Invalid` for a bare name, whose meaning the change itself may move, and as `Registry.set_state`.
@@ -35,4 +35,4 @@ def change_state(registry: Registry, ref: Ref, change: StateChange) -> Changed:
         )
     seen = registry.version(ref)
     version = registry.set_state(ref.name, seen.digest, change, seen.state_generation)
-    return Changed(version, seen.state, version.standing != seen.standing)
+    return StateChangeResult(version, seen.state, version.standing != seen.standing)

@@ -19,13 +19,13 @@ from adaptry.core.errors import InvalidRef, NotFound, Unavailable
 from adaptry.core.refs import AdapterName, Label, Ref
 from adaptry.registry.events import adapters_of
 from adaptry.registry.interface import Registry
-from adaptry.registry.paging import every
-from adaptry.registry.records import Event, News, VersionInfo
+from adaptry.registry.paging import iter_items
+from adaptry.registry.records import Event, EventBatch, VersionInfo
 
 Answer = TypeVar("Answer")
 
 _MAGIC = frozenset("*?[")
-_TELLS_NOTHING = "metrics.logged"
+_IGNORED_KIND = "metrics.logged"
 """The kind of event that comes often and after which every ref means what it meant before."""
 _FULL_LOOK = 60.0  # seconds
 _PAUSES = 0.5, 30.0  # seconds, at first and at most, before a registry that did not answer is asked again
@@ -33,7 +33,7 @@ _AT_ONCE = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Pattern:
+class RefPattern:
     """A ref, or with `*`, `?` or `[…]` in it all aliases that fit: `acme/*@prod`, `acme/tone@*`."""
 
     adapters: str
@@ -53,17 +53,17 @@ class Pattern:
             )
         return cls(adapters, selector, None)
 
-    def is_about(self, name: AdapterName) -> bool:
+    def matches_adapter(self, name: AdapterName) -> bool:
         return fnmatchcase(str(name), self.adapters)
 
-    def fits(self, text: str) -> bool:
+    def matches_ref(self, text: str) -> bool:
         """Whether it is one of the refs that are watched, or could be."""
         if self.ref is not None:
             return text == str(self.ref)
         adapters, _, selector = text.partition("@")
         return fnmatchcase(adapters, self.adapters) and fnmatchcase(selector, self.selector)
 
-    def found(self, registry: Registry, name: AdapterName | None) -> Iterator[tuple[str, VersionInfo]]:
+    def resolve(self, registry: Registry, name: AdapterName | None) -> Iterator[tuple[str, VersionInfo]]:
         """Each ref that fits with what it means, of one adapter or of all."""
         if self.ref is not None:
             try:
@@ -71,8 +71,8 @@ class Pattern:
             except NotFound:
                 return
         else:
-            for version in every(partial(registry.search, self._query(name), limit=_AT_ONCE)):
-                if self.is_about(version.name):
+            for version in iter_items(partial(registry.search, self._query(name), limit=_AT_ONCE)):
+                if self.matches_adapter(version.name):
                     for alias in version.aliases:
                         if fnmatchcase(alias, self.selector):
                             yield str(Ref(version.name, Label(alias))), version
@@ -89,7 +89,7 @@ class Pattern:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class RefChange:
     """What a ref means now, and what it meant when it was looked at before; None: nothing."""
 
     ref: str
@@ -97,13 +97,13 @@ class Change:
     was: VersionInfo | None
 
 
-class Watch:
+class RefWatcher:
     """`changes` gives what changed since it was called before; the first time, all there is."""
 
     def __init__(self, registry: Registry, patterns: Sequence[str]) -> None:
         """Raises `InvalidRef`."""
         self._registry = registry
-        self._patterns = tuple(map(Pattern.parse, patterns))
+        self._patterns = tuple(map(RefPattern.parse, patterns))
         self._about = tuple(dict.fromkeys(pattern.adapters for pattern in self._patterns))
         self._seen: dict[str, VersionInfo] = {}
         self._seq: int | None = None
@@ -111,7 +111,7 @@ class Watch:
         self._looked_at = 0.0
 
     @property
-    def seen(self) -> dict[str, VersionInfo]:
+    def versions(self) -> dict[str, VersionInfo]:
         """What each ref meant at the last look."""
         return dict(self._seen)
 
@@ -125,58 +125,60 @@ class Watch:
         """The registry's epoch at the last look; None from an older server."""
         return self._epoch
 
-    def look_again(self) -> None:
+    def reset(self) -> None:
         """The next `changes` looks at everything anew."""
         self._seq = None
 
-    def changes(self, wait: float = 30.0) -> tuple[Change, ...]:
+    def next_changes(self, wait: float = 30.0) -> tuple[RefChange, ...]:
         """Waits so long for the first event about these adapters. After `Unavailable` it can be called again, and goes on."""
         if self._seq is None or time.monotonic() - self._looked_at > _FULL_LOOK:
-            return self._look_at_all()
+            return self._rescan()
         news = self._registry.events(self._seq, _AT_ONCE, wait, self._about)
         if news.seq < self._seq or news.epoch != self._epoch:
-            return self._look_at_all()
-        changed = self._look_at(adapters_in(news))
+            return self._rescan()
+        changed = self._rescan_adapters(affected_adapters(news))
         self._seq = news.seq
         return changed
 
-    def _look_at_all(self) -> tuple[Change, ...]:
+    def _rescan(self) -> tuple[RefChange, ...]:
         end = self._registry.events()  # what happens during the look is looked at once more
-        found = {ref: version for each in self._patterns for ref, version in each.found(self._registry, None)}
-        changed = self._compared(self._seen, found)
+        found = {
+            ref: version for each in self._patterns for ref, version in each.resolve(self._registry, None)
+        }
+        changed = self._diff(self._seen, found)
         self._seen, self._seq, self._epoch, self._looked_at = found, end.seq, end.epoch, time.monotonic()
         return changed
 
-    def _look_at(self, names: Sequence[AdapterName]) -> tuple[Change, ...]:
+    def _rescan_adapters(self, names: Sequence[AdapterName]) -> tuple[RefChange, ...]:
         if not names:
             return ()
         before = {ref: version for ref, version in self._seen.items() if version.name in names}
         found: dict[str, VersionInfo] = {}
         for name in names:
             for pattern in self._patterns:
-                if pattern.is_about(name):
-                    found |= dict(pattern.found(self._registry, name))
-        changed = self._compared(before, found)
+                if pattern.matches_adapter(name):
+                    found |= dict(pattern.resolve(self._registry, name))
+        changed = self._diff(before, found)
         self._seen = {ref: version for ref, version in self._seen.items() if ref not in before} | found
         return changed
 
-    def _compared(self, before: dict[str, VersionInfo], found: dict[str, VersionInfo]) -> tuple[Change, ...]:
+    def _diff(self, before: dict[str, VersionInfo], found: dict[str, VersionInfo]) -> tuple[RefChange, ...]:
         changes = (
-            Change(ref, found.get(ref), before.get(ref)) for ref in sorted(before.keys() | found.keys())
+            RefChange(ref, found.get(ref), before.get(ref)) for ref in sorted(before.keys() | found.keys())
         )
-        return tuple(change for change in changes if _meaning(change.now) != _meaning(change.was))
+        return tuple(change for change in changes if _comparable(change.now) != _comparable(change.was))
 
 
-def watch(
+def watch_refs(
     registry: Registry, patterns: Sequence[str], pause: Callable[[float], object] = time.sleep
-) -> Iterator[Change]:
+) -> Iterator[RefChange]:
     """All that the refs mean, then every change, for ever. A registry that cannot be reached is waited for."""
-    watched = Watch(registry, patterns)
-    for changes in _again_and_again(watched.changes, pause):
+    watched = RefWatcher(registry, patterns)
+    for changes in _retry_forever(watched.next_changes, pause):
         yield from changes
 
 
-def follow(
+def follow_events(
     registry: Registry,
     after: int | None = None,
     about: Sequence[str] = (),
@@ -185,23 +187,23 @@ def follow(
     """Every event after number `after` (None: from now on), for ever. A registry that cannot be reached is waited for."""
     reached = after
 
-    def look() -> News:
+    def look() -> EventBatch:
         nonlocal reached
         news = registry.events(reached, _AT_ONCE, 0.0 if reached is None else 30.0, about)
         reached = news.seq
         return news
 
-    for news in _again_and_again(look, pause):
+    for news in _retry_forever(look, pause):
         yield from news.items
 
 
-def adapters_in(news: News) -> tuple[AdapterName, ...]:
+def affected_adapters(news: EventBatch) -> tuple[AdapterName, ...]:
     """The adapters whose refs may mean something else now."""
-    told = (name for event in news.items if event.kind != _TELLS_NOTHING for name in adapters_of(event))
+    told = (name for event in news.items if event.kind != _IGNORED_KIND for name in adapters_of(event))
     return tuple(dict.fromkeys(told))
 
 
-def _again_and_again(look: Callable[[], Answer], pause: Callable[[float], object]) -> Iterator[Answer]:
+def _retry_forever(look: Callable[[], Answer], pause: Callable[[float], object]) -> Iterator[Answer]:
     patience = _PAUSES[0]
     while True:
         try:
@@ -214,7 +216,7 @@ def _again_and_again(look: Callable[[], Answer], pause: Callable[[float], object
         yield answer
 
 
-def _meaning(version: VersionInfo | None) -> object:
+def _comparable(version: VersionInfo | None) -> object:
     """What of a version is worth telling: that it is another, or stands differently, or that its base became known."""
     if version is None:
         return None

@@ -12,14 +12,14 @@ from abc import ABC, abstractmethod
 from adaptry.core.digest import Digest
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName
-from adaptry.registry.records import BranchInfo, CommitInfo, CommitNote, Committed, Page
+from adaptry.registry.records import BranchInfo, CommitInfo, CommitNote, CommitResult, Page
 
 MAIN = "main"
 COMMIT_MADE = "commit.made"
 """The event of a commit that made no version; one that did is a `version.pushed`."""
 
 
-class Chains(ABC):
+class CommitsApi(ABC):
     """Revisions are named by words: `revision_words.GRAMMAR`."""
 
     @abstractmethod
@@ -46,35 +46,35 @@ class Chains(ABC):
     @abstractmethod
     def put_commit(
         self, name: AdapterName, branch: str, manifest: bytes, note: CommitNote, parent: str | None = None
-    ) -> Committed:
+    ) -> CommitResult:
         """Moves a branch on to a revision whose files are here, if the branch is at `parent` (None: wherever it is).
 
         On `main`, an adapter whose weights or config changed becomes a version, by the checks of `put_revision`. A
         branch that is at this very revision stays as it is. Raises `Conflict` where the branch is elsewhere by now,
-        `RevisionNotFound` where there is no such branch, `Denied` for one that is an alias, `InvalidPath` for a file
+        `RevisionNotFound` where there is no such branch, `PermissionDenied` for one that is an alias, `InvalidPath` for a file
         that is none of an adapter's, and as `put_revision`.
         """
 
     @abstractmethod
-    def make_branch(self, name: AdapterName, branch: str, at: str = MAIN) -> BranchInfo:
-        """Raises `Conflict` where the name is taken, `InvalidRef`, `Denied`, and as `commit`."""
+    def create_branch(self, name: AdapterName, branch: str, at: str = MAIN) -> BranchInfo:
+        """Raises `Conflict` where the name is taken, `InvalidRef`, `PermissionDenied`, and as `commit`."""
 
     @abstractmethod
-    def drop_branch(self, name: AdapterName, branch: str) -> None:
-        """Its commits keep their ids. Raises `RevisionNotFound`, `Denied` for `main` and for an alias."""
+    def delete_branch(self, name: AdapterName, branch: str) -> None:
+        """Its commits keep their ids. Raises `RevisionNotFound`, `PermissionDenied` for `main` and for an alias."""
 
     @abstractmethod
-    def make_tag(self, name: AdapterName, tag: str, at: str = MAIN, message: str = "") -> BranchInfo:
+    def create_tag(self, name: AdapterName, tag: str, at: str = MAIN, message: str = "") -> BranchInfo:
         """A name that never moves. Raises as `make_branch`."""
 
     @abstractmethod
-    def drop_tag(self, name: AdapterName, tag: str) -> None:
-        """Raises `RevisionNotFound`, `Denied`."""
+    def delete_tag(self, name: AdapterName, tag: str) -> None:
+        """Raises `RevisionNotFound`, `PermissionDenied`."""
 
     @abstractmethod
     def squash(self, name: AdapterName, branch: str, note: CommitNote) -> CommitInfo:
         """Makes a branch one commit of the tree it holds; versions and ids stay. Raises as `put_commit`."""
 
     @abstractmethod
-    def moved(self, name: AdapterName) -> AdapterName | None:
+    def renamed_to(self, name: AdapterName) -> AdapterName | None:
         """Where an adapter of that name went when it was renamed, as far as the caller may read it there."""

@@ -14,21 +14,21 @@ from fnmatch import translate
 
 from adaptry.core.errors import Invalid
 from adaptry.core.refs import AdapterName
-from adaptry.registry.records import Event, News
+from adaptry.registry.records import Event, EventBatch
 
-MOST_GLOBS = 64
+MAX_GLOBS = 64
 _LONGEST_GLOB = 200
 _MOST_WILD = 512  # characters of all globs that have to be compiled: that takes 3 ms
 _LAST = 2**63 - 1
 
 
-class Feed(ABC):
+class EventsApi(ABC):
     """What happened, from any point on."""
 
     @abstractmethod
     def events(
         self, after: int | None = None, limit: int = 50, wait: float = 0.0, about: Sequence[str] = ()
-    ) -> News:
+    ) -> EventBatch:
         """The events after number `after`, oldest first; None: from now on.
 
         Where there is none yet, waits up to `wait` seconds for the first. One call looks at a few thousand events at
@@ -38,14 +38,14 @@ class Feed(ABC):
         """
 
 
-def check_asked(after: int | None, wait: float, about: Sequence[str]) -> None:
+def check_events_query(after: int | None, wait: float, about: Sequence[str]) -> None:
     """Raises `Invalid` for what cannot be asked of a feed."""
     if after is not None and not 0 <= after <= _LAST:
         raise Invalid("events are numbered from 1 on: `after` is the number of the last one seen, or 0")
     if not (math.isfinite(wait) and wait >= 0):
         raise Invalid("wait for a number of seconds, or 0 for none")
-    if len(about) > MOST_GLOBS or any(len(glob) > _LONGEST_GLOB for glob in about):
-        raise Invalid(f"ask for at most {MOST_GLOBS} globs of names, of {_LONGEST_GLOB} characters each")
+    if len(about) > MAX_GLOBS or any(len(glob) > _LONGEST_GLOB for glob in about):
+        raise Invalid(f"ask for at most {MAX_GLOBS} globs of names, of {_LONGEST_GLOB} characters each")
     if sum(map(len, filter(_needs_engine, about))) > _MOST_WILD:
         raise Invalid(
             f"the globs of names have more than {_MOST_WILD} characters together, without names and globs with one * at "
@@ -76,7 +76,7 @@ class NameFilter:
         self._names = frozenset(glob for glob in plain if not glob.endswith("*"))
         self._beginnings = tuple(glob[:-1] for glob in plain if glob.endswith("*"))
 
-    def fits(self, event: Event) -> bool:
+    def matches(self, event: Event) -> bool:
         """Whether one of the globs fits one of the event's adapters; without globs every event fits."""
         return self._is_open or any(map(self._fits_name, map(str, adapters_of(event))))
 

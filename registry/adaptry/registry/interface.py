@@ -14,9 +14,9 @@ from adaptry.adapters.base_record import BaseRecord
 from adaptry.core.digest import Digest
 from adaptry.core.manifest import FileEntry
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.registry.commits import Chains
-from adaptry.registry.events import Feed
-from adaptry.registry.jobs import JobBoard
+from adaptry.registry.commits import CommitsApi
+from adaptry.registry.events import EventsApi
+from adaptry.registry.jobs import JobsApi
 from adaptry.registry.records import (
     AdapterEdit,
     AdapterInfo,
@@ -26,25 +26,25 @@ from adaptry.registry.records import (
     Event,
     MetricInfo,
     Page,
-    Pushed,
     PushOptions,
+    PushResult,
     StateChange,
     TensorInspection,
-    Upload,
+    UploadInfo,
     UploadSession,
     VersionDetail,
     VersionInfo,
 )
-from adaptry.registry.rollouts import Rollouts
-from adaptry.registry.workers import Residency
+from adaptry.registry.rollouts import RolloutsApi
+from adaptry.registry.workers import WorkersApi
 
 Owner = AdapterName | Digest
 """Whom bytes belong to: an adapter by name, or a base by id."""
 
 
-class Registry(Chains, Feed, Residency, Rollouts, JobBoard, ABC):
-    """Versioned adapters and the bases they fit; commits and branches are in `Chains`, what happens in `Feed`, workers
-    in `Residency`, how a version takes over from another in `Rollouts`, and jobs in `JobBoard`.
+class Registry(CommitsApi, EventsApi, WorkersApi, RolloutsApi, JobsApi, ABC):
+    """Versioned adapters and the bases they fit; commits and branches are in `CommitsApi`, what happens in `EventsApi`, workers
+    in `Residency`, how a version takes over from another in `Rollouts`, and jobs in `JobsApi`.
 
     Pages hold at most `limit` (1 to 200) items.
     """
@@ -61,7 +61,7 @@ class Registry(Chains, Feed, Residency, Rollouts, JobBoard, ABC):
 
     @abstractmethod
     def create_adapter(self, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:
-        """A new, empty adapter; private unless `edit` says otherwise. Raises `Conflict`, `Denied`.
+        """A new, empty adapter; private unless `edit` says otherwise. Raises `Conflict`, `PermissionDenied`.
 
         Reviving a deleted name goes on with its numbering.
         """
@@ -78,15 +78,15 @@ class Registry(Chains, Feed, Residency, Rollouts, JobBoard, ABC):
 
     @abstractmethod
     def edit_adapter(self, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:
-        """Raises `NotFound`, `Denied`."""
+        """Raises `NotFound`, `PermissionDenied`."""
 
     @abstractmethod
     def rename_adapter(self, name: AdapterName, to: AdapterName) -> AdapterInfo:
-        """Versions, aliases and history go along. Raises `NotFound`, `Denied`, `Conflict` where `to` is taken."""
+        """Versions, aliases and history go along. Raises `NotFound`, `PermissionDenied`, `Conflict` where `to` is taken."""
 
     @abstractmethod
     def delete_adapter(self, name: AdapterName) -> None:
-        """Leaves a tombstone: only its namespace can revive the name. Raises `NotFound`, `Denied`, `Conflict` (aliased)."""
+        """Leaves a tombstone: only its namespace can revive the name. Raises `NotFound`, `PermissionDenied`, `Conflict` (aliased)."""
 
     # Bytes
 
@@ -95,14 +95,14 @@ class Registry(Chains, Feed, Residency, Rollouts, JobBoard, ABC):
         """Whether `owner` already has these bytes. Never tells of another owner's."""
 
     @abstractmethod
-    def open_upload(self, owner: Owner, digest: Digest, size: int) -> Upload:
+    def open_upload(self, owner: Owner, digest: Digest, size: int) -> UploadInfo:
         """A session for a file of `size` bytes; an idle unfinished one for the same bytes is taken up again.
 
         Raises `Busy` while the namespace has too many open that are not abandoned, `TooLarge`, `StorageFull`.
         """
 
     @abstractmethod
-    def append_upload(self, upload: Upload, offset: int, chunks: Iterable[bytes]) -> Upload:
+    def append_upload(self, upload: UploadInfo, offset: int, chunks: Iterable[bytes]) -> UploadInfo:
         """Adds bytes at `offset`, streaming; what arrived before an interruption is kept.
 
         Raises `OffsetMismatch` (with the right offset), `Conflict` (someone else is writing), `NotFound`
@@ -110,7 +110,7 @@ class Registry(Chains, Feed, Residency, Rollouts, JobBoard, ABC):
         """
 
     @abstractmethod
-    def finish_upload(self, upload: Upload) -> None:
+    def finish_upload(self, upload: UploadInfo) -> None:
         """Verifies and publishes; again is a no-op. Raises `DigestMismatch` and keeps nothing, `Conflict` if bytes are missing."""
 
     @abstractmethod
@@ -137,11 +137,11 @@ class Registry(Chains, Feed, Residency, Rollouts, JobBoard, ABC):
     # Revisions and versions
 
     @abstractmethod
-    def put_revision(self, name: AdapterName, manifest: bytes, options: PushOptions) -> Pushed:
+    def put_revision(self, name: AdapterName, manifest: bytes, options: PushOptions) -> PushResult:
         """Admits a revision whose files are here: derives its spec, runs the checks, numbers it.
 
         A known digest gives its version back. Raises `InvalidManifest`, `InvalidConfig`, `InvalidWeights`,
-        `NotFound` (a file is missing), `Refused` (the checks block and there is no reason to force), `Denied`.
+        `NotFound` (a file is missing), `CheckFailed` (the checks block and there is no reason to force), `PermissionDenied`.
         """
 
     @abstractmethod
@@ -182,7 +182,7 @@ class Registry(Chains, Feed, Residency, Rollouts, JobBoard, ABC):
         """Compare-and-swap: changes only if the generation of the version's `standing` is `was` (0: it has none).
 
         A version that stands so already stays as it is, whatever `was` says; the answer names the aliases that are
-        on it. Raises `Conflict` with the state found or for a successor that is none, `NotFound`, `Denied`.
+        on it. Raises `Conflict` with the state found or for a successor that is none, `NotFound`, `PermissionDenied`.
         """
 
     # Aliases and history
@@ -195,7 +195,7 @@ class Registry(Chains, Feed, Residency, Rollouts, JobBoard, ABC):
     def move_alias(self, name: AdapterName, alias: str, to: Digest, was: int | None) -> AliasInfo:
         """Compare-and-swap: moves only if the alias's generation is `was` (None: it does not exist).
 
-        Raises `Conflict` with the state found, `NotFound`, `Denied`, `InvalidRef`.
+        Raises `Conflict` with the state found, `NotFound`, `PermissionDenied`, `InvalidRef`.
         """
 
     @abstractmethod
@@ -210,7 +210,7 @@ class Registry(Chains, Feed, Residency, Rollouts, JobBoard, ABC):
 
     @abstractmethod
     def log_metrics(self, ref: Ref, metrics: Mapping[str, float]) -> None:
-        """Appends values; nothing is overwritten. Raises `NotFound`, `Denied`, `Invalid` (not finite, bad name)."""
+        """Appends values; nothing is overwritten. Raises `NotFound`, `PermissionDenied`, `Invalid` (not finite, bad name)."""
 
     @abstractmethod
     def metrics(self, ref: Ref) -> tuple[MetricInfo, ...]:
@@ -250,7 +250,7 @@ class Registry(Chains, Feed, Residency, Rollouts, JobBoard, ABC):
 
     @abstractmethod
     def edit_base(self, id: Digest, edit: BaseEdit) -> BaseInfo:
-        """Changes who may see a base. Raises `NotFound`, `Denied` to all but administrators."""
+        """Changes who may see a base. Raises `NotFound`, `PermissionDenied` to all but administrators."""
 
     @abstractmethod
     def read_base_file(self, id: Digest, path: str, start: int = 0) -> Iterator[bytes]:

@@ -19,14 +19,14 @@ from adaptry.registry.jobs_values.records import (
 from adaptry.registry.records import Page
 
 
-class JobBoard(ABC):
+class JobsApi(ABC):
     """Jobs are named by their ids."""
 
     @abstractmethod
     def submit_job(self, order: JobOrder) -> JobInfo:
         """A job that waits for a runner; it will have the caller's rights, no more.
 
-        Raises `Invalid` (no such kind, fields that do not parse), `Denied`.
+        Raises `Invalid` (no such kind, fields that do not parse), `PermissionDenied`.
         """
 
     @abstractmethod
@@ -43,13 +43,13 @@ class JobBoard(ABC):
     def cancel_job(self, id: str) -> JobInfo:
         """From now on it changes nothing; what computes is stopped soon. One that has ended stays as it is.
 
-        Raises `NotFound`, `Denied`.
+        Raises `NotFound`, `PermissionDenied`.
         """
 
     @abstractmethod
     def retry_job(self, id: str) -> JobInfo:
         """Queues a job that failed or was cancelled again; parts that were finished are kept. Raises `Conflict`
-        for one that has not ended or is done, `NotFound`, `Denied`."""
+        for one that has not ended or is done, `NotFound`, `PermissionDenied`."""
 
     @abstractmethod
     def job_log(self, id: str, cursor: str | None = None, limit: int = 50) -> Page[LogLine]:
@@ -72,6 +72,6 @@ class JobBoard(ABC):
     def unschedule_job(self, name: str, namespace: str | None = None) -> None:
         """Takes back the schedule of that name in `namespace`; without one, the only one of that name that the caller sees.
 
-        Jobs that were submitted already go on. Raises `NotFound`, `Denied`, `Conflict` where several namespaces have one of
+        Jobs that were submitted already go on. Raises `NotFound`, `PermissionDenied`, `Conflict` where several namespaces have one of
         that name.
         """

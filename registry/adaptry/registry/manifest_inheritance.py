@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from adaptry.adapters.formats import format_of
+from adaptry.adapters.formats import detect_format
 from adaptry.core.digest import Digest
 from adaptry.core.manifest import Manifest
 
 
 def adapter_files(manifest: Manifest) -> dict[str, Digest]:
     """The files that make a tree an adapter (weights, config, what its tool keeps beside them); none where it is none."""
-    format = format_of(entry.path for entry in manifest.files)
+    format = detect_format(entry.path for entry in manifest.files)
     if format is None:
         return {}
-    own = {format.weights, format.config, *format.also}
+    own = {format.weights, format.config, *format.extra_files}
     return {entry.path: entry.sha256 for entry in manifest.files if entry.path in own}
 
 
@@ -24,7 +24,7 @@ def is_same_adapter(before: Manifest, after: Manifest) -> bool:
     return bool(files) and files == adapter_files(before)
 
 
-def successor(before: Manifest, files: Mapping[str, tuple[int, Digest]]) -> Manifest:
+def inherit_manifest(before: Manifest, files: Mapping[str, tuple[int, Digest]]) -> Manifest:
     """The manifest of `{path: (size, digest)}` after `before`. What was declared of an adapter stays declared as
     long as it is the same one; of another, nothing is. Raises `InvalidManifest` or `InvalidPath`."""
     after = Manifest.of(files)

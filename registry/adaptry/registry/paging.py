@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from adaptry.registry.records import Item, Page
 
 
-def every(page_at: Callable[[str | None], Page[Item]]) -> Iterator[Item]:
+def iter_items(page_at: Callable[[str | None], Page[Item]]) -> Iterator[Item]:
     """The items of all pages; `page_at` gets the cursor of each, None for the first."""
     cursor: str | None = None
     while True:

@@ -15,7 +15,7 @@ from adaptry.core.identity import BaseVisibility, Visibility
 from adaptry.core.lifecycle import State
 from adaptry.core.manifest import FileEntry, Manifest
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.core.report import Report
+from adaptry.core.report import CheckReport
 
 BaseStatus = Literal["verified", "declared", "unknown"]
 """Whether the base is one this registry knows by content, only claimed by name, or not named at all."""
@@ -81,7 +81,7 @@ class StateChange(Value):
         return self
 
 
-class Standing(Value):
+class StateRecord(Value):
     """How a version came to its state: the last change of it. `generation` grows with each; pass it as `was`."""
 
     generation: int
@@ -101,7 +101,7 @@ class VersionInfo(Value):
     number: int
     digest: Digest
     state: State = "active"
-    standing: Standing | None = None
+    standing: StateRecord | None = None
     created_at: datetime
     created_by: str
     method: str
@@ -154,7 +154,7 @@ class VersionDetail(Value):
     version: VersionInfo
     manifest: Manifest
     spec: Spec
-    report: Report
+    report: CheckReport
     forced: str | None = None
     inspection: InspectionSummary | None = None
 
@@ -173,12 +173,12 @@ class PushOptions(Value):
     number: int | None = Field(default=None, ge=1, le=1_000_000_000)
 
 
-class Pushed(Value):
+class PushResult(Value):
     """The version a push ended at. `is_new` is False where that revision was there already."""
 
     version: VersionInfo
     is_new: bool
-    report: Report
+    report: CheckReport
 
 
 class CommitNote(Value):
@@ -229,7 +229,7 @@ class BranchInfo(Value):
         return self.digest.short_id
 
 
-class Committed(Value):
+class CommitResult(Value):
     """Where a branch is after a commit. `is_new` is False where it was there already.
 
     `version` and `report` are those of the version that the revision is, if it is one.
@@ -238,7 +238,7 @@ class Committed(Value):
     commit: CommitInfo
     is_new: bool
     version: VersionInfo | None = None
-    report: Report | None = None
+    report: CheckReport | None = None
 
 
 class DirectPart(Value):
@@ -250,7 +250,7 @@ class DirectPart(Value):
     headers: dict[str, str] = {}
 
 
-class Upload(Value):
+class UploadInfo(Value):
     """An upload session: bytes up to `offset` are kept; go on from there. `size` is the whole file's.
 
     `direct` are addresses, where there are any, that lead past the registry for all that is still to come; bytes need not take them.
@@ -312,7 +312,7 @@ class Event(Value):
     detail: dict[str, str] = {}
 
 
-class News(Value):
+class EventBatch(Value):
     """Events, oldest first, and how far the look went: pass `seq` as `after` to go on.
 
     A `seq` below the `after` that was asked with means that the registry was set back (a backup was restored): look at

@@ -19,7 +19,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName
 from adaptry.registry.records import Value
 
-Stage = Literal["running", "done", "stopped", "aborted"]
+RolloutStage = Literal["running", "done", "stopped", "aborted"]
 
 
 class RolloutPlan(Value):
@@ -55,7 +55,7 @@ class RolloutInfo(Value):
     steps: tuple[int, ...]
     step: int
     every: int | None = None
-    stage: Stage
+    stage: RolloutStage
     reason: str | None = None
     generation: int
     started_at: datetime
@@ -75,7 +75,7 @@ class RolloutChange(Value):
     reason: str | None = Field(default=None, max_length=1024)
 
 
-def chosen(id: int, percent: int, workers: Collection[str]) -> frozenset[str]:
+def choose_workers(id: int, percent: int, workers: Collection[str]) -> frozenset[str]:
     """The workers whose turn it is: the same ones whenever the same workers are there, at least one, and those of a
     smaller percentage among those of a larger."""
     ranked = sorted(workers, key=lambda worker: hashlib.sha256(f"{id}:{worker}".encode()).digest())
@@ -89,17 +89,17 @@ def is_due(rollout: RolloutInfo, now: datetime, serving: Mapping[str, Digest | N
     """
     if rollout.every is None or now < rollout.step_at + timedelta(seconds=rollout.every):
         return False
-    turn = chosen(rollout.id, rollout.percent, serving)
+    turn = choose_workers(rollout.id, rollout.percent, serving)
     return bool(turn) and all(serving[worker] == rollout.digest for worker in turn)
 
 
-class Rollouts(ABC):
+class RolloutsApi(ABC):
     """One rollout at a time for an alias."""
 
     @abstractmethod
     def start_rollout(self, name: AdapterName, alias: str, to: Digest, plan: RolloutPlan) -> RolloutInfo:
         """Raises `Conflict` where one is running, the alias is there already, or the version may not be pointed at;
-        `NotFound`, `Denied`."""
+        `NotFound`, `PermissionDenied`."""
 
     @abstractmethod
     def rollouts(self, name: AdapterName) -> tuple[RolloutInfo, ...]:
@@ -109,5 +109,5 @@ class Rollouts(ABC):
     def change_rollout(self, name: AdapterName, alias: str, change: RolloutChange, was: int) -> RolloutInfo:
         """Changes the running rollout of an alias if its generation is `was`; at 100 % the alias moves.
 
-        Raises `Conflict` with what was found, `NotFound` where none is running, `Denied`.
+        Raises `Conflict` with what was found, `NotFound` where none is running, `PermissionDenied`.
         """

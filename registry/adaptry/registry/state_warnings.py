@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from adaptry.core.errors import Withdrawn
-from adaptry.core.lifecycle import RULES, WITHDRAWN
+from adaptry.core.lifecycle import STATE_RULES, WITHDRAWN
 from adaptry.registry.records import VersionInfo
 
 
-def caution(version: VersionInfo) -> str | None:
+def state_warning(version: VersionInfo) -> str | None:
     """`acme/tone@3 is deprecated: it stutters; take acme/tone@4 instead`; None for a version that is active."""
     if version.state == "active":
         return None
@@ -17,15 +17,15 @@ def caution(version: VersionInfo) -> str | None:
     return f"{version.name}@{version.number} is {version.state}{why}{instead}"
 
 
-def withdrawn(version: VersionInfo) -> Withdrawn:
+def withdrawn_error(version: VersionInfo) -> Withdrawn:
     """For whom a version's files are held back from."""
-    readers = RULES[version.state].readers
+    readers = STATE_RULES[version.state].readers
     return Withdrawn(
-        f"{caution(version)} (its files are held back from all but {readers} of {version.name.namespace})"
+        f"{state_warning(version)} (its files are held back from all but {readers} of {version.name.namespace})"
     )
 
 
 def require_usable(version: VersionInfo) -> None:
     """Raises `Withdrawn` for a version that nothing should be made from, whoever asks."""
     if version.state in WITHDRAWN:
-        raise withdrawn(version)
+        raise withdrawn_error(version)

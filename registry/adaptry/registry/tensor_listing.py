@@ -8,7 +8,7 @@ from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.registry.records import TensorInspection
 
 
-def listed(found: Mapping[str, WeightsInspection]) -> Iterator[TensorInspection]:
+def list_tensors(found: Mapping[str, WeightsInspection]) -> Iterator[TensorInspection]:
     """Every tensor of inspected files, by path, in the order of the bytes."""
     for path, inspection in found.items():
         for name, tensor in inspection.tensors.items():

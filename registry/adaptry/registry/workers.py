@@ -22,7 +22,7 @@ from adaptry.registry.records import Page, Value
 Condition = Literal["loading", "serving", "draining", "failed", "unloaded"]
 """`unloaded` is for the registry to say: what a worker no longer reports. A `failed` one was never served."""
 
-GONE: frozenset[Condition] = frozenset({"failed", "unloaded"})
+ENDED: frozenset[Condition] = frozenset({"failed", "unloaded"})
 """Conditions in which no request is answered with the version."""
 
 WorkerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?$")]
@@ -41,7 +41,7 @@ def _in_utc(moment: datetime) -> datetime:
 Moment = Annotated[datetime, AfterValidator(_in_utc)]
 
 
-class Resident(Value):
+class ResidentReport(Value):
     """A version that a worker has, and the name under which clients ask for it."""
 
     name: AdapterName
@@ -53,14 +53,14 @@ class Resident(Value):
     reason: Sentence | None = None
 
 
-class Dropped(Value):
+class DroppedAdapter(Value):
     """A withdrawn version that a worker has unloaded, whose files it has removed, and which its engine refuses by now."""
 
     name: AdapterName
     digest: Digest
 
 
-class Trouble(Value):
+class WorkerProblem(Value):
     """A name that a worker should serve and does not, and why."""
 
     served_as: str = Field(min_length=1, max_length=256)
@@ -103,9 +103,9 @@ class WorkerReport(Value):
     lease: int = Field(default=60, ge=1, le=86_400)
     seen: int | None = Field(default=None, ge=0, lt=2**63)
     names: tuple[Short, ...] = Field(default=(), max_length=4096)
-    residents: tuple[Resident, ...] | None = Field(default=(), max_length=4096)
-    dropped: tuple[Dropped, ...] = Field(default=(), max_length=4096)
-    troubles: tuple[Trouble, ...] = Field(default=(), max_length=256)
+    residents: tuple[ResidentReport, ...] | None = Field(default=(), max_length=4096)
+    dropped: tuple[DroppedAdapter, ...] = Field(default=(), max_length=4096)
+    troubles: tuple[WorkerProblem, ...] = Field(default=(), max_length=256)
     recalled: tuple[RecallProof, ...] = Field(default=(), max_length=4096)
 
 
@@ -119,7 +119,7 @@ class Withdrawal(Value):
     proof: str | None = None
 
 
-class Turn(Value):
+class RolloutAssignment(Value):
     """A rollout that it is the worker's turn to follow: the version to serve instead of the alias's."""
 
     name: AdapterName
@@ -128,7 +128,7 @@ class Turn(Value):
     number: int
 
 
-class Told(Value):
+class ReportReply(Value):
     """What a worker learns when it reports: the newest event there is, what to drop, and whose turn it is.
 
     `unknown` are versions of its report that are not there, or not to be seen; nothing is kept of them.
@@ -137,7 +137,7 @@ class Told(Value):
     seq: int
     epoch: str | None = None
     withdrawn: tuple[Withdrawal, ...] = ()
-    turns: tuple[Turn, ...] = ()
+    turns: tuple[RolloutAssignment, ...] = ()
     unknown: tuple[Digest, ...] = ()
 
 
@@ -162,7 +162,7 @@ class ResidentInfo(Value):
     @property
     def may_be_served(self) -> bool:
         """Whether a request may still be answered with it, as far as anyone knows."""
-        return self.condition not in GONE
+        return self.condition not in ENDED
 
 
 class WorkerInfo(Value):
@@ -182,15 +182,15 @@ class WorkerInfo(Value):
     is_lost: bool
     is_answering: bool = True
     residents: tuple[ResidentInfo, ...] = ()
-    troubles: tuple[Trouble, ...] = ()
+    troubles: tuple[WorkerProblem, ...] = ()
 
 
-class Residency(ABC):
+class WorkersApi(ABC):
     """Who has what. A worker is seen by whoever may read something it has, by its owner, and by administrators."""
 
     @abstractmethod
-    def report(self, report: WorkerReport) -> Told:
-        """Takes the report of the caller's worker of that name. Raises `Denied` without a worker's or an admin's token.
+    def report(self, report: WorkerReport) -> ReportReply:
+        """Takes the report of the caller's worker of that name. Raises `PermissionDenied` without a worker's or an admin's token.
 
         A worker belongs to the token that reports it: others may have workers of the same name.
         """
@@ -208,7 +208,7 @@ class Residency(ABC):
 
     @abstractmethod
     def forget_worker(self, name: str, owner: str | None = None) -> None:
-        """Records that a worker, found as by `worker`, is gone and serves nothing. Raises as `worker`, and `Denied`: its owner
+        """Records that a worker, found as by `worker`, is gone and serves nothing. Raises as `worker`, and `PermissionDenied`: its owner
         and administrators may."""
 
     @abstractmethod

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from adaptry.core.errors import Conflict, Invalid, NotFound, StorageFull, Unavailable
 from adaptry.core.identity import LOCAL, Identity
 from adaptry.core.refs import is_folder
-from adaptry.core.settings import Settings, data_folder, is_server
+from adaptry.core.settings import AdaptrySettings, data_folder, is_server
 from adaptry.registry.interface import Registry
 
 if TYPE_CHECKING:
@@ -22,14 +22,18 @@ _ADDRESS = "catalog.url"  # as `catalog.choosing` has them, which is not loaded 
 
 
 def connect(
-    where: str | None = None, settings: Settings | None = None, *, making: bool = True, freeing: bool = False
+    where: str | None = None,
+    settings: AdaptrySettings | None = None,
+    *,
+    making: bool = True,
+    freeing: bool = False,
 ) -> Registry:
     """The registry at `where`: a server's URL, or a folder; None is what `settings` say, else the user's own.
 
     `settings` are read from the environment unless given. A named folder without a registry becomes one, unless
-    `making` is False: then it is `NotFound`. `freeing` is for what frees space, as in `open_local`. Raises `Invalid` (neither URL nor folder), `Unavailable`, `Incompatible`.
+    `making` is False: then it is `NotFound`. `freeing` is for what frees space, as in `open_local`. Raises `Invalid` (neither URL nor folder), `Unavailable`, `ProtocolMismatch`.
     """
-    settings = settings or Settings.from_env()
+    settings = settings or AdaptrySettings.from_env()
     where = where or settings.registry
     if where is None:
         return open_local(data_folder(), catalog=settings.catalog, blobs=settings.blobs, freeing=freeing)
@@ -37,7 +41,7 @@ def connect(
         from adaptry.registry.http import HttpRegistry
 
         return HttpRegistry(where, settings.token, settings.ca_bundle, settings.proxy)
-    folder = folder_named(where)
+    folder = resolve_folder(where)
     if not making and not is_registry(folder):
         raise NotFound(
             f"no registry in {folder}; the first push to it makes one, or name another place "
@@ -46,7 +50,7 @@ def connect(
     return open_local(folder, catalog=settings.catalog, blobs=settings.blobs, freeing=freeing)
 
 
-def folder_named(where: str) -> Path:
+def resolve_folder(where: str) -> Path:
     """The folder that a place names which is no server's address.
 
     Raises `Invalid` for what may be a slip of the pen (`htps://host`, `host:8750`): it would silently be a new,
@@ -85,7 +89,7 @@ def open_local(
     folder remembers it; with `presign_uploads`, whoever sends large ones is given addresses there. Where the folder may only be read, so may the registry;
     likewise on a full disk, until there is room for a write, unless it is opened for `freeing` space, which may use up what is
     kept back for that, or is to be served (`is_serving`): a server would go on with a copy. Raises `Unavailable` (no such place, not durable), `StorageFull`,
-    `Incompatible` (made by a newer adaptry), `Invalid` (no database), `Conflict` (it has another catalog, or the bucket another
+    `ProtocolMismatch` (made by a newer adaptry), `Invalid` (no database), `Conflict` (it has another catalog, or the bucket another
     registry's files).
     """
     from adaptry.storage.blobs.factory import CACHE, forget_address, open_blobs
@@ -93,7 +97,7 @@ def open_local(
     from adaptry.storage.catalog.factory import open_catalog
     from adaptry.storage.local import LocalRegistry
     from adaptry.storage.local.uploads import purge
-    from adaptry.storage.ownership import require_own
+    from adaptry.storage.ownership import require_bucket_owned
 
     folder = Path(folder).expanduser().absolute()
     if is_registry(folder) and not (folder / _ADDRESS).is_file() and not os.access(folder, os.W_OK):
@@ -109,9 +113,9 @@ def open_local(
             f"cannot keep a registry in {folder}: {error.strerror}; choose another folder"
         ) from error
     if freeing:
-        disk_reserve.spend(folder)
+        disk_reserve.release_reserve(folder)
     try:
-        opened = open_catalog(folder, catalog, lambda known: require_own(known, store))
+        opened = open_catalog(folder, catalog, lambda known: require_bucket_owned(known, store))
     except Conflict:
         if is_new:
             forget_address(folder)  # what was refused is not what the folder keeps
@@ -123,7 +127,7 @@ def open_local(
 
         return open_for_reading(folder, folder / _CATALOG, identity, until_writable=True)
     if (folder / _CATALOG).is_file():
-        disk_reserve.keep(folder)
+        disk_reserve.allocate_reserve(folder)
     with suppress(StorageFull):  # what can be read is read, and the next opening tidies up
         purge(opened, store, datetime.now(UTC))
     return LocalRegistry(
@@ -131,7 +135,7 @@ def open_local(
     )
 
 
-def open_nowhere() -> LocalRegistry:
+def open_in_memory() -> LocalRegistry:
     """An empty registry in memory, which nobody will find again: what is compared with one that is not there yet."""
     from adaptry.storage.blobs.memory import MemoryBlobs
     from adaptry.storage.catalog.database import Catalog
@@ -147,11 +151,11 @@ def catalog_of(folder: Path) -> str | None:
     return address_in(folder)
 
 
-def lacking_of_blobs(folder: Path, url: str | None = None) -> tuple[str, ...] | None:
+def missing_blob_capabilities(folder: Path, url: str | None = None) -> tuple[str, ...] | None:
     """What the server of the registry's blobs lacks, a sentence each; None for files. `url` is where a new one's would be.
 
     Raises `Unavailable`, `Invalid`.
     """
-    from adaptry.storage.blobs.factory import lacking
+    from adaptry.storage.blobs.factory import missing_capabilities
 
-    return lacking(folder, url)
+    return missing_capabilities(folder, url)

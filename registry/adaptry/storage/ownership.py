@@ -13,7 +13,7 @@ from adaptry.storage.catalog import scan
 from adaptry.storage.catalog.database import Catalog
 
 
-def require_own(catalog: Catalog | None, store: BlobStore) -> None:
+def require_bucket_owned(catalog: Catalog | None, store: BlobStore) -> None:
     """`catalog` is None where there is none yet. Raises `Conflict`, `Unavailable`."""
     # Its rows are looked at again after its bytes, since others may push meanwhile: an upload has a row before its first bytes.
     if isinstance(store, LocalBlobs) or not _is_untouched(catalog):

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, NotFound
-from adaptry.core.hub_revision import parse_word
+from adaptry.core.hub_revision import parse_hub_revision
 from adaptry.core.identity import Identity
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, ByDigest, Label, Latest, Number, Ref
@@ -20,95 +20,97 @@ from adaptry.registry.records import (
     AliasInfo,
     CommitInfo,
     CommitNote,
-    Committed,
+    CommitResult,
     Page,
-    Pushed,
     PushOptions,
+    PushResult,
     VersionDetail,
     VersionInfo,
 )
 from adaptry.storage.local import LocalRegistry
-from adaptry.storage.local.idempotency import Once
+from adaptry.storage.local.idempotency import IdempotencyKey
 
 Answer = TypeVar("Answer")
 
 
-class Upstream(Protocol):
+class UpstreamRegistry(Protocol):
     """What a pull-through registry needs of the registry behind it. `operations.mirroring.upstream.Origin` is one."""
 
-    def bring(self, ref: Ref) -> AdaptryError | None: ...
+    def fetch(self, ref: Ref) -> AdaptryError | None: ...
 
-    def bring_aliases(self, name: AdapterName) -> AdaptryError | None: ...
+    def fetch_aliases(self, name: AdapterName) -> AdaptryError | None: ...
 
     def require_not_withdrawn(self, name: AdapterName, revision: Digest) -> None: ...
 
     def close(self) -> None: ...
 
 
-class ThroughRegistry(LocalRegistry):
+class PullThroughRegistry(LocalRegistry):
     """`through(registry, origin)` makes one. Nothing is brought for who does not hold the namespace here."""
 
-    origin: Upstream
+    upstream: UpstreamRegistry
 
-    def on_behalf_of(self, identity: Identity, once: Once | None = None) -> ThroughRegistry:
-        return through(super().on_behalf_of(identity, once), self.origin)
+    def on_behalf_of(self, identity: Identity, once: IdempotencyKey | None = None) -> PullThroughRegistry:
+        return with_pull_through(super().on_behalf_of(identity, once), self.upstream)
 
     def close(self) -> None:
-        self.origin.close()
+        self.upstream.close()
         super().close()
 
     def adapter(self, name: AdapterName) -> AdapterInfo:
-        return self._after(Ref(name, Latest()), lambda: super(ThroughRegistry, self).adapter(name))
+        return self._after(Ref(name, Latest()), lambda: super(PullThroughRegistry, self).adapter(name))
 
     def version(self, ref: Ref) -> VersionInfo:
-        return self._after(ref, lambda: super(ThroughRegistry, self).version(ref))
+        return self._after(ref, lambda: super(PullThroughRegistry, self).version(ref))
 
     def detail(self, ref: Ref) -> VersionDetail:
-        return self._after(ref, lambda: super(ThroughRegistry, self).detail(ref))
+        return self._after(ref, lambda: super(PullThroughRegistry, self).detail(ref))
 
     def versions(self, name: AdapterName, cursor: str | None = None, limit: int = 50) -> Page[VersionInfo]:
         return self._after(
-            Ref(name, Latest()), lambda: super(ThroughRegistry, self).versions(name, cursor, limit)
+            Ref(name, Latest()), lambda: super(PullThroughRegistry, self).versions(name, cursor, limit)
         )
 
     def aliases(self, name: AdapterName) -> tuple[AliasInfo, ...]:
-        if self.identity.holds(name.namespace):
-            self.origin.bring_aliases(name)
-        return self._after(Ref(name, Latest()), lambda: super(ThroughRegistry, self).aliases(name))
+        if self.identity.has_namespace(name.namespace):
+            self.upstream.fetch_aliases(name)
+        return self._after(Ref(name, Latest()), lambda: super(PullThroughRegistry, self).aliases(name))
 
     def tree(self, name: AdapterName, revision: Digest) -> Manifest:
         return self._after(
-            Ref(name, ByDigest(revision.hex)), lambda: super(ThroughRegistry, self).tree(name, revision)
+            Ref(name, ByDigest(revision.hex)), lambda: super(PullThroughRegistry, self).tree(name, revision)
         )
 
     def read_file(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
         return self._after(
             Ref(name, ByDigest(revision.hex)),
-            lambda: super(ThroughRegistry, self).read_file(name, revision, path, start),
+            lambda: super(PullThroughRegistry, self).read_file(name, revision, path, start),
         )
 
-    def put_revision(self, name: AdapterName, manifest: bytes, options: PushOptions) -> Pushed:
+    def put_revision(self, name: AdapterName, manifest: bytes, options: PushOptions) -> PushResult:
         self._let_in(name, manifest)
         return super().put_revision(name, manifest, options)
 
     def put_commit(
         self, name: AdapterName, branch: str, manifest: bytes, note: CommitNote, parent: str | None = None
-    ) -> Committed:
+    ) -> CommitResult:
         self._let_in(name, manifest)
         return super().put_commit(name, branch, manifest, note, parent)
 
     def commit(self, name: AdapterName, revision: str = MAIN) -> CommitInfo:
-        return self._after(_ref(name, revision), lambda: super(ThroughRegistry, self).commit(name, revision))
+        return self._after(
+            _ref(name, revision), lambda: super(PullThroughRegistry, self).commit(name, revision)
+        )
 
     def _let_in(self, name: AdapterName, manifest: bytes) -> None:
         """What is pushed here and is a version there already is what it is there. Raises `Withdrawn`."""
         if self.identity.may_write(name):
             revision = Digest.of(manifest)
-            self.origin.bring(Ref(name, ByDigest(revision.hex)))
-            self.origin.require_not_withdrawn(name, revision)
+            self.upstream.fetch(Ref(name, ByDigest(revision.hex)))
+            self.upstream.require_not_withdrawn(name, revision)
 
     def _after(self, ref: Ref, read: Callable[[], Answer]) -> Answer:
-        problem = self.origin.bring(ref) if self.identity.holds(ref.name.namespace) else None
+        problem = self.upstream.fetch(ref) if self.identity.has_namespace(ref.name.namespace) else None
         try:
             return read()
         except NotFound as error:
@@ -117,17 +119,17 @@ class ThroughRegistry(LocalRegistry):
             raise problem from error
 
 
-def through(registry: LocalRegistry, origin: Upstream) -> ThroughRegistry:
+def with_pull_through(registry: LocalRegistry, origin: UpstreamRegistry) -> PullThroughRegistry:
     """The registry as it is, with `origin` behind it."""
-    made = ThroughRegistry.__new__(ThroughRegistry)
+    made = PullThroughRegistry.__new__(PullThroughRegistry)
     vars(made).update(vars(registry))
-    made.origin = origin
+    made.upstream = origin
     return made
 
 
 def _ref(name: AdapterName, revision: str) -> Ref:
     """The version that a word for a commit may mean."""
-    word = parse_word(revision)
+    word = parse_hub_revision(revision)
     if revision in (MAIN, "latest"):
         return Ref(name, Latest())
     if word.number is not None:

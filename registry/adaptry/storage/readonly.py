@@ -23,7 +23,7 @@ from sqlalchemy import Engine
 
 from adaptry.core.errors import StorageFull, Unavailable
 from adaptry.core.files.dir_lock import try_lock
-from adaptry.core.files.durable import explained
+from adaptry.core.files.durable import write_error
 from adaptry.core.identity import Identity
 from adaptry.core.refs import Ref
 from adaptry.storage.blobs.factory import open_blobs_for_reading
@@ -41,12 +41,12 @@ def open_for_reading(
     first tries to open the catalog itself, and goes on with that from then on.
 
     The copy of its catalog is in the temporary folder, or in memory where there is no room. Raises `Unavailable`,
-    `StorageFull` where neither has room, `Incompatible`.
+    `StorageFull` where neither has room, `ProtocolMismatch`.
     """
 
     def original() -> Catalog:
         if until_writable:
-            return Catalog.at(catalog)
+            return Catalog.open(catalog)
         raise Unavailable(
             f"the registry in {folder} can only be read here; make the folder writable, or use another registry"
         )
@@ -62,11 +62,11 @@ def open_for_reading(
         except (OSError, StorageFull) as error:
             if copy is not None:
                 shutil.rmtree(copy, ignore_errors=True)
-            failure = explained(error, place) if isinstance(error, OSError) else error
+            failure = write_error(error, place) if isinstance(error, OSError) else error
             if not isinstance(failure, StorageFull):
                 raise failure from error
         else:
-            return _Reading(opened, open_blobs_for_reading(folder), identity)
+            return _ReadOnlyRegistry(opened, open_blobs_for_reading(folder), identity)
     raise failure or StorageFull("no space left for a temporary file; free some, or set TMPDIR")
 
 
@@ -92,10 +92,10 @@ class _ReadCatalog(Catalog):
     @contextmanager
     def _transaction(self, writers: Engine) -> Iterator[Transaction]:
         if self._opened is None:
-            notes = writers is self._database.noters
+            notes = writers is self._database.nondurable_writers
             self._opened = self._original()
             self._database, self.hearing = self._opened._database, self._opened.hearing
-            writers = self._database.noters if notes else self._database.writers
+            writers = self._database.nondurable_writers if notes else self._database.writers
         with super()._transaction(writers) as session:
             yield session
 
@@ -104,7 +104,7 @@ class _ReadCatalog(Catalog):
         self._tidy()
 
 
-class _Reading(LocalRegistry):
+class _ReadOnlyRegistry(LocalRegistry):
     """A pull works where it cannot be counted."""
 
     def count_download(self, ref: Ref) -> None:

@@ -47,11 +47,11 @@ def create_token(
     secret = f"adr_{kind}_{body}{_checksum(body)}"
     info = _described(secret, kind, name, role, namespaces, expires_at)
     with catalog.write() as tx:
-        kept.insert(tx, hash_of(secret), info)
+        kept.insert(tx, hash_token(secret), info)
     return secret
 
 
-def hub_spelling(secret: str) -> str:
+def to_hub_token(secret: str) -> str:
     """The same token for clients of the Hub that check how a token begins."""
     return _HUB + _canonical(secret)
 
@@ -67,8 +67,8 @@ def admit_token(catalog: Catalog, secret: str, name: str, role: Role, namespaces
         raise Invalid("that is not a whole adaptry token (adr_pat_…); was it cut off when it was copied?")
     info = _described(secret, secret.split("_")[1], name, role, namespaces, None)
     with catalog.write() as tx:
-        if kept.find(tx, hash_of(secret)) is None:
-            kept.insert(tx, hash_of(secret), info)
+        if kept.find(tx, hash_token(secret)) is None:
+            kept.insert(tx, hash_token(secret), info)
 
 
 def _described(
@@ -99,7 +99,7 @@ def identify(catalog: Catalog, secret: str) -> Identity:
     match = _SHAPE.fullmatch(_canonical(secret))
     is_whole = match is not None and hmac.compare_digest(_checksum(match[1]), match[2])
     with catalog.read() as tx:
-        token = kept.find(tx, hash_of(secret))
+        token = kept.find(tx, hash_token(secret))
     if not is_whole:
         raise Unauthenticated("that is not a whole adaptry token; was it cut off when it was copied?")
     return _valid(token)
@@ -126,10 +126,10 @@ def revoke_token(catalog: Catalog, id: int) -> None:
             raise NotFound(f"no valid token has the id {id}; `adaptry token ls` shows them")
 
 
-def give_up(catalog: Catalog, secret: str) -> None:
+def revoke_own_token(catalog: Catalog, secret: str) -> None:
     """Revokes the token that was found where it should not be; does the same, nothing, for one that is none."""
     with catalog.write() as tx:
-        token = kept.find(tx, hash_of(secret))
+        token = kept.find(tx, hash_token(secret))
         kept.revoke(tx, token.id if token else 0, datetime.now(UTC))
 
 
@@ -139,7 +139,7 @@ def list_tokens(catalog: Catalog) -> tuple[TokenInfo, ...]:
         return kept.every(tx)
 
 
-def hash_of(secret: str) -> str:
+def hash_token(secret: str) -> str:
     """What is kept of a token, whichever way it is spelled."""
     # 190 random bits need no slow hash: there is nothing to guess.
     return hashlib.sha256(_canonical(secret).encode("utf-8", "surrogatepass")).hexdigest()

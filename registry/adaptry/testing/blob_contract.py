@@ -62,7 +62,7 @@ class BlobContract:
     ) -> None:
         """Nothing can spoil bytes through the interface: other bytes are moved under a digest that is not theirs."""
         digest, wrong = put(blobs, HELLO), Digest.of(b"what should be there")
-        self.spoil(blobs, digest, wrong)
+        self.store_damaged(blobs, digest, wrong)
         assert not blobs.is_sound(wrong)
         assert blobs.set_aside(wrong)
         assert not blobs.has(wrong)
@@ -70,7 +70,7 @@ class BlobContract:
         put(blobs, b"what should be there")
         assert blobs.is_sound(wrong)
 
-    def spoil(self, blobs: BlobStore, digest: Digest, wrong: Digest) -> None:
+    def store_damaged(self, blobs: BlobStore, digest: Digest, wrong: Digest) -> None:
         """Stores the bytes of `digest` under `wrong`, past every check."""
         with blobs.staging(blobs.new_key()) as staged:
             staged.append(0, blobs.chunks(digest))
@@ -125,12 +125,12 @@ class BlobContract:
         key = blobs.new_key()
         with blobs.staging(key) as staged:
             staged.append(0, [HELLO[:5]])
-        assert blobs.staged(key) == 5
+        assert blobs.staged_size(key) == 5
         with blobs.staging(key) as staged:
             staged.append(5, [HELLO[5:]])
             staged.publish(Digest.of(HELLO))
         assert b"".join(blobs.chunks(Digest.of(HELLO))) == HELLO
-        assert blobs.staged(key) == 0
+        assert blobs.staged_size(key) == 0
 
     def test_bytes_that_came_before_an_interruption_are_kept(self, blobs: BlobStore) -> None:
         def interrupted() -> Iterator[bytes]:
@@ -140,7 +140,7 @@ class BlobContract:
         key = blobs.new_key()
         with pytest.raises(ConnectionError), blobs.staging(key) as staged:
             staged.append(0, interrupted())
-        assert blobs.staged(key) == 4
+        assert blobs.staged_size(key) == 4
 
     def test_bytes_at_the_wrong_place_are_refused_with_the_right_one(self, blobs: BlobStore) -> None:
         with blobs.staging(blobs.new_key()) as staged:

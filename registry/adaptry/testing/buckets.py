@@ -22,7 +22,7 @@ class BucketServer:
 
     endpoint: str
 
-    def new_place(self) -> str:
+    def new_location(self) -> str:
         """An address where no blobs are yet: every bucket costs a server volumes, so a prefix of one."""
         return (
             f"s3://{_BUCKET}/{secrets.token_hex(6)}?endpoint={self.endpoint}&region=us-east-1&addressing=path"

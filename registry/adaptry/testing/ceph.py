@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from adaptry.core.errors import Missing, Unavailable
+from adaptry.core.errors import MissingDependency, Unavailable
 from adaptry.testing.buckets import CREDENTIALS, BucketServer, free_ports, wait_for
 
 PROGRAMS = ("radosgw", "radosgw-admin", "ceph-mon", "ceph-osd", "ceph", "ceph-authtool", "monmaptool")
@@ -63,10 +63,10 @@ def is_installed() -> bool:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Ceph]:
-    """Starts it, waits until it stores what it is given, and ends it. Raises `Missing`, and `Unavailable` where it fails."""
+def run_ceph(folder: Path) -> Iterator[Ceph]:
+    """Starts it, waits until it stores what it is given, and ends it. Raises `MissingDependency`, and `Unavailable` where it fails."""
     if not is_installed():
-        raise Missing(REMEDY)
+        raise MissingDependency(REMEDY)
     mon_v2, mon_v1, port = free_ports(3)
     cluster = _Cluster(folder)
     cluster.configure(mon_v2=mon_v2, mon_v1=mon_v1, port=port)

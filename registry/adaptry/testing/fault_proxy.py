@@ -18,33 +18,33 @@ from typing import Literal, TypeVar
 
 PIECE = 1 << 16
 
-Kind = Literal["refuse", "reset", "close", "blackhole", "delay", "slow"]
-Way = Literal["up", "down"]
+FaultKind = Literal["refuse", "reset", "close", "blackhole", "delay", "slow"]
+FaultDirection = Literal["up", "down"]
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class ProxyFault:
     """`refuse` a new connection; `reset` or `close` both ends of one; pass nothing more (`blackhole`); `delay` a piece by
     `seconds`; pass it `slow`ly, at `rate` bytes a second. The way `up` is to the server.
     """
 
-    kind: Kind
-    way: Way = "down"
+    kind: FaultKind
+    direction: FaultDirection = "down"
     after: int = 0
     seconds: float = 0.2
     rate: float = 1 << 16
 
 
-class Proxy:
+class FaultProxy:
     """What stands between; commanded from any thread. `struck` counts what happened, `connections` what was opened."""
 
     def __init__(self, host: str, port: int) -> None:
         self.upstream = (host, port)
         """May be set to another server's; connections that are open stay where they are."""
         self.port = 0
-        self.struck = 0
+        self.fault_count = 0
         self.connections = 0
-        self._fault: Fault | None = None
+        self._fault: ProxyFault | None = None
         self._left: int | None = None
         self._lock = Lock()
         self._open: set[asyncio.StreamWriter] = set()
@@ -52,17 +52,17 @@ class Proxy:
         self._loop = asyncio.new_event_loop()
         self._ending = asyncio.Event()
 
-    def arm(self, fault: Fault, times: int | None = 1) -> None:
+    def arm(self, fault: ProxyFault, times: int | None = 1) -> None:
         """From now on this happens, so many times, or until `heal`."""
         with self._lock:
             self._fault, self._left = fault, times
 
-    def heal(self) -> None:
+    def disarm(self) -> None:
         """From now on nothing happens to what passes; what was spoiled stays so."""
         with self._lock:
             self._fault = None
 
-    def cut(self) -> None:
+    def reset_connections(self) -> None:
         """Resets every connection that is open now."""
         done = Event()
         self._loop.call_soon_threadsafe(self._reset_all, done)
@@ -73,7 +73,7 @@ class Proxy:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
             runner.run(self._serve(is_ready))
 
-    def end(self) -> None:
+    def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._ending.set)
 
     async def _serve(self, is_ready: Event) -> None:
@@ -93,7 +93,7 @@ class Proxy:
         assert task
         self._tasks.add(task)
         try:
-            if self._striking("refuse"):
+            if self._take_fault("refuse"):
                 reset(writer)
             else:
                 await self._talk(reader, writer)
@@ -118,7 +118,11 @@ class Proxy:
             to_server.close()
 
     async def _pass(
-        self, reader: asyncio.StreamReader, to: asyncio.StreamWriter, back: asyncio.StreamWriter, way: Way
+        self,
+        reader: asyncio.StreamReader,
+        to: asyncio.StreamWriter,
+        back: asyncio.StreamWriter,
+        way: FaultDirection,
     ) -> None:
         armed, passed = self._fault, 0
         try:
@@ -127,9 +131,9 @@ class Proxy:
                     armed, passed = self._fault, 0
                 if (
                     armed
-                    and armed.way == way
+                    and armed.direction == way
                     and passed + len(data) > armed.after
-                    and self._striking(armed.kind)
+                    and self._take_fault(armed.kind)
                 ):
                     before = max(0, armed.after - passed)
                     await _send(to, data[:before])
@@ -157,12 +161,12 @@ class Proxy:
             reset(to)
             reset(back)
 
-    def _striking(self, kind: Kind) -> bool:
+    def _take_fault(self, kind: FaultKind) -> bool:
         """Whether a fault of that kind happens now; then it has happened."""
         with self._lock:
             if self._fault is None or self._fault.kind != kind:
                 return False
-            self.struck += 1
+            self.fault_count += 1
             if self._left is not None:
                 self._left -= 1
                 if not self._left:
@@ -175,11 +179,11 @@ class Proxy:
         done.set()
 
 
-AnyProxy = TypeVar("AnyProxy", bound=Proxy)
+AnyProxy = TypeVar("AnyProxy", bound=FaultProxy)
 
 
 @contextmanager
-def between(proxy: AnyProxy) -> Iterator[AnyProxy]:
+def run_proxy(proxy: AnyProxy) -> Iterator[AnyProxy]:
     """The proxy, listening, until the block ends."""
     is_ready = Event()
     thread = Thread(target=proxy.run, args=(is_ready,), daemon=True)
@@ -188,7 +192,7 @@ def between(proxy: AnyProxy) -> Iterator[AnyProxy]:
     try:
         yield proxy
     finally:
-        proxy.end()
+        proxy.stop()
         thread.join()
 
 

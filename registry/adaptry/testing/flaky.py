@@ -7,21 +7,21 @@ from collections.abc import Callable, Iterable, Iterator
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Unavailable
 from adaptry.core.refs import AdapterName
-from adaptry.operations.transfer.retry import Persistence
-from adaptry.registry.records import Upload
+from adaptry.operations.transfer.retry import RetryPolicy
+from adaptry.registry.records import UploadInfo
 from adaptry.storage.local import LocalRegistry
 
-AT_ONCE = Persistence(tries=3, first_wait=0)
+NO_WAIT = RetryPolicy(tries=3, first_wait=0)
 """Retries without waiting."""
 
 
-class Breaking(LocalRegistry):
+class FlakyRegistry(LocalRegistry):
     """Cuts each of the next `cuts` uploads or reads after one chunk; `sent` counts the bytes that went either way."""
 
     cuts = 0
     sent = 0
 
-    def append_upload(self, upload: Upload, offset: int, chunks: Iterable[bytes]) -> Upload:
+    def append_upload(self, upload: UploadInfo, offset: int, chunks: Iterable[bytes]) -> UploadInfo:
         return super().append_upload(upload, offset, self._cut(chunks))
 
     def read_file(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
@@ -37,7 +37,7 @@ class Breaking(LocalRegistry):
             yield chunk
 
 
-class Tampering(LocalRegistry):
+class TamperingRegistry(LocalRegistry):
     """Changes every chunk that is read by `tamper`."""
 
     tamper: Callable[[bytes], bytes] = staticmethod(bytes)

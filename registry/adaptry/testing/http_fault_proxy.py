@@ -11,14 +11,14 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from adaptry.testing.fault_proxy import Proxy, reset
+from adaptry.testing.fault_proxy import FaultProxy, reset
 
 _LIMIT = 1 << 16
 _ERROR = b"<?xml version='1.0' encoding='UTF-8'?><Error><Code>%b</Code><Message>on purpose</Message></Error>"
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class HttpMessage:
     """A request or an answer: its head as it was sent, up to and with the empty line, and its body."""
 
     head: bytes
@@ -33,18 +33,18 @@ class Message:
         return self.head.split(b" ", 2)[1].decode()
 
     @property
-    def whole(self) -> bytes:
+    def data(self) -> bytes:
         return self.head + self.body
 
 
-Matches = Callable[[Message], bool]
+Matches = Callable[[HttpMessage], bool]
 
 
-def _any(request: Message) -> bool:
+def _any(request: HttpMessage) -> bool:
     return True
 
 
-class HttpProxy(Proxy):
+class HttpFaultProxy(FaultProxy):
     """A `Proxy` whose faults are those of `HTTP_FAULTS`, armed by name. The plain ones work too."""
 
     def __init__(self, host: str, port: int) -> None:
@@ -54,33 +54,33 @@ class HttpProxy(Proxy):
         self._matches: Matches = _any
         self._times: int | None = None
 
-    def spoil(self, kind: str, times: int | None = 1, matches: Matches = _any) -> None:
+    def arm_http(self, kind: str, times: int | None = 1, matches: Matches = _any) -> None:
         """From now on this happens to requests that match, so many times, or until `heal`."""
         with self._lock:
             self._kind, self._times, self._matches = kind, times, matches
 
-    def heal(self) -> None:
-        super().heal()
+    def disarm(self) -> None:
+        super().disarm()
         self._kind = None
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while request := await _request(reader, writer):
             self.requests += 1
-            exchange = Exchange(request, self.upstream, reader, writer)
-            kind = self._spoiling(request)
+            exchange = HttpExchange(request, self.upstream, reader, writer)
+            kind = self._take_http_fault(request)
             if kind is None:
-                await exchange.answer(await exchange.ask())
+                await exchange.reply(await exchange.forward())
             else:
                 await HTTP_FAULTS[kind](exchange)
             if exchange.is_over:
                 return
 
-    def _spoiling(self, request: Message) -> str | None:
+    def _take_http_fault(self, request: HttpMessage) -> str | None:
         with self._lock:
             kind = self._kind
             if kind is None or not self._matches(request):
                 return None
-            self.struck += 1
+            self.fault_count += 1
             if self._times is not None:
                 self._times -= 1
                 if not self._times:
@@ -88,12 +88,12 @@ class HttpProxy(Proxy):
             return kind
 
 
-class Exchange:
+class HttpExchange:
     """One request and what becomes of it. `is_over`: the client's connection has ended."""
 
     def __init__(
         self,
-        request: Message,
+        request: HttpMessage,
         upstream: tuple[str, int],
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
@@ -104,25 +104,25 @@ class Exchange:
         self._reader = reader
         self._writer = writer
 
-    async def ask(self, request: Message | None = None) -> Message:
+    async def forward(self, request: HttpMessage | None = None) -> HttpMessage:
         """The server's answer, to another request than the one that came if one is given."""
         asked = request or self.request
         reader, writer = await asyncio.open_connection(*self._upstream, limit=_LIMIT)
         try:
-            writer.write(asked.whole)
+            writer.write(asked.data)
             return await _answer(reader, asked.method)
         finally:
             writer.close()
 
-    async def ask_half(self) -> None:
+    async def forward_half(self) -> None:
         """Half of the request's bytes reach the server, then that connection breaks."""
         _, writer = await asyncio.open_connection(*self._upstream)
-        writer.write(self.request.whole[: len(self.request.whole) // 2])
+        writer.write(self.request.data[: len(self.request.data) // 2])
         await writer.drain()
         reset(writer)
 
-    async def answer(self, message: Message) -> None:
-        await self.send(message.head if self.request.method == "HEAD" else message.whole)
+    async def reply(self, message: HttpMessage) -> None:
+        await self.send(message.head if self.request.method == "HEAD" else message.data)
         if b"connection: close" in message.head.lower():
             self.close()
 
@@ -138,155 +138,157 @@ class Exchange:
         self.is_over = True
         self._writer.close()
 
-    async def swallow(self) -> None:
+    async def wait_for_client(self) -> None:
         """Says nothing until the client has had enough of it."""
         while await self._reader.read(_LIMIT):
             pass
         self.close()
 
 
-Happens = Callable[[Exchange], Awaitable[None]]
+HttpFault = Callable[[HttpExchange], Awaitable[None]]
 
 
-async def cut_at_once(exchange: Exchange) -> None:
+async def cut_at_once(exchange: HttpExchange) -> None:
     """The connection breaks before the server hears of anything."""
     exchange.reset()
 
 
-async def cut_in_request(exchange: Exchange) -> None:
+async def cut_in_request(exchange: HttpExchange) -> None:
     """It breaks when the server has half of the request."""
-    await exchange.ask_half()
+    await exchange.forward_half()
     exchange.reset()
 
 
-async def cut_before_answer(exchange: Exchange) -> None:
+async def cut_before_answer(exchange: HttpExchange) -> None:
     """The server did it, and the answer is lost."""
-    await exchange.ask()
+    await exchange.forward()
     exchange.reset()
 
 
-async def closed_before_answer(exchange: Exchange) -> None:
+async def closed_before_answer(exchange: HttpExchange) -> None:
     """The server did it, and the connection is closed without a word."""
-    await exchange.ask()
+    await exchange.forward()
     exchange.close()
 
 
-async def cut_in_head(exchange: Exchange) -> None:
-    answer = await exchange.ask()
+async def cut_in_head(exchange: HttpExchange) -> None:
+    answer = await exchange.forward()
     await exchange.send(answer.head[: len(answer.head) // 2])
     exchange.reset()
 
 
-async def cut_in_body(exchange: Exchange) -> None:
-    answer = await exchange.ask()
+async def cut_in_body(exchange: HttpExchange) -> None:
+    answer = await exchange.forward()
     await exchange.send(answer.head + answer.body[: len(answer.body) // 2])
     exchange.reset()
 
 
-async def truncated(exchange: Exchange) -> None:
+async def truncated(exchange: HttpExchange) -> None:
     """The body ends half-way, as if that were its end; its announced length says otherwise."""
-    answer = await exchange.ask()
+    answer = await exchange.forward()
     await exchange.send(answer.head + answer.body[: len(answer.body) // 2])
     exchange.close()
 
 
-async def shortened(exchange: Exchange) -> None:
+async def shortened(exchange: HttpExchange) -> None:
     """The body is half as long, and so is the length that is announced."""
-    answer = await exchange.ask()
+    answer = await exchange.forward()
     body = answer.body[: len(answer.body) // 2]
-    await exchange.answer(Message(_with_length(answer.head, len(body)), body))
+    await exchange.reply(HttpMessage(_with_length(answer.head, len(body)), body))
 
 
-async def corrupted(exchange: Exchange) -> None:
+async def corrupted(exchange: HttpExchange) -> None:
     """One bit of the answer's body is another."""
-    answer = await exchange.ask()
-    await exchange.answer(Message(answer.head, _flipped(answer.body)))
+    answer = await exchange.forward()
+    await exchange.reply(HttpMessage(answer.head, _flipped(answer.body)))
 
 
-async def corrupted_request(exchange: Exchange) -> None:
+async def corrupted_request(exchange: HttpExchange) -> None:
     """One bit of the request's body is another when it reaches the server."""
-    await exchange.answer(await exchange.ask(Message(exchange.request.head, _flipped(exchange.request.body))))
+    await exchange.reply(
+        await exchange.forward(HttpMessage(exchange.request.head, _flipped(exchange.request.body)))
+    )
 
 
-async def timeless(exchange: Exchange) -> None:
+async def timeless(exchange: HttpExchange) -> None:
     """No time in the answer is one."""
-    answer = await exchange.ask()
+    answer = await exchange.forward()
     head = re.sub(rb"(?im)^(date|last-modified):.*?\r$", rb"\1: once\r", answer.head)
-    await exchange.answer(Message(head, re.sub(rb"\d{4}-\d\d-\d\dT", b"once-upon-a", answer.body)))
+    await exchange.reply(HttpMessage(head, re.sub(rb"\d{4}-\d\d-\d\dT", b"once-upon-a", answer.body)))
 
 
-async def failed(exchange: Exchange) -> None:
-    await exchange.answer(_refusal(b"500 Internal Server Error", b"InternalError"))
+async def failed(exchange: HttpExchange) -> None:
+    await exchange.reply(_refusal(b"500 Internal Server Error", b"InternalError"))
 
 
-async def failed_after(exchange: Exchange) -> None:
+async def failed_after(exchange: HttpExchange) -> None:
     """The server did it, and says that it failed."""
-    await exchange.ask()
+    await exchange.forward()
     await failed(exchange)
 
 
-async def not_implemented(exchange: Exchange) -> None:
-    await exchange.answer(_refusal(b"501 Not Implemented", b"NotImplemented"))
+async def not_implemented(exchange: HttpExchange) -> None:
+    await exchange.reply(_refusal(b"501 Not Implemented", b"NotImplemented"))
 
 
-async def slow_down(exchange: Exchange) -> None:
-    await exchange.answer(_refusal(b"503 Service Unavailable", b"SlowDown"))
+async def slow_down(exchange: HttpExchange) -> None:
+    await exchange.reply(_refusal(b"503 Service Unavailable", b"SlowDown"))
 
 
-async def gateway_down(exchange: Exchange) -> None:
+async def gateway_down(exchange: HttpExchange) -> None:
     """A balancer answers for the server, with a page."""
-    await exchange.answer(_made(b"502 Bad Gateway", b"text/html", b"<html>bad gateway</html>"))
+    await exchange.reply(_build_response(b"502 Bad Gateway", b"text/html", b"<html>bad gateway</html>"))
 
 
-async def done_with_error(exchange: Exchange) -> None:
+async def done_with_error(exchange: HttpExchange) -> None:
     """200, and an error for a body: S3 does so where it has begun to answer before it was done."""
-    await exchange.answer(_refusal(b"200 OK", b"InternalError"))
+    await exchange.reply(_refusal(b"200 OK", b"InternalError"))
 
 
-async def someone_elses_page(exchange: Exchange) -> None:
+async def someone_elses_page(exchange: HttpExchange) -> None:
     """200, and a page that has nothing to do with what was asked."""
-    await exchange.answer(_made(b"200 OK", b"text/html", b"<html>please log in</html>"))
+    await exchange.reply(_build_response(b"200 OK", b"text/html", b"<html>please log in</html>"))
 
 
-async def twice(exchange: Exchange) -> None:
+async def twice(exchange: HttpExchange) -> None:
     """The request reaches the server two times, and the second answer comes back."""
-    await exchange.ask()
-    await exchange.answer(await exchange.ask())
+    await exchange.forward()
+    await exchange.reply(await exchange.forward())
 
 
-async def late(exchange: Exchange) -> None:
-    answer = await exchange.ask()
+async def late(exchange: HttpExchange) -> None:
+    answer = await exchange.forward()
     await asyncio.sleep(0.2)
-    await exchange.answer(answer)
+    await exchange.reply(answer)
 
 
-async def trickled(exchange: Exchange) -> None:
+async def trickled(exchange: HttpExchange) -> None:
     """The answer comes in a hundred pieces."""
-    answer = (await exchange.ask()).whole
+    answer = (await exchange.forward()).data
     step = len(answer) // 100 + 1
     for at in range(0, len(answer), step):
         await exchange.send(answer[at : at + step])
         await asyncio.sleep(0.002)
 
 
-async def swallowed(exchange: Exchange) -> None:
+async def swallowed(exchange: HttpExchange) -> None:
     """The server never hears of it, and nothing is answered."""
-    await exchange.swallow()
+    await exchange.wait_for_client()
 
 
-async def swallowed_in_body(exchange: Exchange) -> None:
-    answer = await exchange.ask()
+async def swallowed_in_body(exchange: HttpExchange) -> None:
+    answer = await exchange.forward()
     await exchange.send(answer.head + answer.body[: len(answer.body) // 2])
-    await exchange.swallow()
+    await exchange.wait_for_client()
 
 
-async def garbage(exchange: Exchange) -> None:
+async def garbage(exchange: HttpExchange) -> None:
     """What comes back is no HTTP."""
     await exchange.send(b"\x15\x03\x01\x00\x02\x02\x50\r\n\r\n")
     exchange.close()
 
 
-HTTP_FAULTS: dict[str, Happens] = {
+HTTP_FAULTS: dict[str, HttpFault] = {
     happens.__name__: happens
     for happens in (
         cut_at_once,
@@ -317,7 +319,7 @@ HTTP_FAULTS: dict[str, Happens] = {
 }
 
 
-async def _request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Message | None:
+async def _request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> HttpMessage | None:
     """The next one of a connection; None at its end."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -326,16 +328,16 @@ async def _request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
     if b"100-continue" in head.lower():
         writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         head = b"".join(line for line in head.splitlines(True) if not line.lower().startswith(b"expect:"))
-    return Message(head, await _body(reader, head, is_answer=False))
+    return HttpMessage(head, await _body(reader, head, is_answer=False))
 
 
-async def _answer(reader: asyncio.StreamReader, method: str) -> Message:
+async def _answer(reader: asyncio.StreamReader, method: str) -> HttpMessage:
     head = await reader.readuntil(b"\r\n\r\n")
     while head.split(b" ", 2)[1].startswith(b"1"):
         head = await reader.readuntil(b"\r\n\r\n")
     if method == "HEAD" or head.split(b" ", 2)[1] in (b"204", b"304"):
-        return Message(head, b"")
-    return Message(head, await _body(reader, head, is_answer=True))
+        return HttpMessage(head, b"")
+    return HttpMessage(head, await _body(reader, head, is_answer=True))
 
 
 async def _body(reader: asyncio.StreamReader, head: bytes, is_answer: bool) -> bytes:
@@ -369,10 +371,10 @@ def _flipped(body: bytes) -> bytes:
     return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :] if body else body
 
 
-def _refusal(status: bytes, code: bytes) -> Message:
-    return _made(status, b"application/xml", _ERROR % code)
+def _refusal(status: bytes, code: bytes) -> HttpMessage:
+    return _build_response(status, b"application/xml", _ERROR % code)
 
 
-def _made(status: bytes, kind: bytes, body: bytes) -> Message:
+def _build_response(status: bytes, kind: bytes, body: bytes) -> HttpMessage:
     head = b"HTTP/1.1 %b\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\nContent-Type: %b\r\n\r\n" % (status, kind)
-    return Message(_with_length(head, len(body)), body)
+    return HttpMessage(_with_length(head, len(body)), body)

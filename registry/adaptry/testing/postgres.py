@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from adaptry.core.errors import Missing, Unavailable
+from adaptry.core.errors import MissingDependency, Unavailable
 from adaptry.storage.catalog.database import Catalog
 
 _PATIENCE = 300  # seconds: after a crash the server flushes every file of its databases before it answers
@@ -53,7 +53,7 @@ class PostgresServer:
         self._control("-m", "immediate", "stop")
         self._control("start")
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """The server stops without a farewell, for good."""
         self._control("-m", "immediate", "stop")
 
@@ -69,13 +69,13 @@ class PostgresServer:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
-    def empty(self, options: str = _EVERY_LANGUAGE_BUT_C) -> str:
+    def create_empty(self, options: str = _EVERY_LANGUAGE_BUT_C) -> str:
         """The name of a new database without anything in it."""
         name = f"empty_{next(self._numbers)}"
         self.execute(f"CREATE DATABASE {name} TEMPLATE template0 {options}")
         return name
 
-    def migrated(self) -> str:
+    def create_migrated(self) -> str:
         """The name of a new database with an empty catalog; quick, since the first one made is copied."""
         if not self.execute("SELECT 1 FROM pg_database WHERE datname = 'model'"):
             self.execute(f"CREATE DATABASE model TEMPLATE template0 {_EVERY_LANGUAGE_BUT_C}")
@@ -85,7 +85,7 @@ class PostgresServer:
         return name
 
     def database(self) -> str:
-        return self.url(self.migrated())
+        return self.url(self.create_migrated())
 
 
 @contextmanager
@@ -94,11 +94,11 @@ def postgres_server(
 ) -> Iterator[PostgresServer]:
     """A server, until the block ends; it answers at `port` of 127.0.0.1 too, if told. As a standby it follows another one.
 
-    Raises `Missing` where there are no programs, `Unavailable` where they fail.
+    Raises `MissingDependency` where there are no programs, `Unavailable` where they fail.
     """
     found = programs()
     if found is None:
-        raise Missing(REMEDY)
+        raise MissingDependency(REMEDY)
     home = Path(tempfile.mkdtemp(prefix="adaptry-postgres-"))
     user = _user()
     try:

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from adaptry.bases.hf_folder import Checkpoint, open_checkpoint
+from adaptry.bases.hf_folder import HfCheckpoint, open_checkpoint
 from adaptry.testing.samples import Tensors, write_safetensors
 
 NF4 = (
@@ -26,14 +26,14 @@ _EVEN = tuple(
 )  # bitsandbytes' own table is uneven; readers take what is there
 _NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
-Stored = tuple[str, tuple[int, ...], bytes]
+StoredTensor = tuple[str, tuple[int, ...], bytes]
 
 
 def quantised_copy(source: Path, folder: Path, method: str = "nf4", *, nested: bool = False) -> Path:
     """The base in `source` with its projections packed by `method` (nf4, fp4, int8), in `folder`, which is returned."""
     folder.mkdir(parents=True)
     checkpoint = open_checkpoint(source)
-    tensors: dict[str, Stored] = {}
+    tensors: dict[str, StoredTensor] = {}
     for name, info in checkpoint.tensors.items():
         data = _bytes_of(checkpoint, name)
         if not name.endswith("_proj.weight"):
@@ -59,7 +59,7 @@ def quantised_copy(source: Path, folder: Path, method: str = "nf4", *, nested: b
 
 def _four_bit(
     values: Sequence[float], table: Sequence[float], state: dict[str, object], nested: bool
-) -> dict[str, Stored]:
+) -> dict[str, StoredTensor]:
     codes: list[int] = []
     scales: list[float] = []
     for start in range(0, len(values), BLOCK):
@@ -98,7 +98,7 @@ def _nearest(value: float, table: Sequence[float]) -> int:
     return min(range(len(table)), key=lambda code: abs(table[code] - value))
 
 
-def _f32(values: Sequence[float]) -> Stored:
+def _f32(values: Sequence[float]) -> StoredTensor:
     return "F32", (len(values),), struct.pack(f"<{len(values)}f", *values)
 
 
@@ -108,7 +108,7 @@ def _floats(dtype: str, data: bytes) -> Iterator[float]:
     return (value for (value,) in struct.iter_unpack({"F32": "<f", "F16": "<e"}[dtype], data))
 
 
-def _bytes_of(checkpoint: Checkpoint, name: str) -> bytes:
+def _bytes_of(checkpoint: HfCheckpoint, name: str) -> bytes:
     info = checkpoint.tensors[name]
     with checkpoint.path_of(name).open("rb") as file:
         file.seek(info.start)

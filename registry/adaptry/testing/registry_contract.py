@@ -6,45 +6,45 @@ let in. The identities are `promises.ground`'s and `identity.LOCAL`, who may do 
 
 from __future__ import annotations
 
-from adaptry.testing.contract.adapters import AdapterPromises
-from adaptry.testing.contract.aliases import AliasPromises
-from adaptry.testing.contract.base_names import BaseNamePromises
-from adaptry.testing.contract.base_visibility import BaseSightPromises
-from adaptry.testing.contract.bases import BasePromises
-from adaptry.testing.contract.branches import BranchPromises
-from adaptry.testing.contract.commits import CommitPromises
-from adaptry.testing.contract.cursors import CursorPromises
-from adaptry.testing.contract.events import FeedPromises
-from adaptry.testing.contract.inspections import InspectionPromises
-from adaptry.testing.contract.jobs import JobPromises
-from adaptry.testing.contract.revisions import RevisionPromises
-from adaptry.testing.contract.search import SearchPromises
-from adaptry.testing.contract.states import StatePromises
-from adaptry.testing.contract.tenants import TenantPromises
-from adaptry.testing.contract.uploads import UploadPromises
-from adaptry.testing.contract.workers import ResidencyPromises, RolloutPromises
+from adaptry.testing.contract.adapters import AdaptersContract
+from adaptry.testing.contract.aliases import AliasesContract
+from adaptry.testing.contract.base_names import BaseNamesContract
+from adaptry.testing.contract.base_visibility import BaseVisibilityContract
+from adaptry.testing.contract.bases import BasesContract
+from adaptry.testing.contract.branches import BranchesContract
+from adaptry.testing.contract.commits import CommitsContract
+from adaptry.testing.contract.cursors import CursorsContract
+from adaptry.testing.contract.events import EventsContract
+from adaptry.testing.contract.inspections import InspectionsContract
+from adaptry.testing.contract.jobs import JobsContract
+from adaptry.testing.contract.revisions import RevisionsContract
+from adaptry.testing.contract.search import SearchContract
+from adaptry.testing.contract.states import StatesContract
+from adaptry.testing.contract.tenants import TenantsContract
+from adaptry.testing.contract.uploads import UploadsContract
+from adaptry.testing.contract.workers import RolloutsContract, WorkersContract
 
 __all__ = ["RegistryContract"]
 
 
 class RegistryContract(
-    AdapterPromises,
-    UploadPromises,
-    RevisionPromises,
-    InspectionPromises,
-    AliasPromises,
-    StatePromises,
-    CommitPromises,
-    CursorPromises,
-    BranchPromises,
-    ResidencyPromises,
-    RolloutPromises,
-    SearchPromises,
-    BasePromises,
-    BaseNamePromises,
-    BaseSightPromises,
-    FeedPromises,
-    JobPromises,
-    TenantPromises,
+    AdaptersContract,
+    UploadsContract,
+    RevisionsContract,
+    InspectionsContract,
+    AliasesContract,
+    StatesContract,
+    CommitsContract,
+    CursorsContract,
+    BranchesContract,
+    WorkersContract,
+    RolloutsContract,
+    SearchContract,
+    BasesContract,
+    BaseNamesContract,
+    BaseVisibilityContract,
+    EventsContract,
+    JobsContract,
+    TenantsContract,
 ):
     """All promises of `Registry`, one test each."""

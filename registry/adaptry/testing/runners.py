@@ -15,7 +15,7 @@ from adaptry import push
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.failpoints import GATE, VARIABLE
-from adaptry.operations.base_registry import register
+from adaptry.operations.base_registry import register_base
 from adaptry.registry.jobs_values.records import JobInfo, JobOrder
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
@@ -25,19 +25,19 @@ PATIENCE = 180.0  # seconds, on a machine that has much else to do
 MERGE = JobOrder(kind="merge", task={"base": "org/tiny", "inputs": ["acme/tone@1"], "to": "acme/merged"})
 
 
-def registry_with_work(
+def make_merge_registry(
     folder: Path, scraps: Path, *, catalog: str | None = None, shards: int = 2
 ) -> LocalRegistry:
     """A registry that has a base in so many files, `org/tiny`, and an adapter for it, `acme/tone`, of a width that the
     llvm kernel takes: a process that loads torch takes two seconds longer."""
     registry = open_local(folder, catalog=catalog)
     base = open_checkpoint(tiny_base(scraps / "base", hidden=32, shards=shards))
-    register(registry, base, ("org/tiny",), store=True, cache=scraps / "seen")
+    register_base(registry, base, ("org/tiny",), store=True, cache=scraps / "seen")
     push(registry, open_dir(tiny_lora(scraps / "tone", hidden=32)), "acme/tone")
     return registry
 
 
-class Gate:
+class FailpointGate:
     """A place where the first that comes waits, of all processes with `environ`, while the rest of its process goes on."""
 
     def __init__(self, folder: Path) -> None:
@@ -45,13 +45,13 @@ class Gate:
         self._folder = folder
         self.environ = {GATE: str(folder)}
 
-    def put(self, place: str) -> None:
+    def arm(self, place: str) -> None:
         """From now on it is there."""
         new = self._folder / "new"
         new.write_text(place)
         new.replace(self._folder / "place")
 
-    def waiting(self) -> int:
+    def wait_for_arrival(self) -> int:
         """The process that waits there, once one does."""
         here = self._folder / "here"
         wait_until(lambda: here.exists() and here.read_text().endswith("\n"), "somebody to come to the gate")
@@ -63,7 +63,7 @@ class Gate:
             (self._folder / name).unlink(missing_ok=True)
 
 
-class Runner:
+class RunnerProcess:
     """An `adaptry work` on the registry in a folder; with `armed`, a failpoint is armed in it and in its steps."""
 
     def __init__(
@@ -84,7 +84,7 @@ class Runner:
             start_new_session=True,  # its steps die, stop and go on with it
         )
 
-    def ended(self) -> int:
+    def wait(self) -> int:
         """Waits for its end. What it complained of is in the exception, if that takes too long."""
         try:
             _, complaint = self.process.communicate(timeout=PATIENCE)
@@ -103,12 +103,12 @@ class Runner:
     def stop(self) -> int:
         """Asks it to end, and waits until it has."""
         self.process.send_signal(signal.SIGTERM)
-        return self.ended()
+        return self.wait()
 
     def freeze(self) -> None:
         self._tell(signal.SIGSTOP)
 
-    def thaw(self) -> None:
+    def resume(self) -> None:
         self._tell(signal.SIGCONT)
 
     def _tell(self, number: signal.Signals) -> None:
@@ -119,15 +119,15 @@ class Runner:
 
 
 @contextmanager
-def runner(
+def start_runner(
     data: Path,
     *options: str,
     armed: str | None = None,
     lease: float = 2.0,
     environ: Mapping[str, str] | None = None,
-) -> Iterator[Runner]:
+) -> Iterator[RunnerProcess]:
     """A runner, dead at the end of the block if not before."""
-    started = Runner(data, *options, armed=armed, lease=lease, environ=environ)
+    started = RunnerProcess(data, *options, armed=armed, lease=lease, environ=environ)
     try:
         yield started
     finally:
@@ -143,7 +143,7 @@ def wait_until(is_so: Callable[[], bool], what: str) -> None:
         time.sleep(0.1)
 
 
-def over(registry: LocalRegistry, id: str) -> JobInfo:
+def wait_for_job(registry: LocalRegistry, id: str) -> JobInfo:
     """The job, once it has ended."""
     wait_until(lambda: not registry.job(id).is_open, f"the end of {id}")
     return registry.job(id)
@@ -151,10 +151,10 @@ def over(registry: LocalRegistry, id: str) -> JobInfo:
 
 def is_stopped(pid: int) -> bool:
     """Whether some process of a session stands still at a failpoint."""
-    return any(state == "T" for state in living(pid).values())
+    return any(state == "T" for state in live_processes(pid).values())
 
 
-def living(session: int) -> dict[int, str]:
+def live_processes(session: int) -> dict[int, str]:
     """The processes of a session that are not dead, each with the letter of what it does (proc(5))."""
     found: dict[int, str] = {}
     for place in Path("/proc").glob("[0-9]*"):

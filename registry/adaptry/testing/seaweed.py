@@ -16,7 +16,7 @@ from pathlib import Path
 
 from adaptry.testing.buckets import CREDENTIALS, BucketServer, free_ports, wait_for
 
-__all__ = ["CREDENTIALS", "Seaweed", "program", "running"]
+__all__ = ["CREDENTIALS", "Seaweed", "find_program", "run_seaweed"]
 
 _SECONDS = 60
 _ENCRYPTION = {"WEED_S3_SSE_KEY": "a key of tests"}
@@ -26,14 +26,14 @@ class Seaweed(BucketServer):
     """One that runs."""
 
 
-def program() -> Path | None:
+def find_program() -> Path | None:
     """The server's program, if it is installed beside this Python."""
     found = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
     return Path(found) if found else None
 
 
 @contextmanager
-def running(weed: Path, folder: Path) -> Iterator[Seaweed]:
+def run_seaweed(weed: Path, folder: Path) -> Iterator[Seaweed]:
     """Starts it, waits until it stores what it is given, and ends it."""
     identity = {
         "name": "tests",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptry.testing.samples import tiny_lora
-from adaptry_api.testing import Answer, Server
+from adaptry_api.testing import RawResponse, Server
 
 TONE = "acme/tone"
 CONFIG, WEIGHTS, README = "adapter_config.json", "adapter_model.safetensors", "README.md"
@@ -22,7 +22,7 @@ def files_of(folder: Path, seed: int = 1) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in made.iterdir()}
 
 
-def create(server: Server, name: str = TONE, **more: Any) -> Answer:
+def create(server: Server, name: str = TONE, **more: Any) -> RawResponse:
     namespace, _, short = name.partition("/")
     return server.call("POST", "/api/repos/create", {"name": short, "organization": namespace, **more})
 
@@ -39,7 +39,7 @@ def lines(files: Mapping[str, bytes], *more: dict[str, Any], parent: str | None 
 
 def send(
     server: Server, body: bytes, revision: str = "main", name: str = TONE, token: str = "admin"
-) -> Answer:
+) -> RawResponse:
     return server.call(
         "POST",
         f"/api/models/{name}/commit/{revision}",

@@ -25,7 +25,7 @@ def files(server: Server, tmp_path: Path) -> dict[str, bytes]:
     made = files_of(tmp_path / "tone") | {README: CARD}
     create(server)
     put(server, made)
-    base_registry.register(
+    base_registry.register_base(
         server.registry(), open_checkpoint(tiny_base(tmp_path / "base")), ("org/Tiny", "Word"), store=True
     )
     return made

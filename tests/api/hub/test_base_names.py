@@ -22,7 +22,7 @@ BASE = "org/tiny"
 def config(server: Server, tmp_path: Path) -> bytes:
     """The config of a base that is stored here."""
     folder = tiny_base(tmp_path / "base")
-    base_registry.register(server.registry(), open_checkpoint(folder), (BASE, "org/again"), store=True)
+    base_registry.register_base(server.registry(), open_checkpoint(folder), (BASE, "org/again"), store=True)
     return (folder / "config.json").read_bytes()
 
 

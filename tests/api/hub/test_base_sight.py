@@ -10,7 +10,7 @@ import pytest
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.operations import base_registry
 from adaptry.testing.samples import tiny_base
-from adaptry_api.testing import Answer, Server
+from adaptry_api.testing import RawResponse, Server
 
 from .pushed import TONE, WEIGHTS, create, files_of, put
 
@@ -20,7 +20,7 @@ BASE = "org/tiny"
 @pytest.fixture
 def base(server: Server, tmp_path: Path) -> str:
     """The id of a stored base, with an adapter on it."""
-    info = base_registry.register(
+    info = base_registry.register_base(
         server.registry(), open_checkpoint(tiny_base(tmp_path / "base")), (BASE,), store=True
     )
     create(server)
@@ -44,7 +44,7 @@ ADDRESSES = (
 )
 
 
-def shape(answer: Answer, name: str) -> tuple[int, str | None, bytes]:
+def shape(answer: RawResponse, name: str) -> tuple[int, str | None, bytes]:
     """What a caller can tell one answer from another by, without the name that was asked for."""
     body = re.sub(rb'"request":"[0-9a-f]+"', b"", answer.body)
     return answer.status, answer.headers.get("X-Error-Code"), re.sub(name.encode(), b"NAME", body, flags=re.I)

@@ -9,7 +9,7 @@ import pytest
 from adaptry.core.errors import TooLarge
 from adaptry.core.manifest import MAX_DEPTH, MAX_PATH, MAX_TREE, check_tree
 from adaptry_api.hub.announced_files import IDLE_SECONDS, LOOP_SECONDS, LOOP_TIMES, Announcements
-from adaptry_api.testing import Answer, Server
+from adaptry_api.testing import RawResponse, Server
 
 from .uploads import TONE, create
 
@@ -22,7 +22,7 @@ def adapter(server: Server) -> None:
     assert server.call("POST", f"/api/models/{TONE}/branch/{BRANCH}", {}).status == 200
 
 
-def announce(server: Server, paths: list[str], token: str = "admin", branch: str = BRANCH) -> Answer:
+def announce(server: Server, paths: list[str], token: str = "admin", branch: str = BRANCH) -> RawResponse:
     files = [{"path": path, "size": 100, "sample": ""} for path in paths]
     return server.call("POST", f"/api/models/{TONE}/preupload/{branch}", {"files": files}, token=token)
 
@@ -35,7 +35,7 @@ def checkpoints(start: int, count: int) -> list[str]:
     ]
 
 
-def announce_all(server: Server, count: int, token: str = "admin") -> Answer:
+def announce_all(server: Server, count: int, token: str = "admin") -> RawResponse:
     """As clients do: 256 at a time, until one is refused."""
     for start in range(0, count, 256):
         answer = announce(server, checkpoints(start, min(256, count - start)), token)

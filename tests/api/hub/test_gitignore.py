@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adaptry_api.hub.gitignore import is_ignored, parse_lines
+from adaptry_api.hub.gitignore import is_ignored, parse_rules
 
 TEXT = """
 # comments and empty lines say nothing
@@ -30,22 +30,22 @@ KEPT = [
 
 @pytest.mark.parametrize("path", LEFT_OUT)
 def test_what_a_line_fits_is_left_out(path: str) -> None:
-    assert is_ignored(path, parse_lines(TEXT))
+    assert is_ignored(path, parse_rules(TEXT))
 
 
 @pytest.mark.parametrize("path", KEPT)
 def test_what_no_line_fits_or_a_later_one_takes_back_is_kept(path: str) -> None:
-    assert not is_ignored(path, parse_lines(TEXT))
+    assert not is_ignored(path, parse_rules(TEXT))
 
 
 def test_a_pattern_cannot_take_long() -> None:
-    lines = parse_lines("*a" * 60 + "b\n" + "**/" * 60 + "b")
+    lines = parse_rules("*a" * 60 + "b\n" + "**/" * 60 + "b")
     assert not is_ignored("a" * 255, lines)
-    many = parse_lines("\n".join("**/" * 60 + "[a-z]*" * 10 + "*a" * (i % 7) + "b" for i in range(300)))
+    many = parse_rules("\n".join("**/" * 60 + "[a-z]*" * 10 + "*a" * (i % 7) + "b" for i in range(300)))
     assert not any(is_ignored(f"{number:03}{'a' * 252}", many) for number in range(256))
 
 
 @pytest.mark.parametrize("path", ["a/a/x", "(x)", "^", "a-b", "\\", "é"])
 def test_what_means_something_in_other_languages_is_a_letter_here(path: str) -> None:
-    assert is_ignored(path, parse_lines("a/a/x\n(x)\n[^]\na[-]b\n[\\]\n[à-ê]\n[z-a]\n[!\n"))
-    assert not is_ignored("a/x", parse_lines("a/a/x\n(x)\n[z-a]\n"))
+    assert is_ignored(path, parse_rules("a/a/x\n(x)\n[^]\na[-]b\n[\\]\n[à-ê]\n[z-a]\n[!\n"))
+    assert not is_ignored("a/x", parse_rules("a/a/x\n(x)\n[z-a]\n"))

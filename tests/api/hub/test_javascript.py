@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry_api.testing import Answer, Server
+from adaptry_api.testing import RawResponse, Server
 
 from .pushed import CONFIG, TONE, WEIGHTS, create, files_of, lines, put, send
 from .uploads import XetUpload, has, path_of
@@ -24,7 +24,7 @@ def adapter(server: Server) -> None:
     create(server)
 
 
-def batch(server: Server, transfers: list[str], algorithm: str) -> Answer:
+def batch(server: Server, transfers: list[str], algorithm: str) -> RawResponse:
     body = {
         "operation": "upload",
         "transfers": transfers,

@@ -18,12 +18,12 @@ import pytest
 from adaptry.core.digest import Digest
 from adaptry.core.manifest import MAX_FILE
 from adaptry.core.refs import AdapterName
-from adaptry.storage.local.uploads import MOST_OPEN
-from adaptry.storage.tokens import hash_of
-from adaptry_api.grants import Signer
+from adaptry.storage.local.uploads import MAX_OPEN_UPLOADS
+from adaptry.storage.tokens import hash_token
+from adaptry_api.grants import GrantSigner
 from adaptry_api.hub.lfs_bytes import PutGrant
 from adaptry_api.hub.lfs_parts import PartGrant
-from adaptry_api.testing import Answer, Server
+from adaptry_api.testing import RawResponse, Server
 
 from .uploads import LFS_CLIENT, TONE, create, has, kept, path_of, run_client, waiting
 
@@ -41,7 +41,7 @@ def server(start: Callable[..., Server]) -> Server:
     return server
 
 
-def batch(server: Server, token: str = "admin", name: str = TONE, **other: Any) -> Answer:
+def batch(server: Server, token: str = "admin", name: str = TONE, **other: Any) -> RawResponse:
     asked = {"operation": "upload", "transfers": ["basic"], "objects": [{"oid": OID, "size": len(CONTENT)}]}
     return server.call(
         "POST", f"/{name}.git/info/lfs/objects/batch", {**asked, **other}, token=token, headers=LFS
@@ -61,7 +61,7 @@ def parts(server: Server) -> tuple[list[str], str]:
     return [path_of(header[str(number)]) for number in range(1, len(header) + 1)], path_of(upload["href"])
 
 
-def put(server: Server, path: str, body: bytes) -> Answer:
+def put(server: Server, path: str, body: bytes) -> RawResponse:
     """As clients do: without a token, and without saying what it is."""
     return server.call("PUT", path, body, token=None)
 
@@ -70,7 +70,7 @@ def part(number: int) -> bytes:
     return CONTENT[(number - 1) * PART : number * PART]
 
 
-def join(server: Server, path: str, numbers: list[int], oid: str = OID) -> Answer:
+def join(server: Server, path: str, numbers: list[int], oid: str = OID) -> RawResponse:
     said = {"oid": oid, "parts": [{"partNumber": number, "etag": '"x"'} for number in numbers]}
     return server.call("POST", path, said, token=None, headers=LFS)
 
@@ -166,8 +166,8 @@ def test_a_file_whose_connection_was_cut_is_taken_when_it_is_sent_again(server: 
 
 def test_an_address_that_is_altered_expired_or_for_something_else_opens_nothing(server: Server) -> None:
     address = whole(server)
-    signer = Signer(server.data / "upload-secret")
-    about: dict[str, Any] = {"name": AdapterName.parse(TONE), "by": hash_of(server.admin)}
+    signer = GrantSigner(server.data / "upload-secret")
+    about: dict[str, Any] = {"name": AdapterName.parse(TONE), "by": hash_token(server.admin)}
     file = {"digest": Digest(OID), "size": len(CONTENT)}
     now = int(time.time())
     late = signer.sign(PutGrant(**about, **file, until=now - 1))
@@ -236,7 +236,7 @@ def test_a_file_is_verified_once_it_is_here(server: Server) -> None:
 def test_a_full_namespace_is_answered_with_a_time_to_come_back(server: Server) -> None:
     registry = server.registry()
     name = AdapterName.parse(TONE)
-    opened = [registry.open_upload(name, Digest.of(bytes([number])), 1) for number in range(MOST_OPEN)]
+    opened = [registry.open_upload(name, Digest.of(bytes([number])), 1) for number in range(MAX_OPEN_UPLOADS)]
     where = whole(server)
     answer = server.call("PUT", where, CONTENT, token=None)
     assert answer.status == 503

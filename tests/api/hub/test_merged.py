@@ -15,9 +15,9 @@ import pytest
 from adaptry import push
 from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.compute.merging.fitting import Weighted
-from adaptry.compute.merging.merge import Source, merge
-from adaptry.compute.recipes.merge import Input, Recipe
+from adaptry.compute.merging.fitting import WeightedAdapter
+from adaptry.compute.merging.merge import MergeSource, merge
+from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidRef
 from adaptry.core.refs import AdapterName
@@ -26,7 +26,7 @@ from adaptry.registry.http import HttpRegistry
 from adaptry.registry.records import AdapterEdit, CommitNote
 from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry_api.settings import ServerSettings
-from adaptry_api.testing import Answer, Server, serving
+from adaptry_api.testing import RawResponse, Server, running_server
 
 MODEL = "acme/tone.merged"
 NAME = AdapterName.parse("acme/tone")
@@ -46,13 +46,13 @@ def is_stored(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture
 def version(server: Server, registry: HttpRegistry, base: Path, tone: Adapter) -> Digest:
     """The digest of `acme/tone@1`, on a base that is in the folder it was registered from."""
-    base_registry.register(registry, open_checkpoint(base), ("org/tiny",))
+    base_registry.register_base(registry, open_checkpoint(base), ("org/tiny",))
     return push(registry, tone, NAME).version.digest
 
 
 def merged_on_disk(base: Path, adapter: Adapter, target: Path) -> dict[str, bytes]:
-    recipe = Recipe(base=str(base), inputs=(Input(source="tone"),))
-    merge(recipe, open_checkpoint(base), [Source(Weighted(adapter, 1.0, "tone"))], target)
+    recipe = MergeRecipe(base=str(base), inputs=(RecipeInput(source="tone"),))
+    merge(recipe, open_checkpoint(base), [MergeSource(WeightedAdapter(adapter, 1.0, "tone"))], target)
     return {path.name: path.read_bytes() for path in target.iterdir() if path.name != "adaptry_merge.json"}
 
 
@@ -62,7 +62,7 @@ def info(server: Server, revision: str = "main", model: str = MODEL) -> Any:
     return answer.json
 
 
-def read(server: Server, name: str, revision: str = "main", **headers: str) -> Answer:
+def read(server: Server, name: str, revision: str = "main", **headers: str) -> RawResponse:
     return server.call("GET", f"/{MODEL}/resolve/{revision}/{name}", headers=headers)
 
 
@@ -73,7 +73,7 @@ def listed(server: Server, revision: str = "main") -> dict[str, Any]:
 def test_the_files_are_those_of_a_merge_on_disk(
     server: Server, registry: HttpRegistry, base: Path, tone: Adapter, is_stored: bool, tmp_path: Path
 ) -> None:
-    base_registry.register(registry, open_checkpoint(base), ("org/tiny",), store=is_stored)
+    base_registry.register_base(registry, open_checkpoint(base), ("org/tiny",), store=is_stored)
     push(registry, tone, NAME)
     written = merged_on_disk(base, tone, tmp_path / "merged")
     if is_stored:
@@ -200,7 +200,7 @@ def test_a_version_whose_base_is_not_known_says_what_to_do(
 def test_a_version_that_cannot_be_merged_says_why(
     server: Server, registry: HttpRegistry, base: Path, tmp_path: Path
 ) -> None:
-    base_registry.register(registry, open_checkpoint(base), ("org/tiny",))
+    base_registry.register_base(registry, open_checkpoint(base), ("org/tiny",))
     push(registry, open_dir(tiny_lora(tmp_path / "flat", config={"use_qalora": True})), NAME)
 
     answer = server.call("GET", f"/api/models/{MODEL}")
@@ -267,8 +267,8 @@ def computing_for(pid: int) -> Iterator[int]:
 def test_finished_files_are_kept_where_the_operator_gives_them_room(
     base: Path, tone: Adapter, tmp_path: Path
 ) -> None:
-    with serving(ServerSettings(data=tmp_path / "data", merged_cache=1 << 30)) as server:
-        base_registry.register(server.registry(), open_checkpoint(base), ("org/tiny",))
+    with running_server(ServerSettings(data=tmp_path / "data", merged_cache=1 << 30)) as server:
+        base_registry.register_base(server.registry(), open_checkpoint(base), ("org/tiny",))
         push(server.registry(), tone, NAME)
         first, second = read(server, WEIGHTS).body, read(server, WEIGHTS).body
 

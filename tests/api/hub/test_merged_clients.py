@@ -13,9 +13,9 @@ import pytest
 from adaptry import push
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.compute.merging.fitting import Weighted
-from adaptry.compute.merging.merge import Source, merge
-from adaptry.compute.recipes.merge import Input, Recipe
+from adaptry.compute.merging.fitting import WeightedAdapter
+from adaptry.compute.merging.merge import MergeSource, merge
+from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 from adaptry.operations import base_registry
 from adaptry.registry.http import HttpRegistry
 from adaptry.testing.samples import tiny_base, tiny_lora
@@ -45,7 +45,7 @@ def adapter(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def pushed(registry: HttpRegistry, base: Path, adapter: Path) -> None:
-    base_registry.register(registry, open_checkpoint(base), ("org/tiny",), store=True)
+    base_registry.register_base(registry, open_checkpoint(base), ("org/tiny",), store=True)
     push(registry, open_dir(adapter), "acme/tone")
 
 
@@ -67,8 +67,10 @@ def test_transformers_answers_as_with_the_checkpoint_on_disk(
     server: Server, base: Path, adapter: Path, tmp_path: Path
 ) -> None:
     merged = tmp_path / "merged"
-    recipe = Recipe(base=str(base), inputs=(Input(source="tone"),))
-    merge(recipe, open_checkpoint(base), [Source(Weighted(open_dir(adapter), 1.0, "tone"))], merged)
+    recipe = MergeRecipe(base=str(base), inputs=(RecipeInput(source="tone"),))
+    merge(
+        recipe, open_checkpoint(base), [MergeSource(WeightedAdapter(open_dir(adapter), 1.0, "tone"))], merged
+    )
 
     expected = run(server, tmp_path, sys.executable, "-c", LOGITS, str(merged), "{}")
     found = run(server, tmp_path, sys.executable, "-c", LOGITS, "acme/tone.merged", '{"revision": "v1"}')

@@ -13,7 +13,7 @@ from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.refs import AdapterName, Number, Ref
 from adaptry.operations import base_registry
 from adaptry.testing.samples import tiny_base
-from adaptry_api.testing import Answer, Server
+from adaptry_api.testing import RawResponse, Server
 
 from .pushed import CARD, CONFIG, README, TONE, WEIGHTS, create, files_of, lines, put, send
 
@@ -30,7 +30,9 @@ def commit(server: Server, files: dict[str, bytes]) -> str:
     return put(server, files)
 
 
-def resolve(server: Server, path: str, revision: str = "main", method: str = "GET", **headers: str) -> Answer:
+def resolve(
+    server: Server, path: str, revision: str = "main", method: str = "GET", **headers: str
+) -> RawResponse:
     return server.call(method, f"/{TONE}/resolve/{revision}/{path}", headers=headers)
 
 
@@ -263,7 +265,7 @@ def test_a_download_of_the_weights_is_counted_once(server: Server, commit: str) 
 def test_a_stored_base_is_read_under_its_names_and_changed_by_nobody(server: Server, tmp_path: Path) -> None:
     folder = tiny_base(tmp_path / "base")
     registry = server.registry()
-    base_registry.register(registry, open_checkpoint(folder), ("org/tiny", "tiny"), store=True)
+    base_registry.register_base(registry, open_checkpoint(folder), ("org/tiny", "tiny"), store=True)
     for name in ("org/tiny", "tiny"):
         said = server.call("GET", f"/api/models/{name}").json
         assert {found["rfilename"] for found in said["siblings"]} >= {"config.json", "model.safetensors"}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from adaptry.core.digest import Digest
-from adaptry_api.hub.computed_cache import Remembered
+from adaptry_api.hub.computed_cache import ComputedCache
 from adaptry_api.testing import Server
 
 from .pushed import CARD, README, TONE, WEIGHTS, create, files_of, put
@@ -27,19 +27,19 @@ def commit(server: Server, tmp_path: Path) -> str:
 
 
 def test_a_value_is_computed_once_for_its_digest() -> None:
-    known = Remembered[int](2)
+    known = ComputedCache[int](2)
     assert known.of(digest(1), lambda: 10) == known.of(digest(1), lambda: 20) == 10
 
 
 def test_no_more_is_kept_than_the_bound_by_weight() -> None:
-    known = Remembered[str](10, len)
+    known = ComputedCache[str](10, len)
     for number in range(100):
         assert known.of(digest(number), lambda: "abcd") == "abcd"
         assert len(known) <= 2
 
 
 def test_what_weighs_more_than_the_bound_is_answered_and_not_kept() -> None:
-    known = Remembered[str](10, len)
+    known = ComputedCache[str](10, len)
     assert known.of(digest(1), lambda: "a" * 11) == "a" * 11
     assert len(known) == 0
 

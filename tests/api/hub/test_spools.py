@@ -12,35 +12,41 @@ import pytest
 
 from adaptry.core.errors import Busy, TooLarge
 from adaptry_api.hub import upload_spool
-from adaptry_api.hub.upload_spool import ABANDONED_SECONDS, FINISHED_SECONDS, IDLE_SECONDS, MOST_OPEN, Spools
+from adaptry_api.hub.upload_spool import (
+    ABANDONED_SECONDS,
+    FINISHED_SECONDS,
+    IDLE_SECONDS,
+    MAX_OPEN_SPOOLS,
+    UploadSpools,
+)
 
 
 @pytest.fixture
-def all_spools(tmp_path: Path) -> Spools:
-    return Spools(tmp_path / "spools")
+def all_spools(tmp_path: Path) -> UploadSpools:
+    return UploadSpools(tmp_path / "spools")
 
 
-def present(all_spools: Spools, id: str) -> bool:
+def present(all_spools: UploadSpools, id: str) -> bool:
     """Whether the piece of a spool that `filled` made is still there."""
     with all_spools.open("acme", id) as spool:
         return spool.piece("piece").exists()
 
 
-def filled(all_spools: Spools, id: str, is_finished: bool = False) -> None:
+def filled(all_spools: UploadSpools, id: str, is_finished: bool = False) -> None:
     with all_spools.open("acme", id) as spool:
         assert spool.write("piece", [b"one", b"two"]) == 6
         if is_finished:
             spool.finish()
 
 
-def test_a_piece_is_there_whole_and_can_be_replaced(all_spools: Spools) -> None:
+def test_a_piece_is_there_whole_and_can_be_replaced(all_spools: UploadSpools) -> None:
     filled(all_spools, "a")
     with all_spools.open("acme", "a") as spool:
         spool.write("piece", [b"three"])
         assert spool.piece("piece").read_bytes() == b"three"
 
 
-def test_a_piece_that_breaks_off_leaves_the_one_before_it(all_spools: Spools, tmp_path: Path) -> None:
+def test_a_piece_that_breaks_off_leaves_the_one_before_it(all_spools: UploadSpools, tmp_path: Path) -> None:
     def breaking() -> Iterator[bytes]:
         yield b"half"
         raise ZeroDivisionError("the line")
@@ -53,7 +59,7 @@ def test_a_piece_that_breaks_off_leaves_the_one_before_it(all_spools: Spools, tm
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["piece"]
 
 
-def test_a_spool_that_nobody_comes_back_to_is_swept(all_spools: Spools) -> None:
+def test_a_spool_that_nobody_comes_back_to_is_swept(all_spools: UploadSpools) -> None:
     filled(all_spools, "a")
     filled(all_spools, "b", is_finished=True)
     assert all_spools.sweep(time.time() + FINISHED_SECONDS - 60) == 0
@@ -63,15 +69,15 @@ def test_a_spool_that_nobody_comes_back_to_is_swept(all_spools: Spools) -> None:
     assert not present(all_spools, "a")
 
 
-def test_a_spool_in_use_is_never_swept(all_spools: Spools) -> None:
+def test_a_spool_in_use_is_never_swept(all_spools: UploadSpools) -> None:
     with all_spools.open("acme", "a") as spool:
         spool.write("piece", [b"x"])
         assert all_spools.sweep(time.time() + 10 * IDLE_SECONDS) == 0
         assert spool.piece("piece").exists()
 
 
-def test_a_namespace_has_so_many_at_once_and_finished_ones_make_room(all_spools: Spools) -> None:
-    for number in range(MOST_OPEN):
+def test_a_namespace_has_so_many_at_once_and_finished_ones_make_room(all_spools: UploadSpools) -> None:
+    for number in range(MAX_OPEN_SPOOLS):
         filled(all_spools, f"{number:02}", is_finished=number in (7, 9))
     os.utime(all_spools.folder / "acme" / "09", (1, 1))
     filled(all_spools, "one-more")
@@ -87,8 +93,8 @@ def test_a_namespace_has_so_many_at_once_and_finished_ones_make_room(all_spools:
     assert present(all_spools, "00")
 
 
-def test_spools_that_nobody_goes_on_with_make_room_the_longest_idle_first(all_spools: Spools) -> None:
-    for number in range(MOST_OPEN):
+def test_spools_that_nobody_goes_on_with_make_room_the_longest_idle_first(all_spools: UploadSpools) -> None:
+    for number in range(MAX_OPEN_SPOOLS):
         filled(all_spools, f"{number:02}")
     before = time.time() - ABANDONED_SECONDS - 60
     for number, at in ((3, before), (5, before - 100)):
@@ -101,7 +107,7 @@ def test_spools_that_nobody_goes_on_with_make_room_the_longest_idle_first(all_sp
     assert "03" not in present
 
 
-def test_a_spool_holds_so_much_and_no_more(all_spools: Spools, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_spool_holds_so_much_and_no_more(all_spools: UploadSpools, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upload_spool, "LARGEST", 10)
     with all_spools.open("acme", "a") as spool:
         spool.write("first", [bytes(6)])
@@ -110,7 +116,7 @@ def test_a_spool_holds_so_much_and_no_more(all_spools: Spools, monkeypatch: pyte
         assert spool.write("second", [bytes(4)]) == 4
 
 
-def test_many_threads_may_write_to_one_spool_while_it_is_swept(all_spools: Spools) -> None:
+def test_many_threads_may_write_to_one_spool_while_it_is_swept(all_spools: UploadSpools) -> None:
     failures: list[BaseException] = []
 
     def write(number: int) -> None:

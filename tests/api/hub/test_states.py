@@ -16,7 +16,7 @@ from adaptry.operations.version_state import change_state
 from adaptry.registry.http import HttpRegistry
 from adaptry.registry.records import StateChange, VersionInfo
 from adaptry.testing.samples import tiny_base, tiny_lora
-from adaptry_api.testing import Answer, Server
+from adaptry_api.testing import RawResponse, Server
 
 from .clients import run_client
 
@@ -37,7 +37,7 @@ def put(registry: HttpRegistry, state: State) -> None:
     change_state(registry, Ref.parse("acme/tone@1"), StateChange(state=state, reason="leaks addresses"))
 
 
-def resolve(server: Server, path: str, token: str, method: str = "GET", revision: str = "v1") -> Answer:
+def resolve(server: Server, path: str, token: str, method: str = "GET", revision: str = "v1") -> RawResponse:
     return server.call(method, f"/acme/tone/resolve/{revision}/{path}", token=token)
 
 
@@ -97,7 +97,7 @@ def test_a_version_that_was_recalled_is_followed_by_another_through_the_hub(
 def test_a_merged_model_of_what_is_withdrawn_is_not_computed_for_anybody(
     server: Server, registry: HttpRegistry, tmp_path: Path
 ) -> None:
-    base_registry.register(registry, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",))
+    base_registry.register_base(registry, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",))
     push(registry, open_dir(tiny_lora(tmp_path / "lora")), "acme/tone")
     assert server.call("GET", "/api/models/acme/tone.merged").status == 200
     put(registry, "revoked")

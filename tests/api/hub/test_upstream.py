@@ -11,7 +11,7 @@ from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.operations import base_registry
 from adaptry.testing.samples import tiny_base
 from adaptry_api.settings import ServerSettings
-from adaptry_api.testing import Server, serving
+from adaptry_api.testing import Server, running_server
 
 from .clients import run_client
 from .pushed import CARD, CONFIG, README, TONE, create, files_of, put
@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def hub(server: Server, folder: Path, tmp_path: Path) -> Server:
     """A Hub with a base and an adapter."""
-    base_registry.register(server.registry(), open_checkpoint(folder), (BASE,), store=True)
+    base_registry.register_base(server.registry(), open_checkpoint(folder), (BASE,), store=True)
     create(server)
     put(server, files_of(tmp_path / "tone"))
     return server
@@ -40,7 +40,7 @@ def front(hub: Server, tmp_path: Path) -> Iterator[Server]:
     settings = ServerSettings(
         data=tmp_path / "front", upstream=hub.url, upstream_token=hub.admin, anonymous_read=True
     )
-    with serving(settings) as started:
+    with running_server(settings) as started:
         yield started
 
 
@@ -146,7 +146,7 @@ def test_nothing_is_written_there(front: Server) -> None:
 
 
 def test_a_hub_that_does_not_answer_is_said_to_be_the_one(front: Server, tmp_path: Path) -> None:
-    with serving(ServerSettings(data=tmp_path / "lonely", upstream="http://127.0.0.1:9")) as lonely:
+    with running_server(ServerSettings(data=tmp_path / "lonely", upstream="http://127.0.0.1:9")) as lonely:
         answer = lonely.call("GET", f"/api/models/{BASE}")
     assert answer.status == 503
     assert "http://127.0.0.1:9" in answer.json["error"]

@@ -14,7 +14,7 @@ import pytest
 
 from adaptry.core.refs import AdapterName, Number, Ref
 from adaptry.testing.samples import tiny_lora
-from adaptry_api.testing import Answer, Server
+from adaptry_api.testing import RawResponse, Server
 
 from .pushed import CARD, CONFIG, README, TONE, WEIGHTS, create, deleted, files_of, lines, put, send
 
@@ -33,7 +33,7 @@ def adapter(server: Server) -> None:
 
 def preupload(
     server: Server, *sizes: tuple[str, int], revision: str = "main", token: str = "admin", **more: Any
-) -> Answer:
+) -> RawResponse:
     body = {"files": [{"path": path, "size": size, "sample": ""} for path, size in sizes], **more}
     return server.call("POST", f"/api/models/{TONE}/preupload/{revision}", body, token=token)
 

@@ -12,8 +12,8 @@ import lz4.frame
 import pytest
 
 from adaptry.core.refs import AdapterName
-from adaptry.storage.tokens import hash_of
-from adaptry_api.grants import Signer
+from adaptry.storage.tokens import hash_token
+from adaptry_api.grants import GrantSigner
 from adaptry_api.hub.lfs_bytes import PutGrant
 from adaptry_api.hub.xet_routes import XetGrant
 from adaptry_api.testing import Server
@@ -217,11 +217,11 @@ def test_an_address_is_for_one_adapter_and_one_token(server: Server, sent: XetUp
 def test_a_token_that_is_altered_expired_or_for_something_else_opens_nothing(
     server: Server, sent: XetUpload
 ) -> None:
-    signer = Signer(server.data / "upload-secret")
-    about = {"name": AdapterName.parse(TONE), "by": hash_of(server.admin)}
+    signer = GrantSigner(server.data / "upload-secret")
+    about = {"name": AdapterName.parse(TONE), "by": hash_token(server.admin)}
     late = XetGrant(**about, until=int(time.time()) - 1)
     other = PutGrant(**about, until=int(time.time()) + 60, digest="sha256:" + "0" * 64, size=1)
-    forged = Signer(server.data.parent / "another-secret").sign(
+    forged = GrantSigner(server.data.parent / "another-secret").sign(
         XetGrant(**about, until=int(time.time()) + 60)
     )
     swapped = "A" + sent.token[1:]

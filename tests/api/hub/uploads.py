@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from adaptry_api.testing import Answer, Server
+from adaptry_api.testing import RawResponse, Server
 
 TONE = "acme/tone"
 
@@ -85,13 +85,13 @@ class XetUpload:
         assert answer.status == 200, answer.body
         return cls(server, answer.json["accessToken"], path_of(answer.json["casUrl"]))
 
-    def post(self, path: str, body: bytes, **other: Any) -> Answer:
+    def post(self, path: str, body: bytes, **other: Any) -> RawResponse:
         return self.server.call("POST", f"{self.address}{path}", body, **{"token": self.token, **other})
 
-    def xorb(self, body: bytes, hash: str) -> Answer:
+    def xorb(self, body: bytes, hash: str) -> RawResponse:
         return self.post(f"/v1/xorbs/default/{hash}", body)
 
-    def shard(self, body: bytes) -> Answer:
+    def shard(self, body: bytes) -> RawResponse:
         return self.post("/v1/shards", body)
 
 

@@ -18,9 +18,9 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid, NotFound
 from adaptry.core.refs import AdapterName
 from adaptry_api.hub.xet.chunk_tables import ChunkTable
-from adaptry_api.hub.xet.hashes import is_asked_for, text_of
+from adaptry_api.hub.xet.hashes import is_dedup_candidate, text_of
 from adaptry_api.hub.xet.stored_xorb import Run, StoredXorb
-from adaptry_api.hub.xet.xorb import MOST_CHUNKS
+from adaptry_api.hub.xet.xorb import MAX_XORB_CHUNKS
 
 UNUSED_SECONDS = 30 * 86400.0
 _SMALLEST_CHUNK = 4096
@@ -35,7 +35,7 @@ class ChunkMaps:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def keep(self, name: AdapterName, file: Digest, table: ChunkTable) -> None:
+    def save(self, name: AdapterName, file: Digest, table: ChunkTable) -> None:
         """Remembers the chunks of a file that the adapter has. Does nothing where there is no room for it."""
         if len(table) > table.size // _SMALLEST_CHUNK + 1:
             return
@@ -43,10 +43,10 @@ class ChunkMaps:
         with suppress(OSError):
             _write(self._map(name, file.hex), hashlib.sha256(data).digest() + data)
             for number, (hash, _) in enumerate(table):
-                if number == 0 or is_asked_for(hash):
+                if number == 0 or is_dedup_candidate(hash):
                     _write(self._start(name, text_of(hash)), file.hex.encode())
 
-    def with_chunk(self, name: AdapterName, hash: str) -> Digest | None:
+    def find_file_with_chunk(self, name: AdapterName, hash: str) -> Digest | None:
         """The file that was remembered last of those in which a client would ask for that chunk."""
         path = self._start(name, hash)
         try:
@@ -58,19 +58,19 @@ class ChunkMaps:
             return None
         return file
 
-    def parts(self, name: AdapterName, file: Digest) -> Iterator[tuple[str, ChunkTable]]:
+    def iter_xorbs(self, name: AdapterName, file: Digest) -> Iterator[tuple[str, ChunkTable]]:
         """The file's chunks, as xorbs of at most as many chunks as one may have: their hashes and tables. Raises `NotFound`."""
         _, table = self._read(name, file.hex)
-        for number, start in enumerate(range(0, len(table), MOST_CHUNKS)):
-            yield f"{file.hex[:_PREFIX]}{number:08x}", table.part(start, start + MOST_CHUNKS)
+        for number, start in enumerate(range(0, len(table), MAX_XORB_CHUNKS)):
+            yield f"{file.hex[:_PREFIX]}{number:08x}", table.slice(start, start + MAX_XORB_CHUNKS)
 
-    def part(self, name: AdapterName, hash: str) -> StoredXorb:
+    def open_xorb(self, name: AdapterName, hash: str) -> StoredXorb:
         """The xorb that `parts` gave that hash. Raises `NotFound`."""
         file, table = self._read(name, hash)
-        start = int(hash[_PREFIX:], 16) * MOST_CHUNKS
+        start = int(hash[_PREFIX:], 16) * MAX_XORB_CHUNKS
         if start >= len(table):
             raise NotFound(_NONE)
-        part = table.part(start, start + MOST_CHUNKS)
+        part = table.slice(start, start + MAX_XORB_CHUNKS)
         return StoredXorb(part, (Run(file, table.start(start), part.size),))
 
     def forget(self, name: AdapterName, file: Digest) -> None:

@@ -69,7 +69,7 @@ class ChunkTable:
             raise Invalid(f"it has {len(self):,} chunks, and not those from {start:,} to {end:,}")
         return self.start(start), self.ends[end - 1] - self.start(start)
 
-    def part(self, start: int, end: int) -> ChunkTable:
+    def slice(self, start: int, end: int) -> ChunkTable:
         """The table of the chunks from `start` to before `end` alone."""
         before = self.start(start)
         ends = array("Q", (each - before for each in self.ends[start:end]))

@@ -13,7 +13,7 @@ from adaptry_api.hub.xet.chunk_tables import ChunkTable
 from adaptry_api.hub.xet.hashes import bytes_of
 from adaptry_api.hub.xet.shard import BOOKEND, TAG, VERSION
 
-KIND = "application/octet-stream"
+SHARD_MEDIA_TYPE = "application/octet-stream"
 _FOOTER = struct.Struct("<9Q32sQQ48sQQQQ")
 _FOOTER_VERSION = 1
 _XORB = struct.Struct("<32sIIII")  # hash, flags, chunks, bytes, bytes on disk

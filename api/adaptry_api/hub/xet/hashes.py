@@ -45,7 +45,7 @@ def chunk_hash(data: bytes) -> bytes:
     return blake3(data, key=_CHUNK_KEY).digest()
 
 
-def is_asked_for(hash: bytes) -> bool:
+def is_dedup_candidate(hash: bytes) -> bool:
     """Whether clients ask for a chunk of that hash wherever it stands in a file, and not only for the first of each
     (xet-core: `hash_is_global_dedup_eligible`)."""
     return int.from_bytes(hash[24:], "little") % 1024 == 0

@@ -16,18 +16,18 @@ from adaptry.core.errors import Invalid, NotFound, TooLarge
 from adaptry.core.manifest import MAX_FILE, MAX_REVISION
 from adaptry_api.hub.xet.chunk_tables import ChunkTable
 from adaptry_api.hub.xet.shard import XetFile
-from adaptry_api.hub.xet.stored_xorb import Run, StoredXorb, merged
+from adaptry_api.hub.xet.stored_xorb import Run, StoredXorb, merge_runs
 
 ReadStored = Callable[[Digest, int], Iterator[bytes]]
 """The bytes of a stored file from a position on."""
 
-MOST_CHUNKS = 1 << 20
+MAX_FILE_CHUNKS = 1 << 20
 """Of all files of a shard. Clients cut chunks of 64 KiB on average, so that 16 GiB are a quarter of that."""
 _PIECE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class XorbSlice:
     """The chunks from `start` to before `end` of the xorb of that hash."""
 
     hash: str
@@ -37,23 +37,23 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Joined:
+class JoinedFile:
     """A file that can be made of pieces of xorbs."""
 
     sha256: Digest
     size: int
-    pieces: tuple[Piece, ...]
+    pieces: tuple[XorbSlice, ...]
 
     @property
     def runs(self) -> tuple[Run, ...]:
         """Where its bytes are, in their order."""
-        return merged(run for piece in self.pieces for run in piece.xorb.runs_of(piece.start, piece.end))
+        return merge_runs(run for piece in self.pieces for run in piece.xorb.runs_of(piece.start, piece.end))
 
     @property
     def table(self) -> ChunkTable:
         """Its chunks, in their order."""
         return ChunkTable.of(
-            chunk for piece in self.pieces for chunk in piece.xorb.table.part(piece.start, piece.end)
+            chunk for piece in self.pieces for chunk in piece.xorb.table.slice(piece.start, piece.end)
         )
 
     @property
@@ -70,17 +70,17 @@ class Joined:
                 yield from _read(Run(run.source, run.begin + passed, run.length - passed), stored)
 
 
-def join(files: Sequence[XetFile], find: Callable[[str], StoredXorb]) -> tuple[Joined, ...]:
+def resolve_files(files: Sequence[XetFile], find: Callable[[str], StoredXorb]) -> tuple[JoinedFile, ...]:
     """The files, each over the xorbs that `find` gives. Raises `Invalid` where they do not fit, and `TooLarge`."""
     if sum(file.size for file in files) > MAX_REVISION:
         raise TooLarge(f"the files of one upload are at most {MAX_REVISION >> 30} GiB together")
-    if sum(segment.end - segment.start for file in files for segment in file.segments) > MOST_CHUNKS:
-        raise TooLarge(f"the files of one upload have at most {MOST_CHUNKS:,} chunks together")
+    if sum(segment.end - segment.start for file in files for segment in file.segments) > MAX_FILE_CHUNKS:
+        raise TooLarge(f"the files of one upload have at most {MAX_FILE_CHUNKS:,} chunks together")
     known: dict[str, StoredXorb] = {}
     return tuple(_join(file, find, known) for file in files)
 
 
-def stored_runs(files: Iterable[Joined]) -> Mapping[str, tuple[StoredXorb, tuple[Run, ...]]]:
+def stored_runs(files: Iterable[JoinedFile]) -> Mapping[str, tuple[StoredXorb, tuple[Run, ...]]]:
     """The spooled xorbs of which every chunk is in one of these files, by hash, with the runs of the files that the chunks are in."""
     placed: dict[str, dict[int, Run]] = {}
     xorbs: dict[str, StoredXorb] = {}
@@ -94,16 +94,16 @@ def stored_runs(files: Iterable[Joined]) -> Mapping[str, tuple[StoredXorb, tuple
                 places.setdefault(number, Run(file.sha256, position, length))
                 position += length
     return {
-        hash: (xorb, merged(placed[hash][number] for number in range(len(xorb.table))))
+        hash: (xorb, merge_runs(placed[hash][number] for number in range(len(xorb.table))))
         for hash, xorb in xorbs.items()
         if len(placed[hash]) == len(xorb.table) and not xorb.files
     }
 
 
-def _join(file: XetFile, find: Callable[[str], StoredXorb], known: dict[str, StoredXorb]) -> Joined:
+def _join(file: XetFile, find: Callable[[str], StoredXorb], known: dict[str, StoredXorb]) -> JoinedFile:
     if file.size > MAX_FILE:
         raise TooLarge(f"a file of {file.size:,} bytes; at most {MAX_FILE >> 30} GiB are stored")
-    pieces: list[Piece] = []
+    pieces: list[XorbSlice] = []
     for segment in file.segments:
         try:
             xorb = known.get(segment.xorb) or known.setdefault(segment.xorb, find(segment.xorb))
@@ -117,8 +117,8 @@ def _join(file: XetFile, find: Callable[[str], StoredXorb], known: dict[str, Sto
                 f"the file {file.sha256.brief} takes {segment.length:,} bytes from xorb {segment.xorb[:12]}…, where "
                 f"{length:,} are"
             )
-        pieces.append(Piece(segment.xorb, xorb, segment.start, segment.end))
-    return Joined(file.sha256, file.size, tuple(pieces))
+        pieces.append(XorbSlice(segment.xorb, xorb, segment.start, segment.end))
+    return JoinedFile(file.sha256, file.size, tuple(pieces))
 
 
 def _read(run: Run, stored: ReadStored) -> Iterator[bytes]:

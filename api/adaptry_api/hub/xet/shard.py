@@ -15,9 +15,9 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid, TooLarge
 from adaptry_api.hub.xet.hashes import sha256_of, text_of
 
-LARGEST = 32 << 20
-MOST_FILES = 256
-MOST_SEGMENTS = 65_536
+MAX_SHARD_BYTES = 32 << 20
+MAX_FILES = 256
+MAX_SEGMENTS = 65_536
 
 TAG = b"HFRepoMetaData\0" + bytes.fromhex("556967456a7b815783a5bdd95ccdd14aa9")
 VERSION = 2
@@ -29,7 +29,7 @@ _HAS_VERIFICATION, _HAS_SHA256 = 1 << 31, 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class XetSegment:
     """The chunks from `start` to before `end` of one xorb, `length` bytes together."""
 
     xorb: str
@@ -43,14 +43,14 @@ class XetFile:
     """A file as the client declares it: its SHA-256, and the segments that it is joined from."""
 
     sha256: Digest
-    segments: tuple[Segment, ...]
+    segments: tuple[XetSegment, ...]
 
     @property
     def size(self) -> int:
         return sum(segment.length for segment in self.segments)
 
 
-def files_in(shard: BinaryIO) -> tuple[XetFile, ...]:
+def parse_shard(shard: BinaryIO) -> tuple[XetFile, ...]:
     """The files that a shard describes. Raises `Invalid` and `TooLarge`."""
     header = _record(shard)
     if header[:32] != TAG or int.from_bytes(header[32:40], "little") != VERSION:
@@ -63,8 +63,8 @@ def _files(shard: BinaryIO) -> Iterator[XetFile]:
     while (record := _record(shard))[:32] != _END:
         flags, count = struct.unpack("<II", record[32:40])
         files, segments = files + 1, segments + count
-        if files > MOST_FILES or segments > MOST_SEGMENTS:
-            raise TooLarge(f"a shard has at most {MOST_FILES} files and {MOST_SEGMENTS:,} segments here")
+        if files > MAX_FILES or segments > MAX_SEGMENTS:
+            raise TooLarge(f"a shard has at most {MAX_FILES} files and {MAX_SEGMENTS:,} segments here")
         if not flags & _HAS_SHA256:
             raise Invalid("a file of the shard comes without its SHA-256; only files that have one are kept")
         if not count:
@@ -75,9 +75,9 @@ def _files(shard: BinaryIO) -> Iterator[XetFile]:
         yield XetFile(sha256_of(_record(shard)), found)
 
 
-def _segment(record: bytes) -> Segment:
+def _segment(record: bytes) -> XetSegment:
     _, length, start, end = struct.unpack("<IIII", record[32:])
-    return Segment(text_of(record[:32]), start, end, length)
+    return XetSegment(text_of(record[:32]), start, end, length)
 
 
 def _record(shard: BinaryIO) -> bytes:

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Self
 
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Corrupt, Invalid, NotFound
+from adaptry.core.errors import CorruptData, Invalid, NotFound
 from adaptry_api.hub.xet.chunk_tables import ChunkTable
 from adaptry_api.hub.xet.hashes import chunk_hash
-from adaptry_api.hub.xet.xorb import MOST_CHUNKS
+from adaptry_api.hub.xet.xorb import MAX_XORB_CHUNKS
 
 _RUN = struct.Struct("<32sQQ")
 _COUNTS = struct.Struct("<II")  # chunks, runs
@@ -42,7 +42,7 @@ class StoredXorb:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Raises `NotFound`, and `Corrupt` for a file that neither `spooled` nor `spent` filled."""
+        """Raises `NotFound`, and `CorruptData` for a file that neither `spooled` nor `spent` filled."""
         try:
             with path.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
@@ -50,17 +50,17 @@ class StoredXorb:
                 chunks, runs = _COUNTS.unpack(file.read(_COUNTS.size).rjust(_COUNTS.size, b"\0"))
                 trailer = chunks * _ENTRY + runs * _RUN.size
                 held = size - _COUNTS.size - trailer
-                if not 0 < chunks <= MOST_CHUNKS or not runs <= chunks or held < 0:
-                    raise Corrupt(_DAMAGED)
+                if not 0 < chunks <= MAX_XORB_CHUNKS or not runs <= chunks or held < 0:
+                    raise CorruptData(_DAMAGED)
                 file.seek(held)
                 table = ChunkTable.parse(file.read(chunks * _ENTRY))
                 found = tuple(_run(file.read(_RUN.size)) for _ in range(runs))
         except FileNotFoundError:
             raise NotFound("no such xorb") from None
         except Invalid as error:
-            raise Corrupt(_DAMAGED) from error
+            raise CorruptData(_DAMAGED) from error
         if table.size != (sum(run.length for run in found) if found else held):
-            raise Corrupt(_DAMAGED)
+            raise CorruptData(_DAMAGED)
         return cls(table, found or (Run(path, 0, held),))
 
     @property
@@ -77,7 +77,7 @@ class StoredXorb:
 _DAMAGED = "a xorb that was received is damaged; upload again"
 
 
-def spooled(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def xorb_with_trailer(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """The chunks, and behind them the trailer by which `StoredXorb` finds them."""
 
     # The hashes are computed here and not taken from the client: others of the adapter rely on them.
@@ -88,7 +88,7 @@ def spooled(chunks: Iterable[bytes]) -> Iterator[bytes]:
     yield ChunkTable.of(table).to_bytes() + _COUNTS.pack(len(table), 0)
 
 
-def spent(table: ChunkTable, runs: Sequence[Run]) -> Iterator[bytes]:
+def xorb_trailer(table: ChunkTable, runs: Sequence[Run]) -> Iterator[bytes]:
     """The trailer alone, of a xorb whose chunks are in these runs of stored files."""
     yield table.to_bytes()
     for run in runs:
@@ -97,7 +97,7 @@ def spent(table: ChunkTable, runs: Sequence[Run]) -> Iterator[bytes]:
     yield _COUNTS.pack(len(table), len(runs))
 
 
-def merged(runs: Iterable[Run]) -> tuple[Run, ...]:
+def merge_runs(runs: Iterable[Run]) -> tuple[Run, ...]:
     """The same bytes in as few runs as possible."""
     found: list[Run] = []
     for run in runs:

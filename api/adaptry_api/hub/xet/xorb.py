@@ -13,13 +13,13 @@ import lz4.frame
 
 from adaptry.core.errors import Invalid, TooLarge
 
-MOST_CHUNKS = 8192
-LARGEST_CHUNK = 128 << 10
-LARGEST = 64 << 20
-MOST_TIMES = 16
+MAX_XORB_CHUNKS = 8192
+MAX_CHUNK_BYTES = 128 << 10
+MAX_XORB_BYTES = 64 << 20
+MAX_EXPANSION = 16
 """What a xorb holds when it is unpacked is at most `LARGEST`, or so many times as much as was sent of it, if that is more: the
 JavaScript client fills a xorb to 64 MiB of packed chunks."""
-LARGEST_BODY = 66 << 20
+MAX_BODY_BYTES = 66 << 20
 """64 MiB, with headers, and the footer that some clients send."""
 
 _HEADER = 8
@@ -27,7 +27,7 @@ _FOOTER = b"XETBLOB"
 _PLAIN, _LZ4, _GROUPED = range(3)
 
 
-def unpacked(body: Iterable[bytes]) -> Iterator[bytes]:
+def unpack_chunks(body: Iterable[bytes]) -> Iterator[bytes]:
     """The chunks of a xorb, in order, as it arrives. Raises `Invalid` and `TooLarge`."""
     source = _Source(body)
     unpack = _Unpacker()
@@ -38,9 +38,9 @@ def unpacked(body: Iterable[bytes]) -> Iterator[bytes]:
             break
         stored, scheme, length = _read_header(header, count)
         count, total, sent = count + 1, total + length, sent + _HEADER + stored
-        if count > MOST_CHUNKS or total > max(LARGEST, MOST_TIMES * sent):
+        if count > MAX_XORB_CHUNKS or total > max(MAX_XORB_BYTES, MAX_EXPANSION * sent):
             raise TooLarge(
-                f"a xorb holds at most {MOST_CHUNKS:,} chunks and {LARGEST >> 20} MiB, unpacked, or {MOST_TIMES} times "
+                f"a xorb holds at most {MAX_XORB_CHUNKS:,} chunks and {MAX_XORB_BYTES >> 20} MiB, unpacked, or {MAX_EXPANSION} times "
                 "what was sent"
             )
         data = source.take(stored)
@@ -61,10 +61,14 @@ def _read_header(header: bytes, number: int) -> tuple[int, int, int]:
         raise Invalid(
             f"chunk {number} of the xorb is of version {version} and scheme {scheme}, which we do not know"
         )
-    if not 0 < length <= LARGEST_CHUNK or not 0 < stored <= length or (scheme == _PLAIN and stored != length):
+    if (
+        not 0 < length <= MAX_CHUNK_BYTES
+        or not 0 < stored <= length
+        or (scheme == _PLAIN and stored != length)
+    ):
         raise Invalid(
             f"chunk {number} of the xorb says that {stored:,} bytes become {length:,}; a chunk is at most "
-            f"{LARGEST_CHUNK:,} bytes, and never smaller than it is packed"
+            f"{MAX_CHUNK_BYTES:,} bytes, and never smaller than it is packed"
         )
     return stored, scheme, length
 
@@ -88,10 +92,10 @@ class _Unpacker:
             raise Invalid(
                 f"chunk {number} of the xorb does not unpack to the {length:,} bytes that it announces"
             )
-        return ungrouped(out) if scheme == _GROUPED else out
+        return ungroup_bytes(out) if scheme == _GROUPED else out
 
 
-def ungrouped(data: bytes) -> bytes:
+def ungroup_bytes(data: bytes) -> bytes:
     """Bytes that were sorted by their position modulo 4, in their own order again."""
     out = bytearray(len(data))
     at = 0

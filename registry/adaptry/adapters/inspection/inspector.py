@@ -21,7 +21,7 @@ from adaptry.adapters.header import TensorInfo
 from adaptry.adapters.inspection.fair_slots import FairSlots
 from adaptry.adapters.inspection.protocol import SHORT
 from adaptry.adapters.inspection.result import TensorStatistics, WeightsInspection
-from adaptry.core.errors import Corrupt, Unavailable
+from adaptry.core.errors import CorruptData, Unavailable
 from adaptry.core.processes.bounded import (
     ProcessFailed,
     ProcessLimits,
@@ -42,7 +42,7 @@ _PATIENCE = 300.0  # seconds that a caller waits for its turn
 _LONGEST_ANSWER = 16 << 20
 
 
-Source = int | Callable[[int], Iterable[bytes]]
+WeightsSource = int | Callable[[int], Iterable[bytes]]
 """A weights file: its descriptor, or a function that gives its bytes from a position on (and may be called again)."""
 
 
@@ -62,12 +62,12 @@ class Inspector:
         self._end = weakref.finalize(self, _end_all, self._idle)
 
     def inspect(
-        self, tensors: Mapping[str, TensorInfo], source: Source, tenant: str = ""
+        self, tensors: Mapping[str, TensorInfo], source: WeightsSource, tenant: str = ""
     ) -> WeightsInspection:
         """Measures every tensor once, in the order of their bytes, between which there are no others.
 
         Raises `Unavailable` if the child crashed, was killed or reached a limit, or if no child was free for minutes, and
-        `Corrupt` if there are fewer bytes than the header promises.
+        `CorruptData` if there are fewer bytes than the header promises.
         """
         try:
             with self._slots.hold(tenant, _PATIENCE):
@@ -87,7 +87,7 @@ class Inspector:
         with self._lock:
             _end_all(self._idle)
 
-    def _ask(self, tensors: Mapping[str, TensorInfo], source: Source) -> list[TensorStatistics]:
+    def _ask(self, tensors: Mapping[str, TensorInfo], source: WeightsSource) -> list[TensorStatistics]:
         while child := self._kept():
             try:
                 return self._measured(child, tensors, source)
@@ -96,7 +96,7 @@ class Inspector:
         return self._measured(_Child(), tensors, source)
 
     def _measured(
-        self, child: _Child, tensors: Mapping[str, TensorInfo], source: Source
+        self, child: _Child, tensors: Mapping[str, TensorInfo], source: WeightsSource
     ) -> list[TensorStatistics]:
         try:
             answers = child.measure(tensors, source)
@@ -145,8 +145,8 @@ class _Child:
                 self._socket.close()
                 raise
 
-    def measure(self, tensors: Mapping[str, TensorInfo], source: Source) -> list[TensorStatistics]:
-        """Raises `ProcessFailed`, `ProcessTimeout`, `Corrupt`, and what `source` raises; the child is of no use then."""
+    def measure(self, tensors: Mapping[str, TensorInfo], source: WeightsSource) -> list[TensorStatistics]:
+        """Raises `ProcessFailed`, `ProcessTimeout`, `CorruptData`, and what `source` raises; the child is of no use then."""
         size = sum(info.size for info in tensors.values())
         numpy = _numpy_folder() if size >= LARGE else ""
         seconds = _SECONDS + size / (_NUMPY_RATE if numpy else _PLAIN_RATE)
@@ -189,7 +189,7 @@ class _Child:
             self._socket.sendall(chunk)
             sent += len(chunk)
         if sent != size:
-            raise Corrupt(f"a weights file ended after {sent:,} of {size:,} bytes of its tensors")
+            raise CorruptData(f"a weights file ended after {sent:,} of {size:,} bytes of its tensors")
 
     def _answer(self) -> bytes | None:
         """None where the process ended first."""
@@ -206,7 +206,7 @@ class _Child:
         if code == 0 and self._has_answered:
             return _EndedBefore()
         if code == SHORT:
-            return Corrupt(
+            return CorruptData(
                 "a weights file is shorter than its header says; push its files again, or mend the store"
             )
         try:

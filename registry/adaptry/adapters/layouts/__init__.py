@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from adaptry.adapters.layouts import adapterhub, mlx, peft, pipelines
-from adaptry.adapters.layouts.layout import Layout
+from adaptry.adapters.layouts.layout import AdapterLayout
 
-LAYOUTS: Mapping[str, Layout] = {
+LAYOUTS: Mapping[str, AdapterLayout] = {
     "peft": peft.LAYOUT,
     "adapterhub": adapterhub.LAYOUT,
     "mlx": mlx.LAYOUT,

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from adaptry.adapters.config import AdapterConfig, parse_config
-from adaptry.adapters.header import Header, ReadAt
-from adaptry.adapters.layouts.layout import Gathered, Layout
+from adaptry.adapters.header import ReadAt, SafetensorsHeader
+from adaptry.adapters.layouts.layout import AdapterLayout, ForeignTensors
 from adaptry.adapters.spec import ModuleSpec, Spec
 from adaptry.core.errors import InvalidConfig
 
@@ -23,11 +23,11 @@ _SHARED = r"(?:.+\.)?(?P<kind>invertible_adapters|shared_parameters|prompt_tunin
 _PREFIX = r"(?P<kind>.+\.prefix_tuning(?:\.pool)?\.(?:prefix_tunings|prefix_gates))\.{name}\.(?P<role>.+)"
 _DESCRIBED = frozenset({"bottleneck", "lora", "ia3", "prompt_tuning", "prefix_tuning", "reft", "union"})
 
-Settings = Mapping[str, Any]
+MethodSettings = Mapping[str, Any]
 """A method's settings. (`Any`: JSON, and each architecture has its own.)"""
 
 
-def config(data: bytes, header: Header, read: ReadAt) -> AdapterConfig:
+def config(data: bytes, header: SafetensorsHeader, read: ReadAt) -> AdapterConfig:
     """The config as written; its base where PEFT has it. Raises `InvalidConfig`."""
     fields = dict(parse_config(data).fields)
     version = fields.get("version")
@@ -41,9 +41,9 @@ def config(data: bytes, header: Header, read: ReadAt) -> AdapterConfig:
     return AdapterConfig({**fields, "base_model_name_or_path": fields.get("model_name")})
 
 
-def describe(config: AdapterConfig, header: Header) -> Spec:
+def describe(config: AdapterConfig, header: SafetensorsHeader) -> Spec:
     """The modules a method adds to, by their names in the library's model. A union (MAM, UniPELT) is of several methods."""
-    settings: Settings = config.fields["config"]
+    settings: MethodSettings = config.fields["config"]
     members = {_method(member): member for member in _members(settings)}
     found = _gathered(config.fields["name"], header)
     modules = list(_modules(found, members))
@@ -57,14 +57,14 @@ def describe(config: AdapterConfig, header: Header) -> Spec:
     return found.spec(config, _method(settings), modules, traits, tokens)
 
 
-def _members(settings: Settings) -> list[Settings]:
+def _members(settings: MethodSettings) -> list[MethodSettings]:
     written = settings.get("configs") if settings.get("architecture") == "union" else None
     if not isinstance(written, list):
         return [settings]
     return [member for member in written if isinstance(member, dict)] or [settings]
 
 
-def _method(settings: Settings) -> str:
+def _method(settings: MethodSettings) -> str:
     architecture = settings.get("architecture")
     if architecture is None:
         return "bottleneck"
@@ -73,7 +73,7 @@ def _method(settings: Settings) -> str:
     return str(architecture)[:40]
 
 
-def _traits(settings: Settings, method: str) -> Iterator[str]:
+def _traits(settings: MethodSettings, method: str) -> Iterator[str]:
     flags = {
         "is_parallel": "parallel",
         "phm_layer": "compacter",
@@ -88,8 +88,8 @@ def _traits(settings: Settings, method: str) -> Iterator[str]:
         yield "not_described"
 
 
-def _gathered(name: str, header: Header) -> Gathered:
-    found = Gathered(header.tensors)
+def _gathered(name: str, header: SafetensorsHeader) -> ForeignTensors:
+    found = ForeignTensors(header.tensors)
     texts = (_PREFIX, _SHARED, _MODULE)
     prefix, shared, module = (re.compile(text.replace("{name}", re.escape(name))) for text in texts)
     for tensor in header.tensors:
@@ -102,7 +102,7 @@ def _gathered(name: str, header: Header) -> Gathered:
     return found
 
 
-def _tokens(found: Gathered, members: Mapping[str, Settings]) -> int | None:
+def _tokens(found: ForeignTensors, members: Mapping[str, MethodSettings]) -> int | None:
     """How many tokens a prompt or a prefix has: its rows, or what the config says of a flat one."""
     ends = ("prompt_embedding.weight", "self_prefix.wte.weight")
     for role, tensor in found.shared.items():
@@ -112,7 +112,7 @@ def _tokens(found: Gathered, members: Mapping[str, Settings]) -> int | None:
     return said if type(said) is int and found.shared else None
 
 
-def _modules(found: Gathered, members: Mapping[str, Settings]) -> Iterator[ModuleSpec]:
+def _modules(found: ForeignTensors, members: Mapping[str, MethodSettings]) -> Iterator[ModuleSpec]:
     """Whole modules; the tensors of others become unclaimed."""
     for path, roles in found.modules.items():
         method = _method_of(roles)
@@ -133,7 +133,7 @@ def _method_of(roles: Mapping[str, str]) -> str:
     return "reft" if any(role.startswith("units.") for role in roles) else "bottleneck"
 
 
-def _module(found: Gathered, path: str, method: str, settings: AdapterConfig) -> ModuleSpec:
+def _module(found: ForeignTensors, path: str, method: str, settings: AdapterConfig) -> ModuleSpec:
     shapes = found.shapes(path)
     match method:
         case "lora":
@@ -169,4 +169,4 @@ def _inputs(shapes: Mapping[str, tuple[int, ...]], down: str) -> int:
     return shapes[down][0] * shapes[down][1]
 
 
-LAYOUT = Layout(config, describe)
+LAYOUT = AdapterLayout(config, describe)

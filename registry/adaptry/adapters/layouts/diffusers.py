@@ -14,8 +14,8 @@ from functools import cached_property
 from typing import Any
 
 from adaptry.adapters.config import LIMITS, AdapterConfig
-from adaptry.adapters.header import Header, ReadAt
-from adaptry.adapters.layouts.layout import Gathered, Layout
+from adaptry.adapters.header import ReadAt, SafetensorsHeader
+from adaptry.adapters.layouts.layout import AdapterLayout, ForeignTensors
 from adaptry.adapters.layouts.scalars import read_scalar
 from adaptry.adapters.lora_config_schema import check_lora
 from adaptry.adapters.methods.lora import scale_of
@@ -37,7 +37,7 @@ def is_key(name: str) -> bool:
     return _KEY.fullmatch(name) is not None
 
 
-def config(data: bytes, header: Header, read: ReadAt) -> AdapterConfig:
+def config(data: bytes, header: SafetensorsHeader, read: ReadAt) -> AdapterConfig:
     """`metadata`: each part's LoraConfig under its name (`unet.r`), None where the file has none; `alphas`: those that
     are tensors, by module. Raises `InvalidConfig`, `InvalidWeights`."""
     alphas = {
@@ -83,15 +83,15 @@ def part_config(config: AdapterConfig, part: str) -> AdapterConfig:
     return config.parts.get(part) or AdapterConfig({})
 
 
-def said_rank(config: AdapterConfig, path: str) -> int:
+def declared_rank(config: AdapterConfig, path: str) -> int:
     """The rank that the metadata gives a module."""
     part, _, inside = path.partition(".")
     return scale_of(part_config(config, part), inside)[2]
 
 
-def describe(config: AdapterConfig, header: Header) -> Spec:
+def describe(config: AdapterConfig, header: SafetensorsHeader) -> Spec:
     """The modules by their names in the pipeline, its part first."""
-    found = Gathered(header.tensors)
+    found = ForeignTensors(header.tensors)
     for name in header.tensors:
         match = _KEY.fullmatch(name)
         if match is None:
@@ -132,7 +132,7 @@ def _path(written: str) -> str:
     return f"{path}.0" if written != path and path.endswith(".to_out") else path
 
 
-def _modules(found: Gathered, config: AdapterConfig) -> Iterator[ModuleSpec]:
+def _modules(found: ForeignTensors, config: AdapterConfig) -> Iterator[ModuleSpec]:
     for path, roles in found.modules.items():
         down, up = (found.shapes(path).get(role, ()) for role in ("A", "B"))
         if len(down) < 2 or len(up) < 2 or down[0] != up[1]:
@@ -153,4 +153,4 @@ def _scale(path: str, rank: int, config: AdapterConfig) -> float:
     return 1.0 if usual is None else float(config.fields["alphas"].get(path, usual)) / rank
 
 
-LAYOUT = Layout(config, describe)
+LAYOUT = AdapterLayout(config, describe)

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator, Mapping
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.header import Header, ReadAt
-from adaptry.adapters.layouts.layout import Gathered, Layout
+from adaptry.adapters.header import ReadAt, SafetensorsHeader
+from adaptry.adapters.layouts.layout import AdapterLayout, ForeignTensors
 from adaptry.adapters.layouts.scalars import read_scalar
 from adaptry.adapters.spec import ModuleKind, ModuleSpec, Spec
 
@@ -27,7 +27,7 @@ def is_key(name: str) -> bool:
     return _KEY.fullmatch(name) is not None
 
 
-def config(data: bytes, header: Header, read: ReadAt) -> AdapterConfig:
+def config(data: bytes, header: SafetensorsHeader, read: ReadAt) -> AdapterConfig:
     """The metadata's facts, as text, and `alphas`, by module. Raises `InvalidWeights` for an alpha that is no number."""
     facts = {key: value[:512] for key, value in header.metadata.items() if key.startswith("ss_")}
     name = facts.get("ss_sd_model_name") or facts.get("ss_base_model_version")
@@ -39,9 +39,9 @@ def config(data: bytes, header: Header, read: ReadAt) -> AdapterConfig:
     return AdapterConfig({**facts, "alphas": alphas, "base_model_name_or_path": name})
 
 
-def describe(config: AdapterConfig, header: Header) -> Spec:
+def describe(config: AdapterConfig, header: SafetensorsHeader) -> Spec:
     """The modules by their names in the file."""
-    found = Gathered(header.tensors)
+    found = ForeignTensors(header.tensors)
     for name in header.tensors:
         if match := _KEY.fullmatch(name):
             found.modules.setdefault(match["path"], {})[match["role"]] = name
@@ -59,7 +59,7 @@ def describe(config: AdapterConfig, header: Header) -> Spec:
     return found.spec(config, method, modules, traits)
 
 
-def _modules(found: Gathered, method: str, alphas: Mapping[str, float]) -> Iterator[ModuleSpec]:
+def _modules(found: ForeignTensors, method: str, alphas: Mapping[str, float]) -> Iterator[ModuleSpec]:
     for path, roles in found.modules.items():
         shapes = found.shapes(path)
         if method != "lora":
@@ -90,4 +90,4 @@ def _number(text: object) -> float | None:
     return float(text) if isinstance(text, str) and re.fullmatch(r"\d{1,6}(\.\d{1,6})?", text) else None
 
 
-LAYOUT = Layout(config, describe)
+LAYOUT = AdapterLayout(config, describe)

@@ -6,21 +6,21 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.header import Header, ReadAt, TensorInfo
+from adaptry.adapters.header import ReadAt, SafetensorsHeader, TensorInfo
 from adaptry.adapters.spec import ModuleKind, ModuleSpec, Spec
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class AdapterLayout:
     """`config`: the config from its file's bytes (empty where the tool writes none) and the weights' header; settings
     that are tensors it reads from the weights' file. It raises `InvalidConfig`, `InvalidWeights`. `describe`: the spec
     from both."""
 
-    config: Callable[[bytes, Header, ReadAt], AdapterConfig]
-    describe: Callable[[AdapterConfig, Header], Spec]
+    config: Callable[[bytes, SafetensorsHeader, ReadAt], AdapterConfig]
+    describe: Callable[[AdapterConfig, SafetensorsHeader], Spec]
 
 
-class Gathered:
+class ForeignTensors:
     """A foreign file's tensors, as they are sorted out: by module and role, shared, or known to no rule."""
 
     def __init__(self, tensors: Mapping[str, TensorInfo]) -> None:

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator
 
 from adaptry.adapters.config import AdapterConfig, parse_config
-from adaptry.adapters.header import Header, ReadAt
-from adaptry.adapters.layouts.layout import Gathered, Layout
+from adaptry.adapters.header import ReadAt, SafetensorsHeader
+from adaptry.adapters.layouts.layout import AdapterLayout, ForeignTensors
 from adaptry.adapters.spec import ModuleKind, ModuleSpec, Spec
 from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS
 from adaptry.core.errors import InvalidConfig
@@ -20,7 +20,7 @@ _KEY = re.compile(r"(?P<path>.+)\.(?P<role>lora_a|lora_b|m)")
 _SCALE = 20.0  # mlx-lm's own default
 
 
-def config(data: bytes, header: Header, read: ReadAt) -> AdapterConfig:
+def config(data: bytes, header: SafetensorsHeader, read: ReadAt) -> AdapterConfig:
     """The config as written, and its rank, scale and base where PEFT has them. Raises `InvalidConfig`, also for whole
     weights."""
     fields = dict(parse_config(data).fields)
@@ -35,10 +35,10 @@ def config(data: bytes, header: Header, read: ReadAt) -> AdapterConfig:
     return AdapterConfig({**fields, **in_pefts_words})
 
 
-def describe(config: AdapterConfig, header: Header) -> Spec:
+def describe(config: AdapterConfig, header: SafetensorsHeader) -> Spec:
     """The modules by their names in MLX's model, which are those of transformers' in nearly every case."""
     scale = AdapterConfig(config.fields["lora_parameters"]).number("scale", _SCALE)
-    found = Gathered(header.tensors)
+    found = ForeignTensors(header.tensors)
     for name in header.tensors:
         if match := _KEY.fullmatch(name):
             found.modules.setdefault(match["path"], {})[match["role"]] = name
@@ -49,7 +49,7 @@ def describe(config: AdapterConfig, header: Header) -> Spec:
     return found.spec(config, "lora", _modules(found, scale), traits)
 
 
-def _modules(found: Gathered, scale: float) -> Iterator[ModuleSpec]:
+def _modules(found: ForeignTensors, scale: float) -> Iterator[ModuleSpec]:
     for path, roles in found.modules.items():
         down, up = (found.shapes(path).get(role, ()) for role in ("lora_a", "lora_b"))
         if len(down) == 2 and len(up) == 2 and down[1] == up[0]:
@@ -61,4 +61,4 @@ def _modules(found: Gathered, scale: float) -> Iterator[ModuleSpec]:
             found.unclaimed.extend(roles.values())
 
 
-LAYOUT = Layout(config, describe)
+LAYOUT = AdapterLayout(config, describe)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from adaptry.adapters.config import parse_config
-from adaptry.adapters.layouts.layout import Layout
+from adaptry.adapters.layouts.layout import AdapterLayout
 from adaptry.adapters.methods import describe
 
-LAYOUT = Layout(
+LAYOUT = AdapterLayout(
     config=lambda data, header, read: parse_config(data),
     describe=lambda config, header: describe(config, header.tensors),
 )

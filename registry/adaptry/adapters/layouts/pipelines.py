@@ -6,14 +6,14 @@ The file's own name tells nothing: people upload kohya's under diffusers' name, 
 from __future__ import annotations
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.header import Header, ReadAt
+from adaptry.adapters.header import ReadAt, SafetensorsHeader
 from adaptry.adapters.layouts import diffusers, kohya
-from adaptry.adapters.layouts.layout import Layout
+from adaptry.adapters.layouts.layout import AdapterLayout
 from adaptry.adapters.spec import Spec
 from adaptry.core.errors import InvalidWeights
 
 
-def config(data: bytes, header: Header, read: ReadAt) -> AdapterConfig:
+def config(data: bytes, header: SafetensorsHeader, read: ReadAt) -> AdapterConfig:
     """As the layout of these keys. Raises `InvalidWeights` where they are of neither, and what that layout raises."""
     if not any(kohya.is_key(name) or diffusers.is_key(name) for name in header.tensors):
         example = next(iter(header.tensors), "none")
@@ -25,13 +25,13 @@ def config(data: bytes, header: Header, read: ReadAt) -> AdapterConfig:
     return _layout(header).config(data, header, read)
 
 
-def describe(config: AdapterConfig, header: Header) -> Spec:
+def describe(config: AdapterConfig, header: SafetensorsHeader) -> Spec:
     """As the layout of these keys."""
     return _layout(header).describe(config, header)
 
 
-def _layout(header: Header) -> Layout:
+def _layout(header: SafetensorsHeader) -> AdapterLayout:
     return kohya.LAYOUT if any(kohya.is_key(name) for name in header.tensors) else diffusers.LAYOUT
 
 
-LAYOUT = Layout(config, describe)
+LAYOUT = AdapterLayout(config, describe)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.header import TensorInfo
-from adaptry.adapters.key_layout import layouts_of
+from adaptry.adapters.key_layout import detect_layouts
 from adaptry.adapters.methods import (
     adalora,
     adamss,
@@ -55,9 +55,9 @@ from adaptry.adapters.methods import (
     waveft,
     xlora,
 )
-from adaptry.adapters.methods.extras import traits_of
+from adaptry.adapters.methods.extras import extra_traits
 from adaptry.adapters.methods.method import Method
-from adaptry.adapters.methods.tensor_grouping import read
+from adaptry.adapters.methods.tensor_grouping import group_tensors
 from adaptry.adapters.spec import ExtraWeight, ModuleSpec, Spec
 from adaptry.core.errors import InvalidConfig
 
@@ -125,11 +125,11 @@ def describe(config: AdapterConfig, tensors: Mapping[str, TensorInfo]) -> Spec:
         traits = ["not_described"]
     elif name == "lora":
         modules, extras, unclaimed = lora.describe(config, tensors)
-        traits = lora_config.traits(config, modules, extras)
+        traits = lora_config.lora_traits(config, modules, extras)
     else:
-        found = read(method, config, tensors)
+        found = group_tensors(method, config, tensors)
         modules, extras, shared, unclaimed = found.modules, found.extras, found.shared, found.unclaimed
-        traits = sorted({*method.traits(config), *traits_of(extras)})
+        traits = sorted({*method.traits(config), *extra_traits(extras)})
         tokens = method.virtual_tokens(
             config, {role: tensors[tensor].shape for role, tensor in shared.items()}
         )
@@ -141,7 +141,7 @@ def describe(config: AdapterConfig, tensors: Mapping[str, TensorInfo]) -> Spec:
         virtual_tokens=tokens,
         unclaimed=tuple(unclaimed),
         traits=tuple(traits),
-        layouts=layouts_of(module.path for module in modules),
+        layouts=detect_layouts(module.path for module in modules),
         dtypes=tuple(sorted({info.dtype for info in tensors.values()})),
         parameters=sum(info.numel for info in tensors.values()),
         size=sum(info.size for info in tensors.values()),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, Parts, Shapes, Width, same
+from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, common_number
 from adaptry.adapters.spec import ModuleSpec
 
 if TYPE_CHECKING:
@@ -21,19 +21,19 @@ def _first_rank(config: AdapterConfig) -> int:
     return config.rank("init_r", 12)
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     (rank, fan_in), (fan_out, up) = shapes["A"], shapes["B"]
-    same(rank, up, shapes["E"][0])
+    common_number(rank, up, shapes["E"][0])
     if rank > _first_rank(config):
         raise ValueError("there are more ranks than it began with")
-    return Width(rank, fan_in, fan_out, "flat")
+    return ModuleSize(rank, fan_in, fan_out, "flat")
 
 
 def _scale(config: AdapterConfig, module: ModuleSpec) -> float:
     return config.number("lora_alpha", 8) / (_first_rank(config) + _TINY)
 
 
-def _up_and_down(parts: Parts) -> tuple[Tensor, Tensor]:
+def _up_and_down(parts: ModuleTensors) -> tuple[Tensor, Tensor]:
     """PEFT reckons in float32, but what it cuts to size at load it reads in the base's dtype."""
     import torch
 
@@ -42,14 +42,14 @@ def _up_and_down(parts: Parts) -> tuple[Tensor, Tensor]:
     return up, down * values
 
 
-def _divisor(parts: Parts) -> Tensor:
+def _divisor(parts: ModuleTensors) -> Tensor:
     """PEFT reads the rank in the base's dtype too."""
     import torch
 
     return torch.tensor([float(_first_rank(parts.config))], dtype=parts.dtype).float() + _TINY
 
 
-def _weight(weight: Tensor, parts: Parts) -> Tensor:
+def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     up, down = _up_and_down(parts)
     update = up @ down
     if parts.orientation == "conv1d":
@@ -58,12 +58,12 @@ def _weight(weight: Tensor, parts: Parts) -> Tensor:
     return (weight.float() + update.reshape(weight.shape)).to(weight.dtype)
 
 
-def _factors(parts: Parts, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
+def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
     up, down = _up_and_down(parts)
     return up * parts.config.number("lora_alpha", 8) / _divisor(parts), down
 
 
-def _is_cut(parts: Parts) -> bool:
+def _is_cut(parts: ModuleTensors) -> bool:
     """Whether `rank_pattern`, which names parameters here, says which ranks of the module are left."""
     names = parts.config.pattern_values("rank_pattern")
     return any(name.rpartition(".")[0] == parts.module.path for name in names)
@@ -78,12 +78,12 @@ def _refuses(config: AdapterConfig) -> str | None:
 METHOD = Method(
     name="adalora",
     title="AdaLoRA",
-    tails={f"lora_{role}": role for role in ("A", "B", "E")},
-    width=_width,
+    key_patterns={f"lora_{role}": role for role in ("A", "B", "E")},
+    module_size=_width,
     scale=_scale,
     weight=_weight,
-    lora="exact",
+    lora_form="exact",
     factors=_factors,
     lora_rank=lambda module, config: module.rank,
-    refuses=_refuses,
+    unmergeable_reason=_refuses,
 )

@@ -11,10 +11,10 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, Parts, Shapes, Width, same
-from adaptry.adapters.methods.random_projections import seed
-from adaptry.adapters.methods.randomized_svd import leading
-from adaptry.core.errors import InvalidWeights, Missing
+from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, common_number
+from adaptry.adapters.methods.random_projections import projection_seed
+from adaptry.adapters.methods.randomized_svd import leading_directions
+from adaptry.core.errors import InvalidWeights, MissingDependency
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,14 +25,14 @@ _CLUSTERING = {"init": "random", "n_init": 1, "max_iter": 10, "random_state": 12
 """What PEFT gives to KMeans (`tuners/adamss/utils.py`)."""
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     """`newB` is as wide as the inputs, with one column more where the base has a bias."""
     rank, columns = shapes["newB"]
     clusters = [role.removeprefix("B.") for role in shapes if role.startswith("B.")]
     if any(shapes[f"A.{cluster}"] != (shapes[f"B.{cluster}"][1], rank) for cluster in clusters):
         raise ValueError("the factors do not multiply")
     fan_out = sum(shapes[f"B.{cluster}"][0] for cluster in clusters)
-    return Width(same(rank, min(config.rank(default=100), fan_out, columns)), 0, fan_out)
+    return ModuleSize(common_number(rank, min(config.rank(default=100), fan_out, columns)), 0, fan_out)
 
 
 def _misfit(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) -> str | None:
@@ -44,15 +44,15 @@ def _misfit(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) ->
 
 def _check_installed() -> None:
     if find_spec("sklearn") is None:
-        raise Missing(
+        raise MissingDependency(
             "AdaMSS is merged by clusters that scikit-learn finds in the base's weights: pip install scikit-learn"
         )
 
 
-def _rows(weight: Tensor, parts: Parts, count: int) -> list[Tensor]:
+def _rows(weight: Tensor, parts: ModuleTensors, count: int) -> list[Tensor]:
     """The row numbers of each of the `count` clusters of `weight` [out, in or in + 1], fp32.
 
-    Raises `Missing` (no scikit-learn), and `InvalidWeights` where they are not those of the file.
+    Raises `MissingDependency` (no scikit-learn), and `InvalidWeights` where they are not those of the file.
     """
     import torch
 
@@ -65,7 +65,9 @@ def _rows(weight: Tensor, parts: Parts, count: int) -> list[Tensor]:
             f"{path} was trained on a base {'with' if weight.shape[1] < directions.shape[1] else 'without'} a bias there: "
             "merge it into its own base"
         )
-    left, _, right = leading(weight, directions.shape[0], steps=2, seed=seed(parts.config, "random_seed", 0))
+    left, _, right = leading_directions(
+        weight, directions.shape[0], steps=2, seed=projection_seed(parts.config, "random_seed", 0)
+    )
     if not torch.allclose(right, directions, rtol=_RTOL, atol=_ATOL):
         raise InvalidWeights(
             f"the directions of {path} are not those that PEFT finds in this base on this machine, so which rows it "
@@ -81,7 +83,7 @@ def _rows(weight: Tensor, parts: Parts, count: int) -> list[Tensor]:
     return found
 
 
-def _update(weight: Tensor, bias: Tensor | None, parts: Parts) -> Tensor:
+def _update(weight: Tensor, bias: Tensor | None, parts: ModuleTensors) -> Tensor:
     """[out, in], or [out, in + 1] with a bias, fp32: for each cluster of rows its B·A·newB."""
     import torch
 
@@ -98,12 +100,12 @@ def _update(weight: Tensor, bias: Tensor | None, parts: Parts) -> Tensor:
     return update
 
 
-def _weight(weight: Tensor, parts: Parts) -> Tensor:
+def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     update = _update(weight, parts.bias(), parts)[:, : weight.shape[1]]
     return weight + update.to(weight.dtype)
 
 
-def _bias(bias: Tensor, parts: Parts) -> Tensor:
+def _bias(bias: Tensor, parts: ModuleTensors) -> Tensor:
     update = _update(parts.weight(), bias, parts)[:, -1]
     return bias + update.to(bias.dtype)
 
@@ -111,13 +113,13 @@ def _bias(bias: Tensor, parts: Parts) -> Tensor:
 METHOD = Method(
     name="adamss",
     title="AdaMSS",
-    tails={r"adamss_A\.(?P<rest>\d+)": "A", r"adamss_B\.(?P<rest>\d+)": "B", "adamss_newB": "newB"},
-    width=_width,
-    fixed="newB",
-    misfit=_misfit,
+    key_patterns={r"adamss_A\.(?P<rest>\d+)": "A", r"adamss_B\.(?P<rest>\d+)": "B", "adamss_newB": "newB"},
+    module_size=_width,
+    untrained_roles="newB",
+    mismatch=_misfit,
     weight=_weight,
     bias=_bias,
-    lora="given_base",
+    lora_form="given_base",
     lora_rank=lambda module, config: module.rank,
     needs_base=True,
     check_installed=_check_installed,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, Shapes, Width, same
+from adaptry.adapters.methods.method import Method, ModuleSize, Shapes, common_number
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     _, _, hidden = shapes["prompt"]
-    same(1, *shapes["gate"])
-    return Width(0, hidden, hidden, "block")
+    common_number(1, *shapes["gate"])
+    return ModuleSize(0, hidden, hidden, "block")
 
 
 def _tokens(config: AdapterConfig, shapes: Shapes) -> int | None:
@@ -19,9 +19,9 @@ def _tokens(config: AdapterConfig, shapes: Shapes) -> int | None:
 METHOD = Method(
     name="adaption_prompt",
     title="adaption prompt",
-    tails={"adaption_prompt": "prompt", "adaption_gate": "gate"},
-    width=_width,
-    instead=(
+    key_patterns={"adaption_prompt": "prompt", "adaption_gate": "gate"},
+    module_size=_width,
+    unmergeable_hint=(
         "its prompts are attended to beside the input, through a gate: serve it unmerged, with PEFT's "
         "PeftModel.from_pretrained, or train a LoRA"
     ),

@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, Parts, Shapes, Width
+from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     _, fan_out = shapes["bias"]
-    return Width(0, 0, fan_out)
+    return ModuleSize(0, 0, fan_out)
 
 
-def _bias(bias: Tensor, parts: Parts) -> Tensor:
+def _bias(bias: Tensor, parts: ModuleTensors) -> Tensor:
     return (bias.float() + parts["bias"].view(-1)).to(bias.dtype)
 
 
-METHOD = Method(name="beft", title="BEFT", tails={"beft_bias": "bias"}, width=_width, bias=_bias)
+METHOD = Method(name="beft", title="BEFT", key_patterns={"beft_bias": "bias"}, module_size=_width, bias=_bias)

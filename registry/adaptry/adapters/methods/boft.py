@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, Parts, Shapes, Width
+from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes
 from adaptry.adapters.methods.orientation import on_matrix
 from adaptry.adapters.methods.rotations import block_diagonal, cayley
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     _, blocks, side, _ = shapes["R"]
-    return Width(0, blocks * side, max(shapes["s"]), "flat")
+    return ModuleSize(0, blocks * side, max(shapes["s"]), "flat")
 
 
 def _butterfly(width: int, blocks: int, half: int) -> Tensor:
@@ -42,7 +42,7 @@ def _rotation(trained: Tensor) -> Tensor:
 
 
 @on_matrix
-def _weight(weight: Tensor, parts: Parts) -> Tensor:
+def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     import torch
 
     turned = torch.mm(_rotation(parts["R"]), weight.t().float()).t()
@@ -52,8 +52,8 @@ def _weight(weight: Tensor, parts: Parts) -> Tensor:
 METHOD = Method(
     name="boft",
     title="BOFT",
-    tails={"boft_R": "R", "boft_s": "s"},
-    width=_width,
+    key_patterns={"boft_R": "R", "boft_s": "s"},
+    module_size=_width,
     weight=_weight,
     needs_base=True,
 )

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, Parts, Shapes, Width
+from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     rows, columns, size = shapes["kernel"]
     if (
         size != config.rank("block_size", 256)
@@ -20,7 +20,7 @@ def _width(shapes: Shapes, config: AdapterConfig) -> Width:
         raise ValueError(f"blocks of {size} are not what the config says")
     if not rows * columns:
         raise ValueError("there are no blocks")
-    return Width(0, columns * size, rows * size)
+    return ModuleSize(0, columns * size, rows * size)
 
 
 def _circulant(kernel: Tensor) -> Tensor:
@@ -35,15 +35,15 @@ def _circulant(kernel: Tensor) -> Tensor:
     return whole
 
 
-def _weight(weight: Tensor, parts: Parts) -> Tensor:
+def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     return weight + _circulant(parts["kernel"]).to(weight.dtype) / weight.shape[-1]
 
 
 METHOD = Method(
     name="c3a",
     title="C3A",
-    tails={"c3a_kernel": "kernel"},
+    key_patterns={"c3a_kernel": "kernel"},
     tolerance="bit-equal with one FFT library; else as its rounding differs",
-    width=_width,
+    module_size=_width,
     weight=_weight,
 )

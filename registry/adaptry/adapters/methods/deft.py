@@ -8,21 +8,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, Parts, Shapes, Width, same
+from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, common_number
 from adaptry.adapters.methods.orientation import on_matrix
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     """PEFT caps the rank at the number of outputs."""
     fan_out, rank = shapes["P"]
-    same(rank, min(config.rank(), fan_out))
+    common_number(rank, min(config.rank(), fan_out))
     if config.flag("para"):
-        return Width(rank, 0, fan_out)
+        return ModuleSize(rank, 0, fan_out)
     down, fan_in = shapes["R"]
-    return Width(same(rank, down), fan_in, fan_out)
+    return ModuleSize(common_number(rank, down), fan_in, fan_out)
 
 
 def _refuses(config: AdapterConfig) -> str | None:
@@ -33,7 +33,7 @@ def _refuses(config: AdapterConfig) -> str | None:
 
 
 @on_matrix
-def _weight(weight: Tensor, parts: Parts) -> Tensor:
+def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     """Δ = Q(sR − rightᵀW), rounded to the weight's dtype before it is added, as in PEFT."""
     import torch
 
@@ -50,7 +50,7 @@ def _weight(weight: Tensor, parts: Parts) -> Tensor:
     return weight + update.to(weight.dtype)
 
 
-def _injection(parts: Parts) -> float:
+def _injection(parts: ModuleTensors) -> float:
     alpha = parts.config.number("alpha", 0)
     return alpha / parts.module.rank if alpha else 1.0
 
@@ -58,11 +58,11 @@ def _injection(parts: Parts) -> float:
 METHOD = Method(
     name="deft",
     title="DEFT",
-    tails={"deft_P": "P", "deft_R": "R"},
-    width=_width,
+    key_patterns={"deft_P": "P", "deft_R": "R"},
+    module_size=_width,
     weight=_weight,
-    lora="given_base",
+    lora_form="given_base",
     lora_rank=lambda module, config: module.rank,
-    refuses=_refuses,
+    unmergeable_reason=_refuses,
     needs_base=True,
 )

@@ -9,20 +9,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, Parts, Shapes, Width, added, same, trained_rank
+from adaptry.adapters.methods.method import (
+    Method,
+    ModuleSize,
+    ModuleTensors,
+    Shapes,
+    add_delta,
+    common_number,
+    trained_rank,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     (rank, fan_in), (fan_out, up) = shapes["A"], shapes["B"]
-    same(fan_in, *shapes["w_norm"])
-    same(1, *shapes["lambda"])
-    return Width(trained_rank(config, same(rank, up)), fan_in, fan_out)
+    common_number(fan_in, *shapes["w_norm"])
+    common_number(1, *shapes["lambda"])
+    return ModuleSize(trained_rank(config, common_number(rank, up)), fan_in, fan_out)
 
 
-def _strengths(parts: Parts) -> Tensor:
+def _strengths(parts: ModuleTensors) -> Tensor:
     """What each rank counts: λ over the rank and the norms of its two vectors."""
     import torch
 
@@ -31,24 +39,24 @@ def _strengths(parts: Parts) -> Tensor:
     return parts["lambda"] / parts.module.rank / norms
 
 
-def _delta(parts: Parts, shape: tuple[int, ...]) -> Tensor:
+def _delta(parts: ModuleTensors, shape: tuple[int, ...]) -> Tensor:
     import torch
 
     return parts["B"] @ torch.diag_embed(_strengths(parts)) @ parts["A"] * parts["w_norm"].unsqueeze(0)
 
 
-def _factors(parts: Parts, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
+def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
     return parts["B"] * _strengths(parts), parts["A"] * parts["w_norm"]
 
 
 METHOD = Method(
     name="delora",
     title="DeLoRA",
-    tails={f"delora_{role}": role for role in ("A", "B", "lambda", "w_norm")},
-    width=_width,
-    fixed="w_norm",
-    weight=added(_delta, rounding="twice"),
-    lora="exact",
+    key_patterns={f"delora_{role}": role for role in ("A", "B", "lambda", "w_norm")},
+    module_size=_width,
+    untrained_roles="w_norm",
+    weight=add_delta(_delta, rounding="twice"),
+    lora_form="exact",
     factors=_factors,
     lora_rank=lambda module, config: module.rank,
 )

@@ -48,7 +48,7 @@ def extra_weight(key: str, name: str, info: TensorInfo, config: AdapterConfig) -
     return ExtraWeight(target=target, kind=kind, tensor=name, shape=info.shape)
 
 
-def is_saved_again(key: str, tensors: Mapping[str, TensorInfo]) -> bool:
+def is_duplicate_of_saved(key: str, tensors: Mapping[str, TensorInfo]) -> bool:
     """Whether `key` repeats a module of `modules_to_save` that the file has under its own name.
 
     PEFT writes all of the wrapper where a vocabulary was resized, and reads only the module's own name back.
@@ -57,7 +57,7 @@ def is_saved_again(key: str, tensors: Mapping[str, TensorInfo]) -> bool:
     return match is not None and f"{PREFIX}{match['path']}.{match['parameter']}" in tensors
 
 
-def traits_of(extras: list[ExtraWeight]) -> list[str]:
+def extra_traits(extras: list[ExtraWeight]) -> list[str]:
     names = {
         "module": "modules_to_save",
         "bias": "bias",

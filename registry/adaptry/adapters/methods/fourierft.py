@@ -6,15 +6,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, Parts, Shapes, Width, added
-from adaptry.adapters.methods.random_projections import out_and_in, positions
+from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, add_delta
+from adaptry.adapters.methods.random_projections import matrix_sides, positions
 from adaptry.adapters.spec import ModuleSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def coefficients(shapes: Shapes, config: AdapterConfig, default: int) -> Width:
+def coefficients(shapes: Shapes, config: AdapterConfig, default: int) -> ModuleSize:
     """As many as the config gives one module or another; their number says nothing of the module's sides."""
     (count,) = shapes["spectrum"]
     known = (
@@ -23,10 +23,10 @@ def coefficients(shapes: Shapes, config: AdapterConfig, default: int) -> Width:
     )
     if count not in known:
         raise ValueError(f"{count} coefficients are not what the config says")
-    return Width(0, 0, 0)
+    return ModuleSize(0, 0, 0)
 
 
-def too_many(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) -> str | None:
+def too_many_coefficients(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) -> str | None:
     (count,) = shapes["spectrum"]
     if count <= fan_out * fan_in:
         return None
@@ -37,10 +37,10 @@ def _scale(config: AdapterConfig, module: ModuleSpec) -> float:
     return config.number("scaling", 150.0)
 
 
-def _delta(parts: Parts, shape: tuple[int, ...]) -> Tensor:
+def _delta(parts: ModuleTensors, shape: tuple[int, ...]) -> Tensor:
     import torch
 
-    fan_out, fan_in = out_and_in(parts, shape)
+    fan_out, fan_in = matrix_sides(parts, shape)
     spectrum = torch.zeros(fan_out, fan_in)
     spectrum[positions(parts, len(parts["spectrum"]), fan_out, fan_in)] = parts["spectrum"]
     update: Tensor = torch.fft.ifft2(spectrum).real * parts.module.scale
@@ -50,10 +50,10 @@ def _delta(parts: Parts, shape: tuple[int, ...]) -> Tensor:
 METHOD = Method(
     name="fourierft",
     title="FourierFT",
-    tails={"fourierft_spectrum": "spectrum"},
+    key_patterns={"fourierft_spectrum": "spectrum"},
     tolerance="bit-equal with one FFT library and the torch that drew its places",
-    width=lambda shapes, config: coefficients(shapes, config, 1000),
+    module_size=lambda shapes, config: coefficients(shapes, config, 1000),
     scale=_scale,
-    weight=added(_delta),
-    misfit=too_many,
+    weight=add_delta(_delta),
+    mismatch=too_many_coefficients,
 )

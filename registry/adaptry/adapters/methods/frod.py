@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, Parts, Shapes, Width
+from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes
 from adaptry.adapters.methods.orientation import on_matrix
 from adaptry.core.errors import InvalidWeights
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     (fan_in,), (_,) = shapes["lambda_l"], shapes["lambda_s_values"]
     bases = [shape for role, shape in shapes.items() if role.startswith("V.")]
     if _saves_projection(config) and (fan_in, fan_in) not in bases:
         raise ValueError("there is no basis of its width")
-    return Width(0, fan_in, 0)
+    return ModuleSize(0, fan_in, 0)
 
 
 def _saves_projection(config: AdapterConfig) -> bool:
@@ -65,7 +65,7 @@ def _basis(weight: Tensor, shared: Tensor) -> Tensor:
 
 
 @on_matrix
-def _weight(weight: Tensor, parts: Parts) -> Tensor:
+def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     """U(S + diag λ)Vᵀ in the weight's dtype; PEFT adds it as a difference, rounded once more."""
     import torch
 
@@ -86,13 +86,13 @@ def _weight(weight: Tensor, parts: Parts) -> Tensor:
 METHOD = Method(
     name="frod",
     title="FRoD",
-    tails={"frod_lambda_l": "lambda_l", "frod_lambda_s_values": "lambda_s_values"},
+    key_patterns={"frod_lambda_l": "lambda_l", "frod_lambda_s_values": "lambda_s_values"},
     shared={rf"frod_{role}\.(?P<rest>.+)": role for role in ("V", "s_indices", "s_size")},
-    integers=frozenset({"s_indices", "s_size"}),
-    width=_width,
-    fixed=r"V\..+|s_(?:indices|size)\..+",
+    integer_roles=frozenset({"s_indices", "s_size"}),
+    module_size=_width,
+    untrained_roles=r"V\..+|s_(?:indices|size)\..+",
     weight=_weight,
-    refuses=_refuses,
+    unmergeable_reason=_refuses,
     needs_base=True,
     tolerance="bit-equal where torch's LAPACK is the same, on as many threads; else within rounding",
 )

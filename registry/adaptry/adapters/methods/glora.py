@@ -6,28 +6,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, Parts, Shapes, Width, same
+from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, common_number
 from adaptry.adapters.methods.orientation import on_matrix
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     """Paths A and B tell the sides where they have any; every path is there, be it as zeros."""
     rank = fan_in = fan_out = 0
     for path in "ABCDE":
         shape = shapes.get(f"path.{path}.X") or shapes.get(f"path.{path}.zeros")
         if shape is None:
             up, down = shapes[f"path.{path}.Xd"], shapes[f"path.{path}.Xu"]
-            rank, shape = same(up[1], down[0]), (up[0], down[1])
+            rank, shape = common_number(up[1], down[0]), (up[0], down[1])
         if path in "AB":
             fan_out = shape[0] if len(shape) == 2 else fan_out
             fan_in = shape[1] if len(shape) == 2 and shape[1] > 1 else fan_in
-    return Width(rank, fan_in, fan_out)
+    return ModuleSize(rank, fan_in, fan_out)
 
 
-def _path(parts: Parts, path: str, like: Tensor) -> Tensor:
+def _path(parts: ModuleTensors, path: str, like: Tensor) -> Tensor:
     if f"path.{path}.Xd" in parts:
         found = parts[f"path.{path}.Xd"] @ parts[f"path.{path}.Xu"]
     elif f"path.{path}.zeros" in parts:
@@ -38,12 +38,12 @@ def _path(parts: Parts, path: str, like: Tensor) -> Tensor:
 
 
 @on_matrix
-def _weight(weight: Tensor, parts: Parts) -> Tensor:
+def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     """In the weight's dtype throughout, as in PEFT."""
     return weight + (weight * _path(parts, "A", weight) + _path(parts, "B", weight))
 
 
-def _bias(bias: Tensor, parts: Parts) -> Tensor:
+def _bias(bias: Tensor, parts: ModuleTensors) -> Tensor:
     weight = parts.weight()
     if parts.orientation == "conv1d":
         weight = weight.T
@@ -54,9 +54,9 @@ def _bias(bias: Tensor, parts: Parts) -> Tensor:
 METHOD = Method(
     name="glora",
     title="GLoRA",
-    tails={r"glora_(?P<rest>[A-E]\.(?:Xd|Xu|X|zeros))": "path"},
-    width=_width,
-    fixed=r"path\..+\.zeros",
+    key_patterns={r"glora_(?P<rest>[A-E]\.(?:Xd|Xu|X|zeros))": "path"},
+    module_size=_width,
+    untrained_roles=r"path\..+\.zeros",
     weight=_weight,
     bias=_bias,
     needs_base=True,

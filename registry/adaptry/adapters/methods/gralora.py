@@ -6,7 +6,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, Parts, Shapes, Width, added, same, trained_rank
+from adaptry.adapters.methods.method import (
+    Method,
+    ModuleSize,
+    ModuleTensors,
+    Shapes,
+    add_delta,
+    common_number,
+    trained_rank,
+)
 from adaptry.adapters.spec import ModuleSpec
 
 if TYPE_CHECKING:
@@ -21,22 +29,22 @@ def _hybrid_rank(config: AdapterConfig) -> int:
     return int(config.number("hybrid_r", 0))
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     (blocks, fan_in, rank), (again, up, fan_out) = shapes["A"], shapes["B"]
-    same(_blocks(config), blocks, again)
-    trained_rank(config, same(rank, up), 32)
+    common_number(_blocks(config), blocks, again)
+    trained_rank(config, common_number(rank, up), 32)
     if rank % blocks:
         raise ValueError(f"a rank of {rank} does not share out to {blocks} blocks")
     if hybrid := _hybrid_rank(config):
-        same(hybrid, shapes["A_general"][0], shapes["B_general"][1])
-    return Width(rank, fan_in * blocks, fan_out * blocks)
+        common_number(hybrid, shapes["A_general"][0], shapes["B_general"][1])
+    return ModuleSize(rank, fan_in * blocks, fan_out * blocks)
 
 
 def _scale(config: AdapterConfig, module: ModuleSpec) -> float:
     return config.number("alpha", 64) / (module.rank + _hybrid_rank(config))
 
 
-def _mixed(parts: Parts) -> Tensor:
+def _mixed(parts: ModuleTensors) -> Tensor:
     """What comes out of the factors of the inputs, for each block of outputs: [inputs, blocks, rank]."""
     import torch
 
@@ -51,7 +59,7 @@ def _mixed(parts: Parts) -> Tensor:
     return mixed.reshape(blocks * width, blocks, rank)
 
 
-def _delta(parts: Parts, shape: tuple[int, ...]) -> Tensor:
+def _delta(parts: ModuleTensors, shape: tuple[int, ...]) -> Tensor:
     import torch
 
     mixed = _mixed(parts)
@@ -61,7 +69,7 @@ def _delta(parts: Parts, shape: tuple[int, ...]) -> Tensor:
     return (update.T if parts.orientation == "conv1d" else update) * parts.module.scale
 
 
-def _factors(parts: Parts, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
+def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
     """Each block of outputs has its own ranks: their factors lie on a diagonal."""
     import torch
 
@@ -76,14 +84,14 @@ def _factors(parts: Parts, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
 METHOD = Method(
     name="gralora",
     title="GraLoRA",
-    tails={
+    key_patterns={
         **{f"gralora_{side}": side for side in "AB"},
         **{rf"gralora_{side}_general\.weight": f"{side}_general" for side in "AB"},
     },
-    width=_width,
+    module_size=_width,
     scale=_scale,
-    weight=added(_delta),
-    lora="exact",
+    weight=add_delta(_delta),
+    lora_form="exact",
     factors=_factors,
     lora_rank=lambda module, config: _blocks(config) * module.rank + _hybrid_rank(config),
 )

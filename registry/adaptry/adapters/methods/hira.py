@@ -5,22 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, Parts, Shapes, Width, same
+from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, common_number
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     is_embedding = "embedding_A" in shapes
     down, up = (shapes[f"embedding_{role}" if is_embedding else role] for role in ("A", "B"))
-    rank = same(down[0], up[1])
+    rank = common_number(down[0], up[1])
     if is_embedding:
-        return Width(rank, down[1], up[0], "embedding")
-    return Width(rank, down[1], up[0], "conv" if len(down) > 2 else "linear")
+        return ModuleSize(rank, down[1], up[0], "embedding")
+    return ModuleSize(rank, down[1], up[0], "conv" if len(down) > 2 else "linear")
 
 
-def _product(parts: Parts) -> Tensor:
+def _product(parts: ModuleTensors) -> Tensor:
     """BA in the shape in which the weight is stored."""
     from torch.nn import functional
 
@@ -36,7 +36,7 @@ def _product(parts: Parts) -> Tensor:
     return convolve(down.transpose(0, 1), up).transpose(0, 1)
 
 
-def _weight(weight: Tensor, parts: Parts) -> Tensor:
+def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     """All in the weight's dtype, as in PEFT: BA, W∘BA and the sum are each rounded."""
     return weight + weight * _product(parts).to(weight.dtype)
 
@@ -44,8 +44,8 @@ def _weight(weight: Tensor, parts: Parts) -> Tensor:
 METHOD = Method(
     name="hira",
     title="HiRA",
-    tails={rf"hira_{role}": role for role in ("A", "B", "embedding_A", "embedding_B")},
-    width=_width,
+    key_patterns={rf"hira_{role}": role for role in ("A", "B", "embedding_A", "embedding_B")},
+    module_size=_width,
     weight=_weight,
     needs_base=True,
 )

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, Parts, Shapes, Width
+from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes
 from adaptry.adapters.methods.orientation import on_matrix
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     fan_in, rank = shapes["u"]
-    return Width(rank, fan_in, 0, "flat")
+    return ModuleSize(rank, fan_in, 0, "flat")
 
 
 def _columns(vectors: Tensor) -> list[Tensor]:
@@ -47,7 +47,7 @@ def _orthogonal(vectors: Tensor) -> Tensor:
 
 
 @on_matrix
-def _weight(weight: Tensor, parts: Parts) -> Tensor:
+def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     import torch
 
     reflect = _orthogonal if parts.config.flag("apply_GS") else _chain
@@ -57,10 +57,10 @@ def _weight(weight: Tensor, parts: Parts) -> Tensor:
 METHOD = Method(
     name="hra",
     title="HRA",
-    tails={"hra_u": "u"},
-    width=_width,
+    key_patterns={"hra_u": "u"},
+    module_size=_width,
     weight=_weight,
-    lora="given_base",
+    lora_form="given_base",
     lora_rank=lambda module, config: module.rank,
     needs_base=True,
     tolerance="bit-equal; with apply_GS where torch's BLAS runs on as many threads, else within rounding",

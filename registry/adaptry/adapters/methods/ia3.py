@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, Parts, Shapes, Width
+from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes
 from adaptry.core.errors import InvalidWeights
 
 if TYPE_CHECKING:
@@ -20,14 +20,14 @@ def is_feedforward(config: AdapterConfig, path: str) -> bool:
     return path.endswith(config.names("feedforward_modules"))
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     shape = shapes["l"]
     if len(shape) > 2:
-        return Width(0, 0, 0, "conv")
-    return Width(0, shape[1] if shape[0] == 1 else 0, shape[0] if shape[0] != 1 else 0)
+        return ModuleSize(0, 0, 0, "conv")
+    return ModuleSize(0, shape[1] if shape[0] == 1 else 0, shape[0] if shape[0] != 1 else 0)
 
 
-def _weight(weight: Tensor, parts: Parts) -> Tensor:
+def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     scaling = parts["l"]
     scales_inputs = is_feedforward(parts.config, parts.module.path)
     if scaling.shape[0 if scales_inputs or parts.orientation == "conv" else 1] != 1:
@@ -42,7 +42,7 @@ def _weight(weight: Tensor, parts: Parts) -> Tensor:
     return (weight * scaling).to(weight.dtype)
 
 
-def _bias(bias: Tensor, parts: Parts) -> Tensor:
+def _bias(bias: Tensor, parts: ModuleTensors) -> Tensor:
     if is_feedforward(parts.config, parts.module.path):
         return bias
     return (bias * parts["l"].reshape(bias.shape)).to(bias.dtype)
@@ -51,8 +51,8 @@ def _bias(bias: Tensor, parts: Parts) -> Tensor:
 METHOD = Method(
     name="ia3",
     title="IA3",
-    tails={"ia3_l": "l"},
-    width=_width,
+    key_patterns={"ia3_l": "l"},
+    module_size=_width,
     weight=_weight,
     bias=_bias,
     needs_base=True,

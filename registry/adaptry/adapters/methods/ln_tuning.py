@@ -6,15 +6,15 @@ with its running statistics, which go with it.
 
 from __future__ import annotations
 
-from adaptry.adapters.methods.method import Method, Width
+from adaptry.adapters.methods.method import Method, ModuleSize
 
 _PARAMETERS = "weight|bias|running_mean|running_var|num_batches_tracked"
 
 METHOD = Method(
     name="ln_tuning",
     title="LN tuning",
-    tails={},
+    key_patterns={},
     replaced={rf"(?P<path>.+?)\.ln_tuning_layers\.(?P<parameter>{_PARAMETERS})": "norm"},
-    width=lambda shapes, config: Width(0, 0, 0),
+    module_size=lambda shapes, config: ModuleSize(0, 0, 0),
     tolerance="bit-equal in the base's dtype",
 )

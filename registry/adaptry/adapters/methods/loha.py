@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, Parts, Shapes, Width, added, same, trained_rank
+from adaptry.adapters.methods.method import (
+    Method,
+    ModuleSize,
+    ModuleTensors,
+    Shapes,
+    add_delta,
+    common_number,
+    trained_rank,
+)
 from adaptry.adapters.spec import ModuleSpec
 
 if TYPE_CHECKING:
@@ -19,22 +27,22 @@ def scale(config: AdapterConfig, module: ModuleSpec) -> float:
     return float(alpha) / int(rank)
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     first, second = shapes["w1_a"], shapes["w1_b"]
     if shapes["w2_a"] != first or shapes["w2_b"] != second:
         raise ValueError("the two products have different shapes")
     if "t1" in shapes:
-        rank = same(first[0], second[0], *shapes["t1"][:2], *shapes["t2"][:2])
-        return Width(trained_rank(config, rank), second[1], first[1], "conv")
-    rank = trained_rank(config, same(first[1], second[0]))
-    return Width(rank, second[1], first[0], "flat")
+        rank = common_number(first[0], second[0], *shapes["t1"][:2], *shapes["t2"][:2])
+        return ModuleSize(trained_rank(config, rank), second[1], first[1], "conv")
+    rank = trained_rank(config, common_number(first[1], second[0]))
+    return ModuleSize(rank, second[1], first[0], "flat")
 
 
-def _delta(parts: Parts, shape: tuple[int, ...]) -> Tensor:
+def _delta(parts: ModuleTensors, shape: tuple[int, ...]) -> Tensor:
     return _product(parts).reshape(shape)
 
 
-def _product(parts: Parts) -> Tensor:
+def _product(parts: ModuleTensors) -> Tensor:
     import torch
 
     if "t1" in parts:
@@ -47,7 +55,7 @@ def _product(parts: Parts) -> Tensor:
     return halves[0] * halves[1] * parts.module.scale
 
 
-def _factors(parts: Parts, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
+def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
     """Of rank r²: each column of the one product's factor times each of the other's. Where that is more than the
     weight's shorter side, the update itself and an identity."""
     import torch
@@ -61,7 +69,7 @@ def _factors(parts: Parts, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
     return up * parts.module.scale, down
 
 
-def _halves(parts: Parts) -> list[tuple[Tensor, Tensor]]:
+def _halves(parts: ModuleTensors) -> list[tuple[Tensor, Tensor]]:
     """The factors [out, r] and [r, in·k…] of the two products."""
     import torch
 
@@ -76,11 +84,11 @@ def _halves(parts: Parts) -> list[tuple[Tensor, Tensor]]:
 METHOD = Method(
     name="loha",
     title="LoHa",
-    tails={rf"hada_{role}": role for role in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")},
-    width=_width,
+    key_patterns={rf"hada_{role}": role for role in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")},
+    module_size=_width,
     scale=scale,
-    weight=added(_delta),
-    lora="exact",
+    weight=add_delta(_delta),
+    lora_form="exact",
     factors=_factors,
     lora_rank=lambda module, config: module.rank**2,
 )

@@ -10,39 +10,47 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.methods.loha import scale
-from adaptry.adapters.methods.method import Method, Parts, Shapes, Width, added, same, trained_rank
+from adaptry.adapters.methods.method import (
+    Method,
+    ModuleSize,
+    ModuleTensors,
+    Shapes,
+    add_delta,
+    common_number,
+    trained_rank,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     left = _left(shapes, config)
     right = _right(shapes, config)
     kind = right.kind
-    return Width(left.rank * right.rank, left.fan_in * right.fan_in, left.fan_out * right.fan_out, kind)
+    return ModuleSize(left.rank * right.rank, left.fan_in * right.fan_in, left.fan_out * right.fan_out, kind)
 
 
-def _left(shapes: Shapes, config: AdapterConfig) -> Width:
+def _left(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     if "w1" in shapes:
         fan_out, fan_in = shapes["w1"]
-        return Width(min(fan_out, fan_in), fan_in, fan_out)
+        return ModuleSize(min(fan_out, fan_in), fan_in, fan_out)
     (fan_out, rank), (up, fan_in) = shapes["w1_a"], shapes["w1_b"]
-    return Width(trained_rank(config, same(rank, up)), fan_in, fan_out)
+    return ModuleSize(trained_rank(config, common_number(rank, up)), fan_in, fan_out)
 
 
-def _right(shapes: Shapes, config: AdapterConfig) -> Width:
+def _right(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     if "w2" in shapes:
         fan_out, fan_in, *kernel = shapes["w2"]
-        return Width(min(fan_out, fan_in), fan_in, fan_out, "conv" if kernel else "flat")
+        return ModuleSize(min(fan_out, fan_in), fan_in, fan_out, "conv" if kernel else "flat")
     first, second = shapes["w2_a"], shapes["w2_b"]
     if "t2" in shapes:
-        rank = trained_rank(config, same(first[0], second[0], *shapes["t2"][:2]))
-        return Width(rank, second[1], first[1], "conv")
-    return Width(trained_rank(config, same(first[1], second[0])), second[1], first[0], "flat")
+        rank = trained_rank(config, common_number(first[0], second[0], *shapes["t2"][:2]))
+        return ModuleSize(rank, second[1], first[1], "conv")
+    return ModuleSize(trained_rank(config, common_number(first[1], second[0])), second[1], first[0], "flat")
 
 
-def _matrices(parts: Parts) -> tuple[Tensor, Tensor]:
+def _matrices(parts: ModuleTensors) -> tuple[Tensor, Tensor]:
     """w1 [a, b] and w2 [c, d] or [c, d, k, k], whole."""
     import torch
 
@@ -54,7 +62,7 @@ def _matrices(parts: Parts) -> tuple[Tensor, Tensor]:
     return left, parts["w2_a"] @ parts["w2_b"]
 
 
-def _delta(parts: Parts, shape: tuple[int, ...]) -> Tensor:
+def _delta(parts: ModuleTensors, shape: tuple[int, ...]) -> Tensor:
     import torch
 
     left, right = _matrices(parts)
@@ -63,7 +71,7 @@ def _delta(parts: Parts, shape: tuple[int, ...]) -> Tensor:
     return (torch.kron(left, right.contiguous()) * parts.module.scale).reshape(shape)
 
 
-def _factors(parts: Parts, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
+def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
     """The Kronecker products of the two matrices' own factors: of rank rank(w1)·rank(w2)."""
     import torch
 
@@ -86,11 +94,11 @@ def _split(matrix: Tensor) -> tuple[Tensor, Tensor]:
 METHOD = Method(
     name="lokr",
     title="LoKr",
-    tails={f"lokr_{role}": role for role in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")},
-    width=_width,
+    key_patterns={f"lokr_{role}": role for role in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")},
+    module_size=_width,
     scale=scale,
-    weight=added(_delta),
-    lora="exact",
+    weight=add_delta(_delta),
+    lora_form="exact",
     factors=_factors,
     lora_rank=lambda module, config: module.rank,
 )

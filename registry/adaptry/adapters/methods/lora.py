@@ -14,10 +14,16 @@ from collections.abc import Mapping
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.header import TensorInfo
 from adaptry.adapters.methods import parameters
-from adaptry.adapters.methods.extras import PREFIX, extra_weight, is_saved_again
-from adaptry.adapters.methods.lora_config import blocks, looks_at_base, lora_unless, refuses, takes_out
-from adaptry.adapters.methods.lora_merge import changed_bias, changed_weight
-from adaptry.adapters.methods.method import Method, Width
+from adaptry.adapters.methods.extras import PREFIX, extra_weight, is_duplicate_of_saved
+from adaptry.adapters.methods.lora_config import (
+    blocks,
+    depends_on_base,
+    lora_form_of_variant,
+    subtracts_from_base,
+    unmergeable_reason,
+)
+from adaptry.adapters.methods.lora_merge import merge_bias, merge_weight
+from adaptry.adapters.methods.method import Method, ModuleSize
 from adaptry.adapters.spec import ExtraWeight, ModuleKind, ModuleSpec
 from adaptry.core.errors import InvalidConfig
 
@@ -51,7 +57,7 @@ def describe(
             unclaimed.append(name)
             continue
         key = name.removeprefix(PREFIX)
-        if is_saved_again(key, tensors):
+        if is_duplicate_of_saved(key, tensors):
             continue
         if (found := _role(key)) is not None:
             path, role = found
@@ -62,7 +68,7 @@ def describe(
         else:
             unclaimed.append(name)
     config.patterns.prepare(path.replace(".base_layer", "") for path in roles)
-    wrapped = parameters.wrapped(config, roles)
+    wrapped = parameters.parameter_paths(config, roles)
     config.patterns.prepare(
         f"{path.replace('.base_layer', '')}.{parameter}" for path, parameter in wrapped.items() if parameter
     )
@@ -159,15 +165,15 @@ def _linear_kind(path: str, wrapped: Mapping[str, str | None]) -> ModuleKind:
 METHOD = Method(
     name="lora",
     title="LoRA",
-    tails={},  # `describe` above reads LoRA's many forms
-    width=lambda shapes, config: Width(0, 0, 0),
-    weight=changed_weight,
-    bias=changed_bias,
+    key_patterns={},  # `describe` above reads LoRA's many forms
+    module_size=lambda shapes, config: ModuleSize(0, 0, 0),
+    weight=merge_weight,
+    bias=merge_bias,
     changes_bias=lambda module: "B_bias" in module.tensors,
-    lora="itself",
-    lora_unless=lora_unless,
-    lora_rank=lambda module, config: module.rank * (2 if takes_out(config) else 1),
+    lora_form="itself",
+    lora_form_of_variant=lora_form_of_variant,
+    lora_rank=lambda module, config: module.rank * (2 if subtracts_from_base(config) else 1),
     tolerance="bit-equal; PiSSA, OLoRA and KaSA where torch's LAPACK is the same",
-    refuses=refuses,
-    looks_at_base=looks_at_base,
+    unmergeable_reason=unmergeable_reason,
+    depends_on_base=depends_on_base,
 )

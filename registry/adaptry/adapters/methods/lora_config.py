@@ -6,8 +6,8 @@ Every variant of PEFT 0.21 is a field of one `LoraConfig`; here each gets a name
 from __future__ import annotations
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.extras import traits_of
-from adaptry.adapters.methods.method import Lora
+from adaptry.adapters.methods.extras import extra_traits
+from adaptry.adapters.methods.method import LoraForm
 from adaptry.adapters.pattern_process import SUFFIX
 from adaptry.adapters.spec import ExtraWeight, ModuleSpec
 
@@ -67,18 +67,18 @@ def blocks(config: AdapterConfig, path: str) -> tuple[int, int]:
     return 1, count if any(word in path for word in names.names("target_modules_bd_b")) else 1
 
 
-def is_streamed(config: AdapterConfig, module: ModuleSpec) -> bool:
+def is_plain_update(config: AdapterConfig, module: ModuleSpec) -> bool:
     """Whether the update is plain `W + scale · B·A`, rounded once: what the merge streams in blocks of rows."""
     return (
         module.kind == "linear"
         and module.tensors.keys() == {"A", "B"}
-        and not looks_at_base(config)
+        and not depends_on_base(config)
         and not config.fields.get("use_bdlora")
         and initialisation(config) != "mica"
     )
 
 
-def refused_patterns(config: AdapterConfig) -> list[str]:
+def pattern_problems(config: AdapterConfig) -> list[str]:
     """Why the ranks or scales of some modules cannot be told from the config; each a sentence."""
     return [
         f"{key}: {reason}"
@@ -88,7 +88,7 @@ def refused_patterns(config: AdapterConfig) -> list[str]:
     ]
 
 
-def traits(config: AdapterConfig, modules: list[ModuleSpec], extras: list[ExtraWeight]) -> list[str]:
+def lora_traits(config: AdapterConfig, modules: list[ModuleSpec], extras: list[ExtraWeight]) -> list[str]:
     """What changes how this LoRA may be used, merged or served."""
     found = {trait for key, trait in _FLAG_TRAITS.items() if config.flag(key)}
     found |= {trait for key, trait in _PRESENT_TRAITS.items() if config.fields.get(key)}
@@ -100,14 +100,14 @@ def traits(config: AdapterConfig, modules: list[ModuleSpec], extras: list[ExtraW
         found.add("dora")
     if any("B_bias" in module.tensors for module in modules):
         found.add("lora_bias")
-    if refused_patterns(config):
+    if pattern_problems(config):
         found.add("pattern_refused")
     found |= {module.kind for module in modules if module.kind != "linear"}
-    found |= set(traits_of(extras))
+    found |= set(extra_traits(extras))
     return sorted(found)
 
 
-def refuses(config: AdapterConfig) -> str | None:
+def unmergeable_reason(config: AdapterConfig) -> str | None:
     """Why an adapter of this config cannot be merged, with the way out; None where it can."""
     for key, reason in _NEVER_MERGED.items():
         if config.fields.get(key):
@@ -122,17 +122,17 @@ def refuses(config: AdapterConfig) -> str | None:
     return None
 
 
-def looks_at_base(config: AdapterConfig) -> bool:
-    return config.flag("use_dora") or takes_out(config)
+def depends_on_base(config: AdapterConfig) -> bool:
+    return config.flag("use_dora") or subtracts_from_base(config)
 
 
-def takes_out(config: AdapterConfig) -> bool:
+def subtracts_from_base(config: AdapterConfig) -> bool:
     """Whether its start took part of the base's weights out of them, of as many ranks as it has itself."""
     return bool(config.fields.get("kasa_config")) or initialisation(config).startswith(("pissa", "olora"))
 
 
-def lora_unless(config: AdapterConfig) -> Lora | None:
+def lora_form_of_variant(config: AdapterConfig) -> LoraForm | None:
     """How a variant that is no plain LoRA can be written as one: a DoRA scales whole rows, and has a nearest one only."""
     if config.flag("use_dora"):
         return "approximate"
-    return "given_base" if takes_out(config) else None
+    return "given_base" if subtracts_from_base(config) else None

@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.methods.lora_config import initialisation
-from adaptry.adapters.methods.method import Parts
+from adaptry.adapters.methods.method import ModuleTensors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def start_of(weight: Tensor, parts: Parts) -> Tensor:
+def initial_weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     """What the update is added to, in `weight`'s dtype."""
     rank, scale = parts.module.rank, parts.module.scale
     if parts.config.fields.get("kasa_config"):

@@ -10,20 +10,20 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.methods.lora_config import blocks, initialisation
-from adaptry.adapters.methods.lora_init import start_of
-from adaptry.adapters.methods.method import Parts
+from adaptry.adapters.methods.lora_init import initial_weight
+from adaptry.adapters.methods.method import ModuleTensors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from adaptry.adapters.fused_experts import Expert
+    from adaptry.adapters.fused_experts import FusedExpert
 
 _TURNED = ("conv1d", "embedding")
 
 
-def changed_weight(weight: Tensor, parts: Parts) -> Tensor:
+def merge_weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     """`weight` after the merge, in its own dtype."""
-    start = start_of(weight, parts)
+    start = initial_weight(weight, parts)
     delta = _delta(parts, weight)
     if "magnitude" in parts:
         return _dora(start, delta, parts)
@@ -35,7 +35,7 @@ def changed_weight(weight: Tensor, parts: Parts) -> Tensor:
     return (start.float() + delta).to(start.dtype)
 
 
-def changed_expert(weight: Tensor, parts: Parts, expert: Expert) -> Tensor:
+def merge_expert(weight: Tensor, parts: ModuleTensors, expert: FusedExpert) -> Tensor:
     """One matrix of one expert, where the factors are of all experts fused."""
     rank = parts.module.rank // expert.count
     down = parts["A"][expert.index * rank : (expert.index + 1) * rank]
@@ -47,12 +47,12 @@ def changed_expert(weight: Tensor, parts: Parts, expert: Expert) -> Tensor:
     return weight + delta.to(weight.dtype)
 
 
-def changed_bias(bias: Tensor, parts: Parts) -> Tensor:
+def merge_bias(bias: Tensor, parts: ModuleTensors) -> Tensor:
     """`lora_bias`: B's bias, scaled as the update is."""
     return (bias.float() + parts["B_bias"] * parts.module.scale).to(bias.dtype)
 
 
-def _rounds_delta(parts: Parts) -> bool:
+def _rounds_delta(parts: ModuleTensors) -> bool:
     """Whether the update is rounded to the weight's dtype before it is added."""
     return (
         parts.orientation in ("embedding", "attention", "parameter", "parameter_turned")
@@ -61,7 +61,7 @@ def _rounds_delta(parts: Parts) -> bool:
     )
 
 
-def _delta(parts: Parts, weight: Tensor) -> Tensor:
+def _delta(parts: ModuleTensors, weight: Tensor) -> Tensor:
     """`scale · B·A` in float32, of the weight's stored shape."""
     scale = parts.module.scale
     match parts.orientation:
@@ -77,7 +77,7 @@ def _delta(parts: Parts, weight: Tensor) -> Tensor:
             return _product(parts) * scale
 
 
-def _product(parts: Parts) -> Tensor:
+def _product(parts: ModuleTensors) -> Tensor:
     import torch
 
     down, up = parts["A"], parts["B"]
@@ -108,7 +108,7 @@ def _conv(down: Tensor, up: Tensor) -> Tensor:
     return convolve(down.transpose(0, 1), up).transpose(0, 1)
 
 
-def _experts(parts: Parts, experts: int) -> Tensor:
+def _experts(parts: ModuleTensors, experts: int) -> Tensor:
     """Expert e's factors: `rank` rows of A from e·rank on, and every e-th column of B."""
     import torch
 
@@ -118,7 +118,7 @@ def _experts(parts: Parts, experts: int) -> Tensor:
     return torch.einsum(f"o r e, e r i -> {sides}", up, down)
 
 
-def _dora(start: Tensor, delta: Tensor, parts: Parts) -> Tensor:
+def _dora(start: Tensor, delta: Tensor, parts: ModuleTensors) -> Tensor:
     """DoRA (arXiv 2402.09353): the updated weight, its rows brought to the learned lengths."""
     import torch
 

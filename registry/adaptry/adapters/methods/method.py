@@ -23,7 +23,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 """Shape of each tensor of a module, by role; the shared tensors' too."""
 
 
-class Width(NamedTuple):
+class ModuleSize(NamedTuple):
     """A module's numbers, read off its tensors. 0 where the tensors do not tell (fan_in of an IA3 vector, say)."""
 
     rank: int
@@ -32,7 +32,7 @@ class Width(NamedTuple):
     kind: ModuleKind = "linear"
 
 
-class Parts(Protocol):
+class ModuleTensors(Protocol):
     """What a change may use: the module's tensors and more, as torch tensors."""
 
     @property
@@ -71,14 +71,14 @@ class Parts(Protocol):
         ...
 
 
-Change = Callable[["Tensor", Parts], "Tensor"]
+ChangeFunction = Callable[["Tensor", ModuleTensors], "Tensor"]
 """`change(weight, parts)`: a new weight of the same shape and dtype; `weight` is as stored and must not be written."""
 
-Factored = Callable[[Parts, int, int], "tuple[Tensor, Tensor]"]
+FactorsFunction = Callable[[ModuleTensors, int, int], "tuple[Tensor, Tensor]"]
 """`factors(parts, fan_out, fan_in)`: up [fan_out, r] and down [r, fan_in], float32, whose product is the whole update
 of the weight as a matrix [out, in·k…], whichever way it is stored."""
 
-Lora = Literal["itself", "exact", "given_base", "approximate", "no"]
+LoraForm = Literal["itself", "exact", "given_base", "approximate", "no"]
 """How a method can be written as a LoRA: it is one; exactly; exactly for one base's values; by the nearest one; not."""
 
 
@@ -99,71 +99,71 @@ class Method:
     which modules it changes. `misfit`: why a module does not fit a weight of so many outputs and inputs, where
     its `width` does not tell; it ends a sentence that begins with the module. `needs_base`: whether its change
     depends on the base's values. `refuses`: why an adapter of this config cannot be baked. `check_installed`:
-    raises `Missing` where a package that its change needs, beside torch, is not there. `tolerance`: how near
+    raises `MissingDependency` where a package that its change needs, beside torch, is not there. `tolerance`: how near
     a merge is to that of the method's own library.
     """
 
     name: str
     title: str
-    tails: Mapping[str, str]
-    width: Callable[[Shapes, AdapterConfig], Width]
+    key_patterns: Mapping[str, str]
+    module_size: Callable[[Shapes, AdapterConfig], ModuleSize]
     shared: Mapping[str, str] = field(default_factory=dict)
     prefix: str = "base_model.model."
     replaced: Mapping[str, ExtraKind] = field(default_factory=dict)
     scale: Callable[[AdapterConfig, ModuleSpec], float] = lambda config, module: 1.0
-    weight: Change | None = None
-    bias: Change | None = None
+    weight: ChangeFunction | None = None
+    bias: ChangeFunction | None = None
     changes_bias: Callable[[ModuleSpec], bool] = lambda module: True
-    instead: str = ""
-    lora: Lora = "no"
-    lora_unless: Callable[[AdapterConfig], Lora | None] = lambda config: None
+    unmergeable_hint: str = ""
+    lora_form: LoraForm = "no"
+    lora_form_of_variant: Callable[[AdapterConfig], LoraForm | None] = lambda config: None
     lora_rank: Callable[[ModuleSpec, AdapterConfig], int | None] = lambda module, config: None
-    factors: Factored | None = None
+    factors: FactorsFunction | None = None
     needs_base: bool = False
-    integers: frozenset[str] = frozenset()
-    fixed: str = ""
+    integer_roles: frozenset[str] = frozenset()
+    untrained_roles: str = ""
     names_modules: Callable[[AdapterConfig], bool] = lambda config: True
-    misfit: Callable[[Shapes, AdapterConfig, int, int], str | None] = lambda shapes, config, fan_out, fan_in: (
-        None
+    mismatch: Callable[[Shapes, AdapterConfig, int, int], str | None] = (
+        lambda shapes, config, fan_out, fan_in: None
     )
     tolerance: str = "bit-equal"
     traits: Callable[[AdapterConfig], list[str]] = lambda config: []
-    refuses: Callable[[AdapterConfig], str | None] = lambda config: None
-    looks_at_base: Callable[[AdapterConfig], bool] = lambda config: False
-    needs: Callable[[AdapterConfig], tuple[str, ...]] = lambda config: ()
+    unmergeable_reason: Callable[[AdapterConfig], str | None] = lambda config: None
+    depends_on_base: Callable[[AdapterConfig], bool] = lambda config: False
+    required_shared: Callable[[AdapterConfig], tuple[str, ...]] = lambda config: ()
     virtual_tokens: Callable[[AdapterConfig, Shapes], int | None] = lambda config, shapes: None
     check_installed: Callable[[], None] = lambda: None
 
     @property
-    def is_baked(self) -> bool:
+    def is_mergeable(self) -> bool:
         return self.weight is not None or self.bias is not None or bool(self.replaced)
 
     def needs_base_for(self, config: AdapterConfig) -> bool:
         """Whether an adapter of this config changes a weight by a rule that looks at the base's values."""
-        return self.needs_base or self.looks_at_base(config)
+        return self.needs_base or self.depends_on_base(config)
 
-    def as_lora(self, config: AdapterConfig | None = None) -> Lora:
+    def lora_form_for(self, config: AdapterConfig | None = None) -> LoraForm:
         """How an adapter of this config, or of most, can be written as a LoRA: any update of a matrix has a nearest one."""
         if config is not None:
-            if self.refuses(config):
+            if self.unmergeable_reason(config):
                 return "no"
-            if (other := self.lora_unless(config)) is not None:
+            if (other := self.lora_form_of_variant(config)) is not None:
                 return other
-        return "approximate" if self.lora == "no" and self.weight is not None else self.lora
+        return "approximate" if self.lora_form == "no" and self.weight is not None else self.lora_form
 
-    def trains(self, role: str) -> bool:
+    def is_trained(self, role: str) -> bool:
         """Whether the tensors of a role are trained; the others are kept so that nobody has to make them again."""
-        return role not in self.integers and not re.fullmatch(self.fixed, role)
+        return role not in self.integer_roles and not re.fullmatch(self.untrained_roles, role)
 
     def role(self, key: str) -> tuple[str, str] | None:
         """(module path, role) of a key without its prefix, or None where it is not one of the method's."""
-        for tail, role in self.tails.items():
+        for tail, role in self.key_patterns.items():
             if match := re.fullmatch(rf"(?P<path>.+?)\.{tail}", key):
                 rest = match.groupdict().get("rest")
                 return match["path"], f"{role}.{rest}" if rest else role
         return None
 
-    def replaces(self, key: str, name: str, info: TensorInfo) -> ExtraWeight | None:
+    def replacement_of(self, key: str, name: str, info: TensorInfo) -> ExtraWeight | None:
         """The full weight that `key` (without its prefix; `name` with it) is by the method's own names, if it is one."""
         for pattern, kind in self.replaced.items():
             if match := re.fullmatch(pattern, key):
@@ -181,15 +181,15 @@ class Method:
         return None
 
 
-def added(
-    delta: Callable[[Parts, tuple[int, ...]], Tensor], *, rounding: Literal["once", "twice"] = "once"
-) -> Change:
+def add_delta(
+    delta: Callable[[ModuleTensors, tuple[int, ...]], Tensor], *, rounding: Literal["once", "twice"] = "once"
+) -> ChangeFunction:
     """The change of a method that adds `delta(parts, shape)`, fp32 of the weight's stored shape, as PEFT does.
 
     Once: `W + Δ` in float32, rounded to W's dtype. Twice: Δ is rounded to W's dtype first.
     """
 
-    def change(weight: Tensor, parts: Parts) -> Tensor:
+    def change(weight: Tensor, parts: ModuleTensors) -> Tensor:
         update = delta(parts, tuple(weight.shape))
         if rounding == "twice":
             return weight + update.to(weight.dtype)
@@ -198,10 +198,10 @@ def added(
     return change
 
 
-def product(factors: Factored) -> Callable[[Parts, tuple[int, ...]], Tensor]:
+def factor_product(factors: FactorsFunction) -> Callable[[ModuleTensors, tuple[int, ...]], Tensor]:
     """For `added`, the update of a matrix whose method is nothing but its factors: up @ down, turned for a Conv1D."""
 
-    def delta(parts: Parts, shape: tuple[int, ...]) -> Tensor:
+    def delta(parts: ModuleTensors, shape: tuple[int, ...]) -> Tensor:
         is_turned = parts.orientation == "conv1d"
         up, down = factors(parts, *(shape[::-1] if is_turned else shape))
         return (up @ down).T if is_turned else up @ down
@@ -209,7 +209,7 @@ def product(factors: Factored) -> Callable[[Parts, tuple[int, ...]], Tensor]:
     return delta
 
 
-def same(*numbers: int) -> int:
+def common_number(*numbers: int) -> int:
     """The number that all of them are: for a `width`, whose tensors must agree. Raises `ValueError`."""
     if len(set(numbers)) != 1:
         raise ValueError(f"{numbers} should be one number")

@@ -10,7 +10,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, Parts, Shapes, Width, same, trained_rank
+from adaptry.adapters.methods.method import (
+    Method,
+    ModuleSize,
+    ModuleTensors,
+    Shapes,
+    common_number,
+    trained_rank,
+)
 from adaptry.adapters.spec import ModuleSpec
 
 if TYPE_CHECKING:
@@ -22,20 +29,20 @@ def _form(config: AdapterConfig) -> str:
     return form if form in ("bat", "mini") else "plain"
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     block = shapes["block"]
     match _form(config):
         case "bat":
             count, rank, again = block
-            return Width(trained_rank(config, same(rank, again), 64), 0, count * rank)
+            return ModuleSize(trained_rank(config, common_number(rank, again), 64), 0, count * rank)
         case "mini":
             rank, width = block
-            same(width, config.rank("mini_r", 1))
-            return Width(trained_rank(config, rank, 64), 0, 0)
+            common_number(width, config.rank("mini_r", 1))
+            return ModuleSize(trained_rank(config, rank, 64), 0, 0)
     rank, fan_out = block
     if not fan_out:
         raise ValueError("a block of no outputs")
-    return Width(trained_rank(config, rank, 64), 0, fan_out)
+    return ModuleSize(trained_rank(config, rank, 64), 0, fan_out)
 
 
 def _misfit(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) -> str | None:
@@ -52,7 +59,7 @@ def _lora_rank(module: ModuleSpec, config: AdapterConfig) -> int | None:
     return None if _form(config) == "bat" else module.rank
 
 
-def _weight(weight: Tensor, parts: Parts) -> Tensor:
+def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     block, rank = parts["block"], parts.module.rank
     fan_out, fan_in = weight.shape
     if _form(parts.config) == "bat":
@@ -63,13 +70,13 @@ def _weight(weight: Tensor, parts: Parts) -> Tensor:
     return (weight.float() + update).to(weight.dtype)
 
 
-def _column(parts: Parts, fan_out: int) -> Tensor:
+def _column(parts: ModuleTensors, fan_out: int) -> Tensor:
     """What is repeated along the inputs: [fan_out, r]."""
     block = parts["block"]
     return block.T.repeat(fan_out // block.shape[1], 1)
 
 
-def _factors(parts: Parts, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
+def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
     """The repetition is a product with an identity beside an identity."""
     import torch
 
@@ -80,15 +87,15 @@ def _factors(parts: Parts, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
 METHOD = Method(
     name="miss",
     title="MiSS",
-    tails={"miss_block": "block"},
-    width=_width,
+    key_patterns={"miss_block": "block"},
+    module_size=_width,
     weight=_weight,
-    misfit=_misfit,
-    lora="exact",
-    lora_unless=lambda config: "approximate" if _form(config) == "bat" else None,
+    mismatch=_misfit,
+    lora_form="exact",
+    lora_form_of_variant=lambda config: "approximate" if _form(config) == "bat" else None,
     factors=_factors,
     lora_rank=_lora_rank,
-    looks_at_base=lambda config: _form(config) == "bat",
+    depends_on_base=lambda config: _form(config) == "bat",
 )
 
-BONE = replace(METHOD, name="bone", title="Bone", tails={"bone_block": "block"})
+BONE = replace(METHOD, name="bone", title="Bone", key_patterns={"bone_block": "block"})

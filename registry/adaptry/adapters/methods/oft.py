@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, Parts, Shapes, Width
+from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes
 from adaptry.adapters.methods.orientation import on_matrix
 from adaptry.adapters.methods.rotations import block_diagonal, cayley, cayley_neumann, side_of, skew
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     blocks, numbers = shapes["embedding_R" if "embedding_R" in shapes else "R"]
     turned = 0 if config.flag("block_share") else blocks * side_of(numbers)
     if "embedding_R" in shapes:
-        return Width(0, 0, turned, "embedding")
-    return Width(0, turned, 0, "flat")
+        return ModuleSize(0, 0, turned, "embedding")
+    return ModuleSize(0, turned, 0, "flat")
 
 
 def _uses_series(config: AdapterConfig) -> bool:
@@ -64,14 +64,14 @@ def _near_identity(turned: Tensor, eps: float) -> Tensor:
 
 
 @on_matrix
-def _linear(weight: Tensor, parts: Parts) -> Tensor:
+def _linear(weight: Tensor, parts: ModuleTensors) -> Tensor:
     import torch
 
     rotation = _rotation(parts["R"], parts.config, weight.shape[1])
     return torch.mm(rotation, weight.t().float()).t().to(weight.dtype)
 
 
-def _weight(weight: Tensor, parts: Parts) -> Tensor:
+def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     import torch
 
     if "embedding_R" not in parts:
@@ -83,9 +83,9 @@ def _weight(weight: Tensor, parts: Parts) -> Tensor:
 METHOD = Method(
     name="oft",
     title="OFT",
-    tails={r"oft_R\.weight": "R", r"oft_embedding_R\.weight": "embedding_R"},
-    width=_width,
+    key_patterns={r"oft_R\.weight": "R", r"oft_embedding_R\.weight": "embedding_R"},
+    module_size=_width,
     weight=_weight,
-    refuses=_refuses,
+    unmergeable_reason=_refuses,
     needs_base=True,
 )

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from adaptry.adapters.methods.method import Change, Parts
+from adaptry.adapters.methods.method import ChangeFunction, ModuleTensors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def on_matrix(change: Change) -> Change:
+def on_matrix(change: ChangeFunction) -> ChangeFunction:
     """`change`, given the weight as a view [out, in]: GPT-2's Conv1D transposed, a kernel flattened to [out, in·k…]."""
 
-    def turned(weight: Tensor, parts: Parts) -> Tensor:
+    def turned(weight: Tensor, parts: ModuleTensors) -> Tensor:
         if parts.orientation == "conv1d":
             return change(weight.T, parts).T
         if weight.dim() > 2:

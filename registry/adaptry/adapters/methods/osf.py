@@ -8,23 +8,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, Parts, Shapes, Width, same
+from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, common_number
 from adaptry.adapters.methods.orientation import on_matrix
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     (rank,) = shapes["S_low"]
     (fan_out, up), (down, fan_in) = shapes["U_low"], shapes["V_low"]
     if rank > min(fan_in, fan_out):
         raise ValueError("more directions than a weight has")
-    return Width(same(rank, up, down), fan_in, fan_out)
+    return ModuleSize(common_number(rank, up, down), fan_in, fan_out)
 
 
 @on_matrix
-def _weight(weight: Tensor, parts: Parts) -> Tensor:
+def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     import torch
 
     left, values, right = torch.linalg.svd(weight.float(), full_matrices=False)
@@ -40,10 +40,10 @@ def _weight(weight: Tensor, parts: Parts) -> Tensor:
 METHOD = Method(
     name="osf",
     title="OSF",
-    tails={rf"osf_svd_params\.{role}": role for role in ("U_low", "S_low", "V_low")},
-    width=_width,
+    key_patterns={rf"osf_svd_params\.{role}": role for role in ("U_low", "S_low", "V_low")},
+    module_size=_width,
     weight=_weight,
-    lora="given_base",
+    lora_form="given_base",
     lora_rank=lambda module, config: 2 * module.rank,  # what is put in, and what is taken out
     needs_base=True,
     tolerance="bit-equal where torch's LAPACK is the same, on as many threads; else within rounding",

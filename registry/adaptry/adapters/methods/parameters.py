@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.plain_patterns import dotted_ends
+from adaptry.adapters.plain_patterns import dotted_suffixes
 from adaptry.adapters.spec import Spec
-from adaptry.core.errors import InvalidConfig, Refused
+from adaptry.core.errors import CheckFailed, InvalidConfig
 
 # In the order of every module of experts in transformers 5.
 _ORDER = (
@@ -22,22 +22,22 @@ _ORDER = (
 )
 
 
-def was_turned(peft_version: str | None) -> bool:
+def is_transposed_by_peft(peft_version: str | None) -> bool:
     """Whether the PEFT that wrote it takes every 3-D parameter for [experts, in, out]: before 0.19."""
     match = re.match(r"(\d{1,9})\.(\d{1,9})", peft_version or "")
     return match is not None and (int(match[1]), int(match[2])) < (0, 19)
 
 
-def require_not_turned(spec: Spec) -> None:
-    """Raises `Refused` for factors of 3-D parameters that nobody but a merge takes for what they are."""
-    if was_turned(spec.peft_version):
-        raise Refused(
+def require_not_transposed(spec: Spec) -> None:
+    """Raises `CheckFailed` for factors of 3-D parameters that nobody but a merge takes for what they are."""
+    if is_transposed_by_peft(spec.peft_version):
+        raise CheckFailed(
             f"its fused experts were written by PEFT {spec.peft_version}, which has them the other way round than PEFT 0.19 "
             "and later: merge it (adaptry merge --base BASE REF -o DIR)"
         )
 
 
-def wrapped(config: AdapterConfig, paths: Iterable[str]) -> dict[str, str | None]:
+def parameter_paths(config: AdapterConfig, paths: Iterable[str]) -> dict[str, str | None]:
     """The paths that stand for a parameter of their module, and its name; None where the config leaves it open."""
     targets = config.names("target_parameters")
     if not targets:
@@ -59,7 +59,7 @@ def wrapped(config: AdapterConfig, paths: Iterable[str]) -> dict[str, str | None
         if not named | loose:
             continue
         parameters = next((each for each in (named, named | loose) if len(each) == len(levels)), set())
-        ordered = in_order(parameters)
+        ordered = in_module_order(parameters)
         for place, (_, path) in enumerate(sorted(levels.items(), reverse=True)):
             found[path] = ordered[place] if ordered else None
     return found
@@ -71,7 +71,7 @@ def _targeted(name: str, by_module: Mapping[str, set[str]]) -> set[str]:
     Those that are targeted without a module (`gate_up_proj`) may be of any module but those of target_modules, which PEFT
     keeps apart.
     """
-    return {parameter for end in dotted_ends(name) if end for parameter in by_module.get(end, ())}
+    return {parameter for end in dotted_suffixes(name) if end for parameter in by_module.get(end, ())}
 
 
 def _module_targets(config: AdapterConfig) -> Callable[[str], bool]:
@@ -79,7 +79,7 @@ def _module_targets(config: AdapterConfig) -> Callable[[str], bool]:
     targets = config.fields.get("target_modules")
     if isinstance(targets, list):
         ends = frozenset(target for target in targets if isinstance(target, str))
-        return lambda name: not ends.isdisjoint(dotted_ends(name))
+        return lambda name: not ends.isdisjoint(dotted_suffixes(name))
     if not isinstance(targets, str):
         return lambda name: False
     pattern = targets
@@ -93,7 +93,7 @@ def _module_targets(config: AdapterConfig) -> Callable[[str], bool]:
     return matches
 
 
-def in_order(parameters: set[str]) -> list[str]:
+def in_module_order(parameters: set[str]) -> list[str]:
     """In the order of the module; nothing where that is not known."""
     if len(parameters) > 1 and not parameters <= set(_ORDER):
         return []

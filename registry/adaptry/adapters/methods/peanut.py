@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, Parts, Shapes, Width
+from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes
 from adaptry.adapters.methods.orientation import on_matrix
 
 if TYPE_CHECKING:
@@ -26,12 +26,12 @@ def _activation(config: AdapterConfig) -> str:
     return str(config.fields.get("act_fn", "relu"))
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     rank, fan_out = shapes["A"]
     square = [shapes[f"{coder}.{n}"] for n in range(_depth(config)) for coder in ("encoders", "decoders")]
     if shapes["B"] != (fan_out, rank) or any(shape != (rank, rank) for shape in square):
         raise ValueError("the layers do not follow on each other")
-    return Width(rank, 0, fan_out)
+    return ModuleSize(rank, 0, fan_out)
 
 
 def _refuses(config: AdapterConfig) -> str | None:
@@ -44,7 +44,7 @@ def _refuses(config: AdapterConfig) -> str | None:
 
 
 @on_matrix
-def _weight(weight: Tensor, parts: Parts) -> Tensor:
+def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     """Δ is computed in float32 and rounded to the weight's dtype before it is added, as in PEFT."""
     from torch.nn import functional
 
@@ -63,16 +63,16 @@ def _weight(weight: Tensor, parts: Parts) -> Tensor:
 METHOD = Method(
     name="peanut",
     title="PEANuT",
-    tails={
+    key_patterns={
         r"peanut_A\.weight": "A",
         r"peanut_B\.weight": "B",
         r"peanut_encoders\.(?P<rest>\d+)\.weight": "encoders",
         r"peanut_decoders\.(?P<rest>\d+)\.weight": "decoders",
     },
-    width=_width,
+    module_size=_width,
     weight=_weight,
-    lora="given_base",
+    lora_form="given_base",
     lora_rank=lambda module, config: module.rank,
-    refuses=_refuses,
+    unmergeable_reason=_refuses,
     needs_base=True,
 )

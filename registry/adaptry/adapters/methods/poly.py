@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, Shapes, Width, same
+from adaptry.adapters.methods.method import Method, ModuleSize, Shapes, common_number
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     """A is [splits, skills, in/splits, rank], B [splits, skills, rank, out/splits], the router [tasks, splits·skills]."""
     splits, skills, inner, rank = shapes["A"]
     up_splits, up_skills, up_rank, outer = shapes["B"]
-    same(splits, up_splits)
-    same(skills, up_skills)
-    same(rank, up_rank)
-    same(splits * skills, shapes["router"][1])
-    return Width(rank, splits * inner, splits * outer)
+    common_number(splits, up_splits)
+    common_number(skills, up_skills)
+    common_number(rank, up_rank)
+    common_number(splits * skills, shapes["router"][1])
+    return ModuleSize(rank, splits * inner, splits * outer)
 
 
 METHOD = Method(
     name="poly",
     title="Poly",
-    tails={"poly_lora_A": "A", "poly_lora_B": "B", r"poly_router\.module_logits": "router"},
-    width=_width,
+    key_patterns={"poly_lora_A": "A", "poly_lora_B": "B", r"poly_router\.module_logits": "router"},
+    module_size=_width,
     scale=lambda config, module: 1 / module.rank,
-    instead=(
+    unmergeable_hint=(
         "what it adds depends on the task of each input: serve it unmerged, with PEFT's PeftModel.from_pretrained "
         "and task_ids"
     ),

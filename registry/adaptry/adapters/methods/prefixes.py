@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.methods.method import Method, Shapes
-from adaptry.adapters.methods.prompts import PREFIX, no_modules
+from adaptry.adapters.methods.prompts import PREFIX, size_without_modules
 
 _INSTEAD = (
     "its keys and values stand before the input's in every attention layer, and no weight can hold them: serve it "
@@ -25,12 +25,12 @@ def _method(name: str, title: str) -> Method:
     return Method(
         name=name,
         title=title,
-        tails={},
-        width=no_modules,
+        key_patterns={},
+        module_size=size_without_modules,
         shared={"prompt_embeddings": "prompt"},
-        needs=lambda config: ("prompt",),
+        required_shared=lambda config: ("prompt",),
         prefix=PREFIX,
-        instead=_INSTEAD,
+        unmergeable_hint=_INSTEAD,
         virtual_tokens=_tokens,
     )
 

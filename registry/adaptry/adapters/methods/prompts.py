@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, Shapes, Width
+from adaptry.adapters.methods.method import Method, ModuleSize, Shapes
 
 PREFIX = "base_model."
 """What stands before the names of a prompt's `modules_to_save`: one level less than a tuner's."""
@@ -20,7 +20,7 @@ _INSTEAD = (
 )
 
 
-def no_modules(shapes: Shapes, config: AdapterConfig) -> Width:
+def size_without_modules(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     """The width of a method that has tensors of the whole model only."""
     raise ValueError("a prompt adapts no module")
 
@@ -41,12 +41,12 @@ def _method(name: str, title: str, also: Mapping[str, str] | None = None) -> Met
     return Method(
         name=name,
         title=title,
-        tails={},
-        width=no_modules,
+        key_patterns={},
+        module_size=size_without_modules,
         shared=shared,
-        needs=lambda config: tuple(shared.values()),
+        required_shared=lambda config: tuple(shared.values()),
         prefix=PREFIX,
-        instead=_INSTEAD,
+        unmergeable_hint=_INSTEAD,
         virtual_tokens=_tokens,
     )
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, Parts, Shapes, Width
+from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes
 from adaptry.adapters.methods.orientation import on_matrix
-from adaptry.adapters.methods.randomized_svd import leading
+from adaptry.adapters.methods.randomized_svd import leading_directions
 from adaptry.adapters.methods.rotations import cayley, cayley_neumann, side_of, skew
 from adaptry.adapters.spec import ModuleSpec
 
@@ -22,20 +22,20 @@ def _is_on(config: AdapterConfig, key: str) -> bool:
     return config.fields.get(key, True) is True
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     shape = shapes["R"]
     rank = side_of(shape[0]) if _is_on(config, "psoft_orth") else shape[1]
     for role in ("vector_a", "vector_b"):
         if _is_on(config, f"psoft_mag_{role[-1]}") and shapes[role] != (rank,):
             raise ValueError("the vectors are not as long as the rotation is wide")
-    return Width(rank, 0, 0)
+    return ModuleSize(rank, 0, 0)
 
 
 def _scale(config: AdapterConfig, module: ModuleSpec) -> float:
     return config.number("psoft_alpha", 32) / module.rank
 
 
-def _rotation(parts: Parts) -> Tensor:
+def _rotation(parts: ModuleTensors) -> Tensor:
     import torch
 
     config, trained = parts.config, parts["R"]
@@ -62,11 +62,11 @@ def _leading(weight: Tensor, rank: int, config: AdapterConfig) -> tuple[Tensor, 
         left, values, right = torch.linalg.svd(weight, full_matrices=False)
         return left[:, :rank], values[:rank], right[:rank]
     steps = int(config.number("psoft_svd_lowrank_niter", 10))
-    return leading(weight, rank, steps=steps, seed=int(config.number("random_seed", 0)))
+    return leading_directions(weight, rank, steps=steps, seed=int(config.number("random_seed", 0)))
 
 
 @on_matrix
-def _weight(weight: Tensor, parts: Parts) -> Tensor:
+def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     """Δ = s·B(R − I)A, rounded to the weight's dtype before it is added, as in PEFT."""
     import torch
 
@@ -85,11 +85,15 @@ def _weight(weight: Tensor, parts: Parts) -> Tensor:
 METHOD = Method(
     name="psoft",
     title="PSOFT",
-    tails={r"psoft_R\.weight": "R", r"psoft_R\.vector_a": "vector_a", r"psoft_R\.vector_b": "vector_b"},
-    width=_width,
+    key_patterns={
+        r"psoft_R\.weight": "R",
+        r"psoft_R\.vector_a": "vector_a",
+        r"psoft_R\.vector_b": "vector_b",
+    },
+    module_size=_width,
     scale=_scale,
     weight=_weight,
-    lora="given_base",
+    lora_form="given_base",
     lora_rank=lambda module, config: module.rank,
     needs_base=True,
     tolerance="bit-equal where torch's LAPACK is the same, on as many threads; else within rounding",

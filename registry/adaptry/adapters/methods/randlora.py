@@ -9,30 +9,43 @@ import math
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, Parts, Shapes, Width, same, trained_rank
-from adaptry.adapters.methods.random_projections import generator, is_saved, out_and_in, projections, widest
+from adaptry.adapters.methods.method import (
+    Method,
+    ModuleSize,
+    ModuleTensors,
+    Shapes,
+    common_number,
+    trained_rank,
+)
+from adaptry.adapters.methods.random_projections import (
+    is_projection_saved,
+    largest_sides,
+    matrix_sides,
+    saved_projections,
+    seeded_generator,
+)
 from adaptry.adapters.spec import ModuleSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     (rank, bases), (again, smaller) = shapes["lambda"], shapes["gamma"]
     trained_rank(config, rank, 32)
-    same(bases, again, math.ceil(smaller / rank))
-    if is_saved(config):
-        same(rank, shapes["A"][0], shapes["B"][2])
+    common_number(bases, again, math.ceil(smaller / rank))
+    if is_projection_saved(config):
+        common_number(rank, shapes["A"][0], shapes["B"][2])
         if any(shapes.get(f"{side}_again", shapes[side]) != shapes[side] for side in "AB"):
             raise ValueError("the module's copy of a base has another shape")
-    return Width(rank, 0, 0)
+    return ModuleSize(rank, 0, 0)
 
 
 def _misfit(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) -> str | None:
     larger, smaller = max(fan_out, fan_in), min(fan_out, fan_in)
     if shapes["gamma"][1] != smaller:
         return f"is for a shorter side of {shapes['gamma'][1]:,}, and this base's has {smaller:,}"
-    if is_saved(config) and (shapes["A"][2] < smaller or shapes["B"][0] < larger):
+    if is_projection_saved(config) and (shapes["A"][2] < smaller or shapes["B"][0] < larger):
         reach = f"{shapes['B'][0]:,}×{shapes['A'][2]:,}"
         return f"has bases for weights of up to {reach}, and this base's is {larger:,}×{smaller:,}"
     return None
@@ -52,16 +65,16 @@ def _sparse(drawn: Tensor, sparsity: float) -> Tensor:
     return signs
 
 
-def _bases(parts: Parts, weight: Tensor) -> tuple[Tensor, Tensor]:
+def _bases(parts: ModuleTensors, weight: Tensor) -> tuple[Tensor, Tensor]:
     """A [r, 1, smaller side] and B [larger side, bases, r], from the file or drawn as PEFT draws them."""
     import torch
 
-    if is_saved(parts.config):
+    if is_projection_saved(parts.config):
         return parts["A"], parts["B"]
-    sides, rank = widest(parts), parts.module.rank
+    sides, rank = largest_sides(parts), parts.module.rank
     larger, smaller = max(sides), min(sides)
     count = math.ceil(smaller / rank)
-    source = generator(parts.config, "projection_prng_key", 0)
+    source = seeded_generator(parts.config, "projection_prng_key", 0)
     very_sparse = parts.config.flag("very_sparse")
     if very_sparse or parts.config.flag("sparse"):
         sparsity = math.sqrt(smaller) if very_sparse else 3
@@ -79,8 +92,8 @@ def _bases(parts: Parts, weight: Tensor) -> tuple[Tensor, Tensor]:
     return down, up
 
 
-def _weight(weight: Tensor, parts: Parts) -> Tensor:
-    fan_out, fan_in = out_and_in(parts, tuple(weight.shape))
+def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
+    fan_out, fan_in = matrix_sides(parts, tuple(weight.shape))
     larger, smaller = max(fan_out, fan_in), min(fan_out, fan_in)
     down, up = _bases(parts, weight)
     gamma = parts["gamma"]
@@ -97,16 +110,16 @@ def _weight(weight: Tensor, parts: Parts) -> Tensor:
 METHOD = Method(
     name="randlora",
     title="RandLoRA",
-    tails={
+    key_patterns={
         **{f"randlora_{role}": role for role in ("lambda", "gamma")},
         **{f"randlora_{side}": f"{side}_again" for side in "AB"},
     },
     shared={f"randlora_{role}": role for role in "AB"},
     tolerance="bit-equal; where projections were not saved, with the torch that drew them",
-    width=_width,
-    fixed="[AB](?:_again)?",
+    module_size=_width,
+    untrained_roles="[AB](?:_again)?",
     scale=_scale,
     weight=_weight,
-    needs=projections,
-    misfit=_misfit,
+    required_shared=saved_projections,
+    mismatch=_misfit,
 )

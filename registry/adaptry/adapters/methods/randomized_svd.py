@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def leading(weight: Tensor, rank: int, *, steps: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def leading_directions(weight: Tensor, rank: int, *, steps: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """U [out, rank], S [rank] and Vᵀ [rank, in] of `weight` [out, in], fp32, after `steps` of subspace iteration."""
     import torch
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, Parts, Shapes, Width, same
+from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, common_number
 from adaptry.adapters.methods.orientation import on_matrix
 
 if TYPE_CHECKING:
@@ -19,12 +19,12 @@ def _variant(config: AdapterConfig) -> str:
     return str(config.fields.get("variant", "road_1"))
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     (angles,) = shapes["theta"]
-    return Width(0, 0, 2 * same(angles, *shapes["alpha"]) // _HALVES[_variant(config)])
+    return ModuleSize(0, 0, 2 * common_number(angles, *shapes["alpha"]) // _HALVES[_variant(config)])
 
 
-def _columns(parts: Parts, group: int) -> tuple[Tensor, Tensor]:
+def _columns(parts: ModuleTensors, group: int) -> tuple[Tensor, Tensor]:
     """α cos θ and α sin θ, one for each output: shared by a pair, of each output, or of each place in the matrix."""
     theta, alpha = parts["theta"], parts["alpha"]
     match _variant(parts.config):
@@ -39,7 +39,7 @@ def _columns(parts: Parts, group: int) -> tuple[Tensor, Tensor]:
     return alpha * theta.cos(), alpha * theta.sin()
 
 
-def _rotation(parts: Parts) -> Tensor:
+def _rotation(parts: ModuleTensors) -> Tensor:
     """[out, out]: in each group of outputs the first half turned against the second."""
     import torch
 
@@ -52,20 +52,20 @@ def _rotation(parts: Parts) -> Tensor:
 
 
 @on_matrix
-def _weight(weight: Tensor, parts: Parts) -> Tensor:
+def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     """R is rounded to the weight's dtype before it is used, as in PEFT."""
     return _rotation(parts).to(weight.dtype) @ weight
 
 
-def _bias(bias: Tensor, parts: Parts) -> Tensor:
+def _bias(bias: Tensor, parts: ModuleTensors) -> Tensor:
     return _rotation(parts).to(bias.dtype) @ bias
 
 
 METHOD = Method(
     name="road",
     title="RoAd",
-    tails={"road_theta": "theta", "road_alpha": "alpha"},
-    width=_width,
+    key_patterns={"road_theta": "theta", "road_alpha": "alpha"},
+    module_size=_width,
     weight=_weight,
     bias=_bias,
     needs_base=True,

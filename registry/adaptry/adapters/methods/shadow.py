@@ -6,33 +6,33 @@ PEFT keeps the adapter's name in these keys (`shadow_down.default.weight`).
 from __future__ import annotations
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, Shapes, Width, same
+from adaptry.adapters.methods.method import Method, ModuleSize, Shapes, common_number
 
 _NAMED = r"\.[A-Za-z0-9_-]+\."
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     (rank, fan_in), (fan_out, up_rank) = shapes["down"], shapes["up"]
-    same(rank, up_rank)
+    common_number(rank, up_rank)
     for part in ("gate", "transform"):
         for layer in (0, 2):
-            same(shapes[f"{part}.{layer}.weight"][0], *shapes[f"{part}.{layer}.bias"])
-    return Width(rank, fan_in, fan_out, "block")
+            common_number(shapes[f"{part}.{layer}.weight"][0], *shapes[f"{part}.{layer}.bias"])
+    return ModuleSize(rank, fan_in, fan_out, "block")
 
 
 METHOD = Method(
     name="shadow",
     title="Shadow",
-    tails={
+    key_patterns={
         rf"shadow_down{_NAMED}weight": "down",
         rf"shadow_up{_NAMED}weight": "up",
         rf"shadow_update_gate{_NAMED}(?P<rest>.+)": "gate",
         rf"shadow_update_transform{_NAMED}(?P<rest>.+)": "transform",
     },
     shared={rf"shadow_backbone{_NAMED}(?P<rest>.+)": "backbone"},
-    width=_width,
+    module_size=_width,
     scale=lambda config, module: config.number("shadow_alpha", 0.1),
-    instead=(
+    unmergeable_hint=(
         "it is a second, small model that runs beside the base: serve it unmerged, with PEFT's "
         "PeftModel.from_pretrained"
     ),

@@ -5,18 +5,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, Parts, Shapes, Width, added, same
+from adaptry.adapters.methods.method import (
+    Method,
+    ModuleSize,
+    ModuleTensors,
+    Shapes,
+    add_delta,
+    common_number,
+)
 from adaptry.core.errors import InvalidWeights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     dimensions, count = shapes["indices"]
-    same(2, dimensions)
-    same(count, *shapes["weight"])
-    return Width(0, 0, 0)
+    common_number(2, dimensions)
+    common_number(count, *shapes["weight"])
+    return ModuleSize(0, 0, 0)
 
 
 def _misfit(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) -> str | None:
@@ -26,7 +33,7 @@ def _misfit(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) ->
     return f"changes {count:,} elements, and by its r it would be {wanted:,} of this base's weight"
 
 
-def _delta(parts: Parts, shape: tuple[int, ...]) -> Tensor:
+def _delta(parts: ModuleTensors, shape: tuple[int, ...]) -> Tensor:
     import torch
 
     rows, columns = parts["indices"].long()  # PEFT on Windows writes them as floats
@@ -41,9 +48,9 @@ def _delta(parts: Parts, shape: tuple[int, ...]) -> Tensor:
 METHOD = Method(
     name="shira",
     title="SHiRA",
-    tails={"shira_weight": "weight", "shira_indices": "indices"},
-    width=_width,
-    weight=added(_delta),
-    misfit=_misfit,
-    integers=frozenset({"indices"}),
+    key_patterns={"shira_weight": "weight", "shira_indices": "indices"},
+    module_size=_width,
+    weight=add_delta(_delta),
+    mismatch=_misfit,
+    integer_roles=frozenset({"indices"}),
 )

@@ -9,7 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, Parts, Shapes, Width, same, trained_rank
+from adaptry.adapters.methods.method import (
+    Method,
+    ModuleSize,
+    ModuleTensors,
+    Shapes,
+    common_number,
+    trained_rank,
+)
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.core.errors import InvalidWeights
 
@@ -21,14 +28,14 @@ def _has_places(config: AdapterConfig) -> bool:
     return config.fields.get("save_precomputed_indices") is not False
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     (count,) = shapes["values"]
     if _has_places(config):
-        same(count, *shapes["indices"])
+        common_number(count, *shapes["indices"])
     if config.fields.get("r") is None:
-        return Width(0, 0, 0)
+        return ModuleSize(0, 0, 0)
     (rank, fan_in), (fan_out, up) = shapes["A"], shapes["B"]
-    return Width(trained_rank(config, same(rank, up)), fan_in, fan_out)
+    return ModuleSize(trained_rank(config, common_number(rank, up)), fan_in, fan_out)
 
 
 def _misfit(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) -> str | None:
@@ -42,7 +49,7 @@ def _scale(config: AdapterConfig, module: ModuleSpec) -> float:
     return config.number("lora_alpha", module.rank) / module.rank if module.rank else 1.0
 
 
-def _places(weight: Tensor, parts: Parts) -> Tensor:
+def _places(weight: Tensor, parts: ModuleTensors) -> Tensor:
     import torch
 
     if not _has_places(parts.config):
@@ -56,7 +63,7 @@ def _places(weight: Tensor, parts: Parts) -> Tensor:
     return places
 
 
-def _weight(weight: Tensor, parts: Parts) -> Tensor:
+def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     values = parts["values"].to(weight.dtype)
     changed = weight.flatten().scatter_add(0, _places(weight, parts), values).reshape(weight.shape)
     if parts.module.rank:
@@ -67,15 +74,15 @@ def _weight(weight: Tensor, parts: Parts) -> Tensor:
 METHOD = Method(
     name="supertuning",
     title="Super-Tuning",
-    tails={
+    key_patterns={
         "supertuning_values": "values",
         "supertuning_indices": "indices",
         **{rf"supertuning_lora_{side}\.weight": side for side in "AB"},
     },
-    width=_width,
+    module_size=_width,
     scale=_scale,
     weight=_weight,
-    misfit=_misfit,
-    looks_at_base=lambda config: not _has_places(config),
-    integers=frozenset({"indices"}),
+    mismatch=_misfit,
+    depends_on_base=lambda config: not _has_places(config),
+    integer_roles=frozenset({"indices"}),
 )

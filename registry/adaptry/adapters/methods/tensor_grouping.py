@@ -6,14 +6,14 @@ from collections.abc import Mapping
 
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.header import TensorInfo
-from adaptry.adapters.methods.extras import PREFIX, extra_weight, is_saved_again
+from adaptry.adapters.methods.extras import PREFIX, extra_weight, is_duplicate_of_saved
 from adaptry.adapters.methods.method import Method
 from adaptry.adapters.spec import ExtraWeight, ModuleSpec
 
 _MODEL = "base_model."
 
 
-class Read:
+class GroupedTensors:
     """What a file holds: modules, extra weights, shared tensors by role, and the tensors no rule knows."""
 
     def __init__(self) -> None:
@@ -23,9 +23,9 @@ class Read:
         self.unclaimed: list[str] = []
 
 
-def read(method: Method, config: AdapterConfig, tensors: Mapping[str, TensorInfo]) -> Read:
+def group_tensors(method: Method, config: AdapterConfig, tensors: Mapping[str, TensorInfo]) -> GroupedTensors:
     """Every tensor in exactly one place. Raises `InvalidConfig` where the config contradicts itself."""
-    found = Read()
+    found = GroupedTensors()
     named: dict[str, dict[str, str]] = {}
     for name, info in tensors.items():
         is_inside = name.startswith(method.prefix)
@@ -36,9 +36,9 @@ def read(method: Method, config: AdapterConfig, tensors: Mapping[str, TensorInfo
         key = name.removeprefix(method.prefix)
         if not is_inside or key.startswith(PREFIX):
             found.unclaimed.append(name)
-        elif is_saved_again(key, tensors):
+        elif is_duplicate_of_saved(key, tensors):
             continue
-        elif (replacing := method.replaces(key, name, info)) is not None:
+        elif (replacing := method.replacement_of(key, name, info)) is not None:
             found.extras.append(replacing)
         elif (placed := method.role(key)) is not None:
             named.setdefault(placed[0], {})[placed[1]] = name
@@ -66,7 +66,7 @@ def _is_whole(
 ) -> bool:
     """Whether the shared tensors of a file that names no modules are what its config says."""
     try:
-        method.width({role: tensors[name].shape for role, name in shared.items()}, config)
+        method.module_size({role: tensors[name].shape for role, name in shared.items()}, config)
     except (KeyError, IndexError, ValueError):
         return False
     return True
@@ -83,7 +83,7 @@ def _module(
     """The module of a set of tensors; None where they are not the method's whole set, in shapes that go together."""
     shapes = {role: tensors[name].shape for role, name in {**shared, **roles}.items()}
     try:
-        width = method.width(shapes, config)
+        width = method.module_size(shapes, config)
     except (
         KeyError,
         IndexError,

@@ -10,31 +10,39 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, Parts, Shapes, Width, added, product, same
-from adaptry.adapters.methods.random_projections import is_saved, seed
+from adaptry.adapters.methods.method import (
+    Method,
+    ModuleSize,
+    ModuleTensors,
+    Shapes,
+    add_delta,
+    common_number,
+    factor_product,
+)
+from adaptry.adapters.methods.random_projections import is_projection_saved, projection_seed
 from adaptry.core.errors import InvalidWeights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     (rank, fan_in), (fan_out, up) = shapes["A"], shapes["B"]
-    same(min(config.rank("r", 2), fan_in, fan_out), rank, up)
+    common_number(min(config.rank("r", 2), fan_in, fan_out), rank, up)
     vectors = [shape[0] for role, shape in shapes.items() if role.startswith("v.")]
-    same(config.rank("u", 64), shapes["v.0"][0], *vectors)
-    if is_saved(config):
-        same(rank, *shapes["P"][1:])
-        same(config.rank("u", 64), shapes["P"][0])
-    return Width(rank, fan_in, fan_out)
+    common_number(config.rank("u", 64), shapes["v.0"][0], *vectors)
+    if is_projection_saved(config):
+        common_number(rank, *shapes["P"][1:])
+        common_number(config.rank("u", 64), shapes["P"][0])
+    return ModuleSize(rank, fan_in, fan_out)
 
 
-def _place(parts: Parts) -> int:
+def _place(parts: ModuleTensors) -> int:
     """The module's place among all, found by drawing the matrices of one place after the other."""
     import torch
 
     saved = parts["P"]
-    first = seed(parts.config, "projection_seed", 42)
+    first = projection_seed(parts.config, "projection_seed", 42)
     for place in range(len(parts.sides)):
         source = torch.Generator().manual_seed(first + place)
         deviation = 1.0 / parts.module.rank**0.5
@@ -50,14 +58,14 @@ def _place(parts: Parts) -> int:
     )
 
 
-def _group(parts: Parts) -> int:
+def _group(parts: ModuleTensors) -> int:
     groups = sum(f"v.{group}" in parts for group in range(len(parts.sides)))
     if groups == 1:
         return 0
     return min(_place(parts) // max(1, len(parts.sides) // groups), groups - 1)
 
 
-def _factors(parts: Parts, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
+def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
     import torch
 
     middle = torch.einsum("i,ijk->jk", parts[f"v.{_group(parts)}"], parts["P"])
@@ -65,7 +73,7 @@ def _factors(parts: Parts, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
 
 
 def _refuses(config: AdapterConfig) -> str | None:
-    if is_saved(config):
+    if is_projection_saved(config):
         return None
     return (
         "its file has no random matrices, and they would say which numbers are whose: set save_projection to true in "
@@ -76,14 +84,14 @@ def _refuses(config: AdapterConfig) -> str | None:
 METHOD = Method(
     name="tinylora",
     title="TinyLoRA",
-    tails={f"tinylora_{role}": role for role in ("A", "B", "P")},
+    key_patterns={f"tinylora_{role}": role for role in ("A", "B", "P")},
     shared={r"tinylora_v\.(?P<rest>[0-9]+)": "v"},
-    width=_width,
-    fixed="[ABP]",
-    weight=added(product(_factors)),
-    lora="exact",
+    module_size=_width,
+    untrained_roles="[ABP]",
+    weight=add_delta(factor_product(_factors)),
+    lora_form="exact",
     factors=_factors,
     lora_rank=lambda module, config: module.rank,
     tolerance="bit-equal; refused where its projections were not saved, with the way to save them",
-    refuses=_refuses,
+    unmergeable_reason=_refuses,
 )

@@ -5,12 +5,12 @@ The file calls them a delta; they are the rows themselves.
 
 from __future__ import annotations
 
-from adaptry.adapters.methods.method import Method, Width
+from adaptry.adapters.methods.method import Method, ModuleSize
 
 METHOD = Method(
     name="trainable_tokens",
     title="Trainable tokens",
-    tails={},
+    key_patterns={},
     replaced={r"(?P<path>.+?)\.trainable_tokens_delta": "token_rows"},
-    width=lambda shapes, config: Width(0, 0, 0),
+    module_size=lambda shapes, config: ModuleSize(0, 0, 0),
 )

@@ -9,7 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, Parts, Shapes, Width, added, product, same, trained_rank
+from adaptry.adapters.methods.method import (
+    Method,
+    ModuleSize,
+    ModuleTensors,
+    Shapes,
+    add_delta,
+    common_number,
+    factor_product,
+    trained_rank,
+)
 from adaptry.core.errors import InvalidWeights
 
 if TYPE_CHECKING:
@@ -20,18 +29,18 @@ def _has_places(config: AdapterConfig) -> bool:
     return config.flag("save_indices")
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> Width:
-    same(config.rank("theta_d_length", 256), *shapes["theta"])
+def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+    common_number(config.rank("theta_d_length", 256), *shapes["theta"])
     if not _has_places(config):
-        return Width(config.rank(default=4), 0, 0)
+        return ModuleSize(config.rank(default=4), 0, 0)
     (rank, fan_in), (fan_out, up) = shapes["A_places"], shapes["B_places"]
     for side in "AB":
         if shapes[f"{side}_places"] != shapes[f"{side}_scales"]:
             raise ValueError("places and scales differ")
-    return Width(trained_rank(config, same(rank, up), 4), fan_in, fan_out)
+    return ModuleSize(trained_rank(config, common_number(rank, up), 4), fan_in, fan_out)
 
 
-def _factor(parts: Parts, side: str) -> Tensor:
+def _factor(parts: ModuleTensors, side: str) -> Tensor:
     places, theta = parts[f"{side}_places"].long(), parts["theta"]
     if int(places.min()) < 0 or int(places.max()) >= len(theta):
         raise InvalidWeights(
@@ -41,7 +50,7 @@ def _factor(parts: Parts, side: str) -> Tensor:
     return theta[places] * scales
 
 
-def _factors(parts: Parts, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
+def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
     return _factor(parts, "B"), _factor(parts, "A")
 
 
@@ -57,20 +66,20 @@ def _refuses(config: AdapterConfig) -> str | None:
 METHOD = Method(
     name="unilora",
     title="Uni-LoRA",
-    tails={
+    key_patterns={
         **{f"unilora_indices_{side}": f"{side}_places" for side in "AB"},
         **{f"unilora_scales_{side}": f"{side}_scales" for side in "AB"},
     },
     shared={"unilora_theta_d": "theta"},
-    width=_width,
-    fixed="[AB]_scales",
-    weight=added(product(_factors)),
-    lora="exact",
+    module_size=_width,
+    untrained_roles="[AB]_scales",
+    weight=add_delta(factor_product(_factors)),
+    lora_form="exact",
     factors=_factors,
     lora_rank=lambda module, config: module.rank,
-    refuses=_refuses,
-    needs=lambda config: ("theta",),
+    unmergeable_reason=_refuses,
+    required_shared=lambda config: ("theta",),
     tolerance="bit-equal; refused where its indices were not saved, with the way to save them",
     names_modules=_has_places,
-    integers=frozenset({"A_places", "B_places"}),
+    integer_roles=frozenset({"A_places", "B_places"}),
 )

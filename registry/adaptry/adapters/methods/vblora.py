@@ -9,25 +9,34 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, Parts, Shapes, Width, added, product, same, trained_rank
+from adaptry.adapters.methods.method import (
+    Method,
+    ModuleSize,
+    ModuleTensors,
+    Shapes,
+    add_delta,
+    common_number,
+    factor_product,
+    trained_rank,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     vectors, length = shapes["bank"]
     if config.flag("save_only_topk_weights"):
         (rank, tiles_in, chosen), (tiles_out, up, again) = shapes["A_choices"], shapes["B_choices"]
         for side in "AB":
-            same(config.rank("topk", 2), chosen, again, shapes[f"{side}_weights"][2] + 1)
+            common_number(config.rank("topk", 2), chosen, again, shapes[f"{side}_weights"][2] + 1)
     else:
         (rank, tiles_in, logits), (tiles_out, up, again) = shapes["A"], shapes["B"]
-        same(vectors, logits, again)
-    return Width(trained_rank(config, same(rank, up), 4), tiles_in * length, tiles_out * length)
+        common_number(vectors, logits, again)
+    return ModuleSize(trained_rank(config, common_number(rank, up), 4), tiles_in * length, tiles_out * length)
 
 
-def _logits(parts: Parts, side: str) -> Tensor:
+def _logits(parts: ModuleTensors, side: str) -> Tensor:
     """As PEFT restores them from the saved choices: minus infinity for every vector not chosen."""
     import torch
 
@@ -39,7 +48,7 @@ def _logits(parts: Parts, side: str) -> Tensor:
     return none.scatter(-1, choices, torch.log(weights))
 
 
-def _pieces(parts: Parts, side: str) -> Tensor:
+def _pieces(parts: ModuleTensors, side: str) -> Tensor:
     import torch
 
     highest, choices = _logits(parts, side).topk(parts.config.rank("topk", 2), dim=-1)
@@ -47,7 +56,7 @@ def _pieces(parts: Parts, side: str) -> Tensor:
     return (weights.unsqueeze(-1) * parts["bank"][choices]).sum(-2)
 
 
-def _factors(parts: Parts, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
+def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
     rank = parts.module.rank
     down = _pieces(parts, "A").reshape(rank, -1)
     up = _pieces(parts, "B").transpose(1, 2).reshape(-1, rank)
@@ -57,16 +66,16 @@ def _factors(parts: Parts, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
 METHOD = Method(
     name="vblora",
     title="VB-LoRA",
-    tails={
+    key_patterns={
         **{f"vblora_logits_{side}": side for side in "AB"},
         **{f"vblora_logits_{side}_topk_indices": f"{side}_choices" for side in "AB"},
         **{f"vblora_logits_{side}_topk_weights": f"{side}_weights" for side in "AB"},
     },
     shared={"vblora_vector_bank": "bank"},
-    width=_width,
-    weight=added(product(_factors)),
-    lora="exact",
+    module_size=_width,
+    weight=add_delta(factor_product(_factors)),
+    lora_form="exact",
     factors=_factors,
     lora_rank=lambda module, config: module.rank,
-    integers=frozenset({"A_choices", "B_choices"}),
+    integer_roles=frozenset({"A_choices", "B_choices"}),
 )

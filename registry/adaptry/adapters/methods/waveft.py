@@ -6,9 +6,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.fourierft import coefficients, too_many
-from adaptry.adapters.methods.method import Method, Parts, Shapes, Width, added
-from adaptry.adapters.methods.random_projections import out_and_in, positions
+from adaptry.adapters.methods.fourierft import coefficients, too_many_coefficients
+from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, add_delta
+from adaptry.adapters.methods.random_projections import matrix_sides, positions
 from adaptry.adapters.methods.wavelets import LOW_PASS
 from adaptry.adapters.spec import ModuleSpec
 
@@ -24,10 +24,10 @@ def _is_transformed(config: AdapterConfig) -> bool:
     return config.fields.get("use_idwt") is not False
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     if config.flag("proportional_parameters"):  # each module has its share of all coefficients
         (_,) = shapes["spectrum"]
-        return Width(0, 0, 0)
+        return ModuleSize(0, 0, 0)
     return coefficients(shapes, config, 2592)
 
 
@@ -51,10 +51,10 @@ def _inverse(spectrum: Tensor, family: str) -> Tensor:
     return whole[edge : whole.shape[0] - edge, edge : whole.shape[1] - edge]
 
 
-def _delta(parts: Parts, shape: tuple[int, ...]) -> Tensor:
+def _delta(parts: ModuleTensors, shape: tuple[int, ...]) -> Tensor:
     import torch
 
-    fan_out, fan_in = out_and_in(parts, shape)
+    fan_out, fan_in = matrix_sides(parts, shape)
     rows, columns = positions(parts, len(parts["spectrum"]), fan_out, fan_in)
     if _is_transformed(parts.config):
         family = _family(parts.config)
@@ -85,11 +85,11 @@ def _refuses(config: AdapterConfig) -> str | None:
 METHOD = Method(
     name="waveft",
     title="WaveFT",
-    tails={"waveft_spectrum": "spectrum"},
+    key_patterns={"waveft_spectrum": "spectrum"},
     tolerance="bit-equal with the torch that drew its places",
-    width=_width,
+    module_size=_width,
     scale=_scale,
-    weight=added(_delta),
-    misfit=too_many,
-    refuses=_refuses,
+    weight=add_delta(_delta),
+    mismatch=too_many_coefficients,
+    unmergeable_reason=_refuses,
 )

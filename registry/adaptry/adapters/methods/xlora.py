@@ -6,7 +6,7 @@ The file holds the classifier alone; its members are adapters of their own, whic
 from __future__ import annotations
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, Shapes, Width
+from adaptry.adapters.methods.method import Method, ModuleSize, Shapes
 
 
 def _layers(config: AdapterConfig) -> list[str]:
@@ -22,7 +22,7 @@ def _roles(config: AdapterConfig) -> tuple[str, ...]:
     )
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> Width:
+def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     """No module has a width; what the classifier's layers are is checked by the way."""
     inputs, inner = config.rank("hidden_size", 1), config.rank("xlora_size", 2048)
     for layer in _layers(config):
@@ -33,19 +33,19 @@ def _width(shapes: Shapes, config: AdapterConfig) -> Width:
         if weight and bias and bias != weight[:1]:
             raise ValueError("a layer of the classifier has a bias of another size")
         inputs = inner
-    return Width(0, 0, 0)
+    return ModuleSize(0, 0, 0)
 
 
 METHOD = Method(
     name="xlora",
     title="X-LoRA",
-    tails={},
-    width=_width,
+    key_patterns={},
+    module_size=_width,
     shared={r"internal_xlora_classifier\.(?P<rest>layers\.\d+\.(?:weight|bias))": "classifier"},
-    needs=_roles,
+    required_shared=_roles,
     names_modules=lambda config: False,
     traits=lambda config: ["members"] if config.fields.get("adapters") else [],
-    instead=(
+    unmergeable_hint=(
         "it weighs its members anew for every token: serve it unmerged, with PEFT's PeftModel.from_pretrained, or "
         "merge one of its members"
     ),

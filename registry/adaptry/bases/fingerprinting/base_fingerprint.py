@@ -15,11 +15,11 @@ from adaptry.adapters.base_record import BaseRecord, Sketch, TensorShape
 from adaptry.adapters.header import ReadAt
 from adaptry.adapters.tensor_names import input_embedding, is_buffer, is_output_head, normalised
 from adaptry.bases.fingerprinting.architecture import facts_of, identity_facts
-from adaptry.bases.fingerprinting.packed_sketch import packed_sketch
-from adaptry.bases.fingerprinting.sketch import sketch
+from adaptry.bases.fingerprinting.packed_sketch import sketch_packed_weight
+from adaptry.bases.fingerprinting.sketch import sketch_tensor
 from adaptry.bases.fingerprinting.tokenizer import tokenizer_digest
-from adaptry.bases.hf_folder import Checkpoint
-from adaptry.bases.quantised import Folded, fold
+from adaptry.bases.hf_folder import HfCheckpoint
+from adaptry.bases.quantised import LogicalView, open_logical_view
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid
 from adaptry.core.strictjson import canonical
@@ -28,12 +28,12 @@ SCHEME = 1
 """The version of the id's recipe: part of what is hashed, since another recipe gives other ids."""
 
 
-def fingerprint(checkpoint: Checkpoint) -> BaseRecord:
+def fingerprint(checkpoint: HfCheckpoint) -> BaseRecord:
     """The record of a base. Reads 16 short runs a tensor; full roots are `hashing`'s.
 
     Raises `Invalid` where the folder has no weights but buffers, `InvalidWeights` where a file changed meanwhile.
     """
-    folded = fold(checkpoint)
+    folded = open_logical_view(checkpoint)
     checkpoint = folded.checkpoint
     weights = [name for name, info in checkpoint.tensors.items() if not is_buffer(name, info.shape)]
     if not weights:
@@ -72,10 +72,10 @@ def check_identity(record: BaseRecord) -> None:
         )
 
 
-def _sketch(folded: Folded, name: str, plain: str, reader: Callable[[str], ReadAt]) -> Sketch:
+def _sketch(folded: LogicalView, name: str, plain: str, reader: Callable[[str], ReadAt]) -> Sketch:
     if packed := folded.packed.get(name):
-        return packed_sketch(packed, plain, reader)
-    return sketch(reader(name), folded.checkpoint.tensors[name], plain)
+        return sketch_packed_weight(packed, plain, reader)
+    return sketch_tensor(reader(name), folded.checkpoint.tensors[name], plain)
 
 
 def _architecture(tensors: Mapping[str, TensorShape]) -> Digest:
@@ -97,7 +97,7 @@ def _id(
     return Digest.of(canonical(document))
 
 
-def _is_tied(checkpoint: Checkpoint, weights: list[str], copies: frozenset[str]) -> bool:
+def _is_tied(checkpoint: HfCheckpoint, weights: list[str], copies: frozenset[str]) -> bool:
     """Whether input embedding and output head are one weight: as the config says, else as the files show.
 
     Configs leave it out where it is their class's default, which differs from class to class. A head that is stored with
@@ -110,7 +110,7 @@ def _is_tied(checkpoint: Checkpoint, weights: list[str], copies: frozenset[str])
     return not has_own_head
 
 
-def _tied_copies(folded: Folded, weights: list[str], reader: Callable[[str], ReadAt]) -> frozenset[str]:
+def _tied_copies(folded: LogicalView, weights: list[str], reader: Callable[[str], ReadAt]) -> frozenset[str]:
     """Output heads that older tools stored though they are the embedding: tied, and equal wherever we look."""
     checkpoint = folded.checkpoint
     weights = [name for name in weights if name not in folded.packed]  # a packed head is no copy of anything
@@ -120,20 +120,20 @@ def _tied_copies(folded: Folded, weights: list[str], reader: Callable[[str], Rea
     if embedding is None:
         return frozenset()
     info = checkpoint.tensors[embedding]
-    place = sketch(reader(embedding), info, embedding)
+    place = sketch_tensor(reader(embedding), info, embedding)
     return frozenset(
         name
         for name in weights
         if is_output_head(name)
         and name != embedding
         and (checkpoint.tensors[name].dtype, checkpoint.tensors[name].shape) == (info.dtype, info.shape)
-        and sketch(reader(name), checkpoint.tensors[name], embedding) == place
+        and sketch_tensor(reader(name), checkpoint.tensors[name], embedding) == place
     )
 
 
 @contextlib.contextmanager
-def _readers(checkpoint: Checkpoint) -> Iterator[Callable[[str], ReadAt]]:
+def _readers(checkpoint: HfCheckpoint) -> Iterator[Callable[[str], ReadAt]]:
     """Positional reads of the file that holds a tensor; each file is opened once."""
     with contextlib.ExitStack() as stack:
-        files = {shard: stack.enter_context(checkpoint.reading(shard)) for shard in checkpoint.shards}
+        files = {shard: stack.enter_context(checkpoint.open_shard(shard)) for shard in checkpoint.shards}
         yield lambda tensor: files[checkpoint.shard_of[tensor]]

@@ -15,7 +15,7 @@ _Values = tuple[float, ...]
 _FORMATS = {"F32": "f", "F16": "e", "F64": "d"}
 
 
-def cast_between(dtype_a: str, samples_a: str, dtype_b: str, samples_b: str) -> str | None:
+def find_cast(dtype_a: str, samples_a: str, dtype_b: str, samples_b: str) -> str | None:
     """The cast that makes the two equal, in words (`equal` where none is needed); None where none does.
 
     Samples are base64 of stored elements in the dtype beside them.
@@ -37,7 +37,7 @@ def cast_between(dtype_a: str, samples_a: str, dtype_b: str, samples_b: str) -> 
     return None
 
 
-def casts_of(dtype: str, samples: str) -> Iterator[tuple[float, ...]]:
+def sample_casts(dtype: str, samples: str) -> Iterator[tuple[float, ...]]:
     """The sampled numbers as they are, then as each chain of roundings leaves them; nothing where they are no floats."""
     values = _values(dtype, samples)
     if values is not None:

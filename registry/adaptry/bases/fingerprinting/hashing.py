@@ -22,8 +22,8 @@ from adaptry.adapters.content import open_regular
 from adaptry.adapters.header import FLOATS
 from adaptry.adapters.tensor_names import normalised
 from adaptry.bases.fingerprinting.bfloat16 import converter
-from adaptry.bases.hf_folder import Checkpoint
-from adaptry.bases.quantised import fold
+from adaptry.bases.hf_folder import HfCheckpoint
+from adaptry.bases.quantised import open_logical_view
 from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidWeights
 from adaptry.core.progress import Progress, no_progress
@@ -34,7 +34,7 @@ _TOLD = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Hashes:
+class BaseHashes:
     """What a full reading gives: the roots over all weights, and the SHA-256 of each file."""
 
     roots: Roots
@@ -57,8 +57,8 @@ class _Stream:
 
 
 def full_hashes(
-    checkpoint: Checkpoint, record: BaseRecord, files: bool = True, progress: Progress = no_progress
-) -> Hashes:
+    checkpoint: HfCheckpoint, record: BaseRecord, files: bool = True, progress: Progress = no_progress
+) -> BaseHashes:
     """Roots over the weights in `record`, and the digests of the files if asked. Reads every byte.
 
     `canon` is None where a weight would need numpy to become bfloat16 and numpy is not installed. Raises
@@ -66,7 +66,7 @@ def full_hashes(
     """
     stored = _stored(checkpoint, record)
     streams = list(_streams(checkpoint, stored, files))
-    told = _Told(progress, sum(stream.size for stream in streams))
+    told = _ThreadProgress(progress, sum(stream.size for stream in streams))
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         found = dict(
             zip(streams, pool.map(lambda stream: _hash(checkpoint, stream, told), streams), strict=True)
@@ -79,19 +79,19 @@ def full_hashes(
             whole[stream.shard] = Digest(digest)
         else:
             exact[stream.tensor], canon[stream.tensor] = digest, rounded
-    return Hashes(_roots(stored, exact, canon), dict(sorted(whole.items())))
+    return BaseHashes(_roots(stored, exact, canon), dict(sorted(whole.items())))
 
 
-def _stored(checkpoint: Checkpoint, record: BaseRecord) -> dict[str, TensorShape]:
+def _stored(checkpoint: HfCheckpoint, record: BaseRecord) -> dict[str, TensorShape]:
     """The tensors on disk that make up the record's: of a quantised weight, all it is packed in."""
-    packed = fold(checkpoint).packed
+    packed = open_logical_view(checkpoint).packed
     stored = {name: tensor for name, tensor in record.tensors.items() if name not in packed}
     for part in (part for weight in packed.values() for part in weight.parts.values()):
         stored[part.name] = TensorShape(dtype=part.info.dtype, shape=part.info.shape)
     return stored
 
 
-def _streams(checkpoint: Checkpoint, stored: Mapping[str, TensorShape], files: bool) -> Iterator[_Stream]:
+def _streams(checkpoint: HfCheckpoint, stored: Mapping[str, TensorShape], files: bool) -> Iterator[_Stream]:
     sizes = {shard: (checkpoint.folder / shard).stat().st_size for shard in checkpoint.shards}
     for shard in sorted(sizes, key=lambda name: (-sizes[name], name)):
         if files:
@@ -102,7 +102,7 @@ def _streams(checkpoint: Checkpoint, stored: Mapping[str, TensorShape], files: b
             yield _Stream(shard, name, infos[name].start, infos[name].end, infos[name].dtype)
 
 
-def _hash(checkpoint: Checkpoint, stream: _Stream, told: _Told) -> tuple[str, str | None]:
+def _hash(checkpoint: HfCheckpoint, stream: _Stream, told: _ThreadProgress) -> tuple[str, str | None]:
     """SHA-256 of the bytes as they are, and of the same values as bfloat16."""
     exact = hashlib.sha256()
     round_to = converter(stream.dtype) if stream.tensor and stream.dtype in FLOATS else None
@@ -171,7 +171,7 @@ def _roots(
     )
 
 
-class _Told:
+class _ThreadProgress:
     """Adds up what all threads have done and tells of it, not more often than every 16 MiB."""
 
     def __init__(self, progress: Progress, total: int) -> None:

@@ -13,11 +13,16 @@ from typing import Any
 from adaptry.adapters.base_record import BaseRecord, Match
 from adaptry.adapters.tensor_names import normalised
 from adaptry.bases.fingerprinting.architecture import identity_facts
-from adaptry.bases.fingerprinting.dtype_cast import cast_between, is_close
-from adaptry.bases.fingerprinting.quantised_copies import SampledWeight, count, is_packed, match_quantised
+from adaptry.bases.fingerprinting.dtype_cast import find_cast, is_close
+from adaptry.bases.fingerprinting.quantised_copies import (
+    SampledWeight,
+    count_names,
+    is_packed,
+    match_quantised,
+)
 
 
-def match(a: BaseRecord, b: BaseRecord) -> Match:
+def match_bases(a: BaseRecord, b: BaseRecord) -> Match:
     """How alike `a` and `b` are."""
     if a.id == b.id:
         return _same_id(a, b)
@@ -53,9 +58,7 @@ def _same_architecture(
     unlike: list[str] = []
     for name, weight in ours.items():
         other = theirs[name]
-        cast = cast_between(
-            weight.tensor.dtype, weight.sketch.samples, other.tensor.dtype, other.sketch.samples
-        )
+        cast = find_cast(weight.tensor.dtype, weight.sketch.samples, other.tensor.dtype, other.sketch.samples)
         if cast is None:
             unlike.append(name)
         else:
@@ -65,9 +68,9 @@ def _same_architecture(
         if all(_are_close(ours[name], theirs[name]) for name in unlike):
             return Match(
                 level="same_shapes",
-                evidence=f"{count(unlike)} close and not equal: probably casts of a third copy, or a light fine-tune",
+                evidence=f"{count_names(unlike)} close and not equal: probably casts of a third copy, or a light fine-tune",
             )
-        return Match(level="same_shapes", evidence=f"the weights differ in {count(unlike)}")
+        return Match(level="same_shapes", evidence=f"the weights differ in {count_names(unlike)}")
     if facts:
         return Match(
             level="same_shapes",
@@ -95,7 +98,7 @@ def _difference(
             f"{len(only_a)} tensors are only in one and {len(only_b)} only in the other ({example}, for one)"
         )
     reshaped = [name for name in sorted(ours) if ours[name].tensor.shape != theirs[name].tensor.shape]
-    return f"{count(reshaped)} of another shape"
+    return f"{count_names(reshaped)} of another shape"
 
 
 def _fact_differences(a: BaseRecord, b: BaseRecord) -> str:

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 
 from adaptry.adapters.base_record import Sketch
 from adaptry.adapters.header import ReadAt
-from adaptry.bases.fingerprinting.dtype_cast import casts_of
-from adaptry.bases.fingerprinting.sketch import places, sketch
-from adaptry.bases.quantised import Packed
+from adaptry.bases.fingerprinting.dtype_cast import sample_casts
+from adaptry.bases.fingerprinting.sketch import sample_positions, sketch_tensor
+from adaptry.bases.quantised import PackedWeight
 from adaptry.core.errors import InvalidWeights
 
 Range = tuple[float, float]
@@ -27,11 +27,11 @@ _SLACK = 1e-5  # how far a float32 product may lie from the exact bound
 _INT8 = 127.0
 
 
-def packed_sketch(packed: Packed, name: str, reader: Callable[[str], ReadAt]) -> Sketch:
+def sketch_packed_weight(packed: PackedWeight, name: str, reader: Callable[[str], ReadAt]) -> Sketch:
     """The sketch of a packed weight, whose normalised name is `name`. Raises `InvalidWeights` where a file is cut."""
     if not packed.is_bitsandbytes:
         raw = (
-            base64.b64decode(sketch(reader(part.name), part.info, f"{name}\t{role}").samples)
+            base64.b64decode(sketch_tensor(reader(part.name), part.info, f"{name}\t{role}").samples)
             for role, part in sorted(packed.parts.items())
         )
         return Sketch(samples=base64.b64encode(b"".join(raw)).decode("ascii"))
@@ -44,7 +44,7 @@ def packed_sketch(packed: Packed, name: str, reader: Callable[[str], ReadAt]) ->
         return data
 
     range_of = _four_bit_ranges(packed, read) if packed.four_bit else _int8_ranges(packed, read)
-    ranges = [range_of(_stored_place(packed, place)) for place in places(name, packed.shape)]
+    ranges = [range_of(_stored_place(packed, place)) for place in sample_positions(name, packed.shape)]
     return Sketch(
         samples=base64.b64encode(b"".join(struct.pack("<2f", *each) for each in ranges)).decode("ascii")
     )
@@ -59,7 +59,7 @@ def rounds_to(dtype: str, samples: str, packed: str) -> bool:
             low - _SLACK * abs(low) <= value <= high + _SLACK * abs(high)
             for value, (low, high) in zip(values, ranges, strict=True)
         )
-        for values in casts_of(dtype, samples)
+        for values in sample_casts(dtype, samples)
     )
 
 
@@ -77,7 +77,7 @@ def _ranges(samples: str) -> Iterator[Range]:
     return struct.iter_unpack("<2f", base64.b64decode(samples))
 
 
-def _stored_place(packed: Packed, place: int) -> int:
+def _stored_place(packed: PackedWeight, place: int) -> int:
     """Where an element of the weight lies among the codes."""
     if not packed.is_turned:
         return place
@@ -85,7 +85,7 @@ def _stored_place(packed: Packed, place: int) -> int:
     return (place % columns) * rows + place // columns
 
 
-def _four_bit_ranges(packed: Packed, read: _Read) -> Callable[[int], Range]:
+def _four_bit_ranges(packed: PackedWeight, read: _Read) -> Callable[[int], Range]:
     state = packed.four_bit
     assert state is not None, "asked of four bits alone"
     steps = _steps(struct.unpack("<16f", read("quant_map", 0, 64)))
@@ -107,7 +107,7 @@ def _four_bit_ranges(packed: Packed, read: _Read) -> Callable[[int], Range]:
     return range_of
 
 
-def _int8_ranges(packed: Packed, read: _Read) -> Callable[[int], Range]:
+def _int8_ranges(packed: PackedWeight, read: _Read) -> Callable[[int], Range]:
     columns = packed.codes.info.shape[1]
 
     def range_of(place: int) -> Range:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adaptry.adapters.base_record import BaseRecord, Match, Sketch, TensorShape
-from adaptry.bases.fingerprinting.dtype_cast import cast_between
+from adaptry.bases.fingerprinting.dtype_cast import find_cast
 from adaptry.bases.fingerprinting.packed_sketch import may_share_a_source, rounds_to
 
 _ENOUGH = 3
@@ -65,7 +65,7 @@ def match_quantised(
     if wrong := sorted(name for name, is_so in asked.items() if not is_so):
         return Match(
             level="same_shapes" if a.architecture == b.architecture else "different",
-            evidence=f"{left}, and the codes ({method}) of {count(wrong)} are of other weights: of a fine-tune, probably",
+            evidence=f"{left}, and the codes ({method}) of {count_names(wrong)} are of other weights: of a fine-tune, probably",
         )
     by = "both quantised, by" if is_packed(a) and is_packed(b) else "quantised by"
     packed = (
@@ -76,7 +76,7 @@ def match_quantised(
     return Match(level="cast", evidence=f"{by} {method}: {left}, and {packed}")
 
 
-def count(names: Sequence[str]) -> str:
+def count_names(names: Sequence[str]) -> str:
     """The first of some names, and how many more there are."""
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
     return f"{names[0]}{more}"
@@ -84,9 +84,7 @@ def count(names: Sequence[str]) -> str:
 
 def _are_equal(mine: SampledWeight, other: SampledWeight) -> bool:
     """Bit for bit, or after a cast."""
-    return bool(
-        cast_between(mine.tensor.dtype, mine.sketch.samples, other.tensor.dtype, other.sketch.samples)
-    )
+    return bool(find_cast(mine.tensor.dtype, mine.sketch.samples, other.tensor.dtype, other.sketch.samples))
 
 
 def _goes_together(a: BaseRecord, b: BaseRecord, mine: SampledWeight, other: SampledWeight) -> bool | None:

@@ -19,13 +19,13 @@ _RUNS = 16
 _RUN = 16
 
 
-def sketch(read: ReadAt, info: TensorInfo, name: str) -> Sketch:
+def sketch_tensor(read: ReadAt, info: TensorInfo, name: str) -> Sketch:
     """The sampled elements of the tensor at `info`, whose normalised name is `name`; all of them up to 256."""
-    data = b"".join(_exactly(read, start, end - start, name) for start, end in runs(info, name))
+    data = b"".join(_exactly(read, start, end - start, name) for start, end in sample_runs(info, name))
     return Sketch(samples=base64.b64encode(data).decode("ascii"))
 
 
-def runs(info: TensorInfo, name: str) -> list[tuple[int, int]]:
+def sample_runs(info: TensorInfo, name: str) -> list[tuple[int, int]]:
     """Where the sampled bytes of a tensor lie: (start, end) in its file, in the order of the sketch."""
     if info.numel <= _RUNS * _RUN:
         return [(info.start, info.end)]
@@ -34,7 +34,7 @@ def runs(info: TensorInfo, name: str) -> list[tuple[int, int]]:
     return [(start, start + _RUN * width) for start in starts]
 
 
-def places(name: str, shape: tuple[int, ...]) -> list[int]:
+def sample_positions(name: str, shape: tuple[int, ...]) -> list[int]:
     """Which elements are sampled of a tensor, by their index in its flat order."""
     count = math.prod(shape)
     if count <= _RUNS * _RUN:

@@ -5,7 +5,7 @@ it lies on disk. Nothing is dequantised here: the arithmetic is `merging.dequant
 know a copy.
 """
 
-from adaptry.bases.quantised.logical_view import Folded, fold
-from adaptry.bases.quantised.packed_weight import Packed
+from adaptry.bases.quantised.logical_view import LogicalView, open_logical_view
+from adaptry.bases.quantised.packed_weight import PackedWeight
 
-__all__ = ["Folded", "Packed", "fold"]
+__all__ = ["LogicalView", "PackedWeight", "open_logical_view"]

@@ -8,21 +8,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from adaptry.bases.quantised.packed_weight import CODES, FourBit, Part
+from adaptry.bases.quantised.packed_weight import CODES, FourBitState, PackedPart
 from adaptry.core import strictjson
 from adaptry.core.errors import Invalid
 
 MOST = 4096
 """Bytes of a state; those that are written have fewer than 200."""
 
-_LIMITS = strictjson.Limits(size=MOST, depth=3, nodes=64)
+_LIMITS = strictjson.JsonLimits(size=MOST, depth=3, nodes=64)
 _DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _BLOCKSIZES = frozenset(2**power for power in range(5, 13))
 _CODES = 16
 _NESTED_CODES = 256
 
 
-def read_state(data: bytes, parts: Mapping[str, Part]) -> tuple[tuple[int, ...], FourBit] | None:
+def parse_four_bit_state(
+    data: bytes, parts: Mapping[str, PackedPart]
+) -> tuple[tuple[int, ...], FourBitState] | None:
     """The weight's shape and state; None unless every tensor beside the codes has the size that they say."""
     try:
         document = strictjson.loads(data, _LIMITS, "quant_state")
@@ -44,11 +46,11 @@ def read_state(data: bytes, parts: Mapping[str, Part]) -> tuple[tuple[int, ...],
     if codes.size != (count + 1) // 2 or is_row:
         return None
     if scales.info.dtype == "F32":
-        return shape, FourBit(blocksize, dtype)
+        return shape, FourBitState(blocksize, dtype)
     nested = _nested(document, parts, blocks)
     if scales.info.dtype != "U8" or nested is None:
         return None
-    return shape, FourBit(blocksize, dtype, *nested)
+    return shape, FourBitState(blocksize, dtype, *nested)
 
 
 def _sides(written: object) -> tuple[int, int] | None:
@@ -60,7 +62,7 @@ def _sides(written: object) -> tuple[int, int] | None:
 
 
 def _nested(
-    document: Mapping[str, object], parts: Mapping[str, Part], blocks: int
+    document: Mapping[str, object], parts: Mapping[str, PackedPart], blocks: int
 ) -> tuple[int, float] | None:
     """How many scales share a scale, and what is added to each."""
     size, offset = document.get("nested_blocksize"), document.get("nested_offset")
@@ -76,5 +78,5 @@ def _nested(
     )
 
 
-def _is_table(part: Part | None, entries: int) -> bool:
+def _is_table(part: PackedPart | None, entries: int) -> bool:
     return part is not None and (part.info.dtype, part.info.shape) == ("F32", (entries,))

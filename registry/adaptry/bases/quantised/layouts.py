@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from adaptry.adapters.header import TensorInfo
-from adaptry.bases.quantised.four_bit import read_state
-from adaptry.bases.quantised.packed_weight import CODES, Packed, Part
+from adaptry.bases.quantised.four_bit import parse_four_bit_state
+from adaptry.bases.quantised.packed_weight import CODES, PackedPart, PackedWeight
 
 _SCALES = ("weight_scale_inv", "weight_scale")
 _BESIDE = (
@@ -28,7 +28,7 @@ _CONV1D_MODULES = frozenset(["c_attn", "c_proj", "c_fc", "q_attn"])
 
 
 @dataclass(frozen=True, slots=True)
-class Files:
+class CheckpointTensors:
     """A checkpoint's tensors as rules see them. `read` gives a (small) tensor's bytes. (`Any`: the model's config.)"""
 
     tensors: Mapping[str, TensorInfo]
@@ -36,35 +36,37 @@ class Files:
     config: Mapping[str, Any]
     read: Callable[[str], bytes]
 
-    def parts(self, codes: str, stem: str, ends: tuple[str, ...]) -> dict[str, Part]:
+    def parts(self, codes: str, stem: str, ends: tuple[str, ...]) -> dict[str, PackedPart]:
         """`codes`, and what there is beside it under these endings."""
         names = {CODES: codes} | {end: f"{stem}.{end}" for end in ends if f"{stem}.{end}" in self.tensors}
         return {role: self._part(name) for role, name in names.items()}
 
-    def _part(self, name: str) -> Part:
-        return Part(name, self.shard_of[name], self.tensors[name])
+    def _part(self, name: str) -> PackedPart:
+        return PackedPart(name, self.shard_of[name], self.tensors[name])
 
     def is_turned(self, stem: str) -> bool:
         is_conv1d = stem.rpartition(".")[2] in _CONV1D_MODULES
         return is_conv1d and self.config.get("model_type") in _CONV1D_MODELS
 
 
-def bitsandbytes_four_bit(name: str, files: Files) -> Packed | None:
+def bitsandbytes_four_bit(name: str, files: CheckpointTensors) -> PackedWeight | None:
     """`weight` of n/2 bytes, `weight.absmax`, `weight.quant_map` and a JSON of the rest (bitsandbytes' QuantState)."""
     stem, mark, kind = name.rpartition(".quant_state.bitsandbytes__")
     if not mark or kind not in ("nf4", "fp4") or stem not in files.tensors:
         return None
     ends = ("absmax", "quant_map", "nested_absmax", "nested_quant_map", f"quant_state.bitsandbytes__{kind}")
     parts = files.parts(stem, stem, ends)
-    state = read_state(files.read(name), parts)
+    state = parse_four_bit_state(files.read(name), parts)
     if state is None:
         return None
     shape, four_bit = state
     turned = files.is_turned(stem.removesuffix(".weight"))
-    return Packed(stem, f"bitsandbytes {kind}", 4, shape[::-1] if turned else shape, parts, four_bit, turned)
+    return PackedWeight(
+        stem, f"bitsandbytes {kind}", 4, shape[::-1] if turned else shape, parts, four_bit, turned
+    )
 
 
-def bitsandbytes_eight_bit(name: str, files: Files) -> Packed | None:
+def bitsandbytes_eight_bit(name: str, files: CheckpointTensors) -> PackedWeight | None:
     """`weight` in I8 [out, in] and a scale a row, `SCB`."""
     stem, mark, _ = name.rpartition(".SCB")
     codes = files.tensors.get(f"{stem}.weight")
@@ -76,10 +78,10 @@ def bitsandbytes_eight_bit(name: str, files: Files) -> Packed | None:
     parts = files.parts(f"{stem}.weight", stem, ("SCB", "weight_format"))
     turned = files.is_turned(stem)
     shape = codes.shape[::-1] if turned else codes.shape
-    return Packed(f"{stem}.weight", "bitsandbytes int8", 8, shape, parts, is_turned=turned)
+    return PackedWeight(f"{stem}.weight", "bitsandbytes int8", 8, shape, parts, is_turned=turned)
 
 
-def gptq_or_awq(name: str, files: Files) -> Packed | None:
+def gptq_or_awq(name: str, files: CheckpointTensors) -> PackedWeight | None:
     """`qweight` in I32 beside `scales` [groups, out]: GPTQ packs along the inputs, AWQ along the outputs."""
     stem, mark, _ = name.rpartition(".qweight")
     codes, scales = files.tensors[name], files.tensors.get(f"{stem}.scales")
@@ -89,7 +91,7 @@ def gptq_or_awq(name: str, files: Files) -> Packed | None:
     rows, columns = codes.shape
     out = scales.shape[1]
     if columns != out:
-        return Packed(f"{stem}.weight", "awq", 32 * columns // max(1, out), (out, rows), parts)
+        return PackedWeight(f"{stem}.weight", "awq", 32 * columns // max(1, out), (out, rows), parts)
     bits = _bits(files.config)
     if "g_idx" in parts and parts["g_idx"].info.numel:
         inputs = parts["g_idx"].info.numel
@@ -98,10 +100,10 @@ def gptq_or_awq(name: str, files: Files) -> Packed | None:
         inputs = 32 * rows // bits
     else:
         return None
-    return Packed(f"{stem}.weight", "gptq", bits, (out, inputs), parts)
+    return PackedWeight(f"{stem}.weight", "gptq", bits, (out, inputs), parts)
 
 
-def compressed_tensors(name: str, files: Files) -> Packed | None:
+def compressed_tensors(name: str, files: CheckpointTensors) -> PackedWeight | None:
     """`weight_packed`: I32 with its shape stored as a value beside it, or two 4-bit floats a byte (NVFP4)."""
     stem, mark, _ = name.rpartition(".weight_packed")
     codes = files.tensors[name]
@@ -110,7 +112,7 @@ def compressed_tensors(name: str, files: Files) -> Packed | None:
     parts = files.parts(name, stem, (*_SCALES, *_BESIDE))
     if codes.dtype == "U8":
         shape = (codes.shape[0], 2 * codes.shape[1])
-        return Packed(f"{stem}.weight", "compressed-tensors", 4, shape, parts)
+        return PackedWeight(f"{stem}.weight", "compressed-tensors", 4, shape, parts)
     stored = parts.get("weight_shape")
     if stored is None or stored.info.dtype not in ("I64", "I32") or stored.info.numel != 2:
         return None
@@ -120,10 +122,10 @@ def compressed_tensors(name: str, files: Files) -> Packed | None:
     if outputs != codes.shape[0] or inputs <= 0:
         return None
     bits = 32 * codes.shape[1] // inputs
-    return Packed(f"{stem}.weight", "compressed-tensors", bits, (outputs, inputs), parts)
+    return PackedWeight(f"{stem}.weight", "compressed-tensors", bits, (outputs, inputs), parts)
 
 
-def scaled(name: str, files: Files) -> Packed | None:
+def scaled_eight_bit(name: str, files: CheckpointTensors) -> PackedWeight | None:
     """`weight` in eight bits of its own shape, and a scale beside it: FP8 (DeepSeek, compressed-tensors) or integers."""
     stem, mark, _ = name.rpartition(".weight")
     codes = files.tensors[name]
@@ -132,32 +134,32 @@ def scaled(name: str, files: Files) -> Packed | None:
     parts = files.parts(name, stem, (*_SCALES, *_BESIDE))
     if not set(_SCALES) & parts.keys():
         return None
-    return Packed(name, _EIGHT_BITS[codes.dtype], 8, codes.shape, parts)
+    return PackedWeight(name, _EIGHT_BITS[codes.dtype], 8, codes.shape, parts)
 
 
-def mxfp4(name: str, files: Files) -> Packed | None:
+def mxfp4(name: str, files: CheckpointTensors) -> PackedWeight | None:
     """`…_blocks` [experts, out, in/32, 16] and `…_scales`, of gpt-oss: in memory [experts, in, out]."""
     stem, mark, _ = name.rpartition("_blocks")
     codes, scales = files.tensors[name], files.tensors.get(f"{stem}_scales")
     if not mark or scales is None or len(codes.shape) != 4 or codes.shape[:3] != scales.shape:
         return None
     experts, outputs, blocks, _ = codes.shape
-    scale = Part(f"{stem}_scales", files.shard_of[f"{stem}_scales"], scales)
+    scale = PackedPart(f"{stem}_scales", files.shard_of[f"{stem}_scales"], scales)
     parts = {**files.parts(name, stem, ()), "scales": scale}
-    return Packed(stem, "mxfp4", 4, (experts, _PER_BLOCK * blocks, outputs), parts)
+    return PackedWeight(stem, "mxfp4", 4, (experts, _PER_BLOCK * blocks, outputs), parts)
 
 
-LAYOUTS: tuple[Callable[[str, Files], Packed | None], ...] = (
+LAYOUTS: tuple[Callable[[str, CheckpointTensors], PackedWeight | None], ...] = (
     bitsandbytes_four_bit,
     bitsandbytes_eight_bit,
     gptq_or_awq,
     compressed_tensors,
-    scaled,
+    scaled_eight_bit,
     mxfp4,
 )
 
 
-def holds(packed: Packed) -> bool:
+def has_all_codes(packed: PackedWeight) -> bool:
     """Whether the codes are as many as the shape needs: a header that says otherwise is not believed."""
     needed = math.ceil(math.prod(packed.shape) * packed.bits / 8)
     return needed <= packed.codes.info.size <= needed + needed // 8 + 64  # rows may be padded to words

@@ -11,22 +11,22 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from adaptry.adapters.header import ReadAt, TensorInfo
-from adaptry.bases.hf_folder import Checkpoint
+from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.bases.quantised.four_bit import MOST
-from adaptry.bases.quantised.layouts import LAYOUTS, Files, holds
-from adaptry.bases.quantised.packed_weight import CODES, Packed
+from adaptry.bases.quantised.layouts import LAYOUTS, CheckpointTensors, has_all_codes
+from adaptry.bases.quantised.packed_weight import CODES, PackedWeight
 from adaptry.core.errors import InvalidWeights
 
 _MARKS = (".SCB", ".qweight", ".weight_packed", ".weight", "_blocks")
 
 
 @dataclass(frozen=True, slots=True)
-class Folded:
+class LogicalView:
     """`checkpoint` has a packed weight under its name in the model, with the shape it has there, the place of its codes,
     and their dtype (U8 for four bits); what was folded in is left out. `packed` is by that name."""
 
-    checkpoint: Checkpoint
-    packed: Mapping[str, Packed]
+    checkpoint: HfCheckpoint
+    packed: Mapping[str, PackedWeight]
 
     @property
     def method(self) -> str | None:
@@ -34,21 +34,21 @@ class Folded:
         return " and ".join(sorted({packed.title for packed in self.packed.values()})) or None
 
 
-def fold(checkpoint: Checkpoint) -> Folded:
+def open_logical_view(checkpoint: HfCheckpoint) -> LogicalView:
     """Reads, besides headers, the states and shapes that are stored as small tensors.
 
     Raises `InvalidWeights` where a file became shorter.
     """
-    packed: dict[str, Packed] = {}
+    packed: dict[str, PackedWeight] = {}
     with _reading(checkpoint) as read:
-        files = Files(checkpoint.tensors, checkpoint.shard_of, checkpoint.config, read)
+        files = CheckpointTensors(checkpoint.tensors, checkpoint.shard_of, checkpoint.config, read)
         for name in checkpoint.tensors:
             if name.endswith(_MARKS) or ".quant_state." in name:
                 found = next(filter(None, (rule(name, files) for rule in LAYOUTS)), None)
-                if found and holds(found):
+                if found and has_all_codes(found):
                     packed[found.name] = found
     if not packed:
-        return Folded(checkpoint, packed)
+        return LogicalView(checkpoint, packed)
     inside = {part.name for weight in packed.values() for part in weight.parts.values()}
     tensors = {name: info for name, info in checkpoint.tensors.items() if name not in inside}
     for name, weight in packed.items():
@@ -56,11 +56,11 @@ def fold(checkpoint: Checkpoint) -> Folded:
         dtype = "U8" if weight.four_bit else codes.dtype  # bitsandbytes may store bytes as any dtype
         tensors[name] = TensorInfo(dtype, weight.shape, codes.start, codes.end)
     shard_of = {**checkpoint.shard_of, **{name: weight.codes.shard for name, weight in packed.items()}}
-    return Folded(replace(checkpoint, tensors=tensors, shard_of=shard_of), packed)
+    return LogicalView(replace(checkpoint, tensors=tensors, shard_of=shard_of), packed)
 
 
 @contextlib.contextmanager
-def _reading(checkpoint: Checkpoint) -> Iterator[Callable[[str], bytes]]:
+def _reading(checkpoint: HfCheckpoint) -> Iterator[Callable[[str], bytes]]:
     """The bytes of small tensors; a file is opened when it is first asked for."""
     with contextlib.ExitStack() as stack:
         opened: dict[str, ReadAt] = {}
@@ -68,7 +68,7 @@ def _reading(checkpoint: Checkpoint) -> Iterator[Callable[[str], bytes]]:
         def read(name: str) -> bytes:
             shard, info = checkpoint.shard_of[name], checkpoint.tensors[name]
             if shard not in opened:
-                opened[shard] = stack.enter_context(checkpoint.reading(shard))
+                opened[shard] = stack.enter_context(checkpoint.open_shard(shard))
             data = opened[shard](info.start, min(info.size, MOST))
             if len(data) != min(info.size, MOST):
                 raise InvalidWeights(f"{shard} ended inside {name}; is the download complete?")

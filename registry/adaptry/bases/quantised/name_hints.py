@@ -14,7 +14,7 @@ _QUANTISED = re.compile(
 )
 
 
-def quantisation_named(base_name: str | None) -> str | None:
+def parse_quantisation_hint(base_name: str | None) -> str | None:
     """The word in a base's name that says it is quantised; None where there is none."""
     found = _QUANTISED.search(base_name or "")
     return found[1] if found else None

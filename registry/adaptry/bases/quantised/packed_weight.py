@@ -12,7 +12,7 @@ CODES = "codes"
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PackedPart:
     """A tensor on disk: its name, its file, its place there."""
 
     name: str
@@ -21,7 +21,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class FourBit:
+class FourBitState:
     """What bitsandbytes writes beside 4-bit codes: values per scale, the dtype it dequantises to (safetensors' word), and,
     where scales are quantised themselves, how many of those share one and what is added to each."""
 
@@ -36,7 +36,7 @@ class FourBit:
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
+class PackedWeight:
     """A weight of `shape`, called `name` in the model, packed by `method` in so many `bits` a value.
 
     `is_turned`: the codes are those of the transposed weight, as bitsandbytes packs a Conv1D. `four_bit` is there for
@@ -47,12 +47,12 @@ class Packed:
     method: str
     bits: int
     shape: tuple[int, ...]
-    parts: Mapping[str, Part]
-    four_bit: FourBit | None = None
+    parts: Mapping[str, PackedPart]
+    four_bit: FourBitState | None = None
     is_turned: bool = False
 
     @property
-    def codes(self) -> Part:
+    def codes(self) -> PackedPart:
         return self.parts[CODES]
 
     @property

@@ -12,17 +12,23 @@ from collections.abc import Callable, Iterator
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.plain_patterns import dotted_ends
+from adaptry.adapters.plain_patterns import dotted_suffixes
 from adaptry.adapters.tensor_names import layer_of
-from adaptry.adapters.transformers_loading import loaded
-from adaptry.bases.module_map import Placement
-from adaptry.checks.codes import finding
-from adaptry.checks.formatting import counted, folded, ranges, shortened, verb
+from adaptry.adapters.transformers_loading import tensors_in_memory
+from adaptry.bases.module_map import ModuleMap
+from adaptry.checks.codes import build_finding
+from adaptry.checks.formatting import (
+    fold_layer_numbers,
+    format_count,
+    format_ranges,
+    shorten_names,
+    verb_form,
+)
 from adaptry.core.errors import InvalidConfig
 from adaptry.core.report import Finding
 
 
-def check_coverage(adapter: Adapter, base: BaseRecord, placement: Placement) -> Iterator[Finding]:
+def check_coverage(adapter: Adapter, base: BaseRecord, placement: ModuleMap) -> Iterator[Finding]:
     """Modules of `base` that the config targets and the file says nothing about; nothing where none fits at all."""
     if not placement.placed or "layer_replication" in adapter.spec.traits:
         return
@@ -34,7 +40,7 @@ def check_coverage(adapter: Adapter, base: BaseRecord, placement: Placement) -> 
     in_memory = _renaming(placement)
     idle = [
         in_memory(tensor.name.removesuffix(".weight"))
-        for tensor in loaded(base.tensors, str(base.facts.get("model_type") or ""))
+        for tensor in tensors_in_memory(base.tensors, str(base.facts.get("model_type") or ""))
         if tensor.name.endswith(".weight") and len(tensor.shape) > 1 and taken.isdisjoint(tensor.parts)
     ]
     adapter.config.patterns.prepare(idle)
@@ -44,10 +50,10 @@ def check_coverage(adapter: Adapter, base: BaseRecord, placement: Placement) -> 
         return  # reported once, as `pattern_refused`
     if idle:
         layers = {layer for name in idle if (layer := layer_of(name)) is not None}
-        where = f", in layers {ranges(layers)}" if layers else ""
-        yield finding(
+        where = f", in layers {format_ranges(layers)}" if layers else ""
+        yield build_finding(
             "layers_uncovered",
-            f"{counted(len(idle), 'targeted module')} {verb(len(idle), 'has', 'have')} no tensors: {shortened(folded(idle))}{where}",
+            f"{format_count(len(idle), 'targeted module')} {verb_form(len(idle), 'has', 'have')} no tensors: {shorten_names(fold_layer_numbers(idle))}{where}",
             idle,
         )
 
@@ -61,13 +67,13 @@ def _targeting(config: AdapterConfig) -> Callable[[str], bool] | None:
     targets = fields.get("target_modules")
     if isinstance(targets, list):
         ends = frozenset(target for target in targets if isinstance(target, str))
-        return lambda name: not ends.isdisjoint(dotted_ends(name)) and not name.endswith(saved)
+        return lambda name: not ends.isdisjoint(dotted_suffixes(name)) and not name.endswith(saved)
     if not isinstance(targets, str) or targets.lower() == "all-linear":
         return None
     return lambda name: config.patterns.matches(targets, name) and not name.endswith(saved)
 
 
-def _renaming(placement: Placement) -> Callable[[str], str]:
+def _renaming(placement: ModuleMap) -> Callable[[str], str]:
     """From the base's names to the adapter's: by the prefix in which the placed modules' names differ."""
     for placed in placement.placed:
         disk, memory = (

@@ -16,10 +16,10 @@ from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.lora import scale_of
 from adaptry.adapters.spec import ExtraWeight
 from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS, layer_of
-from adaptry.bases.module_map import Placed, Placement
+from adaptry.bases.module_map import ModuleMap, TargetTensor
 from adaptry.bases.parameter_lookup import WhyMissing
-from adaptry.checks.codes import finding
-from adaptry.checks.formatting import counted, folded, ranges, shortened
+from adaptry.checks.codes import build_finding
+from adaptry.checks.formatting import fold_layer_numbers, format_count, format_ranges, shorten_names
 from adaptry.core.report import Finding
 
 _CODES: Mapping[WhyMissing, str] = {
@@ -35,10 +35,10 @@ _CODES: Mapping[WhyMissing, str] = {
 _PACKED = frozenset(["I8", "U8", "I32", "F8_E4M3", "F8_E5M2"])
 
 
-def check_fit(adapter: Adapter, base: BaseRecord, placement: Placement) -> Iterator[Finding]:
+def check_fit(adapter: Adapter, base: BaseRecord, placement: ModuleMap) -> Iterator[Finding]:
     """The findings of `adapter`, placed in `base`."""
     if "layer_replication" in adapter.spec.traits:
-        yield finding(
+        yield build_finding(
             "layers_renumbered", f"layer_replication is {adapter.config.fields['layer_replication']}"
         )
         return
@@ -52,37 +52,37 @@ def check_fit(adapter: Adapter, base: BaseRecord, placement: Placement) -> Itera
     yield from _tied(placement)
 
 
-def _missing(placement: Placement, base: BaseRecord) -> Iterator[Finding]:
+def _missing(placement: ModuleMap, base: BaseRecord) -> Iterator[Finding]:
     by_kind: dict[WhyMissing, list[str]] = {}
     for module in placement.missing:
         by_kind.setdefault(placement.reasons[module.path].kind, []).append(module.path)
     for kind, paths in by_kind.items():
-        reason = f"{shortened(folded(paths))}: {placement.reasons[paths[0]].text}"
-        yield finding(
+        reason = f"{shorten_names(fold_layer_numbers(paths))}: {placement.reasons[paths[0]].text}"
+        yield build_finding(
             _CODES[kind], _what_is_missing(paths, placement, base) if kind == "absent" else reason, paths
         )
 
 
-def _what_is_missing(paths: list[str], placement: Placement, base: BaseRecord) -> str:
+def _what_is_missing(paths: list[str], placement: ModuleMap, base: BaseRecord) -> str:
     """The difference as a person would put it: too many layers, other names, or both listed."""
     layers = base.facts.get("layers")
     beyond = [layer for path in paths if (layer := layer_of(path)) is not None]
     if isinstance(layers, int) and len(beyond) == len(paths) and min(beyond) >= layers:
-        return f"it adapts layers {ranges(beyond)}, and the base has {counted(layers, 'layer')} (0 to {layers - 1})"
+        return f"it adapts layers {format_ranges(beyond)}, and the base has {format_count(layers, 'layer')} (0 to {layers - 1})"
     if not placement.placed:
-        theirs = folded(
+        theirs = fold_layer_numbers(
             name for name in base.tensors if layer_of(name) is not None and len(base.tensors[name].shape) > 1
         )
         model = base.facts.get("model_type")
         return (
-            f"none of its modules is in the base: it changes {shortened(folded(paths))}, "
-            f"and the base ({model}) has {shortened(theirs or list(base.tensors))}"
+            f"none of its modules is in the base: it changes {shorten_names(fold_layer_numbers(paths))}, "
+            f"and the base ({model}) has {shorten_names(theirs or list(base.tensors))}"
         )
-    known = counted(len(paths) + len(placement.placed), "module")
-    return f"{len(paths):,} of {known} are not in the base: {shortened(folded(paths))}"
+    known = format_count(len(paths) + len(placement.placed), "module")
+    return f"{len(paths):,} of {known} are not in the base: {shorten_names(fold_layer_numbers(paths))}"
 
 
-def _shapes(adapter: Adapter, placement: Placement, base: BaseRecord) -> Iterator[Finding]:
+def _shapes(adapter: Adapter, placement: ModuleMap, base: BaseRecord) -> Iterator[Finding]:
     wrong: dict[str, list[str]] = {}
     quantised: list[str] = []
     grown = {
@@ -104,18 +104,20 @@ def _shapes(adapter: Adapter, placement: Placement, base: BaseRecord) -> Iterato
             name = placed.module.path.rpartition(".")[2]
             wrong.setdefault(f"{name} {reason}", []).append(placed.module.path)
     if wrong:
-        reasons = [f"{reason} ({counted(len(paths), 'module')})" for reason, paths in wrong.items()]
-        yield finding(
-            "shape_mismatch", shortened(reasons, 4), [path for paths in wrong.values() for path in paths]
+        reasons = [f"{reason} ({format_count(len(paths), 'module')})" for reason, paths in wrong.items()]
+        yield build_finding(
+            "shape_mismatch", shorten_names(reasons, 4), [path for paths in wrong.values() for path in paths]
         )
     if quantised:
         method = base.facts.get("quantization", "integers")
-        yield finding(
-            "base_quantised", f"{shortened(folded(quantised))}: quantised in the base ({method})", quantised
+        yield build_finding(
+            "base_quantised",
+            f"{shorten_names(fold_layer_numbers(quantised))}: quantised in the base ({method})",
+            quantised,
         )
 
 
-def _other_experts(adapter: Adapter, placed: Placed) -> str | None:
+def _other_experts(adapter: Adapter, placed: TargetTensor) -> str | None:
     """Factors of all experts lie side by side, so their width tells for how many experts they are."""
     if placed.orientation != "parameter" or (placed.expert is None and len(placed.weight.shape) != 3):
         return None
@@ -124,10 +126,10 @@ def _other_experts(adapter: Adapter, placed: Placed) -> str | None:
     experts = placed.module.rank // rank
     if experts == there:
         return None
-    return f"is for {counted(experts, 'expert')} and this base has {there:,}"
+    return f"is for {format_count(experts, 'expert')} and this base has {there:,}"
 
 
-def misfit(placed: Placed, shape: tuple[int, ...]) -> str | None:
+def misfit(placed: TargetTensor, shape: tuple[int, ...]) -> str | None:
     """How a module's factors differ from the weight they change, as the end of a sentence; None where they fit."""
     module = placed.module
     if placed.expert is not None:  # placed by its shape
@@ -143,7 +145,7 @@ def misfit(placed: Placed, shape: tuple[int, ...]) -> str | None:
     return None
 
 
-def _misfit_by_method(adapter: Adapter, placed: Placed, shape: tuple[int, ...]) -> str | None:
+def _misfit_by_method(adapter: Adapter, placed: TargetTensor, shape: tuple[int, ...]) -> str | None:
     """What a method says of the weight besides the two sides that its factors tell."""
     sides = _sides(placed, shape)
     if sides is None or placed.expert is not None or adapter.format is not PEFT:
@@ -151,10 +153,10 @@ def _misfit_by_method(adapter: Adapter, placed: Placed, shape: tuple[int, ...]) 
     fan_in, fan_out = sides
     names = {**adapter.spec.shared, **placed.module.tensors}
     shapes = {role: adapter.tensors[name].shape for role, name in names.items()}
-    return METHODS[adapter.spec.method].misfit(shapes, adapter.config, fan_out, fan_in)
+    return METHODS[adapter.spec.method].mismatch(shapes, adapter.config, fan_out, fan_in)
 
 
-def _sides(placed: Placed, shape: tuple[int, ...]) -> tuple[int, int] | None:
+def _sides(placed: TargetTensor, shape: tuple[int, ...]) -> tuple[int, int] | None:
     """The inputs and outputs of a weight; None where it has no such sides."""
     if placed.orientation == "parameter":
         inner = shape[-2:]
@@ -171,38 +173,40 @@ def _sides(placed: Placed, shape: tuple[int, ...]) -> tuple[int, int] | None:
     return (shape[0], shape[1]) if placed.orientation in ("conv1d", "embedding") else (shape[1], shape[0])
 
 
-def _blocks(placement: Placement, base: BaseRecord) -> Iterator[Finding]:
+def _blocks(placement: ModuleMap, base: BaseRecord) -> Iterator[Finding]:
     """What is added to a part of the model must be as wide as its hidden states."""
     hidden = (base.facts.get("text_config") or base.facts).get("hidden_size")
     wrong = [module for module in placement.blocks if hidden not in (None, module.fan_in)]
     if wrong:
         reason = f"they are {wrong[0].fan_in:,} wide, and the base's hidden states {hidden:,}"
         paths = [module.path for module in wrong]
-        yield finding("shape_mismatch", f"{shortened(folded(paths))}: {reason}", paths)
+        yield build_finding("shape_mismatch", f"{shorten_names(fold_layer_numbers(paths))}: {reason}", paths)
 
 
-def _missing_extras(placement: Placement) -> Iterator[Finding]:
+def _missing_extras(placement: ModuleMap) -> Iterator[Finding]:
     heads = [extra.target for extra in placement.missing_extras if extra.kind == "module"]
     others = [extra.target for extra in placement.missing_extras if extra.kind != "module"]
     if heads:
-        yield finding("new_head", f"the base has no {shortened(folded(heads))}", heads)
+        yield build_finding("new_head", f"the base has no {shorten_names(fold_layer_numbers(heads))}", heads)
     if others:
-        yield finding("extra_missing", f"the base has no {shortened(folded(others))}", others)
+        yield build_finding(
+            "extra_missing", f"the base has no {shorten_names(fold_layer_numbers(others))}", others
+        )
 
 
-def _extra_shapes(placement: Placement) -> Iterator[Finding]:
+def _extra_shapes(placement: ModuleMap) -> Iterator[Finding]:
     for placed in placement.extras:
         extra, shape = placed.extra, placed.weight.shape
         if extra.kind == "token_rows" or extra.shape == shape:
             continue
         if _is_embedding(extra) and extra.shape[1:] == shape[1:] and extra.shape[0] > shape[0]:
-            yield finding(
+            yield build_finding(
                 "vocabulary_resized",
                 f"{extra.target} has {extra.shape[0]:,} rows and the base has {shape[0]:,}",
                 [extra.target],
             )
         else:
-            yield finding(
+            yield build_finding(
                 "extra_shape",
                 f"{extra.target} is {list(extra.shape)}, and in the base {list(shape)}",
                 [extra.target],
@@ -213,7 +217,7 @@ def _is_embedding(extra: ExtraWeight) -> bool:
     return extra.kind == "saved_embedding" or extra.target.split(".")[-2] in (*INPUT_EMBEDDINGS, "lm_head")
 
 
-def _tokens(adapter: Adapter, placement: Placement) -> Iterator[Finding]:
+def _tokens(adapter: Adapter, placement: ModuleMap) -> Iterator[Finding]:
     """Trained token rows must be rows of the base's embedding, and as wide as it."""
     rows = [placed for placed in placement.extras if placed.extra.kind == "token_rows"]
     fields = adapter.config.fields
@@ -222,13 +226,13 @@ def _tokens(adapter: Adapter, placement: Placement) -> Iterator[Finding]:
     for placed in rows:
         height, *width = placed.weight.shape
         if largest >= height:
-            yield finding(
+            yield build_finding(
                 "token_outside_vocabulary",
                 f"it trains token {largest:,}, and {placed.tensor} has {height:,} rows",
                 [placed.extra.target],
             )
         if list(placed.extra.shape[1:]) != width:
-            yield finding(
+            yield build_finding(
                 "extra_shape",
                 f"the token rows for {placed.extra.target} are {placed.extra.shape[-1]:,} wide, and in the base {width}",
                 [placed.extra.target],
@@ -242,7 +246,7 @@ def _indices(value: object) -> list[int]:
     return [item for item in value if type(item) is int] if isinstance(value, list) else []
 
 
-def _biases(placement: Placement, base: BaseRecord) -> Iterator[Finding]:
+def _biases(placement: ModuleMap, base: BaseRecord) -> Iterator[Finding]:
     without = [
         placed.module.path
         for placed in placement.placed
@@ -250,10 +254,14 @@ def _biases(placement: Placement, base: BaseRecord) -> Iterator[Finding]:
         and f"{placed.tensor.removesuffix('.weight')}.bias" not in base.tensors
     ]
     if without:
-        yield finding("bias_without_place", f"{shortened(folded(without))} have no bias in the base", without)
+        yield build_finding(
+            "bias_without_place",
+            f"{shorten_names(fold_layer_numbers(without))} have no bias in the base",
+            without,
+        )
 
 
-def _tied(placement: Placement) -> Iterator[Finding]:
+def _tied(placement: ModuleMap) -> Iterator[Finding]:
     paths = [placed.module.path for placed in placement.placed if placed.tied]
     targets = [
         placed.extra.target
@@ -262,6 +270,8 @@ def _tied(placement: Placement) -> Iterator[Finding]:
     ]
     if paths or targets:
         names = [*paths, *targets]
-        yield finding(
-            "tied_embeddings", f"{shortened(names)}: input embedding and output head are one weight", names
+        yield build_finding(
+            "tied_embeddings",
+            f"{shorten_names(names)}: input embedding and output head are one weight",
+            names,
         )

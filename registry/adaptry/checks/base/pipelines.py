@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.spec import ModuleSpec
-from adaptry.checks.codes import finding
-from adaptry.checks.formatting import counted, folded, shortened
+from adaptry.checks.codes import build_finding
+from adaptry.checks.formatting import fold_layer_numbers, format_count, shorten_names
 from adaptry.core.report import Finding
 
 _FLAT = {
@@ -45,17 +45,17 @@ def check_pipeline_fit(adapter: Adapter, base: BaseRecord) -> Iterator[Finding]:
         elif reason := _misfit(module, shape, adapter):
             wrong.setdefault(reason, []).append(module.path)
     if missing:
-        known = counted(len(adapter.spec.modules), "module")
+        known = format_count(len(adapter.spec.modules), "module")
         model = base.facts.get("model_type")
-        reason = f"{len(missing):,} of {known} are not in the base ({model}): {shortened(folded(missing))}"
-        yield finding("module_missing", reason, missing)
+        reason = f"{len(missing):,} of {known} are not in the base ({model}): {shorten_names(fold_layer_numbers(missing))}"
+        yield build_finding("module_missing", reason, missing)
     if original:
-        reason = f"{shortened(original)}: names of the original checkpoint, where diffusers has others"
-        yield finding("module_renamed", reason, original)
+        reason = f"{shorten_names(original)}: names of the original checkpoint, where diffusers has others"
+        yield build_finding("module_renamed", reason, original)
     if wrong:
-        reasons = [f"{shortened(folded(paths))} {reason}" for reason, paths in wrong.items()]
+        reasons = [f"{shorten_names(fold_layer_numbers(paths))} {reason}" for reason, paths in wrong.items()]
         paths = [path for paths in wrong.values() for path in paths]
-        yield finding("shape_mismatch", shortened(reasons), paths)
+        yield build_finding("shape_mismatch", shorten_names(reasons), paths)
 
 
 def _names(base: BaseRecord) -> Iterator[tuple[str, tuple[int, ...]]]:

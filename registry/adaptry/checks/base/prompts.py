@@ -13,7 +13,7 @@ from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.methods import prefixes, prompts
-from adaptry.checks.codes import finding
+from adaptry.checks.codes import build_finding
 from adaptry.core.report import Finding
 
 _PROMPTS = frozenset(method.name for method in prompts.METHODS)
@@ -36,7 +36,9 @@ def check_prompt(adapter: Adapter) -> Iterator[Finding]:
             want not in (None, found) for want, found in zip(wanted, shape, strict=True)
         ):
             told = " by ".join("any" if want is None else f"{want:,}" for want in wanted)
-            yield finding("prompt_mismatch", f"{tensor} is {list(shape)}, and by the config it is {told}")
+            yield build_finding(
+                "prompt_mismatch", f"{tensor} is {list(shape)}, and by the config it is {told}"
+            )
 
 
 def check_prompt_fit(adapter: Adapter, base: BaseRecord) -> Iterator[Finding]:
@@ -48,12 +50,12 @@ def check_prompt_fit(adapter: Adapter, base: BaseRecord) -> Iterator[Finding]:
     if adapter.spec.method in _PROMPTS:
         hidden = facts.get("hidden_size")
         if hidden not in (None, width):
-            yield finding(
+            yield build_finding(
                 "prompt_width",
                 f"its virtual tokens are {width:,} wide, and the base's embeddings {hidden:,}",
             )
     elif (wanted := _of_all_layers(facts)) not in (None, width):
-        yield finding(
+        yield build_finding(
             "prompt_width",
             f"it has {width:,} numbers for each virtual token, and the base takes {wanted:,}: a key and a value of "
             f"{facts['kv_heads']} heads of {facts['head_dim']} in each of {facts['layers']} layers",

@@ -6,21 +6,21 @@ runtime. It is computed when it is asked for and kept nowhere, so no stored one 
 
 from __future__ import annotations
 
-from adaptry.checks.runtimes.rule import Engine, Subject, Verdict
+from adaptry.checks.runtimes.rule import CheckSubject, RuntimeRules, RuntimeVerdict
 from adaptry.checks.runtimes.runtime import Runtime
-from adaptry.checks.runtimes.sizing import Plan, plan
+from adaptry.checks.runtimes.sizing import ServerPlan, build_server_plan
 from adaptry.checks.runtimes.table import ENGINES, parse_runtime
-from adaptry.checks.runtimes.verdicts import verdict, verdicts
+from adaptry.checks.runtimes.verdicts import check_all_runtimes, check_runtime
 
 __all__ = [
     "ENGINES",
-    "Engine",
-    "Plan",
+    "CheckSubject",
     "Runtime",
-    "Subject",
-    "Verdict",
+    "RuntimeRules",
+    "RuntimeVerdict",
+    "ServerPlan",
+    "build_server_plan",
+    "check_all_runtimes",
+    "check_runtime",
     "parse_runtime",
-    "plan",
-    "verdict",
-    "verdicts",
 ]

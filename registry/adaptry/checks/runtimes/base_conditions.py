@@ -5,20 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Set
 
-from adaptry.checks.formatting import counted, folded, shortened
+from adaptry.checks.formatting import fold_layer_numbers, format_count, shorten_names
 from adaptry.checks.runtimes.conditions import last_name
-from adaptry.checks.runtimes.rule import Condition, Found, Subject
+from adaptry.checks.runtimes.rule import CheckSubject, Condition, ConditionMatch
 from adaptry.checks.runtimes.runtime import Runtime
 from adaptry.core import strictjson
 from adaptry.core.errors import Invalid
 
 _ADDED = "added_tokens.json"
-_LIMITS = strictjson.Limits(size=1 << 20, depth=2, nodes=10_000)
+_LIMITS = strictjson.JsonLimits(size=1 << 20, depth=2, nodes=10_000)
 _WHOLE_MODEL = re.compile(r"(?:model|transformer)\.(?P<rest>.+)")
 _LAYER = re.compile(r"(?P<before>.*?\.|)(?P<number>\d+)\.(?P<after>.+)")
 
 
-def uneven_layers(subject: Subject, runtime: Runtime) -> Found | None:
+def uneven_layers(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
     """A module that some layers of the model have an update for, and others not."""
     layers: dict[str, set[int]] = {}
     for module in subject.spec.modules:
@@ -29,10 +29,12 @@ def uneven_layers(subject: Subject, runtime: Runtime) -> Found | None:
     uneven = [name for name, seen in layers.items() if len(seen) < count]
     if not uneven:
         return None
-    return Found(f"{shortened(uneven)} is not changed in all of {counted(count, 'layer')}", tuple(uneven))
+    return ConditionMatch(
+        f"{shorten_names(uneven)} is not changed in all of {format_count(count, 'layer')}", tuple(uneven)
+    )
 
 
-def names_not_on_disk(subject: Subject, runtime: Runtime) -> Found | None:
+def names_not_on_disk(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
     """Modules that the base does not store under the name that the adapter has for them. Only where the base is known."""
     if subject.base is None:
         return None
@@ -46,31 +48,37 @@ def names_not_on_disk(subject: Subject, runtime: Runtime) -> Found | None:
     ]
     if not paths:
         return None
-    return Found(f"the base stores nothing under {shortened(folded(paths))}", tuple(paths))
+    return ConditionMatch(
+        f"the base stores nothing under {shorten_names(fold_layer_numbers(paths))}", tuple(paths)
+    )
 
 
 def vocabulary_beyond(most: int) -> Condition:
     """An update of the output head of a vocabulary larger than the engine's kernels take."""
 
-    def found(subject: Subject, runtime: Runtime) -> Found | None:
+    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         heads = [m for m in subject.spec.modules if last_name(m.path) == "lm_head" and m.fan_out > most]
         if not heads:
             return None
-        return Found(f"lm_head has {heads[0].fan_out:,} rows, and {most:,} is the most", (heads[0].path,))
+        return ConditionMatch(
+            f"lm_head has {heads[0].fan_out:,} rows, and {most:,} is the most", (heads[0].path,)
+        )
 
     return found
 
 
-def other_vocabulary(subject: Subject, runtime: Runtime) -> Found | None:
+def other_vocabulary(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
     """An update of an embedding that has another number of rows than the base's. Only where the base is known."""
     rows = subject.base.facts.get("vocab_size") if subject.base else None
     wrong = [m for m in subject.spec.modules if m.kind == "embedding" and rows not in (None, m.fan_in)]
     if not wrong:
         return None
-    return Found(f"{wrong[0].path} has {wrong[0].fan_in:,} rows, and the base {rows:,}", (wrong[0].path,))
+    return ConditionMatch(
+        f"{wrong[0].path} has {wrong[0].fan_in:,} rows, and the base {rows:,}", (wrong[0].path,)
+    )
 
 
-def added_tokens(subject: Subject, runtime: Runtime) -> Found | None:
+def added_tokens(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
     """Tokens of `added_tokens.json` that the base's vocabulary does not have; any, where the base is not known.
 
     Tools copy that file from the base's own tokenizer.
@@ -79,7 +87,7 @@ def added_tokens(subject: Subject, runtime: Runtime) -> Found | None:
     if not 0 < size <= _LIMITS.size:
         return None
     try:
-        tokens = strictjson.loads(subject.adapter.content.whole(_ADDED, _LIMITS.size), _LIMITS, _ADDED)
+        tokens = strictjson.loads(subject.adapter.content.read_all(_ADDED, _LIMITS.size), _LIMITS, _ADDED)
     except Invalid:
         return None
     rows = subject.base.facts.get("vocab_size") if subject.base else None
@@ -96,7 +104,7 @@ def added_tokens(subject: Subject, runtime: Runtime) -> Found | None:
         if first
         else "and whether its base has them is not known"
     )
-    return Found(f"{_ADDED} has {counted(len(added), 'token')} {beyond}")
+    return ConditionMatch(f"{_ADDED} has {format_count(len(added), 'token')} {beyond}")
 
 
 def base_known(condition: Condition) -> Condition:

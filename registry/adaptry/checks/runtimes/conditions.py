@@ -10,9 +10,9 @@ from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.formats import PEFT
 from adaptry.adapters.methods import METHODS
 from adaptry.adapters.spec import ExtraWeight, ModuleSpec
-from adaptry.checks.formatting import counted, folded, shortened
-from adaptry.checks.runtimes.rule import Condition, Found, Subject
-from adaptry.checks.runtimes.runtime import Runtime, written
+from adaptry.checks.formatting import fold_layer_numbers, format_count, shorten_names
+from adaptry.checks.runtimes.rule import CheckSubject, Condition, ConditionMatch
+from adaptry.checks.runtimes.runtime import Runtime, format_version
 
 Scale = Callable[[AdapterConfig, ModuleSpec], float]
 """What an engine multiplies a module's update by."""
@@ -24,12 +24,12 @@ _LAYER = re.compile(r"(?P<before>.*\.|)(?P<number>\d+)\.(?P<after>.+)")
 def other_files(*taken: str) -> Condition:
     """Files that another tool wrote, not one of `taken` (names of formats)."""
 
-    def found(subject: Subject, runtime: Runtime) -> Found | None:
+    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         format = subject.adapter.format
         return (
             None
             if format.name in taken
-            else Found(f"its files are {format.tool}'s: no adapter of {PEFT.tool}'s layout")
+            else ConditionMatch(f"its files are {format.tool}'s: no adapter of {PEFT.tool}'s layout")
         )
 
     return found
@@ -38,18 +38,18 @@ def other_files(*taken: str) -> Condition:
 def method_beyond(*methods: str) -> Condition:
     """Another method than these."""
 
-    def found(subject: Subject, runtime: Runtime) -> Found | None:
+    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         method = METHODS.get(subject.spec.method)
         title = method.title if method else subject.spec.method
-        return None if subject.spec.method in methods else Found(f"its method is {title}")
+        return None if subject.spec.method in methods else ConditionMatch(f"its method is {title}")
 
     return found
 
 
-def unknown_method(subject: Subject, runtime: Runtime) -> Found | None:
+def unknown_method(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
     """A method that no rule here describes, which PEFT then does not know either."""
     method = subject.spec.method
-    return None if method in METHODS else Found(f"its method is {method}, which PEFT does not know")
+    return None if method in METHODS else ConditionMatch(f"its method is {method}, which PEFT does not know")
 
 
 def trait(name: str, sentence: str) -> Condition:
@@ -60,9 +60,9 @@ def trait(name: str, sentence: str) -> Condition:
 def traits(sentences: dict[str, str]) -> Condition:
     """Any of these traits of the spec."""
 
-    def found(subject: Subject, runtime: Runtime) -> Found | None:
+    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         said = [text for name, text in sentences.items() if name in subject.spec.traits]
-        return Found("; ".join(said)) if said else None
+        return ConditionMatch("; ".join(said)) if said else None
 
     return found
 
@@ -73,14 +73,14 @@ def extras(*kinds: str) -> Condition:
     return lambda subject, runtime: _extras(subject, lambda extra: extra.kind in kinds)
 
 
-def has_biases(subject: Subject, runtime: Runtime) -> Found | None:
+def has_biases(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
     """Biases of the base, or of `lora_B`, in the file."""
     if "lora_bias" in subject.spec.traits:
-        return Found("lora_B has biases (lora_bias)")
+        return ConditionMatch("lora_B has biases (lora_bias)")
     return _extras(subject, lambda extra: extra.kind == "bias")
 
 
-def replaced(subject: Subject, runtime: Runtime) -> Found | None:
+def replaced(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
     """Whole modules or embeddings that take the place of the base's, but for copies that PEFT keeps beside an update."""
     return _extras(
         subject, lambda extra: extra.kind == "module" or (_is_table(extra) and not _is_copy(extra))
@@ -90,7 +90,7 @@ def replaced(subject: Subject, runtime: Runtime) -> Found | None:
 def replaced_but(modules: frozenset[str]) -> Condition:
     """`replaced`, but for one of `modules` (the last part of a name)."""
 
-    def found(subject: Subject, runtime: Runtime) -> Found | None:
+    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         return _extras(
             subject,
             lambda extra: (
@@ -105,14 +105,14 @@ def replaced_but(modules: frozenset[str]) -> Condition:
 def saved_beyond(modules: frozenset[str]) -> Condition:
     """`modules_to_save` in the config lists others than these, whether or not the file has them."""
 
-    def found(subject: Subject, runtime: Runtime) -> Found | None:
+    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         others = sorted(set(subject.config.names("modules_to_save")) - modules)
-        return Found(f"modules_to_save lists {shortened(others)}") if others else None
+        return ConditionMatch(f"modules_to_save lists {shorten_names(others)}") if others else None
 
     return found
 
 
-def copied(subject: Subject, runtime: Runtime) -> Found | None:
+def copied(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
     """Copies of whole embeddings that PEFT keeps beside an update of them."""
     return _extras(subject, lambda extra: _is_table(extra) and _is_copy(extra))
 
@@ -120,9 +120,13 @@ def copied(subject: Subject, runtime: Runtime) -> Found | None:
 def kinds(*names: str) -> Condition:
     """Modules of these kinds."""
 
-    def found(subject: Subject, runtime: Runtime) -> Found | None:
+    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         paths = [module.path for module in subject.spec.modules if module.kind in names]
-        return Found(f"it changes {shortened(folded(paths))}", tuple(paths)) if paths else None
+        return (
+            ConditionMatch(f"it changes {shorten_names(fold_layer_numbers(paths))}", tuple(paths))
+            if paths
+            else None
+        )
 
     return found
 
@@ -130,9 +134,13 @@ def kinds(*names: str) -> Condition:
 def targets_beyond(known: frozenset[str]) -> Condition:
     """Modules whose last name is none of these."""
 
-    def found(subject: Subject, runtime: Runtime) -> Found | None:
+    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         paths = [module.path for module in subject.spec.modules if last_name(module.path) not in known]
-        return Found(f"it changes {shortened(folded(paths))}", tuple(paths)) if paths else None
+        return (
+            ConditionMatch(f"it changes {shorten_names(fold_layer_numbers(paths))}", tuple(paths))
+            if paths
+            else None
+        )
 
     return found
 
@@ -140,9 +148,13 @@ def targets_beyond(known: frozenset[str]) -> Condition:
 def targets_in(names: frozenset[str]) -> Condition:
     """Modules whose last name is one of these."""
 
-    def found(subject: Subject, runtime: Runtime) -> Found | None:
+    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         paths = [module.path for module in subject.spec.modules if last_name(module.path) in names]
-        return Found(f"it changes {shortened(folded(paths))}", tuple(paths)) if paths else None
+        return (
+            ConditionMatch(f"it changes {shorten_names(fold_layer_numbers(paths))}", tuple(paths))
+            if paths
+            else None
+        )
 
     return found
 
@@ -150,11 +162,11 @@ def targets_in(names: frozenset[str]) -> Condition:
 def target_text(*taken: str) -> Condition:
     """`target_modules` is a text, and none of `taken`."""
 
-    def found(subject: Subject, runtime: Runtime) -> Found | None:
+    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         targets = subject.config.fields.get("target_modules")
         if not isinstance(targets, str) or targets in taken:
             return None
-        return Found(f"target_modules is the text {targets[:60]!a}, and a list is wanted")
+        return ConditionMatch(f"target_modules is the text {targets[:60]!a}, and a list is wanted")
 
     return found
 
@@ -162,11 +174,11 @@ def target_text(*taken: str) -> Condition:
 def initialised(*words: str) -> Condition:
     """One of the initialisations that the engine refuses or does not do again."""
 
-    def found(subject: Subject, runtime: Runtime) -> Found | None:
+    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         value = subject.config.fields.get("init_lora_weights")
         if not isinstance(value, str) or not value.lower().startswith(words):
             return None
-        return Found(f"init_lora_weights is {value[:40]!a}")
+        return ConditionMatch(f"init_lora_weights is {value[:40]!a}")
 
     return found
 
@@ -174,11 +186,11 @@ def initialised(*words: str) -> Condition:
 def initialised_beyond(*words: str) -> Condition:
     """An initialisation, as a word, that is none of these."""
 
-    def found(subject: Subject, runtime: Runtime) -> Found | None:
+    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         value = subject.config.fields.get("init_lora_weights")
         if not isinstance(value, str) or value.lower() in words:
             return None
-        return Found(f"init_lora_weights is {value[:40]!a}")
+        return ConditionMatch(f"init_lora_weights is {value[:40]!a}")
 
     return found
 
@@ -186,9 +198,9 @@ def initialised_beyond(*words: str) -> Condition:
 def field_set(*keys: str) -> Condition:
     """One of these fields of the config is set."""
 
-    def found(subject: Subject, runtime: Runtime) -> Found | None:
+    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         fields = [key for key in keys if subject.config.fields.get(key) not in (None, False, [], {}, "")]
-        return Found(f"adapter_config.json sets {shortened(fields)}") if fields else None
+        return ConditionMatch(f"adapter_config.json sets {shorten_names(fields)}") if fields else None
 
     return found
 
@@ -196,20 +208,20 @@ def field_set(*keys: str) -> Condition:
 def field_missing(*keys: str) -> Condition:
     """One of these fields of the config is not there."""
 
-    def found(subject: Subject, runtime: Runtime) -> Found | None:
+    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         fields = [key for key in keys if subject.config.fields.get(key) is None]
-        return Found(f"adapter_config.json has no {', '.join(fields)}") if fields else None
+        return ConditionMatch(f"adapter_config.json has no {', '.join(fields)}") if fields else None
 
     return found
 
 
-def fraction_of_alpha(subject: Subject, runtime: Runtime) -> Found | None:
+def fraction_of_alpha(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
     """`lora_alpha` is no whole number."""
     alpha = subject.config.number("lora_alpha", 8)
-    return None if type(alpha) is int and alpha >= 0 else Found(f"lora_alpha is {alpha}")
+    return None if type(alpha) is int and alpha >= 0 else ConditionMatch(f"lora_alpha is {alpha}")
 
 
-def other_tensors(subject: Subject, runtime: Runtime) -> Found | None:
+def other_tensors(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
     """Tensors that are neither factors nor whole weights: unclaimed ones, and a module's further parts."""
     further = [
         tensor
@@ -220,23 +232,27 @@ def other_tensors(subject: Subject, runtime: Runtime) -> Found | None:
     names = [*subject.spec.unclaimed, *further]
     if not names:
         return None
-    return Found(
-        f"{counted(len(names), 'tensor')} beside the factors: {shortened(folded(names))}", tuple(names)
+    return ConditionMatch(
+        f"{format_count(len(names), 'tensor')} beside the factors: {shorten_names(fold_layer_numbers(names))}",
+        tuple(names),
     )
 
 
-def unclaimed(subject: Subject, runtime: Runtime) -> Found | None:
+def unclaimed(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
     """Tensors that nothing in the config stands for."""
     names = subject.spec.unclaimed
     if not names:
         return None
-    return Found(f"{counted(len(names), 'tensor')} would be dropped: {shortened(folded(names))}", names)
+    return ConditionMatch(
+        f"{format_count(len(names), 'tensor')} would be dropped: {shorten_names(fold_layer_numbers(names))}",
+        names,
+    )
 
 
 def other_scale(scale: Scale) -> Condition:
     """Modules that the engine would multiply by another scale than they were trained with."""
 
-    def found(subject: Subject, runtime: Runtime) -> Found | None:
+    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         wrong = {
             module.path: ratio
             for module in subject.spec.modules
@@ -247,26 +263,29 @@ def other_scale(scale: Scale) -> Condition:
             return None
         path, ratio = max(wrong.items(), key=lambda pair: abs(math.log(pair[1])) if pair[1] > 0 else math.inf)
         told = f"{1 / ratio:.3g} times too weak" if 0 < ratio < 1 else f"{ratio:.3g} times too strong"
-        many = counted(len(wrong), "module")
-        return Found(f"{many} would get another scale, {folded([path])[0]} one that is {told}", tuple(wrong))
+        many = format_count(len(wrong), "module")
+        return ConditionMatch(
+            f"{many} would get another scale, {fold_layer_numbers([path])[0]} one that is {told}",
+            tuple(wrong),
+        )
 
     return found
 
 
 def layout(name: str, sentence: str) -> Condition:
     """A layout of `adapter.dialect`."""
-    return lambda subject, runtime: Found(sentence) if name in subject.spec.layouts else None
+    return lambda subject, runtime: ConditionMatch(sentence) if name in subject.spec.layouts else None
 
 
 def written_before(version: tuple[int, ...], condition: Condition) -> Condition:
     """The condition, for an adapter that an older PEFT than `version` wrote."""
 
-    def found(subject: Subject, runtime: Runtime) -> Found | None:
+    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         own = _peft_version(subject)
         result = condition(subject, runtime)
         if result is None or own is None or own >= version:
             return None
-        return Found(f"{result.reason}, written by PEFT {written(own)}", result.modules)
+        return ConditionMatch(f"{result.reason}, written by PEFT {format_version(own)}", result.modules)
 
     return found
 
@@ -274,19 +293,23 @@ def written_before(version: tuple[int, ...], condition: Condition) -> Condition:
 def written_from(version: tuple[int, ...], condition: Condition) -> Condition:
     """The condition, for an adapter that PEFT of this version or a newer one wrote."""
 
-    def found(subject: Subject, runtime: Runtime) -> Found | None:
+    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         own = _peft_version(subject)
         result = condition(subject, runtime)
         if result is None or own is None or own < version:
             return None
-        return Found(f"{result.reason}, written by PEFT {written(own)}", result.modules)
+        return ConditionMatch(f"{result.reason}, written by PEFT {format_version(own)}", result.modules)
 
     return found
 
 
-def _extras(subject: Subject, chosen: Callable[[ExtraWeight], bool]) -> Found | None:
+def _extras(subject: CheckSubject, chosen: Callable[[ExtraWeight], bool]) -> ConditionMatch | None:
     targets = [extra.target for extra in subject.spec.extras if chosen(extra)]
-    return Found(f"it replaces {shortened(folded(targets))}", tuple(targets)) if targets else None
+    return (
+        ConditionMatch(f"it replaces {shorten_names(fold_layer_numbers(targets))}", tuple(targets))
+        if targets
+        else None
+    )
 
 
 def _is_table(extra: ExtraWeight) -> bool:
@@ -297,7 +320,7 @@ def _is_copy(extra: ExtraWeight) -> bool:
     return ".base_layer." in extra.tensor
 
 
-def _peft_version(subject: Subject) -> tuple[int, ...] | None:
+def _peft_version(subject: CheckSubject) -> tuple[int, ...] | None:
     match = re.match(r"(\d{1,9})\.(\d{1,9})", subject.spec.peft_version or "")
     return (int(match[1]), int(match[2])) if match else None
 

@@ -5,12 +5,12 @@ PEFT goes by the file where it can, and engines that go by the config refuse wha
 
 from __future__ import annotations
 
-from adaptry.checks.formatting import folded, shortened
-from adaptry.checks.runtimes.rule import Condition, Found, Subject
+from adaptry.checks.formatting import fold_layer_numbers, shorten_names
+from adaptry.checks.runtimes.rule import CheckSubject, Condition, ConditionMatch
 from adaptry.checks.runtimes.runtime import Runtime
 
 
-def undeclared(subject: Subject, runtime: Runtime) -> Found | None:
+def undeclared_targets(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
     """Modules that the list in `target_modules` does not name."""
     listed = subject.config.fields.get("target_modules")
     if not isinstance(listed, list) or not listed:
@@ -21,10 +21,16 @@ def undeclared(subject: Subject, runtime: Runtime) -> Found | None:
         for module in subject.spec.modules
         if module.kind == "linear" and not f".{module.path}".endswith(ends)
     ]
-    return Found(f"target_modules does not name {shortened(folded(other))}", tuple(other)) if other else None
+    return (
+        ConditionMatch(
+            f"target_modules does not name {shorten_names(fold_layer_numbers(other))}", tuple(other)
+        )
+        if other
+        else None
+    )
 
 
-def declared_by_path(subject: Subject, runtime: Runtime) -> Found | None:
+def declared_by_path(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
     """Several names in `target_modules` that end alike, as whole paths do."""
     listed = subject.config.fields.get("target_modules")
     names = (
@@ -33,17 +39,23 @@ def declared_by_path(subject: Subject, runtime: Runtime) -> Found | None:
         else []
     )
     twice = sorted({name for name in names if names.count(name) > 1})
-    return Found(f"target_modules names several paths that end in {shortened(twice)}") if twice else None
+    return (
+        ConditionMatch(f"target_modules names several paths that end in {shorten_names(twice)}")
+        if twice
+        else None
+    )
 
 
-def other_ranks(subject: Subject, runtime: Runtime) -> Found | None:
+def other_ranks(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
     """Modules whose rank is not the config's `r`."""
     rank = subject.config.rank()
     other = [
         module.path for module in subject.spec.modules if module.kind != "parameter" and module.rank != rank
     ]
     return (
-        Found(f"r is {rank}, and {shortened(folded(other))} has another rank", tuple(other))
+        ConditionMatch(
+            f"r is {rank}, and {shorten_names(fold_layer_numbers(other))} has another rank", tuple(other)
+        )
         if other
         else None
     )
@@ -52,8 +64,8 @@ def other_ranks(subject: Subject, runtime: Runtime) -> Found | None:
 def parameters_beyond(*ends: str) -> Condition:
     """`target_parameters` with a name that ends in none of these."""
 
-    def found(subject: Subject, runtime: Runtime) -> Found | None:
+    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         other = [name for name in subject.config.names("target_parameters") if not name.endswith(ends)]
-        return Found(f"target_parameters names {shortened(other)}") if other else None
+        return ConditionMatch(f"target_parameters names {shorten_names(other)}") if other else None
 
     return found

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from adaptry.checks.runtimes import conditions as when
 from adaptry.checks.runtimes import repairs
-from adaptry.checks.runtimes.rule import Condition, Engine, Found, Rule, Subject
+from adaptry.checks.runtimes.rule import CheckSubject, Condition, ConditionMatch, RuntimeRule, RuntimeRules
 from adaptry.checks.runtimes.runtime import Runtime
 from adaptry.checks.tool_rules import RULES
 
 _LOAD = "loaders/peft.py · load_lora_adapter"
 
 
-def _told(code: str, formats: tuple[str, ...] = ("diffusers", "kohya")) -> Condition:
+def _shared_finding(code: str, formats: tuple[str, ...] = ("diffusers", "kohya")) -> Condition:
     """A finding that the checks of diffusers' and kohya's own files have under this code."""
 
-    def found(subject: Subject, runtime: Runtime) -> Found | None:
+    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         format = subject.adapter.format
         if format.name not in formats:
             return None
         for finding in RULES[format.name](subject.adapter, format):
             if finding.code == code:
-                return Found(finding.reason, finding.modules)
+                return ConditionMatch(finding.reason, finding.modules)
         return None
 
     return found
 
 
-def _mixed_alphas(subject: Subject, runtime: Runtime) -> Found | None:
+def _mixed_alphas(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
     """A part of the pipeline whose modules have several alphas in kohya's file."""
     if subject.adapter.format.name != "kohya":
         return None
@@ -34,23 +34,23 @@ def _mixed_alphas(subject: Subject, runtime: Runtime) -> Found | None:
     for module in subject.spec.modules:
         parts.setdefault("_".join(module.path.split("_")[:2]), set()).add(module.alpha)
     mixed = [part for part, alphas in parts.items() if len(alphas) > 1]
-    return Found(f"the modules of {', '.join(mixed)} have several alphas") if mixed else None
+    return ConditionMatch(f"the modules of {', '.join(mixed)} have several alphas") if mixed else None
 
 
-def _of_text(subject: Subject, runtime: Runtime) -> Found | None:
+def _of_text(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
     """An adapter in PEFT's layout of a task of language."""
     task = subject.spec.task
-    return Found(f"its task is {task}") if task and subject.adapter.format.name == "peft" else None
+    return ConditionMatch(f"its task is {task}") if task and subject.adapter.format.name == "peft" else None
 
 
-DIFFUSERS_ENGINE = Engine(
+DIFFUSERS_ENGINE = RuntimeRules(
     name="diffusers",
     title="diffusers",
-    read="0.42.1",
-    held_to="diffusers itself, on what is exported for it",
+    source_version="0.42.1",
+    tested_against="diffusers itself, on what is exported for it",
     latest=(0, 42),
-    gates=(
-        Rule(
+    preconditions=(
+        RuntimeRule(
             "files_of_another_tool",
             "refuses",
             "files that are not diffusers', kohya's or PEFT's",
@@ -58,7 +58,7 @@ DIFFUSERS_ENGINE = Engine(
             "save it again with pipeline.save_lora_weights(DIR)",
             _LOAD,
         ),
-        Rule(
+        RuntimeRule(
             "method_unknown",
             "refuses",
             "a method other than LoRA and LoKr",
@@ -66,7 +66,7 @@ DIFFUSERS_ENGINE = Engine(
             repairs.AS_LORA,
             _LOAD,
         ),
-        Rule(
+        RuntimeRule(
             "not_a_pipeline",
             "refuses",
             "an adapter of a language model",
@@ -76,23 +76,23 @@ DIFFUSERS_ENGINE = Engine(
         ),
     ),
     rules=(
-        Rule(
+        RuntimeRule(
             "loader_refuses",
             "refuses",
             "alphas twice, or tensors that are no LoRA",
-            _told("loader_refuses"),
+            _shared_finding("loader_refuses"),
             repairs.WRITE_ANEW,
             _LOAD,
         ),
-        Rule(
+        RuntimeRule(
             "alpha_unknown",
             "changes",
             "no alpha in the file: it takes the rank",
-            _told("alpha_unknown"),
+            _shared_finding("alpha_unknown"),
             "save it again with a newer version of the tool that trained it",
             _LOAD,
         ),
-        Rule(
+        RuntimeRule(
             "alphas_mixed",
             "changes",
             "several alphas within a part, in kohya's file: attention modules get the commonest",
@@ -100,16 +100,16 @@ DIFFUSERS_ENGINE = Engine(
             repairs.ONE_ALPHA,
             "utils/peft_utils.py · get_peft_kwargs: its alpha_pattern names nothing (seen by loading such a file)",
         ),
-        Rule(
+        RuntimeRule(
             "magnitudes_dropped",
             "changes",
             "DoRA magnitudes of text encoders, or kohya's",
-            _told("magnitudes_dropped"),
+            _shared_finding("magnitudes_dropped"),
             "load it with the tool that trained it",
             _LOAD,
         ),
     ),
-    cautions=(
+    warnings=(
         "What a file has for parts that the pipeline lacks is left with a warning.",
         "Hot swapping is not for text encoders, and not for LoKr.",
     ),

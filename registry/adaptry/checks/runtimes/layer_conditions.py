@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable
 
 from adaptry.adapters.spec import ExtraWeight
-from adaptry.checks.formatting import counted, folded, shortened
+from adaptry.checks.formatting import fold_layer_numbers, format_count, shorten_names
 from adaptry.checks.runtimes.conditions import last_name, other_tensors
-from adaptry.checks.runtimes.rule import Condition, Found, Subject
+from adaptry.checks.runtimes.rule import CheckSubject, Condition, ConditionMatch
 from adaptry.checks.runtimes.runtime import Runtime
 
 _LAYER = re.compile(r"layers\.(\d+)\.")
@@ -19,7 +19,7 @@ _FACTOR = re.compile(r"base_model\.model\..+\.lora_[AB]\.weight")
 _UNPREFIXED = re.compile(r"(?!base_model\.).+\.lora_[AB]\.weight")
 
 
-def not_in_its_layers(subject: Subject, runtime: Runtime) -> Found | None:
+def not_in_its_layers(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
     """Modules of a layer that the base does not have, or of a name that this layer has not. Only where the base is known."""
     if subject.base is None:
         return None
@@ -29,10 +29,16 @@ def not_in_its_layers(subject: Subject, runtime: Runtime) -> Found | None:
         for module in subject.spec.modules
         if module.kind == "linear" and _LAYER.search(module.path) and _place(module.path) not in known
     ]
-    return Found(f"the base has no {shortened(folded(wrong))} in that layer", tuple(wrong)) if wrong else None
+    return (
+        ConditionMatch(
+            f"the base has no {shorten_names(fold_layer_numbers(wrong))} in that layer", tuple(wrong)
+        )
+        if wrong
+        else None
+    )
 
 
-def parameters_elsewhere(subject: Subject, runtime: Runtime) -> Found | None:
+def parameters_elsewhere(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
     """Fused experts that the base has under another name on disk. Only where the base is known."""
     if subject.base is None:
         return None
@@ -42,26 +48,34 @@ def parameters_elsewhere(subject: Subject, runtime: Runtime) -> Found | None:
         if module.kind == "parameter"
         and not any(name.startswith(f"{_bare(module.path)}.") for name in subject.base.tensors)
     ]
-    return Found(f"the base stores nothing under {shortened(folded(wrong))}", tuple(wrong)) if wrong else None
+    return (
+        ConditionMatch(
+            f"the base stores nothing under {shorten_names(fold_layer_numbers(wrong))}", tuple(wrong)
+        )
+        if wrong
+        else None
+    )
 
 
-def replaced_in_layers(subject: Subject, runtime: Runtime) -> Found | None:
+def replaced_in_layers(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
     """Whole modules inside a layer: norms, routers."""
     return _replaced(subject, lambda extra: bool(_LAYER.search(extra.target)))
 
 
-def replaced_beside_layers(subject: Subject, runtime: Runtime) -> Found | None:
+def replaced_beside_layers(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
     """Whole modules outside the layers, but for copies that PEFT keeps beside an update: a head, a table of embeddings."""
     return _replaced(
         subject, lambda extra: not _LAYER.search(extra.target) and ".base_layer." not in extra.tensor
     )
 
 
-def without_prefix(subject: Subject, runtime: Runtime) -> Found | None:
+def without_prefix(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
     """Factors whose names lack PEFT's prefix, for an engine that wants none."""
     names = [name for name in subject.spec.unclaimed if _UNPREFIXED.fullmatch(name)]
     return (
-        Found(f"{counted(len(names), 'name')} without PEFT's prefix, such as {names[0]}", tuple(names))
+        ConditionMatch(
+            f"{format_count(len(names), 'name')} without PEFT's prefix, such as {names[0]}", tuple(names)
+        )
         if names
         else None
     )
@@ -70,7 +84,7 @@ def without_prefix(subject: Subject, runtime: Runtime) -> Found | None:
 def beyond_prefix(*, in_layers: bool | None = None) -> Condition:
     """`other_tensors`, but for factors that only lack PEFT's prefix: all of them, or those inside the layers or outside."""
 
-    def found(subject: Subject, runtime: Runtime) -> Found | None:
+    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         every = other_tensors(subject, runtime)
         names = [name for name in every.modules if not _UNPREFIXED.fullmatch(name)] if every else []
         if in_layers is not None:
@@ -80,31 +94,40 @@ def beyond_prefix(*, in_layers: bool | None = None) -> Condition:
     return found
 
 
-def lone_factors(subject: Subject, runtime: Runtime) -> Found | None:
+def lone_factors(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
     """Factors without their other half."""
     names = [name for name in subject.spec.unclaimed if _FACTOR.fullmatch(name)]
-    return Found(f"{shortened(folded(names))} has no other half", tuple(names)) if names else None
+    return (
+        ConditionMatch(f"{shorten_names(fold_layer_numbers(names))} has no other half", tuple(names))
+        if names
+        else None
+    )
 
 
-def no_factors(subject: Subject, runtime: Runtime) -> Found | None:
+def no_factors(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
     """`other_tensors`, but for lone factors."""
     every = other_tensors(subject, runtime)
     names = [name for name in every.modules if not _FACTOR.fullmatch(name)] if every else []
     return _beside(names)
 
 
-def _beside(names: list[str]) -> Found | None:
+def _beside(names: list[str]) -> ConditionMatch | None:
     if not names:
         return None
-    return Found(
-        f"{counted(len(names), 'tensor')} beside the factors: {shortened(folded(names))}", tuple(names)
+    return ConditionMatch(
+        f"{format_count(len(names), 'tensor')} beside the factors: {shorten_names(fold_layer_numbers(names))}",
+        tuple(names),
     )
 
 
-def _replaced(subject: Subject, chosen: Callable[[ExtraWeight], bool]) -> Found | None:
+def _replaced(subject: CheckSubject, chosen: Callable[[ExtraWeight], bool]) -> ConditionMatch | None:
     kinds = ("module", "saved_embedding", "norm")
     targets = [extra.target for extra in subject.spec.extras if extra.kind in kinds and chosen(extra)]
-    return Found(f"it replaces {shortened(folded(targets))}", tuple(targets)) if targets else None
+    return (
+        ConditionMatch(f"it replaces {shorten_names(fold_layer_numbers(targets))}", tuple(targets))
+        if targets
+        else None
+    )
 
 
 def _bare(path: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adaptry.checks.runtimes import repairs, scales, shared
-from adaptry.checks.runtimes.rule import Engine, Needs
+from adaptry.checks.runtimes.rule import RuntimeRules, ServerNeeds
 
 _TENSORS = "convert_lora_to_gguf.py · get_tensors"
 _ALPHA = "convert_lora_to_gguf.py · set_gguf_parameters; llama-adapter.h · get_scale"
@@ -11,16 +11,16 @@ _INIT = "llama-adapter.cpp · llama_adapter_lora_init_impl"
 _CONFIG = "convert_lora_to_gguf.py reads lora_alpha, and no other field"
 
 
-def _start(needs: Needs) -> tuple[str, ...]:
+def _start(needs: ServerNeeds) -> tuple[str, ...]:
     return ("--lora", "FILE.gguf") * needs.count
 
 
-LLAMACPP = Engine(
+LLAMACPP = RuntimeRules(
     name="llama.cpp",
     title="llama.cpp",
-    read="0b03adaa",
-    held_to="llama.cpp itself, on the CPU, and its own converter",
-    gates=(shared.peft_files(_TENSORS), shared.only_lora(_TENSORS)),
+    source_version="0b03adaa",
+    tested_against="llama.cpp itself, on the CPU, and its own converter",
+    preconditions=(shared.peft_files(_TENSORS), shared.only_lora(_TENSORS)),
     rules=(
         shared.scale(
             scales.of_tensor,
@@ -43,7 +43,7 @@ LLAMACPP = Engine(
         ),
         shared.transposed("changes", _CONFIG),
     ),
-    cautions=(
+    warnings=(
         "Adapters are named when it starts; while it runs, only their scales change.",
         "The base is compared by architecture, and every tensor by name and shape.",
     ),

@@ -11,31 +11,31 @@ from adaptry.checks.runtimes import (
     shared,
 )
 from adaptry.checks.runtimes import conditions as when
-from adaptry.checks.runtimes.rule import Engine, Needs, Rule
+from adaptry.checks.runtimes.rule import RuntimeRule, RuntimeRules, ServerNeeds
 
 _SCALE = "lmdeploy/pytorch/adapter/adapter.py · get_ranks_and_scalings"
 _LOAD = "lmdeploy/pytorch/adapter/adapter.py · load_lora_weights"
 _ADD = "lmdeploy/pytorch/models/patch.py · add_adapters"
 
 
-def _start(needs: Needs) -> tuple[str, ...]:
+def _start(needs: ServerNeeds) -> tuple[str, ...]:
     return ("--adapters", *("NAME=DIR" for _ in range(needs.count)))
 
 
-LMDEPLOY = Engine(
+LMDEPLOY = RuntimeRules(
     name="lmdeploy",
     title="LMDeploy",
-    read="1263d5c (0.18) and run in 0.18.0",
-    held_to="its own reader, of 0.18.0, over its own Llama on the CPU; the product of the factors is ours, since its kernel needs a GPU",
+    source_version="1263d5c (0.18) and run in 0.18.0",
+    tested_against="its own reader, of 0.18.0, over its own Llama on the CPU; the product of the factors is ours, since its kernel needs a GPU",
     latest=(0, 18),
-    gates=(shared.peft_files(_LOAD), shared.only_lora(_LOAD)),
+    preconditions=(shared.peft_files(_LOAD), shared.only_lora(_LOAD)),
     rules=(
         shared.scale(
             scales.of_config,
             "rsLoRA, `alpha_pattern` or `rank_pattern`: the scale is `lora_alpha / r` for all",
             _SCALE,
         ),
-        Rule(
+        RuntimeRule(
             "rank_pattern",
             "refuses",
             "a module of another rank than `r`",
@@ -46,7 +46,7 @@ LMDEPLOY = Engine(
         shared.dora("refuses", f"{_LOAD}: an assertion"),
         shared.trained_biases("refuses", f"{_LOAD}: an assertion"),
         shared.saved_modules("refuses", f"{_LOAD}: an assertion"),
-        Rule(
+        RuntimeRule(
             "copied_embeddings",
             "refuses",
             "a copy of an embedding beside its update",
@@ -56,7 +56,7 @@ LMDEPLOY = Engine(
         ),
         shared.refuses_embeddings(f"{_ADD}: an assertion"),
         shared.token_rows("refuses", f"{_LOAD}: an assertion"),
-        Rule(
+        RuntimeRule(
             "tensors_unmatched",
             "refuses",
             "tensors that are no factors",
@@ -64,7 +64,7 @@ LMDEPLOY = Engine(
             repairs.SPELL,
             f"{_LOAD}: an assertion or KeyError",
         ),
-        Rule(
+        RuntimeRule(
             "factors_missing",
             "changes",
             "one factor without the other: what is missing is whatever was in memory there",
@@ -72,7 +72,7 @@ LMDEPLOY = Engine(
             repairs.SPELL,
             f"{_ADD}: torch.empty",
         ),
-        Rule(
+        RuntimeRule(
             "layers_uneven",
             "changes",
             "a module in some of the layers: in the others its factors are whatever was in memory there",
@@ -82,7 +82,7 @@ LMDEPLOY = Engine(
         ),
         shared.odd_layers("refuses", f"{_LOAD}: KeyError"),
         shared.fused_experts("refuses", f"{_LOAD}: KeyError"),
-        Rule(
+        RuntimeRule(
             "names",
             "refuses",
             "module names that the base does not have on disk",
@@ -92,7 +92,7 @@ LMDEPLOY = Engine(
         ),
         shared.variants("changes", _SCALE),
         shared.starts_from_base("changes", _SCALE),
-        Rule(
+        RuntimeRule(
             "config_incomplete",
             "refuses",
             "no `target_modules` in the config",
@@ -100,7 +100,7 @@ LMDEPLOY = Engine(
             repairs.SAVE_AGAIN,
             _ADD,
         ),
-        Rule(
+        RuntimeRule(
             "targets_text",
             "refuses",
             "`target_modules` as a text",
@@ -108,15 +108,15 @@ LMDEPLOY = Engine(
             repairs.LIST_TARGETS,
             _SCALE,
         ),
-        Rule(
+        RuntimeRule(
             "targets_undeclared",
             "refuses",
             "modules that `target_modules` does not name",
-            config_conditions.undeclared,
+            config_conditions.undeclared_targets,
             repairs.LIST_TARGETS,
             f"{_LOAD}: KeyError",
         ),
-        Rule(
+        RuntimeRule(
             "targets_by_path",
             "refuses",
             "`target_modules` with whole paths, several of which end alike",
@@ -125,6 +125,6 @@ LMDEPLOY = Engine(
             f"{_ADD}: an assertion",
         ),
     ),
-    cautions=("Adapters are named when it starts; none is loaded later.", "Nothing compares the base."),
+    warnings=("Adapters are named when it starts; none is loaded later.", "Nothing compares the base."),
     start=_start,
 )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from adaptry.checks.runtimes import base_conditions, limits, repairs, scales, shared
-from adaptry.checks.runtimes.rule import Engine, Needs, Option, Rule
+from adaptry.checks.runtimes.rule import RuntimeOption, RuntimeRule, RuntimeRules, ServerNeeds
 
 _MAPPED = "adapters/lora.py · map_weights_for_model"
 _LAYERS = "adapters/lora.py · LoraWeights.load returns nothing for a layer type that one layer lacks"
 _PINNED = "adapters/lora.py, with a hasattr guard; pyproject pins peft 0.4.0, which has no use_rslora"
 
-UNEVEN = Rule(
+UNEVEN = RuntimeRule(
     "layers_uneven",
     "changes",
     "a module that not all layers have an update for: it is left out in all",
@@ -19,16 +19,16 @@ UNEVEN = Rule(
 )
 
 
-def _start(needs: Needs) -> tuple[str, ...]:
+def _start(needs: ServerNeeds) -> tuple[str, ...]:
     return ("--max-active-adapters", str(needs.count)) if needs.count > 1024 else ()
 
 
-LORAX = Engine(
+LORAX = RuntimeRules(
     name="lorax",
     title="LoRAX",
-    read="a7394ba",
-    held_to="the rules, as read: `lorax-server` is not on PyPI",
-    gates=(
+    source_version="a7394ba",
+    tested_against="the rules, as read: `lorax-server` is not on PyPI",
+    preconditions=(
         shared.peft_files("utils/adapter.py · download_adapter"),
         shared.only_lora("adapters/ has LoRA and Medusa only"),
     ),
@@ -45,7 +45,7 @@ LORAX = Engine(
         shared.embeddings("changes", _MAPPED),
         shared.fused_experts("changes", _MAPPED),
         shared.odd_layers("changes", _MAPPED),
-        Rule(
+        RuntimeRule(
             "names",
             "changes",
             "module names that the base does not have on disk",
@@ -54,7 +54,7 @@ LORAX = Engine(
             _MAPPED,
         ),
         UNEVEN,
-        Rule(
+        RuntimeRule(
             "rank_slow",
             "needs",
             "a rank above 128, for which it has no fast kernels",
@@ -63,8 +63,8 @@ LORAX = Engine(
             "utils/punica.py · MAX_RANK_CUSTOM, BGMV_MAX_RANK",
         ),
     ),
-    options=(Option("max_active_adapters", "--max-active-adapters", default=1024),),
-    cautions=(
+    options=(RuntimeOption("max_active_adapters", "--max-active-adapters", default=1024),),
+    warnings=(
         "A folder of an adapter that was downloaded once is never looked at again: a new version needs a new name.",
         "The base is compared by architecture at most; where its config cannot be read, it is assumed to be right.",
         "Merging adapters in a request takes no account of rsLoRA, and does not rescale DARE.",

@@ -11,34 +11,36 @@ from adaptry.checks.runtimes import (
     shared,
 )
 from adaptry.checks.runtimes import conditions as when
-from adaptry.checks.runtimes.rule import Engine, Needs, Option, Rule
+from adaptry.checks.runtimes.rule import RuntimeOption, RuntimeRule, RuntimeRules, ServerNeeds
 
 _CONFIG = "mistralrs-quant/src/lora/mod.rs · LoraConfig::validate_dynamic"
 _SITES = "lora/dynamic/loader.rs · site_load_spec"
 _ALL = "lora/dynamic/loader.rs · validate_consumption"
 
 
-def _start(needs: Needs) -> tuple[str, ...]:
+def _start(needs: ServerNeeds) -> tuple[str, ...]:
     rank = ("--lora-max-rank", str(needs.rank)) if needs.rank > 256 else ()
     return ("--lora-max-adapters", str(needs.count), *rank)
 
 
-MISTRALRS = Engine(
+MISTRALRS = RuntimeRules(
     name="mistral.rs",
     title="mistral.rs",
-    read="9e92262 (0.9.2) and run in 0.9.5",
-    held_to="mistral.rs 0.9.5 itself, on the CPU, as the library that its package is; its HTTP server is not in it",
+    source_version="9e92262 (0.9.2) and run in 0.9.5",
+    tested_against="mistral.rs 0.9.5 itself, on the CPU, as the library that its package is; its HTTP server is not in it",
     latest=(0, 9),
-    gates=(shared.peft_files(_CONFIG), shared.only_lora(_CONFIG)),
+    preconditions=(shared.peft_files(_CONFIG), shared.only_lora(_CONFIG)),
     rules=(
         shared.needs_whole_config(_CONFIG),
         shared.dora("refuses", _CONFIG),
         shared.biases("refuses", _CONFIG),
         shared.saved_modules("refuses", _CONFIG),
-        Rule("copied_embeddings", "refuses", "a copy of an embedding", when.copied, repairs.LEAVE_OUT, _ALL),
+        RuntimeRule(
+            "copied_embeddings", "refuses", "a copy of an embedding", when.copied, repairs.LEAVE_OUT, _ALL
+        ),
         shared.token_rows("refuses", _CONFIG),
         shared.variants("refuses", _CONFIG),
-        Rule(
+        RuntimeRule(
             "field_refused",
             "refuses",
             "weight tying, MonteCLoRA",
@@ -47,7 +49,7 @@ MISTRALRS = Engine(
             _CONFIG,
         ),
         shared.starts_from_base("refuses", _CONFIG),
-        Rule(
+        RuntimeRule(
             "tensors_unmatched",
             "refuses",
             "tensors that are no factors",
@@ -55,7 +57,7 @@ MISTRALRS = Engine(
             repairs.SPELL,
             _ALL,
         ),
-        Rule(
+        RuntimeRule(
             "prefix",
             "needs",
             "factors without PEFT's prefix, which it takes and PEFT drops",
@@ -63,18 +65,18 @@ MISTRALRS = Engine(
             repairs.SPELL,
             _ALL,
         ),
-        Rule(
+        RuntimeRule(
             "targets_undeclared",
             "refuses",
             "modules that `target_modules` does not name",
-            config_conditions.undeclared,
+            config_conditions.undeclared_targets,
             repairs.LIST_TARGETS,
             _SITES,
         ),
         shared.refuses_embeddings(_SITES),
         shared.odd_layers("refuses", _SITES),
         shared.turned_experts(_SITES),
-        Rule(
+        RuntimeRule(
             "experts_named",
             "refuses",
             "`target_parameters` other than `….experts.gate_up_proj` and `….experts.down_proj`, as `all-linear` gives them",
@@ -82,7 +84,7 @@ MISTRALRS = Engine(
             repairs.SPLIT_EXPERTS,
             _CONFIG,
         ),
-        Rule(
+        RuntimeRule(
             "experts_elsewhere",
             "refuses",
             "fused experts of a base that has them under another name on disk, such as Mixtral",
@@ -90,7 +92,7 @@ MISTRALRS = Engine(
             repairs.SPLIT_EXPERTS,
             _ALL,
         ),
-        Rule(
+        RuntimeRule(
             "experts",
             "changes",
             "fused experts (`target_parameters`), which it takes and computes otherwise than PEFT 0.21",
@@ -98,7 +100,7 @@ MISTRALRS = Engine(
             repairs.SPLIT_EXPERTS,
             "seen in 0.9.5, on a Qwen3 MoE",
         ),
-        Rule(
+        RuntimeRule(
             "rank",
             "refuses",
             "a rank above `lora_max_rank` (256 if not said)",
@@ -106,7 +108,7 @@ MISTRALRS = Engine(
             repairs.RESIZE,
             _CONFIG,
         ),
-        Rule(
+        RuntimeRule(
             "names",
             "refuses",
             "module names that the base does not have on disk",
@@ -116,9 +118,9 @@ MISTRALRS = Engine(
         ),
     ),
     options=(
-        Option("lora_max_rank", "--lora-max-rank", default=256),
-        Option("lora_max_adapters", "--lora-max-adapters", default=16),
+        RuntimeOption("lora_max_rank", "--lora-max-rank", default=256),
+        RuntimeOption("lora_max_adapters", "--lora-max-adapters", default=16),
     ),
-    cautions=("No adapter is loaded at run time where the model is split over GPUs (tensor parallelism).",),
+    warnings=("No adapter is loaded at run time where the model is split over GPUs (tensor parallelism).",),
     start=_start,
 )

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from adaptry.checks.runtimes import conditions as when
 from adaptry.checks.runtimes import repairs, scales, shared
-from adaptry.checks.runtimes.rule import Condition, Engine, Found, Needs, Rule, Subject
+from adaptry.checks.runtimes.rule import (
+    CheckSubject,
+    Condition,
+    ConditionMatch,
+    RuntimeRule,
+    RuntimeRules,
+    ServerNeeds,
+)
 from adaptry.checks.runtimes.runtime import Runtime
 
 _CONVERT = "convert/convert.go · ConvertAdapter"
@@ -17,26 +24,26 @@ _FAMILIES = frozenset(["llama", "mistral", "gemma2"])
 def _other_family(families: frozenset[str]) -> Condition:
     """A base of another architecture. Only where the base is known."""
 
-    def found(subject: Subject, runtime: Runtime) -> Found | None:
+    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         family = subject.base.facts.get("model_type") if subject.base else None
-        return Found(f"its base is a {family}") if family and family not in families else None
+        return ConditionMatch(f"its base is a {family}") if family and family not in families else None
 
     return found
 
 
-def _start(needs: Needs) -> tuple[str, ...]:
+def _start(needs: ServerNeeds) -> tuple[str, ...]:
     return ("FROM base", "ADAPTER DIR")
 
 
-OLLAMA = Engine(
+OLLAMA = RuntimeRules(
     name="ollama",
     title="Ollama",
-    read="fb30760 (0.33.0-rc2)",
-    held_to="the rules, as read",
+    source_version="fb30760 (0.33.0-rc2)",
+    tested_against="the rules, as read",
     latest=(0, 33),
-    gates=(shared.peft_files(_CONVERT), shared.only_lora(_CONVERT)),
+    preconditions=(shared.peft_files(_CONVERT), shared.only_lora(_CONVERT)),
     rules=(
-        Rule(
+        RuntimeRule(
             "base_family",
             "refuses",
             "a base that is no llama, mistral or gemma2",
@@ -44,7 +51,7 @@ OLLAMA = Engine(
             repairs.MERGE,
             _CONVERT,
         ),
-        Rule(
+        RuntimeRule(
             "alpha_fraction",
             "refuses",
             "a `lora_alpha` that is no whole number",
@@ -63,7 +70,7 @@ OLLAMA = Engine(
         shared.token_rows("refuses", _NAMES),
         shared.biases("refuses", _NAMES),
         shared.unmatched("refuses", _NAMES),
-        Rule(
+        RuntimeRule(
             "targets_unknown",
             "refuses",
             "modules beyond attention and MLP",
@@ -74,6 +81,6 @@ OLLAMA = Engine(
         shared.variants("changes", _CONFIG),
         shared.starts_from_base("changes", _CONFIG),
     ),
-    cautions=("A model has one adapter. On another base than its own it is erratic, and nothing says so.",),
+    warnings=("A model has one adapter. On another base than its own it is erratic, and nothing says so.",),
     start=_start,
 )

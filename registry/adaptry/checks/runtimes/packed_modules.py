@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping
 
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.spec import ModuleSpec
-from adaptry.checks.formatting import folded, shortened
+from adaptry.checks.formatting import fold_layer_numbers, shorten_names
 from adaptry.checks.runtimes.conditions import last_name
-from adaptry.checks.runtimes.rule import Found, Subject
+from adaptry.checks.runtimes.rule import CheckSubject, ConditionMatch
 from adaptry.checks.runtimes.runtime import Runtime
 
-NEEDED: Mapping[str, tuple[str, ...]] = {
+PACKED_WITH: Mapping[str, tuple[str, ...]] = {
     "q_proj": ("v_proj",),
     "k_proj": ("q_proj", "v_proj"),
     "v_proj": ("q_proj",),
@@ -24,7 +24,7 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
 """By the last name of a module: which others the same layer has to have."""
 
 
-def lacking_parts(
+def missing_packed_modules(
     modules: tuple[ModuleSpec, ...], base: BaseRecord | None
 ) -> Iterator[tuple[str, ModuleSpec]]:
     """Paths that `NEEDED` asks for and that are not there, each with a module that has the same inputs.
@@ -35,7 +35,7 @@ def lacking_parts(
     seen = set[str]()
     for module in modules:
         parent, _, last = module.path.rpartition(".")
-        for name in NEEDED.get(last, ()):
+        for name in PACKED_WITH.get(last, ()):
             path = f"{parent}.{name}"
             if path in paths | seen or (
                 name == "gate_proj" and base and f"{path}.weight" not in base.tensors
@@ -45,12 +45,13 @@ def lacking_parts(
             yield path, module
 
 
-def parts_missing(subject: Subject, runtime: Runtime) -> Found | None:
+def packed_module_missing(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
     """Modules of a layer without those that are one weight with them."""
-    missing = dict(lacking_parts(subject.spec.modules, subject.base))
+    missing = dict(missing_packed_modules(subject.spec.modules, subject.base))
     if not missing:
         return None
     like = sorted({last_name(module.path) for module in missing.values()})
-    return Found(
-        f"it changes {shortened(like)} of a layer without {shortened(folded(list(missing)))}", tuple(missing)
+    return ConditionMatch(
+        f"it changes {shorten_names(like)} of a layer without {shorten_names(fold_layer_numbers(list(missing)))}",
+        tuple(missing),
     )

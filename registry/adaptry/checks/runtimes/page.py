@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adaptry.checks.runtimes.rule import OUTCOMES, Engine, Option, Rule
-from adaptry.checks.runtimes.runtime import written
+from adaptry.checks.runtimes.rule import OUTCOME_TITLES, RuntimeOption, RuntimeRule, RuntimeRules
+from adaptry.checks.runtimes.runtime import format_version
 from adaptry.checks.runtimes.table import ENGINES
 
 _EFFECTS = {"refuses": "refused", "changes": "**not as trained**", "needs": "attention"}
@@ -47,40 +47,40 @@ mistral.rs, SGLang and LMDeploy are each given the same adapters of a small Llam
 different ways: what is said of it is what they do, and what is exported of it is served as PEFT answers with the original."""
 
 
-def page() -> str:
+def render_page() -> str:
     """The whole page."""
-    outcomes = ", ".join(f"*{text}*" for text in OUTCOMES.values())
+    outcomes = ", ".join(f"*{text}*" for text in OUTCOME_TITLES.values())
     rows = [
         "| engine | the rules are held to |",
         "|---|---|",
-        *(f"| {e.title} | {e.held_to} |" for e in ENGINES.values()),
+        *(f"| {e.title} | {e.tested_against} |" for e in ENGINES.values()),
     ]
     head = _HEAD.format(outcomes=outcomes, versions=_VERSIONS.format(table="\n".join(rows)))
     return "\n".join([head, *("\n".join(_lines(engine)) for engine in ENGINES.values())])
 
 
-def _lines(engine: Engine) -> Iterator[str]:
+def _lines(engine: RuntimeRules) -> Iterator[str]:
     yield f"## {engine.title}\n"
-    yield f"`{engine.name}`, read in {engine.read}.\n"
+    yield f"`{engine.name}`, read in {engine.source_version}.\n"
     yield "| | an adapter with | what repairs it | read in |"
     yield "|---|---|---|---|"
-    for rule in (*engine.gates, *engine.rules):
+    for rule in (*engine.preconditions, *engine.rules):
         yield _row(rule)
     yield ""
     if engine.options:
         yield f"Options: {', '.join(map(_option, engine.options))}.\n"
-    if engine.cautions:
-        yield from (f"- {caution}" for caution in engine.cautions)
+    if engine.warnings:
+        yield from (f"- {caution}" for caution in engine.warnings)
         yield ""
 
 
-def _row(rule: Rule) -> str:
-    span = f" (from {written(rule.since)})" if rule.since else ""
-    span += f" (before {written(rule.until)})" if rule.until else ""
+def _row(rule: RuntimeRule) -> str:
+    span = f" (from {format_version(rule.since)})" if rule.since else ""
+    span += f" (before {format_version(rule.until)})" if rule.until else ""
     return f"| {_EFFECTS[rule.effect]} | {rule.title}{span} | {rule.repair} | {rule.source} |"
 
 
-def _option(option: Option) -> str:
+def _option(option: RuntimeOption) -> str:
     default = f" (default {option.default})" if option.default else ""
     allowed = f", one of {', '.join(map(str, option.allowed))}" if option.allowed else ""
     return f"`{option.name}`{default}{allowed}"

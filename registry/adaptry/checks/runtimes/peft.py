@@ -5,20 +5,20 @@ from __future__ import annotations
 from adaptry.adapters.key_layout import EXPERTS_EACH, EXPERTS_FUSED
 from adaptry.checks.runtimes import conditions as when
 from adaptry.checks.runtimes import repairs, shared
-from adaptry.checks.runtimes.rule import Engine, Rule
+from adaptry.checks.runtimes.rule import RuntimeRule, RuntimeRules
 
 _FLIP = "PEFT 0.19: ParamWrapper turned round (NVIDIA-NeMo/Automodel #3592)"
 _STATE = "peft/utils/save_and_load.py · set_peft_model_state_dict"
 
-PEFT_ENGINE = Engine(
+PEFT_ENGINE = RuntimeRules(
     name="peft",
     title="PEFT",
-    read="0.21.2",
-    held_to="PEFT itself",
+    source_version="0.21.2",
+    tested_against="PEFT itself",
     latest=(0, 21),
-    gates=(
+    preconditions=(
         shared.peft_files("peft/peft_model.py · PeftModel.from_pretrained"),
-        Rule(
+        RuntimeRule(
             "method_unknown",
             "refuses",
             "a method that PEFT does not know",
@@ -28,7 +28,7 @@ PEFT_ENGINE = Engine(
         ),
     ),
     rules=(
-        Rule(
+        RuntimeRule(
             "tensors_unmatched",
             "changes",
             "tensors that belong to nothing in the config",
@@ -36,7 +36,7 @@ PEFT_ENGINE = Engine(
             repairs.SPELL,
             f"{_STATE} returns unexpected keys, from_pretrained drops them",
         ),
-        Rule(
+        RuntimeRule(
             "initialisation",
             "changes",
             "an initialisation that PEFT does not do again when it loads (CorDA, LoRA-GA, LoftQ, PiSSA by iteration)",
@@ -44,7 +44,7 @@ PEFT_ENGINE = Engine(
             repairs.START_LOST,
             "peft/tuners/lora/layer.py · update_layer",
         ),
-        Rule(
+        RuntimeRule(
             "experts_turned",
             "changes",
             "fused experts that PEFT before 0.19 wrote",
@@ -53,7 +53,7 @@ PEFT_ENGINE = Engine(
             _FLIP,
             since=(0, 19),
         ),
-        Rule(
+        RuntimeRule(
             "experts_turned",
             "changes",
             "fused experts that PEFT 0.19 or newer wrote",
@@ -62,7 +62,7 @@ PEFT_ENGINE = Engine(
             _FLIP,
             until=(0, 19),
         ),
-        Rule(
+        RuntimeRule(
             "experts_layout",
             "needs",
             "experts one by one",
@@ -72,7 +72,7 @@ PEFT_ENGINE = Engine(
             since=(0, 19),
         ),
     ),
-    cautions=(
+    warnings=(
         "PeftModel.from_pretrained compares no base: another model of the same shapes takes the adapter without an error.",
         "transformers 5.24's own load_adapter wants PEFT 0.22; load with PEFT itself.",
     ),

@@ -21,9 +21,9 @@ from adaptry.core.errors import Invalid
 from adaptry.core.report import Finding
 
 Effect = Literal["refuses", "changes", "needs"]
-Outcome = Literal["as_trained", "not_as_trained", "refused"]
+RuntimeOutcome = Literal["as_trained", "not_as_trained", "refused"]
 
-OUTCOMES: Mapping[Outcome, str] = {
+OUTCOME_TITLES: Mapping[RuntimeOutcome, str] = {
     "as_trained": "loads and is served as trained",
     "not_as_trained": "loads, but is not served as trained",
     "refused": "is refused",
@@ -31,7 +31,7 @@ OUTCOMES: Mapping[Outcome, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class CheckSubject:
     """The adapter of which something is asked; `base` where its record is known."""
 
     adapter: Adapter
@@ -47,18 +47,18 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ConditionMatch:
     """What a condition found: a sentence, and the modules or tensors it is about."""
 
     reason: str
     modules: tuple[str, ...] = ()
 
 
-Condition = Callable[[Subject, Runtime], Found | None]
+Condition = Callable[[CheckSubject, Runtime], ConditionMatch | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class RuntimeRule:
     """One rule of one engine. `source`: where in the engine it was read. It holds from `since` on and before `until`,
     where those are known; `title` is the condition in words, for the page."""
 
@@ -76,7 +76,7 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
-class Option:
+class RuntimeOption:
     """A limit that the engine is started with. `allowed`: the only numbers it takes, if it takes not all."""
 
     name: str
@@ -101,7 +101,7 @@ class Option:
         if self.allowed and int(value) not in self.allowed:
             raise Invalid(f"{self.name} is one of {', '.join(map(str, self.allowed))}, not {value}")
 
-    def at_least(self, wanted: int) -> int | None:
+    def smallest_from(self, wanted: int) -> int | None:
         """The smallest number it takes that is not below `wanted`; None where there is none."""
         if not self.allowed:
             return wanted
@@ -109,7 +109,7 @@ class Option:
 
 
 @dataclass(frozen=True, slots=True)
-class Needs:
+class ServerNeeds:
     """What several adapters together need of one server."""
 
     rank: int
@@ -118,7 +118,7 @@ class Needs:
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class RuntimeRules:
     """One engine. `read`: the version or commit whose source the rules are from; `latest`: that version as numbers,
     empty where only a commit is known. `held_to`: what the rules are tested against, for the page.
 
@@ -128,26 +128,26 @@ class Engine:
 
     name: str
     title: str
-    read: str
-    held_to: str
-    gates: tuple[Rule, ...]
-    rules: tuple[Rule, ...]
+    source_version: str
+    tested_against: str
+    preconditions: tuple[RuntimeRule, ...]
+    rules: tuple[RuntimeRule, ...]
     latest: Version = ()
-    options: tuple[Option, ...] = ()
-    cautions: tuple[str, ...] = ()
-    start: Callable[[Needs], Sequence[str]] = lambda needs: ()
+    options: tuple[RuntimeOption, ...] = ()
+    warnings: tuple[str, ...] = ()
+    start: Callable[[ServerNeeds], Sequence[str]] = lambda needs: ()
     reserves_slots: bool = False
 
-    def option(self, name: str) -> Option | None:
+    def option(self, name: str) -> RuntimeOption | None:
         return next((option for option in self.options if option.name == name), None)
 
 
-class Verdict(BaseModel):
+class RuntimeVerdict(BaseModel):
     """Whether a runtime serves an adapter as it was trained. `rules` is the version of the engine they were read in."""
 
     model_config = ConfigDict(frozen=True)
 
     runtime: str
-    outcome: Outcome
+    outcome: RuntimeOutcome
     rules: str
     findings: tuple[Finding, ...] = ()

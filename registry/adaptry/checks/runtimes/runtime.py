@@ -61,7 +61,7 @@ class Runtime:
         return None if value is None else frozenset(value.split("+"))
 
     def __str__(self) -> str:
-        version = f"@{written(self.version)}" if self.version else ""
+        version = f"@{format_version(self.version)}" if self.version else ""
         return ",".join((self.engine + version, *(f"{name}={value}" for name, value in self.options.items())))
 
 
@@ -70,5 +70,5 @@ def parse_version(text: str) -> Version:
     return tuple(int(part) for part in text.split("."))
 
 
-def written(version: Version) -> str:
+def format_version(version: Version) -> str:
     return ".".join(map(str, version))

@@ -13,7 +13,7 @@ from adaptry.checks.runtimes import (
     shared,
 )
 from adaptry.checks.runtimes import conditions as when
-from adaptry.checks.runtimes.rule import Engine, Needs, Option, Rule
+from adaptry.checks.runtimes.rule import RuntimeOption, RuntimeRule, RuntimeRules, ServerNeeds
 
 _FIELDS = "srt/lora/lora_config.py · LoRAConfig.__init__ reads only target_modules, r, lora_alpha, use_dora"
 _NEW = "srt/lora/lora_manager.py · validate_new_adapter"
@@ -48,7 +48,7 @@ _MODULES = frozenset(
 )
 
 
-def _start(needs: Needs) -> tuple[str, ...]:
+def _start(needs: ServerNeeds) -> tuple[str, ...]:
     return (
         "--enable-lora",
         "--max-lora-rank",
@@ -61,13 +61,13 @@ def _start(needs: Needs) -> tuple[str, ...]:
     )
 
 
-SGLANG = Engine(
+SGLANG = RuntimeRules(
     name="sglang",
     title="SGLang",
-    read="0.5.23",
-    held_to="its own reader, LoRA manager, memory pool and arithmetic, of 0.5.23, over its own Llama on the CPU. Its server is not run: the kernels that it needs are not packaged for a CPU",
+    source_version="0.5.23",
+    tested_against="its own reader, LoRA manager, memory pool and arithmetic, of 0.5.23, over its own Llama on the CPU. Its server is not run: the kernels that it needs are not packaged for a CPU",
     latest=(0, 5),
-    gates=(
+    preconditions=(
         shared.peft_files(_FIELDS),
         shared.only_lora("srt/lora/lora.py · LoRAAdapter.__init__ asserts it"),
     ),
@@ -79,7 +79,7 @@ SGLANG = Engine(
             "rsLoRA, or `alpha_pattern`, or `rank_pattern`: the scale is `lora_alpha / r` for all",
             "srt/lora/lora.py · LoRAAdapter.__init__ (sgl-project/sglang #40835)",
         ),
-        Rule(
+        RuntimeRule(
             "rank_pattern",
             "refuses",
             "a module of another rank than `r`",
@@ -87,15 +87,15 @@ SGLANG = Engine(
             repairs.ONE_RANK,
             _FIRST,
         ),
-        Rule(
+        RuntimeRule(
             "parts_missing",
             "refuses",
             "queries, keys or values without the others in the layer, or `up_proj` without `gate_proj`",
-            packed_modules.parts_missing,
+            packed_modules.packed_module_missing,
             repairs.FILL_PARTS,
             f"{_STACKED}; {_FIRST}",
         ),
-        Rule(
+        RuntimeRule(
             "saved_modules",
             "changes",
             "a whole head or table of embeddings (`modules_to_save`)",
@@ -103,7 +103,7 @@ SGLANG = Engine(
             repairs.LEAVE_OUT,
             "srt/lora/lora.py · _process_weight drops them with a debug line",
         ),
-        Rule(
+        RuntimeRule(
             "saved_modules_in_layers",
             "refuses",
             "whole modules of a layer (`modules_to_save`)",
@@ -114,7 +114,7 @@ SGLANG = Engine(
         shared.copied_embeddings("srt/lora/lora.py · _process_weight"),
         shared.token_rows("changes", "srt/lora/lora.py · _process_weight"),
         shared.trained_biases("changes", _FIELDS),
-        Rule(
+        RuntimeRule(
             "tensors_unmatched",
             "refuses",
             "tensors of a layer that are no factors",
@@ -122,7 +122,7 @@ SGLANG = Engine(
             repairs.SPELL,
             _FIRST,
         ),
-        Rule(
+        RuntimeRule(
             "tensors_dropped",
             "changes",
             "tensors outside the layers that are no factors",
@@ -130,7 +130,7 @@ SGLANG = Engine(
             repairs.SPELL,
             "srt/lora/lora.py · _process_weight",
         ),
-        Rule(
+        RuntimeRule(
             "prefix",
             "needs",
             "factors without PEFT's prefix, which it takes and PEFT drops",
@@ -141,7 +141,7 @@ SGLANG = Engine(
         shared.variants("changes", _FIELDS),
         shared.starts_from_base("changes", _FIELDS),
         shared.turned_experts(_FIELDS),
-        Rule(
+        RuntimeRule(
             "added_tokens",
             "refuses",
             "tokens in `added_tokens.json` that its base does not have",
@@ -149,7 +149,7 @@ SGLANG = Engine(
             repairs.MERGE,
             f"{_NEW}: lora_added_tokens_size > 0",
         ),
-        Rule(
+        RuntimeRule(
             "added_tokens_needs",
             "needs",
             "tokens in `added_tokens.json`, and a base that is not known",
@@ -157,15 +157,15 @@ SGLANG = Engine(
             "register the base once: adaptry base add FOLDER --name NAME",
             f"{_NEW}: lora_added_tokens_size > 0",
         ),
-        Rule(
+        RuntimeRule(
             "rank",
             "refuses",
             "a rank above `max_lora_rank`",
-            limits.only_said(limits.rank_above("max_lora_rank", 8), "max_lora_rank"),
+            limits.if_option_given(limits.rank_above("max_lora_rank", 8), "max_lora_rank"),
             repairs.RESIZE,
             _POOL,
         ),
-        Rule(
+        RuntimeRule(
             "targets_text",
             "refuses",
             "`target_modules` as a pattern",
@@ -173,7 +173,7 @@ SGLANG = Engine(
             repairs.LIST_TARGETS,
             "srt/lora/utils.py · get_normalized_target_modules",
         ),
-        Rule(
+        RuntimeRule(
             "targets_unknown",
             "refuses",
             "modules beyond its fixed list",
@@ -181,7 +181,7 @@ SGLANG = Engine(
             repairs.MERGE,
             "srt/utils/common.py · SUPPORTED_LORA_TARGET_MODULES",
         ),
-        Rule(
+        RuntimeRule(
             "targets_left_out",
             "refuses",
             "modules outside `lora_target_modules`",
@@ -189,7 +189,7 @@ SGLANG = Engine(
             "start the server with --lora-target-modules that name them all",
             _POOL,
         ),
-        Rule(
+        RuntimeRule(
             "names",
             "refuses",
             "modules that the base does not have in that layer, whatever stands before their last name",
@@ -200,12 +200,12 @@ SGLANG = Engine(
         shared.transposed("needs", _FIELDS),
     ),
     options=(
-        Option("max_lora_rank", "--max-lora-rank"),
-        Option("max_loras_per_batch", "--max-loras-per-batch", default=8),
-        Option("lora_target_modules", "--lora-target-modules", "names"),
-        Option("lora_strict_loading", "--lora-strict-loading", "switch"),
+        RuntimeOption("max_lora_rank", "--max-lora-rank"),
+        RuntimeOption("max_loras_per_batch", "--max-loras-per-batch", default=8),
+        RuntimeOption("lora_target_modules", "--lora-target-modules", "names"),
+        RuntimeOption("lora_strict_loading", "--lora-strict-loading", "switch"),
     ),
-    cautions=(
+    warnings=(
         "Unloading revokes nothing: the next request that names the adapter loads it again from the path it remembers.",
         "What it finds out at the first request only ends the whole server (srt/managers/scheduler.py · run_scheduler_process; read, not run).",
         "Nothing compares the base.",

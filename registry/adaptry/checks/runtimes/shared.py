@@ -5,7 +5,7 @@ from __future__ import annotations
 from adaptry.adapters.key_layout import EXPERTS_FUSED
 from adaptry.checks.runtimes import conditions as when
 from adaptry.checks.runtimes import repairs
-from adaptry.checks.runtimes.rule import Effect, Rule
+from adaptry.checks.runtimes.rule import Effect, RuntimeRule
 
 _STARTS_FROM_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _VARIANTS = {
@@ -17,8 +17,8 @@ _VARIANTS = {
 }
 
 
-def peft_files(source: str) -> Rule:
-    return Rule(
+def peft_files(source: str) -> RuntimeRule:
+    return RuntimeRule(
         "files_of_another_tool",
         "refuses",
         "files that are not PEFT's",
@@ -28,8 +28,8 @@ def peft_files(source: str) -> Rule:
     )
 
 
-def only_lora(source: str) -> Rule:
-    return Rule(
+def only_lora(source: str) -> RuntimeRule:
+    return RuntimeRule(
         "method_unknown",
         "refuses",
         "a method other than LoRA",
@@ -39,25 +39,27 @@ def only_lora(source: str) -> Rule:
     )
 
 
-def dora(effect: Effect, source: str) -> Rule:
+def dora(effect: Effect, source: str) -> RuntimeRule:
     found = when.trait("dora", "it is a DoRA, whose magnitudes scale the base's own weights")
-    return Rule("dora", effect, "DoRA", found, repairs.AS_LORA, source)
+    return RuntimeRule("dora", effect, "DoRA", found, repairs.AS_LORA, source)
 
 
-def biases(effect: Effect, source: str) -> Rule:
+def biases(effect: Effect, source: str) -> RuntimeRule:
     found = when.traits(
         {"lora_bias": "lora_B has biases (lora_bias)", "bias": "it changes biases of the base (bias)"}
     )
-    return Rule("biases", effect, "biases", found, repairs.LEAVE_OUT_BIAS, source)
+    return RuntimeRule("biases", effect, "biases", found, repairs.LEAVE_OUT_BIAS, source)
 
 
-def trained_biases(effect: Effect, source: str) -> Rule:
+def trained_biases(effect: Effect, source: str) -> RuntimeRule:
     """`biases`, of an engine that does not look at the config's `bias`: only where the file has some."""
-    return Rule("biases", effect, "biases in its file", when.has_biases, repairs.LEAVE_OUT_BIAS, source)
+    return RuntimeRule(
+        "biases", effect, "biases in its file", when.has_biases, repairs.LEAVE_OUT_BIAS, source
+    )
 
 
-def saved_modules(effect: Effect, source: str) -> Rule:
-    return Rule(
+def saved_modules(effect: Effect, source: str) -> RuntimeRule:
+    return RuntimeRule(
         "saved_modules",
         effect,
         "whole modules (`modules_to_save`) or embeddings",
@@ -67,13 +69,13 @@ def saved_modules(effect: Effect, source: str) -> Rule:
     )
 
 
-def copied_embeddings(source: str) -> Rule:
+def copied_embeddings(source: str) -> RuntimeRule:
     title = "a copy of an embedding beside its update"
-    return Rule("copied_embeddings", "needs", title, when.copied, repairs.DROP_COPIES, source)
+    return RuntimeRule("copied_embeddings", "needs", title, when.copied, repairs.DROP_COPIES, source)
 
 
-def token_rows(effect: Effect, source: str) -> Rule:
-    return Rule(
+def token_rows(effect: Effect, source: str) -> RuntimeRule:
+    return RuntimeRule(
         "token_rows",
         effect,
         "rows of an embedding (`trainable_token_indices`)",
@@ -83,8 +85,8 @@ def token_rows(effect: Effect, source: str) -> Rule:
     )
 
 
-def unmatched(effect: Effect, source: str) -> Rule:
-    return Rule(
+def unmatched(effect: Effect, source: str) -> RuntimeRule:
+    return RuntimeRule(
         "tensors_unmatched",
         effect,
         "tensors that are no factors",
@@ -94,58 +96,58 @@ def unmatched(effect: Effect, source: str) -> Rule:
     )
 
 
-def variants(effect: Effect, source: str, but: tuple[str, ...] = ()) -> Rule:
+def variants(effect: Effect, source: str, but: tuple[str, ...] = ()) -> RuntimeRule:
     sentences = {name: text for name, text in _VARIANTS.items() if name not in but}
     title = "aLoRA, QA-LoRA, BD-LoRA, Arrow, `layer_replication`"
-    return Rule("variant", effect, title, when.traits(sentences), repairs.ONE_RUNTIME, source)
+    return RuntimeRule("variant", effect, title, when.traits(sentences), repairs.ONE_RUNTIME, source)
 
 
-def starts_from_base(effect: Effect, source: str) -> Rule:
+def starts_from_base(effect: Effect, source: str) -> RuntimeRule:
     title = "an initialisation that takes part of the base out (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA)"
-    return Rule(
+    return RuntimeRule(
         "initialisation", effect, title, when.initialised(*_STARTS_FROM_BASE), repairs.WITHOUT_START, source
     )
 
 
-def embeddings(effect: Effect, source: str) -> Rule:
-    return Rule(
+def embeddings(effect: Effect, source: str) -> RuntimeRule:
+    return RuntimeRule(
         "embeddings", effect, "an update of an embedding", when.kinds("embedding"), repairs.MERGE, source
     )
 
 
-def odd_layers(effect: Effect, source: str) -> Rule:
+def odd_layers(effect: Effect, source: str) -> RuntimeRule:
     title = "updates of convolutions, of fused attention or of norms"
-    return Rule(
+    return RuntimeRule(
         "module_kind", effect, title, when.kinds("conv", "attention", "norm", "flat"), repairs.MERGE, source
     )
 
 
-def fused_experts(effect: Effect, source: str, repair: str = repairs.MERGE) -> Rule:
+def fused_experts(effect: Effect, source: str, repair: str = repairs.MERGE) -> RuntimeRule:
     title = "updates of parameters (`target_parameters`)"
-    return Rule("experts", effect, title, when.kinds("parameter"), repair, source)
+    return RuntimeRule("experts", effect, title, when.kinds("parameter"), repair, source)
 
 
-def scale(found: when.Scale, title: str, source: str, repair: str = repairs.FOLD) -> Rule:
-    return Rule("scale", "changes", title, when.other_scale(found), repair, source)
+def scale(found: when.Scale, title: str, source: str, repair: str = repairs.FOLD) -> RuntimeRule:
+    return RuntimeRule("scale", "changes", title, when.other_scale(found), repair, source)
 
 
-def transposed(effect: Effect, source: str) -> Rule:
+def transposed(effect: Effect, source: str) -> RuntimeRule:
     found = when.trait(
         "fan_in_fan_out", "fan_in_fan_out is set: the base has its weights the other way round (GPT-2)"
     )
-    return Rule("fan_in_fan_out", effect, "`fan_in_fan_out`", found, repairs.PLAIN_SIDES, source)
+    return RuntimeRule("fan_in_fan_out", effect, "`fan_in_fan_out`", found, repairs.PLAIN_SIDES, source)
 
 
-def turned_experts(source: str) -> Rule:
+def turned_experts(source: str) -> RuntimeRule:
     """An older PEFT has fused experts as [in, out], whatever the model; who loads them takes them for [out, in]."""
     found = when.written_before((0, 19), when.layout(EXPERTS_FUSED, "its experts are fused"))
-    return Rule(
+    return RuntimeRule(
         "experts_turned", "changes", "fused experts that PEFT before 0.19 wrote", found, repairs.MERGE, source
     )
 
 
-def needs_whole_config(source: str) -> Rule:
-    return Rule(
+def needs_whole_config(source: str) -> RuntimeRule:
+    return RuntimeRule(
         "config_incomplete",
         "refuses",
         "no `r`, `lora_alpha` or `target_modules` in the config",
@@ -155,8 +157,8 @@ def needs_whole_config(source: str) -> Rule:
     )
 
 
-def refuses_embeddings(source: str) -> Rule:
-    return Rule(
+def refuses_embeddings(source: str) -> RuntimeRule:
+    return RuntimeRule(
         "embeddings",
         "refuses",
         "updates of embeddings or of `lm_head`",

@@ -13,17 +13,17 @@ from pydantic import BaseModel, ConfigDict
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.checks.runtimes.limits import largest_rank
-from adaptry.checks.runtimes.rule import Engine, Needs, Subject, Verdict
+from adaptry.checks.runtimes.rule import CheckSubject, RuntimeRules, RuntimeVerdict, ServerNeeds
 from adaptry.checks.runtimes.runtime import Runtime
 from adaptry.checks.runtimes.table import ENGINES
-from adaptry.checks.runtimes.verdicts import verdict
+from adaptry.checks.runtimes.verdicts import check_runtime
 from adaptry.core.errors import Invalid
 
 _NUMBER = 2  # bytes: engines keep adapters in the model's 16 bits
 _RANKS = ("max_lora_rank", "lora_max_rank")
 
 
-class Sized(BaseModel):
+class AdapterSize(BaseModel):
     """One adapter in a plan: the memory of its own numbers, and whether it is served as trained."""
 
     model_config = ConfigDict(frozen=True)
@@ -31,10 +31,10 @@ class Sized(BaseModel):
     name: str
     rank: int | None
     bytes: int
-    verdict: Verdict
+    verdict: RuntimeVerdict
 
 
-class Plan(BaseModel):
+class ServerPlan(BaseModel):
     """How to start a server. `slot_bytes` is what one slot takes, `total_bytes` what all of them do; where the engine
     reserves none, the largest adapter and the sum of all. `targets` are the modules' last names."""
 
@@ -47,14 +47,16 @@ class Plan(BaseModel):
     targets: tuple[str, ...]
     slot_bytes: int
     total_bytes: int
-    adapters: tuple[Sized, ...]
+    adapters: tuple[AdapterSize, ...]
 
     @property
-    def left_out(self) -> tuple[Sized, ...]:
+    def unservable(self) -> tuple[AdapterSize, ...]:
         return tuple(one for one in self.adapters if one.verdict.outcome != "as_trained")
 
 
-def plan(subjects: Mapping[str, Subject], runtime: Runtime, slots: int | None = None) -> Plan:
+def build_server_plan(
+    subjects: Mapping[str, CheckSubject], runtime: Runtime, slots: int | None = None
+) -> ServerPlan:
     """The plan for adapters by name. `slots`: how many are in use at once, all if it is not said.
 
     Raises `Invalid` where no one of them would be served as trained.
@@ -68,11 +70,11 @@ def plan(subjects: Mapping[str, Subject], runtime: Runtime, slots: int | None = 
         raise Invalid(f"{engine.title} would serve none of them as trained{why}")
     count = min(slots or len(served), len(served))
     targets = sorted({target for subject in served for target in subject.spec.targets})
-    needs = Needs(_rank(served, engine, runtime), count, tuple(targets))
+    needs = ServerNeeds(_rank(served, engine, runtime), count, tuple(targets))
     slot = (
         _slot_bytes(served, needs.rank) if engine.reserves_slots else max(_own(one.adapter) for one in served)
     )
-    return Plan(
+    return ServerPlan(
         runtime=str(_started(engine, runtime, needs)),
         flags=tuple(engine.start(needs)),
         rank=needs.rank,
@@ -84,12 +86,12 @@ def plan(subjects: Mapping[str, Subject], runtime: Runtime, slots: int | None = 
     )
 
 
-def _sized(name: str, subject: Subject, runtime: Runtime) -> Sized:
-    return Sized(
+def _sized(name: str, subject: CheckSubject, runtime: Runtime) -> AdapterSize:
+    return AdapterSize(
         name=name,
         rank=largest_rank(subject),
         bytes=_own(subject.adapter),
-        verdict=verdict(subject.adapter, runtime, subject.base),
+        verdict=check_runtime(subject.adapter, runtime, subject.base),
     )
 
 
@@ -97,22 +99,22 @@ def _own(adapter: Adapter) -> int:
     return adapter.spec.parameters * _NUMBER
 
 
-def _rank(served: Sequence[Subject], engine: Engine, runtime: Runtime) -> int:
+def _rank(served: Sequence[CheckSubject], engine: RuntimeRules, runtime: Runtime) -> int:
     """The limit: what was said, else the smallest that the engine takes and all adapters fit in."""
     largest = max((largest_rank(subject) or 1) for subject in served)
     for name in _RANKS:
         option = engine.option(name)
         if option is not None:
-            return runtime.number(name) or option.at_least(largest) or largest
+            return runtime.number(name) or option.smallest_from(largest) or largest
     return largest
 
 
-def _started(engine: Engine, runtime: Runtime, needs: Needs) -> Runtime:
+def _started(engine: RuntimeRules, runtime: Runtime, needs: ServerNeeds) -> Runtime:
     ranks = {name: str(needs.rank) for name in _RANKS if engine.option(name)}
     return Runtime(runtime.engine, runtime.version, {**runtime.options, **ranks})
 
 
-def _slot_bytes(served: Sequence[Subject], rank: int) -> int:
+def _slot_bytes(served: Sequence[CheckSubject], rank: int) -> int:
     """A slot holds every module that any of the adapters changes."""
     widths = {
         module.path: module.fan_in + module.fan_out for subject in served for module in subject.spec.modules

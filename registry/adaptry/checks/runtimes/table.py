@@ -11,7 +11,7 @@ from adaptry.checks.runtimes.lorax import LORAX
 from adaptry.checks.runtimes.mistralrs import MISTRALRS
 from adaptry.checks.runtimes.ollama import OLLAMA
 from adaptry.checks.runtimes.peft import PEFT_ENGINE
-from adaptry.checks.runtimes.rule import Engine
+from adaptry.checks.runtimes.rule import RuntimeRules
 from adaptry.checks.runtimes.runtime import Runtime
 from adaptry.checks.runtimes.sglang import SGLANG
 from adaptry.checks.runtimes.tensorrt_llm import TENSORRT_LLM
@@ -19,7 +19,7 @@ from adaptry.checks.runtimes.tgi import TGI
 from adaptry.checks.runtimes.vllm import VLLM
 from adaptry.core.errors import Invalid
 
-ENGINES: Mapping[str, Engine] = {
+ENGINES: Mapping[str, RuntimeRules] = {
     engine.name: engine
     for engine in (
         *(VLLM, SGLANG, LORAX, TGI, TENSORRT_LLM, LLAMACPP, OLLAMA, MISTRALRS, LMDEPLOY, PEFT_ENGINE),

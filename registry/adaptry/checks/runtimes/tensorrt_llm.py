@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from adaptry.checks.runtimes import conditions as when
 from adaptry.checks.runtimes import limits, repairs, scales, shared
-from adaptry.checks.runtimes.rule import Engine, Needs, Option, Rule
+from adaptry.checks.runtimes.rule import RuntimeOption, RuntimeRule, RuntimeRules, ServerNeeds
 
 _KEYS = "lora_manager.py · iterate_hf_lora (HF_LORA_PATTERN)"
 _MAP = "lora_manager.py · get_default_trtllm_modules_to_hf_modules"
@@ -18,16 +18,16 @@ _MODULES = frozenset(
 )
 
 
-def _start(needs: Needs) -> tuple[str, ...]:
+def _start(needs: ServerNeeds) -> tuple[str, ...]:
     return (f"LoraConfig(max_lora_rank={needs.rank}, max_loras={needs.count}, max_cpu_loras={needs.count})",)
 
 
-TENSORRT_LLM = Engine(
+TENSORRT_LLM = RuntimeRules(
     name="tensorrt-llm",
     title="TensorRT-LLM",
-    read="007e181b",
-    held_to="the rules, as read: its package does not install",
-    gates=(shared.peft_files(_LOAD), shared.only_lora(_KEYS)),
+    source_version="007e181b",
+    tested_against="the rules, as read: its package does not install",
+    preconditions=(shared.peft_files(_LOAD), shared.only_lora(_KEYS)),
     rules=(
         shared.scale(
             scales.of_tensor_rooted,
@@ -35,7 +35,7 @@ TENSORRT_LLM = Engine(
             _LOAD,
             repairs.FOLD_UNIFORM,
         ),
-        Rule(
+        RuntimeRule(
             "dora_experts",
             "refuses",
             "DoRA of experts",
@@ -52,7 +52,7 @@ TENSORRT_LLM = Engine(
         ),
         shared.copied_embeddings(_BUILD),
         shared.token_rows("changes", f"{_KEYS}: names with embed_tokens are passed over"),
-        Rule(
+        RuntimeRule(
             "embeddings",
             "changes",
             "updates of embeddings or of `lm_head`",
@@ -64,7 +64,7 @@ TENSORRT_LLM = Engine(
         shared.unmatched("refuses", f"{_KEYS}: KeyError"),
         shared.variants("changes", _LOAD),
         shared.starts_from_base("changes", _LOAD),
-        Rule(
+        RuntimeRule(
             "targets_unknown",
             "refuses",
             "modules beyond its map",
@@ -72,7 +72,7 @@ TENSORRT_LLM = Engine(
             repairs.MERGE,
             _MAP,
         ),
-        Rule(
+        RuntimeRule(
             "rank",
             "refuses",
             "a rank above `max_lora_rank` (64 if not said)",
@@ -82,11 +82,11 @@ TENSORRT_LLM = Engine(
         ),
     ),
     options=(
-        Option("max_lora_rank", "max_lora_rank", default=64),
-        Option("max_loras", "max_loras", default=4),
-        Option("max_cpu_loras", "max_cpu_loras", default=4),
+        RuntimeOption("max_lora_rank", "max_lora_rank", default=64),
+        RuntimeOption("max_loras", "max_loras", default=4),
+        RuntimeOption("max_cpu_loras", "max_cpu_loras", default=4),
     ),
-    cautions=("Nothing compares the base.",),
+    warnings=("Nothing compares the base.",),
     start=_start,
     reserves_slots=True,
 )

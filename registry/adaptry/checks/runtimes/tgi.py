@@ -5,7 +5,7 @@ from __future__ import annotations
 from adaptry.checks.runtimes import base_conditions, repairs, scales, shared
 from adaptry.checks.runtimes import conditions as when
 from adaptry.checks.runtimes.lorax import UNEVEN
-from adaptry.checks.runtimes.rule import Engine, Needs, Rule
+from adaptry.checks.runtimes.rule import RuntimeRule, RuntimeRules, ServerNeeds
 
 _MAPPED = "adapters/lora.py · map_weights_for_model (LoRAX's)"
 _MODULES = frozenset(
@@ -27,17 +27,17 @@ _MODULES = frozenset(
 )
 
 
-def _start(needs: Needs) -> tuple[str, ...]:
+def _start(needs: ServerNeeds) -> tuple[str, ...]:
     return ("--lora-adapters", "NAME=DIR,…")
 
 
-TGI = Engine(
+TGI = RuntimeRules(
     name="tgi",
     title="TGI",
-    read="db931fc",
-    held_to="the rules, as read: `text-generation-server` is not on PyPI",
+    source_version="db931fc",
+    tested_against="the rules, as read: `text-generation-server` is not on PyPI",
     latest=(3, 3),
-    gates=(shared.peft_files("utils/adapter.py"), shared.only_lora("adapters/ has LoRA only")),
+    preconditions=(shared.peft_files("utils/adapter.py"), shared.only_lora("adapters/ has LoRA only")),
     rules=(
         shared.dora("changes", _MAPPED),
         shared.scale(
@@ -53,7 +53,7 @@ TGI = Engine(
         shared.variants("changes", _MAPPED),
         shared.starts_from_base("changes", _MAPPED),
         shared.fused_experts("changes", _MAPPED),
-        Rule(
+        RuntimeRule(
             "targets_unknown",
             "changes",
             "modules beyond q, k, v, o, gate, up, down, c_fc, c_proj, lm_head",
@@ -61,7 +61,7 @@ TGI = Engine(
             repairs.MERGE,
             "utils/adapter.py",
         ),
-        Rule(
+        RuntimeRule(
             "names",
             "changes",
             "module names that the base does not have on disk",
@@ -71,7 +71,7 @@ TGI = Engine(
         ),
         UNEVEN,
     ),
-    cautions=(
+    warnings=(
         "A request that names an adapter it does not know was answered by the base (#2505).",
         "Adapters are named when it starts; none is loaded later. It is in maintenance mode.",
         "The base is compared by architecture, and not at all for a local path.",

@@ -6,8 +6,15 @@ from collections.abc import Iterable, Iterator
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord
-from adaptry.checks.runtimes.rule import Effect, Engine, Outcome, Rule, Subject, Verdict
-from adaptry.checks.runtimes.runtime import Runtime, written
+from adaptry.checks.runtimes.rule import (
+    CheckSubject,
+    Effect,
+    RuntimeOutcome,
+    RuntimeRule,
+    RuntimeRules,
+    RuntimeVerdict,
+)
+from adaptry.checks.runtimes.runtime import Runtime, format_version
 from adaptry.checks.runtimes.table import ENGINES
 from adaptry.core.report import Finding, Severity
 
@@ -16,28 +23,32 @@ _SEVERITY: dict[Effect, Severity] = {"refuses": "blocks", "changes": "warns", "n
 _ORDER = ("blocks", "warns", "notes")
 
 
-def verdict(adapter: Adapter, runtime: Runtime, base: BaseRecord | None = None) -> Verdict:
+def check_runtime(adapter: Adapter, runtime: Runtime, base: BaseRecord | None = None) -> RuntimeVerdict:
     """What `runtime` does with `adapter`; with its base's record, names and vocabulary are looked at too.
 
     Raises `InvalidConfig` only where the config contradicts itself so that no spec can be derived.
     """
     engine = ENGINES[runtime.engine]
-    subject = Subject(adapter, base)
-    findings = list(_found(engine.gates, subject, runtime, engine))
+    subject = CheckSubject(adapter, base)
+    findings = list(_found(engine.preconditions, subject, runtime, engine))
     if not findings:
         findings = list(_found(engine.rules, subject, runtime, engine))
     outcome = _outcome(findings)
     findings.extend(_unread(engine, runtime))
     findings.sort(key=lambda found: _ORDER.index(found.severity))
-    return Verdict(runtime=str(runtime), outcome=outcome, rules=engine.read, findings=tuple(findings))
+    return RuntimeVerdict(
+        runtime=str(runtime), outcome=outcome, rules=engine.source_version, findings=tuple(findings)
+    )
 
 
-def verdicts(adapter: Adapter, base: BaseRecord | None = None) -> tuple[Verdict, ...]:
+def check_all_runtimes(adapter: Adapter, base: BaseRecord | None = None) -> tuple[RuntimeVerdict, ...]:
     """What every engine does with it, at the version whose rules were read and as it starts by default."""
-    return tuple(verdict(adapter, Runtime(name), base) for name in ENGINES)
+    return tuple(check_runtime(adapter, Runtime(name), base) for name in ENGINES)
 
 
-def _found(rules: Iterable[Rule], subject: Subject, runtime: Runtime, engine: Engine) -> Iterator[Finding]:
+def _found(
+    rules: Iterable[RuntimeRule], subject: CheckSubject, runtime: Runtime, engine: RuntimeRules
+) -> Iterator[Finding]:
     version = runtime.version or engine.latest
     for rule in rules:
         if rule.holds_in(version) and (found := rule.when(subject, runtime)):
@@ -57,20 +68,20 @@ _VERBS: dict[Effect, str] = {
 }
 
 
-def _outcome(findings: Iterable[Finding]) -> Outcome:
+def _outcome(findings: Iterable[Finding]) -> RuntimeOutcome:
     severities = {finding.severity for finding in findings}
     if "blocks" in severities:
         return "refused"
     return "not_as_trained" if "warns" in severities else "as_trained"
 
 
-def _unread(engine: Engine, runtime: Runtime) -> Iterator[Finding]:
+def _unread(engine: RuntimeRules, runtime: Runtime) -> Iterator[Finding]:
     """That the rules are of another version than was asked about."""
     said, read = runtime.version, engine.latest
     if said and (not read or said[: len(read)] != read[: len(said)]):
         yield Finding(
             code="rules_of_another_version",
             severity="notes",
-            reason=f"the rules are those of {engine.title} {engine.read}, and {written(said)} was asked about",
+            reason=f"the rules are those of {engine.title} {engine.source_version}, and {format_version(said)} was asked about",
             remedy="compare an answer with PEFT's before it is served",
         )

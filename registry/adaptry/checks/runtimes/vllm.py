@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from adaptry.checks.runtimes import base_conditions, limits, repairs, shared
 from adaptry.checks.runtimes import conditions as when
-from adaptry.checks.runtimes.rule import Engine, Needs, Option, Rule
+from adaptry.checks.runtimes.rule import RuntimeOption, RuntimeRule, RuntimeRules, ServerNeeds
 
-_RANK = Option("max_lora_rank", "--max-lora-rank", default=16, allowed=(1, 8, 16, 32, 64, 128, 256, 320, 512))
+_RANK = RuntimeOption(
+    "max_lora_rank", "--max-lora-rank", default=16, allowed=(1, 8, 16, 32, 64, 128, 256, 320, 512)
+)
 _HELPER = "vllm/lora/peft_helper.py"
 _CHECKED = f"{_HELPER} · PEFTHelper._validate_features"
 _LIMIT = f"{_HELPER} · PEFTHelper.validate_legal; vllm/config/lora.py · MaxLoRARanks"
@@ -14,30 +16,30 @@ _NAMES = "vllm/lora/utils.py · parse_fine_tuned_lora_name"
 _INITS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
 
 
-def _start(needs: Needs) -> tuple[str, ...]:
+def _start(needs: ServerNeeds) -> tuple[str, ...]:
     targets = ("--lora-target-modules", *needs.targets) if needs.targets else ()
     return (
         "--enable-lora",
         "--max-lora-rank",
-        str(_RANK.at_least(needs.rank)),
+        str(_RANK.smallest_from(needs.rank)),
         "--max-loras",
         str(needs.count),
         *targets,
     )
 
 
-VLLM = Engine(
+VLLM = RuntimeRules(
     name="vllm",
     title="vLLM",
-    read="0.33.0",
-    held_to="vLLM 0.32 itself, on the CPU: served, followed, and its plugin; the config rules by its own reader where vLLM is installed",
+    source_version="0.33.0",
+    tested_against="vLLM 0.32 itself, on the CPU: served, followed, and its plugin; the config rules by its own reader where vLLM is installed",
     latest=(0, 33),
-    gates=(
+    preconditions=(
         shared.peft_files(f"{_HELPER} · PEFTHelper.from_local_dir"),
         shared.only_lora(f"{_HELPER} · PEFTHelper.from_dict"),
     ),
     rules=(
-        Rule(
+        RuntimeRule(
             "config_incomplete",
             "refuses",
             "no `r`, `lora_alpha` or `target_modules` in the config",
@@ -48,7 +50,7 @@ VLLM = Engine(
         shared.dora("refuses", _CHECKED),
         shared.biases("refuses", _CHECKED),
         shared.variants("refuses", _CHECKED, but=("arrow",)),
-        Rule(
+        RuntimeRule(
             "arrow",
             "changes",
             "Arrow, whose router is a field it drops",
@@ -56,7 +58,7 @@ VLLM = Engine(
             repairs.ONE_RUNTIME,
             f"{_HELPER} · PEFTHelper.from_dict drops unknown fields",
         ),
-        Rule(
+        RuntimeRule(
             "initialisation",
             "refuses",
             f"an initialisation other than {', '.join(_INITS)}",
@@ -64,7 +66,7 @@ VLLM = Engine(
             repairs.WITHOUT_START,
             f"{_HELPER} · _init_is_supported",
         ),
-        Rule(
+        RuntimeRule(
             "initialisation_kept",
             "changes",
             "LoRA-GA, whose start was taken out of the base",
@@ -72,7 +74,7 @@ VLLM = Engine(
             repairs.WITHOUT_START,
             f"{_HELPER} · _init_is_supported",
         ),
-        Rule(
+        RuntimeRule(
             "saved_modules",
             "refuses",
             "whole modules other than `classifier` or `score` (`modules_to_save`)",
@@ -80,7 +82,7 @@ VLLM = Engine(
             repairs.LEAVE_OUT,
             _CHECKED,
         ),
-        Rule(
+        RuntimeRule(
             "saved_modules_listed",
             "refuses",
             "other names than `classifier` and `score` in `modules_to_save`, even where the file has none of them",
@@ -91,31 +93,31 @@ VLLM = Engine(
         shared.copied_embeddings(_NAMES),
         shared.token_rows("refuses", _NAMES),
         shared.unmatched("refuses", _NAMES),
-        Rule(
+        RuntimeRule(
             "rank",
             "refuses",
             "a rank above `max_lora_rank`",
-            limits.only_said(limits.rank_above("max_lora_rank", 16), "max_lora_rank"),
+            limits.if_option_given(limits.rank_above("max_lora_rank", 16), "max_lora_rank"),
             repairs.RESIZE,
             _LIMIT,
         ),
-        Rule(
+        RuntimeRule(
             "rank",
             "refuses",
             "a rank above 512",
-            limits.only_unsaid(limits.rank_beyond(512), "max_lora_rank"),
+            limits.if_option_omitted(limits.rank_beyond(512), "max_lora_rank"),
             repairs.RESIZE,
             _LIMIT,
         ),
-        Rule(
+        RuntimeRule(
             "rank_needs",
             "needs",
             "a rank above 16, the default, where no `max_lora_rank` is said",
-            limits.only_unsaid(limits.rank_above("max_lora_rank", 16), "max_lora_rank"),
+            limits.if_option_omitted(limits.rank_above("max_lora_rank", 16), "max_lora_rank"),
             "start the server with a larger --max-lora-rank: adaptry runtime plan REF --runtime vllm",
             _LIMIT,
         ),
-        Rule(
+        RuntimeRule(
             "targets_left_out",
             "changes",
             "modules outside `lora_target_modules`",
@@ -123,7 +125,7 @@ VLLM = Engine(
             "start the server with --lora-target-modules that name them all, or with none",
             "vllm/lora/model_manager.py · _match_target_modules (vllm-project/vllm #55193)",
         ),
-        Rule(
+        RuntimeRule(
             "names",
             "changes",
             "module names that the base does not have on disk",
@@ -131,7 +133,7 @@ VLLM = Engine(
             repairs.RELAYOUT,
             "vllm/lora/lora_model.py · check_unexpected_modules looks at the last part only (vllm-project/vllm #34186, #41754, #48019)",
         ),
-        Rule(
+        RuntimeRule(
             "head_too_large",
             "refuses",
             "an update of `lm_head` with more than 258,048 rows",
@@ -139,7 +141,7 @@ VLLM = Engine(
             repairs.MERGE,
             "vllm/lora/layers/logits_processor.py · create_lora_weights",
         ),
-        Rule(
+        RuntimeRule(
             "vocabulary",
             "refuses",
             "an update of an embedding of another vocabulary",
@@ -147,7 +149,7 @@ VLLM = Engine(
             repairs.MERGE,
             "vllm/lora/lora_model.py · from_lora_tensors",
         ),
-        Rule(
+        RuntimeRule(
             "embeddings",
             "needs",
             "an update of an embedding",
@@ -156,7 +158,7 @@ VLLM = Engine(
             "vllm/lora/lora_model.py · check_unexpected_modules",
         ),
         shared.turned_experts("vllm/lora/model_manager.py · _validate_moe_lora_format"),
-        Rule(
+        RuntimeRule(
             "experts",
             "needs",
             "updates of parameters (`target_parameters`)",
@@ -169,11 +171,11 @@ VLLM = Engine(
     ),
     options=(
         _RANK,
-        Option("max_loras", "--max-loras", default=1),
-        Option("max_cpu_loras", "--max-cpu-loras"),
-        Option("lora_target_modules", "--lora-target-modules", "names"),
+        RuntimeOption("max_loras", "--max-loras", default=1),
+        RuntimeOption("max_cpu_loras", "--max-cpu-loras"),
+        RuntimeOption("lora_target_modules", "--lora-target-modules", "names"),
     ),
-    cautions=(
+    warnings=(
         "load_inplace under the same path goes on answering from the prefix cache of the old weights (#42125): a new version needs a new path.",
         "Unloading only forgets the name; the engine keeps the weights until they are pushed out (#54839).",
         "Unloading a name and loading it again while requests for it are under way ends the engine (0.32, seen): two that are "

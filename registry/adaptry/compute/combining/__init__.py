@@ -21,10 +21,10 @@ from adaptry.compute.combining import (
     ties,
     tsv,
 )
-from adaptry.compute.combining.method import Combination
+from adaptry.compute.combining.method import CombineMethod
 from adaptry.core.errors import Invalid
 
-COMBINATIONS: Mapping[str, Combination] = {
+COMBINE_METHODS: Mapping[str, CombineMethod] = {
     combination.name: combination
     for combination in (
         *linear.METHODS,
@@ -47,11 +47,11 @@ COMBINATIONS: Mapping[str, Combination] = {
 """Every way to combine, by the name that recipes use."""
 
 
-def combination_named(name: str) -> Combination:
+def get_combine_method(name: str) -> CombineMethod:
     """Raises `Invalid` with the names there are."""
     try:
-        return COMBINATIONS[name]
+        return COMBINE_METHODS[name]
     except KeyError:
         raise Invalid(
-            f"no way to combine is called {name[:40]!r} (there are {', '.join(COMBINATIONS)})"
+            f"no way to combine is called {name[:40]!r} (there are {', '.join(COMBINE_METHODS)})"
         ) from None

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from adaptry.bases.fingerprinting.match import match
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
-from adaptry.core.errors import Refused
+from adaptry.bases.fingerprinting.match import match_bases
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
+from adaptry.core.errors import CheckFailed
 
 _SAME = ("exact", "same_weights", "cast")
 
 
-def check_one_base(parents: Sequence[Parent], other_base: bool) -> list[str]:
+def check_one_base(parents: Sequence[ParentAdapter], other_base: bool) -> list[str]:
     """What is to be told about the parents' bases.
 
-    Raises `Refused` where two are known to be of different bases, unless `other_base` allows it.
+    Raises `CheckFailed` where two are known to be of different bases, unless `other_base` allows it.
     """
     notes: list[str] = []
     known = [parent for parent in parents if parent.base is not None]
@@ -26,31 +26,31 @@ def check_one_base(parents: Sequence[Parent], other_base: bool) -> list[str]:
     return notes
 
 
-def _compared(first: Parent, other: Parent, other_base: bool) -> list[str]:
+def _compared(first: ParentAdapter, other: ParentAdapter, other_base: bool) -> list[str]:
     assert first.base is not None and other.base is not None
     if first.base.id == other.base.id:
         return []
-    found = match(first.base, other.base)
+    found = match_bases(first.base, other.base)
     between = (
         f"{other.label} is for the base {other.base.id.brief}, and {first.label} for {first.base.id.brief}"
     )
     if found.level in _SAME:
         return [f"{between}: {found.evidence}"]
     if not other_base:
-        raise Refused(
+        raise CheckFailed(
             f"{between}: {found.evidence}. Updates of different bases do not add up to anything that was trained; say "
             "--other-base if that is what you want"
         )
     return [f"{between}: {found.evidence}, as --other-base allows"]
 
 
-def _named(parents: Sequence[Parent], unknown: Sequence[Parent], other_base: bool) -> list[str]:
+def _named(parents: Sequence[ParentAdapter], unknown: Sequence[ParentAdapter], other_base: bool) -> list[str]:
     names = {parent.adapter.config.base_name for parent in parents} - {None}
     labels = ", ".join(dict.fromkeys(parent.label for parent in unknown))
     if len(names) > 1:
         between = f"the inputs name different bases ({', '.join(sorted(map(str, names)))})"
         if not other_base:
-            raise Refused(
+            raise CheckFailed(
                 f"{between}, and for {labels} nothing else tells; push them to a registry that knows their bases, or "
                 "say --other-base if these names mean one model"
             )
@@ -61,11 +61,11 @@ def _named(parents: Sequence[Parent], unknown: Sequence[Parent], other_base: boo
     ]
 
 
-def check_sequence(parents: Sequence[Parent], weights: Sequence[float]) -> list[str]:
+def check_sequence(parents: Sequence[ParentAdapter], weights: Sequence[float]) -> list[str]:
     """What a stack of adapters assumes that were trained one on top of the other.
 
     The base of a later one is the first's with the earlier ones merged in; nobody can see that from shapes, so it is
-    said. Raises `Refused` where the shapes rule it out.
+    said. Raises `CheckFailed` where the shapes rule it out.
     """
     notes = []
     for place, parent in enumerate(parents[1:], 1):
@@ -74,8 +74,12 @@ def check_sequence(parents: Sequence[Parent], weights: Sequence[float]) -> list[
             f"assumed: {parent.label} was trained on the base with {before} merged in, each with weight 1"
         )
         first = parents[0].base
-        if first is not None and parent.base is not None and match(first, parent.base).level == "different":
-            raise Refused(
+        if (
+            first is not None
+            and parent.base is not None
+            and match_bases(first, parent.base).level == "different"
+        ):
+            raise CheckFailed(
                 f"{parent.label} is for a base of other shapes than {parents[0].label}'s, so it was not trained on top of it"
             )
     if any(weight != 1 for weight in weights[:-1]):

@@ -4,67 +4,67 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from adaptry.compute.combining.method import Combination, Given, Parameter
-from adaptry.compute.combining.options import DENSITY, ELECTION, SUM, rescaling
+from adaptry.compute.combining.method import CombineInputs, CombineMethod, MethodParameter
+from adaptry.compute.combining.options import DENSITY, ELECTION, SUM, rescale_parameter
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from adaptry.compute.combining.dense_rows import Prune
+    from adaptry.compute.combining.dense_rows import PruneFunction
 
 
-def crumbs(given: Given) -> list[Prune]:
+def band_prunes(given: CombineInputs) -> list[PruneFunction]:
     """For each update, the pruning to a band of magnitudes by `density`, `gamma` and `rescale`."""
-    from adaptry.compute.combining.dense_rows import Rows
-    from adaptry.compute.combining.sparsity import band, same_norm
+    from adaptry.compute.combining.dense_rows import DenseRows
+    from adaptry.compute.combining.sparsity import keep_band, rescale_l1_exactly
 
     found = []
     for update in given.updates:
-        rows = Rows.of(update)
-        prune = band(rows, given.number("density"), given.number("gamma"))
-        found.append(same_norm(rows, prune) if given.word("rescale") == "l1" else prune)
+        rows = DenseRows.from_factors(update)
+        prune = keep_band(rows, given.number("density"), given.number("gamma"))
+        found.append(rescale_l1_exactly(rows, prune) if given.word("rescale") == "l1" else prune)
     return found
 
 
-def breadcrumbs(given: Given) -> Tensor:
+def breadcrumbs(given: CombineInputs) -> Tensor:
     """λ Σ w_i band(Δ_i)."""
-    from adaptry.compute.combining.dense_rows import fused
-    from adaptry.compute.combining.sign_election import summed
+    from adaptry.compute.combining.dense_rows import combine_rows
+    from adaptry.compute.combining.sign_election import fuse_by_sum
 
-    return fused(given, crumbs(given), summed(given))
+    return combine_rows(given, band_prunes(given), fuse_by_sum(given))
 
 
-def breadcrumbs_ties(given: Given) -> Tensor:
+def breadcrumbs_ties(given: CombineInputs) -> Tensor:
     """λ · mean over the i that agree of w_i band(Δ_i)."""
-    from adaptry.compute.combining.dense_rows import fused
-    from adaptry.compute.combining.sign_election import elected
+    from adaptry.compute.combining.dense_rows import combine_rows
+    from adaptry.compute.combining.sign_election import fuse_by_election
 
-    return fused(given, crumbs(given), elected(given))
+    return combine_rows(given, band_prunes(given), fuse_by_election(given))
 
 
-_GAMMA = Parameter(0.01, "share of the elements, the largest ones, that goes", 0.0, 1.0)
+_GAMMA = MethodParameter(0.01, "share of the elements, the largest ones, that goes", 0.0, 1.0)
 _PAPER = "Davari and Belilovsky, arXiv 2312.06795"
 _DIFFERS = (
     "density and gamma are mergekit's: where both together exceed 1, density wins. The paper speaks of the shares β and γ "
     "that go below and above: density is 1 − β − γ. PEFT has no breadcrumbs."
 )
 METHODS = (
-    Combination(
+    CombineMethod(
         "breadcrumbs",
         "updates without their outliers and their smallest elements, summed",
         breadcrumbs,
         source=_PAPER,
-        parameters={"density": DENSITY, "gamma": _GAMMA, "rescale": rescaling("none"), **SUM},
-        work="dense",
-        differs=_DIFFERS,
+        parameters={"density": DENSITY, "gamma": _GAMMA, "rescale": rescale_parameter("none"), **SUM},
+        delta_form="dense",
+        differences=_DIFFERS,
     ),
-    Combination(
+    CombineMethod(
         "breadcrumbs_ties",
         "updates without their outliers and their smallest elements; the mean of those that have the elected sign",
         breadcrumbs_ties,
         source=f"{_PAPER}; Yadav et al., arXiv 2306.01708",
-        parameters={"density": DENSITY, "gamma": _GAMMA, "rescale": rescaling("none"), **ELECTION},
-        work="dense",
-        differs=f"{_DIFFERS} mergekit does not divide (divide: none).",
+        parameters={"density": DENSITY, "gamma": _GAMMA, "rescale": rescale_parameter("none"), **ELECTION},
+        delta_form="dense",
+        differences=f"{_DIFFERS} mergekit does not divide (divide: none).",
     ),
 )

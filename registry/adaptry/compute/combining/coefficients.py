@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from adaptry.compute.combining.method import Given
+from adaptry.compute.combining.method import CombineInputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,32 +18,32 @@ if TYPE_CHECKING:
     from adaptry.compute.tensors.lowrank import Factors
 
 
-def counting(given: Given) -> list[int]:
+def counted_inputs(given: CombineInputs) -> list[int]:
     """The places of the recipe's inputs that count here; those without an update are among them."""
     return [place for place, weight in enumerate(given.all_weights) if weight]
 
 
-def gram_at(given: Given, places: Sequence[int]) -> Tensor:
+def gram_of_inputs(given: CombineInputs, places: Sequence[int]) -> Tensor:
     """⟨Δ_i, Δ_j⟩ of the inputs at these places, [N, N] float64; 0 for those without an update."""
     import torch
 
-    from adaptry.compute.tensors.lowrank import gram
+    from adaptry.compute.tensors.lowrank import gram_matrix
 
     table = torch.zeros(len(given.all_weights), len(given.all_weights), dtype=torch.float64)
-    held = torch.tensor(given.places)
-    table[held.unsqueeze(1), held] = gram(given.updates)
+    held = torch.tensor(given.input_positions)
+    table[held.unsqueeze(1), held] = gram_matrix(given.updates)
     wanted = torch.tensor(places)
     return table[wanted.unsqueeze(1), wanted]
 
 
-def weights_at(given: Given, places: Sequence[int]) -> Tensor:
+def weights_of_inputs(given: CombineInputs, places: Sequence[int]) -> Tensor:
     """[N] float64."""
     import torch
 
     return torch.tensor([given.all_weights[place] for place in places], dtype=torch.float64)
 
 
-def directions(gram: Tensor) -> tuple[Tensor, Tensor]:
+def norms_and_cosines(gram: Tensor) -> tuple[Tensor, Tensor]:
     """The lengths [N] and the cosines [N, N]; the cosine with an update of zero is 0, its own too."""
     import torch
 
@@ -53,13 +53,14 @@ def directions(gram: Tensor) -> tuple[Tensor, Tensor]:
     return lengths, cosines
 
 
-def combined(given: Given, places: Sequence[int], coefficients: Tensor) -> Factors:
+def linear_combination(given: CombineInputs, places: Sequence[int], coefficients: Tensor) -> Factors:
     """Σ c_i Δ_i over the inputs at these places. Whose coefficient is 0 leaves nothing behind, no rank either."""
-    from adaptry.compute.tensors.lowrank import concatenated
+    from adaptry.compute.tensors.lowrank import concatenate
 
     by_place = dict(zip(places, coefficients.tolist(), strict=True))
     pairs = [
-        (update, by_place.get(place, 0.0)) for place, update in zip(given.places, given.updates, strict=True)
+        (update, by_place.get(place, 0.0))
+        for place, update in zip(given.input_positions, given.updates, strict=True)
     ]
-    scaled = [update.times(coefficient) for update, coefficient in pairs if coefficient]
-    return concatenated(scaled or [pairs[0][0].times(0.0)])
+    scaled = [update.scaled_by(coefficient) for update, coefficient in pairs if coefficient]
+    return concatenate(scaled or [pairs[0][0].scaled_by(0.0)])

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from adaptry.compute.combining.method import Given
-from adaptry.compute.combining.peft_replay import replayed
+from adaptry.compute.combining.method import CombineInputs
+from adaptry.compute.combining.peft_replay import make_replay
 from adaptry.compute.combining.plan import CombinePlan, PlannedSite
-from adaptry.compute.lazy_adapters.lazy_adapter import Draft, Json
-from adaptry.compute.lazy_adapters.lora import Result, lora_draft
-from adaptry.compute.lazy_adapters.sites import Site
-from adaptry.core.errors import Refused
+from adaptry.compute.lazy_adapters.lazy_adapter import Json, LazyAdapter
+from adaptry.compute.lazy_adapters.lora import LoraOptions, build_lora
+from adaptry.compute.lazy_adapters.sites import WeightSite
+from adaptry.core.errors import CheckFailed
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -22,17 +22,19 @@ if TYPE_CHECKING:
     from adaptry.compute.tensors.lowrank import Factors
 
 
-def draft(plan: CombinePlan) -> Draft:
+def build_combined_adapter(plan: CombinePlan) -> LazyAdapter:
     """The adapter that the plan makes, not computed yet."""
     planned = {planned.site: planned for planned in plan.sites if planned.inputs}
-    is_replay = plan.sites[0].combination.replays != "no"
-    compute = replayed(plan) if is_replay else _Combined(plan, planned).compute
-    result = Result(plan.recipe.dtype, plan.uniform_rank)
-    made = lora_draft(plan.parents, recorded(plan), list(planned), compute, result, plan.whole, plan.notes)
+    is_replay = plan.sites[0].combination.replay_mode != "no"
+    compute = make_replay(plan) if is_replay else _CombinedModules(plan, planned).compute
+    result = LoraOptions(plan.recipe.dtype, plan.uniform_rank)
+    made = build_lora(
+        plan.parents, recorded_recipe(plan), list(planned), compute, result, plan.whole, plan.notes
+    )
     return replace(made, is_measured=not is_replay)
 
 
-def recorded(plan: CombinePlan) -> Json:
+def recorded_recipe(plan: CombinePlan) -> Json:
     """The recipe as it is kept with the result: all that decides its values, inputs by digest, nothing else."""
     recipe = plan.recipe
     kept = recipe.model_dump(
@@ -40,7 +42,7 @@ def recorded(plan: CombinePlan) -> Json:
     )
     kept = {key: value for key, value in kept.items() if value is not None}
     inputs = [
-        {**parent.named(), "weight": entry.weight}
+        {**parent.recipe_entry(), "weight": entry.weight}
         for parent, entry in zip(plan.parents, recipe.inputs, strict=True)
     ]
     kept |= {"operation": "combine", "inputs": inputs}
@@ -65,43 +67,43 @@ def _named(plan: CombinePlan, source: str) -> object:
     """An input by digest, where a recipe names it by its source."""
     for entry, parent in zip(plan.recipe.inputs, plan.parents, strict=True):
         if source in (entry.source, parent.label):
-            return parent.named()
+            return parent.recipe_entry()
     return source
 
 
 @dataclass(frozen=True, slots=True)
-class _Combined:
+class _CombinedModules:
     plan: CombinePlan
-    planned: Mapping[Site, PlannedSite]
+    planned: Mapping[WeightSite, PlannedSite]
 
-    def compute(self, site: Site) -> tuple[Factors, Mapping[str, float]]:
+    def compute(self, site: WeightSite) -> tuple[Factors, Mapping[str, float]]:
         """The site's factors, and figures where something was lost."""
         from adaptry.compute.tensors.lowrank import (
             Decomposition,
             Factors,
-            decomposed,
-            decomposed_dense,
+            decompose,
+            decompose_dense,
             rank_for,
         )
 
         planned, recipe = self.planned[site], self.plan.recipe
-        made = combined_update(self.plan, planned)
+        made = combine_deltas(self.plan, planned)
         with _within_float32(planned):
             if isinstance(made, Factors):
                 if planned.rank is None and recipe.energy is None:
                     return made, {}
-                found: Decomposition = decomposed(made, planned.rank)
+                found: Decomposition = decompose(made, planned.rank)
             else:
-                found = decomposed_dense(made, planned.rank)
+                found = decompose_dense(made, planned.rank)
         rank = planned.rank or rank_for(found.values, recipe.energy or 1.0)
-        kept = found.truncated(rank)
-        return kept, {"energy": found.energy, "lost": found.lost(rank), "rank": float(kept.rank)}
+        kept = found.truncate(rank)
+        return kept, {"energy": found.energy, "lost": found.lost_energy(rank), "rank": float(kept.rank)}
 
 
-def combined_update(plan: CombinePlan, planned: PlannedSite) -> Factors | Tensor:
+def combine_deltas(plan: CombinePlan, planned: PlannedSite) -> Factors | Tensor:
     """What the site's method makes of its inputs, whole: factors, or float32 [..., out, in].
 
-    Raises `InvalidWeights` (an input holds NaN), `Refused` (the result is beyond float32).
+    Raises `InvalidWeights` (an input holds NaN), `CheckFailed` (the result is beyond float32).
     """
     from adaptry.compute.lazy_adapters.rounding import check_fits
 
@@ -110,7 +112,7 @@ def combined_update(plan: CombinePlan, planned: PlannedSite) -> Factors | Tensor
     def random(place: int) -> Generator:
         return _generator(plan.recipe.seed, planned.site.key, planned.inputs[place])
 
-    given = Given(
+    given = CombineInputs(
         updates,
         planned.weights,
         planned.values,
@@ -135,7 +137,7 @@ def _within_float32(planned: PlannedSite) -> Iterator[None]:
     try:
         yield
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # not in the stubs
-        raise Refused(
+        raise CheckFailed(
             f"what {planned.combination.name} computes at {planned.site.key} is too large for F32: choose smaller weights"
         ) from error
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from adaptry.compute.combining.iso import flattened
-from adaptry.compute.combining.method import Combination, Given, Parameter
-from adaptry.compute.combining.subspace import combined_inside, parameters
+from adaptry.compute.combining.iso import flatten_spectrum
+from adaptry.compute.combining.method import CombineInputs, CombineMethod, MethodParameter
+from adaptry.compute.combining.subspace import combine_in_subspace, inner_parameters
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
     from adaptry.compute.tensors.lowrank import Factors
 
 
-def core_space(given: Given) -> Factors:
+def core_space(given: CombineInputs) -> Factors:
     """U · merge(UᵀΔ_1V, …, UᵀΔ_TV) · Vᵀ, with U and V the axes of all balanced factors stacked."""
     import torch
 
-    from adaptry.compute.tensors.lowrank import NEGLIGIBLE, Factors, decomposed
+    from adaptry.compute.tensors.lowrank import NEGLIGIBLE, Factors, decompose
 
     ups, downs = [], []
     for update in given.updates:
-        found = decomposed(update)
+        found = decompose(update)
         root = found.values.sqrt()
         ups.append(found.left * root.unsqueeze(-2))
         downs.append(found.right.mT * root.unsqueeze(-2))
     left, ups_inside = _in_common_axes(ups)
     right, downs_inside = _in_common_axes(downs)
     cores = [Factors(up, down.mT) for up, down in zip(ups_inside, downs_inside, strict=True)]
-    core = combined_inside(given, cores)
+    core = combine_in_subspace(given, cores)
     if given.flag("isotropic"):
         unit = torch.eye(core.shape[-1], dtype=core.dtype).expand(*core.shape[:-2], -1, -1)
-        core = flattened(decomposed(Factors(core, unit)), NEGLIGIBLE).dense()
+        core = flatten_spectrum(decompose(Factors(core, unit)), NEGLIGIBLE).dense()
     return Factors(left @ core, right.mT.contiguous())
 
 
@@ -56,16 +56,18 @@ def _in_common_axes(stacks: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
 
 
 METHODS = (
-    Combination(
+    CombineMethod(
         "core_space",
         "updates written in common bases, combined there as small cores",
         core_space,
         source="Panariello et al., NeurIPS 2025, arXiv 2509.17786",
         parameters={
-            **parameters("ties"),
-            "isotropic": Parameter(False, "make the singular values of what comes out equal, as iso_c does"),
+            **inner_parameters("ties"),
+            "isotropic": MethodParameter(
+                False, "make the singular values of what comes out equal, as iso_c does"
+            ),
         },
-        differs="The authors stack lora_A and lora_B as they are, so that the same update split otherwise between them "
+        differences="The authors stack lora_A and lora_B as they are, so that the same update split otherwise between them "
         "gives another result; here each update is split evenly by its singular value decomposition first. Ranks may "
         "differ. TSV-Merge and Iso-C in the core are the same as outside it: use `tsv` and `iso_c`. Where singular "
         "values are equal, the axes are not unique.",

@@ -8,7 +8,7 @@ _SIDE = 256
 _ROUNDS = 8
 
 
-def seconds(operations: float) -> float:
+def estimate_seconds(operations: float) -> float:
     """A rough time for a plan's `operations`, from the speed of small products in float64; needs torch."""
     import torch
 

@@ -4,48 +4,50 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from adaptry.compute.combining.method import Combination, Given
+from adaptry.compute.combining.method import CombineInputs, CombineMethod
 from adaptry.compute.combining.options import CHANCE, ELECTION, RESCALE, SUM
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-    from adaptry.compute.combining.dense_rows import Prune
+    from adaptry.compute.combining.dense_rows import PruneFunction
 
 
-def drops(given: Given) -> list[Prune]:
+def dropout_prunes(given: CombineInputs) -> list[PruneFunction]:
     """For each update, its random pruning by `density` and `rescale`."""
     return [_drop(given, place) for place in range(len(given.updates))]
 
 
-def _drop(given: Given, place: int) -> Prune:
-    from adaptry.compute.combining.dense_rows import Rows
-    from adaptry.compute.combining.sparsity import by_chance, rescaled
+def _drop(given: CombineInputs, place: int) -> PruneFunction:
+    from adaptry.compute.combining.dense_rows import DenseRows
+    from adaptry.compute.combining.sparsity import drop_at_random, rescale_l1
 
     density, rescale = given.number("density"), given.word("rescale")
     if rescale == "l1" and density < 1:
-        return rescaled(Rows.of(given.updates[place]), lambda: by_chance(given.random(place), density))
+        return rescale_l1(
+            DenseRows.from_factors(given.updates[place]), lambda: drop_at_random(given.random(place), density)
+        )
     generator: Generator = given.random(place)
-    prune = by_chance(generator, density)
+    prune = drop_at_random(generator, density)
     if rescale == "none" or density >= 1:
         return prune
     return lambda block: prune(block).div_(density)
 
 
-def dare_linear(given: Given) -> Tensor:
+def dare_linear(given: CombineInputs) -> Tensor:
     """λ Σ w_i drop(Δ_i)."""
-    from adaptry.compute.combining.dense_rows import fused
-    from adaptry.compute.combining.sign_election import summed
+    from adaptry.compute.combining.dense_rows import combine_rows
+    from adaptry.compute.combining.sign_election import fuse_by_sum
 
-    return fused(given, drops(given), summed(given))
+    return combine_rows(given, dropout_prunes(given), fuse_by_sum(given))
 
 
-def dare_ties(given: Given) -> Tensor:
+def dare_ties(given: CombineInputs) -> Tensor:
     """λ · mean over the i that agree of w_i drop(Δ_i)."""
-    from adaptry.compute.combining.dense_rows import fused
-    from adaptry.compute.combining.sign_election import elected
+    from adaptry.compute.combining.dense_rows import combine_rows
+    from adaptry.compute.combining.sign_election import fuse_by_election
 
-    return fused(given, drops(given), elected(given))
+    return combine_rows(given, dropout_prunes(given), fuse_by_election(given))
 
 
 _PAPER = "Yu et al., arXiv 2311.03099"
@@ -55,23 +57,23 @@ _DRAWS = (
     "mergekit scales so that Σ|δ| stays (rescale: l1), the paper and PEFT by 1/density."
 )
 METHODS = (
-    Combination(
+    CombineMethod(
         "dare_linear",
         "elements dropped by chance, the rest scaled up and summed",
         dare_linear,
         source=_PAPER,
         parameters={"density": CHANCE, "rescale": RESCALE, **SUM},
-        work="dense",
-        differs=_DRAWS,
+        delta_form="dense",
+        differences=_DRAWS,
     ),
-    Combination(
+    CombineMethod(
         "dare_ties",
         "elements dropped by chance, then the mean of those that have the elected sign",
         dare_ties,
         source=f"{_PAPER}; Yadav et al., arXiv 2306.01708",
         parameters={"density": CHANCE, "rescale": RESCALE, **ELECTION},
-        work="dense",
-        differs=f"{_DRAWS} mergekit does not divide (divide: none); PEFT elects by the unweighted updates (sign: "
+        delta_form="dense",
+        differences=f"{_DRAWS} mergekit does not divide (divide: none); PEFT elects by the unweighted updates (sign: "
         "unweighted).",
     ),
 )

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from adaptry.compute.combining.method import Combination, Given, Parameter
+from adaptry.compute.combining.method import CombineInputs, CombineMethod, MethodParameter
 from adaptry.compute.combining.options import CHANCE, ELECTION, RESCALE, SUM
 from adaptry.core.errors import Invalid
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from adaptry.compute.combining.dense_rows import Prune
+    from adaptry.compute.combining.dense_rows import PruneFunction
 
 
-def magprunes(given: Given) -> list[Prune]:
+def magprune_prunes(given: CombineInputs) -> list[PruneFunction]:
     """For each update, the paper's MAGPRUNE by `density`, `epsilon` and `rescale`.
 
     Raises `Invalid` where density ± ε/2 is no probability.
@@ -28,36 +28,38 @@ def magprunes(given: Given) -> list[Prune]:
     return [_magprune(given, place) for place in range(len(given.updates))]
 
 
-def _magprune(given: Given, place: int) -> Prune:
-    from adaptry.compute.combining.dense_rows import Rows
-    from adaptry.compute.combining.sparsity import by_rank, rescaled
+def _magprune(given: CombineInputs, place: int) -> PruneFunction:
+    from adaptry.compute.combining.dense_rows import DenseRows
+    from adaptry.compute.combining.sparsity import drop_by_magnitude_rank, rescale_l1
 
     rescale = given.word("rescale")
 
-    def made() -> Prune:
+    def made() -> PruneFunction:
         epsilon = given.number("epsilon")
-        return by_rank(given.random(place), given.number("density"), epsilon, rescale == "probability")
+        return drop_by_magnitude_rank(
+            given.random(place), given.number("density"), epsilon, rescale == "probability"
+        )
 
-    return rescaled(Rows.of(given.updates[place]), made) if rescale == "l1" else made()
+    return rescale_l1(DenseRows.from_factors(given.updates[place]), made) if rescale == "l1" else made()
 
 
-def della(given: Given) -> Tensor:
+def della(given: CombineInputs) -> Tensor:
     """λ · mean over the i that agree of w_i magprune(Δ_i)."""
-    from adaptry.compute.combining.dense_rows import fused
-    from adaptry.compute.combining.sign_election import elected
+    from adaptry.compute.combining.dense_rows import combine_rows
+    from adaptry.compute.combining.sign_election import fuse_by_election
 
-    return fused(given, magprunes(given), elected(given))
+    return combine_rows(given, magprune_prunes(given), fuse_by_election(given))
 
 
-def della_linear(given: Given) -> Tensor:
+def della_linear(given: CombineInputs) -> Tensor:
     """λ Σ w_i magprune(Δ_i)."""
-    from adaptry.compute.combining.dense_rows import fused
-    from adaptry.compute.combining.sign_election import summed
+    from adaptry.compute.combining.dense_rows import combine_rows
+    from adaptry.compute.combining.sign_election import fuse_by_sum
 
-    return fused(given, magprunes(given), summed(given))
+    return combine_rows(given, magprune_prunes(given), fuse_by_sum(given))
 
 
-_EPSILON = Parameter(
+_EPSILON = MethodParameter(
     0.2, "how far the probability rises from a row's smallest element to its largest", 0.0, 1.0
 )
 _PAPER = "Deep et al., arXiv 2406.11617"
@@ -66,22 +68,22 @@ _DIFFERS = (
     "that Σ|δ| stays (rescale: l1). PEFT has no DELLA."
 )
 METHODS = (
-    Combination(
+    CombineMethod(
         "della",
         "elements dropped by chance, small ones sooner; the mean of those that have the elected sign",
         della,
         source=_PAPER,
         parameters={"density": CHANCE, "epsilon": _EPSILON, "rescale": RESCALE, **ELECTION},
-        work="dense",
-        differs=f"{_DIFFERS} mergekit divides by the sum of the agreeing weights (divide: weights).",
+        delta_form="dense",
+        differences=f"{_DIFFERS} mergekit divides by the sum of the agreeing weights (divide: weights).",
     ),
-    Combination(
+    CombineMethod(
         "della_linear",
         "elements dropped by chance, small ones sooner; the rest summed",
         della_linear,
         source=_PAPER,
         parameters={"density": CHANCE, "epsilon": _EPSILON, "rescale": RESCALE, **SUM},
-        work="dense",
-        differs=_DIFFERS,
+        delta_form="dense",
+        differences=_DIFFERS,
     ),
 )

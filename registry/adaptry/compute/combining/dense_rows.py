@@ -13,35 +13,35 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adaptry.compute.combining.method import Given
+from adaptry.compute.combining.method import CombineInputs
 from adaptry.compute.tensors.lowrank import Factors
 
 _ELEMENTS = 1 << 18  # of one update: a megabyte, which a core's cache holds a few of
 
-Place = tuple[int, slice]
+RowBlock = tuple[int, slice]
 """A block of rows: of which member of the batch, which rows."""
-Prune = Callable[[Tensor], Tensor]
+PruneFunction = Callable[[Tensor], Tensor]
 """A block [rows, in] of one update with some elements set to 0 (and others scaled up); called for the blocks in order."""
-Fuse = Callable[[Tensor], Tensor]
+FuseFunction = Callable[[Tensor], Tensor]
 """The blocks of all updates [T, rows, in] made one, [rows, in]; it may overwrite them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class DenseRows:
     """An update by blocks of rows: `up` [E, out, r] with the scale in it, `down` [E, r, in]."""
 
     up: Tensor
     down: Tensor
 
     @classmethod
-    def of(cls, update: Factors) -> Rows:
-        folded = update.folded()
+    def from_factors(cls, update: Factors) -> DenseRows:
+        folded = update.with_unit_scale()
         return cls(
             folded.up.reshape(-1, *folded.up.shape[-2:]), folded.down.reshape(-1, *folded.down.shape[-2:])
         )
 
-    def times(self, weight: float) -> Rows:
-        return Rows(self.up * weight, self.down)
+    def scaled_by(self, weight: float) -> DenseRows:
+        return DenseRows(self.up * weight, self.down)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -51,31 +51,31 @@ class Rows:
     def elements(self) -> int:
         return self.up.shape[0] * self.up.shape[1] * self.down.shape[2]
 
-    def places(self) -> Iterator[Place]:
+    def row_blocks(self) -> Iterator[RowBlock]:
         members, height, width = self.shape
         step = max(1, _ELEMENTS // width)
         for member in range(members):
             for start in range(0, height, step):
                 yield member, slice(start, min(height, start + step))
 
-    def block(self, place: Place) -> Tensor:
+    def block(self, place: RowBlock) -> Tensor:
         member, rows = place
         return self.up[member, rows] @ self.down[member]
 
     def blocks(self) -> Iterator[Tensor]:
         """All blocks in order, [rows, in] each."""
-        return (self.block(place) for place in self.places())
+        return (self.block(place) for place in self.row_blocks())
 
 
-def fused(given: Given, prunes: Sequence[Prune], fuse: Fuse) -> Tensor:
+def combine_rows(given: CombineInputs, prunes: Sequence[PruneFunction], fuse: FuseFunction) -> Tensor:
     """Each update's blocks through its own of `prunes`, and what is left through `fuse`; [..., out, in]."""
     updates = rows_of(given)
     result = torch.empty(updates[0].shape)
-    for member, rows in updates[0].places():
+    for member, rows in updates[0].row_blocks():
         pairs = zip(updates, prunes, strict=True)
         result[member, rows] = fuse(torch.stack([prune(each.block((member, rows))) for each, prune in pairs]))
     return result.reshape(*given.updates[0].up.shape[:-1], -1)
 
 
-def rows_of(given: Given) -> list[Rows]:
-    return [Rows.of(update) for update in given.updates]
+def rows_of(given: CombineInputs) -> list[DenseRows]:
+    return [DenseRows.from_factors(update) for update in given.updates]

@@ -8,9 +8,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from adaptry.compute.combining.coefficients import combined, counting, directions, gram_at, weights_at
-from adaptry.compute.combining.method import Combination, Given, Parameter
-from adaptry.core.errors import Refused
+from adaptry.compute.combining.coefficients import (
+    counted_inputs,
+    gram_of_inputs,
+    linear_combination,
+    norms_and_cosines,
+    weights_of_inputs,
+)
+from adaptry.compute.combining.method import CombineInputs, CombineMethod, MethodParameter
+from adaptry.core.errors import CheckFailed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,17 +26,17 @@ if TYPE_CHECKING:
 _NOTHING = 1e-8
 
 
-def karcher(given: Given) -> Factors:
+def karcher(given: CombineInputs) -> Factors:
     """The direction with the least weighted squared angles to all Δ_i, at the length Σ w_i‖Δ_i‖; the weights sum to 1.
 
-    Raises `Refused` where there is no such one direction.
+    Raises `CheckFailed` where there is no such one direction.
     """
-    places = counting(given)
-    lengths, cosines = directions(gram_at(given, places))
-    weights = _summing_to_one(given, weights_at(given, places))
+    places = counted_inputs(given)
+    lengths, cosines = norms_and_cosines(gram_of_inputs(given, places))
+    weights = _summing_to_one(given, weights_of_inputs(given, places))
     present = lengths > 0
     if not bool(present.any()):
-        return combined(given, places, weights)
+        return linear_combination(given, places, weights)
     shares = weights * present / (weights * present).sum()
     mean = _unit(given, shares, cosines)
     tolerance = given.number("tolerance")
@@ -40,30 +46,30 @@ def karcher(given: Given) -> Factors:
         if size < tolerance:
             break
         mean = _unit(given, math.cos(size) * mean + math.sin(size) / size * step, cosines)
-    return combined(given, places, _of_updates(mean, weights, lengths))
+    return linear_combination(given, places, _of_updates(mean, weights, lengths))
 
 
-def multislerp(given: Given) -> Factors:
-    """The direction of Σ w_i Δ_i/‖Δ_i‖, at the length Σ w_i‖Δ_i‖. Raises `Refused` where the directions cancel."""
-    places = counting(given)
-    lengths, cosines = directions(gram_at(given, places))
-    weights = weights_at(given, places)
+def multislerp(given: CombineInputs) -> Factors:
+    """The direction of Σ w_i Δ_i/‖Δ_i‖, at the length Σ w_i‖Δ_i‖. Raises `CheckFailed` where the directions cancel."""
+    places = counted_inputs(given)
+    lengths, cosines = norms_and_cosines(gram_of_inputs(given, places))
+    weights = weights_of_inputs(given, places)
     if given.flag("normalize"):
         weights = _summing_to_one(given, weights)
     if not bool((lengths > 0).any()):
-        return combined(given, places, weights)
+        return linear_combination(given, places, weights)
     mean = _unit(given, weights * (lengths > 0), cosines)
-    return combined(given, places, _of_updates(mean, weights, lengths))
+    return linear_combination(given, places, _of_updates(mean, weights, lengths))
 
 
-def _towards_all(given: Given, mean: Tensor, shares: Tensor, cosines: Tensor) -> Tensor:
+def _towards_all(given: CombineInputs, mean: Tensor, shares: Tensor, cosines: Tensor) -> Tensor:
     """Σ w_i log(u_i) at the mean, as coefficients of the directions u_i."""
     import torch
 
     dots = (cosines @ mean).clamp(-1, 1)
     if bool(((dots < -1 + _NOTHING) & (shares != 0)).any()):
-        raise Refused(
-            f"{given.where}: an update is opposite to the mean of all, so the mean on the sphere is not unique; give this "
+        raise CheckFailed(
+            f"{given.site_name}: an update is opposite to the mean of all, so the mean on the sphere is not unique; give this "
             "module another method (modules: in the recipe), linear for one"
         )
     angles = torch.acos(dots)
@@ -75,20 +81,22 @@ def _length(coefficients: Tensor, cosines: Tensor) -> float:
     return math.sqrt(max(0.0, float(coefficients @ cosines @ coefficients)))
 
 
-def _unit(given: Given, coefficients: Tensor, cosines: Tensor) -> Tensor:
+def _unit(given: CombineInputs, coefficients: Tensor, cosines: Tensor) -> Tensor:
     length = _length(coefficients, cosines)
     if length < _NOTHING:
-        raise Refused(
-            f"{given.where}: the directions of the updates cancel, so they have no mean direction; change the weights, or "
+        raise CheckFailed(
+            f"{given.site_name}: the directions of the updates cancel, so they have no mean direction; change the weights, or "
             "give this module another method (modules: in the recipe), linear for one"
         )
     return coefficients / length
 
 
-def _summing_to_one(given: Given, weights: Tensor) -> Tensor:
+def _summing_to_one(given: CombineInputs, weights: Tensor) -> Tensor:
     total = float(weights.sum())
     if abs(total) < _NOTHING:
-        raise Refused(f"{given.where}: the weights sum to 0, so they are no shares; change one of them")
+        raise CheckFailed(
+            f"{given.site_name}: the weights sum to 0, so they are no shares; change one of them"
+        )
     return weights / total
 
 
@@ -100,26 +108,26 @@ def _of_updates(mean: Tensor, weights: Tensor, lengths: Tensor) -> Tensor:
 
 
 METHODS = (
-    Combination(
+    CombineMethod(
         "multislerp",
         "the direction of the weighted mean of directions, at the weighted mean length",
         multislerp,
         source="mergekit's multislerp",
-        parameters={"normalize": Parameter(True, "divide the weights by their sum")},
-        differs="Equal to mergekit's with a base. mergekit also goes a step in the tangent space of the mean, where "
+        parameters={"normalize": MethodParameter(True, "divide the weights by their sum")},
+        differences="Equal to mergekit's with a base. mergekit also goes a step in the tangent space of the mean, where "
         "the weighted tangents always sum to 0, so this is the closed form. Directions that cancel are refused; "
         "mergekit adds two such up.",
     ),
-    Combination(
+    CombineMethod(
         "karcher",
         "the mean of the directions on the sphere, at the mean length",
         karcher,
         source="Karcher 1977; mergekit's karcher, arXiv 2603.04972",
         parameters={
-            "iterations": Parameter(10, "steps at most", 1, 1000),
-            "tolerance": Parameter(1e-5, "the step, in radians, below which it ends", 1e-12, 0.1),
+            "iterations": MethodParameter(10, "steps at most", 1, 1000),
+            "tolerance": MethodParameter(1e-5, "the step, in radians, below which it ends", 1e-12, 0.1),
         },
-        differs="mergekit takes the mean of whole models' weights, which all point nearly the same way, with equal "
+        differences="mergekit takes the mean of whole models' weights, which all point nearly the same way, with equal "
         "weights; this is of the updates. Directions that cancel, or one opposite to the mean, are refused; mergekit "
         "then begins with the first input.",
     ),

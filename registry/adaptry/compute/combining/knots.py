@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from adaptry.compute.combining.method import Combination, Given
-from adaptry.compute.combining.subspace import combined_inside, parameters
+from adaptry.compute.combining.method import CombineInputs, CombineMethod
+from adaptry.compute.combining.subspace import combine_in_subspace, inner_parameters
 
 if TYPE_CHECKING:
     from adaptry.compute.tensors.lowrank import Factors
 
 
-def knots(given: Given) -> Factors:
+def knots(given: CombineInputs) -> Factors:
     """U · merge(UᵀΔ_1, …, UᵀΔ_T)."""
     import torch
 
@@ -40,17 +40,17 @@ def knots(given: Given) -> Factors:
         Factors((turn.mT @ part).float(), update.down)
         for part, update in zip(parts, given.updates, strict=True)
     ]
-    return Factors(basis.times(turn).float(), combined_inside(given, aligned))
+    return Factors(basis.times(turn).float(), combine_in_subspace(given, aligned))
 
 
 METHODS = (
-    Combination(
+    CombineMethod(
         "knots",
         "updates turned into common axes, then combined element by element there",
         knots,
         source="Stoica et al., ICLR 2025, arXiv 2410.19735",
-        parameters=parameters("ties"),
-        differs="The authors' code leaves out the trained scale α/r, trims the elements of all modules at once and drops "
+        parameters=inner_parameters("ties"),
+        differences="The authors' code leaves out the trained scale α/r, trims the elements of all modules at once and drops "
         "singular values below 1e-5; here the scale counts, each module is trimmed alone, and values below 1e-6 of "
         "the largest are dropped. With merge: linear it is the plain sum. Where singular values are equal, the axes "
         "are not unique.",

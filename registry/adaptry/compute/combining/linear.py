@@ -4,35 +4,35 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from adaptry.compute.combining.method import Combination, Given
+from adaptry.compute.combining.method import CombineInputs, CombineMethod
 
 if TYPE_CHECKING:
     from adaptry.compute.tensors.lowrank import Factors
 
 
-def weighted_sum(given: Given) -> Factors:
+def weighted_sum(given: CombineInputs) -> Factors:
     """Σ w_i Δ_i, exactly, as factors side by side."""
-    from adaptry.compute.tensors.lowrank import concatenated
+    from adaptry.compute.tensors.lowrank import concatenate
 
     pairs = zip(given.updates, given.weights, strict=True)
-    return concatenated([update.times(weight) for update, weight in pairs])
+    return concatenate([update.scaled_by(weight) for update, weight in pairs])
 
 
-LINEAR = Combination(
+LINEAR = CombineMethod(
     "linear",
     "weighted sum of the updates (task arithmetic)",
     weighted_sum,
     source="Ilharco et al., arXiv 2212.04089",
-    differs="PEFT's `linear` sums the factors, so its result has cross terms B_i A_j and is no sum of updates "
+    differences="PEFT's `linear` sums the factors, so its result has cross terms B_i A_j and is no sum of updates "
     "(here: `peft:linear`). mergekit's `linear` averages whole models; its `task_arithmetic` is this sum.",
 )
-SVD = Combination(
+SVD = CombineMethod(
     "svd",
     "weighted sum, brought to a rank by a singular value decomposition",
     weighted_sum,
     source="Eckart and Young 1936",
     rank=max,
-    differs="PEFT's `svd` decomposes the dense sum; the result is the same update, split evenly between the factors "
+    differences="PEFT's `svd` decomposes the dense sum; the result is the same update, split evenly between the factors "
     "here and wholly in lora_B there (`peft:svd`).",
 )
 METHODS = (LINEAR, SVD)

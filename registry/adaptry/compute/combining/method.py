@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from adaptry.compute.tensors.lowrank import Factors
 
 Number: TypeAlias = float | int | bool | str
-Work = Literal["factors", "dense"]
-Replays = Literal["no", "by site", "in order"]
+DeltaForm = Literal["factors", "dense"]
+ReplayMode = Literal["no", "by site", "in order"]
 """Whether another program's arithmetic is reproduced: weights of 0 count and the result is final as it comes. `in order`:
 also its random numbers, site after site in the model's order."""
 
 
 @dataclass(frozen=True, slots=True)
-class Parameter:
+class MethodParameter:
     """A number (or a word) that a combination takes: its default, its bounds or choices, and what it is."""
 
     default: Number
@@ -34,7 +34,7 @@ class Parameter:
     high: float | None = None
     choices: tuple[str, ...] = ()
 
-    def checked(self, name: str, value: object) -> Number:
+    def check_value(self, name: str, value: object) -> Number:
         """`value` as this parameter's kind. Raises `Invalid` with what it takes."""
         if self.choices:
             if value not in self.choices:
@@ -56,7 +56,7 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
-class Replay:
+class PeftReplay:
     """What a reproduced program's bits depend on besides numbers: whether its layer keeps the weight transposed, the
     `kernel` of a convolution, and its one generator."""
 
@@ -66,7 +66,7 @@ class Replay:
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class CombineInputs:
     """What a combination gets of one site: the updates of the adapters that have one there, each with its trained
     scale, in the recipe's order; their weights; the parameters' values; `rank`, the rank the result is to have, for a
     method whose arithmetic depends on it; `inputs`, how many adapters the recipe has.
@@ -83,11 +83,11 @@ class Given:
     values: Mapping[str, Number]
     random: Callable[[int], Generator]
     rank: int | None = None
-    inputs: int = 0
-    places: Sequence[int] = ()
+    input_count: int = 0
+    input_positions: Sequence[int] = ()
     all_weights: Sequence[float] = ()
-    where: str = ""
-    replay: Replay | None = None
+    site_name: str = ""
+    replay: PeftReplay | None = None
 
     def number(self, name: str) -> float:
         return float(self.values[name])
@@ -99,12 +99,12 @@ class Given:
         return bool(self.values[name])
 
 
-Combine = Callable[[Given], "Factors | Tensor"]
+CombineFunction = Callable[[CombineInputs], "Factors | Tensor"]
 """Factors: the update itself, with the rank it needs. A tensor [..., out, in]: dense, to be brought to a rank after."""
 
 
 @dataclass(frozen=True, slots=True)
-class Combination:
+class CombineMethod:
     """`name` as recipes spell it; `source`: paper and code whose arithmetic it is; `parameters` by name; `work`: whether
     it stays in factors or forms one site's updates densely; `inputs`: how many adapters it takes, at least and at
     most; `rank`: the rank of its result from the ranks of its inputs, where no rank is asked for; `weighs`: whether
@@ -113,23 +113,23 @@ class Combination:
 
     name: str
     title: str
-    combine: Combine
+    combine: CombineFunction
     source: str
-    parameters: Mapping[str, Parameter] = field(default_factory=dict)
-    work: Work = "factors"
+    parameters: Mapping[str, MethodParameter] = field(default_factory=dict)
+    delta_form: DeltaForm = "factors"
     inputs: tuple[int, int] = (1, 64)
     rank: Callable[[Sequence[int]], int] = sum
-    weighs: bool = True
-    replays: Replays = "no"
-    differs: str = ""
+    uses_weights: bool = True
+    replay_mode: ReplayMode = "no"
+    differences: str = ""
 
-    def checked(self, values: Mapping[str, object]) -> dict[str, Number]:
+    def check_values(self, values: Mapping[str, object]) -> dict[str, Number]:
         """All parameters with their values or defaults, in the table's order. Raises `Invalid`."""
         unknown = sorted(values.keys() - self.parameters.keys())
         if unknown:
             takes = ", ".join(self.parameters) or "no parameters"
             raise Invalid(f"{self.name} has no parameter {unknown[0]!r} (it takes {takes})")
         return {
-            name: parameter.checked(f"{self.name}'s {name}", values.get(name, parameter.default))
+            name: parameter.check_value(f"{self.name}'s {name}", values.get(name, parameter.default))
             for name, parameter in self.parameters.items()
         }

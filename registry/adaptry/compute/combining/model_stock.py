@@ -9,8 +9,8 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from adaptry.compute.combining.coefficients import counting, directions, gram_at
-from adaptry.compute.combining.method import Combination, Given, Parameter
+from adaptry.compute.combining.coefficients import counted_inputs, gram_of_inputs, norms_and_cosines
+from adaptry.compute.combining.method import CombineInputs, CombineMethod, MethodParameter
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 _SINGULAR = 1e-6
 
 
-def model_stock(given: Given) -> Factors:
+def model_stock(given: CombineInputs) -> Factors:
     """t · mean(Δ_i), with t = N cos θ / (1 + (N−1) cos θ) and cos θ the mean over pairs."""
-    from adaptry.compute.tensors.lowrank import Factors, concatenated
+    from adaptry.compute.tensors.lowrank import Factors, concatenate
 
-    count = len(counting(given))
-    total = concatenated(given.updates)
+    count = len(counted_inputs(given))
+    total = concatenate(given.updates)
     if given.word("over") == "rows":
         reach = _reach(_mean_cosines_of_rows(given, count), count) / count
         return Factors((total.up * reach.unsqueeze(-1)).to(total.up.dtype), total.down)
-    return total.times(float(_reach(_mean_cosine(given), count)) / count).folded()
+    return total.scaled_by(float(_reach(_mean_cosine(given), count)) / count).with_unit_scale()
 
 
 def _reach(cosine: Tensor, count: int) -> Tensor:
@@ -41,49 +41,49 @@ def _reach(cosine: Tensor, count: int) -> Tensor:
     return torch.where(is_pole, 0, count * cosine / torch.where(is_pole, 1, below))
 
 
-def _mean_cosine(given: Given) -> Tensor:
+def _mean_cosine(given: CombineInputs) -> Tensor:
     import torch
 
-    places = counting(given)
+    places = counted_inputs(given)
     if len(places) == 1:
         return torch.ones((), dtype=torch.float64)
-    _, cosines = directions(gram_at(given, places))
+    _, cosines = norms_and_cosines(gram_of_inputs(given, places))
     return (cosines.sum() - cosines.diagonal().sum()) / (len(places) * (len(places) - 1))
 
 
-def _mean_cosines_of_rows(given: Given, count: int) -> Tensor:
+def _mean_cosines_of_rows(given: CombineInputs, count: int) -> Tensor:
     """[..., out] float64; the pairs of which one has no update here count as 0."""
     import torch
 
-    from adaptry.compute.tensors.lowrank import row_inner
+    from adaptry.compute.tensors.lowrank import row_inner_products
 
-    lengths = [row_inner(update, update).clamp(min=0).sqrt() for update in given.updates]
+    lengths = [row_inner_products(update, update).clamp(min=0).sqrt() for update in given.updates]
     if count == 1:
         return torch.ones_like(lengths[0])
     total = torch.zeros_like(lengths[0])
     for one, other in itertools.combinations(range(len(given.updates)), 2):
         product = lengths[one] * lengths[other]
-        found = row_inner(given.updates[one], given.updates[other])
+        found = row_inner_products(given.updates[one], given.updates[other])
         total += torch.where(product > 0, found / torch.where(product > 0, product, 1), 0).clamp(-1, 1)
     return total / (count * (count - 1) / 2)
 
 
 METHODS = (
-    Combination(
+    CombineMethod(
         "model_stock",
         "the mean of the updates, as far as the angles between them say",
         model_stock,
         source="Jang et al., arXiv 2403.19522",
         parameters={
-            "over": Parameter(
+            "over": MethodParameter(
                 "tensor",
                 "what has angles: the updates as a whole, or each row (all that leads to one output)",
                 choices=("tensor", "rows"),
             )
         },
         inputs=(2, 64),
-        weighs=False,
-        differs="Equal to mergekit's, whose filter_wise is `over: rows` (but for rows shorter than 1e-3, whose cosines "
+        uses_weights=False,
+        differences="Equal to mergekit's, whose filter_wise is `over: rows` (but for rows shorter than 1e-3, whose cosines "
         "mergekit lessens). Made for fine-tunes of one task: of adapters at right angles little is left, nothing of a "
         "module that one of two has alone, and where most are at more than a right angle, the formula turns their "
         "mean around.",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adaptry.compute.combining import COMBINATIONS
-from adaptry.compute.combining.method import Combination, Parameter
+from adaptry.compute.combining import COMBINE_METHODS
+from adaptry.compute.combining.method import CombineMethod, MethodParameter
 from adaptry.compute.combining.peft_modes import PREFIX
 
 _ABOVE = """\
@@ -103,10 +103,10 @@ is drawn by chance follows the same law and is not the same draw.
 """
 
 
-def page() -> str:
+def render_page() -> str:
     """`docs/combining.md`."""
-    own = [each for name, each in COMBINATIONS.items() if not name.startswith(PREFIX)]
-    of_peft = [each for name, each in COMBINATIONS.items() if name.startswith(PREFIX)]
+    own = [each for name, each in COMBINE_METHODS.items() if not name.startswith(PREFIX)]
+    of_peft = [each for name, each in COMBINE_METHODS.items() if name.startswith(PREFIX)]
     lines = [_ABOVE, "## The methods", "", *_overview(own)]
     for combination in own:
         lines += ["", *_section(combination)]
@@ -116,11 +116,11 @@ def page() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _overview(combinations: list[Combination]) -> Iterator[str]:
+def _overview(combinations: list[CombineMethod]) -> Iterator[str]:
     yield "| method | | work |"
     yield "|---|---|---|"
     for each in combinations:
-        yield f"| [`{each.name}`](#{_anchor(each.name)}) | {each.title} | {each.work} |"
+        yield f"| [`{each.name}`](#{_anchor(each.name)}) | {each.title} | {each.delta_form} |"
 
 
 def _anchor(name: str) -> str:
@@ -128,7 +128,7 @@ def _anchor(name: str) -> str:
     return name.replace(":", "")
 
 
-def _section(combination: Combination) -> Iterator[str]:
+def _section(combination: CombineMethod) -> Iterator[str]:
     yield f"### `{combination.name}`"
     yield ""
     yield f"{combination.title[0].upper()}{combination.title[1:]}. Source: {combination.source}."
@@ -140,12 +140,12 @@ def _section(combination: Combination) -> Iterator[str]:
         yield "|---|---|---|---|"
         for name, parameter in combination.parameters.items():
             yield f"| `{name}` | {_word(parameter.default)} | {_taken(parameter)} | {_cell(parameter.about)} |"
-    if combination.differs:
+    if combination.differences:
         yield ""
-        yield combination.differs
+        yield combination.differences
 
 
-def _bounds(combination: Combination) -> str:
+def _bounds(combination: CombineMethod) -> str:
     fewest, most = combination.inputs
     told = (
         f"Takes {fewest} inputs."
@@ -154,10 +154,10 @@ def _bounds(combination: Combination) -> str:
         if fewest > 1
         else ""
     )
-    return f"{told} Weights mean nothing to it.".strip() if not combination.weighs else told
+    return f"{told} Weights mean nothing to it.".strip() if not combination.uses_weights else told
 
 
-def _taken(parameter: Parameter) -> str:
+def _taken(parameter: MethodParameter) -> str:
     if parameter.choices:
         return ", ".join(f"`{choice}`" for choice in parameter.choices)
     if isinstance(parameter.default, bool):

@@ -13,14 +13,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from adaptry.compute.combining.method import Given, Replay
+from adaptry.compute.combining.method import CombineInputs, PeftReplay
 from adaptry.compute.tensors.lowrank import Factors
-from adaptry.core.errors import Refused
+from adaptry.core.errors import CheckFailed
 
 _QUANTILE_MOST = 1 << 24  # elements that torch.quantile takes
 
 
-def cat(given: Given) -> Factors:
+def cat(given: CombineInputs) -> Factors:
     """The factors side by side, filled with zeros to the sum of the ranks in the configs."""
     pairs = list(zip(given.updates, given.weights, strict=True))
     down = torch.cat([update.down * weight * update.scale for update, weight in pairs], dim=0)
@@ -31,7 +31,7 @@ def cat(given: Given) -> Factors:
     )
 
 
-def on_factors(given: Given, prune: str = "", is_electing: bool = False) -> Factors:
+def combine_factors(given: CombineInputs, prune: str = "", is_electing: bool = False) -> Factors:
     """The types without `_svd`: lora_A and lora_B merged each by itself, with √|c_i| of c_i = w_i s_i as weights."""
     strengths = [weight * update.scale for update, weight in zip(given.updates, given.weights, strict=True)]
     roots = [math.sqrt(abs(strength)) for strength in strengths]
@@ -41,10 +41,10 @@ def on_factors(given: Given, prune: str = "", is_electing: bool = False) -> Fact
     return Factors(up, down)
 
 
-def on_updates(given: Given, prune: str = "", is_electing: bool = False) -> Factors:
+def combine_dense(given: CombineInputs, prune: str = "", is_electing: bool = False) -> Factors:
     """The types with `svd`: the dense updates merged, then decomposed: A = Vᵀ, B = U·S.
 
-    Raises `Refused` where torch's quantile, which `svd_clamp` is, takes no more.
+    Raises `CheckFailed` where torch's quantile, which `svd_clamp` is, takes no more.
     """
     replay = _replay(given)
     dense = [_dense(update, replay) for update in given.updates]
@@ -57,21 +57,21 @@ def on_updates(given: Given, prune: str = "", is_electing: bool = False) -> Fact
     return _clamped(given, up, right[: given.rank, :])
 
 
-def _clamped(given: Given, up: Tensor, down: Tensor) -> Factors:
+def _clamped(given: CombineInputs, up: Tensor, down: Tensor) -> Factors:
     share = given.number("svd_clamp")
     if share == 0:
         return Factors(up, down)
     both = torch.cat([up.flatten(), down.flatten()])
     if len(both) > _QUANTILE_MOST:
-        raise Refused(
-            f"svd_clamp takes a quantile of {len(both):,} elements at {given.where}, and torch's, which PEFT uses, takes "
+        raise CheckFailed(
+            f"svd_clamp takes a quantile of {len(both):,} elements at {given.site_name}, and torch's, which PEFT uses, takes "
             f"{_QUANTILE_MOST:,} at most: ask for a lower rank, or leave svd_clamp out"
         )
     high = torch.quantile(both, share)
     return Factors(up.clamp(-high, high), down.clamp(-high, high))
 
 
-def _dense(update: Factors, replay: Replay) -> Tensor:
+def _dense(update: Factors, replay: PeftReplay) -> Tensor:
     """`get_delta_weight` of PEFT's linear, embedding and convolution layers."""
     if math.prod(replay.kernel) > 1:
         down = update.down.reshape(update.rank, -1, *replay.kernel)
@@ -82,7 +82,7 @@ def _dense(update: Factors, replay: Replay) -> Tensor:
 
 
 def _merged(
-    given: Given, tensors: Sequence[Tensor], weights: Sequence[float], prune: str, is_electing: bool
+    given: CombineInputs, tensors: Sequence[Tensor], weights: Sequence[float], prune: str, is_electing: bool
 ) -> Tensor:
     kept = [_pruned(given, tensor, prune) for tensor in tensors] if prune else tensors
     stacked = torch.stack(list(kept), dim=0)
@@ -95,7 +95,7 @@ def _merged(
     return (weighted * agrees).sum(dim=0) / torch.clamp(agrees.sum(dim=0), min=1.0)
 
 
-def _pruned(given: Given, tensor: Tensor, prune: str) -> Tensor:
+def _pruned(given: CombineInputs, tensor: Tensor, prune: str) -> Tensor:
     density = given.number("density")
     if density >= 1:
         return tensor
@@ -107,6 +107,6 @@ def _pruned(given: Given, tensor: Tensor, prune: str) -> Tensor:
     return tensor * mask.reshape(tensor.shape)
 
 
-def _replay(given: Given) -> Replay:
+def _replay(given: CombineInputs) -> PeftReplay:
     assert given.replay is not None, "the plan says that this is a replay"
     return given.replay

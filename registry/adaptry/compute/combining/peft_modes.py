@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from adaptry.compute.combining.method import Combination, Given, Parameter
-from adaptry.core.errors import Refused
+from adaptry.compute.combining.method import CombineInputs, CombineMethod, MethodParameter
+from adaptry.core.errors import CheckFailed
 
 if TYPE_CHECKING:
     from adaptry.compute.tensors.lowrank import Factors
@@ -18,56 +18,56 @@ PREFIX = "peft:"
 _SOURCE = "PEFT 0.21, LoraModel.add_weighted_adapter"
 
 
-def _cat(given: Given) -> Factors:
+def _cat(given: CombineInputs) -> Factors:
     from adaptry.compute.combining import peft_arithmetic
 
     return peft_arithmetic.cat(given)
 
 
-def _on_factors(prune: str, is_electing: bool) -> Callable[[Given], Factors]:
-    def combine(given: Given) -> Factors:
+def _on_factors(prune: str, is_electing: bool) -> Callable[[CombineInputs], Factors]:
+    def combine(given: CombineInputs) -> Factors:
         from adaptry.compute.combining import peft_arithmetic
 
-        return peft_arithmetic.on_factors(given, prune, is_electing)
+        return peft_arithmetic.combine_factors(given, prune, is_electing)
 
     return combine
 
 
-def _on_updates(prune: str, is_electing: bool) -> Callable[[Given], Factors]:
-    def combine(given: Given) -> Factors:
+def _on_updates(prune: str, is_electing: bool) -> Callable[[CombineInputs], Factors]:
+    def combine(given: CombineInputs) -> Factors:
         from adaptry.compute.combining import peft_arithmetic
 
-        return peft_arithmetic.on_updates(given, prune, is_electing)
+        return peft_arithmetic.combine_dense(given, prune, is_electing)
 
     return combine
 
 
 def _one_rank(ranks: Sequence[int]) -> int:
     if len(set(ranks)) > 1:
-        raise Refused(
+        raise CheckFailed(
             f"PEFT sums the factors themselves, so all ranks must be one, and these are {', '.join(map(str, ranks))}: use "
             "peft:cat or one of the types with svd, or resize the adapters to one rank"
         )
     return ranks[0]
 
 
-_DENSITY = Parameter(0.5, "share of the elements that stay (PEFT has no default)", 0.0, 1.0)
-_CHANCE = Parameter(
+_DENSITY = MethodParameter(0.5, "share of the elements that stay (PEFT has no default)", 0.0, 1.0)
+_CHANCE = MethodParameter(
     0.5, "probability with which an element stays (PEFT has no default; its 0 is NaN)", 1e-3, 1.0
 )
-_MAJORITY = Parameter(
+_MAJORITY = MethodParameter(
     "total", "the sum of the unweighted elements, or of their signs", choices=("total", "frequency")
 )
-_ORDER = Parameter(
+_ORDER = MethodParameter(
     "qkv",
     "the order in which the model's attention has its projections: q, k, v, or k, v, q",
     choices=("qkv", "kvq"),
 )
-_SVD: Mapping[str, Parameter] = {
-    "svd_clamp": Parameter(
+_SVD: Mapping[str, MethodParameter] = {
+    "svd_clamp": MethodParameter(
         0.0, "quantile of the factors' elements to clamp them to; 0: not at all", 0.0, 1.0
     ),
-    "svd_full_matrices": Parameter(
+    "svd_full_matrices": MethodParameter(
         True, "decompose into square matrices, which costs more; other bits if false"
     ),
 }
@@ -83,9 +83,9 @@ _MAJORITY_OF = "The sign is elected by unweighted elements, and the sum is divid
 _ELECTION = {"majority_sign_method": _MAJORITY}
 
 
-def _factors(name: str, title: str, prune: str, is_electing: bool, differs: str) -> Combination:
+def _factors(name: str, title: str, prune: str, is_electing: bool, differs: str) -> CombineMethod:
     pruned = {} if not prune else {"density": _CHANCE if prune == "random" else _DENSITY}
-    return Combination(
+    return CombineMethod(
         PREFIX + name,
         title,
         _on_factors(prune, is_electing),
@@ -94,35 +94,35 @@ def _factors(name: str, title: str, prune: str, is_electing: bool, differs: str)
         | (_ELECTION if is_electing else {})
         | ({"order": _ORDER} if prune == "random" else {}),
         rank=_one_rank,
-        replays="in order" if prune == "random" else "by site",
-        differs=differs,
+        replay_mode="in order" if prune == "random" else "by site",
+        differences=differs,
     )
 
 
-def _updates(name: str, title: str, prune: str, is_electing: bool, differs: str) -> Combination:
+def _updates(name: str, title: str, prune: str, is_electing: bool, differs: str) -> CombineMethod:
     by_factors = _factors(name, title, prune, is_electing, differs)
-    return Combination(
+    return CombineMethod(
         PREFIX + name,
         title,
         _on_updates(prune, is_electing),
         source=_SOURCE,
         parameters={**by_factors.parameters, **_SVD},
-        work="dense",
+        delta_form="dense",
         rank=max,
-        replays=by_factors.replays,
-        differs=differs,
+        replay_mode=by_factors.replay_mode,
+        differences=differs,
     )
 
 
 METHODS = (
     _factors("linear", "lora_A and lora_B summed, each by itself", "", False, _CROSS),
-    Combination(
+    CombineMethod(
         "peft:cat",
         "the factors side by side",
         _cat,
         source=_SOURCE,
-        replays="by site",
-        differs="The weighted sum, as `linear`; weights and scales are in lora_A here, and zeros fill up to the sum of "
+        replay_mode="by site",
+        differences="The weighted sum, as `linear`; weights and scales are in lora_A here, and zeros fill up to the sum of "
         "the configs' ranks.",
     ),
     _updates(

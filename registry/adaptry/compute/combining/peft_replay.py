@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.adapter import Adapter
-from adaptry.compute.combining.method import Combination, Given, Replay
+from adaptry.compute.combining.method import CombineInputs, CombineMethod, PeftReplay
 from adaptry.compute.combining.peft_order import in_model_order
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
-from adaptry.compute.lazy_adapters.sites import Site
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
+from adaptry.compute.lazy_adapters.sites import WeightSite
 from adaptry.compute.recipes.combine import CombineRecipe
-from adaptry.core.errors import Invalid, Refused
+from adaptry.core.errors import CheckFailed, Invalid
 
 if TYPE_CHECKING:
     from torch import Generator
@@ -27,46 +27,46 @@ if TYPE_CHECKING:
 _SELECTING = ("layers_to_transform", "layers_pattern", "exclude_modules")
 
 
-def check_replay(recipe: CombineRecipe, parents: Sequence[Parent], combination: Combination) -> None:
-    """Raises `Invalid` for what PEFT has no word for, `Refused` where it raises or means something else."""
+def check_replay(recipe: CombineRecipe, parents: Sequence[ParentAdapter], combination: CombineMethod) -> None:
+    """Raises `Invalid` for what PEFT has no word for, `CheckFailed` where it raises or means something else."""
     if recipe.modules or recipe.energy is not None:
         raise Invalid(
             f"{combination.name} is PEFT's, which has no overrides by module and no energy; leave them out"
         )
-    if recipe.rank is not None and (combination.work != "dense" or len(parents) == 1):
+    if recipe.rank is not None and (combination.delta_form != "dense" or len(parents) == 1):
         raise Invalid(
             f"{combination.name} has the rank that PEFT gives it here; rank is for the types with svd"
         )
     for parent in parents:
         fields = parent.adapter.config.fields
         if fields.get("target_parameters"):
-            raise Refused(
+            raise CheckFailed(
                 f"PEFT combines no adapters with target_parameters, and {parent.label} has them: use `linear`"
             )
         first = parents[0].adapter.config.fields
         if differing := [name for name in _SELECTING if fields.get(name) != first.get(name)]:
-            raise Refused(
+            raise CheckFailed(
                 f"{parent.label} and {parents[0].label} differ in {differing[0]}, and PEFT takes the first one's for all, "
                 "which leaves modules out: use `linear` or another method of our own"
             )
     initial = parents[0].adapter.config.fields.get("init_lora_weights", True)
-    if combination.replays == "in order" and initial not in (True, False, "gaussian"):
-        raise Refused(
+    if combination.replay_mode == "in order" and initial not in (True, False, "gaussian"):
+        raise CheckFailed(
             f"{parents[0].label} was begun with init_lora_weights={str(initial)[:40]!r}; what PEFT draws for that before "
             "its masks is not replayed: use dare_linear or dare_ties"
         )
 
 
-def check_site(site: Site, combination: Combination, rank: int) -> None:
-    """Raises `Refused` where PEFT's decomposition of this module raises."""
-    if combination.work != "dense":
+def check_site(site: WeightSite, combination: CombineMethod, rank: int) -> None:
+    """Raises `CheckFailed` where PEFT's decomposition of this module raises."""
+    if combination.delta_form != "dense":
         return
     if len(site.kernel) not in (0, 2):
-        raise Refused(
+        raise CheckFailed(
             f"PEFT decomposes no {len(site.kernel)}-dimensional convolution ({site.key}); use `svd`"
         )
     if rank > min(site.fan_out, site.width):
-        raise Refused(
+        raise CheckFailed(
             f"{site.key} is {site.fan_out}×{site.width} and has no rank {rank}, at which PEFT raises: ask for a lower rank"
         )
 
@@ -78,14 +78,14 @@ def configured_rank(adapter: Adapter) -> int:
     return max(int(fields.get("r", 8)), *map(int, pattern.values()), 0)
 
 
-def replayed(plan: CombinePlan) -> Callable[[Site], tuple[Factors, Mapping[str, float]]]:
+def make_replay(plan: CombinePlan) -> Callable[[WeightSite], tuple[Factors, Mapping[str, float]]]:
     """What computes one site of a plan whose combination replays."""
     planned = {each.site: each for each in plan.sites}
-    if plan.sites[0].combination.replays == "by site":
-        return lambda site: (_made(plan, planned[site], None), {})
+    if plan.sites[0].combination.replay_mode == "by site":
+        return lambda site: (_replay_site(plan, planned[site], None), {})
 
     @functools.cache
-    def in_order() -> dict[Site, Factors]:
+    def in_order() -> dict[WeightSite, Factors]:
         import torch
 
         generator = torch.Generator().manual_seed(plan.recipe.seed)
@@ -94,35 +94,35 @@ def replayed(plan: CombinePlan) -> Callable[[Site], tuple[Factors, Mapping[str, 
         initial = plan.parents[0].adapter.config.fields.get("init_lora_weights", True)
         for each in ordered:
             _inject(generator, each.site, each.rank or 0, initial)
-        return {each.site: _made(plan, each, generator) for each in ordered}
+        return {each.site: _replay_site(plan, each, generator) for each in ordered}
 
     return lambda site: (in_order()[site], {})
 
 
-def _made(plan: CombinePlan, planned: PlannedSite, generator: Generator | None) -> Factors:
-    from adaptry.compute.combining.peft_arithmetic import on_factors
+def _replay_site(plan: CombinePlan, planned: PlannedSite, generator: Generator | None) -> Factors:
+    from adaptry.compute.combining.peft_arithmetic import combine_factors
     from adaptry.compute.tensors.lowrank import Factors
 
     site = planned.site
     is_transposed = site.kind == "embedding" or (
         site.kind == "linear" and plan.parents[0].adapter.config.fields.get("fan_in_fan_out") is True
     )
-    given = Given(
+    given = CombineInputs(
         [plan.updates[place].factors(site) for place in planned.inputs],
         planned.weights,
         planned.values,
         _no_generator,
         planned.rank,
         len(plan.recipe.inputs),
-        where=site.key,
-        replay=Replay(is_transposed, site.kernel, generator),
+        site_name=site.key,
+        replay=PeftReplay(is_transposed, site.kernel, generator),
     )
     if len(plan.recipe.inputs) == 1:  # PEFT: one adapter is always `linear`
-        return on_factors(given)
+        return combine_factors(given)
     try:
         made = planned.combination.combine(given)
     except RuntimeError as error:
-        raise Refused(
+        raise CheckFailed(
             f"PEFT's arithmetic fails at {site.key} ({str(error).splitlines()[0]}), since ranks or layouts there "
             "differ or values are too large: use a method of our own, or resize the adapters"
         ) from error
@@ -134,7 +134,7 @@ def _no_generator(_: int) -> Generator:
     raise AssertionError("a replay draws from the replay's generator")
 
 
-def _inject(generator: Generator, site: Site, rank: int, initial: object) -> None:
+def _inject(generator: Generator, site: WeightSite, rank: int, initial: object) -> None:
     """Draws what PEFT draws while it adds a module of `rank`: torch's layers are initialised, then PEFT's own way."""
     import torch
 

@@ -9,17 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from adaptry.adapters.patterns import check_suffixes, first_match
-from adaptry.compute.combining import combination_named
+from adaptry.compute.combining import get_combine_method
 from adaptry.compute.combining.base_check import check_one_base, check_sequence
-from adaptry.compute.combining.method import Combination, Number
+from adaptry.compute.combining.method import CombineMethod, Number
 from adaptry.compute.combining.peft_order import order_note
 from adaptry.compute.combining.peft_replay import check_replay, check_site, configured_rank
-from adaptry.compute.lazy_adapters.deltas import Updates, updates_of
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
-from adaptry.compute.lazy_adapters.sites import Site
+from adaptry.compute.lazy_adapters.deltas import AdapterDeltas, open_adapter_deltas
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
+from adaptry.compute.lazy_adapters.sites import WeightSite
 from adaptry.compute.lazy_adapters.whole_weights import WholeWeights, choose_whole_weights
-from adaptry.compute.recipes.combine import CombineRecipe, Override
-from adaptry.core.errors import Invalid, InvalidConfig, Refused
+from adaptry.compute.recipes.combine import CombineRecipe, ModuleOverride
+from adaptry.core.errors import CheckFailed, Invalid, InvalidConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +28,10 @@ class PlannedSite:
     values, and `rank`, what its result is brought to (None: what comes of it, or what `energy` says). `all_weights`
     are those of all the recipe's inputs."""
 
-    site: Site
+    site: WeightSite
     inputs: tuple[int, ...]
     weights: tuple[float, ...]
-    combination: Combination
+    combination: CombineMethod
     values: Mapping[str, Number]
     rank: int | None
     ranks: tuple[int, ...]
@@ -43,14 +43,14 @@ class PlannedSite:
         if not self.inputs:
             return 0
         most = min(self.site.fan_out, self.site.width)
-        made = self.combination.rank(self.ranks) if self.combination.work == "factors" else most
+        made = self.combination.rank(self.ranks) if self.combination.delta_form == "factors" else most
         return min(self.rank, most) if self.rank is not None else made
 
     @property
     def memory(self) -> int:
         """Bytes at once, at most: dense updates in float32 and their decomposition, or factors in float64."""
         elements = self.site.fan_out * self.site.width * self.site.experts
-        if self.combination.work == "dense":
+        if self.combination.delta_form == "dense":
             return elements * (4 * len(self.inputs) + 8 * 4)
         return (self.site.fan_out + self.site.width) * sum(self.ranks) * self.site.experts * 8 * 4
 
@@ -59,7 +59,7 @@ class PlannedSite:
         """About how many multiplications it takes."""
         total = sum(self.ranks)
         small = min(self.site.fan_out, self.site.width)
-        if self.combination.work == "dense":
+        if self.combination.delta_form == "dense":
             dense = self.site.fan_out * self.site.width
             return self.site.experts * dense * (2.0 * total + 20.0 * len(self.inputs) + 14.0 * small)
         return self.site.experts * (self.site.fan_out + self.site.width) * total * (2.0 + 4.0 * total)
@@ -70,8 +70,8 @@ class CombinePlan:
     """What will be done, site by site in the order of their names; `notes` are sentences for the reader."""
 
     recipe: CombineRecipe
-    parents: tuple[Parent, ...]
-    updates: tuple[Updates, ...]
+    parents: tuple[ParentAdapter, ...]
+    updates: tuple[AdapterDeltas, ...]
     sites: tuple[PlannedSite, ...]
     whole: WholeWeights
     notes: tuple[str, ...]
@@ -107,21 +107,21 @@ class CombinePlan:
         )
 
 
-def plan(recipe: CombineRecipe, parents: Sequence[Parent]) -> CombinePlan:
+def plan_combination(recipe: CombineRecipe, parents: Sequence[ParentAdapter]) -> CombinePlan:
     """How `parents` (in the order of the recipe's inputs) are combined.
 
-    Raises `Invalid` (a method or parameter that does not exist), `Refused`, `Unsupported` (inputs that do not go
+    Raises `Invalid` (a method or parameter that does not exist), `CheckFailed`, `Unsupported` (inputs that do not go
     together, or are no sum of factors).
     """
     if recipe.in_sequence:
         notes = check_sequence(parents, [entry.weight for entry in recipe.inputs])
     else:
         notes = check_one_base(parents, recipe.other_base)
-    combination = combination_named(recipe.method)
-    combination.checked(recipe.parameters)
-    if combination.replays != "no":
+    combination = get_combine_method(recipe.method)
+    combination.check_values(recipe.parameters)
+    if combination.replay_mode != "no":
         check_replay(recipe, parents, combination)
-    updates = [updates_of(parent) for parent in parents]
+    updates = [open_adapter_deltas(parent) for parent in parents]
     holders = _holders(updates)
     patterns = _patterns(recipe, [site.key for site in holders])
     overrides = first_match(patterns, [site.key for site in holders])
@@ -132,15 +132,15 @@ def plan(recipe: CombineRecipe, parents: Sequence[Parent]) -> CombinePlan:
         if override is not None:
             used.add(override.match)
         sites.append(_planned(recipe, override, site, places, updates))
-    if combination.replays == "in order":
+    if combination.replay_mode == "in order":
         notes.append(order_note([each.site.path for each in sites], str(sites[0].values["order"])))
     if unused := [pattern for pattern in patterns if pattern not in used]:
-        raise Refused(
+        raise CheckFailed(
             f"the pattern {unused[0]!r} of the recipe's modules matches none of the {len(sites)} modules "
             f"(as {sites[0].site.key}), or only such as an earlier pattern matches"
         )
     if not any(each.inputs for each in sites):
-        raise Refused("at every module all weights are 0, so the result would be nothing")
+        raise CheckFailed("at every module all weights are 0, so the result would be nothing")
     is_chosen = recipe.whole_weights is not None
     counting = {place for each in sites for place in each.inputs}
     giving = [parent for place, parent in enumerate(parents) if is_chosen or place in counting]
@@ -148,7 +148,7 @@ def plan(recipe: CombineRecipe, parents: Sequence[Parent]) -> CombinePlan:
     return CombinePlan(recipe, tuple(parents), tuple(updates), tuple(sites), whole, tuple(notes))
 
 
-def _patterns(recipe: CombineRecipe, names: Sequence[str]) -> dict[str, Override]:
+def _patterns(recipe: CombineRecipe, names: Sequence[str]) -> dict[str, ModuleOverride]:
     """The overrides by pattern. Raises `Invalid` for a pattern that is none, or takes too long to match."""
     try:
         check_suffixes((override.match for override in recipe.modules), names)
@@ -158,15 +158,15 @@ def _patterns(recipe: CombineRecipe, names: Sequence[str]) -> dict[str, Override
     return {override.match: override for override in recipe.modules}
 
 
-def _holders(updates: Sequence[Updates]) -> dict[Site, list[int]]:
-    """The inputs at each site. Raises `Refused` where two call one weight alike and mean different shapes."""
-    holders: dict[Site, list[int]] = {}
-    by_key: dict[str, tuple[Site, str]] = {}
+def _holders(updates: Sequence[AdapterDeltas]) -> dict[WeightSite, list[int]]:
+    """The inputs at each site. Raises `CheckFailed` where two call one weight alike and mean different shapes."""
+    holders: dict[WeightSite, list[int]] = {}
+    by_key: dict[str, tuple[WeightSite, str]] = {}
     for place, each in enumerate(updates):
         for site in each.modules:
             known, label = by_key.setdefault(site.key, (site, each.parent.label))
             if known != site:
-                raise Refused(
+                raise CheckFailed(
                     f"{site.key} is {_shape(known)} in {label} and {_shape(site)} in {each.parent.label}: they are not "
                     "of one base"
                 )
@@ -174,20 +174,20 @@ def _holders(updates: Sequence[Updates]) -> dict[Site, list[int]]:
     return dict(sorted(holders.items(), key=lambda item: item[0].key))
 
 
-def _shape(site: Site) -> str:
+def _shape(site: WeightSite) -> str:
     kernel = "".join(f"×{side}" for side in site.kernel)
     return f"{site.fan_out}×{site.fan_in}{kernel} ({site.kind})"
 
 
 def _planned(
     recipe: CombineRecipe,
-    override: Override | None,
-    site: Site,
+    override: ModuleOverride | None,
+    site: WeightSite,
     places: Sequence[int],
-    updates: Sequence[Updates],
+    updates: Sequence[AdapterDeltas],
 ) -> PlannedSite:
-    combination = combination_named(override.method if override and override.method else recipe.method)
-    if override and combination.replays != "no":
+    combination = get_combine_method(override.method if override and override.method else recipe.method)
+    if override and combination.replay_mode != "no":
         raise Invalid(f"{combination.name} reproduces PEFT for a whole adapter, and is none for some modules")
     parameters = dict(recipe.parameters) if not (override and override.method) else {}
     parameters |= override.parameters if override else {}
@@ -196,32 +196,36 @@ def _planned(
         many = f"{fewest}" if fewest == most else f"{fewest} to {most}"
         raise Invalid(f"{combination.name} combines {many} adapters, not {len(recipe.inputs)}")
     all_weights = tuple(_weight(recipe, override, place) for place in range(len(recipe.inputs)))
-    if not combination.weighs and any(weight not in (0, 1) for weight in all_weights):
+    if not combination.uses_weights and any(weight not in (0, 1) for weight in all_weights):
         raise Invalid(
             f"{combination.name} takes no weights: the updates themselves decide how much each counts; leave them out"
         )
     weights = [all_weights[place] for place in places]
-    is_replay = combination.replays != "no"
+    is_replay = combination.replay_mode != "no"
     counting = [place for place, weight in zip(places, weights, strict=True) if weight or is_replay]
     ranks = tuple(updates[place].rank(site) for place in counting or places)
     rank = (override.rank if override else None) or recipe.rank
     if is_replay:
         rank = rank or combination.rank([configured_rank(each.parent.adapter) for each in updates])
         check_site(site, combination, rank)
-    elif rank is None and recipe.energy is None and (combination.work == "dense" or combination.rank is max):
+    elif (
+        rank is None
+        and recipe.energy is None
+        and (combination.delta_form == "dense" or combination.rank is max)
+    ):
         rank = max(ranks)
     return PlannedSite(
         site,
         tuple(counting),
         tuple(all_weights[place] for place in counting),
         combination,
-        combination.checked(parameters),
+        combination.check_values(parameters),
         rank,
         ranks,
         all_weights,
     )
 
 
-def _weight(recipe: CombineRecipe, override: Override | None, place: int) -> float:
+def _weight(recipe: CombineRecipe, override: ModuleOverride | None, place: int) -> float:
     entry = recipe.inputs[place]
     return override.weights.get(entry.source, entry.weight) if override else entry.weight

@@ -4,45 +4,45 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from adaptry.compute.combining.method import Combination, Given
-from adaptry.compute.combining.options import DENSITY, SUM, rescaling
+from adaptry.compute.combining.method import CombineInputs, CombineMethod
+from adaptry.compute.combining.options import DENSITY, SUM, rescale_parameter
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from adaptry.compute.combining.dense_rows import Prune
+    from adaptry.compute.combining.dense_rows import PruneFunction
 
 
-def trims(given: Given) -> list[Prune]:
+def magnitude_prunes(given: CombineInputs) -> list[PruneFunction]:
     """For each update, the pruning that keeps its largest elements, by `density` and `rescale`."""
-    from adaptry.compute.combining.dense_rows import Rows
-    from adaptry.compute.combining.sparsity import largest, same_norm
+    from adaptry.compute.combining.dense_rows import DenseRows
+    from adaptry.compute.combining.sparsity import keep_largest, rescale_l1_exactly
 
     found = []
     for update in given.updates:
-        rows = Rows.of(update)
-        prune = largest(rows, given.number("density"))
-        found.append(same_norm(rows, prune) if given.word("rescale") == "l1" else prune)
+        rows = DenseRows.from_factors(update)
+        prune = keep_largest(rows, given.number("density"))
+        found.append(rescale_l1_exactly(rows, prune) if given.word("rescale") == "l1" else prune)
     return found
 
 
-def magnitude_prune(given: Given) -> Tensor:
+def magnitude_prune(given: CombineInputs) -> Tensor:
     """λ Σ w_i top(Δ_i)."""
-    from adaptry.compute.combining.dense_rows import fused
-    from adaptry.compute.combining.sign_election import summed
+    from adaptry.compute.combining.dense_rows import combine_rows
+    from adaptry.compute.combining.sign_election import fuse_by_sum
 
-    return fused(given, trims(given), summed(given))
+    return combine_rows(given, magnitude_prunes(given), fuse_by_sum(given))
 
 
 METHODS = (
-    Combination(
+    CombineMethod(
         "magnitude_prune",
         "the largest elements of each update, summed",
         magnitude_prune,
         source="Han et al., arXiv 1506.02626",
-        parameters={"density": DENSITY, "rescale": rescaling("none"), **SUM},
-        work="dense",
-        differs="PEFT's `magnitude_prune` prunes lora_A and lora_B separately (`peft:magnitude_prune`); its "
+        parameters={"density": DENSITY, "rescale": rescale_parameter("none"), **SUM},
+        delta_form="dense",
+        differences="PEFT's `magnitude_prune` prunes lora_A and lora_B separately (`peft:magnitude_prune`); its "
         "`magnitude_prune_svd` is this. Both break ties by the order of a sort; here equal magnitudes stay together.",
     ),
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from adaptry.compute.recipes.combine import CombineRecipe, Override
+from adaptry.compute.recipes.combine import CombineRecipe, ModuleOverride
 from adaptry.compute.recipes.merge import parse_dtype
 from adaptry.core.errors import Invalid, NotFound
 from adaptry.core.refs import split_weight
@@ -21,7 +21,7 @@ def read_recipe(path: Path) -> CombineRecipe:
         data = path.read_bytes()
     except OSError as error:
         raise NotFound(f"cannot read the recipe {path}: {error.strerror}") from error
-    return recipe_of(parse_yaml(data, str(path)), str(path))
+    return parse_recipe(parse_yaml(data, str(path)), str(path))
 
 
 def parse_yaml(data: bytes, what: str) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def parse_yaml(data: bytes, what: str) -> dict[str, Any]:
     return document
 
 
-def recipe_of(document: dict[str, Any], what: str) -> CombineRecipe:
+def parse_recipe(document: dict[str, Any], what: str) -> CombineRecipe:
     """The recipe a document means; an input may be written `source=weight`. Raises `Invalid` with the field."""
     inputs = document.get("inputs")
     if isinstance(inputs, list):
@@ -66,7 +66,7 @@ def recipe_of(document: dict[str, Any], what: str) -> CombineRecipe:
 
 _KEYS = ", ".join(CombineRecipe.model_fields)
 _SAID = {
-    "extra_forbidden": f"no such key; a recipe has {_KEYS}; one of its modules {', '.join(Override.model_fields)}",
+    "extra_forbidden": f"no such key; a recipe has {_KEYS}; one of its modules {', '.join(ModuleOverride.model_fields)}",
     "missing": "it is missing",
     "tuple_type": "a list is expected here, as in [acme/tone, acme/facts=0.5]",
     "model_type": "it is neither REF=WEIGHT nor a mapping (an input has source and weight)",

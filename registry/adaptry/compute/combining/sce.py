@@ -4,37 +4,37 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from adaptry.compute.combining.method import Combination, Given, Parameter
+from adaptry.compute.combining.method import CombineInputs, CombineMethod, MethodParameter
 from adaptry.compute.combining.options import LAMBDA
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def sce(given: Given) -> Tensor:
+def sce(given: CombineInputs) -> Tensor:
     """λ · Σ η_i δ_i / Σ η_i over the i that agree, with δ_i = w_i Δ_i where it varies most and η_i ∝ Σ δ_i²."""
     from adaptry.compute.combining.dense_rows import rows_of
-    from adaptry.compute.combining.selection import selected_and_weighed
+    from adaptry.compute.combining.selection import select_and_weigh
 
-    updates = [rows.times(weight) for rows, weight in zip(rows_of(given), given.weights, strict=True)]
-    merged = selected_and_weighed(updates, given.number("select")).mul_(given.number("lambda"))
+    updates = [rows.scaled_by(weight) for rows, weight in zip(rows_of(given), given.weights, strict=True)]
+    merged = select_and_weigh(updates, given.number("select")).mul_(given.number("lambda"))
     return merged.reshape(*given.updates[0].up.shape[:-1], -1)
 
 
 METHODS = (
-    Combination(
+    CombineMethod(
         "sce",
         "elements that vary most between the updates, weighed by energy, without minority signs",
         sce,
         source="Wan et al., arXiv 2408.07990",
         parameters={
-            "select": Parameter(
+            "select": MethodParameter(
                 0.1, "share of the elements that vary, those that vary most, that stay", 0.0, 1.0
             ),
             "lambda": LAMBDA,
         },
-        work="dense",
-        differs="The paper has no weights: an update counts here as w·Δ throughout. At a module that one input alone has, "
+        delta_form="dense",
+        differences="The paper has no weights: an update counts here as w·Δ throughout. At a module that one input alone has, "
         "nothing varies and its update stays whole. mergekit's `select_topk` is `select`, 1 by default. PEFT has no SCE.",
     ),
 )

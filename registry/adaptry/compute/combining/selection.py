@@ -10,19 +10,19 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from adaptry.compute.combining.dense_rows import Place, Rows
+from adaptry.compute.combining.dense_rows import DenseRows, RowBlock
 from adaptry.compute.combining.sparsity import magnitude
 
 
-def selected_and_weighed(updates: Sequence[Rows], share: float) -> Tensor:
+def select_and_weigh(updates: Sequence[DenseRows], share: float) -> Tensor:
     """Σ η_i δ_i / Σ η_i over the i that have the elected sign, [E, out, in].
 
     `share` of the elements whose variance over the updates is not 0 count, all where there is one update; η_i ∝ Σ δ_i²
     of what counts.
     """
 
-    def blocks() -> Iterator[tuple[Place, Tensor]]:
-        for place in updates[0].places():
+    def blocks() -> Iterator[tuple[RowBlock, Tensor]]:
+        for place in updates[0].row_blocks():
             yield place, torch.stack([rows.block(place) for rows in updates])
 
     def variances() -> Iterator[Tensor]:

@@ -12,11 +12,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from adaptry.compute.combining.dense_rows import Fuse
-from adaptry.compute.combining.method import Given
+from adaptry.compute.combining.dense_rows import FuseFunction
+from adaptry.compute.combining.method import CombineInputs
 
 
-def summed(given: Given) -> Fuse:
+def fuse_by_sum(given: CombineInputs) -> FuseFunction:
     """λ Σ w_i δ_i, over Σ w_i where the values say `normalize`."""
     scale = given.number("lambda")
     total = sum(given.weights)
@@ -29,7 +29,7 @@ def _summed(updates: Tensor, weights: Sequence[float]) -> Tensor:
     return torch.einsum("n,nij->ij", torch.tensor(weights), updates)
 
 
-def elected(given: Given) -> Fuse:
+def fuse_by_election(given: CombineInputs) -> FuseFunction:
     """λ times the mean of the elements w_i δ_i whose sign is the elected one; see `SIGN` and `DIVIDE`."""
     return partial(
         _elected,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from adaptry.compute.combining.coefficients import combined, gram_at
-from adaptry.compute.combining.method import Combination, Given, Parameter
+from adaptry.compute.combining.coefficients import gram_of_inputs, linear_combination
+from adaptry.compute.combining.method import CombineInputs, CombineMethod, MethodParameter
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,12 +18,12 @@ _STRAIGHT = 1e-8
 """sin² of the angle below which two updates are taken for parallel; sin(tθ)/sin θ then differs from t by less."""
 
 
-def slerp(given: Given) -> Factors:
+def slerp(given: CombineInputs) -> Factors:
     """(sin((1−t)θ)·Δ_1 + sin(tθ)·Δ_2) / sin θ."""
     return _along_the_arc(given, given.number("t"))
 
 
-def nuslerp(given: Given) -> Factors:
+def nuslerp(given: CombineInputs) -> Factors:
     """The same with t = w_2 / (w_1 + w_2); of whole updates, or of each row or column with an angle of its own."""
     total = sum(given.all_weights)
     share = 0.5 if abs(total) < 1e-6 else given.all_weights[1] / total
@@ -36,11 +36,11 @@ def nuslerp(given: Given) -> Factors:
             return _along_the_arc(given, share)
 
 
-def _along_the_arc(given: Given, share: float) -> Factors:
+def _along_the_arc(given: CombineInputs, share: float) -> Factors:
     import torch
 
-    table = gram_at(given, _BOTH)
-    return combined(given, _BOTH, torch.stack(_arc(table[0, 0], table[0, 1], table[1, 1], share)))
+    table = gram_of_inputs(given, _BOTH)
+    return linear_combination(given, _BOTH, torch.stack(_arc(table[0, 0], table[0, 1], table[1, 1], share)))
 
 
 def _arc(first: Tensor, between: Tensor, second: Tensor, share: float) -> tuple[Tensor, Tensor]:
@@ -56,49 +56,53 @@ def _arc(first: Tensor, between: Tensor, second: Tensor, share: float) -> tuple[
     return near, far
 
 
-def _row_by_row(given: Given, share: float) -> Factors:
-    from adaptry.compute.tensors.lowrank import Factors, concatenated, row_inner
+def _row_by_row(given: CombineInputs, share: float) -> Factors:
+    from adaptry.compute.tensors.lowrank import Factors, concatenate, row_inner_products
 
     if len(given.updates) == 1:
         # The other one is zero, so at a right angle to every row: the same coefficient for all.
         return _along_the_arc(given, share)
     one, other = given.updates
-    coefficients = _arc(row_inner(one, one), row_inner(one, other), row_inner(other, other), share)
+    coefficients = _arc(
+        row_inner_products(one, one), row_inner_products(one, other), row_inner_products(other, other), share
+    )
     scaled = [
         Factors((update.up * each.unsqueeze(-1)).to(update.up.dtype), update.down, update.scale)
         for update, each in zip(given.updates, coefficients, strict=True)
     ]
-    return concatenated(scaled)
+    return concatenate(scaled)
 
 
-def _column_by_column(given: Given, share: float) -> Factors:
-    from adaptry.compute.tensors.lowrank import transposed
+def _column_by_column(given: CombineInputs, share: float) -> Factors:
+    from adaptry.compute.tensors.lowrank import transpose
 
-    turned = replace(given, updates=[transposed(update) for update in given.updates])
-    return transposed(_row_by_row(turned, share))
+    turned = replace(given, updates=[transpose(update) for update in given.updates])
+    return transpose(_row_by_row(turned, share))
 
 
 _ZERO = "An update of zero (or none) counts as at a right angle to the other."
 METHODS = (
-    Combination(
+    CombineMethod(
         "slerp",
         "two updates, interpolated along the arc between them",
         slerp,
         source="Shoemake, SIGGRAPH 1985",
-        parameters={"t": Parameter(0.5, "where between the first input (0) and the second (1)", 0.0, 1.0)},
+        parameters={
+            "t": MethodParameter(0.5, "where between the first input (0) and the second (1)", 0.0, 1.0)
+        },
         inputs=(2, 2),
-        weighs=False,
-        differs="mergekit's `slerp` goes along the arc between two whole models' weights, where the angle is nearly 0 "
+        uses_weights=False,
+        differences="mergekit's `slerp` goes along the arc between two whole models' weights, where the angle is nearly 0 "
         "and the path nearly straight; this is between the updates, as mergekit's `nuslerp` with a base. It is "
         f"straight below an angle of 1e-4, in mergekit where |cos| > 0.9995. {_ZERO}",
     ),
-    Combination(
+    CombineMethod(
         "nuslerp",
         "two updates, interpolated along the arc between them as their weights say",
         nuslerp,
         source="mergekit's nuslerp",
         parameters={
-            "over": Parameter(
+            "over": MethodParameter(
                 "tensor",
                 "what has an angle: the update as a whole, each row (all that leads to one output) or each column (all "
                 "that one input leads to)",
@@ -106,7 +110,7 @@ METHODS = (
             )
         },
         inputs=(2, 2),
-        differs="Equal to mergekit's with a base: `over: rows` is its nuslerp_flatten: false, `over: columns` also "
+        differences="Equal to mergekit's with a base: `over: rows` is its nuslerp_flatten: false, `over: columns` also "
         "nuslerp_row_wise: true. Rows are outputs here also where a model stores a weight the other way round "
         f"(embeddings, Conv1D). It is straight below an angle of 1e-4, in mergekit below 1e-8. {_ZERO}",
     ),

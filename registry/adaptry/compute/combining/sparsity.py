@@ -1,6 +1,6 @@
 """Which elements of an update stay: the largest, a band of magnitudes, or some by chance.
 
-Each function here makes a `Prune` for one update. Magnitudes are compared with an exact order statistic; elements whose
+Each function here makes a `PruneFunction` for one update. Magnitudes are compared with an exact order statistic; elements whose
 magnitude equals it all stay, so that the choice depends on values alone and not on the order of a sort. Chance comes
 from the generator that is given and is drawn for the rows in their order.
 """
@@ -13,30 +13,30 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import hardshrink
 
-from adaptry.compute.combining.dense_rows import Prune, Rows
+from adaptry.compute.combining.dense_rows import DenseRows, PruneFunction
 
 _COARSE = 17  # bits dropped of a float32's 31: bins of a 64th of an octave
 _TINY = 1e-7  # below it a sum of magnitudes gives no factor, as in mergekit
 
 
-def unpruned(block: Tensor) -> Tensor:
+def keep_all(block: Tensor) -> Tensor:
     return block
 
 
-def largest(rows: Rows, density: float) -> Prune:
+def keep_largest(rows: DenseRows, density: float) -> PruneFunction:
     """Keeps the `density · n` largest magnitudes, at least one of them; none where the density is 0."""
     if density >= 1:
-        return unpruned
+        return keep_all
     if density <= 0:
         return torch.zeros_like
     least = magnitude(rows.blocks, max(1, int(density * rows.elements)))
     return lambda block: _at_least(block, least)
 
 
-def band(rows: Rows, density: float, gamma: float) -> Prune:
+def keep_band(rows: DenseRows, density: float, gamma: float) -> PruneFunction:
     """Keeps `density · n` magnitudes: those below the largest `gamma · n`, or as few of these as density leaves."""
     if density >= 1:
-        return unpruned
+        return keep_all
     count = rows.elements
     kept = int(density * count)
     if kept == 0:
@@ -52,10 +52,10 @@ def band(rows: Rows, density: float, gamma: float) -> Prune:
     return prune
 
 
-def by_chance(generator: Generator, density: float) -> Prune:
+def drop_at_random(generator: Generator, density: float) -> PruneFunction:
     """Keeps each element with probability `density`."""
     if density >= 1:
-        return unpruned
+        return keep_all
 
     def prune(block: Tensor) -> Tensor:
         return block.mul_(torch.rand(block.shape, generator=generator) < density)
@@ -63,11 +63,13 @@ def by_chance(generator: Generator, density: float) -> Prune:
     return prune
 
 
-def by_rank(generator: Generator, density: float, epsilon: float, by_probability: bool) -> Prune:
+def drop_by_magnitude_rank(
+    generator: Generator, density: float, epsilon: float, by_probability: bool
+) -> PruneFunction:
     """Keeps an element with a probability that rises with its rank among the magnitudes of its row, evenly from
     `density − ε/2` to `density + ε/2`; `by_probability` divides it by its own."""
     if density >= 1:
-        return unpruned
+        return keep_all
     low, high = max(0.0, density - epsilon / 2), min(1.0, density + epsilon / 2)
 
     def prune(block: Tensor) -> Tensor:
@@ -83,7 +85,7 @@ def by_rank(generator: Generator, density: float, epsilon: float, by_probability
     return prune
 
 
-def rescaled(rows: Rows, prune: Callable[[], Prune]) -> Prune:
+def rescale_l1(rows: DenseRows, prune: Callable[[], PruneFunction]) -> PruneFunction:
     """A pruning that leaves Σ|δ| as it was: a first pass finds the factor. `prune` makes the same one each time."""
     before = after = 0.0
     tried = prune()
@@ -95,9 +97,9 @@ def rescaled(rows: Rows, prune: Callable[[], Prune]) -> Prune:
     return lambda block: final(block) * factor
 
 
-def same_norm(rows: Rows, prune: Prune) -> Prune:
+def rescale_l1_exactly(rows: DenseRows, prune: PruneFunction) -> PruneFunction:
     """As `rescaled`, of a pruning without chance."""
-    return rescaled(rows, lambda: prune)
+    return rescale_l1(rows, lambda: prune)
 
 
 def magnitude(blocks: Callable[[], Iterable[Tensor]], place: int) -> float:

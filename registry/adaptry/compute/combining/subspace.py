@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from adaptry.compute.combining import dare, linear, ties
-from adaptry.compute.combining.method import Combination, Given, Parameter
+from adaptry.compute.combining.method import CombineInputs, CombineMethod, MethodParameter
 from adaptry.compute.combining.options import CHANCE, DIVIDE, SIGN
 
 if TYPE_CHECKING:
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
     from adaptry.compute.tensors.lowrank import Factors
 
-_INNER: Mapping[str, Combination] = {
+_INNER: Mapping[str, CombineMethod] = {
     each.name: each for each in (linear.LINEAR, *ties.METHODS, *dare.METHODS)
 }
 
 
-def parameters(default: str) -> Mapping[str, Parameter]:
+def inner_parameters(default: str) -> Mapping[str, MethodParameter]:
     """What a method with an inner one takes: which, and the inner one's parameters."""
     return {
-        "merge": Parameter(default, "how the aligned updates are combined", choices=tuple(_INNER)),
+        "merge": MethodParameter(default, "how the aligned updates are combined", choices=tuple(_INNER)),
         "density": replace(
             CHANCE, about="share of the elements that stay, or their chance to (all but linear)"
         ),
@@ -36,11 +36,13 @@ def parameters(default: str) -> Mapping[str, Parameter]:
     }
 
 
-def combined_inside(given: Given, aligned: Sequence[Factors]) -> Tensor:
+def combine_in_subspace(given: CombineInputs, aligned: Sequence[Factors]) -> Tensor:
     """The aligned updates [..., k, l], one for each of `given.updates`, combined as its `merge` says; float32."""
     from adaptry.compute.tensors.lowrank import Factors
 
     inner = _INNER[given.word("merge")]
-    values = inner.checked({name: given.values[name] for name in inner.parameters if name in given.values})
+    values = inner.check_values(
+        {name: given.values[name] for name in inner.parameters if name in given.values}
+    )
     made = inner.combine(replace(given, updates=aligned, values=values))
     return made.dense() if isinstance(made, Factors) else made

@@ -4,35 +4,35 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from adaptry.compute.combining.method import Combination, Given, Parameter
-from adaptry.compute.combining.options import ELECTION, rescaling
-from adaptry.compute.combining.pruning import trims
+from adaptry.compute.combining.method import CombineInputs, CombineMethod, MethodParameter
+from adaptry.compute.combining.options import ELECTION, rescale_parameter
+from adaptry.compute.combining.pruning import magnitude_prunes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def ties(given: Given) -> Tensor:
+def ties(given: CombineInputs) -> Tensor:
     """λ · mean over the i that agree of w_i top(Δ_i)."""
-    from adaptry.compute.combining.dense_rows import fused
-    from adaptry.compute.combining.sign_election import elected
+    from adaptry.compute.combining.dense_rows import combine_rows
+    from adaptry.compute.combining.sign_election import fuse_by_election
 
-    return fused(given, trims(given), elected(given))
+    return combine_rows(given, magnitude_prunes(given), fuse_by_election(given))
 
 
 METHODS = (
-    Combination(
+    CombineMethod(
         "ties",
         "largest elements, a sign elected for each, the mean of those that have it",
         ties,
         source="Yadav et al., arXiv 2306.01708",
         parameters={
-            "density": Parameter(0.2, "share of the elements that stay", 0.0, 1.0),
-            "rescale": rescaling("none"),
+            "density": MethodParameter(0.2, "share of the elements that stay", 0.0, 1.0),
+            "rescale": rescale_parameter("none"),
             **ELECTION,
         },
-        work="dense",
-        differs="The paper trims the whole model at once; here, as in PEFT and mergekit, each module alone. The paper "
+        delta_form="dense",
+        differences="The paper trims the whole model at once; here, as in PEFT and mergekit, each module alone. The paper "
         "has no weights: an update counts here as w·Δ throughout. PEFT's `ties_svd` elects by the unweighted updates "
         "(sign: unweighted); its `ties` does all this to lora_A and lora_B separately (`peft:ties`). mergekit divides "
         "by the sum of the agreeing weights (divide: weights).",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from adaptry.compute.combining.method import Combination, Given, Parameter
+from adaptry.compute.combining.method import CombineInputs, CombineMethod, MethodParameter
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,17 +15,17 @@ _DEPENDENT = 1e-10
 """Eigenvalues of XᵀX below this are directions that the vectors do not have."""
 
 
-def tsv(given: Given) -> Factors:
+def tsv(given: CombineInputs) -> Factors:
     """polar([U_1 …]) · diag(w_i σ_i) · polar([V_1 …])ᵀ, of each update's first singular triplets."""
     import torch
 
-    from adaptry.compute.tensors.lowrank import NEGLIGIBLE, Factors, decomposed
+    from adaptry.compute.tensors.lowrank import NEGLIGIBLE, Factors, decompose
 
     asked = int(given.number("triplets"))
     found = []
     for update in given.updates:
         fair = max(1, min(update.up.shape[-2], update.down.shape[-1]) // len(given.updates))
-        found.append(decomposed(update, min(update.rank, fair, asked or fair)))
+        found.append(decompose(update, min(update.rank, fair, asked or fair)))
     # The vectors of a singular value of 0 are any, so they must not turn the others.
     real = [(each.values > NEGLIGIBLE * each.values[..., :1]).unsqueeze(-2) for each in found]
     kept = [mask[..., : each.left.shape[-1]] for mask, each in zip(real, found, strict=True)]
@@ -55,17 +55,17 @@ def polar(vectors: Tensor) -> Tensor:
 
 
 METHODS = (
-    Combination(
+    CombineMethod(
         "tsv",
         "the singular vectors of all updates, made orthogonal to each other",
         tsv,
         source="Gargiulo et al., arXiv 2412.00081 (TSV-Merge)",
         parameters={
-            "triplets": Parameter(
+            "triplets": MethodParameter(
                 0, "how many singular triplets of each update count, at most (0: all)", 0, 1 << 16
             )
         },
-        differs="The authors' code takes min(out, in) / T triplets of each update; of a LoRA most of them have the value 0 "
+        differences="The authors' code takes min(out, in) / T triplets of each update; of a LoRA most of them have the value 0 "
         "and vectors that it does not determine, and these tilt the result. Here an update has at most as many as its "
         "rank. Where vectors of two updates are the same, they share one direction (the polar factor is a partial "
         "isometry), so that the merge of an update with itself is the update.",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from adaptry.compute.comparing.measures import Signs
+from adaptry.compute.comparing.measures import SignConflict
 from adaptry.compute.comparing.results import ModuleDistance, ModuleReport
 
 
-def together(norms: Iterable[float | None]) -> float:
+def joint_norm(norms: Iterable[float | None]) -> float:
     """The norm of all modules as one vector."""
     return math.sqrt(sum(norm * norm for norm in norms if norm is not None))
 
@@ -30,14 +30,14 @@ def cosine(product: float, one: float | None, other: float | None) -> float | No
     return max(-1.0, min(1.0, product / (one * other))) if one and other else None
 
 
-def conflict(found: Iterable[Signs | None]) -> float | None:
+def conflict(found: Iterable[SignConflict | None]) -> float | None:
     """The conflicting share over several sites; one of which rows were sampled counts as all its rows."""
-    there = [(each, each.of / each.rows) for each in found if each]
+    there = [(each, each.total_rows / each.sampled_rows) for each in found if each]
     mass = sum(each.mass * stands_for for each, stands_for in there)
     return share(sum(each.conflicting * stands_for for each, stands_for in there), mass)
 
 
-def sampling(modules: Iterable[ModuleReport | ModuleDistance]) -> tuple[str, ...]:
+def sampling_notes(modules: Iterable[ModuleReport | ModuleDistance]) -> tuple[str, ...]:
     """What is to be said where figures are estimates."""
     some = [module for module in modules if module.rows_seen != module.rows]
     if not some:

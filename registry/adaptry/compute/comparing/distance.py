@@ -7,23 +7,32 @@ from dataclasses import dataclass
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.compute.comparing import aggregate
-from adaptry.compute.comparing.measures import Signs, difference, length, overlaps, signs, spaces
-from adaptry.compute.comparing.results import Distance, ModuleDistance
-from adaptry.compute.lazy_adapters.deltas import Updates, updates_of
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
-from adaptry.compute.lazy_adapters.sites import Site
-from adaptry.compute.tensors.lowrank import Factors, inner
-from adaptry.core.errors import Refused
+from adaptry.compute.comparing.measures import (
+    SignConflict,
+    difference,
+    length,
+    measure_sign_conflict,
+    subspace_overlaps,
+    subspaces,
+)
+from adaptry.compute.comparing.results import AdapterDistance, ModuleDistance
+from adaptry.compute.lazy_adapters.deltas import AdapterDeltas, open_adapter_deltas
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
+from adaptry.compute.lazy_adapters.sites import WeightSite
+from adaptry.compute.tensors.lowrank import Factors, inner_product
+from adaptry.core.errors import CheckFailed
 from adaptry.core.progress import Progress, no_progress
 
 
-def distance(before: Parent, after: Parent, progress: Progress = no_progress) -> Distance:
+def measure_distance(
+    before: ParentAdapter, after: ParentAdapter, progress: Progress = no_progress
+) -> AdapterDistance:
     """Compares the updates of two adapters; memory holds one site's factors.
 
     Whole weights (saved modules, biases) are compared by their bytes, and told of in the notes. Raises `Unsupported`
-    where one is no sum of factors, `Refused` where both change a module that cannot be the same.
+    where one is no sum of factors, `CheckFailed` where both change a module that cannot be the same.
     """
-    one, other = updates_of(before), updates_of(after)
+    one, other = open_adapter_deltas(before), open_adapter_deltas(after)
     _check_shapes(one, other)
     sites = sorted({*one.modules, *other.modules}, key=lambda site: site.key)
     size = before.adapter.spec.size + after.adapter.spec.size
@@ -35,28 +44,28 @@ def distance(before: Parent, after: Parent, progress: Progress = no_progress) ->
 
 
 @dataclass(frozen=True, slots=True)
-class _Measured:
+class _SiteDistance:
     """One site: what is told of it, and what the figures over all sites are made of."""
 
-    told: ModuleDistance
+    report: ModuleDistance
     apart: float
     norms: tuple[float, float]
     product: float
-    signs: Signs | None
+    signs: SignConflict | None
 
 
-def _check_shapes(one: Updates, other: Updates) -> None:
+def _check_shapes(one: AdapterDeltas, other: AdapterDeltas) -> None:
     by_key = {site.key: site for site in one.modules}
     for site in other.modules:
         known = by_key.get(site.key, site)
         if known != site:
-            raise Refused(
+            raise CheckFailed(
                 f"{site.key} is {known.fan_out}×{known.width} in {one.parent.label} and {site.fan_out}×{site.width} in "
                 f"{other.parent.label}: they are not of one base"
             )
 
 
-def _measured(site: Site, one: Updates, other: Updates) -> _Measured:
+def _measured(site: WeightSite, one: AdapterDeltas, other: AdapterDeltas) -> _SiteDistance:
     held = [each.factors(site) if site in each.modules else None for each in (one, other)]
     norms = tuple(length(update) if update else 0.0 for update in held)
     there = [update for update in held if update]
@@ -65,15 +74,19 @@ def _measured(site: Site, one: Updates, other: Updates) -> _Measured:
         told = ModuleDistance(
             module=site.key, distance=1.0 if held[0] else None, cosine=None, ratio=None, ranks=ranks
         )
-        return _Measured(told, max(norms), (norms[0], norms[1]), 0.0, None)
+        return _SiteDistance(told, max(norms), (norms[0], norms[1]), 0.0, None)
     return _of_both(site, there, ranks, (norms[0], norms[1]))
 
 
 def _of_both(
-    site: Site, both: Sequence[Factors], ranks: tuple[int, int], norms: tuple[float, float]
-) -> _Measured:
-    apart, product, found = length(difference(both[0], both[1])), inner(both[0], both[1]), signs(both)
-    columns, rows = overlaps(spaces(both[0]), spaces(both[1])) or (None, None)
+    site: WeightSite, both: Sequence[Factors], ranks: tuple[int, int], norms: tuple[float, float]
+) -> _SiteDistance:
+    apart, product, found = (
+        length(difference(both[0], both[1])),
+        inner_product(both[0], both[1]),
+        measure_sign_conflict(both),
+    )
+    columns, rows = subspace_overlaps(subspaces(both[0]), subspaces(both[1])) or (None, None)
     told = ModuleDistance(
         module=site.key,
         distance=aggregate.share(apart, norms[0]),
@@ -83,31 +96,31 @@ def _of_both(
         conflict=aggregate.conflict([found]),
         column_overlap=columns,
         row_overlap=rows,
-        rows_seen=found.rows,
-        rows=found.of,
+        rows_seen=found.sampled_rows,
+        rows=found.total_rows,
     )
-    return _Measured(told, apart, norms, product, found)
+    return _SiteDistance(told, apart, norms, product, found)
 
 
-def _over_all(measured: Sequence[_Measured], notes: Sequence[str]) -> Distance:
-    before, after = (aggregate.together(each.norms[place] for each in measured) for place in (0, 1))
+def _over_all(measured: Sequence[_SiteDistance], notes: Sequence[str]) -> AdapterDistance:
+    before, after = (aggregate.joint_norm(each.norms[place] for each in measured) for place in (0, 1))
     farthest = sorted(measured, key=_distance, reverse=True)
-    told = tuple(each.told for each in farthest)
-    return Distance(
-        distance=aggregate.share(aggregate.together(each.apart for each in measured), before),
+    told = tuple(each.report for each in farthest)
+    return AdapterDistance(
+        distance=aggregate.share(aggregate.joint_norm(each.apart for each in measured), before),
         cosine=aggregate.cosine(sum(each.product for each in measured), before, after),
         ratio=aggregate.share(after, before),
         conflict=aggregate.conflict(each.signs for each in measured),
         column_overlap=aggregate.mean(module.column_overlap for module in told),
         row_overlap=aggregate.mean(module.row_overlap for module in told),
         modules=told,
-        notes=(*notes, *aggregate.sampling(told)),
+        notes=(*notes, *aggregate.sampling_notes(told)),
     )
 
 
-def _distance(measured: _Measured) -> float:
+def _distance(measured: _SiteDistance) -> float:
     """Infinite where the first adapter has nothing and the second something."""
-    found = measured.told.distance
+    found = measured.report.distance
     return found if found is not None else float("inf") if measured.apart else 0.0
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adaptry.compute.comparing.results import CombineReport, ModuleReport
-from adaptry.core.errors import Invalid, Missing
+from adaptry.core.errors import Invalid, MissingDependency
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,16 +33,16 @@ class _Panel:
     colours: str
 
 
-def draw(report: CombineReport, path: Path) -> None:
+def draw_heatmap(report: CombineReport, path: Path) -> None:
     """Writes the report's figures to `path`, a PNG. Grey: no such figure there.
 
-    Raises `Missing` (matplotlib, the extra `plots`), `Invalid` where there is nothing to draw or nowhere to write.
+    Raises `MissingDependency` (matplotlib, the extra `plots`), `Invalid` where there is nothing to draw or nowhere to write.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
-        raise Missing("a heat map is drawn with matplotlib: pip install 'adaptry[plots]'") from None
+        raise MissingDependency("a heat map is drawn with matplotlib: pip install 'adaptry[plots]'") from None
     panels = [panel for panel in _panels(report) if any(map(_is_there(panel), report.modules))]
     if not panels:
         raise Invalid("there is nothing to draw: no module of the report has a figure")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adaptry.compute.tensors.lowrank import Factors, bases, decomposed
+from adaptry.compute.tensors.lowrank import Factors, decompose, orthonormal_bases
 
 _AT_ONCE = 1 << 20
 """Elements of one update that are formed at once."""
@@ -23,7 +23,7 @@ _NEGLIGIBLE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
-class Spaces:
+class Subspaces:
     """Orthonormal bases of what an update writes to (`columns` [..., out, k]) and reads from (`rows` [..., k, in]);
     `rank` [...]: how many of the k are there, the others being 0. All float64."""
 
@@ -33,19 +33,19 @@ class Spaces:
 
 
 @dataclass(frozen=True, slots=True)
-class Signs:
+class SignConflict:
     """`mass`: Σ|Δ| over all elements that were looked at and all updates; `conflicting`: the part of it on elements
     where updates have both signs. `rows` of `of` rows were looked at."""
 
     mass: float
     conflicting: float
-    rows: int
-    of: int
+    sampled_rows: int
+    total_rows: int
 
 
 def length(update: Factors) -> float:
     """‖Δ‖ (Frobenius), exact to float64 also where the factors cancel each other."""
-    return float(bases(update)[1].norm())
+    return float(orthonormal_bases(update)[1].norm())
 
 
 def difference(one: Factors, other: Factors) -> Factors:
@@ -54,14 +54,16 @@ def difference(one: Factors, other: Factors) -> Factors:
     return Factors(torch.cat([a.up * a.scale, b.up * -b.scale], dim=-1), torch.cat([a.down, b.down], dim=-2))
 
 
-def spaces(update: Factors) -> Spaces:
-    found = decomposed(update)
+def subspaces(update: Factors) -> Subspaces:
+    found = decompose(update)
     largest = found.values[..., :1]
     is_there = (found.values > _NEGLIGIBLE * largest).double()
-    return Spaces(found.left * is_there.unsqueeze(-2), found.right * is_there.unsqueeze(-1), is_there.sum(-1))
+    return Subspaces(
+        found.left * is_there.unsqueeze(-2), found.right * is_there.unsqueeze(-1), is_there.sum(-1)
+    )
 
 
-def overlaps(one: Spaces, other: Spaces) -> tuple[float, float] | None:
+def subspace_overlaps(one: Subspaces, other: Subspaces) -> tuple[float, float] | None:
     """How much of the smaller subspace lies in the larger: of columns, of rows; each 0 to 1.
 
     The mean squared cosine of the principal angles, ‖Q_1ᵀ Q_2‖² / min(r_1, r_2) (Björck and Golub 1973); of experts,
@@ -80,7 +82,7 @@ def overlaps(one: Spaces, other: Spaces) -> tuple[float, float] | None:
     return mean(one.columns.mT @ other.columns), mean(one.rows @ other.rows.mT)
 
 
-def signs(updates: Sequence[Factors]) -> Signs:
+def measure_sign_conflict(updates: Sequence[Factors]) -> SignConflict:
     """Where updates of one site pull an element both up and down, weighted by how strongly."""
     first = updates[0]
     of, width = first.up.shape[-2], first.down.shape[-1]
@@ -96,4 +98,4 @@ def signs(updates: Sequence[Factors]) -> Signs:
         both = (dense > 0).any(0) & (dense < 0).any(0)
         mass += float(weight.sum(dtype=torch.float64))
         conflicting += float(weight[both].sum(dtype=torch.float64))
-    return Signs(mass, conflicting, rows, of)
+    return SignConflict(mass, conflicting, rows, of)

@@ -10,33 +10,40 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from adaptry.compute.comparing import aggregate
-from adaptry.compute.comparing.measures import Signs, Spaces, length, overlaps, signs, spaces
+from adaptry.compute.comparing.measures import (
+    SignConflict,
+    Subspaces,
+    length,
+    measure_sign_conflict,
+    subspace_overlaps,
+    subspaces,
+)
 from adaptry.compute.comparing.results import CombineReport, ModuleReport
-from adaptry.compute.lazy_adapters.deltas import Updates, updates_of
-from adaptry.compute.lazy_adapters.folder_writer import Outcome
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
-from adaptry.compute.lazy_adapters.sites import Site
-from adaptry.compute.tensors.lowrank import inner
-from adaptry.core.errors import Refused, Unsupported
+from adaptry.compute.lazy_adapters.deltas import AdapterDeltas, open_adapter_deltas
+from adaptry.compute.lazy_adapters.folder_writer import ComputeResult
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
+from adaptry.compute.lazy_adapters.sites import WeightSite
+from adaptry.compute.tensors.lowrank import inner_product
+from adaptry.core.errors import CheckFailed, Unsupported
 from adaptry.core.progress import Progress, no_progress
 
 _NOTHING = 1e-6
 """An update so much smaller than its largest parent's is what rounding left of 0."""
 
 
-def report(
-    parents: Sequence[Parent],
-    result: Parent,
-    outcome: Outcome | None = None,
+def build_combine_report(
+    parents: Sequence[ParentAdapter],
+    result: ParentAdapter,
+    outcome: ComputeResult | None = None,
     progress: Progress = no_progress,
 ) -> CombineReport:
     """Compares `result` with the `parents` it was made of; `outcome` brings what its making told (kept energy).
 
-    Memory holds one site's factors. Raises `Unsupported`, `Refused` where the result is no sum of factors.
+    Memory holds one site's factors. Raises `Unsupported`, `CheckFailed` where the result is no sum of factors.
     """
-    made = updates_of(result)
+    made = open_adapter_deltas(result)
     held, notes = _comparable(parents)
-    kept = _kept(outcome)
+    kept = _kept_by_module(outcome)
     sites = sorted({*made.modules, *(site for each in held for site in each.modules)}, key=lambda s: s.key)
     size = sum(each.parent.adapter.spec.size for each in (made, *held))
     measured = []
@@ -47,25 +54,25 @@ def report(
 
 
 @dataclass(frozen=True, slots=True)
-class _Measured:
+class _SiteReport:
     """One site: what is told of it, and what the figures over all sites are made of."""
 
-    told: ModuleReport
+    report: ModuleReport
     products: Sequence[float]
-    signs: Signs | None
+    signs: SignConflict | None
 
 
-def _comparable(parents: Sequence[Parent]) -> tuple[list[Updates], list[str]]:
+def _comparable(parents: Sequence[ParentAdapter]) -> tuple[list[AdapterDeltas], list[str]]:
     held, notes = [], []
     for parent in parents:
         try:
-            held.append(updates_of(parent))
-        except (Unsupported, Refused) as error:
+            held.append(open_adapter_deltas(parent))
+        except (Unsupported, CheckFailed) as error:
             notes.append(f"not compared: {error.message}")
     return held, notes
 
 
-def _kept(outcome: Outcome | None) -> Mapping[str, float]:
+def _kept_by_module(outcome: ComputeResult | None) -> Mapping[str, float]:
     figures = {each.module: each.figures for each in outcome.modules} if outcome else {}
     return {
         module: 1.0 - found.get("lost", 0.0) / found["energy"]
@@ -74,15 +81,17 @@ def _kept(outcome: Outcome | None) -> Mapping[str, float]:
     }
 
 
-def _measured(site: Site, made: Updates, held: Sequence[Updates], kept: float | None) -> _Measured:
+def _measured(
+    site: WeightSite, made: AdapterDeltas, held: Sequence[AdapterDeltas], kept: float | None
+) -> _SiteReport:
     result = made.factors(site) if site in made.modules else None
     updates = [each.factors(site) if site in each.modules else None for each in held]
     norm = length(result) if result else None
     norms = [length(update) if update else None for update in updates]
-    products = [inner(result, update) if result and update else 0.0 for update in updates]
+    products = [inner_product(result, update) if result and update else 0.0 for update in updates]
     several = there if len(there := [update for update in updates if update]) > 1 else []
-    found = signs(several) if several else None
-    columns, rows = _mean_overlaps([spaces(update) for update in several])
+    found = measure_sign_conflict(several) if several else None
+    columns, rows = _mean_overlaps([subspaces(update) for update in several])
     largest = max((each for each in norms if each), default=0.0)
     told = ModuleReport(
         module=site.key,
@@ -94,24 +103,27 @@ def _measured(site: Site, made: Updates, held: Sequence[Updates], kept: float | 
         conflict=aggregate.conflict([found]),
         column_overlap=columns,
         row_overlap=rows,
-        rows_seen=found.rows if found else None,
-        rows=found.of if found else None,
+        rows_seen=found.sampled_rows if found else None,
+        rows=found.total_rows if found else None,
         does_nothing=norm is not None and norm <= _NOTHING * largest,
     )
-    return _Measured(told, products, found)
+    return _SiteReport(told, products, found)
 
 
-def _mean_overlaps(found: Sequence[Spaces]) -> tuple[float | None, float | None]:
-    pairs = [pair for one, other in combinations(found, 2) if (pair := overlaps(one, other))]
+def _mean_overlaps(found: Sequence[Subspaces]) -> tuple[float | None, float | None]:
+    pairs = [pair for one, other in combinations(found, 2) if (pair := subspace_overlaps(one, other))]
     return aggregate.mean(columns for columns, _ in pairs), aggregate.mean(rows for _, rows in pairs)
 
 
 def _over_all(
-    measured: Sequence[_Measured], held: Sequence[Updates], outcome: Outcome | None, notes: Sequence[str]
+    measured: Sequence[_SiteReport],
+    held: Sequence[AdapterDeltas],
+    outcome: ComputeResult | None,
+    notes: Sequence[str],
 ) -> CombineReport:
-    told = [each.told for each in measured]
-    norm = aggregate.together(module.norm for module in told)
-    norms = [aggregate.together(module.norms[place] for module in told) for place in range(len(held))]
+    told = [each.report for each in measured]
+    norm = aggregate.joint_norm(module.norm for module in told)
+    norms = [aggregate.joint_norm(module.norms[place] for module in told) for place in range(len(held))]
     products = [sum(each.products[place] for each in measured) for place in range(len(held))]
     return CombineReport(
         parents=tuple(each.parent.label for each in held),
@@ -125,5 +137,5 @@ def _over_all(
         row_overlap=aggregate.mean(module.row_overlap for module in told),
         doing_nothing=tuple(module.module for module in told if module.does_nothing),
         modules=tuple(told),
-        notes=(*notes, *aggregate.sampling(told)),
+        notes=(*notes, *aggregate.sampling_notes(told)),
     )

@@ -70,7 +70,7 @@ class ModuleDistance(_Figures):
     rows: int | None = None
 
 
-class Distance(_Figures):
+class AdapterDistance(_Figures):
     """How far two adapters are apart: over all modules as one vector, and module by module, the farthest first."""
 
     distance: float | None
@@ -83,7 +83,7 @@ class Distance(_Figures):
     notes: tuple[str, ...] = ()
 
 
-class Resemblance(_Figures):
+class SimilarAdapter(_Figures):
     """An adapter and one that is like it. `cosine` of the angle between the updates of all modules and `ratio` of their
     norms; None where they are no sums of factors, so that equal `weights` are all that can be seen."""
 
@@ -96,14 +96,14 @@ class Resemblance(_Figures):
     same_weights: bool
 
 
-class Resemblances(_Figures):
+class SimilarAdapters(_Figures):
     """What is like an adapter, the nearest first.
 
     `looked_at`: how many versions there were; `by_weights_only`: of these, how many could be compared by digest alone;
     `likely_more`: versions that their signatures put over the threshold and that were left out by the limit.
     """
 
-    found: tuple[Resemblance, ...]
+    found: tuple[SimilarAdapter, ...]
     looked_at: int
     by_weights_only: int = Field(ge=0)
     likely_more: int = Field(ge=0)

@@ -18,13 +18,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from adaptry.compute.comparing.aggregate import cosine
-from adaptry.compute.lazy_adapters.deltas import Updates
-from adaptry.compute.lazy_adapters.sites import Site
-from adaptry.compute.tensors.lowrank import Factors, inner
+from adaptry.compute.lazy_adapters.deltas import AdapterDeltas
+from adaptry.compute.lazy_adapters.sites import WeightSite
+from adaptry.compute.tensors.lowrank import Factors, inner_product
 
-WIDTH = 1024
+SKETCH_WIDTH = 1024
 """Numbers in a sketch: a power of two that two bytes can name, with a bit to spare for the sign."""
-LAYOUT = 1
+SIGNATURE_LAYOUT = 1
 
 
 class Signature(BaseModel):
@@ -32,19 +32,19 @@ class Signature(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    layout: int = Field(default=LAYOUT, ge=LAYOUT, le=LAYOUT)
+    layout: int = Field(default=SIGNATURE_LAYOUT, ge=SIGNATURE_LAYOUT, le=SIGNATURE_LAYOUT)
     norm: float = Field(ge=0, allow_inf_nan=False)
     modules: int
-    sketch: str = Field(min_length=4 * (WIDTH * 4 // 3), max_length=4 * (WIDTH * 4 // 3 + 3))
+    sketch: str = Field(min_length=4 * (SKETCH_WIDTH * 4 // 3), max_length=4 * (SKETCH_WIDTH * 4 // 3 + 3))
 
     @classmethod
-    def of(cls, updates: Updates) -> Self:
+    def of(cls, updates: AdapterDeltas) -> Self:
         """Reads every weight once, one site at a time."""
-        total = torch.zeros(WIDTH, dtype=torch.float64)
+        total = torch.zeros(SKETCH_WIDTH, dtype=torch.float64)
         energy = 0.0
         for site in updates.modules:
             update = updates.factors(site)
-            energy += inner(update, update)
+            energy += inner_product(update, update)
             total += _sketched(site, update)
         return cls(
             norm=math.sqrt(max(0.0, energy)),
@@ -57,28 +57,28 @@ class Signature(BaseModel):
         return torch.frombuffer(bytearray(base64.b64decode(self.sketch)), dtype=torch.float32).double()
 
 
-def estimate(one: Signature, other: Signature) -> float:
+def estimate_cosine(one: Signature, other: Signature) -> float:
     """The cosine between two updates, about: see `margin`. 0 where one is 0."""
     a, b = one.numbers(), other.numbers()
     return cosine(float(a @ b), float(a.norm()), float(b.norm())) or 0.0
 
 
-def margin(of: float) -> float:
+def cosine_margin(of: float) -> float:
     """How far an estimate may lie below a cosine of `of`; five standard deviations (1 − of²)/√WIDTH, twice over for
     updates that are far from random."""
-    return 0.02 + 10 * (1 - of * of) / math.sqrt(WIDTH)
+    return 0.02 + 10 * (1 - of * of) / math.sqrt(SKETCH_WIDTH)
 
 
-def _sketched(site: Site, update: Factors) -> Tensor:
+def _sketched(site: WeightSite, update: Factors) -> Tensor:
     """[WIDTH] float64."""
     up = update.up.double().reshape(-1, *update.up.shape[-2:])
     down = update.down.double().reshape(-1, *update.down.shape[-2:])
-    total = torch.zeros(WIDTH, dtype=torch.float64)
+    total = torch.zeros(SKETCH_WIDTH, dtype=torch.float64)
     for matrix in range(len(up)):
         written = _counted(up[matrix], f"{site.key}\0{matrix}\0out")
         read = _counted(down[matrix].T, f"{site.key}\0{matrix}\0in")
         product = torch.fft.rfft(written, dim=0) * torch.fft.rfft(read, dim=0)
-        total += torch.fft.irfft(product.sum(-1), n=WIDTH)
+        total += torch.fft.irfft(product.sum(-1), n=SKETCH_WIDTH)
     return total * update.scale
 
 
@@ -87,5 +87,5 @@ def _counted(vectors: Tensor, name: str) -> Tensor:
     hashed = bytearray(hashlib.shake_256(name.encode()).digest(2 * len(vectors)))
     drawn = torch.frombuffer(hashed, dtype=torch.int16).long()
     sign = torch.where(drawn < 0, -1.0, 1.0).double()
-    sketch = torch.zeros(WIDTH, vectors.shape[1], dtype=torch.float64)
-    return sketch.index_add_(0, drawn & (WIDTH - 1), vectors * sign.unsqueeze(-1))
+    sketch = torch.zeros(SKETCH_WIDTH, vectors.shape[1], dtype=torch.float64)
+    return sketch.index_add_(0, drawn & (SKETCH_WIDTH - 1), vectors * sign.unsqueeze(-1))

@@ -19,7 +19,7 @@ from adaptry.core.files.atomic_file import atomic_file
 _LARGEST = 64 << 10
 
 
-def kept(folder: Path, revision: Digest) -> Signature | None:
+def load_signature(folder: Path, revision: Digest) -> Signature | None:
     try:
         with _place(folder, revision).open("rb") as file:
             return Signature.model_validate_json(file.read(_LARGEST))
@@ -27,7 +27,7 @@ def kept(folder: Path, revision: Digest) -> Signature | None:
         return None
 
 
-def keep(folder: Path, revision: Digest, signature: Signature) -> None:
+def save_signature(folder: Path, revision: Digest, signature: Signature) -> None:
     place = _place(folder, revision)
     with contextlib.suppress(OSError, Unavailable):
         place.parent.mkdir(parents=True, exist_ok=True)

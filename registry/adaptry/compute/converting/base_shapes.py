@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.content import open_regular
-from adaptry.bases.fingerprinting.match import match
-from adaptry.bases.hf_folder import Checkpoint
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
-from adaptry.core.errors import InvalidWeights, Refused
+from adaptry.bases.fingerprinting.match import match_bases
+from adaptry.bases.hf_folder import HfCheckpoint
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
+from adaptry.core.errors import CheckFailed, InvalidWeights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,13 +20,13 @@ _SAME = ("exact", "same_weights", "cast")
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
+class ConversionBase:
     """A base: its record, and its files if they are here."""
 
     record: BaseRecord
-    checkpoint: Checkpoint | None = None
+    checkpoint: HfCheckpoint | None = None
 
-    def read(self, tensor: str) -> Tensor:
+    def read_tensor(self, tensor: str) -> Tensor:
         """A weight as it is stored; only where there is a checkpoint. Raises `InvalidWeights` where its file is cut."""
         from adaptry.compute.tensors.adapter_tensors import as_tensor
 
@@ -44,19 +44,19 @@ class Ground:
         return as_tensor(data, info)
 
 
-def check_ground(parent: Parent, ground: Ground, other_base: bool) -> list[str]:
+def check_conversion_base(parent: ParentAdapter, ground: ConversionBase, other_base: bool) -> list[str]:
     """What is to be told where `ground` is not the base that the adapter is known to be for.
 
-    Raises `Refused` unless the two are copies of the same weights, or `other_base` asks for it.
+    Raises `CheckFailed` unless the two are copies of the same weights, or `other_base` asks for it.
     """
     if parent.base is None or parent.base.id == ground.record.id:
         return []
-    found = match(parent.base, ground.record)
+    found = match_bases(parent.base, ground.record)
     between = f"{parent.label} is for the base {parent.base.id.brief}, and this is {ground.record.id.brief}"
     if found.level in _SAME:
         return [f"{between}: {found.evidence}"]
     if not other_base:
-        raise Refused(
+        raise CheckFailed(
             f"{between}: {found.evidence}. Converted on it the adapter would be another one; give its own base, or say "
             "--other-base if that is what you want"
         )

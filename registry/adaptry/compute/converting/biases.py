@@ -12,28 +12,28 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.extras import PREFIX
-from adaptry.compute.converting.base_shapes import Ground
-from adaptry.compute.converting.weight_deltas import Changed
-from adaptry.compute.lazy_adapters.lazy_adapter import Made, Parent
-from adaptry.core.errors import Refused
+from adaptry.compute.converting.base_shapes import ConversionBase
+from adaptry.compute.converting.weight_deltas import ChangedWeight
+from adaptry.compute.lazy_adapters.lazy_adapter import ComputedModule, ParentAdapter
+from adaptry.core.errors import CheckFailed
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Biases:
+class BiasDeltas:
     """The whole biases of a result, in the order of their modules' paths."""
 
-    parent: Parent
-    ground: Ground
-    changes: tuple[Changed, ...]
+    parent: ParentAdapter
+    base: ConversionBase
+    changes: tuple[ChangedWeight, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(_name(changed) for changed in self.changes)
 
-    def made(self) -> Iterator[Made]:
+    def compute(self) -> Iterator[ComputedModule]:
         """Each in float32, from the adapter's own bias where it brings one, else from the base's. One of the base's that
         does not change is left out."""
         for changed in self.changes:
@@ -41,51 +41,53 @@ class Biases:
             before = self._base(changed) if own is None else own
             after = self._after(changed, before)
             if own is not None or not after.equal(before):
-                yield Made(f"{changed.module.path}.bias", {_name(changed): after})
+                yield ComputedModule(f"{changed.module.path}.bias", {_name(changed): after})
 
-    def _own(self, changed: Changed) -> Tensor | None:
+    def _own(self, changed: ChangedWeight) -> Tensor | None:
         from adaptry.compute.tensors.adapter_tensors import as_tensor
 
         adapter, target = self.parent.adapter, f"{changed.module.path}.bias"
         own = next((extra.tensor for extra in adapter.spec.extras if extra.target == target), None)
         return as_tensor(adapter.tensor_bytes(own), adapter.tensors[own]).float() if own else None
 
-    def _base(self, changed: Changed) -> Tensor:
+    def _base(self, changed: ChangedWeight) -> Tensor:
         assert changed.bias is not None
-        return self.ground.read(changed.bias).float()
+        return self.base.read_tensor(changed.bias).float()
 
-    def _after(self, changed: Changed, before: Tensor) -> Tensor:
-        from adaptry.compute.tensors.adapter_tensors import AdapterParts
+    def _after(self, changed: ChangedWeight, before: Tensor) -> Tensor:
+        from adaptry.compute.tensors.adapter_tensors import AdapterTensors
 
-        adapter, ground = self.parent.adapter, self.ground
+        adapter, ground = self.parent.adapter, self.base
         weight, change = changed.tensor, METHODS[adapter.spec.method].bias
         assert weight is not None and change is not None
-        parts = AdapterParts(
-            adapter, changed.module, changed.orientation, lambda: ground.read(weight).float()
+        parts = AdapterTensors(
+            adapter, changed.module, changed.orientation, lambda: ground.read_tensor(weight).float()
         )
         return change(before, parts).contiguous()
 
 
-def changed_biases(parent: Parent, changes: Sequence[Changed], ground: Ground | None) -> Biases | None:
-    """The biases that change; None where none does. Raises `Refused` where the base that has them is not at hand."""
+def bias_deltas(
+    parent: ParentAdapter, changes: Sequence[ChangedWeight], ground: ConversionBase | None
+) -> BiasDeltas | None:
+    """The biases that change; None where none does. Raises `CheckFailed` where the base that has them is not at hand."""
     if not changes_biases(parent):
         return None
     if ground is None or ground.checkpoint is None:
-        raise Refused(
+        raise CheckFailed(
             f"{parent.label} changes biases, and whole biases come of those of its base: give its base with --base, or "
             "say --drop-bias to leave them out"
         )
     method = METHODS[parent.adapter.spec.method]
     found = tuple(changed for changed in changes if changed.bias and method.changes_bias(changed.module))
-    return Biases(parent, ground, found) if found else None
+    return BiasDeltas(parent, ground, found) if found else None
 
 
-def changes_biases(parent: Parent) -> bool:
+def changes_biases(parent: ParentAdapter) -> bool:
     """Whether its method changes the bias of a module that has one."""
     spec = parent.adapter.spec
     method = METHODS[spec.method]
     return method.bias is not None and any(method.changes_bias(module) for module in spec.modules)
 
 
-def _name(changed: Changed) -> str:
+def _name(changed: ChangedWeight) -> str:
     return f"{PREFIX}{changed.module.path}.base_layer.bias"

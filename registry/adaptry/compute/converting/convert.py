@@ -12,25 +12,25 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapters.formats import PEFT
 from adaptry.adapters.methods import METHODS
-from adaptry.compute.converting.base_shapes import Ground, check_ground
-from adaptry.compute.converting.biases import Biases, changed_biases, changes_biases
+from adaptry.compute.converting.base_shapes import ConversionBase, check_conversion_base
+from adaptry.compute.converting.biases import BiasDeltas, bias_deltas, changes_biases
 from adaptry.compute.converting.delta import (
-    Updating,
+    MethodDeltas,
     is_factored,
     known_rank,
-    needs_weights,
+    needs_base_weights,
+    open_method_deltas,
     own_weight,
-    updating,
 )
-from adaptry.compute.converting.lora_normalisation import folded, is_plain, notes_of
-from adaptry.compute.converting.options import Asked
-from adaptry.compute.converting.weight_deltas import Changed, changed_weights
-from adaptry.compute.lazy_adapters.lazy_adapter import Draft, Json, Made, Parent
-from adaptry.compute.lazy_adapters.lora import Result, lora_draft
-from adaptry.compute.lazy_adapters.sites import Site, plain_reason
+from adaptry.compute.converting.lora_normalisation import is_plain, normalisation_notes, normalise_lora
+from adaptry.compute.converting.options import ConvertOptions
+from adaptry.compute.converting.weight_deltas import ChangedWeight, changed_weights
+from adaptry.compute.lazy_adapters.lazy_adapter import ComputedModule, Json, LazyAdapter, ParentAdapter
+from adaptry.compute.lazy_adapters.lora import LoraOptions, build_lora
+from adaptry.compute.lazy_adapters.sites import WeightSite, plain_reason
 from adaptry.compute.lazy_adapters.whole_weights import choose_whole_weights
-from adaptry.compute.merging.fitting import Weighted, refuse_unmergeable
-from adaptry.core.errors import Refused, Unsupported
+from adaptry.compute.merging.fitting import WeightedAdapter, refuse_unmergeable
+from adaptry.core.errors import CheckFailed, Unsupported
 from adaptry.core.manifest import BaseClaim
 
 if TYPE_CHECKING:
@@ -39,21 +39,23 @@ if TYPE_CHECKING:
 _ALONE = "no base was looked at, so every module is taken for a Linear: where one is a convolution, give the base (--base)"
 
 
-def convert(parent: Parent, asked: Asked, ground: Ground | None = None) -> Draft:
+def convert(
+    parent: ParentAdapter, asked: ConvertOptions, ground: ConversionBase | None = None
+) -> LazyAdapter:
     """A plain LoRA that acts as `parent` does, on `ground` where its base is known.
 
-    Raises `Unsupported` (a method or layout no LoRA is made of) and `Refused` (the base is needed and not there, a rank
+    Raises `Unsupported` (a method or layout no LoRA is made of) and `CheckFailed` (the base is needed and not there, a rank
     must be chosen, biases that a LoRA does not hold), each with the way out.
     """
     _refuse_unconvertible(parent)
-    notes = check_ground(parent, ground, asked.other_base) if ground else []
-    if ground and parent.base is None and must_read(parent, asked):
+    notes = check_conversion_base(parent, ground, asked.other_base) if ground else []
+    if ground and parent.base is None and needs_base_values(parent, asked):
         notes.append(
             f"that this is the base of {parent.label} is believed, not checked: no registry knows it by content"
         )
     way = _fold if is_plain(parent.adapter) else _compute
     draft, changes = way(parent, asked, ground, notes)
-    biases = None if asked.drop_bias else changed_biases(parent, changes, ground)
+    biases = None if asked.drop_bias else bias_deltas(parent, changes, ground)
     if asked.drop_bias and changes_biases(parent):
         draft = replace(
             draft, notes=(*draft.notes, "left out, as asked: the biases that the adapter changes")
@@ -61,21 +63,21 @@ def convert(parent: Parent, asked: Asked, ground: Ground | None = None) -> Draft
     return _with_biases(draft, biases) if biases else draft
 
 
-def must_read(parent: Parent, asked: Asked) -> bool:
+def needs_base_values(parent: ParentAdapter, asked: ConvertOptions) -> bool:
     """Whether values of the base's weights are needed, and not only their shapes."""
     has_biases = METHODS.get(parent.adapter.spec.method) is not None and changes_biases(parent)
     return (has_biases and not asked.drop_bias) or (
-        parent.adapter.spec.method in METHODS and needs_weights(parent)
+        parent.adapter.spec.method in METHODS and needs_base_weights(parent)
     )
 
 
-def _refuse_unconvertible(parent: Parent) -> None:
+def _refuse_unconvertible(parent: ParentAdapter) -> None:
     adapter, label = parent.adapter, parent.label
     if adapter.format is not PEFT:
         raise Unsupported(
-            f"{label} is in the layout of {adapter.format.tool}; only PEFT's is converted: {adapter.format.instead}"
+            f"{label} is in the layout of {adapter.format.tool}; only PEFT's is converted: {adapter.format.usage_hint}"
         )
-    refuse_unmergeable(Weighted(adapter, 1.0, label, parent.base))
+    refuse_unmergeable(WeightedAdapter(adapter, 1.0, label, parent.base))
     if "layer_replication" in adapter.spec.traits:
         raise Unsupported(
             f"{label} renumbers the layers of its base (layer_replication), which a plain LoRA cannot: merge it instead"
@@ -87,11 +89,13 @@ def _refuse_unconvertible(parent: Parent) -> None:
         )
 
 
-_Way = tuple[Draft, Sequence[Changed]]
+_Conversion = tuple[LazyAdapter, Sequence[ChangedWeight]]
 
 
-def _fold(parent: Parent, asked: Asked, ground: Ground | None, notes: Sequence[str]) -> _Way:
-    made = folded(parent.adapter, asked)
+def _fold(
+    parent: ParentAdapter, asked: ConvertOptions, ground: ConversionBase | None, notes: Sequence[str]
+) -> _Conversion:
+    made = normalise_lora(parent.adapter, asked)
     needs_biases = changes_biases(parent) and not asked.drop_bias
     changes = changed_weights(parent, ground) if needs_biases and ground else ()
     fields = {
@@ -99,34 +103,36 @@ def _fold(parent: Parent, asked: Asked, ground: Ground | None, notes: Sequence[s
         for key in ("ensure_weight_tying",)
         if parent.adapter.config.flag(key)
     }
-    draft = lora_draft(
+    draft = build_lora(
         [parent],
         _recorded(parent, asked, None),
         list(made.modules),
         made.compute,
-        Result(made.dtype, 0 if asked.uniform else None),
+        LoraOptions(made.dtype, 0 if asked.uniform else None),
         choose_whole_weights([parent], asked.whole_weights),
-        [*notes, *notes_of(made)],
+        [*notes, *normalisation_notes(made)],
     )
-    return _on(with_fields(draft, made.common or 1.0, fields), ground), changes
+    return _on(with_config_fields(draft, made.common_scale or 1.0, fields), ground), changes
 
 
-def _compute(parent: Parent, asked: Asked, ground: Ground | None, notes: Sequence[str]) -> _Way:
+def _compute(
+    parent: ParentAdapter, asked: ConvertOptions, ground: ConversionBase | None, notes: Sequence[str]
+) -> _Conversion:
     _refuse_without_weights(parent, ground)
     METHODS[parent.adapter.spec.method].check_installed()
     changes = changed_weights(parent, ground)
     _refuse_without_rank(parent, asked, changes)
     _refuse_resized(parent, changes)
-    maker = _Computed(
-        updating(parent, changes, ground), asked, {changed.site: changed for changed in changes}
+    maker = _ComputedModules(
+        open_method_deltas(parent, changes, ground), asked, {changed.site: changed for changed in changes}
     )
     whole = choose_whole_weights([parent], asked.whole_weights)
-    draft = lora_draft(
+    draft = build_lora(
         [parent],
         _recorded(parent, asked, ground),
         list(maker.changes),
         maker.compute,
-        Result(asked.dtype or "F32", 0 if asked.uniform else None),
+        LoraOptions(asked.dtype or "F32", 0 if asked.uniform else None),
         whole,
         [*notes, *([_ALONE] if _may_be_kernels(changes) else [])],
     )
@@ -135,36 +141,41 @@ def _compute(parent: Parent, asked: Asked, ground: Ground | None, notes: Sequenc
         fields["fan_in_fan_out"] = any(changed.orientation == "conv1d" for changed in changes)
     if str(whole.fields.get("bias", "none")).endswith("_only"):  # `vera_only` and the like
         fields["bias"] = "lora_only"
-    return _on(with_fields(draft, 1.0, fields), ground), changes
+    return _on(with_config_fields(draft, 1.0, fields), ground), changes
 
 
 @dataclass(frozen=True, slots=True)
-class _Computed:
-    updating: Updating
-    asked: Asked
-    changes: Mapping[Site, Changed]
+class _ComputedModules:
+    deltas: MethodDeltas
+    options: ConvertOptions
+    changes: Mapping[WeightSite, ChangedWeight]
 
-    def compute(self, site: Site) -> tuple[Factors, Mapping[str, float]]:
+    def compute(self, site: WeightSite) -> tuple[Factors, Mapping[str, float]]:
         """The site's factors, and how far they are from the method's own update."""
-        from adaptry.compute.converting.truncation import Limit, measured_dense, narrowed, narrowed_dense
-        from adaptry.compute.lazy_adapters.rounding import rounded
+        from adaptry.compute.converting.truncation import (
+            RankLimit,
+            measure_dense_error,
+            truncate,
+            truncate_dense,
+        )
+        from adaptry.compute.lazy_adapters.rounding import round_factors
 
-        changed, asked = self.changes[site], self.asked
-        own = self.updating.dense(changed)
-        limit = Limit(asked.rank, asked.energy)
-        if is_factored(self.updating.parent):
-            made = narrowed(self.updating.factors(changed), limit)
+        changed, asked = self.changes[site], self.options
+        own = self.deltas.dense(changed)
+        limit = RankLimit(asked.rank, asked.energy)
+        if is_factored(self.deltas.parent):
+            made = truncate(self.deltas.factors(changed), limit)
         else:
-            known = known_rank(self.updating.parent, changed)
+            known = known_rank(self.deltas.parent, changed)
             if known is not None and asked.energy is None:
-                limit = Limit(min(known, asked.rank or known))
-            made = narrowed_dense(own, limit)
-        made = rounded(made, asked.dtype or "F32")
-        return made, measured_dense(own, made)
+                limit = RankLimit(min(known, asked.rank or known))
+            made = truncate_dense(own, limit)
+        made = round_factors(made, asked.dtype or "F32")
+        return made, measure_dense_error(own, made)
 
 
-def _refuse_without_weights(parent: Parent, ground: Ground | None) -> None:
-    if needs_weights(parent) and (ground is None or ground.checkpoint is None):
+def _refuse_without_weights(parent: ParentAdapter, ground: ConversionBase | None) -> None:
+    if needs_base_weights(parent) and (ground is None or ground.checkpoint is None):
         title = METHODS[parent.adapter.spec.method].title
         is_lora = parent.adapter.spec.method == "lora"
         why = (
@@ -172,29 +183,31 @@ def _refuse_without_weights(parent: Parent, ground: Ground | None) -> None:
             if is_lora
             else f"is {title}, whose update depends on the base's weights"
         )
-        raise Refused(
+        raise CheckFailed(
             f"{parent.label} {why}: give the base with --base (a folder, or the name of a base whose weights are here)"
         )
 
 
-def _may_be_kernels(changes: Sequence[Changed]) -> bool:
+def _may_be_kernels(changes: Sequence[ChangedWeight]) -> bool:
     """Whether a module may be a convolution for all that is known: its method flattens kernels, and no base tells."""
     return any(changed.tensor is None and changed.module.kind == "flat" for changed in changes)
 
 
-def _refuse_without_rank(parent: Parent, asked: Asked, changes: Sequence[Changed]) -> None:
+def _refuse_without_rank(
+    parent: ParentAdapter, asked: ConvertOptions, changes: Sequence[ChangedWeight]
+) -> None:
     if asked.rank is not None or asked.energy is not None or is_factored(parent):
         return
     full = next((changed for changed in changes if known_rank(parent, changed) is None), None)
     if full is not None:
         most = min(full.site.fan_out, full.site.width)
-        raise Refused(
+        raise CheckFailed(
             f"the update of {parent.label} is no product of thin factors (at {full.site.path} it may have rank {most}), so "
             "a LoRA can only come near it: say --rank N or --energy 0.99 and see how near"
         )
 
 
-def _refuse_resized(parent: Parent, changes: Sequence[Changed]) -> None:
+def _refuse_resized(parent: ParentAdapter, changes: Sequence[ChangedWeight]) -> None:
     for changed in changes:
         own = own_weight(parent, changed)
         if own is not None and own.shape != changed.shape:
@@ -204,7 +217,7 @@ def _refuse_resized(parent: Parent, changes: Sequence[Changed]) -> None:
             )
 
 
-def _recorded(parent: Parent, asked: Asked, ground: Ground | None) -> Json:
+def _recorded(parent: ParentAdapter, asked: ConvertOptions, ground: ConversionBase | None) -> Json:
     """The recipe as it is kept with the result: all that decides its values, and nothing else."""
     kept = {
         key: value
@@ -212,17 +225,17 @@ def _recorded(parent: Parent, asked: Asked, ground: Ground | None) -> Json:
         if value not in (None, False)
     }
     on = {"base": str(ground.record.id)} if ground else {}
-    return {"operation": "convert", "inputs": [parent.named()], **on, **kept}
+    return {"operation": "convert", "inputs": [parent.recipe_entry()], **on, **kept}
 
 
-def _on(draft: Draft, ground: Ground | None) -> Draft:
+def _on(draft: LazyAdapter, ground: ConversionBase | None) -> LazyAdapter:
     """The draft with the base it was computed on as its base."""
     if ground is None:
         return draft
     return replace(draft, base=BaseClaim(id=ground.record.id, name=draft.base.name if draft.base else None))
 
 
-def with_fields(draft: Draft, alpha: float, fields: Json) -> Draft:
+def with_config_fields(draft: LazyAdapter, alpha: float, fields: Json) -> LazyAdapter:
     """A plain LoRA's draft with other fields in its config, and its alphas multiplied by `alpha`."""
 
     def config(shapes: Mapping[str, tuple[int, ...]]) -> Json:
@@ -242,15 +255,15 @@ def _number(value: float) -> float:
     return int(value) if value == int(value) else value
 
 
-def _with_biases(draft: Draft, biases: Biases) -> Draft:
-    make: Callable[[], Iterator[Made]] = draft.make
+def _with_biases(draft: LazyAdapter, biases: BiasDeltas) -> LazyAdapter:
+    make: Callable[[], Iterator[ComputedModule]] = draft.compute
     taken = set(biases.names)
 
-    def modules() -> Iterator[Made]:
+    def modules() -> Iterator[ComputedModule]:
         for made in make():
             if not taken.intersection(made.tensors):  # the adapter's own, which the new one starts from
                 yield made
-        yield from biases.made()
+        yield from biases.compute()
 
     def config(shapes: Mapping[str, tuple[int, ...]]) -> Json:
         found = draft.config(shapes)
@@ -258,4 +271,4 @@ def _with_biases(draft: Draft, biases: Biases) -> Draft:
 
     names = (*(name for name in draft.names if name not in taken), *biases.names)
     note = f"whole biases come along, changed as the adapter does it, for {len(biases.names)} modules"
-    return replace(draft, names=names, make=modules, config=config, notes=(*draft.notes, note))
+    return replace(draft, names=names, compute=modules, config=config, notes=(*draft.notes, note))

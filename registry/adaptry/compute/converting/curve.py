@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from adaptry.compute.lazy_adapters.deltas import Updates
+from adaptry.compute.lazy_adapters.deltas import AdapterDeltas
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Spectrum:
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class RankPoint:
     """What a rank keeps over all modules, and the module of which it keeps least."""
 
     rank: int
@@ -39,42 +39,44 @@ class Point:
     worst_kept: float
 
 
-def spectra(updates: Updates) -> tuple[Spectrum, ...]:
+def compute_spectra(updates: AdapterDeltas) -> tuple[Spectrum, ...]:
     """Of every module, in the order of their paths; reads all factors, one module at a time."""
-    from adaptry.compute.tensors.lowrank import decomposed
+    from adaptry.compute.tensors.lowrank import decompose
 
     found = []
     for site in sorted(updates.modules, key=lambda site: site.key):
-        squares = decomposed(updates.factors(site)).values.square()
+        squares = decompose(updates.factors(site)).values.square()
         if squares.ndim > 1:
             squares = squares.sum(0)
         found.append(Spectrum(site.key, tuple(squares.tolist())))
     return tuple(found)
 
 
-def point(found: Sequence[Spectrum], rank: int) -> Point:
+def rank_point(found: Sequence[Spectrum], rank: int) -> RankPoint:
     """What `rank` keeps."""
     total = sum(each.energy for each in found)
     kept = sum(sum(each.squares[:rank]) for each in found) / total if total else 1.0
     worst = min(found, key=lambda each: each.kept(rank))
-    return Point(rank, kept, worst.module, worst.kept(rank))
+    return RankPoint(rank, kept, worst.module, worst.kept(rank))
 
 
-def curve(found: Sequence[Spectrum]) -> tuple[Point, ...]:
+def rank_curve(found: Sequence[Spectrum]) -> tuple[RankPoint, ...]:
     """The points at 1, 2, 4, … and at the largest rank there is."""
     most = max(len(each.squares) for each in found)
     ranks = [1 << step for step in range(most.bit_length()) if 1 << step < most]
-    return tuple(point(found, rank) for rank in (*ranks, most))
+    return tuple(rank_point(found, rank) for rank in (*ranks, most))
 
 
-def allowed_rank(found: Sequence[Spectrum], allowed: Sequence[int], energy: float = 1.0) -> Point:
+def smallest_allowed_rank(
+    found: Sequence[Spectrum], allowed: Sequence[int], energy: float = 1.0
+) -> RankPoint:
     """The smallest allowed rank that keeps this share over all modules; where none does, the largest allowed."""
-    points = [point(found, rank) for rank in sorted(set(allowed))]
+    points = [rank_point(found, rank) for rank in sorted(set(allowed))]
     enough = (each for each in points if each.kept >= energy - 1e-12)
     return next(enough, points[-1])
 
 
-def as_json(points: Sequence[Point]) -> list[Mapping[str, object]]:
+def as_json(points: Sequence[RankPoint]) -> list[Mapping[str, object]]:
     """For `--json`: rows with the names of the fields."""
     return [
         {

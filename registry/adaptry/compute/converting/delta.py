@@ -15,33 +15,33 @@ from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.lora_config import initialisation
 from adaptry.adapters.methods.method import Method
 from adaptry.adapters.spec import ExtraWeight
-from adaptry.compute.converting.base_shapes import Ground
-from adaptry.compute.converting.weight_deltas import Changed, sides_of
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.compute.converting.base_shapes import ConversionBase
+from adaptry.compute.converting.weight_deltas import ChangedWeight, sides_of
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.core.errors import InvalidWeights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from adaptry.compute.tensors.adapter_tensors import AdapterParts
+    from adaptry.compute.tensors.adapter_tensors import AdapterTensors
     from adaptry.compute.tensors.lowrank import Factors
 
 
 @dataclass(frozen=True, slots=True)
-class Updating:
+class MethodDeltas:
     """The updates of one adapter, weight by weight; each is computed when it is asked for."""
 
-    parent: Parent
-    ground: Ground | None
+    parent: ParentAdapter
+    base: ConversionBase | None
     sides: Mapping[str, tuple[int, int]]
 
-    def dense(self, changed: Changed) -> Tensor:
+    def dense(self, changed: ChangedWeight) -> Tensor:
         """Δ [site.fan_out, site.width], float32. Raises `InvalidWeights` where the tensors do not go together after all."""
         import torch
 
         method = METHODS[self.parent.adapter.spec.method]
         assert method.weight is not None
-        before = self._before(changed) if needs_weights(self.parent) else torch.zeros(changed.shape)
+        before = self._before(changed) if needs_base_weights(self.parent) else torch.zeros(changed.shape)
         try:
             after = method.weight(before, self._parts(changed))
         except (LookupError, RuntimeError, ValueError) as error:  # torch's words
@@ -54,7 +54,7 @@ class Updating:
         found = changed.matrix(after - before)
         return check_values(found, f"{self.parent.label}: the update of {changed.module.path}")
 
-    def factors(self, changed: Changed) -> Factors:
+    def factors(self, changed: ChangedWeight) -> Factors:
         """The same as factors, of a method that has them."""
         from adaptry.compute.tensors.lowrank import Factors
 
@@ -63,24 +63,24 @@ class Updating:
         up, down = factored(self._parts(changed), *changed.sides)
         return Factors(down.T, up.T) if changed.is_table else Factors(up, down)
 
-    def _before(self, changed: Changed) -> Tensor:
+    def _before(self, changed: ChangedWeight) -> Tensor:
         """What the update is of: the weight that the adapter brings along, else the base's."""
         from adaptry.compute.tensors.adapter_tensors import as_tensor
 
         adapter, own = self.parent.adapter, own_weight(self.parent, changed)
         if own is not None:
             return as_tensor(adapter.tensor_bytes(own.tensor), adapter.tensors[own.tensor]).float()
-        assert self.ground is not None and changed.tensor is not None
-        return self.ground.read(changed.tensor).float()
+        assert self.base is not None and changed.tensor is not None
+        return self.base.read_tensor(changed.tensor).float()
 
-    def _parts(self, changed: Changed) -> AdapterParts:
-        from adaptry.compute.tensors.adapter_tensors import DTYPES, AdapterParts
+    def _parts(self, changed: ChangedWeight) -> AdapterTensors:
+        from adaptry.compute.tensors.adapter_tensors import DTYPES, AdapterTensors
 
         def read_bias() -> Tensor | None:
-            has_files = self.ground is not None and self.ground.checkpoint is not None
-            return self.ground.read(changed.bias) if self.ground and has_files and changed.bias else None
+            has_files = self.base is not None and self.base.checkpoint is not None
+            return self.base.read_tensor(changed.bias) if self.base and has_files and changed.bias else None
 
-        return AdapterParts(
+        return AdapterTensors(
             self.parent.adapter,
             changed.module,
             changed.orientation,
@@ -90,21 +90,23 @@ class Updating:
         )
 
 
-def updating(parent: Parent, changes: tuple[Changed, ...], ground: Ground | None) -> Updating:
-    return Updating(parent, ground, sides_of(changes))
+def open_method_deltas(
+    parent: ParentAdapter, changes: tuple[ChangedWeight, ...], ground: ConversionBase | None
+) -> MethodDeltas:
+    return MethodDeltas(parent, ground, sides_of(changes))
 
 
-def is_factored(parent: Parent) -> bool:
+def is_factored(parent: ParentAdapter) -> bool:
     """Whether its updates are exactly factors, whatever the base's values."""
-    return _method(parent).factors is not None and not needs_weights(parent)
+    return _method(parent).factors is not None and not needs_base_weights(parent)
 
 
-def needs_weights(parent: Parent) -> bool:
+def needs_base_weights(parent: ParentAdapter) -> bool:
     """Whether its updates depend on the values of the base's weights."""
     return _method(parent).needs_base_for(parent.adapter.config)
 
 
-def known_rank(parent: Parent, changed: Changed) -> int | None:
+def known_rank(parent: ParentAdapter, changed: ChangedWeight) -> int | None:
     """The rank that an update on a given base cannot exceed, where its method has one."""
     method, config = _method(parent), parent.adapter.config
     most = min(changed.site.fan_out, changed.site.width)
@@ -113,16 +115,16 @@ def known_rank(parent: Parent, changed: Changed) -> int | None:
         took_out = initialisation(config) in ("pissa", "olora") or bool(config.fields.get("kasa_config"))
         is_whole = config.flag("use_dora") or not took_out
         return None if is_whole else min(2 * changed.module.rank, most)
-    rank = method.lora_rank(changed.module, config) if method.lora == "given_base" else None
+    rank = method.lora_rank(changed.module, config) if method.lora_form == "given_base" else None
     return None if rank is None else min(rank, most)
 
 
-def own_weight(parent: Parent, changed: Changed) -> ExtraWeight | None:
+def own_weight(parent: ParentAdapter, changed: ChangedWeight) -> ExtraWeight | None:
     """The whole weight that the adapter brings for a module it also updates, as PEFT saves adapted embeddings."""
     target = f"{changed.module.path}.weight"
     whole = (extra for extra in parent.adapter.spec.extras if extra.kind in ("saved_embedding", "module"))
     return next((extra for extra in whole if extra.target == target), None)
 
 
-def _method(parent: Parent) -> Method:
+def _method(parent: ParentAdapter) -> Method:
     return METHODS[parent.adapter.spec.method]

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.methods import METHODS
 from adaptry.adapters.spec import ModuleSpec
-from adaptry.compute.converting.options import Asked
-from adaptry.compute.lazy_adapters.sites import Site, lora_factors, site_of
+from adaptry.compute.converting.options import ConvertOptions
+from adaptry.compute.lazy_adapters.sites import WeightSite, lora_factors, site_of
 
 if TYPE_CHECKING:
     from adaptry.compute.tensors.lowrank import Factors
@@ -23,28 +23,28 @@ _FACTORS = ("A", "B", "embedding_A", "embedding_B")
 
 
 @dataclass(frozen=True, slots=True)
-class Folded:
+class NormalisedLora:
     """A LoRA about to be written plainly. `common`: the scale of all modules, which alpha keeps; None: each goes into its
     factors. `dtype`: in which it is written."""
 
     adapter: Adapter
-    asked: Asked
-    modules: Mapping[Site, ModuleSpec]
-    common: float | None
+    options: ConvertOptions
+    modules: Mapping[WeightSite, ModuleSpec]
+    common_scale: float | None
     dtype: str
 
-    def compute(self, site: Site) -> tuple[Factors, Mapping[str, float]]:
+    def compute(self, site: WeightSite) -> tuple[Factors, Mapping[str, float]]:
         """The site's factors, less the common scale, and its figures."""
-        from adaptry.compute.converting.truncation import Limit, narrowed
-        from adaptry.compute.lazy_adapters.rounding import check_values, measured, rounded
+        from adaptry.compute.converting.truncation import RankLimit, truncate
+        from adaptry.compute.lazy_adapters.rounding import check_values, measure_error, round_factors
         from adaptry.compute.tensors.lowrank import Factors
 
         own = check_values(lora_factors(self.adapter, self.modules[site]), site.key)
-        if self.common is not None:
+        if self.common_scale is not None:
             own = Factors(own.up, own.down)
-        made = rounded(narrowed(own, Limit(self.asked.rank, self.asked.energy)), self.dtype)
-        square = 1.0 if self.common is None else self.common**2
-        figures = measured(own, made)
+        made = round_factors(truncate(own, RankLimit(self.options.rank, self.options.energy)), self.dtype)
+        square = 1.0 if self.common_scale is None else self.common_scale**2
+        figures = measure_error(own, made)
         return made, {**figures, "energy": figures["energy"] * square, "lost": figures["lost"] * square}
 
 
@@ -54,8 +54,8 @@ def is_plain(adapter: Adapter) -> bool:
     return adapter.spec.method == "lora" and not METHODS["lora"].needs_base_for(config)
 
 
-def folded(adapter: Adapter, asked: Asked) -> Folded:
-    """Raises `Refused` where the file does not tell which parameter it changes."""
+def normalise_lora(adapter: Adapter, asked: ConvertOptions) -> NormalisedLora:
+    """Raises `CheckFailed` where the file does not tell which parameter it changes."""
     modules = {site_of(adapter, module): module for module in adapter.spec.modules}
     scales = {module.scale for module in modules.values()}
     is_narrowed = asked.rank is not None or asked.energy is not None
@@ -67,10 +67,10 @@ def folded(adapter: Adapter, asked: Asked) -> Folded:
         if role in _FACTORS
     }
     kept = stored.pop() if has_common and len(stored) == 1 else "F32"
-    return Folded(adapter, asked, modules, scales.pop() if has_common else None, asked.dtype or kept)
+    return NormalisedLora(adapter, asked, modules, scales.pop() if has_common else None, asked.dtype or kept)
 
 
-def notes_of(made: Folded) -> Iterator[str]:
+def normalisation_notes(made: NormalisedLora) -> Iterator[str]:
     """What was folded, and where the scale is now."""
     fields = made.adapter.config.fields
     words = [
@@ -85,7 +85,7 @@ def notes_of(made: Folded) -> Iterator[str]:
     ]
     if words:
         yield f"folded in: {', '.join(words)}"
-    if made.common is not None:
-        yield f"the factors are as they were; all modules have the scale {made.common:g}, which is lora_alpha over r"
+    if made.common_scale is not None:
+        yield f"the factors are as they were; all modules have the scale {made.common_scale:g}, which is lora_alpha over r"
     else:
         yield "each module's scale is in its lora_B, so that lora_alpha over r is 1"

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from adaptry.compute.recipes.merge import Dtype
 
 
-class Asked(BaseModel):
+class ConvertOptions(BaseModel):
     """`rank` or `energy` (a share of Σσ², 0 to 1) bring each update to a rank; neither: as it is, which not every update
     can be. `uniform`: one rank for all modules (zeros fill it). `dtype`: of the factors; None: as they are where they
     stay as they are, else F32. `drop_bias`: without the biases that the method changes. `whole_weights`: `none` leaves

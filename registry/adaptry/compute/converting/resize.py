@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from adaptry.compute.lazy_adapters.deltas import Updates, updates_of
-from adaptry.compute.lazy_adapters.lazy_adapter import Draft, Parent
-from adaptry.compute.lazy_adapters.lora import Result, lora_draft
-from adaptry.compute.lazy_adapters.sites import Site
+from adaptry.compute.lazy_adapters.deltas import AdapterDeltas, open_adapter_deltas
+from adaptry.compute.lazy_adapters.lazy_adapter import LazyAdapter, ParentAdapter
+from adaptry.compute.lazy_adapters.lora import LoraOptions, build_lora
+from adaptry.compute.lazy_adapters.sites import WeightSite
 from adaptry.compute.lazy_adapters.whole_weights import choose_whole_weights
 from adaptry.compute.recipes.merge import Dtype
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from adaptry.compute.tensors.lowrank import Factors
 
 
-class Goal(BaseModel):
+class ResizeOptions(BaseModel):
     """`rank`: at most so many for each module; `energy`: the smallest ranks that keep this share of Σσ². `uniform`: one
     rank for all (that of `rank`, or the largest that comes out; zeros fill it). `dtype` of the factors.
     """
@@ -43,31 +43,33 @@ class Goal(BaseModel):
         return self
 
 
-def resize(parent: Parent, goal: Goal) -> Draft:
-    """`parent` within `goal`. Raises `Unsupported` and `Refused` for what is not exactly a sum of factors."""
-    updates = updates_of(parent)
-    maker = _Resized(updates, goal)
+def resize(parent: ParentAdapter, goal: ResizeOptions) -> LazyAdapter:
+    """`parent` within `goal`. Raises `Unsupported` and `CheckFailed` for what is not exactly a sum of factors."""
+    updates = open_adapter_deltas(parent)
+    maker = _ResizedModules(updates, goal)
     recipe = {key: value for key, value in goal.model_dump(mode="json").items() if value not in (None, False)}
-    return lora_draft(
+    return build_lora(
         [parent],
-        {"operation": "resize", "inputs": [parent.named()], **recipe},
+        {"operation": "resize", "inputs": [parent.recipe_entry()], **recipe},
         list(updates.modules),
         maker.compute,
-        Result(goal.dtype, (goal.rank or 0) if goal.uniform else None),
+        LoraOptions(goal.dtype, (goal.rank or 0) if goal.uniform else None),
         choose_whole_weights([parent], goal.whole_weights),
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Resized:
-    updates: Updates
-    goal: Goal
+class _ResizedModules:
+    updates: AdapterDeltas
+    options: ResizeOptions
 
-    def compute(self, site: Site) -> tuple[Factors, Mapping[str, float]]:
+    def compute(self, site: WeightSite) -> tuple[Factors, Mapping[str, float]]:
         """The site's factors, and its figures."""
-        from adaptry.compute.converting.truncation import Limit, narrowed
-        from adaptry.compute.lazy_adapters.rounding import measured, rounded
+        from adaptry.compute.converting.truncation import RankLimit, truncate
+        from adaptry.compute.lazy_adapters.rounding import measure_error, round_factors
 
         own = self.updates.factors(site)
-        made = rounded(narrowed(own, Limit(self.goal.rank, self.goal.energy)), self.goal.dtype)
-        return made, measured(own, made)
+        made = round_factors(
+            truncate(own, RankLimit(self.options.rank, self.options.energy)), self.options.dtype
+        )
+        return made, measure_error(own, made)

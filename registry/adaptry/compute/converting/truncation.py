@@ -11,41 +11,41 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adaptry.compute.tensors.lowrank import Factors, decomposed, decomposed_dense, rank_for
+from adaptry.compute.tensors.lowrank import Factors, decompose, decompose_dense, rank_for
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
+class RankLimit:
     """What an update is brought to: a rank, or the smallest rank that keeps a share of Σσ²; neither: as it is."""
 
     rank: int | None = None
     energy: float | None = None
 
-    def of(self, values: Tensor) -> int:
+    def rank_for(self, values: Tensor) -> int:
         """The rank for these singular values."""
         if self.energy is not None:
             return rank_for(values, self.energy)
         return self.rank or values.shape[-1]
 
 
-def narrowed(update: Factors, limit: Limit) -> Factors:
+def truncate(update: Factors, limit: RankLimit) -> Factors:
     """The nearest update within the limit; the very same factors where they are within it already."""
     if limit.energy is None and (limit.rank is None or limit.rank >= update.rank):
         return update
-    found = decomposed(update, limit.rank)
-    rank = limit.of(found.values)
-    return update if rank >= update.rank else found.truncated(rank)
+    found = decompose(update, limit.rank)
+    rank = limit.rank_for(found.values)
+    return update if rank >= update.rank else found.truncate(rank)
 
 
-def narrowed_dense(update: Tensor, limit: Limit) -> Factors:
+def truncate_dense(update: Tensor, limit: RankLimit) -> Factors:
     """As `narrowed`, of a dense update [out, in], float32."""
-    found = decomposed_dense(update, limit.rank)
-    return found.truncated(limit.of(found.values))
+    found = decompose_dense(update, limit.rank)
+    return found.truncate(limit.rank_for(found.values))
 
 
-def measured_dense(own: Tensor, made: Factors) -> Mapping[str, float]:
+def measure_dense_error(own: Tensor, made: Factors) -> Mapping[str, float]:
     """As `rounding.measured`, against a dense update [out, in], float32; sums in float64."""
-    difference = torch.addmm(own, made.folded().up, made.down, alpha=-1.0)
+    difference = torch.addmm(own, made.with_unit_scale().up, made.down, alpha=-1.0)
     return {"energy": _square(own), "lost": _square(difference), "rank": float(made.rank)}
 
 

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS
-from adaptry.bases.module_map import Placed, Placement, place
+from adaptry.bases.module_map import ModuleMap, TargetTensor, place
 from adaptry.checks import check
-from adaptry.compute.converting.base_shapes import Ground
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
-from adaptry.compute.lazy_adapters.sites import Site
-from adaptry.compute.merging.fitting import Weighted, fit
+from adaptry.compute.converting.base_shapes import ConversionBase
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
+from adaptry.compute.lazy_adapters.sites import WeightSite
+from adaptry.compute.merging.fitting import WeightedAdapter, fit
 from adaptry.compute.merging.tensor_changes import bias_name
-from adaptry.core.errors import Refused, Unsupported
+from adaptry.core.errors import CheckFailed, Unsupported
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,14 +30,14 @@ _GIVE_BASE = "give its base with --base (a folder, or the name of a base that is
 
 
 @dataclass(frozen=True, slots=True)
-class Changed:
+class ChangedWeight:
     """One weight: the module that changes it, its `site`, the `shape` and `dtype` (safetensors' word) it is stored in.
 
     `tensor` and `bias` are its own and its bias's name on disk; None where no base tells them, or there is none.
     """
 
     module: ModuleSpec
-    site: Site
+    site: WeightSite
     orientation: str
     shape: tuple[int, ...]
     dtype: str = "F32"
@@ -61,8 +61,8 @@ class Changed:
         return flat.T if self.orientation in _TURNED or self.is_table else flat
 
 
-def changed_weights(parent: Parent, ground: Ground | None) -> tuple[Changed, ...]:
-    """In the order of their paths. Raises `Refused` and `Unsupported` for what does not fit, or has no place in a LoRA."""
+def changed_weights(parent: ParentAdapter, ground: ConversionBase | None) -> tuple[ChangedWeight, ...]:
+    """In the order of their paths. Raises `CheckFailed` and `Unsupported` for what does not fit, or has no place in a LoRA."""
     if ground is None:
         return tuple(_alone(parent, module) for module in parent.adapter.spec.modules)
     shapes = ground.record.tensors
@@ -71,7 +71,7 @@ def changed_weights(parent: Parent, ground: Ground | None) -> tuple[Changed, ...
         bias = bias_name(placed)
         _refuse_unplain(parent.label, placed)
         found.append(
-            Changed(
+            ChangedWeight(
                 placed.module,
                 _site(placed, shapes[placed.tensor].shape),
                 placed.orientation,
@@ -84,31 +84,31 @@ def changed_weights(parent: Parent, ground: Ground | None) -> tuple[Changed, ...
     return tuple(sorted(found, key=lambda changed: changed.site.key))
 
 
-def sides_of(changes: Sequence[Changed]) -> Mapping[str, tuple[int, int]]:
+def sides_of(changes: Sequence[ChangedWeight]) -> Mapping[str, tuple[int, int]]:
     """(outputs, inputs) of every matrix, by its module's path."""
     return {changed.module.path: changed.sides for changed in changes}
 
 
-def _placement(parent: Parent, ground: Ground) -> Placement:
+def _placement(parent: ParentAdapter, ground: ConversionBase) -> ModuleMap:
     """Where the modules lie. By the record alone nothing but headers is compared, which is what a check does."""
     adapter, label = parent.adapter, parent.label
     if ground.checkpoint is not None:
-        entry = Weighted(adapter, 1.0, label, parent.base)
+        entry = WeightedAdapter(adapter, 1.0, label, parent.base)
         return fit(entry, ground.checkpoint, ground.record, resize_vocab=True).placement
     placement = place(adapter.spec, ground.record.tensors, ground.record.facts)
     if placement.missing:
         first = placement.missing[0].path
-        raise Refused(
+        raise CheckFailed(
             f"{label}: {len(placement.missing)} of its {len(adapter.spec.modules)} modules are not in the base (first: "
             f"{first}: {placement.reasons[first].text}); is this the base it was trained on?"
         )
     report = check(adapter, ground.record, adapter.config.base_name)
     if report.is_blocked:
-        raise Refused(f"{label}: {report.sentence()}")
+        raise CheckFailed(f"{label}: {report.sentence()}")
     return placement
 
 
-def _refuse_unplain(label: str, placed: Placed) -> None:
+def _refuse_unplain(label: str, placed: TargetTensor) -> None:
     if placed.orientation not in ("linear", "conv1d", "conv", "embedding") or len(placed.weight.parts) > 1:
         raise Unsupported(
             f"{label} changes {placed.module.path}, which is stored as {placed.orientation} in the base and for which "
@@ -116,27 +116,27 @@ def _refuse_unplain(label: str, placed: Placed) -> None:
         )
 
 
-def _site(placed: Placed, shape: tuple[int, ...]) -> Site:
+def _site(placed: TargetTensor, shape: tuple[int, ...]) -> WeightSite:
     path = placed.module.path
     if placed.orientation == "embedding" or path.rpartition(".")[2] in INPUT_EMBEDDINGS:
-        return Site(path, "embedding", shape[1], shape[0])
+        return WeightSite(path, "embedding", shape[1], shape[0])
     if placed.orientation == "conv":
-        return Site(path, "conv", shape[0], shape[1], shape[2:])
+        return WeightSite(path, "conv", shape[0], shape[1], shape[2:])
     fan_out, fan_in = shape[::-1] if placed.orientation == "conv1d" else shape
-    return Site(path, "linear", fan_out, fan_in)
+    return WeightSite(path, "linear", fan_out, fan_in)
 
 
-def _alone(parent: Parent, module: ModuleSpec) -> Changed:
+def _alone(parent: ParentAdapter, module: ModuleSpec) -> ChangedWeight:
     is_told = module.fan_in and module.fan_out and module.kind in ("linear", "flat", "embedding")
     if not is_told:
-        raise Refused(
+        raise CheckFailed(
             f"{parent.label}: its tensors do not tell the shape of {module.path}'s weight, and a LoRA needs it: "
             f"{_GIVE_BASE}"
         )
     if module.kind == "embedding":
-        site = Site(module.path, "embedding", module.fan_out, module.fan_in)
-        return Changed(module, site, "embedding", (module.fan_in, module.fan_out))
+        site = WeightSite(module.path, "embedding", module.fan_out, module.fan_in)
+        return ChangedWeight(module, site, "embedding", (module.fan_in, module.fan_out))
     shape = (module.fan_out, module.fan_in)
     if module.path.rpartition(".")[2] in INPUT_EMBEDDINGS:
-        return Changed(module, Site(module.path, "embedding", *shape[::-1]), "linear", shape)
-    return Changed(module, Site(module.path, "linear", *shape), "linear", shape)
+        return ChangedWeight(module, WeightSite(module.path, "embedding", *shape[::-1]), "linear", shape)
+    return ChangedWeight(module, WeightSite(module.path, "linear", *shape), "linear", shape)

@@ -13,81 +13,89 @@ from pathlib import Path
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.checks.runtimes import Runtime
-from adaptry.compute.exporting.equality import Equality, equality
-from adaptry.compute.exporting.options import Setting
-from adaptry.compute.exporting.plan import Plan, Step, check_possible, plan
-from adaptry.compute.exporting.rewrite import rewritten
-from adaptry.compute.lazy_adapters.folder_writer import Outcome, write_into
-from adaptry.compute.lazy_adapters.lazy_adapter import Draft, Json, Parent
-from adaptry.core.errors import Refused
+from adaptry.compute.exporting.equality import Equality, measure_equality
+from adaptry.compute.exporting.options import ExportOptions
+from adaptry.compute.exporting.plan import ExportPlan, PlannedRepair, check_repairable, plan_repairs
+from adaptry.compute.exporting.rewrite import rewrite_adapter
+from adaptry.compute.lazy_adapters.folder_writer import ComputeResult, write_adapter_into
+from adaptry.compute.lazy_adapters.lazy_adapter import Json, LazyAdapter, ParentAdapter
+from adaptry.core.errors import CheckFailed
 
 _ROUNDS = 4
 """A gate may hide a repair, and that another; more than these would be going round in circles."""
 
 
 @dataclass(frozen=True, slots=True)
-class Repaired:
+class RepairedAdapter:
     """`parent` is the adapter as the engine is to get it, `original` the one it was made of; `steps` in the order they were
     made. `merged`: it is to go into its base's weights, for these findings."""
 
-    original: Parent
-    parent: Parent
-    steps: tuple[Step, ...]
-    plan: Plan
+    original: ParentAdapter
+    parent: ParentAdapter
+    steps: tuple[PlannedRepair, ...]
+    plan: ExportPlan
     equality: Equality
     notes: tuple[str, ...]
 
-    def draft(self) -> Draft:
+    def lazy_adapter(self) -> LazyAdapter:
         """The result as what is made of the original: its parent, its recipe, its figures."""
         recipe: Json = {
             "operation": "export",
-            "inputs": [self.original.named()],
+            "inputs": [self.original.recipe_entry()],
             "runtime": str(self.plan.runtime),
             "repairs": [step.repair.name for step in self.steps],
         }
-        made = rewritten(self.parent, recipe, figures=self.equality.figures, notes=self.notes)
+        made = rewrite_adapter(self.parent, recipe, figures=self.equality.figures, notes=self.notes)
         return replace(made, parents=(self.original,))
 
 
 @contextmanager
-def repaired(parent: Parent, runtime: Runtime, setting: Setting) -> Iterator[Repaired]:
+def repair_for_runtime(
+    parent: ParentAdapter, runtime: Runtime, setting: ExportOptions
+) -> Iterator[RepairedAdapter]:
     """`parent` as `runtime` serves it as trained, for as long as the block lasts.
 
-    Raises `Refused` where a finding has no repair, or the result is not served as trained after all; and what the repairs
+    Raises `CheckFailed` where a finding has no repair, or the result is not served as trained after all; and what the repairs
     raise.
     """
     with tempfile.TemporaryDirectory(prefix="adaptry-") as folder:
-        yield _carried_out(parent, runtime, setting, Path(folder))
+        yield _apply_repairs(parent, runtime, setting, Path(folder))
 
 
-def _carried_out(original: Parent, runtime: Runtime, setting: Setting, folder: Path) -> Repaired:
-    current, done, notes = original, list[Step](), list[str]()
-    outcomes: list[Outcome] = []
+def _apply_repairs(
+    original: ParentAdapter, runtime: Runtime, setting: ExportOptions, folder: Path
+) -> RepairedAdapter:
+    current, done, notes = original, list[PlannedRepair](), list[str]()
+    outcomes: list[ComputeResult] = []
     for _ in range(_ROUNDS):
-        decided = plan(current, runtime, setting)
-        if decided.merged:
+        decided = plan_repairs(current, runtime, setting)
+        if decided.needs_merge:
             whole = original if original.adapter.format is current.adapter.format else current
-            return Repaired(original, whole, tuple(done), decided, Equality(), (*_said(decided), *notes))
-        check_possible(current, decided)
+            return RepairedAdapter(
+                original, whole, tuple(done), decided, Equality(), (*_verdict_notes(decided), *notes)
+            )
+        check_repairable(current, decided)
         if not decided.steps:
-            found = equality(original, current, outcomes)
+            found = measure_equality(original, current, outcomes)
             _check_exact(original, found, setting)
-            return Repaired(original, current, tuple(done), decided, found, (*_said(decided), *notes))
+            return RepairedAdapter(
+                original, current, tuple(done), decided, found, (*_verdict_notes(decided), *notes)
+            )
         for step in decided.steps:
             draft = step.repair.make(current, runtime, setting)
             place = folder / f"{len(done)}-{step.repair.name}"
             place.mkdir()
-            outcomes.append(write_into(draft, place, setting.progress))
-            current = Parent(open_dir(place), original.label, base=original.base)
+            outcomes.append(write_adapter_into(draft, place, setting.progress))
+            current = ParentAdapter(open_dir(place), original.label, base=original.base)
             done.append(step)
             notes.extend(draft.notes)
-    raise Refused(
+    raise CheckFailed(
         f"after {len(done)} repairs {original.label} is still not served as trained by {runtime}: "
         f"{decided.verdict.findings[0].reason} → {decided.verdict.findings[0].remedy}"
     )
 
 
-def _said(decided: Plan) -> tuple[str, ...]:
+def _verdict_notes(decided: ExportPlan) -> tuple[str, ...]:
     """What the verdict notes and no repair can change, such as that nobody read this version of the engine."""
     return tuple(
         f"{finding.reason}: {finding.remedy}" if finding.remedy else finding.reason
@@ -96,9 +104,9 @@ def _said(decided: Plan) -> tuple[str, ...]:
     )
 
 
-def _check_exact(original: Parent, found: Equality, setting: Setting) -> None:
+def _check_exact(original: ParentAdapter, found: Equality, setting: ExportOptions) -> None:
     if setting.exact and found.error > 0:
-        raise Refused(
+        raise CheckFailed(
             f"the repaired {original.label} differs from it by {found.error:.3g} of its update, and --exact forbids it: "
             "leave --exact out, or merge it (--format checkpoint)"
         )

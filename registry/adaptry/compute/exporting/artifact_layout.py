@@ -7,13 +7,13 @@ from pathlib import Path
 from adaptry.adapters.output_folder import output_folder
 from adaptry.compute.exporting.oci.artifact import Artifact, adapter_artifact, base_artifact
 from adaptry.compute.exporting.oci.layout import write_layout
-from adaptry.compute.exporting.options import Setting
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.compute.exporting.options import ExportOptions
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 
 _TAG = "latest"
 
 
-def artifact_of(parent: Parent, setting: Setting) -> Artifact:
+def build_artifact(parent: ParentAdapter, setting: ExportOptions) -> Artifact:
     """Without a base that is known by content, and no subject that is said, it belongs to nothing."""
     is_own = setting.record is not None and setting.subject is None
     base = base_artifact(setting.record, setting.base_name) if setting.record and is_own else None
@@ -23,10 +23,10 @@ def artifact_of(parent: Parent, setting: Setting) -> Artifact:
     )
 
 
-def write(parent: Parent, target: Path, setting: Setting) -> tuple[str, ...]:
+def write(parent: ParentAdapter, target: Path, setting: ExportOptions) -> tuple[str, ...]:
     """Raises what `output_folder` raises."""
-    artifact = artifact_of(parent, setting)
-    with output_folder(target, replace=setting.is_replacing) as folder:
+    artifact = build_artifact(parent, setting)
+    with output_folder(target, replace=setting.may_replace) as folder:
         write_layout(artifact, folder, _TAG)
     if artifact.subject is None:
         return ("it names no base, since none is known by content: say --base to give it a subject",)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.formats import PEFT
 from adaptry.adapters.spec import ModuleSpec
-from adaptry.compute.lazy_adapters.folder_writer import Outcome
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
-from adaptry.compute.lazy_adapters.sites import Site, lora_factors, plain_reason, site_of
+from adaptry.compute.lazy_adapters.folder_writer import ComputeResult
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
+from adaptry.compute.lazy_adapters.sites import WeightSite, lora_factors, plain_reason, site_of
 
 if TYPE_CHECKING:
     from adaptry.compute.tensors.lowrank import Factors
@@ -31,8 +31,8 @@ class Equality:
     modules were formed and subtracted; `largest`: the largest difference of an element among them, None where none were."""
 
     figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    compared: int = 0
-    largest: float | None = None
+    compared_modules: int = 0
+    largest_difference: float | None = None
 
     @property
     def error(self) -> float:
@@ -42,7 +42,9 @@ class Equality:
         return math.sqrt(lost / energy) if energy else 0.0
 
 
-def equality(original: Parent, made: Parent, outcomes: Sequence[Outcome]) -> Equality:
+def measure_equality(
+    original: ParentAdapter, made: ParentAdapter, outcomes: Sequence[ComputeResult]
+) -> Equality:
     """`outcomes`: of the repairs between the two, in order."""
     told = {each.module: each.figures for outcome in outcomes for each in outcome.modules if each.figures}
     if not outcomes:
@@ -51,7 +53,7 @@ def equality(original: Parent, made: Parent, outcomes: Sequence[Outcome]) -> Equ
     if pairs is None:
         return Equality(told)
     figures: dict[str, Mapping[str, float]] = {}
-    same: list[tuple[Site, ModuleSpec]] = []
+    same: list[tuple[WeightSite, ModuleSpec]] = []
     largest = 0.0
     for site, before, after in pairs:
         found = _difference(original.adapter, before, made.adapter, after)
@@ -65,7 +67,7 @@ def equality(original: Parent, made: Parent, outcomes: Sequence[Outcome]) -> Equ
     return Equality(figures, len(pairs), largest)
 
 
-def _pairs(original: Adapter, made: Adapter) -> list[tuple[Site, ModuleSpec, ModuleSpec]] | None:
+def _pairs(original: Adapter, made: Adapter) -> list[tuple[WeightSite, ModuleSpec, ModuleSpec]] | None:
     """The modules of both, where both are plain LoRAs that name their modules alike; those of zeros are the made one's."""
     if any(adapter.format is not PEFT or plain_reason(adapter) for adapter in (original, made)):
         return None
@@ -83,9 +85,9 @@ def _difference(
     """The figures, and the largest difference of an element; None where the factors are the same."""
     import torch
 
-    from adaptry.compute.tensors.lowrank import inner
+    from adaptry.compute.tensors.lowrank import inner_product
 
-    own, new = lora_factors(original, before).folded(), lora_factors(made, after).folded()
+    own, new = lora_factors(original, before).with_unit_scale(), lora_factors(made, after).with_unit_scale()
     if _are_same(own, new):
         return None
     lost, most = 0.0, 0.0
@@ -94,20 +96,20 @@ def _difference(
         apart = own.up[..., rows, :] @ own.down - new.up[..., rows, :] @ new.down
         lost += float(torch.linalg.vector_norm(apart, dtype=torch.float64)) ** 2
         most = max(most, float(apart.abs().max()))
-    return {"energy": inner(own, own), "lost": lost, "rank": float(after.rank)}, most
+    return {"energy": inner_product(own, own), "lost": lost, "rank": float(after.rank)}, most
 
 
 def _energy(adapter: Adapter, module: ModuleSpec) -> Mapping[str, float]:
-    from adaptry.compute.tensors.lowrank import inner
+    from adaptry.compute.tensors.lowrank import inner_product
 
     own = lora_factors(adapter, module)
-    return {"energy": inner(own, own), "lost": 0.0, "rank": float(module.rank)}
+    return {"energy": inner_product(own, own), "lost": 0.0, "rank": float(module.rank)}
 
 
 def _are_same(own: Factors, new: Factors) -> bool:
     """Whether the factors are the very same, but for zeros that fill the rank."""
-    from adaptry.compute.tensors.lowrank import padded
+    from adaptry.compute.tensors.lowrank import pad_rank
 
     rank = max(own.rank, new.rank)
-    one, other = padded(own, rank), padded(new, rank)
+    one, other = pad_rank(own, rank), pad_rank(new, rank)
     return one.up.equal(other.up) and one.down.equal(other.down)

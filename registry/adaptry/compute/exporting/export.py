@@ -9,16 +9,16 @@ from pathlib import Path
 
 from adaptry.checks import check
 from adaptry.checks.runtimes import Runtime
-from adaptry.compute.exporting.apply_repairs import Repaired, repaired
+from adaptry.compute.exporting.apply_repairs import RepairedAdapter, repair_for_runtime
 from adaptry.compute.exporting.equality import Equality
 from adaptry.compute.exporting.formats import FORMATS, ExportFormat
-from adaptry.compute.exporting.options import Setting
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
-from adaptry.core.errors import Invalid, Refused
+from adaptry.compute.exporting.options import ExportOptions
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
+from adaptry.core.errors import CheckFailed, Invalid
 
 
 @dataclass(frozen=True, slots=True)
-class Exported:
+class ExportResult:
     """What was made: in which format, by which repairs in order, how near to what was trained, and what to tell."""
 
     format: str
@@ -28,82 +28,86 @@ class Exported:
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class PreparedExport:
     """An adapter as it is to be written: in `format`, after the repairs of `made` where a runtime asked for some."""
 
-    parent: Parent
+    parent: ParentAdapter
     format: ExportFormat
-    made: Repaired | None
+    repaired: RepairedAdapter | None
 
-    def write(self, target: Path, setting: Setting) -> Exported:
+    def write(self, target: Path, setting: ExportOptions) -> ExportResult:
         """Raises what the format's function raises."""
-        return self.exported(self.format.write(self.parent, target, setting))
+        return self.result(self.format.write(self.parent, target, setting))
 
-    def exported(self, notes: tuple[str, ...]) -> Exported:
-        if self.made is None:
-            return Exported(self.format.name, (), Equality(), notes)
-        names = tuple(step.repair.name for step in self.made.steps)
-        return Exported(self.format.name, names, self.made.equality, (*self.made.notes, *notes))
+    def result(self, notes: tuple[str, ...]) -> ExportResult:
+        if self.repaired is None:
+            return ExportResult(self.format.name, (), Equality(), notes)
+        names = tuple(step.repair.name for step in self.repaired.steps)
+        return ExportResult(self.format.name, names, self.repaired.equality, (*self.repaired.notes, *notes))
 
 
 def export(
-    parent: Parent,
+    parent: ParentAdapter,
     target: Path,
-    setting: Setting,
+    setting: ExportOptions,
     *,
     runtime: Runtime | None = None,
     format: str | None = None,
-) -> Exported:
+) -> ExportResult:
     """`parent` in the folder `target`, as `ready` decides. Raises what repairing and the format's function raise."""
-    with ready(parent, setting, runtime=runtime, format=format) as found:
+    with prepare_export(parent, setting, runtime=runtime, format=format) as found:
         return found.write(target, setting)
 
 
 @contextmanager
-def ready(
-    parent: Parent, setting: Setting, *, runtime: Runtime | None = None, format: str | None = None
-) -> Iterator[Ready]:
+def prepare_export(
+    parent: ParentAdapter,
+    setting: ExportOptions,
+    *,
+    runtime: Runtime | None = None,
+    format: str | None = None,
+) -> Iterator[PreparedExport]:
     """`parent` for `runtime`, in its format or in `format`; for as long as the block lasts.
 
     A format that is one engine's is repaired for that engine where no runtime is said; any other without a runtime is
     the adapter as it is. A checkpoint needs no repairs: merging does all of it. Raises `Invalid` for a format there is not.
     """
-    chosen = format_named(format) if format else None
+    chosen = get_export_format(format) if format else None
     engine = chosen.engine if chosen else None
     runtime = runtime or (Runtime(engine) if engine else None)
     if runtime is None or (chosen and chosen.name == "checkpoint"):
-        found = Ready(parent, chosen or FORMATS["peft"], None)
+        found = PreparedExport(parent, chosen or FORMATS["peft"], None)
         _check_fits(found, setting)
         yield found
         return
-    with repaired(parent, runtime, setting) as made:
-        found = Ready(made.parent, _format(made, chosen), made)
+    with repair_for_runtime(parent, runtime, setting) as made:
+        found = PreparedExport(made.parent, _format(made, chosen), made)
         _check_fits(found, setting)
         yield found
 
 
-def _check_fits(found: Ready, setting: Setting) -> None:
-    """Raises `Refused` where what is to be written cannot work on the base that is known. Merging looks for itself."""
+def _check_fits(found: PreparedExport, setting: ExportOptions) -> None:
+    """Raises `CheckFailed` where what is to be written cannot work on the base that is known. Merging looks for itself."""
     if setting.record is None or found.format.name == "checkpoint":
         return
     report = check(found.parent.adapter, setting.record, setting.base_name)
     if report.is_blocked:
-        raise Refused(f"{found.parent.label}: {report.sentence()}")
+        raise CheckFailed(f"{found.parent.label}: {report.sentence()}")
 
 
-def format_named(name: str) -> ExportFormat:
+def get_export_format(name: str) -> ExportFormat:
     """Raises `Invalid` with what there is."""
     if name not in FORMATS:
         raise Invalid(f"no format {name[:40]!r}: there are {', '.join(FORMATS)}")
     return FORMATS[name]
 
 
-def _format(made: Repaired, chosen: ExportFormat | None) -> ExportFormat:
+def _format(made: RepairedAdapter, chosen: ExportFormat | None) -> ExportFormat:
     """The plan's format, unless another was asked for. Raises `Invalid` where a file cannot hold what must be merged."""
     if chosen is None or chosen.name == made.plan.format:
         return FORMATS[made.plan.format]
-    if made.plan.merged:
-        found = made.plan.merged[0]
+    if made.plan.needs_merge:
+        found = made.plan.needs_merge[0]
         raise Invalid(
             f"{made.original.label} must go into its base's weights for {made.plan.runtime} ({found.reason}), which {chosen.name} "
             "does not hold: leave --format out, or say --format checkpoint"

@@ -13,16 +13,16 @@ from dataclasses import replace
 from adaptry.adapters.methods.extras import PREFIX
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.checks.runtimes import Runtime
-from adaptry.checks.runtimes.packed_modules import lacking_parts
-from adaptry.compute.exporting.options import Setting
-from adaptry.compute.exporting.rewrite import rewritten
-from adaptry.compute.lazy_adapters.lazy_adapter import Draft, Made, Parent
-from adaptry.core.errors import Refused
+from adaptry.checks.runtimes.packed_modules import missing_packed_modules
+from adaptry.compute.exporting.options import ExportOptions
+from adaptry.compute.exporting.rewrite import rewrite_adapter
+from adaptry.compute.lazy_adapters.lazy_adapter import ComputedModule, LazyAdapter, ParentAdapter
+from adaptry.core.errors import CheckFailed
 
 _LAYER = re.compile(r"(?P<before>.*?\.|)(?P<number>\d+)\.(?P<after>.+)")
 
 
-def filled_layers(parent: Parent, runtime: Runtime, setting: Setting) -> Draft:
+def fill_missing_layers(parent: ParentAdapter, runtime: Runtime, setting: ExportOptions) -> LazyAdapter:
     """With a pair of zero factors wherever a layer lacks a module that another has."""
     adapter = parent.adapter
     known = setting.record.facts.get("layers") if setting.record else None
@@ -30,41 +30,41 @@ def filled_layers(parent: Parent, runtime: Runtime, setting: Setting) -> Draft:
     return _filled(parent, {path: (like, like.fan_out) for path, like in lacking.items()})
 
 
-def filled_parts(parent: Parent, runtime: Runtime, setting: Setting) -> Draft:
-    """With a pair of zero factors for what is one weight with a module that is there. Raises `Refused` where the base has not
+def fill_packed_modules(parent: ParentAdapter, runtime: Runtime, setting: ExportOptions) -> LazyAdapter:
+    """With a pair of zero factors for what is one weight with a module that is there. Raises `CheckFailed` where the base has not
     got it, or is not known."""
-    record = setting.shapes("filling what is one weight with a module")
+    record = setting.require_record("filling what is one weight with a module")
     lacking: dict[str, tuple[ModuleSpec, int]] = {}
-    for path, like in lacking_parts(parent.adapter.spec.modules, record):
+    for path, like in missing_packed_modules(parent.adapter.spec.modules, record):
         tensor = record.tensors.get(f"{path}.weight")
         if tensor is None:
-            raise Refused(
+            raise CheckFailed(
                 f"{parent.label} changes {like.path}, and the base has no {path} beside it: merge it instead"
             )
         lacking[path] = (like, tensor.shape[0])
     return _filled(parent, lacking)
 
 
-def _filled(parent: Parent, lacking: Mapping[str, tuple[ModuleSpec, int]]) -> Draft:
+def _filled(parent: ParentAdapter, lacking: Mapping[str, tuple[ModuleSpec, int]]) -> LazyAdapter:
     """By path: a module with the same inputs and type, and how many outputs."""
     adapter = parent.adapter
-    draft = rewritten(parent, {"operation": "fill"}, _targets(adapter.spec.modules, lacking))
+    draft = rewrite_adapter(parent, {"operation": "fill"}, _targets(adapter.spec.modules, lacking))
     rank = adapter.config.rank()
     names = tuple(name for path in lacking for name in _names(path))
 
-    def make() -> Iterator[Made]:
+    def make() -> Iterator[ComputedModule]:
         import torch
 
-        from adaptry.compute.tensors.dtypes import dtype_of
+        from adaptry.compute.tensors.dtypes import torch_dtype
 
-        yield from draft.make()
+        yield from draft.compute()
         for path, (like, fan_out) in lacking.items():
-            dtype = dtype_of(adapter.tensors[like.tensors["A"]].dtype)
+            dtype = torch_dtype(adapter.tensors[like.tensors["A"]].dtype)
             sides = (rank, like.fan_in), (fan_out, rank)
             zeros = [torch.zeros(shape, dtype=dtype) for shape in sides]
-            yield Made(path, dict(zip(_names(path), zeros, strict=True)))
+            yield ComputedModule(path, dict(zip(_names(path), zeros, strict=True)))
 
-    return replace(draft, names=(*draft.names, *names), make=make)
+    return replace(draft, names=(*draft.names, *names), compute=make)
 
 
 def _lacking(modules: tuple[ModuleSpec, ...], layers: int | None) -> Iterator[tuple[str, ModuleSpec]]:

@@ -19,11 +19,11 @@ from adaptry.compute.exporting import (
     peft_folder,
     pipeline_file,
 )
-from adaptry.compute.exporting.options import Setting
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.compute.exporting.options import ExportOptions
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 
 Notes = tuple[str, ...]
-Write = Callable[[Parent, Path, Setting], Notes]
+WriteFunction = Callable[[ParentAdapter, Path, ExportOptions], Notes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +35,13 @@ class ExportFormat:
     """
 
     name: str
-    writes: str
+    written_files: str
     reader: str
-    tried: str
-    write: Write
+    tested_with: str
+    write: WriteFunction
     engine: str | None = None
     needs_base: bool = False
-    mends: tuple[str, ...] = ()
+    handled_remedies: tuple[str, ...] = ()
 
 
 _ALL = (
@@ -93,7 +93,7 @@ _ALL = (
         "diffusers 0.42",
         pipeline_file.write_diffusers,
         "diffusers",
-        mends=(repairs.ONE_ALPHA, repairs.WRITE_ANEW),
+        handled_remedies=(repairs.ONE_ALPHA, repairs.WRITE_ANEW),
     ),
     ExportFormat(
         "kohya",
@@ -112,5 +112,5 @@ _ALL = (
 )
 
 FORMATS: Mapping[str, ExportFormat] = {format.name: format for format in _ALL}
-OF_ENGINE: Mapping[str, str] = {format.engine: format.name for format in _ALL if format.engine}
+FORMAT_OF_ENGINE: Mapping[str, str] = {format.engine: format.name for format in _ALL if format.engine}
 """What an engine is given where it is not PEFT's folder."""

@@ -12,66 +12,66 @@ from typing import TYPE_CHECKING
 from adaptry.adapters.formats import MLX
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.checks.runtimes import Runtime
-from adaptry.compute.converting.convert import with_fields
-from adaptry.compute.exporting.options import Setting
-from adaptry.compute.exporting.rewrite import read
-from adaptry.compute.lazy_adapters.lazy_adapter import Draft, Parent
-from adaptry.compute.lazy_adapters.lora import Result, lora_draft
-from adaptry.compute.lazy_adapters.sites import Site
+from adaptry.compute.converting.convert import with_config_fields
+from adaptry.compute.exporting.options import ExportOptions
+from adaptry.compute.exporting.rewrite import read_tensor
+from adaptry.compute.lazy_adapters.lazy_adapter import LazyAdapter, ParentAdapter
+from adaptry.compute.lazy_adapters.lora import LoraOptions, build_lora
+from adaptry.compute.lazy_adapters.sites import WeightSite
 from adaptry.core.errors import Unsupported
 
 if TYPE_CHECKING:
     from adaptry.compute.tensors.lowrank import Factors
 
 
-def pefts_layout(parent: Parent, runtime: Runtime, setting: Setting) -> Draft:
+def convert_mlx_layout(parent: ParentAdapter, runtime: Runtime, setting: ExportOptions) -> LazyAdapter:
     """Raises `Unsupported` for what is not mlx-lm's plain LoRA."""
     adapter, label = parent.adapter, parent.label
     if adapter.format is not MLX:
         raise Unsupported(
-            f"{label} is in the layout of {adapter.format.tool}, and is not brought into PEFT's: {adapter.format.instead}"
+            f"{label} is in the layout of {adapter.format.tool}, and is not brought into PEFT's: {adapter.format.usage_hint}"
         )
     odd = [module.path for module in adapter.spec.modules if module.kind not in ("linear", "embedding")]
     if "dora" in adapter.spec.traits or odd:
         what = "a DoRA" if not odd else f"of experts ({odd[0]})"
-        raise Unsupported(f"{label} is {what}, which is not brought into PEFT's layout: {MLX.instead}")
+        raise Unsupported(f"{label} is {what}, which is not brought into PEFT's layout: {MLX.usage_hint}")
     if any(module.kind == "embedding" for module in adapter.spec.modules):
         _refuse_tied(label, setting)
     modules = {
-        Site(module.path, module.kind, module.fan_out, module.fan_in): module
+        WeightSite(module.path, module.kind, module.fan_out, module.fan_in): module
         for module in adapter.spec.modules
     }
 
-    def compute(site: Site) -> tuple[Factors, Mapping[str, float]]:
+    def compute(site: WeightSite) -> tuple[Factors, Mapping[str, float]]:
         return _factors(parent, modules[site]), {}
 
     dtypes = {adapter.tensors[name].dtype for name in adapter.tensors}
-    draft = lora_draft(
+    draft = build_lora(
         [parent],
         {"operation": "layout", "from": adapter.format.name},
         list(modules),
         compute,
-        Result(dtypes.pop() if len(dtypes) == 1 else "F32"),
+        LoraOptions(dtypes.pop() if len(dtypes) == 1 else "F32"),
     )
     scale = next(iter(modules.values())).scale if modules else 1.0
-    return with_fields(
+    return with_config_fields(
         draft, scale, {"task_type": "CAUSAL_LM", "target_modules": _targets(adapter.spec.modules)}
     )
 
 
-def _refuse_tied(label: str, setting: Setting) -> None:
-    facts = setting.shapes(f"bringing the embedding's update of {label} into PEFT's layout").facts
+def _refuse_tied(label: str, setting: ExportOptions) -> None:
+    facts = setting.require_record(f"bringing the embedding's update of {label} into PEFT's layout").facts
     if facts.get("tie_word_embeddings"):
         raise Unsupported(
             f"{label} updates an embedding that is the output head too, which mlx-lm changes in both places and PEFT in one: "
-            f"{MLX.instead}"
+            f"{MLX.usage_hint}"
         )
 
 
-def _factors(parent: Parent, module: ModuleSpec) -> Factors:
+def _factors(parent: ParentAdapter, module: ModuleSpec) -> Factors:
     from adaptry.compute.tensors.lowrank import Factors
 
-    down, up = (read(parent.adapter, module.tensors[role]).float().T for role in ("lora_a", "lora_b"))
+    down, up = (read_tensor(parent.adapter, module.tensors[role]).float().T for role in ("lora_a", "lora_b"))
     return Factors(up.contiguous(), down.contiguous())
 
 

@@ -17,11 +17,17 @@ from typing import TYPE_CHECKING, Any
 from adaptry.adapters.formats import PEFT
 from adaptry.adapters.output_folder import output_folder
 from adaptry.adapters.spec import ModuleSpec
-from adaptry.compute.exporting.gguf_names import Architecture, Place, architecture_of, library, places
-from adaptry.compute.exporting.options import Setting
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.compute.exporting.gguf_names import (
+    GgufArchitecture,
+    GgufTarget,
+    architecture_of,
+    gguf_targets,
+    import_gguf,
+)
+from adaptry.compute.exporting.options import ExportOptions
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.compute.lazy_adapters.sites import lora_factors, plain_reason
-from adaptry.core.errors import Refused, Unsupported
+from adaptry.core.errors import CheckFailed, Unsupported
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,28 +38,28 @@ NAME = "adapter.gguf"
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class GgufTensor:
     """A tensor of llama.cpp's and the modules that change it: one, or its experts by their numbers."""
 
     tensor: str
     modules: Mapping[int | None, ModuleSpec]
 
 
-def write(parent: Parent, target: Path, setting: Setting) -> tuple[str, ...]:
-    """Raises `Unsupported` (an architecture or a module that llama.cpp has no place for), `Refused` (what no factors hold;
-    no base known), `Missing` (no gguf package), and what `output_folder` raises."""
-    with output_folder(target, replace=setting.is_replacing) as folder:
+def write(parent: ParentAdapter, target: Path, setting: ExportOptions) -> tuple[str, ...]:
+    """Raises `Unsupported` (an architecture or a module that llama.cpp has no place for), `CheckFailed` (what no factors hold;
+    no base known), `MissingDependency` (no gguf package), and what `output_folder` raises."""
+    with output_folder(target, replace=setting.may_replace) as folder:
         return write_into(parent, folder, setting)
 
 
-def write_into(parent: Parent, folder: Path, setting: Setting) -> tuple[str, ...]:
+def write_into(parent: ParentAdapter, folder: Path, setting: ExportOptions) -> tuple[str, ...]:
     """The file in a folder that the caller answers for."""
-    facts = setting.shapes("a GGUF adapter").facts
+    facts = setting.require_record("a GGUF adapter").facts
     _check_plain(parent)
     architecture = architecture_of(facts, parent.label)
     placed = _placed(parent, architecture, facts)
     alpha, alphas = _alphas(parent.adapter.spec.modules)
-    gguf = library()
+    gguf = import_gguf()
     writer = gguf.GGUFWriter(folder / NAME, gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH[architecture.name]])
     try:
         _add_words(gguf, writer, parent, setting, alpha)
@@ -76,39 +82,41 @@ def write_into(parent: Parent, folder: Path, setting: Setting) -> tuple[str, ...
     return ()
 
 
-def _check_plain(parent: Parent) -> None:
+def _check_plain(parent: ParentAdapter) -> None:
     adapter = parent.adapter
     if adapter.format is not PEFT:
         raise Unsupported(
             f"{parent.label} is in the layout of {adapter.format.tool}: export it with --for llama.cpp"
         )
     if reason := plain_reason(adapter):
-        raise Refused(
+        raise CheckFailed(
             f"{parent.label} {reason}, which no GGUF adapter holds: export it with --for llama.cpp, which repairs it"
         )
     if not adapter.spec.modules:
-        raise Refused(f"{parent.label} updates no module, so there is nothing to write")
+        raise CheckFailed(f"{parent.label} updates no module, so there is nothing to write")
     whole = [extra.target for extra in adapter.spec.extras if ".base_layer." not in extra.tensor]
     if whole or adapter.spec.unclaimed:
         first = (*whole, *adapter.spec.unclaimed)[0]
-        raise Refused(
+        raise CheckFailed(
             f"{parent.label} brings {first}, which no GGUF adapter holds: merge it (--format checkpoint)"
         )
 
 
-def _placed(parent: Parent, architecture: Architecture, facts: Mapping[str, Any]) -> list[Placed]:
+def _placed(
+    parent: ParentAdapter, architecture: GgufArchitecture, facts: Mapping[str, Any]
+) -> list[GgufTensor]:
     """Every module's place, in the order of the modules' paths. (`Any`: JSON.)"""
-    place = places(architecture, int(facts.get("layers") or 1))
+    place = gguf_targets(architecture, int(facts.get("layers") or 1))
     found: dict[str, dict[int | None, ModuleSpec]] = {}
     for module in parent.adapter.spec.modules:
         where = place(module.path) if module.kind in ("linear", "embedding") else None
         _check_place(parent.label, module, where, facts)
         assert where is not None
         found.setdefault(where.tensor, {})[where.expert] = module
-    return [Placed(tensor, modules) for tensor, modules in found.items()]
+    return [GgufTensor(tensor, modules) for tensor, modules in found.items()]
 
 
-def _check_place(label: str, module: ModuleSpec, where: Place | None, facts: Mapping[str, Any]) -> None:
+def _check_place(label: str, module: ModuleSpec, where: GgufTarget | None, facts: Mapping[str, Any]) -> None:
     """(`Any`: JSON.)"""
     instead = "merge it (--format checkpoint) and convert the model with llama.cpp's own tool"
     if where is None:
@@ -131,7 +139,7 @@ def _alphas(modules: Sequence[ModuleSpec]) -> tuple[float, int]:
     return float(max(module.rank for module in modules)), len(modules)
 
 
-def _add_words(gguf: Any, writer: Any, parent: Parent, setting: Setting, alpha: float) -> None:
+def _add_words(gguf: Any, writer: Any, parent: ParentAdapter, setting: ExportOptions, alpha: float) -> None:
     """(`Any`: an untyped package.)"""
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
@@ -143,12 +151,16 @@ def _add_words(gguf: Any, writer: Any, parent: Parent, setting: Setting, alpha: 
 
 
 def _tensors(
-    parent: Parent, placed: Placed, architecture: Architecture, facts: Mapping[str, Any], alpha: float
+    parent: ParentAdapter,
+    placed: GgufTensor,
+    architecture: GgufArchitecture,
+    facts: Mapping[str, Any],
+    alpha: float,
 ) -> Iterator[tuple[str, Tensor]]:
     """The two factors as llama.cpp has them. (`Any`: JSON.)"""
     import torch
 
-    from adaptry.compute.tensors.lowrank import padded
+    from adaptry.compute.tensors.lowrank import pad_rank
 
     if None in placed.modules:
         factors = _factors(parent, placed.modules[None], architecture, facts, alpha)
@@ -163,14 +175,18 @@ def _tensors(
     up = torch.zeros(count, first.fan_out, rank)
     for number, module in placed.modules.items():
         own = _factors(parent, module, architecture, facts, alpha * module.rank / rank)
-        filled = padded(own, rank)
+        filled = pad_rank(own, rank)
         down[number], up[number] = filled.down, filled.up
     yield f"{placed.tensor}.lora_a", down
     yield f"{placed.tensor}.lora_b", up
 
 
 def _factors(
-    parent: Parent, module: ModuleSpec, architecture: Architecture, facts: Mapping[str, Any], alpha: float
+    parent: ParentAdapter,
+    module: ModuleSpec,
+    architecture: GgufArchitecture,
+    facts: Mapping[str, Any],
+    alpha: float,
 ) -> Factors:
     """With what llama.cpp does not multiply by in `up`, whose rows are in its order. (`Any`: JSON.)"""
     from adaptry.compute.lazy_adapters.rounding import check_values
@@ -180,10 +196,10 @@ def _factors(
     up, rest = found.up, module.scale * module.rank / alpha
     if rest != 1.0:
         up = up * rest
-    heads = architecture.turned.get(module.path.rpartition(".")[2])
-    return Factors(turned(up, int(facts[heads])) if heads else up, found.down)
+    heads = architecture.interleaved.get(module.path.rpartition(".")[2])
+    return Factors(interleave_halves(up, int(facts[heads])) if heads else up, found.down)
 
 
-def turned(up: Tensor, heads: int) -> Tensor:
+def interleave_halves(up: Tensor, heads: int) -> Tensor:
     """Each head's rows, halves side by side before, one of each in turn after."""
     return up.reshape(heads, 2, up.shape[0] // heads // 2, -1).swapaxes(1, 2).reshape(up.shape)

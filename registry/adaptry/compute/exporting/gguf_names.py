@@ -12,58 +12,58 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from adaptry.core.errors import Missing, Unsupported
+from adaptry.core.errors import MissingDependency, Unsupported
 
 _TURNED = {"q_proj": "heads", "k_proj": "kv_heads"}
 
 
 @dataclass(frozen=True, slots=True)
-class Architecture:
+class GgufArchitecture:
     """`name` is gguf's. `turned`: the last part of a module's name → the fact that counts the heads of its rows."""
 
     name: str
-    turned: Mapping[str, str] = field(default_factory=dict)
+    interleaved: Mapping[str, str] = field(default_factory=dict)
 
 
-ARCHITECTURES: Mapping[str, Architecture] = {
-    "llama": Architecture("LLAMA", _TURNED),
-    "mistral": Architecture("LLAMA", _TURNED),
-    "mixtral": Architecture("LLAMA", _TURNED),
-    "granite": Architecture("GRANITE", _TURNED),
-    "smollm3": Architecture("SMOLLM3", _TURNED),
-    "olmo": Architecture("OLMO", _TURNED),
-    "qwen2": Architecture("QWEN2"),
-    "qwen2_moe": Architecture("QWEN2MOE"),
-    "qwen3": Architecture("QWEN3"),
-    "qwen3_moe": Architecture("QWEN3MOE"),
-    "gemma": Architecture("GEMMA"),
-    "gemma2": Architecture("GEMMA2"),
-    "gemma3_text": Architecture("GEMMA3"),
-    "phi": Architecture("PHI2"),
-    "phi3": Architecture("PHI3"),
-    "gpt2": Architecture("GPT2"),
-    "starcoder2": Architecture("STARCODER2"),
-    "stablelm": Architecture("STABLELM"),
-    "olmo2": Architecture("OLMO2"),
-    "olmoe": Architecture("OLMOE"),
-    "cohere": Architecture("COMMAND_R"),
-    "nemotron": Architecture("NEMOTRON"),
-    "exaone4": Architecture("EXAONE4"),
-    "glm4": Architecture("GLM4"),
+ARCHITECTURES: Mapping[str, GgufArchitecture] = {
+    "llama": GgufArchitecture("LLAMA", _TURNED),
+    "mistral": GgufArchitecture("LLAMA", _TURNED),
+    "mixtral": GgufArchitecture("LLAMA", _TURNED),
+    "granite": GgufArchitecture("GRANITE", _TURNED),
+    "smollm3": GgufArchitecture("SMOLLM3", _TURNED),
+    "olmo": GgufArchitecture("OLMO", _TURNED),
+    "qwen2": GgufArchitecture("QWEN2"),
+    "qwen2_moe": GgufArchitecture("QWEN2MOE"),
+    "qwen3": GgufArchitecture("QWEN3"),
+    "qwen3_moe": GgufArchitecture("QWEN3MOE"),
+    "gemma": GgufArchitecture("GEMMA"),
+    "gemma2": GgufArchitecture("GEMMA2"),
+    "gemma3_text": GgufArchitecture("GEMMA3"),
+    "phi": GgufArchitecture("PHI2"),
+    "phi3": GgufArchitecture("PHI3"),
+    "gpt2": GgufArchitecture("GPT2"),
+    "starcoder2": GgufArchitecture("STARCODER2"),
+    "stablelm": GgufArchitecture("STABLELM"),
+    "olmo2": GgufArchitecture("OLMO2"),
+    "olmoe": GgufArchitecture("OLMOE"),
+    "cohere": GgufArchitecture("COMMAND_R"),
+    "nemotron": GgufArchitecture("NEMOTRON"),
+    "exaone4": GgufArchitecture("EXAONE4"),
+    "glm4": GgufArchitecture("GLM4"),
 }
 
 _EXPERT = re.compile(r"(?P<before>.+\.experts)\.(?P<number>\d+)\.(?P<after>[^.]+)")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class GgufTarget:
     """A tensor of llama.cpp's, and which expert of it (None: it has none)."""
 
     tensor: str
     expert: int | None = None
 
 
-def architecture_of(facts: Mapping[str, Any], label: str) -> Architecture:
+def architecture_of(facts: Mapping[str, Any], label: str) -> GgufArchitecture:
     """Raises `Unsupported` with what there is. (`Any`: JSON.)"""
     model = facts.get("model_type")
     found = ARCHITECTURES.get(str(model))
@@ -75,29 +75,31 @@ def architecture_of(facts: Mapping[str, Any], label: str) -> Architecture:
     return found
 
 
-def places(architecture: Architecture, layers: int) -> Callable[[str], Place | None]:
+def gguf_targets(architecture: GgufArchitecture, layers: int) -> Callable[[str], GgufTarget | None]:
     """A function from a module's path to its place; None where llama.cpp has none for it."""
-    gguf = library()
+    gguf = import_gguf()
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[architecture.name], layers)
 
-    def place(path: str) -> Place | None:
+    def place(path: str) -> GgufTarget | None:
         match = _EXPERT.fullmatch(path)
         number = int(match["number"]) if match else None
         whole = f"{match['before']}.{match['after']}" if match else path
         for spelling in _spellings(whole):
             if found := names.get_name(spelling):
-                return Place(f"{found}.weight", number)
+                return GgufTarget(f"{found}.weight", number)
         return None
 
     return place
 
 
-def library() -> Any:
-    """The `gguf` package (untyped). Raises `Missing`."""
+def import_gguf() -> Any:
+    """The `gguf` package (untyped). Raises `MissingDependency`."""
     try:
         import gguf
     except ImportError:
-        raise Missing("GGUF files are written with the gguf package: pip install 'adaptry[export]'") from None
+        raise MissingDependency(
+            "GGUF files are written with the gguf package: pip install 'adaptry[export]'"
+        ) from None
     return gguf
 
 

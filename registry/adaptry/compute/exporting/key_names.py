@@ -13,37 +13,37 @@ from adaptry.adapters.methods.extras import PREFIX
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.bases.module_map import place
 from adaptry.checks.runtimes import Runtime
-from adaptry.compute.exporting.options import Setting
-from adaptry.compute.exporting.rewrite import rewritten
-from adaptry.compute.layout_conversion.convert import migrate
-from adaptry.compute.layout_conversion.module_names import Layout
-from adaptry.compute.lazy_adapters.lazy_adapter import Draft, Parent
-from adaptry.core.errors import Refused
+from adaptry.compute.exporting.options import ExportOptions
+from adaptry.compute.exporting.rewrite import rewrite_adapter
+from adaptry.compute.layout_conversion.convert import convert_layout
+from adaptry.compute.layout_conversion.module_names import LayoutVersion
+from adaptry.compute.lazy_adapters.lazy_adapter import LazyAdapter, ParentAdapter
+from adaptry.core.errors import CheckFailed
 
 _WRAPPERS = re.compile(r"(?:base_model\.model\.|module\.|_orig_mod\.|_fsdp_wrapped_module\.)+")
 _INSIDE = re.compile(r"(?<=\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _FACTOR = re.compile(
     r"(?P<path>.+)\.(?P<role>lora_[AB]|lora_embedding_[AB])(?:\.[A-Za-z0-9_-]+)??(?P<end>\.weight|)"
 )
-_ON_DISK: Layout = "transformers4"
+_ON_DISK: LayoutVersion = "transformers4"
 
 
-def plain_keys(parent: Parent, runtime: Runtime, setting: Setting) -> Draft:
-    """Every factor as `base_model.model.<module>.lora_A.weight`. Raises `Refused` where a tensor is no factor after all,
+def normalise_keys(parent: ParentAdapter, runtime: Runtime, setting: ExportOptions) -> LazyAdapter:
+    """Every factor as `base_model.model.<module>.lora_A.weight`. Raises `CheckFailed` where a tensor is no factor after all,
     or two become one."""
-    new = {name: plain_key(name) for name in parent.adapter.tensors}
+    new = {name: normalise_key(name) for name in parent.adapter.tensors}
     unclaimed = set(parent.adapter.spec.unclaimed)
     strange = [name for name in new if name in unclaimed and new[name] == name]
     if strange or len(set(new.values())) < len(new):
         first = strange[0] if strange else next(iter(new))
-        raise Refused(
+        raise CheckFailed(
             f"{parent.label} has {len(strange) or len(new)} tensors that no rule knows or that would become one (first: "
             f"{first}), and nothing is left out silently: save the adapter again from the trained model"
         )
-    return rewritten(parent, {"operation": "rename"}, name=new.__getitem__)
+    return rewrite_adapter(parent, {"operation": "rename"}, name=new.__getitem__)
 
 
-def plain_key(name: str) -> str:
+def normalise_key(name: str) -> str:
     """`name` with exactly one prefix and no adapter's name inside; as it is where it is no factor."""
     match = _FACTOR.fullmatch(_INSIDE.sub("", _WRAPPERS.sub("", name, count=1)))
     if match is None:
@@ -52,21 +52,21 @@ def plain_key(name: str) -> str:
     return f"{PREFIX}{match['path']}.{match['role']}{end}"
 
 
-def names_on_disk(parent: Parent, runtime: Runtime, setting: Setting) -> Draft:
+def rename_to_disk(parent: ParentAdapter, runtime: Runtime, setting: ExportOptions) -> LazyAdapter:
     """Modules called as the base calls them on disk: by its own names where a prefix is more or less, else by the layout
-    of transformers 4. Raises `Refused` where a module is nowhere in the base, or could be two."""
-    base = setting.shapes(f"renaming the modules of {parent.label}")
+    of transformers 4. Raises `CheckFailed` where a module is nowhere in the base, or could be two."""
+    base = setting.require_record(f"renaming the modules of {parent.label}")
     spec = parent.adapter.spec
     placement = place(spec, base.tensors, base.facts)
     if placement.missing:
         known = {name.rpartition(".")[0] for name in base.tensors if name.endswith(".weight")}
         paths = {module.path: _found(parent.label, module, known) for module in spec.modules}
     elif any(placed.expert or len(placed.weight.parts) > 1 for placed in placement.placed):
-        return migrate(parent, base, _ON_DISK)
+        return convert_layout(parent, base, _ON_DISK)
     else:
         paths = {placed.module.path: placed.tensor.removesuffix(".weight") for placed in placement.placed}
     if len(set(paths.values())) < len(paths):
-        raise Refused(
+        raise CheckFailed(
             f"{parent.label}: two of its modules would be one of the base's; is this the base it was trained on?"
         )
     names = {
@@ -74,7 +74,9 @@ def names_on_disk(parent: Parent, runtime: Runtime, setting: Setting) -> Draft:
         for module in spec.modules
         for tensor in module.tensors.values()
     }
-    return rewritten(parent, {"operation": "rename"}, _targets(paths), lambda name: names.get(name, name))
+    return rewrite_adapter(
+        parent, {"operation": "rename"}, _targets(paths), lambda name: names.get(name, name)
+    )
 
 
 def _found(label: str, module: ModuleSpec, known: set[str]) -> str:
@@ -85,7 +87,9 @@ def _found(label: str, module: ModuleSpec, known: set[str]) -> str:
     best = [name for name in ends if len(name) == longest]
     if len(best) != 1:
         why = "nothing of that name" if not best else f"{len(best)} weights of that name"
-        raise Refused(f"{label}: the base has {why} for {module.path}; is this the base it was trained on?")
+        raise CheckFailed(
+            f"{label}: the base has {why} for {module.path}; is this the base it was trained on?"
+        )
     return best[0]
 
 
@@ -94,9 +98,13 @@ def _targets(paths: Mapping[str, str]) -> dict[str, object]:
     return {"target_modules": sorted(paths.values()), "exclude_modules": None, "layers_to_transform": None}
 
 
-def experts_together(parent: Parent, runtime: Runtime, setting: Setting) -> Draft:
-    return migrate(parent, setting.shapes(f"putting the experts of {parent.label} together"), "transformers5")
+def join_experts(parent: ParentAdapter, runtime: Runtime, setting: ExportOptions) -> LazyAdapter:
+    return convert_layout(
+        parent, setting.require_record(f"putting the experts of {parent.label} together"), "transformers5"
+    )
 
 
-def experts_one_by_one(parent: Parent, runtime: Runtime, setting: Setting) -> Draft:
-    return migrate(parent, setting.shapes(f"taking the experts of {parent.label} apart"), _ON_DISK)
+def split_experts(parent: ParentAdapter, runtime: Runtime, setting: ExportOptions) -> LazyAdapter:
+    return convert_layout(
+        parent, setting.require_record(f"taking the experts of {parent.label} apart"), _ON_DISK
+    )

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 from adaptry.adapters.formats import CONFIG, MLX, PEFT
 from adaptry.adapters.output_folder import output_folder
 from adaptry.adapters.spec import ModuleSpec
-from adaptry.compute.exporting.options import Setting
-from adaptry.compute.lazy_adapters.lazy_adapter import Json, Parent
+from adaptry.compute.exporting.options import ExportOptions
+from adaptry.compute.lazy_adapters.lazy_adapter import Json, ParentAdapter
 from adaptry.compute.lazy_adapters.sites import lora_factors, plain_reason
 from adaptry.compute.lazy_adapters.tensor_file import write_tensors
-from adaptry.core.errors import Refused, Unsupported
+from adaptry.core.errors import CheckFailed, Unsupported
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 _LAYER = re.compile(r"(?P<before>(?:.*\.)?layers)\.(?P<number>\d+)\.(?P<key>.+)")
 
 
-def write(parent: Parent, target: Path, setting: Setting) -> tuple[str, ...]:
-    """Raises `Unsupported`, `Refused` for what mlx-lm's LoRA does not hold, and what `output_folder` raises."""
-    layers = setting.shapes("an adapter for mlx-lm").facts.get("layers")
+def write(parent: ParentAdapter, target: Path, setting: ExportOptions) -> tuple[str, ...]:
+    """Raises `Unsupported`, `CheckFailed` for what mlx-lm's LoRA does not hold, and what `output_folder` raises."""
+    layers = setting.require_record("an adapter for mlx-lm").facts.get("layers")
     modules = _checked(parent)
     if not isinstance(layers, int):
-        raise Refused(
+        raise CheckFailed(
             "the base's config does not say how many layers it has, which mlx-lm counts from the end"
         )
     filled = dict(_filled(modules, layers))
@@ -42,7 +42,7 @@ def write(parent: Parent, target: Path, setting: Setting) -> tuple[str, ...]:
     scales = {module.scale for module in modules.values()}
     scale = scales.pop() if len(scales) == 1 else 1.0
     names = [f"{path}.{role}" for path in filled for role in ("lora_a", "lora_b")]
-    with output_folder(target, replace=setting.is_replacing) as folder:
+    with output_folder(target, replace=setting.may_replace) as folder:
         write_tensors(folder / MLX.weights, names, _tensors(parent, filled, rank, scale))
         text = json.dumps(_config(parent, setting, filled, layers, rank, scale), indent=2)
         (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
@@ -50,7 +50,7 @@ def write(parent: Parent, target: Path, setting: Setting) -> tuple[str, ...]:
     return (f"{zeros} modules that mlx-lm makes layers of have updates of zero",) if zeros else ()
 
 
-def _checked(parent: Parent) -> Mapping[str, ModuleSpec]:
+def _checked(parent: ParentAdapter) -> Mapping[str, ModuleSpec]:
     adapter, label = parent.adapter, parent.label
     if adapter.format is not PEFT:
         raise Unsupported(
@@ -61,7 +61,9 @@ def _checked(parent: Parent) -> Mapping[str, ModuleSpec]:
             reason
             or f"brings {(*(extra.target for extra in adapter.spec.extras), *adapter.spec.unclaimed)[0]} whole"
         )
-        raise Refused(f"{label} {reason}, which mlx-lm's LoRA does not hold: merge it (--format checkpoint)")
+        raise CheckFailed(
+            f"{label} {reason}, which mlx-lm's LoRA does not hold: merge it (--format checkpoint)"
+        )
     odd = [
         module.path
         for module in adapter.spec.modules
@@ -86,7 +88,12 @@ def _filled(modules: Mapping[str, ModuleSpec], layers: int) -> Iterator[tuple[st
 
 
 def _config(
-    parent: Parent, setting: Setting, filled: Mapping[str, ModuleSpec], layers: int, rank: int, scale: float
+    parent: ParentAdapter,
+    setting: ExportOptions,
+    filled: Mapping[str, ModuleSpec],
+    layers: int,
+    rank: int,
+    scale: float,
 ) -> Json:
     found = [match for path in filled if (match := _LAYER.fullmatch(path))]
     return {
@@ -103,7 +110,7 @@ def _config(
 
 
 def _tensors(
-    parent: Parent, filled: Mapping[str, ModuleSpec], rank: int, scale: float
+    parent: ParentAdapter, filled: Mapping[str, ModuleSpec], rank: int, scale: float
 ) -> Iterator[tuple[str, Tensor]]:
     for path, module in filled.items():
         factors = _factors(parent, module, rank, scale) if module.path == path else _zeros(module, rank)
@@ -111,13 +118,13 @@ def _tensors(
         yield f"{path}.lora_b", factors.up.T.contiguous()
 
 
-def _factors(parent: Parent, module: ModuleSpec, rank: int, scale: float) -> Factors:
+def _factors(parent: ParentAdapter, module: ModuleSpec, rank: int, scale: float) -> Factors:
     from adaptry.compute.lazy_adapters.rounding import check_values
-    from adaptry.compute.tensors.lowrank import Factors, padded
+    from adaptry.compute.tensors.lowrank import Factors, pad_rank
 
     own = check_values(lora_factors(parent.adapter, module), f"{parent.label}: the update of {module.path}")
     up = own.up if module.scale == scale else own.up * (module.scale / scale)
-    return padded(Factors(up, own.down), rank)
+    return pad_rank(Factors(up, own.down), rank)
 
 
 def _zeros(module: ModuleSpec, rank: int) -> Factors:

@@ -9,16 +9,16 @@ from pathlib import Path
 
 from adaptry.adapters.output_folder import output_folder
 from adaptry.compute.exporting import gguf_file
-from adaptry.compute.exporting.options import Setting
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.compute.exporting.options import ExportOptions
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 
 MODELFILE = "Modelfile"
 
 
-def write(parent: Parent, target: Path, setting: Setting) -> tuple[str, ...]:
+def write(parent: ParentAdapter, target: Path, setting: ExportOptions) -> tuple[str, ...]:
     """Raises what `gguf_file.write` raises."""
     name = setting.base_name or parent.adapter.config.base_name or "BASE"
-    with output_folder(target, replace=setting.is_replacing) as folder:
+    with output_folder(target, replace=setting.may_replace) as folder:
         notes = gguf_file.write_into(parent, folder, setting)
         text = f"# {name} as Ollama has it: a model of its library, or a GGUF file\nFROM {name}\nADAPTER ./{gguf_file.NAME}\n"
         (folder / MODELFILE).write_text(text, encoding="utf-8")

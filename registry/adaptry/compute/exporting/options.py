@@ -6,16 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from adaptry.adapters.base_record import BaseRecord
-from adaptry.bases.hf_folder import Checkpoint
-from adaptry.compute.converting.base_shapes import Ground
+from adaptry.bases.hf_folder import HfCheckpoint
+from adaptry.compute.converting.base_shapes import ConversionBase
 from adaptry.compute.exporting.oci.artifact import Descriptor
 from adaptry.compute.recipes.merge import Dtype
-from adaptry.core.errors import Refused
+from adaptry.core.errors import CheckFailed
 from adaptry.core.progress import Progress, no_progress
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class ExportOptions:
     """`record`: the base's shapes and facts; `open_weights`: its files, opened only where their values are needed.
 
     `rank` or `energy` bring what is no LoRA, or too large a one, to a rank; `exact`: nothing may be lost;
@@ -25,37 +25,37 @@ class Setting:
     """
 
     record: BaseRecord | None = None
-    open_weights: Callable[[], Checkpoint] | None = None
+    open_weights: Callable[[], HfCheckpoint] | None = None
     base_name: str | None = None
     rank: int | None = None
     energy: float | None = None
     dtype: Dtype | None = None
     exact: bool = False
     other_base: bool = False
-    is_replacing: bool = False
+    may_replace: bool = False
     part: str | None = None
     subject: Descriptor | None = None
     progress: Progress = no_progress
 
-    def shapes(self, what: str) -> BaseRecord:
-        """The record. Raises `Refused` with what to do where there is none; `what` needs it."""
+    def require_record(self, what: str) -> BaseRecord:
+        """The record. Raises `CheckFailed` with what to do where there is none; `what` needs it."""
         if self.record is None:
-            raise Refused(
+            raise CheckFailed(
                 f"{what} needs to know the base: say --base NAME (a registered one) or --base ./DIR, of which headers and "
                 "config are read"
             )
         return self.record
 
-    def weights(self, what: str) -> Checkpoint:
-        """The base's files. Raises `Refused` where they are nowhere, and what opening them raises."""
+    def require_weights(self, what: str) -> HfCheckpoint:
+        """The base's files. Raises `CheckFailed` where they are nowhere, and what opening them raises."""
         if self.open_weights is None:
-            raise Refused(
+            raise CheckFailed(
                 f"{what} needs the base's weights: say --base ./DIR, or the name of a base whose weights are here"
             )
         return self.open_weights()
 
-    def ground(self, *, reading: bool) -> Ground | None:
+    def conversion_base(self, *, reading: bool) -> ConversionBase | None:
         """The base under a conversion; its files where values are to be read and there are any."""
         if self.record is None:
             return None
-        return Ground(self.record, self.open_weights() if reading and self.open_weights else None)
+        return ConversionBase(self.record, self.open_weights() if reading and self.open_weights else None)

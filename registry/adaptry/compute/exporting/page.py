@@ -90,7 +90,7 @@ that keep passwords elsewhere are not run. `ADAPTRY_CA_BUNDLE` and `ADAPTRY_PROX
 """
 
 
-def page() -> str:
+def render_page() -> str:
     """The whole page."""
     return _HEAD + "\n".join([*_repairs(), "", "## Formats", "", *_formats()]) + "\n" + _tail()
 
@@ -103,11 +103,11 @@ def _repairs() -> Iterator[str]:
     for repair in REPAIRS.values():
         told = "yes" if repair.is_exact else "measured"
         asked = "<br>".join(dict.fromkeys(remedy.partition(":")[0] for remedy in repair.remedies))
-        yield f"| `{repair.name}` | {repair.does} | {told} | {asked} |"
+        yield f"| `{repair.name}` | {repair.description} | {told} | {asked} |"
 
 
 def _formats() -> Iterator[str]:
     yield "| format | writes | read by | read in our tests by |"
     yield "|---|---|---|---|"
     for format in FORMATS.values():
-        yield f"| `{format.name}` | {format.writes} | {format.reader} | {format.tried} |"
+        yield f"| `{format.name}` | {format.written_files} | {format.reader} | {format.tested_with} |"

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 from adaptry.adapters.formats import DIFFUSERS, KOHYA, PEFT
 from adaptry.adapters.output_folder import output_folder
 from adaptry.adapters.spec import ModuleSpec
-from adaptry.compute.exporting.options import Setting
-from adaptry.compute.exporting.pipeline_names import diffusers_names, kohyas
-from adaptry.compute.exporting.rewrite import read
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
+from adaptry.compute.exporting.options import ExportOptions
+from adaptry.compute.exporting.pipeline_names import diffusers_names, kohya_name
+from adaptry.compute.exporting.rewrite import read_tensor
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.compute.lazy_adapters.sites import plain_reason
 from adaptry.compute.lazy_adapters.tensor_file import write_tensors
-from adaptry.core.errors import Refused, Unsupported
+from adaptry.core.errors import CheckFailed, Unsupported
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +37,7 @@ _ROLES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class PipelineModule:
     """A module by its name in the pipeline, its part first, with the roles of its two factors."""
 
     path: str
@@ -49,34 +49,34 @@ class Placed:
         return self.path.partition(".")[0]
 
 
-def write_diffusers(parent: Parent, target: Path, setting: Setting) -> tuple[str, ...]:
-    """Raises `Unsupported`, `Refused` for what is no plain LoRA of a pipeline, and what `output_folder` raises."""
+def write_diffusers(parent: ParentAdapter, target: Path, setting: ExportOptions) -> tuple[str, ...]:
+    """Raises `Unsupported`, `CheckFailed` for what is no plain LoRA of a pipeline, and what `output_folder` raises."""
     placed = _placed(parent, setting)
     names = [f"{each.path}.lora_{role}.weight" for each in placed for role in "AB"]
     metadata = {
         "format": "pt",
         "lora_adapter_metadata": json.dumps(_metadata(placed), indent=2, sort_keys=True),
     }
-    with output_folder(target, replace=setting.is_replacing) as folder:
+    with output_folder(target, replace=setting.may_replace) as folder:
         write_tensors(folder / DIFFUSERS.weights, names, _factors(parent, placed, names), metadata)
     return ()
 
 
-def write_kohya(parent: Parent, target: Path, setting: Setting) -> tuple[str, ...]:
-    """Raises `Unsupported`, `Refused` for what is no plain LoRA of a UNet and its text encoders, and what `output_folder`
+def write_kohya(parent: ParentAdapter, target: Path, setting: ExportOptions) -> tuple[str, ...]:
+    """Raises `Unsupported`, `CheckFailed` for what is no plain LoRA of a UNet and its text encoders, and what `output_folder`
     raises."""
     placed = _placed(parent, setting)
     parts = {each.part for each in placed}
-    modules = [kohyas(each.path, parts) for each in placed]
+    modules = [kohya_name(each.path, parts) for each in placed]
     names = [f"{module}.{role}" for module in modules for role in ("lora_down.weight", "lora_up.weight")]
     alphas = [f"{module}.alpha" for module in modules]
-    with output_folder(target, replace=setting.is_replacing) as folder:
+    with output_folder(target, replace=setting.may_replace) as folder:
         tensors = _with_alphas(_evened(_factors(parent, placed, names), placed), alphas, placed)
         write_tensors(folder / KOHYA_FILE, [*names, *alphas], tensors, _facts(placed, setting))
     return ()
 
 
-def _placed(parent: Parent, setting: Setting) -> list[Placed]:
+def _placed(parent: ParentAdapter, setting: ExportOptions) -> list[PipelineModule]:
     adapter, label = parent.adapter, parent.label
     roles = _ROLES.get(adapter.format.name)
     if roles is None:
@@ -88,29 +88,29 @@ def _placed(parent: Parent, setting: Setting) -> list[Placed]:
     ]
     reason = plain_reason(adapter) or (f"has {strange[0]} beside its factors" if strange else None)
     if reason or adapter.spec.extras or adapter.spec.unclaimed or not adapter.spec.modules:
-        raise Refused(
+        raise CheckFailed(
             f"{label} {reason or 'is more, or less, than factors'}, which a pipeline's LoRA file does not hold"
         )
     paths = _paths(parent, setting)
-    return [Placed(paths[module.path], module, roles) for module in adapter.spec.modules]
+    return [PipelineModule(paths[module.path], module, roles) for module in adapter.spec.modules]
 
 
-def _paths(parent: Parent, setting: Setting) -> Mapping[str, str]:
+def _paths(parent: ParentAdapter, setting: ExportOptions) -> Mapping[str, str]:
     adapter = parent.adapter
     own = [module.path for module in adapter.spec.modules]
     if adapter.format.name == DIFFUSERS.name:
         return {path: path for path in own}
     if adapter.format.name == KOHYA.name:
-        base = setting.shapes(f"telling kohya's names of {parent.label} back")
+        base = setting.require_record(f"telling kohya's names of {parent.label} back")
         return diffusers_names(own, base.tensors, parent.label)
     if setting.part is None:
-        raise Refused(
+        raise CheckFailed(
             f"of which part of a pipeline {parent.label} is, PEFT's folder does not say: --part unet, for one"
         )
     return {path: f"{setting.part}.{path}" for path in own}
 
 
-def _metadata(placed: list[Placed]) -> dict[str, Any]:
+def _metadata(placed: list[PipelineModule]) -> dict[str, Any]:
     """Each part's LoraConfig under the part's name, as `save_lora_weights` writes it. (`Any`: JSON.)"""
     fields: dict[str, Any] = {}
     for part in sorted({each.part for each in placed}):
@@ -138,7 +138,7 @@ def _alpha(module: ModuleSpec) -> float:
     return int(alpha) if alpha == int(alpha) else alpha
 
 
-def _facts(placed: list[Placed], setting: Setting) -> dict[str, str]:
+def _facts(placed: list[PipelineModule], setting: ExportOptions) -> dict[str, str]:
     """What sd-scripts keeps of a training that people read: where modules differ, the word it has for that."""
     ranks = {str(each.module.rank) for each in placed}
     alphas = {str(alpha) for alpha in _commonest(placed).values()}
@@ -150,14 +150,16 @@ def _facts(placed: list[Placed], setting: Setting) -> dict[str, str]:
     return {"format": "pt", **facts, **({"ss_sd_model_name": setting.base_name} if setting.base_name else {})}
 
 
-def _factors(parent: Parent, placed: list[Placed], names: list[str]) -> Iterator[tuple[str, Tensor]]:
+def _factors(
+    parent: ParentAdapter, placed: list[PipelineModule], names: list[str]
+) -> Iterator[tuple[str, Tensor]]:
     tensors = (each.module.tensors[role] for each in placed for role in each.roles)
     for name, tensor in zip(names, tensors, strict=True):
-        yield name, read(parent.adapter, tensor)
+        yield name, read_tensor(parent.adapter, tensor)
 
 
 def _with_alphas(
-    factors: Iterator[tuple[str, Tensor]], names: list[str], placed: list[Placed]
+    factors: Iterator[tuple[str, Tensor]], names: list[str], placed: list[PipelineModule]
 ) -> Iterator[tuple[str, Tensor]]:
     import torch
 
@@ -167,7 +169,9 @@ def _with_alphas(
         yield name, torch.tensor(float(common[each.part]))
 
 
-def _evened(factors: Iterator[tuple[str, Tensor]], placed: list[Placed]) -> Iterator[tuple[str, Tensor]]:
+def _evened(
+    factors: Iterator[tuple[str, Tensor]], placed: list[PipelineModule]
+) -> Iterator[tuple[str, Tensor]]:
     """Each `lora_up` with what its alpha has more, or less, than its part's."""
     common = _commonest(placed)
     for each in placed:
@@ -177,7 +181,7 @@ def _evened(factors: Iterator[tuple[str, Tensor]], placed: list[Placed]) -> Iter
         yield name, up if rest == 1.0 else (up.float() * rest).to(up.dtype)
 
 
-def _commonest(placed: list[Placed]) -> dict[str, float]:
+def _commonest(placed: list[PipelineModule]) -> dict[str, float]:
     """Of each part, the alpha that most of its modules have."""
     parts = {each.part for each in placed}
     return {

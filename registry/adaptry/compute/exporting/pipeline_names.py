@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from adaptry.core.errors import Refused, Unsupported
+from adaptry.core.errors import CheckFailed, Unsupported
 
 _KOHYA = {"unet": ("lora_unet",), "text_encoder": ("lora_te", "lora_te1"), "text_encoder_2": ("lora_te2",)}
 
 
-def kohyas(path: str, parts: Iterable[str]) -> str:
+def kohya_name(path: str, parts: Iterable[str]) -> str:
     """The name of a module in kohya's file, of a pipeline of these parts. Raises `Unsupported` for another part than a UNet
     or a CLIP text encoder: kohya names those after the original model's code."""
     part, _, inside = path.partition(".")
@@ -28,7 +28,7 @@ def kohyas(path: str, parts: Iterable[str]) -> str:
 
 
 def diffusers_names(names: Iterable[str], base: Iterable[str], label: str) -> Mapping[str, str]:
-    """Each of kohya's `names` as diffusers calls it, by the names of the base's tensors. Raises `Refused` for the first that
+    """Each of kohya's `names` as diffusers calls it, by the names of the base's tensors. Raises `CheckFailed` for the first that
     the base does not have."""
     known = {}
     for tensor in base:
@@ -38,7 +38,7 @@ def diffusers_names(names: Iterable[str], base: Iterable[str], label: str) -> Ma
     found = {}
     for name in names:
         if name not in known:
-            raise Refused(
+            raise CheckFailed(
                 f"{label}: the base has nothing that kohya would call {name}; is this its pipeline, and is the file in diffusers' "
                 "own names for blocks (SDXL's original names are not told back)?"
             )

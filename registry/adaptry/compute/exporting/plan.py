@@ -10,17 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from adaptry.checks.runtimes import Runtime, Verdict, verdict
-from adaptry.compute.exporting.formats import FORMATS, OF_ENGINE
-from adaptry.compute.exporting.options import Setting
-from adaptry.compute.exporting.repair_table import BY_REMEDY, MERGED, REPAIRS, Repair
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
-from adaptry.core.errors import Refused
+from adaptry.checks.runtimes import Runtime, RuntimeVerdict, check_runtime
+from adaptry.compute.exporting.formats import FORMAT_OF_ENGINE, FORMATS
+from adaptry.compute.exporting.options import ExportOptions
+from adaptry.compute.exporting.repair_table import BY_REMEDY, MERGE_REMEDIES, REPAIRS, Repair
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
+from adaptry.core.errors import CheckFailed
 from adaptry.core.report import Finding
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PlannedRepair:
     """A repair and the findings that ask for it."""
 
     repair: Repair
@@ -28,39 +28,39 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ExportPlan:
     """`steps` in order; `merged`: findings for which it must go into the base's weights, and nothing else is then done;
     `open`: findings that nothing here mends."""
 
     runtime: Runtime
-    verdict: Verdict
-    steps: tuple[Step, ...]
-    merged: tuple[Finding, ...] = ()
-    open: tuple[Finding, ...] = ()
+    verdict: RuntimeVerdict
+    steps: tuple[PlannedRepair, ...]
+    needs_merge: tuple[Finding, ...] = ()
+    unresolved: tuple[Finding, ...] = ()
 
     @property
     def format(self) -> str:
-        return "checkpoint" if self.merged else OF_ENGINE.get(self.runtime.engine, "peft")
+        return "checkpoint" if self.needs_merge else FORMAT_OF_ENGINE.get(self.runtime.engine, "peft")
 
     def sentences(self) -> Iterable[str]:
         """The plan as lines to be read."""
         for step in self.steps:
             told = "exact" if step.repair.is_exact else "measured"
-            yield f"{step.repair.name}: {step.repair.does} ({told}): {step.findings[0].reason}"
-        for finding in self.merged:
+            yield f"{step.repair.name}: {step.repair.description} ({told}): {step.findings[0].reason}"
+        for finding in self.needs_merge:
             yield f"merge: it goes into the base's weights: {finding.reason}"
-        for finding in self.open:
+        for finding in self.unresolved:
             yield f"open: {finding.reason} → {finding.remedy}"
-        if not (self.steps or self.merged or self.open):
+        if not (self.steps or self.needs_merge or self.unresolved):
             yield f"nothing to repair: {self.runtime} serves it as trained"
 
 
-def plan(parent: Parent, runtime: Runtime, setting: Setting) -> Plan:
+def plan_repairs(parent: ParentAdapter, runtime: Runtime, setting: ExportOptions) -> ExportPlan:
     """What the verdict of `runtime` on `parent` asks for."""
-    judged = verdict(parent.adapter, runtime, setting.record)
+    judged = check_runtime(parent.adapter, runtime, setting.record)
     wanted: dict[str, list[Finding]] = {}
     merged, left = [], []
-    mended = FORMATS[OF_ENGINE.get(runtime.engine, "peft")].mends
+    mended = FORMATS[FORMAT_OF_ENGINE.get(runtime.engine, "peft")].handled_remedies
     for finding in judged.findings:
         if finding.remedy in mended:
             continue
@@ -68,26 +68,28 @@ def plan(parent: Parent, runtime: Runtime, setting: Setting) -> Plan:
         repair = BY_REMEDY.get(finding.remedy)
         if repair and (is_needed or _is_free(repair, setting)):
             wanted.setdefault(repair.name, []).append(finding)
-        elif finding.remedy in MERGED and is_needed:
+        elif finding.remedy in MERGE_REMEDIES and is_needed:
             merged.append(finding)
         elif is_needed:
             left.append(finding)
     covered = {name for chosen in wanted for name in REPAIRS[chosen].covers}
     steps = [
-        Step(repair, tuple(wanted[name]))
+        PlannedRepair(repair, tuple(wanted[name]))
         for name, repair in REPAIRS.items()
         if name in wanted.keys() - covered
     ]
-    return Plan(runtime, judged, () if merged else tuple(steps), tuple(merged), tuple(left))
+    return ExportPlan(runtime, judged, () if merged else tuple(steps), tuple(merged), tuple(left))
 
 
-def check_possible(parent: Parent, plan: Plan) -> None:
-    """Raises `Refused` with every finding that nothing mends, and what its remedy is."""
-    if plan.open:
-        said = "; ".join(f"{finding.reason} [{finding.code}] → {finding.remedy}" for finding in plan.open)
-        raise Refused(f"{parent.label} cannot be exported for {plan.runtime}: {said}")
+def check_repairable(parent: ParentAdapter, plan: ExportPlan) -> None:
+    """Raises `CheckFailed` with every finding that nothing mends, and what its remedy is."""
+    if plan.unresolved:
+        said = "; ".join(
+            f"{finding.reason} [{finding.code}] → {finding.remedy}" for finding in plan.unresolved
+        )
+        raise CheckFailed(f"{parent.label} cannot be exported for {plan.runtime}: {said}")
 
 
-def _is_free(repair: Repair, setting: Setting) -> bool:
+def _is_free(repair: Repair, setting: ExportOptions) -> bool:
     at_hand = {"": True, "shapes": setting.record is not None, "weights": setting.open_weights is not None}
     return repair.is_exact and at_hand[repair.needs]

@@ -11,10 +11,10 @@ from typing import Literal
 
 from adaptry.checks.runtimes import Runtime, repairs
 from adaptry.compute.exporting import fill_layers, from_mlx, key_names, to_plain_lora
-from adaptry.compute.exporting.options import Setting
-from adaptry.compute.lazy_adapters.lazy_adapter import Draft, Parent
+from adaptry.compute.exporting.options import ExportOptions
+from adaptry.compute.lazy_adapters.lazy_adapter import LazyAdapter, ParentAdapter
 
-Make = Callable[[Parent, Runtime, Setting], Draft]
+RepairFunction = Callable[[ParentAdapter, Runtime, ExportOptions], LazyAdapter]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,40 +26,40 @@ class Repair:
     """
 
     name: str
-    does: str
+    description: str
     remedies: tuple[str, ...]
-    make: Make
+    make: RepairFunction
     is_exact: bool = True
     needs: Literal["", "shapes", "weights"] = ""
     covers: tuple[str, ...] = ()
 
 
 _ALL = (
-    Repair("layout", "brings mlx-lm's files into PEFT's layout", (repairs.TO_PEFT,), from_mlx.pefts_layout),
-    Repair("names", "gives every factor its one prefix", (repairs.SPELL,), key_names.plain_keys),
-    Repair("disk_names", "calls modules as the base does on disk, experts one by one", (repairs.RELAYOUT,), key_names.names_on_disk),
-    Repair("experts", "takes fused experts apart", (repairs.SPLIT_EXPERTS,), key_names.experts_one_by_one, needs="shapes"),
-    Repair("experts_together", "puts the experts of a layer together", (repairs.JOIN_EXPERTS,), key_names.experts_together,
+    Repair("layout", "brings mlx-lm's files into PEFT's layout", (repairs.TO_PEFT,), from_mlx.convert_mlx_layout),
+    Repair("names", "gives every factor its one prefix", (repairs.SPELL,), key_names.normalise_keys),
+    Repair("disk_names", "calls modules as the base does on disk, experts one by one", (repairs.RELAYOUT,), key_names.rename_to_disk),
+    Repair("experts", "takes fused experts apart", (repairs.SPLIT_EXPERTS,), key_names.split_experts, needs="shapes"),
+    Repair("experts_together", "puts the experts of a layer together", (repairs.JOIN_EXPERTS,), key_names.join_experts,
            needs="shapes"),
-    Repair("lora", "writes it as a plain LoRA", (repairs.AS_LORA, repairs.WITHOUT_START), to_plain_lora.as_lora, is_exact=False,
+    Repair("lora", "writes it as a plain LoRA", (repairs.AS_LORA, repairs.WITHOUT_START), to_plain_lora.convert_to_lora, is_exact=False,
            covers=("fold",)),
     Repair("fold_evenly", "folds each scale into lora_B, all modules at one rank", (repairs.FOLD_UNIFORM, repairs.ONE_RANK),
-           to_plain_lora.folded_evenly, covers=("fold",)),
-    Repair("fold", "folds each scale into lora_B", (repairs.FOLD, repairs.SAVE_AGAIN), to_plain_lora.folded),
-    Repair("fill", "fills layers that lack a module with an update of zero", (repairs.FILL_LAYERS,), fill_layers.filled_layers),
-    Repair("parts", "fills what is one weight with a module with an update of zero", (repairs.FILL_PARTS,), fill_layers.filled_parts,
+           to_plain_lora.fold_scales_uniformly, covers=("fold",)),
+    Repair("fold", "folds each scale into lora_B", (repairs.FOLD, repairs.SAVE_AGAIN), to_plain_lora.fold_scales),
+    Repair("fill", "fills layers that lack a module with an update of zero", (repairs.FILL_LAYERS,), fill_layers.fill_missing_layers),
+    Repair("parts", "fills what is one weight with a module with an update of zero", (repairs.FILL_PARTS,), fill_layers.fill_packed_modules,
            needs="shapes"),
-    Repair("rank", "brings it to a rank that the server takes", (repairs.RESIZE,), to_plain_lora.resized, is_exact=False),
-    Repair("targets", "lists the modules by name", (repairs.LIST_TARGETS,), to_plain_lora.targets_listed),
-    Repair("saved", "empties modules_to_save, of which the file has none", (repairs.NO_SAVED_LISTED,), to_plain_lora.nothing_saved_listed),
-    Repair("sides", "turns fan_in_fan_out off", (repairs.PLAIN_SIDES,), to_plain_lora.plain_sides),
-    Repair("copies", "leaves out copies of the base's embeddings", (repairs.DROP_COPIES,), to_plain_lora.without_copies,
+    Repair("rank", "brings it to a rank that the server takes", (repairs.RESIZE,), to_plain_lora.resize_to_limit, is_exact=False),
+    Repair("targets", "lists the modules by name", (repairs.LIST_TARGETS,), to_plain_lora.list_targets),
+    Repair("saved", "empties modules_to_save, of which the file has none", (repairs.NO_SAVED_LISTED,), to_plain_lora.clear_saved_modules),
+    Repair("sides", "turns fan_in_fan_out off", (repairs.PLAIN_SIDES,), to_plain_lora.clear_fan_in_fan_out),
+    Repair("copies", "leaves out copies of the base's embeddings", (repairs.DROP_COPIES,), to_plain_lora.drop_embedding_copies,
            needs="weights"),
 )  # fmt: skip
 
 REPAIRS: Mapping[str, Repair] = {repair.name: repair for repair in _ALL}
 BY_REMEDY: Mapping[str, Repair] = {remedy: repair for repair in _ALL for remedy in repair.remedies}
-MERGED = frozenset([repairs.MERGE, repairs.LEAVE_OUT, repairs.LEAVE_OUT_BIAS])
+MERGE_REMEDIES = frozenset([repairs.MERGE, repairs.LEAVE_OUT, repairs.LEAVE_OUT_BIAS])
 """Remedies of what no adapter's file can say to that engine: the adapter goes into the base's weights."""
-FOR_PEOPLE = frozenset([repairs.ONE_RUNTIME, repairs.START_LOST])
+MANUAL_REMEDIES = frozenset([repairs.ONE_RUNTIME, repairs.START_LOST])
 """Remedies with a constant that are not ours to apply."""

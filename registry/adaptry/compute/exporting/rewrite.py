@@ -6,53 +6,55 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.adapter import Adapter
-from adaptry.compute.lazy_adapters.lazy_adapter import Draft, Json, Made, Parent
+from adaptry.compute.lazy_adapters.lazy_adapter import ComputedModule, Json, LazyAdapter, ParentAdapter
 from adaptry.compute.lazy_adapters.lora import base_claim
 from adaptry.compute.lazy_adapters.whole_weights import tokenizer_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Name = Callable[[str], str | None]
+RenameFunction = Callable[[str], str | None]
 """A tensor's new name; None leaves it out."""
 
 
-def rewritten(
-    parent: Parent,
+def rewrite_adapter(
+    parent: ParentAdapter,
     recipe: Json,
     fields: Json | None = None,
-    name: Name = lambda tensor: tensor,
+    name: RenameFunction = lambda tensor: tensor,
     figures: Mapping[str, Mapping[str, float]] | None = None,
     notes: tuple[str, ...] = (),
-) -> Draft:
+) -> LazyAdapter:
     """`parent` with `fields` in the place of its config's, and its tensors renamed. Tensors of one module are one `Made`,
     with its `figures` if it has some."""
     adapter = parent.adapter
     names = {old: new for old in adapter.tensors if (new := name(old)) is not None}
-    return Draft(
+    return LazyAdapter(
         parents=(parent,),
         recipe=recipe,
         names=tuple(names.values()),
-        make=lambda: _copied(adapter, names, figures or {}),
+        compute=lambda: _copied(adapter, names, figures or {}),
         config=lambda shapes: {**adapter.config.fields, **(fields or {})},
         base=base_claim([parent]),
-        beside=tokenizer_of(adapter),
+        extra_files=tokenizer_of(adapter),
         notes=notes,
     )
 
 
 def _copied(
     adapter: Adapter, names: Mapping[str, str], figures: Mapping[str, Mapping[str, float]]
-) -> Iterator[Made]:
+) -> Iterator[ComputedModule]:
     modules = {tensor: module.name for module in adapter.spec.modules for tensor in module.tensors.values()}
     groups: dict[str, dict[str, str]] = {}
     for old, new in names.items():
         groups.setdefault(modules.get(old, old), {})[old] = new
     for module, renamed in groups.items():
-        yield Made(module, {new: read(adapter, old) for old, new in renamed.items()}, figures.get(module, {}))
+        yield ComputedModule(
+            module, {new: read_tensor(adapter, old) for old, new in renamed.items()}, figures.get(module, {})
+        )
 
 
-def read(adapter: Adapter, name: str) -> Tensor:
+def read_tensor(adapter: Adapter, name: str) -> Tensor:
     """One tensor as it is stored."""
     from adaptry.compute.tensors.adapter_tensors import as_tensor
 

@@ -19,7 +19,7 @@ def config_of(plan: ExtractPlan, base_name: str | None) -> Json:
         "base_model_name_or_path": base_name,
         "target_modules": _short({site.path for site in modules}, plan.modules),
         "fan_in_fan_out": any(
-            each.is_turned and each.site and each.site.kind == "linear" for each in plan.lora
+            each.is_transposed and each.site and each.site.kind == "linear" for each in plan.lora
         ),
         "modules_to_save": saved or None,
         "bias": "all" if has_bias else "none",

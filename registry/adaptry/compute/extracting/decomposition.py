@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from adaptry.compute.extracting.recipe import ExtractRecipe
-from adaptry.compute.extracting.target_choice import Holding
-from adaptry.compute.tensors.lowrank import Factors, padded
-from adaptry.compute.tensors.randomised import of_energy, of_rank
+from adaptry.compute.extracting.target_choice import TargetChoice
+from adaptry.compute.tensors.lowrank import Factors, pad_rank
+from adaptry.compute.tensors.randomised import decompose_to_energy, decompose_to_rank
 
 
-def factors_of(
-    delta: Tensor, held: Holding, recipe: ExtractRecipe, seed: int
+def decompose_delta(
+    delta: Tensor, held: TargetChoice, recipe: ExtractRecipe, seed: int
 ) -> tuple[Factors, Mapping[str, float]]:
     """Factors of the change `delta`, float32 in the weight's shape in memory, and the figures of `Made`.
 
@@ -25,11 +25,11 @@ def factors_of(
     assert site is not None
     matrices = delta if site.kind == "parameter" else delta.reshape(1, delta.shape[0], -1)
     found = [
-        _factors(matrix.mT if held.is_turned else matrix, recipe, seed + place)
+        _factors(matrix.mT if held.is_transposed else matrix, recipe, seed + place)
         for place, matrix in enumerate(matrices)
     ]
     rank = max(update.rank for update, _, _ in found)
-    updates = [padded(update, rank) for update, _, _ in found]
+    updates = [pad_rank(update, rank) for update, _, _ in found]
     figures = {
         "energy": sum(energy for _, energy, _ in found),
         "lost": sum(lost for _, _, lost in found),
@@ -45,9 +45,9 @@ def factors_of(
 def _factors(matrix: Tensor, recipe: ExtractRecipe, seed: int) -> tuple[Factors, float, float]:
     """Factors of one [out, in], its energy, and what is lost of it."""
     if recipe.energy is not None:
-        found, rank = of_energy(matrix, recipe.energy, seed)
+        found, rank = decompose_to_energy(matrix, recipe.energy, seed)
     else:
         assert recipe.rank is not None
         rank = min(recipe.rank, *matrix.shape)
-        found = of_rank(matrix, rank, seed)
-    return found.truncated(rank), found.energy, found.lost(rank)
+        found = decompose_to_rank(matrix, rank, seed)
+    return found.truncate(rank), found.energy, found.lost_energy(rank)

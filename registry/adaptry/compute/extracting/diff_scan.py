@@ -12,39 +12,39 @@ import torch
 from torch import Tensor
 
 from adaptry.adapters.header import DTYPE_BITS, TensorInfo
-from adaptry.adapters.transformers_loading import Loaded
-from adaptry.bases.hf_folder import Checkpoint
+from adaptry.adapters.transformers_loading import LoadedTensor
+from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.bases.shards import CHUNK, Shards
-from adaptry.compute.extracting.weight_pairs import Counterpart
+from adaptry.compute.extracting.weight_pairs import WeightPair
 from adaptry.compute.tensors.adapter_tensors import DTYPES, as_tensor
 from adaptry.core.errors import Unsupported
 
 
-class Sides:
+class CheckpointPair:
     """Base and fine-tune, open; a context. Weights are read whole, one at a time."""
 
-    def __init__(self, base: Checkpoint, tuned: Checkpoint) -> None:
+    def __init__(self, base: HfCheckpoint, tuned: HfCheckpoint) -> None:
         self._checkpoints = base, tuned
         self._shards = Shards(base), Shards(tuned)
 
-    def __enter__(self) -> Sides:
+    def __enter__(self) -> CheckpointPair:
         return self
 
     def __exit__(self, *raised: object) -> None:
         for shards in self._shards:
             shards.__exit__(*raised)
 
-    def tuned(self, weight: Counterpart) -> Tensor:
+    def tuned(self, weight: WeightPair) -> Tensor:
         """As the fine-tune has it, in its dtype and its shape in memory."""
         return self._read(1, weight.tuned)
 
-    def delta(self, weight: Counterpart) -> Tensor:
+    def delta(self, weight: WeightPair) -> Tensor:
         """W' − W in float32, in the shape in memory. Raises `Unsupported` for what is no float."""
         assert weight.base is not None
         found = self._read(1, weight.tuned).float()
         return found.sub_(self._read(0, weight.base).float())
 
-    def is_changed(self, weight: Counterpart) -> bool:
+    def is_changed(self, weight: WeightPair) -> bool:
         """Whether any element differs; one that the fine-tune's dtype only rounds otherwise does not."""
         if weight.base is None or weight.base.shape != weight.tuned.shape:
             return True
@@ -69,12 +69,12 @@ class Sides:
             for left, right in runs
         )
 
-    def _read(self, side: int, weight: Loaded) -> Tensor:
+    def _read(self, side: int, weight: LoadedTensor) -> Tensor:
         parts = []
         for name in weight.parts:
             info = self._info(side, name)
             _dtype(name, info)
-            parts.append(as_tensor(self._shards[side].whole(self._shard(side, name), info), info))
+            parts.append(as_tensor(self._shards[side].read_tensor(self._shard(side, name), info), info))
         return parts[0].reshape(weight.shape) if len(parts) == 1 else torch.cat(parts).reshape(weight.shape)
 
     def _chunks(self, side: int, name: str, size: int) -> Iterator[memoryview]:
@@ -87,7 +87,7 @@ class Sides:
         return self._checkpoints[side].shard_of[name]
 
 
-def size_of(weight: Counterpart) -> int:
+def size_of(weight: WeightPair) -> int:
     """Elements, to tell how far the work is."""
     return math.prod(weight.shape)
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from adaptry.adapters.methods.extras import PREFIX
 from adaptry.compute.extracting.config import config_of
 from adaptry.compute.extracting.plan import ExtractPlan
-from adaptry.compute.extracting.target_choice import Holding
-from adaptry.compute.lazy_adapters.lazy_adapter import Draft, Json, Made
-from adaptry.compute.lazy_adapters.lora import Result, lora_draft
-from adaptry.compute.lazy_adapters.sites import Site
+from adaptry.compute.extracting.target_choice import TargetChoice
+from adaptry.compute.lazy_adapters.lazy_adapter import ComputedModule, Json, LazyAdapter
+from adaptry.compute.lazy_adapters.lora import LoraOptions, build_lora
+from adaptry.compute.lazy_adapters.sites import WeightSite
 from adaptry.core.manifest import BaseClaim
 from adaptry.core.refs import is_folder
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 _HEAD = "lm_head"
 
 
-def draft(plan: ExtractPlan, base_name: str | None = None) -> Draft:
+def build_extracted_adapter(plan: ExtractPlan, base_name: str | None = None) -> LazyAdapter:
     """What the sinks take. `base_name`: what the base is called, or its folder, for whoever loads it."""
-    computing = _Computing(plan)
-    made = lora_draft((), _recipe(plan), computing.sites, computing.compute, Result(plan.recipe.dtype))
+    computing = _ExtractedModules(plan)
+    made = build_lora((), _recipe(plan), computing.sites, computing.compute, LoraOptions(plan.recipe.dtype))
     names = {_key(each, plan): each for each in plan.whole}
     fields = config_of(plan, base_name)
     if computing.heads:
@@ -40,38 +40,38 @@ def draft(plan: ExtractPlan, base_name: str | None = None) -> Draft:
     return replace(
         made,
         names=(*made.names, *names),
-        make=lambda: chain(made.make(), _whole(plan, names), _unheld(plan)),
+        compute=lambda: chain(made.compute(), _whole(plan, names), _omitted_modules(plan)),
         config=lambda shapes: {**made.config(shapes), **fields},
         base=BaseClaim(id=plan.base_record.id, name=None if is_folder(base_name or ".") else base_name),
-        beside={},
+        extra_files={},
         notes=plan.notes,
     )
 
 
 @dataclass(frozen=True)
-class _Computing:
+class _ExtractedModules:
     plan: ExtractPlan
 
     @property
-    def sites(self) -> list[Site]:
+    def sites(self) -> list[WeightSite]:
         return [*self._held, *self.heads.values()]
 
     @property
-    def _held(self) -> dict[Site, Holding]:
+    def _held(self) -> dict[WeightSite, TargetChoice]:
         return {each.site: each for each in self.plan.lora if each.site is not None}
 
     @property
-    def heads(self) -> dict[str, Site]:
+    def heads(self) -> dict[str, WeightSite]:
         """The other end of a tied embedding that is changed: PEFT has the transposed factors there."""
         held = next((each for each in self.plan.lora if each.has_head), None)
         if held is None or held.site is None:
             return {}
-        return {_HEAD: Site(_HEAD, "linear", held.site.fan_in, held.site.fan_out)}
+        return {_HEAD: WeightSite(_HEAD, "linear", held.site.fan_in, held.site.fan_out)}
 
-    def compute(self, site: Site) -> tuple[Factors, Mapping[str, float]]:
+    def compute(self, site: WeightSite) -> tuple[Factors, Mapping[str, float]]:
         """The factors of the change at `site` and what they lose."""
-        from adaptry.compute.extracting.decomposition import factors_of
-        from adaptry.compute.extracting.diff_scan import Sides
+        from adaptry.compute.extracting.decomposition import decompose_delta
+        from adaptry.compute.extracting.diff_scan import CheckpointPair
         from adaptry.compute.lazy_adapters.rounding import check_values
         from adaptry.compute.tensors.lowrank import Factors
 
@@ -80,39 +80,39 @@ class _Computing:
             update, _ = self.compute(embedding)
             return Factors(update.down.mT.contiguous(), update.up.mT.contiguous()), {}
         held = self._held[site]
-        with Sides(self.plan.base, self.plan.tuned) as sides:
+        with CheckpointPair(self.plan.base, self.plan.tuned) as sides:
             delta = check_values(sides.delta(held.weight), f"the change of {held.weight.name}")
-        return factors_of(delta, held, self.plan.recipe, self._seed(site))
+        return decompose_delta(delta, held, self.plan.recipe, self._seed(site))
 
-    def _seed(self, site: Site) -> int:
+    def _seed(self, site: WeightSite) -> int:
         """One of its own for each module, whatever else is extracted."""
         return self.plan.recipe.seed * 2_147_483_647 % (1 << 63) ^ zlib.crc32(site.key.encode())
 
 
-def _whole(plan: ExtractPlan, names: Mapping[str, Holding]) -> Iterator[Made]:
-    from adaptry.compute.extracting.diff_scan import Sides
+def _whole(plan: ExtractPlan, names: Mapping[str, TargetChoice]) -> Iterator[ComputedModule]:
+    from adaptry.compute.extracting.diff_scan import CheckpointPair
 
-    with Sides(plan.base, plan.tuned) as sides:
+    with CheckpointPair(plan.base, plan.tuned) as sides:
         for key, each in names.items():
             tensor: Tensor = sides.tuned(each.weight)
-            yield Made(each.weight.name, {key: tensor})
+            yield ComputedModule(each.weight.name, {key: tensor})
 
 
-def _unheld(plan: ExtractPlan) -> Iterator[Made]:
+def _omitted_modules(plan: ExtractPlan) -> Iterator[ComputedModule]:
     """What is left out, with the energy that is lost by it."""
-    from adaptry.compute.extracting.diff_scan import Sides
+    from adaptry.compute.extracting.diff_scan import CheckpointPair
     from adaptry.compute.tensors.randomised import energy_of
 
-    with Sides(plan.base, plan.tuned) as sides:
-        for each in plan.unheld:
+    with CheckpointPair(plan.base, plan.tuned) as sides:
+        for each in plan.left_out:
             weight = each.weight
             is_alike = weight.base is not None and weight.base.shape == weight.shape
             change = sides.delta(weight) if is_alike else sides.tuned(weight)
             energy = energy_of(change)
-            yield Made(weight.name, {}, {"energy": energy, "lost": energy, "rank": 0})
+            yield ComputedModule(weight.name, {}, {"energy": energy, "lost": energy, "rank": 0})
 
 
-def _key(each: Holding, plan: ExtractPlan) -> str:
+def _key(each: TargetChoice, plan: ExtractPlan) -> str:
     """Its name in the file: PEFT has the bias of a module with a LoRA one level deeper."""
     weight = each.weight
     has_lora = each.kind == "bias" and any(other.weight.path == weight.path for other in plan.lora)

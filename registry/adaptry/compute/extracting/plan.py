@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.patterns import check_suffixes, first_match
 from adaptry.bases.fingerprinting import fingerprint
-from adaptry.bases.hf_folder import Checkpoint
+from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.compute.extracting.recipe import ExtractRecipe
-from adaptry.compute.extracting.target_choice import Holder, Holding, siblings
-from adaptry.compute.extracting.weight_pairs import Counterpart, Counterparts, Facts, counterparts
-from adaptry.compute.verifying.configs import differences
-from adaptry.core.errors import Invalid, InvalidConfig, Missing, Refused
+from adaptry.compute.extracting.target_choice import TargetChoice, TargetChooser, siblings
+from adaptry.compute.extracting.weight_pairs import Facts, WeightPair, WeightPairs, pair_weights
+from adaptry.compute.verifying.configs import config_differences
+from adaptry.core.errors import CheckFailed, Invalid, InvalidConfig, MissingDependency
 from adaptry.core.progress import Progress, no_progress
 
 
@@ -23,37 +23,39 @@ class ExtractPlan:
     modules_to_save all, changed or not), `unheld` what no adapter holds, `modules` every module of the model by path."""
 
     recipe: ExtractRecipe
-    base: Checkpoint
-    tuned: Checkpoint
+    base: HfCheckpoint
+    tuned: HfCheckpoint
     base_record: BaseRecord
     tuned_record: BaseRecord
-    lora: tuple[Holding, ...]
-    whole: tuple[Holding, ...]
-    unheld: tuple[Holding, ...]
+    lora: tuple[TargetChoice, ...]
+    whole: tuple[TargetChoice, ...]
+    left_out: tuple[TargetChoice, ...]
     modules: frozenset[str]
     notes: tuple[str, ...]
 
 
-def plan(
-    recipe: ExtractRecipe, base: Checkpoint, tuned: Checkpoint, progress: Progress = no_progress
+def plan_extraction(
+    recipe: ExtractRecipe, base: HfCheckpoint, tuned: HfCheckpoint, progress: Progress = no_progress
 ) -> ExtractPlan:
     """How a LoRA is extracted from `tuned`. Looks at both files' bytes until they differ.
 
-    Raises `Refused` (nothing changed, nothing that a LoRA holds, another architecture), `Unsupported` (quantised
-    weights, names that are not known), `Invalid` (a pattern that matches nothing), `Missing` (no torch).
+    Raises `CheckFailed` (nothing changed, nothing that a LoRA holds, another architecture), `Unsupported` (quantised
+    weights, names that are not known), `Invalid` (a pattern that matches nothing), `MissingDependency` (no torch).
     """
     _require_torch()
     records = fingerprint(base), fingerprint(tuned)
-    found = counterparts(base, records[0].facts, tuned, records[1].facts)
+    found = pair_weights(base, records[0].facts, tuned, records[1].facts)
     changed = _changed(found, base, tuned, progress)
     if not changed:
-        raise Refused(f"{tuned.folder} has the very weights of {base.folder}: there is nothing to extract")
+        raise CheckFailed(
+            f"{tuned.folder} has the very weights of {base.folder}: there is nothing to extract"
+        )
     wanted = _matching(changed, recipe.modules)
-    holder = Holder((weight.name for weight in found.weights), tuned.config)
-    held = [holder.holding(weight) for weight in wanted]
+    holder = TargetChooser((weight.name for weight in found.weights), tuned.config)
+    held = [holder.choose(weight) for weight in wanted]
     lora = [each for each in held if each.kind == "lora"]
     if not lora:
-        raise Refused(
+        raise CheckFailed(
             f"of {len(wanted)} weights that changed none is a matrix of the shape that it had (first: {wanted[0].name}), so "
             "there is nothing for a LoRA to hold"
         )
@@ -70,14 +72,14 @@ def plan(
 
 
 def _changed(
-    found: Counterparts, base: Checkpoint, tuned: Checkpoint, progress: Progress
-) -> list[Counterpart]:
-    from adaptry.compute.extracting.diff_scan import Sides, size_of
+    found: WeightPairs, base: HfCheckpoint, tuned: HfCheckpoint, progress: Progress
+) -> list[WeightPair]:
+    from adaptry.compute.extracting.diff_scan import CheckpointPair, size_of
 
     total = sum(size_of(weight) for weight in found.weights)
     done = 0
     changed = []
-    with Sides(base, tuned) as sides:
+    with CheckpointPair(base, tuned) as sides:
         for weight in found.weights:
             if sides.is_changed(weight):
                 changed.append(weight)
@@ -86,7 +88,7 @@ def _changed(
     return changed
 
 
-def _matching(changed: Sequence[Counterpart], patterns: Sequence[str]) -> list[Counterpart]:
+def _matching(changed: Sequence[WeightPair], patterns: Sequence[str]) -> list[WeightPair]:
     """Those whose module one of the patterns matches, as PEFT's patterns match: the end of its path."""
     if not patterns:
         return list(changed)
@@ -104,12 +106,14 @@ def _matching(changed: Sequence[Counterpart], patterns: Sequence[str]) -> list[C
     return wanted
 
 
-def _whole(held: Sequence[Holding], weights: Sequence[Counterpart], holder: Holder) -> list[Holding]:
+def _whole(
+    held: Sequence[TargetChoice], weights: Sequence[WeightPair], holder: TargetChooser
+) -> list[TargetChoice]:
     """What is written whole: a saved module with all its weights, and of it nothing a second time."""
     saved = {each.weight.path for each in held if each.kind == "module"}
     saved |= {weight.path for weight in weights if holder.is_always_saved(weight)}
     modules = [
-        Holding(weight, "module")
+        TargetChoice(weight, "module")
         for path, own in siblings(weights).items()
         if path in saved
         for weight in own
@@ -119,11 +123,11 @@ def _whole(held: Sequence[Holding], weights: Sequence[Counterpart], holder: Hold
 
 
 def _notes(
-    found: Counterparts,
-    changed: Sequence[Counterpart],
-    wanted: Sequence[Counterpart],
-    whole: Sequence[Holding],
-    unheld: Sequence[Holding],
+    found: WeightPairs,
+    changed: Sequence[WeightPair],
+    wanted: Sequence[WeightPair],
+    whole: Sequence[TargetChoice],
+    unheld: Sequence[TargetChoice],
 ) -> Iterable[str]:
     same = len(found.weights) - len(changed)
     yield f"{len(changed)} of {len(found.weights)} weights changed" + (
@@ -137,11 +141,11 @@ def _notes(
             yield f"{len(own)} weights are written whole, in {where} (first: {own[0]})"
     for each in unheld:
         yield f"{each.weight.name} changed and is left out: {each.reason}"
-    if found.lost:
-        yield f"{len(found.lost)} weights of the base are not in the fine-tune (first: {found.lost[0]})"
+    if found.missing:
+        yield f"{len(found.missing)} weights of the base are not in the fine-tune (first: {found.missing[0]})"
 
 
-def _of_config(base: Facts, tuned: Facts, embeddings: Sequence[Holding]) -> Iterable[str]:
+def _of_config(base: Facts, tuned: Facts, embeddings: Sequence[TargetChoice]) -> Iterable[str]:
     """What the configs say otherwise: no adapter holds it, but for a vocabulary that comes with its embeddings."""
     if embeddings and base.get("vocab_size") != tuned.get("vocab_size"):
         yield (
@@ -149,7 +153,7 @@ def _of_config(base: Facts, tuned: Facts, embeddings: Sequence[Holding]) -> Iter
             "`adaptry merge --resize-vocab` takes them"
         )
         tuned = {**tuned, "vocab_size": base.get("vocab_size")}
-    for line in differences(base, tuned, "the base"):
+    for line in config_differences(base, tuned, "the base"):
         yield f"{line}: no adapter holds that"
 
 
@@ -157,4 +161,4 @@ def _require_torch() -> None:
     try:
         import torch  # noqa: F401
     except ImportError:
-        raise Missing("extracting computes with torch: pip install 'adaptry[torch]'") from None
+        raise MissingDependency("extracting computes with torch: pip install 'adaptry[torch]'") from None

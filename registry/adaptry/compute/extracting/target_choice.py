@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS, is_output_head
 from adaptry.bases.module_map import is_conv1d
-from adaptry.compute.extracting.weight_pairs import Counterpart
-from adaptry.compute.lazy_adapters.sites import Site
+from adaptry.compute.extracting.weight_pairs import WeightPair
+from adaptry.compute.lazy_adapters.sites import WeightSite
 from adaptry.compute.merging.lora_fitting import TURNED_EXPERTS
 
 _TASKS = (
@@ -28,26 +28,26 @@ _HEADS = {
     "TOKEN_CLS": ("classifier", "score"),
     "QUESTION_ANS": ("qa_outputs",),
 }  # what PEFT saves whole for a task, asked or not, and misses in a file without it
-HoldingKind = Literal["lora", "module", "bias", "embedding", "nothing"]
+TargetKind = Literal["lora", "module", "bias", "embedding", "nothing"]
 _EMBEDDINGS = INPUT_EMBEDDINGS | {"wpe", "relative_attention_bias"}
 _ROUTERS = ("gate", "router")
 
 
 @dataclass(frozen=True, slots=True)
-class Holding:
+class TargetChoice:
     """How a weight's change is held. `lora`: at `site`, of which the weight is the transpose where `is_turned`. `module`:
     in modules_to_save; `embedding`: written whole beside the LoRA; `nothing`: `reason` says why. `has_head`: it is tied to
     an lm_head, which gets the same update."""
 
-    weight: Counterpart
-    kind: HoldingKind
-    site: Site | None = None
-    is_turned: bool = False
+    weight: WeightPair
+    kind: TargetKind
+    site: WeightSite | None = None
+    is_transposed: bool = False
     reason: str = ""
     has_head: bool = False
 
 
-class Holder:
+class TargetChooser:
     """Knows the model's other weights: what a module is shows in what lies beside and below it."""
 
     def __init__(self, names: Iterable[str], config: Mapping[str, Any]) -> None:
@@ -59,73 +59,77 @@ class Holder:
             path for name in self._names for path in _ancestors(name.rpartition(".")[0])
         }  # modules that hold modules
 
-    def holding(self, weight: Counterpart) -> Holding:
+    def choose(self, weight: WeightPair) -> TargetChoice:
         if weight.base is None or self.is_always_saved(weight):
             return self._whole(weight)
         if weight.base.shape != weight.shape:
             return self._of_other_shape(weight, weight.base.shape)
         if "bias" in weight.parameter:
-            return Holding(weight, "bias")
+            return TargetChoice(weight, "bias")
         if weight.parameter == "weight" and (held := self._matrix(weight)):
             return held
         if len(weight.shape) == 3 and weight.path.rpartition(".")[2] == "experts":
             return self._experts(weight)
         return self._whole(weight)
 
-    def is_always_saved(self, weight: Counterpart) -> bool:
+    def is_always_saved(self, weight: WeightPair) -> bool:
         """Whether it is of a head that PEFT saves whole for the model's task, changed or not."""
         return weight.path.rpartition(".")[2] in _HEADS.get(self._task or "", ())
 
-    def _matrix(self, weight: Counterpart) -> Holding | None:
+    def _matrix(self, weight: WeightPair) -> TargetChoice | None:
         path, shape = weight.path, weight.shape
         name = path.rpartition(".")[2]
         if len(shape) == 2 and not self._is_router(path):
             if not is_output_head(weight.name) and (name in _EMBEDDINGS or "embed" in name):
                 return self._embedding(weight)
             if is_conv1d(path, self._model_type):
-                return Holding(weight, "lora", Site(path, "linear", shape[1], shape[0]), is_turned=True)
-            return Holding(weight, "lora", Site(path, "linear", shape[0], shape[1]))
+                return TargetChoice(
+                    weight, "lora", WeightSite(path, "linear", shape[1], shape[0]), is_transposed=True
+                )
+            return TargetChoice(weight, "lora", WeightSite(path, "linear", shape[0], shape[1]))
         is_conv = len(shape) in (4, 5) or (len(shape) == 3 and "conv" in name)
         if is_conv and shape[1] > 1:  # with one channel it may be in groups, on which PEFT has no merge
-            return Holding(weight, "lora", Site(path, "conv", shape[0], shape[1], shape[2:]))
+            return TargetChoice(weight, "lora", WeightSite(path, "conv", shape[0], shape[1], shape[2:]))
         return None
 
-    def _embedding(self, weight: Counterpart) -> Holding:
+    def _embedding(self, weight: WeightPair) -> TargetChoice:
         rows, width = weight.shape
         is_causal = self._task == "CAUSAL_LM"
         if weight.tied and not is_causal and self._task in (None, "SEQ_2_SEQ_LM"):
-            return Holding(weight, "embedding")  # written through the tie, whatever its other ends are called
-        site = Site(weight.path, "embedding", width, rows)
-        return Holding(weight, "lora", site, is_turned=True, has_head=weight.tied and is_causal)
+            return TargetChoice(
+                weight, "embedding"
+            )  # written through the tie, whatever its other ends are called
+        site = WeightSite(weight.path, "embedding", width, rows)
+        return TargetChoice(weight, "lora", site, is_transposed=True, has_head=weight.tied and is_causal)
 
-    def _experts(self, weight: Counterpart) -> Holding:
+    def _experts(self, weight: WeightPair) -> TargetChoice:
         experts, rows, columns = weight.shape
         is_turned = self._model_type in TURNED_EXPERTS
         sides = (columns, rows) if is_turned else (rows, columns)
-        site = Site(weight.path, "parameter", *sides, (), experts, weight.parameter)
-        return Holding(weight, "lora", site, is_turned)
+        site = WeightSite(weight.path, "parameter", *sides, (), experts, weight.parameter)
+        return TargetChoice(weight, "lora", site, is_turned)
 
     def _is_router(self, path: str) -> bool:
         """A router is a parameter, not a Linear, in many mixtures of experts."""
         around, _, name = path.rpartition(".")
         return name in _ROUTERS and any(known.startswith(f"{around}.experts.") for known in self._names)
 
-    def _of_other_shape(self, weight: Counterpart, base: tuple[int, ...]) -> Holding:
+    def _of_other_shape(self, weight: WeightPair, base: tuple[int, ...]) -> TargetChoice:
         is_end = is_output_head(weight.name) or weight.path.rpartition(".")[2] in INPUT_EMBEDDINGS
         if is_end and len(base) == 2 and base[1:] == weight.shape[1:] and weight.shape[0] > base[0]:
-            return Holding(weight, "embedding")
+            return TargetChoice(weight, "embedding")
         reason = f"it is {list(weight.shape)} and was {list(base)}"
-        return Holding(weight, "nothing", reason=reason)
+        return TargetChoice(weight, "nothing", reason=reason)
 
-    def _whole(self, weight: Counterpart) -> Holding:
+    def _whole(self, weight: WeightPair) -> TargetChoice:
         """In modules_to_save, which copies the module: one that holds others would bring all of them."""
         if not weight.path or weight.path in self._owners:
-            return Holding(
+            return TargetChoice(
                 weight,
                 "nothing",
                 reason="it is a parameter of a module that holds others, which is not saved alone",
             )
-        return Holding(weight, "module")
+        return TargetChoice(weight, "module")
 
 
 def _ancestors(path: str) -> Iterable[str]:
@@ -135,9 +139,9 @@ def _ancestors(path: str) -> Iterable[str]:
         yield path
 
 
-def siblings(weights: Iterable[Counterpart]) -> Mapping[str, list[Counterpart]]:
+def siblings(weights: Iterable[WeightPair]) -> Mapping[str, list[WeightPair]]:
     """The weights of each module."""
-    found: dict[str, list[Counterpart]] = {}
+    found: dict[str, list[WeightPair]] = {}
     for weight in weights:
         found.setdefault(weight.path, []).append(weight)
     return found

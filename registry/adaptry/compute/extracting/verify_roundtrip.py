@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.compute.extracting.plan import ExtractPlan
-from adaptry.compute.merging.fitting import Weighted
-from adaptry.compute.merging.plan import plan as plan_merge
+from adaptry.compute.merging.fitting import WeightedAdapter
+from adaptry.compute.merging.plan import plan_merge as plan_merge
 from adaptry.compute.verifying.verdict import Verification
 from adaptry.compute.verifying.verification import verify
-from adaptry.core.errors import Refused, Unsupported
+from adaptry.core.errors import CheckFailed, Unsupported
 from adaptry.core.progress import Progress, no_progress
 
 
-def rejoined(
+def verify_extraction(
     plan: ExtractPlan, adapter: Adapter, label: str, progress: Progress = no_progress
 ) -> Verification | str:
     """How far base plus adapter is from the fine-tune, tensor by tensor; or why the two cannot be merged."""
     try:
-        merge = plan_merge(plan.base, [Weighted(adapter, 1.0, label)], resize_vocab=True)
-    except (Refused, Unsupported) as error:
+        merge = plan_merge(plan.base, [WeightedAdapter(adapter, 1.0, label)], resize_vocab=True)
+    except (CheckFailed, Unsupported) as error:
         return error.message
     return verify(merge, plan.tuned, is_measuring=True, progress=progress)

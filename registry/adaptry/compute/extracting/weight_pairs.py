@@ -12,22 +12,22 @@ from typing import Any
 from adaptry.adapters.base_record import TensorShape
 from adaptry.adapters.key_layout import SPELLINGS
 from adaptry.adapters.tensor_names import is_buffer, is_output_head, layer_of
-from adaptry.adapters.transformers_loading import Loaded, is_converted, loaded
-from adaptry.bases.hf_folder import Checkpoint
-from adaptry.bases.parameter_lookup import Names
-from adaptry.core.errors import Refused, Unsupported
+from adaptry.adapters.transformers_loading import LoadedTensor, is_converted_on_load, tensors_in_memory
+from adaptry.bases.hf_folder import HfCheckpoint
+from adaptry.bases.parameter_lookup import ParameterNames
+from adaptry.core.errors import CheckFailed, Unsupported
 
 
 @dataclass(frozen=True, slots=True)
-class Counterpart:
+class WeightPair:
     """One weight: its name and the tensor (or parts of it) in each checkpoint; `base` None where the base has none.
 
     `tied`: it is input embedding and output head in one, in both.
     """
 
     name: str
-    tuned: Loaded
-    base: Loaded | None
+    tuned: LoadedTensor
+    base: LoadedTensor | None
     tied: bool = False
 
     @property
@@ -45,52 +45,54 @@ class Counterpart:
 
 
 @dataclass(frozen=True, slots=True)
-class Counterparts:
+class WeightPairs:
     """`weights` of the fine-tune in the order of its files; `lost`: names of the base's weights that it has no more."""
 
-    weights: tuple[Counterpart, ...]
-    lost: tuple[str, ...]
+    weights: tuple[WeightPair, ...]
+    missing: tuple[str, ...]
 
 
 Facts = Mapping[str, Any]
 """Of a config, as a fingerprint has them. (`Any`: JSON.)"""
 
 
-def counterparts(base: Checkpoint, base_facts: Facts, tuned: Checkpoint, tuned_facts: Facts) -> Counterparts:
-    """Raises `Unsupported` (a model whose names in memory are not known), `Refused` (not of one architecture)."""
+def pair_weights(
+    base: HfCheckpoint, base_facts: Facts, tuned: HfCheckpoint, tuned_facts: Facts
+) -> WeightPairs:
+    """Raises `Unsupported` (a model whose names in memory are not known), `CheckFailed` (not of one architecture)."""
     kind = str(tuned_facts.get("model_type") or "")
-    if is_converted([kind]):
+    if is_converted_on_load([kind]):
         raise Unsupported(
             f"transformers renames or fuses the weights of {kind} as it loads them, by rules not known here, so that an "
             "adapter's names would be guessed"
         )
-    in_base, in_tuned = Names(_shapes(base), base_facts), Names(_shapes(tuned), tuned_facts)
+    in_base, in_tuned = ParameterNames(_shapes(base), base_facts), ParameterNames(_shapes(tuned), tuned_facts)
     is_tied = tuned_facts.get("tie_word_embeddings") is True
     named = _renaming(tuned)
-    weights: list[Counterpart] = []
+    weights: list[WeightPair] = []
     used: set[str] = set()
-    for weight in loaded(_shapes(tuned), kind):
+    for weight in tensors_in_memory(_shapes(tuned), kind):
         if is_buffer(weight.name, weight.shape) or (is_tied and is_output_head(weight.name)):
             continue
         where = in_base.find(weight.name)
         if where.tensor is not None:
             used.update(where.tensor.parts)
         is_one = is_tied and where.tied and base_facts.get("tie_word_embeddings") is True
-        weights.append(Counterpart(named(weight.name), weight, where.tensor, is_one))
+        weights.append(WeightPair(named(weight.name), weight, where.tensor, is_one))
     lost: list[str] = []
-    for weight in loaded(_shapes(base), kind):
+    for weight in tensors_in_memory(_shapes(base), kind):
         if used.intersection(weight.parts) or is_buffer(weight.name, weight.shape):
             continue
         where = in_tuned.find(weight.name)
         if where.tensor is not None and where.tensor.shape == weight.shape:
-            weights.append(Counterpart(named(weight.name), where.tensor, weight))
+            weights.append(WeightPair(named(weight.name), where.tensor, weight))
         elif not (is_output_head(weight.name) and base_facts.get("tie_word_embeddings") is True):
             lost.append(weight.name)
     _check_architecture(weights, lost, base, tuned)
-    return Counterparts(tuple(weights), tuple(lost))
+    return WeightPairs(tuple(weights), tuple(lost))
 
 
-def _renaming(tuned: Checkpoint) -> Callable[[str], str]:
+def _renaming(tuned: HfCheckpoint) -> Callable[[str], str]:
     """From names on disk to those in memory: vision-language models are still written as before transformers 4.52."""
     is_older = any(name.startswith("language_model.model.") for name in tuned.tensors)
     return _in_memory if is_older else lambda name: name
@@ -104,20 +106,20 @@ def _in_memory(name: str) -> str:
 
 
 def _check_architecture(
-    weights: list[Counterpart], lost: list[str], base: Checkpoint, tuned: Checkpoint
+    weights: list[WeightPair], lost: list[str], base: HfCheckpoint, tuned: HfCheckpoint
 ) -> None:
     """More or fewer layers are another model; a head that came or went is not."""
     added = [weight.name for weight in weights if weight.base is None]
     for names, where, other in ((added, tuned, base), (lost, base, tuned)):
         inside = [name for name in names if layer_of(name) is not None]
         if inside or len(names) * 2 > len(weights):
-            raise Refused(
+            raise CheckFailed(
                 f"{len(names)} weights of {where.folder} are not in {other.folder} (first: {(inside or names)[0]}): they "
                 "are not of one architecture; is this the base it was trained from?"
             )
 
 
-def _shapes(checkpoint: Checkpoint) -> dict[str, TensorShape]:
+def _shapes(checkpoint: HfCheckpoint) -> dict[str, TensorShape]:
     return {
         name: TensorShape(dtype=info.dtype, shape=info.shape) for name, info in checkpoint.tensors.items()
     }

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.config import AdapterConfig
-from adaptry.compute.layout_conversion.modules import Moved
+from adaptry.compute.layout_conversion.modules import ConvertedModule
 from adaptry.compute.lazy_adapters.lazy_adapter import Json
 
 _NARROWING = ("layers_to_transform", "layers_pattern", "exclude_modules")
 
 
-def config_of(adapter: Adapter, moved: Sequence[Moved]) -> Json:
+def config_of(adapter: Adapter, moved: Sequence[ConvertedModule]) -> Json:
     fields = dict(adapter.config.fields)
     modules = [module for module in moved if module.parameter is None]
     parameters = sorted({module.name for module in moved if module.parameter is not None})
@@ -25,7 +25,7 @@ def config_of(adapter: Adapter, moved: Sequence[Moved]) -> Json:
     return {**fields, **(_numbers(moved) if adapter.spec.method == "lora" else {})}
 
 
-def _still_means(adapter: Adapter, modules: Sequence[Moved]) -> bool:
+def _still_means(adapter: Adapter, modules: Sequence[ConvertedModule]) -> bool:
     """Whether the parent's `target_modules` are short names that mean the same modules still, none more or less."""
     targets = adapter.config.fields.get("target_modules")
     if not isinstance(targets, list) or any(module.parts[0].expert is not None for module in modules):
@@ -38,7 +38,7 @@ def _still_means(adapter: Adapter, modules: Sequence[Moved]) -> bool:
     )
 
 
-def _numbers(moved: Sequence[Moved]) -> Json:
+def _numbers(moved: Sequence[ConvertedModule]) -> Json:
     """Ranks and alphas so that every module has its scale: the commonest as the default, the others by their names."""
     numbers = {module.name: (module.rank, module.scale * module.rank) for module in moved}
     (rank, alpha), _ = Counter(numbers.values()).most_common(1)[0]

@@ -10,31 +10,31 @@ from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.formats import PEFT
 from adaptry.adapters.key_layout import EXPERTS_FUSED
-from adaptry.adapters.methods.parameters import require_not_turned
-from adaptry.bases.module_map import Placement, place
+from adaptry.adapters.methods.parameters import require_not_transposed
+from adaptry.bases.module_map import ModuleMap, place
 from adaptry.checks import check
 from adaptry.compute.layout_conversion.config import config_of
-from adaptry.compute.layout_conversion.module_names import Layout, Weights
-from adaptry.compute.layout_conversion.modules import Moved, moved_modules
-from adaptry.compute.lazy_adapters.lazy_adapter import Draft, Made, Parent
+from adaptry.compute.layout_conversion.module_names import LayoutVersion, LoadedNames
+from adaptry.compute.layout_conversion.modules import ConvertedModule, convert_modules
+from adaptry.compute.lazy_adapters.lazy_adapter import ComputedModule, LazyAdapter, ParentAdapter
 from adaptry.compute.lazy_adapters.lora import base_claim
 from adaptry.compute.lazy_adapters.whole_weights import tokenizer_of
 from adaptry.compute.merging.lora_fitting import placed_for_lora
-from adaptry.core.errors import Refused, Unsupported
+from adaptry.core.errors import CheckFailed, Unsupported
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-TITLES: Mapping[Layout, str] = {
+TITLES: Mapping[LayoutVersion, str] = {
     "transformers4": "transformers 4 (before PEFT 0.19)",
     "transformers5": "transformers 5 (PEFT 0.19 and later)",
 }
 
 
-def migrate(parent: Parent, base: BaseRecord, to: Layout) -> Draft:
+def convert_layout(parent: ParentAdapter, base: BaseRecord, to: LayoutVersion) -> LazyAdapter:
     """`parent` in the layout `to`.
 
-    Raises `Unsupported` (another tool's layout, or a variant that has no such layout) and `Refused` (modules that are not in the base;
+    Raises `Unsupported` (another tool's layout, or a variant that has no such layout) and `CheckFailed` (modules that are not in the base;
     nothing to do, since the file is so already).
     """
     adapter, label = parent.adapter, parent.label
@@ -42,58 +42,58 @@ def migrate(parent: Parent, base: BaseRecord, to: Layout) -> Draft:
         raise Unsupported(f"{label} is in the layout of {adapter.format.tool}; only PEFT's is migrated")
     report = check(adapter, base, adapter.config.base_name)
     if report.is_blocked:
-        raise Refused(f"{label}: {report.sentence()}")
+        raise CheckFailed(f"{label}: {report.sentence()}")
     placement = place(adapter.spec, base.tensors, base.facts)
     _check_placed(label, placement)
     if EXPERTS_FUSED in adapter.spec.layouts:
-        require_not_turned(adapter.spec)
+        require_not_transposed(adapter.spec)
     if adapter.spec.method == "lora":
         scaled = tuple(placed_for_lora(placed, adapter.config) for placed in placement.placed)
         placement = replace(placement, placed=scaled)
-    weights = Weights.of(base.tensors, str(base.facts.get("model_type") or ""))
-    moved = moved_modules(label, adapter, placement, weights, to)
+    weights = LoadedNames.from_tensors(base.tensors, str(base.facts.get("model_type") or ""))
+    moved = convert_modules(label, adapter, placement, weights, to)
     renamed = _renamed_extras(placement, weights, to)
-    if all(module.is_as_it_was for module in moved) and all(old == new for old, new in renamed.items()):
-        raise Refused(f"{label} is in the layout of {TITLES[to]} already, so nothing would change")
-    maker = _Maker(adapter, moved, renamed)
-    return Draft(
+    if all(module.is_unchanged for module in moved) and all(old == new for old, new in renamed.items()):
+        raise CheckFailed(f"{label} is in the layout of {TITLES[to]} already, so nothing would change")
+    maker = _ConvertedTensors(adapter, moved, renamed)
+    return LazyAdapter(
         parents=(parent,),
-        recipe={"operation": "migrate", "layout": to, "inputs": [parent.named()]},
+        recipe={"operation": "migrate", "layout": to, "inputs": [parent.recipe_entry()]},
         names=maker.names,
-        make=maker.modules,
+        compute=maker.modules,
         config=lambda shapes: config_of(adapter, moved),
         base=base_claim([parent]),
-        beside=tokenizer_of(adapter),
+        extra_files=tokenizer_of(adapter),
     )
 
 
-def _check_placed(label: str, placement: Placement) -> None:
+def _check_placed(label: str, placement: ModuleMap) -> None:
     lost = [
         *(module.path for module in placement.missing),
         *(extra.target for extra in placement.missing_extras),
         *(module.path for module in placement.blocks),
     ]
     if lost:
-        raise Refused(
+        raise CheckFailed(
             f"{label}: {len(lost)} of its modules are not in this base (first: {lost[0]}), so what they are called in "
             "another layout is not known"
         )
 
 
-def _renamed_extras(placement: Placement, weights: Weights, to: Layout) -> dict[str, str]:
+def _renamed_extras(placement: ModuleMap, weights: LoadedNames, to: LayoutVersion) -> dict[str, str]:
     """Whole weights keep their names but for the module's path."""
     renamed = {}
     for placed in placement.extras:
         target = placed.extra.target
-        old, new = (name.rpartition(".")[0] for name in (target, weights.renamed(target, placed.tensor, to)))
+        old, new = (name.rpartition(".")[0] for name in (target, weights.rename(target, placed.tensor, to)))
         renamed[placed.extra.tensor] = placed.extra.tensor.replace(old, new, 1)
     return renamed
 
 
 @dataclass(frozen=True, slots=True)
-class _Maker:
+class _ConvertedTensors:
     adapter: Adapter
-    moved: tuple[Moved, ...]
+    moved: tuple[ConvertedModule, ...]
     extras: Mapping[str, str]
 
     @property
@@ -101,12 +101,12 @@ class _Maker:
         modules = [name for module in self.moved for name in module.names]
         return (*modules, *self.extras.values(), *self.adapter.spec.shared.values())
 
-    def modules(self) -> Iterator[Made]:
+    def modules(self) -> Iterator[ComputedModule]:
         for module in self.moved:
-            yield Made(module.name, module.tensors(self._read))
+            yield ComputedModule(module.name, module.tensors(self._read))
         shared = self.adapter.spec.shared.values()
         for old, new in (*self.extras.items(), *((name, name) for name in shared)):
-            yield Made(new, {new: self._read(old)})
+            yield ComputedModule(new, {new: self._read(old)})
 
     def _read(self, name: str) -> Tensor:
         from adaptry.compute.tensors.adapter_tensors import as_tensor

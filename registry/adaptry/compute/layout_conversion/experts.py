@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     """A [r, in] and B [out, r] as they are in a file."""
 
 
-def expert_of(fused: Pair, index: int, count: int, rows: tuple[int, int]) -> Pair:
+def split_expert(fused: Pair, index: int, count: int, rows: tuple[int, int]) -> Pair:
     """The factors of the `index`th expert, and of its matrix the `rows` (first, end) only."""
     down, up = fused
     rank = down.shape[0] // count
@@ -25,7 +25,7 @@ def expert_of(fused: Pair, index: int, count: int, rows: tuple[int, int]) -> Pai
     return own.clone(), up[slice(*rows), index::count].clone()
 
 
-def fused(experts: Sequence[Mapping[int, Pair]], heights: Sequence[int], width: int) -> Pair:
+def fuse_experts(experts: Sequence[Mapping[int, Pair]], heights: Sequence[int], width: int) -> Pair:
     """One pair for all: `experts[e]` are its factors by the place of their part (0: gate, 1: up), `heights` the rows
     of each part, `width` the inputs. An expert or part that has none is zeros; ranks are filled with zeros."""
     import torch

@@ -12,24 +12,24 @@ from typing import Literal
 
 from adaptry.adapters.base_record import TensorShape
 from adaptry.adapters.key_layout import SPELLINGS
-from adaptry.adapters.transformers_loading import Loaded, loaded
+from adaptry.adapters.transformers_loading import LoadedTensor, tensors_in_memory
 
-Layout = Literal["transformers4", "transformers5"]
-LAYOUTS: tuple[Layout, ...] = ("transformers4", "transformers5")
+LayoutVersion = Literal["transformers4", "transformers5"]
+LAYOUTS: tuple[LayoutVersion, ...] = ("transformers4", "transformers5")
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
+class LoadedNames:
     """A base's weights by their name on disk: what each is, or is a part of, in memory under transformers 5."""
 
-    by_part: Mapping[str, Loaded]
+    by_part: Mapping[str, LoadedTensor]
 
     @classmethod
-    def of(cls, tensors: Mapping[str, TensorShape], model_type: str) -> Weights:
-        found = {part: tensor for tensor in loaded(tensors, model_type) for part in tensor.parts}
+    def from_tensors(cls, tensors: Mapping[str, TensorShape], model_type: str) -> LoadedNames:
+        found = {part: tensor for tensor in tensors_in_memory(tensors, model_type) for part in tensor.parts}
         return cls(found)
 
-    def renamed(self, parameter: str, disk: str, to: Layout) -> str:
+    def rename(self, parameter: str, disk: str, to: LayoutVersion) -> str:
         """`parameter`, which is the tensor `disk` of the base, as the layout calls it.
 
         Where it is a part of a fused parameter, transformers 5 has no module of its own for it: that is the caller's.

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.methods.extras import PREFIX
-from adaptry.adapters.methods.parameters import in_order
+from adaptry.adapters.methods.parameters import in_module_order
 from adaptry.adapters.spec import ModuleSpec
-from adaptry.adapters.transformers_loading import Loaded
-from adaptry.bases.module_map import Placed, Placement
-from adaptry.compute.layout_conversion.module_names import Layout, Weights
-from adaptry.core.errors import Refused, Unsupported
+from adaptry.adapters.transformers_loading import LoadedTensor
+from adaptry.bases.module_map import ModuleMap, TargetTensor
+from adaptry.compute.layout_conversion.module_names import LayoutVersion, LoadedNames
+from adaptry.core.errors import CheckFailed, Unsupported
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class ConvertedModule:
     """A module of the result.
 
     `path` as the file spells it, `rank` and `scale` those of one expert; `parameter` the fused one it is. It is made of
@@ -32,9 +32,9 @@ class Moved:
     path: str
     rank: int
     scale: float
-    parts: tuple[Placed, ...]
+    parts: tuple[TargetTensor, ...]
     parameter: str | None = None
-    whole: Loaded | None = None
+    whole: LoadedTensor | None = None
 
     @property
     def name(self) -> str:
@@ -43,7 +43,7 @@ class Moved:
         return f"{bare}.{self.parameter}" if self.parameter else bare
 
     @property
-    def is_as_it_was(self) -> bool:
+    def is_unchanged(self) -> bool:
         return len(self.parts) == 1 and self.parts[0].module.path == self.path and not self._is_expert
 
     @property
@@ -65,7 +65,7 @@ class Moved:
         if self.whole is None:
             expert = self.parts[0].expert
             assert expert is not None
-            pair = experts.expert_of(
+            pair = experts.split_expert(
                 _pair(self.parts[0].module, read), expert.index, expert.count, expert.rows
             )
         else:
@@ -75,7 +75,7 @@ class Moved:
     def _renamed(self, name: str) -> str:
         return name.replace(f"{PREFIX}{self.parts[0].module.path}.", f"{PREFIX}{self.path}.", 1)
 
-    def _fused(self, whole: Loaded, read: Read) -> tuple[Tensor, Tensor]:
+    def _fused(self, whole: LoadedTensor, read: Read) -> tuple[Tensor, Tensor]:
         from adaptry.compute.layout_conversion import experts
 
         count, rows, width = whole.shape
@@ -86,15 +86,15 @@ class Moved:
             down, up = _pair(placed.module, read)
             ratio = placed.module.scale / self.scale
             found[index][place] = (down, up if ratio == 1.0 else (up.float() * ratio).to(up.dtype))
-        return experts.fused(found, [rows // stacked] * stacked, width)
+        return experts.fuse_experts(found, [rows // stacked] * stacked, width)
 
 
-def moved_modules(
-    label: str, adapter: Adapter, placement: Placement, weights: Weights, to: Layout
-) -> tuple[Moved, ...]:
-    """Every module of the result, in the order of their names. Raises `Unsupported`, `Refused`."""
-    together: dict[str, list[Placed]] = {}
-    single: list[Moved] = []
+def convert_modules(
+    label: str, adapter: Adapter, placement: ModuleMap, weights: LoadedNames, to: LayoutVersion
+) -> tuple[ConvertedModule, ...]:
+    """Every module of the result, in the order of their names. Raises `Unsupported`, `CheckFailed`."""
+    together: dict[str, list[TargetTensor]] = {}
+    single: list[ConvertedModule] = []
     for placed in placement.placed:
         whole = weights.by_part.get(placed.tensor)
         is_part = whole is not None and len(whole.parts) > 1
@@ -105,14 +105,14 @@ def moved_modules(
             _check_plain(label, adapter, placed.module)
             module = placed.module
             path = _renamed_path(placed, weights, to, ".weight")
-            single.append(Moved(path, module.rank // placed.expert.count, module.scale, (placed,)))
+            single.append(ConvertedModule(path, module.rank // placed.expert.count, module.scale, (placed,)))
         elif placed.expert is None or placed.expert.index == placed.expert.rows[0] == 0:
             single.append(_renamed(placed, weights, to))
     fused = [_put_together(name, parts, weights) for name, parts in together.items()]
     return tuple(sorted([*single, *_nested(fused)], key=lambda module: module.name))
 
 
-def _renamed(placed: Placed, weights: Weights, to: Layout) -> Moved:
+def _renamed(placed: TargetTensor, weights: LoadedNames, to: LayoutVersion) -> ConvertedModule:
     """A module that stays one: of the whole parameter where its experts are stored singly."""
     module = placed.module
     experts = placed.expert.count if placed.expert else 1
@@ -121,16 +121,16 @@ def _renamed(placed: Placed, weights: Weights, to: Layout) -> Moved:
         path = _renamed_path(placed, weights, to, ".weight")
         if module.kind == "parameter":
             path = module.path  # a parameter that is stored whole has one name in both
-    return Moved(path, module.rank // experts, module.scale, (placed,), module.parameter)
+    return ConvertedModule(path, module.rank // experts, module.scale, (placed,), module.parameter)
 
 
-def _renamed_path(placed: Placed, weights: Weights, to: Layout, end: str) -> str:
+def _renamed_path(placed: TargetTensor, weights: LoadedNames, to: LayoutVersion, end: str) -> str:
     module = placed.module
     known = placed.expert.parameter if placed.expert else f"{module.path.replace('.base_layer', '')}.weight"
-    return weights.renamed(known, placed.tensor, to).removesuffix(end)
+    return weights.rename(known, placed.tensor, to).removesuffix(end)
 
 
-def _put_together(name: str, parts: list[Placed], weights: Weights) -> Moved:
+def _put_together(name: str, parts: list[TargetTensor], weights: LoadedNames) -> ConvertedModule:
     whole = weights.by_part[parts[0].tensor]
     stacked = len(whole.parts) // whole.shape[0]
     ranks: dict[int, int] = {}
@@ -138,19 +138,19 @@ def _put_together(name: str, parts: list[Placed], weights: Weights) -> Moved:
         place = whole.parts.index(placed.tensor) % stacked
         ranks[place] = max(ranks.get(place, 0), placed.module.rank)
     path, _, parameter = name.rpartition(".")
-    return Moved(path, sum(ranks.values()), parts[0].module.scale, tuple(parts), parameter, whole)
+    return ConvertedModule(path, sum(ranks.values()), parts[0].module.scale, tuple(parts), parameter, whole)
 
 
-def _nested(fused: list[Moved]) -> list[Moved]:
+def _nested(fused: list[ConvertedModule]) -> list[ConvertedModule]:
     """The parameters of one module, each under as many `base_layer` as PEFT puts around it."""
-    by_path: dict[str, list[Moved]] = {}
+    by_path: dict[str, list[ConvertedModule]] = {}
     for module in fused:
         by_path.setdefault(module.path, []).append(module)
     nested = []
     for path, modules in by_path.items():
-        ordered = in_order({str(module.parameter) for module in modules})
+        ordered = in_module_order({str(module.parameter) for module in modules})
         if not ordered:
-            raise Refused(
+            raise CheckFailed(
                 f"the order in which {path} has its parameters is not known here, and PEFT's layout needs it"
             )
         for module in modules:

@@ -1,5 +1,5 @@
 """Adapters made from adapters: views in, drafts out, and two sinks (a folder, a registry).
 
-An operation (stack, combine, convert, resize, …) takes parents and gives a `Draft`; it reads no weight. `write`
+An operation (stack, combine, convert, resize, …) takes parents and gives a `LazyAdapter`; it reads no weight. `write`
 computes the draft's modules one after the other into a folder; `adaptry.operations.derive.derive` makes a version of it.
 """

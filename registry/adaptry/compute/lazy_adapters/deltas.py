@@ -11,42 +11,42 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapters.formats import PEFT
 from adaptry.adapters.spec import ModuleSpec
-from adaptry.compute.lazy_adapters.lazy_adapter import Parent
-from adaptry.compute.lazy_adapters.sites import Site, lora_factors, plain_reason, site_of
-from adaptry.core.errors import Refused, Unsupported
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
+from adaptry.compute.lazy_adapters.sites import WeightSite, lora_factors, plain_reason, site_of
+from adaptry.core.errors import CheckFailed, Unsupported
 
 if TYPE_CHECKING:
     from adaptry.compute.tensors.lowrank import Factors
 
 
 @dataclass(frozen=True, slots=True)
-class Updates:
+class AdapterDeltas:
     """The updates of one adapter: its modules by site, in the order of their paths. Weights are read when asked."""
 
-    parent: Parent
-    modules: Mapping[Site, ModuleSpec]
+    parent: ParentAdapter
+    modules: Mapping[WeightSite, ModuleSpec]
 
-    def factors(self, site: Site) -> Factors:
+    def factors(self, site: WeightSite) -> Factors:
         """The update at `site`: float32, with its trained scale. Raises `InvalidWeights` where it holds NaN or infinity."""
         from adaptry.compute.lazy_adapters.rounding import check_values
 
         found = lora_factors(self.parent.adapter, self.modules[site])
         return check_values(found, f"{self.parent.label}: the update of {site.key}")
 
-    def rank(self, site: Site) -> int:
+    def rank(self, site: WeightSite) -> int:
         """The rank at `site`; of a fused parameter, that of one expert."""
         return self.modules[site].rank // site.experts
 
 
-def updates_of(parent: Parent) -> Updates:
-    """Raises `Unsupported` or `Refused` where the adapter is not exactly a sum of factors, naming the way out."""
+def open_adapter_deltas(parent: ParentAdapter) -> AdapterDeltas:
+    """Raises `Unsupported` or `CheckFailed` where the adapter is not exactly a sum of factors, naming the way out."""
     adapter, label = parent.adapter, parent.label
     if adapter.format is not PEFT:
         raise Unsupported(
-            f"{label} is in the layout of {adapter.format.tool}; only PEFT's is computed with: {adapter.format.instead}"
+            f"{label} is in the layout of {adapter.format.tool}; only PEFT's is computed with: {adapter.format.usage_hint}"
         )
     if adapter.spec.unclaimed:
-        raise Refused(
+        raise CheckFailed(
             f"{label} has {len(adapter.spec.unclaimed)} tensors that no rule knows (first: {adapter.spec.unclaimed[0]}); "
             "nothing is left out silently: save the adapter again from the trained model"
         )
@@ -55,5 +55,5 @@ def updates_of(parent: Parent) -> Updates:
             f"{label} {reason}: `adaptry convert` makes a plain LoRA of it, and says how exactly; use that"
         )
     if not adapter.spec.modules:
-        raise Refused(f"{label} updates no module, so there is nothing to compute with")
-    return Updates(parent, {site_of(adapter, module): module for module in adapter.spec.modules})
+        raise CheckFailed(f"{label} updates no module, so there is nothing to compute with")
+    return AdapterDeltas(parent, {site_of(adapter, module): module for module in adapter.spec.modules})

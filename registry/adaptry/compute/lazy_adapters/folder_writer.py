@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapters.formats import CONFIG, WEIGHTS
 from adaptry.adapters.output_folder import output_folder
-from adaptry.compute.lazy_adapters.lazy_adapter import Draft
+from adaptry.compute.lazy_adapters.lazy_adapter import LazyAdapter
 from adaptry.compute.lazy_adapters.tensor_file import write_tensors
-from adaptry.core.errors import Missing
+from adaptry.core.errors import MissingDependency
 from adaptry.core.progress import Progress, no_progress
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class ModuleFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ComputeResult:
     """What came of a draft: figures by module, in the order they were made, and of all together."""
 
     modules: tuple[ModuleFigures, ...]
@@ -49,33 +49,37 @@ class Outcome:
         return math.sqrt(max(0.0, 1.0 - (1.0 if self.kept is None else self.kept)))
 
 
-def write(draft: Draft, target: Path, *, replace: bool = False, progress: Progress = no_progress) -> Outcome:
+def write_adapter(
+    draft: LazyAdapter, target: Path, *, replace: bool = False, progress: Progress = no_progress
+) -> ComputeResult:
     """Computes the draft into the folder `target`, which appears whole or not at all.
 
-    Raises `Missing` (no torch), what `output_folder` raises, and what the draft's own computing raises.
+    Raises `MissingDependency` (no torch), what `output_folder` raises, and what the draft's own computing raises.
     """
     _require_torch()
     with output_folder(target, replace=replace) as folder:
-        return write_into(draft, folder, progress)
+        return write_adapter_into(draft, folder, progress)
 
 
-def write_into(draft: Draft, folder: Path, progress: Progress = no_progress) -> Outcome:
+def write_adapter_into(draft: LazyAdapter, folder: Path, progress: Progress = no_progress) -> ComputeResult:
     """The draft's files in an empty folder that the caller answers for."""
     _require_torch()
     told: list[ModuleFigures] = []
-    shapes = write_tensors(folder / WEIGHTS, draft.names, _made(draft, told, progress))
+    shapes = write_tensors(folder / WEIGHTS, draft.names, _computed_tensors(draft, told, progress))
     text = json.dumps(draft.config(shapes), indent=2, sort_keys=True)
     (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
-    for name, content in draft.beside.items():
+    for name, content in draft.extra_files.items():
         with (folder / name).open("xb") as file:
             file.writelines(content.chunks(name))
-    return Outcome(tuple(told))
+    return ComputeResult(tuple(told))
 
 
-def _made(draft: Draft, told: list[ModuleFigures], progress: Progress) -> Iterator[tuple[str, Tensor]]:
+def _computed_tensors(
+    draft: LazyAdapter, told: list[ModuleFigures], progress: Progress
+) -> Iterator[tuple[str, Tensor]]:
     total = sum(parent.adapter.spec.size for parent in draft.parents)
     done = 0
-    for made in draft.make():
+    for made in draft.compute():
         yield from made.tensors.items()
         told.append(ModuleFigures(made.module, made.figures))
         done += len(made.tensors)
@@ -86,4 +90,6 @@ def _require_torch() -> None:
     try:
         import torch  # noqa: F401
     except ImportError:
-        raise Missing("making an adapter computes with torch: pip install 'adaptry[torch]'") from None
+        raise MissingDependency(
+            "making an adapter computes with torch: pip install 'adaptry[torch]'"
+        ) from None

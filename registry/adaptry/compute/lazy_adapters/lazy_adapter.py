@@ -24,7 +24,7 @@ Json: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Parent:
+class ParentAdapter:
     """An adapter that another is made from: what the user called it, its revision if a registry has it, and the base
     it is known to be for, if any."""
 
@@ -33,7 +33,7 @@ class Parent:
     revision: Digest | None = None
     base: BaseRecord | None = None
 
-    def named(self) -> Json:
+    def recipe_entry(self) -> Json:
         """How a recipe names it, the same wherever it lay: its revision, else the digests of its weights and config."""
         if self.revision is not None:
             return {"revision": str(self.revision)}
@@ -45,7 +45,7 @@ class Parent:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class ComputedModule:
     """One module of a draft, made: its tensors by their names in the file, and figures to be told about it.
 
     Figures have fixed names: `energy` is ‖Δ‖² (Frobenius) of what the module should be, `lost` is ‖Δ − Δ'‖² of what was
@@ -58,19 +58,19 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class LazyAdapter:
     """`names`: every tensor it may have. `make` computes its modules, each time anew and each time the same. `config`:
     its `adapter_config.json`, from the shapes that were written. `recipe` is canonical: it names parents as
     `Parent.named` does. `beside`: files that come along as they are (a tokenizer). `notes`: sentences for the reader.
     `is_measured`: whether a module without figures is exact; not where another program's arithmetic is reproduced.
     """
 
-    parents: tuple[Parent, ...]
+    parents: tuple[ParentAdapter, ...]
     recipe: Json
     names: tuple[str, ...]
-    make: Callable[[], Iterator[Made]]
+    compute: Callable[[], Iterator[ComputedModule]]
     config: Callable[[Mapping[str, tuple[int, ...]]], Json]
     base: BaseClaim | None = None
-    beside: Mapping[str, Content] = field(default_factory=dict)
+    extra_files: Mapping[str, Content] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     is_measured: bool = True

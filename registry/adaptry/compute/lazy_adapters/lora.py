@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.parameters import in_order
-from adaptry.compute.lazy_adapters.lazy_adapter import Draft, Json, Made, Parent
-from adaptry.compute.lazy_adapters.sites import Site, lora_tensors, tensor_names
-from adaptry.compute.lazy_adapters.whole_weights import NONE, WholeWeights
-from adaptry.core.errors import Refused
+from adaptry.adapters.methods.parameters import in_module_order
+from adaptry.compute.lazy_adapters.lazy_adapter import ComputedModule, Json, LazyAdapter, ParentAdapter
+from adaptry.compute.lazy_adapters.sites import WeightSite, lora_tensors, tensor_names
+from adaptry.compute.lazy_adapters.whole_weights import NO_WHOLE_WEIGHTS, WholeWeights
+from adaptry.core.errors import CheckFailed
 from adaptry.core.manifest import BaseClaim
 from adaptry.core.refs import is_folder
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class LoraOptions:
     """What a LoRA that is made should be: `dtype` in safetensors' words; `uniform`: all modules of one rank, which one
     (0: the largest that comes out)."""
 
@@ -36,48 +36,48 @@ class Result:
     uniform: int | None = None
 
 
-def lora_draft(
-    parents: Sequence[Parent],
+def build_lora(
+    parents: Sequence[ParentAdapter],
     recipe: Json,
-    sites: Sequence[Site],
-    compute: Callable[[Site], Computed],
-    result: Result = Result(),
-    whole: WholeWeights = NONE,
+    sites: Sequence[WeightSite],
+    compute: Callable[[WeightSite], Computed],
+    result: LoraOptions = LoraOptions(),
+    whole: WholeWeights = NO_WHOLE_WEIGHTS,
     notes: Sequence[str] = (),
-) -> Draft:
+) -> LazyAdapter:
     """A draft whose module at each site is what `compute` gives: factors and figures. Sites in any order."""
     ordered = sorted(sites, key=lambda site: site.key)
-    spelled = _spelled(ordered)
+    spelled = _paths_in_file(ordered)
     names = [name for site in ordered for name in tensor_names(site, spelled[site])]
-    maker = _Maker(compute, ordered, spelled, result, whole)
-    return Draft(
+    maker = _LoraModules(compute, ordered, spelled, result, whole)
+    return LazyAdapter(
         parents=tuple(parents),
         recipe=recipe,
         names=(*names, *whole.names),
-        make=maker.modules,
+        compute=maker.modules,
         config=lambda shapes: {**_config(parents, ordered, spelled, shapes), **whole.fields},
         base=base_claim(parents),
-        beside=whole.beside,
+        extra_files=whole.extra_files,
         notes=(*notes, *whole.notes),
     )
 
 
 @dataclass(frozen=True)
-class _Maker:
-    compute: Callable[[Site], Computed]
-    sites: Sequence[Site]
-    spelled: Mapping[Site, str]
-    result: Result
+class _LoraModules:
+    compute: Callable[[WeightSite], Computed]
+    sites: Sequence[WeightSite]
+    paths: Mapping[WeightSite, str]
+    result: LoraOptions
     whole: WholeWeights
 
-    def modules(self) -> Iterator[Made]:
-        from adaptry.compute.lazy_adapters.rounding import check_fits, rounded, with_rounding
-        from adaptry.compute.tensors.dtypes import dtype_of
-        from adaptry.compute.tensors.lowrank import padded
+    def modules(self) -> Iterator[ComputedModule]:
+        from adaptry.compute.lazy_adapters.rounding import add_rounding_error, check_fits, round_factors
+        from adaptry.compute.tensors.dtypes import torch_dtype
+        from adaptry.compute.tensors.lowrank import pad_rank
 
-        dtype = dtype_of(self.result.dtype)
+        dtype = torch_dtype(self.result.dtype)
         rank = self.result.uniform or 0
-        computed: Iterator[tuple[Site, Computed]] = ((site, self.compute(site)) for site in self.sites)
+        computed: Iterator[tuple[WeightSite, Computed]] = ((site, self.compute(site)) for site in self.sites)
         if self.result.uniform == 0:
             held = list(
                 computed
@@ -85,16 +85,18 @@ class _Maker:
             rank = max((update.rank for _, (update, _) in held), default=0)
             computed = iter(held)
         for site, (update, figures) in computed:
-            whole = update.folded()
-            written = rounded(whole, self.result.dtype)
+            whole = update.with_unit_scale()
+            written = round_factors(whole, self.result.dtype)
             check_fits(written, site.key, self.result.dtype)
-            told = with_rounding(figures, whole, written)
-            yield Made(site.key, lora_tensors(site, padded(written, rank), self.spelled[site], dtype), told)
+            told = add_rounding_error(figures, whole, written)
+            yield ComputedModule(
+                site.key, lora_tensors(site, pad_rank(written, rank), self.paths[site], dtype), told
+            )
         for name, tensor in self.whole.tensors():
-            yield Made(name, {name: tensor})
+            yield ComputedModule(name, {name: tensor})
 
 
-def base_claim(parents: Sequence[Parent]) -> BaseClaim | None:
+def base_claim(parents: Sequence[ParentAdapter]) -> BaseClaim | None:
     """The base of what is made: the first parent's that is known by content, with the name its config has."""
     name = next((base for parent in parents if (base := _base_name(parent.adapter))), None)
     known = next((parent.base.id for parent in parents if parent.base is not None), None)
@@ -106,17 +108,17 @@ def _base_name(adapter: Adapter) -> str | None:
     return None if name is None or is_folder(name) or len(name) > 512 else name
 
 
-def _spelled(sites: Sequence[Site]) -> dict[Site, str]:
+def _paths_in_file(sites: Sequence[WeightSite]) -> dict[WeightSite, str]:
     """Each site's path in the file: of several parameters of one module, PEFT nests the earlier ones deeper."""
     spelled = {site: site.path for site in sites if site.parameter is None}
-    modules: dict[str, list[Site]] = {}
+    modules: dict[str, list[WeightSite]] = {}
     for site in sites:
         if site.parameter is not None:
             modules.setdefault(site.path, []).append(site)
     for path, found in modules.items():
-        ordered = in_order({str(site.parameter) for site in found})
+        ordered = in_module_order({str(site.parameter) for site in found})
         if not ordered:
-            raise Refused(
+            raise CheckFailed(
                 f"the order in which {path} has its parameters {', '.join(sorted(str(s.parameter) for s in found))} is "
                 "not known here, and PEFT's layout depends on it; combine adapters of one parameter at a time"
             )
@@ -127,9 +129,9 @@ def _spelled(sites: Sequence[Site]) -> dict[Site, str]:
 
 
 def _config(
-    parents: Sequence[Parent],
-    sites: Sequence[Site],
-    spelled: Mapping[Site, str],
+    parents: Sequence[ParentAdapter],
+    sites: Sequence[WeightSite],
+    spelled: Mapping[WeightSite, str],
     shapes: Mapping[str, tuple[int, ...]],
 ) -> Json:
     """`adapter_config.json`: what PEFT 0.21 reads of a plain LoRA, and nothing that would mean something else."""
@@ -164,7 +166,7 @@ def _config(
 _NARROWING = ("layers_to_transform", "exclude_modules", "target_parameters")
 
 
-def _targets(parents: Sequence[Parent], modules: Sequence[Site]) -> list[str]:
+def _targets(parents: Sequence[ParentAdapter], modules: Sequence[WeightSite]) -> list[str]:
     """The parents' own short names where these mean the same modules (engines expect such), else every full path."""
     short: set[str] = set()
     for parent in parents:

@@ -7,41 +7,41 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from adaptry.compute.tensors.dtypes import dtype_of
-from adaptry.compute.tensors.lowrank import Factors, concatenated, inner
-from adaptry.core.errors import InvalidWeights, Refused
+from adaptry.compute.tensors.dtypes import torch_dtype
+from adaptry.compute.tensors.lowrank import Factors, concatenate, inner_product
+from adaptry.core.errors import CheckFailed, InvalidWeights
 
-Update = TypeVar("Update", Factors, Tensor)
+Delta = TypeVar("Delta", Factors, Tensor)
 
 
-def rounded(update: Factors, dtype: str) -> Factors:
+def round_factors(update: Factors, dtype: str) -> Factors:
     """With scale 1, and the values that a file of `dtype` keeps."""
-    whole, to = update.folded(), dtype_of(dtype)
+    whole, to = update.with_unit_scale(), torch_dtype(dtype)
     return Factors(whole.up.to(to).float(), whole.down.to(to).float())
 
 
-def measured(own: Factors, made: Factors) -> Mapping[str, float]:
+def measure_error(own: Factors, made: Factors) -> Mapping[str, float]:
     """The figures of a module: what it should be is `own`. The same factors, its scale in them, have lost nothing."""
-    folded = own.folded()
+    folded = own.with_unit_scale()
     if made.scale == folded.scale and made.up.equal(folded.up) and made.down.equal(folded.down):
-        return {"energy": inner(own, own), "lost": 0.0, "rank": float(made.rank)}
-    difference = concatenated([own.double(), made.double().times(-1.0)])
-    lost = max(0.0, inner(difference, difference))
-    return {"energy": inner(own, own), "lost": lost, "rank": float(made.rank)}
+        return {"energy": inner_product(own, own), "lost": 0.0, "rank": float(made.rank)}
+    difference = concatenate([own.double(), made.double().scaled_by(-1.0)])
+    lost = max(0.0, inner_product(difference, difference))
+    return {"energy": inner_product(own, own), "lost": lost, "rank": float(made.rank)}
 
 
-def with_rounding(figures: Mapping[str, float], own: Factors, made: Factors) -> Mapping[str, float]:
+def add_rounding_error(figures: Mapping[str, float], own: Factors, made: Factors) -> Mapping[str, float]:
     """`figures` of `own`, of which the rounded `made` is written, with what is lost by that.
 
     What was cut off is orthogonal to what was kept, so the two losses add up, to first order in the rounding.
     """
     if made.up.equal(own.up) and made.down.equal(own.down):
         return figures
-    found = measured(own, made)
+    found = measure_error(own, made)
     return {**found, **figures, "lost": figures.get("lost", 0.0) + found["lost"]}
 
 
-def check_values(update: Update, what: str) -> Update:
+def check_values(update: Delta, what: str) -> Delta:
     """`update`, as read from a file. Raises `InvalidWeights` where it holds NaN or infinity."""
     if not _is_finite(update):
         raise InvalidWeights(
@@ -51,9 +51,9 @@ def check_values(update: Update, what: str) -> Update:
 
 
 def check_fits(made: Factors | Tensor, where: str, dtype: str) -> None:
-    """Raises `Refused` where a computed update, rounded to `dtype`, is beyond its numbers."""
+    """Raises `CheckFailed` where a computed update, rounded to `dtype`, is beyond its numbers."""
     if not _is_finite(made):
-        raise Refused(
+        raise CheckFailed(
             f"the result at {where} is too large for {dtype}: choose smaller weights"
             + ("" if dtype == "F32" else ", or --dtype float32 (or bfloat16)")
         )

@@ -15,9 +15,9 @@ from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.methods.extras import PREFIX
 from adaptry.adapters.methods.lora import scale_of
 from adaptry.adapters.methods.lora_config import blocks, initialisation
-from adaptry.adapters.methods.parameters import require_not_turned
+from adaptry.adapters.methods.parameters import require_not_transposed
 from adaptry.adapters.spec import ModuleKind, ModuleSpec
-from adaptry.core.errors import Refused
+from adaptry.core.errors import CheckFailed
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class WeightSite:
     """One weight of the model: `path` of its module, [fan_out, fan_in] of the update.
 
     `kernel` is a convolution's (fan_in counts channels only); `experts` how many matrices a fused parameter holds,
@@ -53,22 +53,22 @@ class Site:
         return self.fan_in * math.prod(self.kernel)
 
 
-def site_of(adapter: Adapter, module: ModuleSpec) -> Site:
-    """The site of a LoRA's module. Raises `Refused` where the file does not tell which parameter it changes."""
+def site_of(adapter: Adapter, module: ModuleSpec) -> WeightSite:
+    """The site of a LoRA's module. Raises `CheckFailed` where the file does not tell which parameter it changes."""
     kernel: tuple[int, ...] = ()
     experts = 1
     if module.kind == "conv":
         kernel = adapter.tensors[module.tensors["A"]].shape[2:]
     if module.kind == "parameter":
         if module.parameter is None:
-            raise Refused(
+            raise CheckFailed(
                 f"which parameter of {module.path} the factors change is not told by the config (target_parameters); "
                 "name each parameter there with its module, as in mlp.experts.down_proj"
             )
         experts = max(1, module.rank // scale_of(adapter.config, module.name)[2])
-        require_not_turned(adapter.spec)
+        require_not_transposed(adapter.spec)
     path = module.path.replace(".base_layer", "") if module.kind == "parameter" else module.path
-    return Site(path, module.kind, module.fan_out, module.fan_in, kernel, experts, module.parameter)
+    return WeightSite(path, module.kind, module.fan_out, module.fan_in, kernel, experts, module.parameter)
 
 
 def plain_reason(adapter: Adapter) -> str | None:
@@ -125,7 +125,7 @@ def lora_factors(adapter: Adapter, module: ModuleSpec) -> Factors:
     return Factors(up, down, module.scale)
 
 
-def lora_tensors(site: Site, update: Factors, prefix: str, dtype: torch.dtype) -> Mapping[str, Tensor]:
+def lora_tensors(site: WeightSite, update: Factors, prefix: str, dtype: torch.dtype) -> Mapping[str, Tensor]:
     """The tensors of an update in PEFT's layout. `prefix`: the module's path as the file spells it (with the
     `base_layer` of nested parameters). The update's scale must be 1."""
     up, down = update.up.to(dtype), update.down.to(dtype)
@@ -141,7 +141,7 @@ def lora_tensors(site: Site, update: Factors, prefix: str, dtype: torch.dtype) -
     return {f"{key}.lora_A.weight": down, f"{key}.lora_B.weight": up}
 
 
-def tensor_names(site: Site, prefix: str) -> tuple[str, str]:
+def tensor_names(site: WeightSite, prefix: str) -> tuple[str, str]:
     """The names `lora_tensors` gives."""
     key = f"{PREFIX}{prefix}"
     if site.kind == "embedding":

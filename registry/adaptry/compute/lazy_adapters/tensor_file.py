@@ -41,14 +41,14 @@ class TensorFile:
 
     def add(self, name: str, tensor: Tensor) -> None:
         """Raises `Invalid` for a name that was not announced, or comes again: a fault of who makes the draft."""
-        from adaptry.compute.tensors.dtypes import word_of
+        from adaptry.compute.tensors.dtypes import safetensors_dtype
 
         if name not in self._names or name in self.shapes:
             raise Invalid(f"{name} was not announced, or is made twice")
         self.shapes[name] = tuple(tensor.shape)
         data = memoryview(_bytes(tensor)).cast("B")
         self._entries[name] = {
-            "dtype": word_of(tensor.dtype),
+            "dtype": safetensors_dtype(tensor.dtype),
             "shape": list(tensor.shape),
             "data_offsets": [self._position, self._position + len(data)],
         }

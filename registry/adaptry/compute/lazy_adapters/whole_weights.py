@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.content import Content
-from adaptry.compute.lazy_adapters.lazy_adapter import Json, Parent
-from adaptry.core.errors import Refused
+from adaptry.compute.lazy_adapters.lazy_adapter import Json, ParentAdapter
+from adaptry.core.errors import CheckFailed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +42,7 @@ class WholeWeights:
     adapter: Adapter | None = None
     names: tuple[str, ...] = ()
     fields: Json = field(default_factory=dict)
-    beside: Mapping[str, Content] = field(default_factory=dict)
+    extra_files: Mapping[str, Content] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
@@ -54,14 +54,14 @@ class WholeWeights:
             yield name, as_tensor(self.adapter.tensor_bytes(name), self.adapter.tensors[name])
 
 
-NONE = WholeWeights()
+NO_WHOLE_WEIGHTS = WholeWeights()
 
 
-def choose_whole_weights(parents: Sequence[Parent], choice: str | None = None) -> WholeWeights:
+def choose_whole_weights(parents: Sequence[ParentAdapter], choice: str | None = None) -> WholeWeights:
     """The whole weights of what is made of `parents`.
 
     `choice`: the label of the parent whose count, `none` to leave them out, None where it should be clear. Raises
-    `Refused` where several parents bring different ones and nothing is chosen, or the chosen one is no parent.
+    `CheckFailed` where several parents bring different ones and nothing is chosen, or the chosen one is no parent.
     """
     bringing = [parent for parent in parents if parent.adapter.spec.extras]
     if choice == DROP:
@@ -72,15 +72,15 @@ def choose_whole_weights(parents: Sequence[Parent], choice: str | None = None) -
     if choice is not None:
         chosen = [parent for parent in parents if parent.label == choice]
         if not chosen:
-            raise Refused(
+            raise CheckFailed(
                 f"whole weights are to be those of {choice!r}, which is none of the inputs "
                 f"({', '.join(parent.label for parent in parents)})"
             )
         return _of(chosen[0], len(parents))
     if not bringing:
-        return NONE
+        return NO_WHOLE_WEIGHTS
     if len(bringing) > 1 and not _are_same(bringing):
-        raise Refused(
+        raise CheckFailed(
             f"{' and '.join(parent.label for parent in bringing)} bring different whole weights (first: "
             f"{bringing[0].adapter.spec.extras[0].target}), which cannot be combined: say --whole-weights LABEL to take "
             "one input's, or --whole-weights none to leave them out"
@@ -93,17 +93,17 @@ def tokenizer_of(adapter: Adapter) -> Mapping[str, Content]:
     return {name: adapter.content for name in _TOKENIZER if name in adapter.content.sizes}
 
 
-def _of(parent: Parent, inputs: int) -> WholeWeights:
+def _of(parent: ParentAdapter, inputs: int) -> WholeWeights:
     adapter = parent.adapter
     names = tuple(extra.tensor for extra in adapter.spec.extras)
     if not names:
-        return NONE
+        return NO_WHOLE_WEIGHTS
     fields = {key: adapter.config.fields[key] for key in _FIELDS if key in adapter.config.fields}
     told = f"{len(names)} whole weights come from {parent.label} as they are (first: {adapter.spec.extras[0].target})"
     return WholeWeights(adapter, names, fields, tokenizer_of(adapter), (told,) if inputs > 1 else ())
 
 
-def _are_same(parents: Sequence[Parent]) -> bool:
+def _are_same(parents: Sequence[ParentAdapter]) -> bool:
     """Whether all bring the same bytes for the same targets."""
     first = _bytes_of(parents[0].adapter)
     return all(_bytes_of(parent.adapter) == first for parent in parents[1:])

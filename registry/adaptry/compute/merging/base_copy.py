@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from pydantic import BaseModel, ConfigDict
 
 from adaptry.bases.fingerprinting.quantised_copies import is_packed
-from adaptry.bases.quantised import Folded
-from adaptry.bases.quantised.name_hints import quantisation_named
-from adaptry.compute.merging.fitting import Weighted
-from adaptry.compute.recipes.merge import Copy, Dtype
-from adaptry.core.errors import Refused, Unsupported
+from adaptry.bases.quantised import LogicalView
+from adaptry.bases.quantised.name_hints import parse_quantisation_hint
+from adaptry.compute.merging.fitting import WeightedAdapter
+from adaptry.compute.recipes.merge import BaseCopyKind, Dtype
+from adaptry.core.errors import CheckFailed, Unsupported
 
 _DTYPES: Mapping[str, Dtype] = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
@@ -26,17 +26,17 @@ class BaseCopy(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    kind: Copy
+    kind: BaseCopyKind
     reason: str
 
 
 def choose_copy(
-    folded: Folded, inputs: Sequence[Weighted], asked: Copy | None, found: str = ""
+    folded: LogicalView, inputs: Sequence[WeightedAdapter], asked: BaseCopyKind | None, found: str = ""
 ) -> tuple[BaseCopy | None, list[str]]:
     """The copy to merge into, and what is to be told besides; None where nothing is quantised. `found` says how this base
     was found to be the original of the one that was named, where it was.
 
-    Raises `Refused` where more than one could be meant and `asked` does not say which, or says one that is not here;
+    Raises `CheckFailed` where more than one could be meant and `asked` does not say which, or says one that is not here;
     `Unsupported` for a base whose weights cannot be dequantised exactly.
     """
     folder = folded.checkpoint.folder
@@ -62,28 +62,28 @@ def choose_copy(
         )
         return BaseCopy(kind="original", reason=reason), [found] if found else []
     if asked == "dequantised":
-        raise Refused(
+        raise CheckFailed(
             f"--base-copy dequantised needs the quantised copy that {label} was trained on ({why}), and {folder} is not "
             "quantised: give the copy with --base, or say --base-copy original"
         )
-    raise Refused(
+    raise CheckFailed(
         f"{label} was trained on a quantised copy ({why}), and {folder} is not quantised. Say --base-copy original to merge "
         "into it all the same, or give the quantised copy with --base and say --base-copy dequantised for exactly what "
         "was trained"
     )
 
 
-def dtype_of_int8(folded: Folded, dtype: Dtype | None) -> str:
-    """The dtype that eight-bit weights get: `dtype` if asked, else the config's. Raises `Refused` where neither tells."""
+def dtype_of_int8(folded: LogicalView, dtype: Dtype | None) -> str:
+    """The dtype that eight-bit weights get: `dtype` if asked, else the config's. Raises `CheckFailed` where neither tells."""
     known = dtype or _dtype_of_config(folded)
     if known is None and any(packed.four_bit is None for packed in folded.packed.values()):
-        raise Refused(
+        raise CheckFailed(
             f"{folded.checkpoint.folder} does not say which dtype its eight-bit weights had: say it with --dtype"
         )
     return known or "F32"
 
 
-def told_of_dtypes(folded: Folded, dtype: Dtype | None) -> list[str]:
+def dtype_notes(folded: LogicalView, dtype: Dtype | None) -> list[str]:
     """What to know where four-bit weights were quantised from another dtype than the config tells loaders to use."""
     written = _dtype_of_config(folded)
     found = {packed.four_bit.dtype for packed in folded.packed.values() if packed.four_bit}
@@ -95,7 +95,7 @@ def told_of_dtypes(folded: Folded, dtype: Dtype | None) -> list[str]:
     ]
 
 
-def _dtype_of_config(folded: Folded) -> Dtype | None:
+def _dtype_of_config(folded: LogicalView) -> Dtype | None:
     config = folded.checkpoint.config
     parts = [
         config,
@@ -105,10 +105,10 @@ def _dtype_of_config(folded: Folded) -> Dtype | None:
     return next(filter(None, written), None)
 
 
-def _of_quantised(folded: Folded, asked: Copy | None) -> BaseCopy:
+def _of_quantised(folded: LogicalView, asked: BaseCopyKind | None) -> BaseCopy:
     folder, method = folded.checkpoint.folder, folded.method
     if asked == "original":
-        raise Refused(
+        raise CheckFailed(
             f"{folder} is quantised ({method}), and --base-copy original needs the model that it was quantised from: "
             "give that with --base"
         )
@@ -118,7 +118,7 @@ def _of_quantised(folded: Folded, asked: Copy | None) -> BaseCopy:
             "into the original (--base ORIGINAL --base-copy original) and quantise the result"
         )
     if asked is None:
-        raise Refused(
+        raise CheckFailed(
             f"{folder} is quantised ({method}): say --base-copy dequantised to merge into its dequantised weights, which "
             "is what a QLoRA adapter was trained on (the result is not quantised), or --base-copy original to merge into "
             "the model that it was quantised from"
@@ -130,12 +130,12 @@ def _of_quantised(folded: Folded, asked: Copy | None) -> BaseCopy:
     return BaseCopy(kind="dequantised", reason=reason)
 
 
-def _why_quantised(entry: Weighted) -> str | None:
+def _why_quantised(entry: WeightedAdapter) -> str | None:
     """What tells that an adapter was trained on a quantised copy; its base by content goes before a name."""
     if entry.base is not None:
         if not is_packed(entry.base):
             return None
         return f"its base {entry.base.id.brief} is {entry.base.facts.get('quantization', 'quantised')}"
     name = entry.adapter.config.base_name
-    word = quantisation_named(name)
+    word = parse_quantisation_hint(name)
     return f"its config names {name}" if word else None

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from adaptry.adapters.adapter import Adapter
-from adaptry.adapters.methods.method import Change
+from adaptry.adapters.methods.method import ChangeFunction
 from adaptry.adapters.spec import ModuleSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from adaptry.compute.merging.layout import Update
+    from adaptry.compute.merging.layout import LoraDelta
     from adaptry.compute.tensors.adapter_tensors import ReadBias
 
 Sides = Mapping[str, tuple[int, int]]
@@ -30,7 +30,7 @@ class WholeChange(Protocol):
     @property
     def weight(self) -> float: ...
 
-    def of(self, stored: Tensor, read_bias: ReadBias) -> Tensor: ...
+    def apply(self, stored: Tensor, read_bias: ReadBias) -> Tensor: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +40,16 @@ class MethodChange:
     adapter: Adapter
     module: ModuleSpec
     orientation: str
-    change: Change
+    change: ChangeFunction
     weight: float = 1.0
     sides: Sides = field(default_factory=dict)
 
-    def of(self, stored: Tensor, read_bias: ReadBias) -> Tensor:
-        from adaptry.compute.tensors.adapter_tensors import AdapterParts
+    def apply(self, stored: Tensor, read_bias: ReadBias) -> Tensor:
+        from adaptry.compute.tensors.adapter_tensors import AdapterTensors
 
-        parts = AdapterParts(self.adapter, self.module, self.orientation, read_bias, self.sides, stored.dtype)
+        parts = AdapterTensors(
+            self.adapter, self.module, self.orientation, read_bias, self.sides, stored.dtype
+        )
         return self.change(stored, parts)
 
 
@@ -55,14 +57,14 @@ class MethodChange:
 class StreamedChange:
     """A plain LoRA on a tensor that is changed as a whole for another reason."""
 
-    update: Update
+    update: LoraDelta
     is_transposed: bool
     weight: float = 1.0
 
-    def of(self, stored: Tensor, read_bias: ReadBias) -> Tensor:
-        from adaptry.compute.tensors.adapter_tensors import AdapterParts
+    def apply(self, stored: Tensor, read_bias: ReadBias) -> Tensor:
+        from adaptry.compute.tensors.adapter_tensors import AdapterTensors
 
-        parts = AdapterParts(self.update.adapter, self.update.module, "linear", read_bias)
+        parts = AdapterTensors(self.update.adapter, self.update.module, "linear", read_bias)
         delta = (parts["B"] @ parts["A"]) * self.update.scale
         return (stored.float() + (delta.T if self.is_transposed else delta)).to(stored.dtype)
 
@@ -75,7 +77,7 @@ class Replacement:
     tensor: str
     weight: float = 1.0
 
-    def of(self, stored: Tensor, read_bias: ReadBias) -> Tensor:
+    def apply(self, stored: Tensor, read_bias: ReadBias) -> Tensor:
         from adaptry.compute.tensors.adapter_tensors import as_tensor
 
         found = as_tensor(self.adapter.tensor_bytes(self.tensor), self.adapter.tensors[self.tensor])
@@ -91,7 +93,7 @@ class RowReplacement:
     rows: tuple[int, ...]
     weight: float = 1.0
 
-    def of(self, stored: Tensor, read_bias: ReadBias) -> Tensor:
+    def apply(self, stored: Tensor, read_bias: ReadBias) -> Tensor:
         from adaptry.compute.tensors.adapter_tensors import as_tensor
 
         found = as_tensor(self.adapter.tensor_bytes(self.tensor), self.adapter.tensors[self.tensor])
@@ -101,25 +103,25 @@ class RowReplacement:
 
 
 @dataclass(frozen=True, slots=True)
-class Chain:
+class ChangeChain:
     """What one adapter does to one tensor in several steps: each takes what the one before gave."""
 
     steps: tuple[WholeChange, ...]
     weight: float = 1.0
 
-    def of(self, stored: Tensor, read_bias: ReadBias) -> Tensor:
+    def apply(self, stored: Tensor, read_bias: ReadBias) -> Tensor:
         for step in self.steps:
-            stored = step.of(stored, read_bias)
+            stored = step.apply(stored, read_bias)
         return stored
 
 
-def apply(changes: Sequence[WholeChange], stored: Tensor, read_bias: ReadBias) -> Tensor:
+def apply_changes(changes: Sequence[WholeChange], stored: Tensor, read_bias: ReadBias) -> Tensor:
     """The weight after all changes, in its own dtype. One change with weight 1 is exactly what its library does."""
     match changes:
         case [change] if change.weight == 1.0:
-            return change.of(stored, read_bias)
+            return change.apply(stored, read_bias)
     wide = stored.float()
     total = wide.clone()
     for change in changes:
-        total += change.weight * (change.of(stored, read_bias).float() - wide)
+        total += change.weight * (change.apply(stored, read_bias).float() - wide)
     return total.to(stored.dtype)

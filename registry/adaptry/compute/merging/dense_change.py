@@ -6,10 +6,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.header import TensorInfo
-from adaptry.compute.merging.changes import apply
-from adaptry.compute.merging.dequantisation import dequantised
-from adaptry.compute.merging.io import Reader, Sink
-from adaptry.compute.merging.layout import BasePlace, Piece
+from adaptry.compute.merging.changes import apply_changes
+from adaptry.compute.merging.dequantisation import dequantise
+from adaptry.compute.merging.io import ShardReader, TensorSink
+from adaptry.compute.merging.layout import BaseTensor, OutputTensor
 from adaptry.core.errors import InvalidWeights
 
 if TYPE_CHECKING:
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 _PART = 64 << 20
 
 
-def bake_whole(piece: Piece, sink: Sink) -> None:
+def merge_whole_tensor(piece: OutputTensor, sink: TensorSink) -> None:
     """Raises `InvalidWeights` where a change does not fit the tensor after all."""
     import torch
 
     from adaptry.compute.tensors.adapter_tensors import DTYPES
 
     def read_bias() -> Tensor | None:
-        return None if piece.bias is None else weight_at(sink, piece.bias)
+        return None if piece.bias is None else read_base_weight(sink, piece.bias)
 
     with torch.inference_mode():
-        stored = weight_at(sink, BasePlace(piece.shard, piece.source, piece.packed))
+        stored = read_base_weight(sink, BaseTensor(piece.shard, piece.source, piece.packed))
         if piece.packed and stored.dtype != DTYPES[piece.dtype]:
             stored = stored.float()  # the sum is rounded once, to the dtype that was asked for
         try:
-            result = apply(piece.changes, stored, read_bias) if piece.changes else stored
+            result = apply_changes(piece.changes, stored, read_bias) if piece.changes else stored
         except (
             LookupError,
             RuntimeError,
@@ -50,16 +50,16 @@ def bake_whole(piece: Piece, sink: Sink) -> None:
         sink.write(changed.view(-1).view(torch.uint8).numpy().data, piece.offset)
 
 
-def weight_at(reader: Reader, place: BasePlace) -> Tensor:
+def read_base_weight(reader: ShardReader, place: BaseTensor) -> Tensor:
     """The base's tensor at `place`; where it is packed, dequantised and rounded to the dtype that it gets."""
     from adaptry.compute.tensors.adapter_tensors import DTYPES
 
     if place.packed is None:
         return _read(reader, place.shard, place.info)
-    return dequantised(place.packed, partial(_read, reader)).to(DTYPES[place.info.dtype])
+    return dequantise(place.packed, partial(_read, reader)).to(DTYPES[place.info.dtype])
 
 
-def _read(reader: Reader, shard: str, info: TensorInfo) -> Tensor:
+def _read(reader: ShardReader, shard: str, info: TensorInfo) -> Tensor:
     from adaptry.compute.tensors.adapter_tensors import as_tensor
 
     data = bytearray(info.size)

@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.header import TensorInfo
-from adaptry.bases.hf_folder import Checkpoint
-from adaptry.bases.quantised import Folded, Packed
+from adaptry.bases.hf_folder import HfCheckpoint
+from adaptry.bases.quantised import LogicalView, PackedWeight
 from adaptry.compute.merging.changes import StreamedChange
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from adaptry.compute.merging.layout import Update
+    from adaptry.compute.merging.layout import LoraDelta
     from adaptry.compute.tensors.adapter_tensors import ReadBias
 
 _PER_INT8 = 7.874015718698502e-3  # 1/127, as bitsandbytes and PEFT write it
@@ -29,7 +29,7 @@ _STEP = 1 << 18  # values at a time: whole blocks of every size, and few enough 
 _CONFIGS = ("text_config", "vision_config", "llm_config")
 
 
-def plain_view(folded: Folded, int8_dtype: str) -> Checkpoint:
+def dequantised_view(folded: LogicalView, int8_dtype: str) -> HfCheckpoint:
     """The checkpoint that comes of dequantising: shapes and dtypes of the result, the codes' places in the files.
 
     Four-bit weights get the dtype that they were quantised from, eight-bit ones `int8_dtype` (safetensors' words).
@@ -45,7 +45,7 @@ def plain_view(folded: Folded, int8_dtype: str) -> Checkpoint:
     return replace(folded.checkpoint, tensors=tensors, config=config)
 
 
-def dequantised(packed: Packed, read: Callable[[str, TensorInfo], Tensor]) -> Tensor:
+def dequantise(packed: PackedWeight, read: Callable[[str, TensorInfo], Tensor]) -> Tensor:
     """The weight as the model has it, in `packed.shape`: float32 of int8, else the dtype that was quantised.
 
     `read(shard, info)` gives a tensor on disk.
@@ -58,21 +58,21 @@ def dequantised(packed: Packed, read: Callable[[str, TensorInfo], Tensor]) -> Te
 
 
 @dataclass(frozen=True, slots=True)
-class Summed:
+class SummedLoras:
     """Plain LoRAs on one weight, their updates summed in float32 before the one rounding."""
 
-    updates: tuple[Update, ...]
+    updates: tuple[LoraDelta, ...]
     is_transposed: bool
     weight: float = 1.0
 
-    def of(self, stored: Tensor, read_bias: ReadBias) -> Tensor:
+    def apply(self, stored: Tensor, read_bias: ReadBias) -> Tensor:
         wide = stored.float()
         for update in self.updates:
-            wide = StreamedChange(update, self.is_transposed).of(wide, read_bias)
+            wide = StreamedChange(update, self.is_transposed).apply(wide, read_bias)
         return wide.to(stored.dtype)
 
 
-def _from_four_bit(packed: Packed, parts: Mapping[str, Tensor]) -> Tensor:
+def _from_four_bit(packed: PackedWeight, parts: Mapping[str, Tensor]) -> Tensor:
     """bitsandbytes' `_dequantize_4bit_compute`: the high half of a byte comes first."""
     import torch
 

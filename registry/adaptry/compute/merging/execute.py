@@ -14,20 +14,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from adaptry.compute.merging.dense_change import bake_whole
-from adaptry.compute.merging.io import Sink
-from adaptry.compute.merging.kernels import Bench, Kernels, rows_of, weight_of
-from adaptry.compute.merging.layout import Piece, Update
-from adaptry.compute.merging.output import Output, Step
-from adaptry.compute.merging.plan import Plan
-from adaptry.compute.tensors.kernel import Factor, Term, row_blocks
+from adaptry.compute.merging.dense_change import merge_whole_tensor
+from adaptry.compute.merging.io import TensorSink
+from adaptry.compute.merging.kernels import KernelChoice, ThreadKernels, kernel_weight, row_layout
+from adaptry.compute.merging.layout import LoraDelta, OutputTensor
+from adaptry.compute.merging.output import OutputWriter, WriteOp
+from adaptry.compute.merging.plan import MergePlan
+from adaptry.compute.tensors.kernel import LoraTerm, StoredMatrix, row_blocks
 from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidWeights
 from adaptry.core.progress import Progress, no_progress
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class WrittenFile:
     """An output file: its name, its size in bytes, and its SHA-256 unless hashing was off."""
 
     name: str
@@ -35,15 +35,15 @@ class Written:
     sha256: Digest | None
 
 
-def bake(
-    plan: Plan,
+def write_merged_weights(
+    plan: MergePlan,
     folder: Path,
-    kernels: Kernels,
+    kernels: KernelChoice,
     *,
     hashing: bool = True,
     threads: int | None = None,
     progress: Progress = no_progress,
-) -> tuple[Written, ...]:
+) -> tuple[WrittenFile, ...]:
     """Writes the plan's weight files into `folder`, which exists and holds none of them.
 
     Raises `OSError` (no space, say) and `InvalidWeights` (a file that is cut while it is read) with files half
@@ -52,7 +52,7 @@ def bake(
     workers = threads or os.cpu_count() or 1
     with contextlib.ExitStack() as opened:
         outputs = [
-            opened.enter_context(contextlib.closing(Output(file, plan.checkpoint, folder, hashing)))
+            opened.enter_context(contextlib.closing(OutputWriter(file, plan.checkpoint, folder, hashing)))
             for file in plan.files
         ]
         if hashing and len(outputs) < workers:
@@ -60,14 +60,19 @@ def bake(
                 output.hash_in_background()
             workers = len(outputs)
         _Work(plan, outputs, kernels, hashing, progress).run(workers)
-        return tuple(Written(output.file.name, output.file.size, output.digest()) for output in outputs)
+        return tuple(WrittenFile(output.file.name, output.file.size, output.digest()) for output in outputs)
 
 
 class _Work:
     """The outputs that still have steps, shared by the threads; the first error stops them all."""
 
     def __init__(
-        self, plan: Plan, outputs: Sequence[Output], kernels: Kernels, in_order: bool, progress: Progress
+        self,
+        plan: MergePlan,
+        outputs: Sequence[OutputWriter],
+        kernels: KernelChoice,
+        in_order: bool,
+        progress: Progress,
     ) -> None:
         self._plan = plan
         self._kernels = kernels
@@ -80,7 +85,7 @@ class _Work:
         self._error: BaseException | None = None
 
     def run(self, workers: int) -> None:
-        with self._kernels.at_work(self._plan.changed):
+        with self._kernels.limit_torch_threads(self._plan.changed_tensors):
             threads = [threading.Thread(target=self._work, daemon=True) for _ in range(workers)]
             for thread in threads:
                 thread.start()
@@ -97,13 +102,13 @@ class _Work:
 
     def _work(self) -> None:
         try:
-            bench = self._kernels.bench(self._plan.changed)
+            bench = self._kernels.for_thread(self._plan.changed_tensors)
             while (taken := self._take()) is not None:
                 output, step = taken
-                if step.piece is None:
+                if step.tensor is None:
                     output.copy(step, bench.buffer)
                 else:
-                    bake_piece(step.piece, output, bench, self._kernels.block)
+                    merge_tensor(step.tensor, output, bench, self._kernels.block)
                 self._give_back(output, step)
         except BaseException as error:  # noqa: BLE001  (raised again by the thread that waits)
             self._stop(error)
@@ -113,7 +118,7 @@ class _Work:
             self._error = self._error or error
             self._changed.notify_all()
 
-    def _take(self) -> tuple[Output, Step] | None:
+    def _take(self) -> tuple[OutputWriter, WriteOp] | None:
         """The next step of the file with most left; None when there is none to come."""
         with self._changed:
             while self._error is None:
@@ -130,7 +135,7 @@ class _Work:
                 self._changed.wait()
             return None
 
-    def _give_back(self, output: Output, step: Step) -> None:
+    def _give_back(self, output: OutputWriter, step: WriteOp) -> None:
         with self._changed:
             self._busy -= 1
             if self._in_order and output.steps:
@@ -140,29 +145,29 @@ class _Work:
             self._changed.notify_all()
 
 
-def bake_piece(piece: Piece, sink: Sink, bench: Bench, block: int) -> None:
+def merge_tensor(piece: OutputTensor, sink: TensorSink, bench: ThreadKernels, block: int) -> None:
     """Streams one weight through a lane, block by block; or changes it as a whole."""
     if piece.is_whole:
-        bake_whole(piece, sink)
+        merge_whole_tensor(piece, sink)
         return
-    rows, row_bytes = rows_of(piece)
-    lane = bench.lane(weight_of(piece), [term_of(update) for update in piece.updates])
+    rows, row_bytes = row_layout(piece)
+    lane = bench.begin_kernel(kernel_weight(piece), [read_term(update) for update in piece.updates])
     row_out = row_bytes * piece.size // piece.source.size
     for first, count in row_blocks(rows, row_bytes, block):
         size = count * row_bytes
         sink.read(piece.shard, lane.source[:size], piece.source.start + first * row_bytes)
-        sink.write(lane.bake(first, count), piece.offset + first * row_out)
+        sink.write(lane.merge_rows(first, count), piece.offset + first * row_out)
 
 
-def term_of(update: Update) -> Term:
+def read_term(update: LoraDelta) -> LoraTerm:
     """What a lane adds, its factors read. Raises `InvalidWeights`."""
-    return Term(_factor(update, "A"), _factor(update, "B"), update.scale)
+    return LoraTerm(_factor(update, "A"), _factor(update, "B"), update.scale)
 
 
-def _factor(update: Update, role: str) -> Factor:
+def _factor(update: LoraDelta, role: str) -> StoredMatrix:
     name = update.module.tensors[role]
     info = update.adapter.tensors[name]
     data = update.adapter.tensor_bytes(name)
     if len(data) != info.size:
         raise InvalidWeights(f"the adapter's {name} became shorter while it was read; is it being written?")
-    return Factor(data, info.dtype, info.shape)
+    return StoredMatrix(data, info.dtype, info.shape)

@@ -11,13 +11,13 @@ from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord, TensorShape
 from adaptry.adapters.formats import PEFT
 from adaptry.adapters.methods import METHODS
-from adaptry.bases.fingerprinting.match import match
-from adaptry.bases.hf_folder import Checkpoint
-from adaptry.bases.module_map import Placed, PlacedExtra, Placement, place
+from adaptry.bases.fingerprinting.match import match_bases
+from adaptry.bases.hf_folder import HfCheckpoint
+from adaptry.bases.module_map import ExtraTarget, ModuleMap, TargetTensor, place
 from adaptry.checks import check
 from adaptry.compute.merging.lora_fitting import check_lora, notes_of_lora, placed_for_lora
-from adaptry.compute.merging.vocabulary import Rows, new_rows
-from adaptry.core.errors import Refused, Unsupported
+from adaptry.compute.merging.vocabulary import RowCounts, new_rows
+from adaptry.core.errors import CheckFailed, Unsupported
 
 PLAIN = frozenset({"F32", "F16", "BF16"})
 """Dtypes that are baked."""
@@ -29,7 +29,7 @@ _TOLD = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Weighted:
+class WeightedAdapter:
     """An adapter, how strongly it counts, what the user called it, and the base it is known to be for, if any."""
 
     adapter: Adapter
@@ -39,17 +39,19 @@ class Weighted:
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
+class FitResult:
     """Where an adapter's modules and extra weights lie, which tensors get more rows, and what is to be told: what the
     config says was trained and the file has not, what its variant means for the result."""
 
-    placement: Placement
-    rows: Rows
+    placement: ModuleMap
+    rows: RowCounts
     notes: tuple[str, ...]
 
 
-def fit(entry: Weighted, checkpoint: Checkpoint, base: BaseRecord, resize_vocab: bool = False) -> Fitted:
-    """How the adapter lies in the base. Raises `Unsupported`, `Refused`, and `Missing` (a package of its method)."""
+def fit(
+    entry: WeightedAdapter, checkpoint: HfCheckpoint, base: BaseRecord, resize_vocab: bool = False
+) -> FitResult:
+    """How the adapter lies in the base. Raises `Unsupported`, `CheckFailed`, and `MissingDependency` (a package of its method)."""
     refuse_unmergeable(entry)
     METHODS[entry.adapter.spec.method].check_installed()
     placement = _places(entry, checkpoint, base)
@@ -61,57 +63,57 @@ def fit(entry: Weighted, checkpoint: Checkpoint, base: BaseRecord, resize_vocab:
         _check_bias(entry, placed, checkpoint)
     report = check(entry.adapter, base, entry.adapter.config.base_name)
     if report.is_blocked:
-        raise Refused(f"{entry.label}: {report.sentence()}")
+        raise CheckFailed(f"{entry.label}: {report.sentence()}")
     notes = [f"{entry.label}: {found.reason}" for found in report.findings if found.code in _TOLD]
     if entry.adapter.spec.method == "lora":
         notes += notes_of_lora(entry.label, entry.adapter, placement)
-    return Fitted(placement, rows, tuple(notes))
+    return FitResult(placement, rows, tuple(notes))
 
 
-def check_base(entry: Weighted, base: BaseRecord, other_base: bool) -> list[str]:
+def check_base(entry: WeightedAdapter, base: BaseRecord, other_base: bool) -> list[str]:
     """What is to be told where `base` is not the one the adapter is for: shapes cannot tell that, weights can.
 
-    Raises `Refused` unless the two are copies of the same weights, or `other_base` asks for it.
+    Raises `CheckFailed` unless the two are copies of the same weights, or `other_base` asks for it.
     """
     if entry.base is None or entry.base.id == base.id:
         return []
-    found = match(entry.base, base)
+    found = match_bases(entry.base, base)
     between = f"{entry.label} is for the base {entry.base.id.brief}, and this is {base.id.brief}"
     if found.level in ("exact", "same_weights", "cast"):
         return [f"{between}: {found.evidence}"]
     if not other_base:
-        raise Refused(
+        raise CheckFailed(
             f"{between}: {found.evidence}. The shapes fit and the result would be wrong; merge into its own base, or "
             "say --other-base if another model is what you want"
         )
     return [f"{between}, another model of the same shapes, as --other-base allows"]
 
 
-def refuse_unmergeable(entry: Weighted) -> None:
-    """What its files alone say against baking it. Raises `Unsupported`, `Refused`."""
+def refuse_unmergeable(entry: WeightedAdapter) -> None:
+    """What its files alone say against baking it. Raises `Unsupported`, `CheckFailed`."""
     spec, label = entry.adapter.spec, entry.label
     format = entry.adapter.format
     if format is not PEFT:
         raise Unsupported(
-            f"{label} is in the layout of {format.tool}, which is not merged here: {format.instead}"
+            f"{label} is in the layout of {format.tool}, which is not merged here: {format.usage_hint}"
         )
     method = METHODS.get(spec.method)
     if method is None:
         raise Unsupported(
             f"{label} is {spec.method}, whose rules are not known here: use the library that trained it"
         )
-    if reason := method.refuses(entry.adapter.config):
+    if reason := method.unmergeable_reason(entry.adapter.config):
         raise Unsupported(f"{label}: {reason}")
-    if not method.is_baked:
-        raise Unsupported(f"{label} is {method.title}: {method.instead}")
+    if not method.is_mergeable:
+        raise Unsupported(f"{label} is {method.title}: {method.unmergeable_hint}")
     if spec.unclaimed:
-        raise Refused(
+        raise CheckFailed(
             f"{label} has {len(spec.unclaimed)} tensors that no rule knows (first: {spec.unclaimed[0]}); "
             "nothing is left out silently: save the adapter again from the trained model"
         )
 
 
-def _places(entry: Weighted, checkpoint: Checkpoint, base: BaseRecord) -> Placement:
+def _places(entry: WeightedAdapter, checkpoint: HfCheckpoint, base: BaseRecord) -> ModuleMap:
     spec, label = entry.adapter.spec, entry.label
     shapes = {
         name: TensorShape(dtype=info.dtype, shape=info.shape) for name, info in checkpoint.tensors.items()
@@ -122,7 +124,7 @@ def _places(entry: Weighted, checkpoint: Checkpoint, base: BaseRecord) -> Placem
     placement = place(spec.model_copy(update={"traits": names_layers}), shapes, base.facts)
     if placement.missing_extras:
         targets = [extra.target for extra in placement.missing_extras]
-        raise Refused(
+        raise CheckFailed(
             f"{label} brings {len(targets)} whole weights that {checkpoint.folder} has no place for (first: {targets[0]}): "
             "load the base as the model that was trained, save that, and merge into it"
         )
@@ -130,12 +132,12 @@ def _places(entry: Weighted, checkpoint: Checkpoint, base: BaseRecord) -> Placem
         names = [module.path for module in placement.missing]
         reason = placement.reasons[names[0]]
         first = names[0] if reason.kind == "absent" else f"{names[0]}, as {reason.text}"
-        raise Refused(
+        raise CheckFailed(
             f"{label}: {len(names)} of its {len(spec.modules)} modules are not in {checkpoint.folder} "
             f"(first: {first}); is this the base it was trained on? `adaptry check` says more"
         )
     if not placement.placed and not placement.extras:
-        raise Refused(f"{label} adapts no module, so merging it would change nothing")
+        raise CheckFailed(f"{label} adapts no module, so merging it would change nothing")
     for placed in placement.placed:
         _refuse_loaded(label, placed)
     if spec.method != "lora":
@@ -144,7 +146,7 @@ def _places(entry: Weighted, checkpoint: Checkpoint, base: BaseRecord) -> Placem
     return replace(placement, placed=tuple(placed_for_lora(placed, config) for placed in placement.placed))
 
 
-def _refuse_loaded(label: str, placed: Placed) -> None:
+def _refuse_loaded(label: str, placed: TargetTensor) -> None:
     """What transformers makes of the files only as it loads them has no tensor to change. Raises `Unsupported`."""
     if len(placed.weight.parts) > 1:
         raise Unsupported(
@@ -153,7 +155,9 @@ def _refuse_loaded(label: str, placed: Placed) -> None:
         )
 
 
-def _check_shapes(entry: Weighted, placed: Placed, checkpoint: Checkpoint, rows: Rows) -> None:
+def _check_shapes(
+    entry: WeightedAdapter, placed: TargetTensor, checkpoint: HfCheckpoint, rows: RowCounts
+) -> None:
     """The update must have the weight's shape, and the weight a dtype that is baked."""
     module, info = placed.module, checkpoint.tensors[placed.tensor]
     if module.fan_in and module.fan_out and placed.orientation in ("linear", "conv1d"):
@@ -161,7 +165,7 @@ def _check_shapes(entry: Weighted, placed: Placed, checkpoint: Checkpoint, rows:
         found = (rows.get(placed.tensor, info.shape[0]), *info.shape[1:])
         found = found[::-1] if placed.orientation == "conv1d" else found
         if found != wanted:
-            raise Refused(
+            raise CheckFailed(
                 f"{entry.label}: {module.path} changes a weight of {wanted[0]}×{wanted[1]}, and {placed.tensor} in "
                 f"{checkpoint.folder} is {'×'.join(map(str, found))}: this is not the base it was trained on"
             )
@@ -172,7 +176,7 @@ def _check_shapes(entry: Weighted, placed: Placed, checkpoint: Checkpoint, rows:
         check_lora(entry.label, entry.adapter, placed, shape)
 
 
-def _check_bias(entry: Weighted, placed: Placed, checkpoint: Checkpoint) -> None:
+def _check_bias(entry: WeightedAdapter, placed: TargetTensor, checkpoint: HfCheckpoint) -> None:
     """A method that adds to a bias needs one; one that only turns or scales it does not."""
     method = METHODS[entry.adapter.spec.method]
     bias = f"{placed.tensor.removesuffix('.weight')}.bias"
@@ -184,13 +188,13 @@ def _check_bias(entry: Weighted, placed: Placed, checkpoint: Checkpoint) -> None
         )
 
 
-def _check_extra(label: str, extra: PlacedExtra, checkpoint: Checkpoint, rows: Rows) -> None:
+def _check_extra(label: str, extra: ExtraTarget, checkpoint: HfCheckpoint, rows: RowCounts) -> None:
     """A full weight must have the shape of the one it replaces; token rows its width."""
     shape, base = extra.extra.shape, checkpoint.tensors[extra.tensor].shape
     base = (rows.get(extra.tensor, base[0]), *base[1:]) if base else base
     fits = shape[1:] == base[1:] if extra.extra.kind == "token_rows" else shape == base
     if not fits:
-        raise Refused(
+        raise CheckFailed(
             f"{label} brings a {extra.extra.target} of {list(shape)}, and {extra.tensor} in {checkpoint.folder} is "
             f"{list(base)}: load the base as the model that was trained, save that, and merge into it"
         )

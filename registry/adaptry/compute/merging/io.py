@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Protocol
 
 
-class Reader(Protocol):
+class ShardReader(Protocol):
     """The base's files."""
 
     def read(self, shard: str, into: memoryview, at: int) -> None:
         """Fills `into` with the bytes at a position of the file `shard`. Raises `InvalidWeights` where it is shorter."""
 
 
-class Sink(Reader, Protocol):
+class TensorSink(ShardReader, Protocol):
     """Used by one thread at a time for one piece."""
 
     def write(self, data: memoryview | bytes, at: int) -> None:

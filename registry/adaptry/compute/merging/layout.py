@@ -15,12 +15,12 @@ from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.header import DTYPE_BITS, TensorInfo
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.bases.hf_folder import SINGLE
-from adaptry.bases.quantised import Packed
+from adaptry.bases.quantised import PackedWeight
 from adaptry.compute.merging.changes import WholeChange
 
 
 @dataclass(frozen=True, slots=True)
-class Update:
+class LoraDelta:
     """One adapter's change of one weight: `scale` · up @ down, [out, in]; the weight is folded into `scale`."""
 
     adapter: Adapter
@@ -29,16 +29,16 @@ class Update:
 
 
 @dataclass(frozen=True, slots=True)
-class BasePlace:
+class BaseTensor:
     """Where a tensor of the base lies; `packed`, where it is to be dequantised."""
 
     shard: str
     info: TensorInfo
-    packed: Packed | None = None
+    packed: PackedWeight | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class OutputTensor:
     """One tensor of the result.
 
     Its values are those of `source` in the base's file `shard`, plus the updates, as `dtype`; it lies at
@@ -51,13 +51,13 @@ class Piece:
     source: TensorInfo
     dtype: str
     offset: int
-    updates: tuple[Update, ...] = ()
+    updates: tuple[LoraDelta, ...] = ()
     is_transposed: bool = False
     changes: tuple[WholeChange, ...] = ()
-    bias: BasePlace | None = None
+    bias: BaseTensor | None = None
     rows: int | None = None
     """How many rows it has, where that is not what `source` has: a larger vocabulary."""
-    packed: Packed | None = None
+    packed: PackedWeight | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -72,14 +72,14 @@ class Piece:
         return self.numel * DTYPE_BITS[self.dtype] // 8
 
     @property
-    def is_baked(self) -> bool:
+    def is_adapted(self) -> bool:
         """Whether an adapter changes it."""
         return bool(self.updates or self.changes)
 
     @property
     def is_copy(self) -> bool:
         """Whether the bytes are the base's."""
-        is_plain = not self.is_baked and self.packed is None
+        is_plain = not self.is_adapted and self.packed is None
         return is_plain and (self.dtype == self.source.dtype or not self.source.numel)
 
     @property
@@ -91,7 +91,7 @@ class Piece:
     def shards(self) -> Iterator[str]:
         """The base's files that it is made from."""
         yield self.shard
-        for place in (self.bias, BasePlace(self.shard, self.source, self.packed)):
+        for place in (self.bias, BaseTensor(self.shard, self.source, self.packed)):
             if place is not None:
                 yield place.shard
                 yield from (part.shard for part in (place.packed.parts.values() if place.packed else ()))
@@ -103,18 +103,20 @@ class OutputFile:
 
     name: str
     header: bytes
-    pieces: tuple[Piece, ...]
+    tensors: tuple[OutputTensor, ...]
 
     @property
     def size(self) -> int:
-        return len(self.header) + sum(piece.size for piece in self.pieces)
+        return len(self.header) + sum(piece.size for piece in self.tensors)
 
 
-def lay_out(shards: Iterable[str], drafts: Sequence[Piece], limit: int | None) -> tuple[OutputFile, ...]:
+def plan_files(
+    shards: Iterable[str], drafts: Sequence[OutputTensor], limit: int | None
+) -> tuple[OutputFile, ...]:
     """The pieces in files: those of the base, or as many as `limit` bytes each allow, in the same order."""
-    groups: list[list[Piece]] = []
+    groups: list[list[OutputTensor]] = []
     if limit is None:
-        by_shard: dict[str, list[Piece]] = {name: [] for name in shards}
+        by_shard: dict[str, list[OutputTensor]] = {name: [] for name in shards}
         for piece in drafts:
             by_shard[piece.shard].append(piece)
         return tuple(_file(name, pieces) for name, pieces in by_shard.items() if pieces)
@@ -133,7 +135,7 @@ def lay_out(shards: Iterable[str], drafts: Sequence[Piece], limit: int | None) -
     )
 
 
-def _file(name: str, drafts: Sequence[Piece]) -> OutputFile:
+def _file(name: str, drafts: Sequence[OutputTensor]) -> OutputFile:
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
     position = 0
     for piece in drafts:

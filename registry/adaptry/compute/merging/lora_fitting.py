@@ -13,25 +13,25 @@ from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.methods.lora import scale_of
 from adaptry.adapters.methods.lora_config import blocks, initialisation
-from adaptry.adapters.methods.parameters import was_turned
+from adaptry.adapters.methods.parameters import is_transposed_by_peft
 from adaptry.adapters.spec import ModuleSpec, Spec
-from adaptry.bases.hf_folder import Checkpoint
-from adaptry.bases.module_map import Placed, Placement
-from adaptry.core.errors import Refused, Unsupported
+from adaptry.bases.hf_folder import HfCheckpoint
+from adaptry.bases.module_map import ModuleMap, TargetTensor
+from adaptry.core.errors import CheckFailed, Unsupported
 
 _FLOATS = frozenset({"F32", "F16", "BF16"})
 # Models whose experts are stored [experts, in, out]: where in = out, shapes cannot tell (transformers' is_transposed).
 TURNED_EXPERTS = frozenset(["gpt_oss", "aria", "aria_text", "openai_privacy_filter"])
 
 
-def check_lora(label: str, adapter: Adapter, placed: Placed, shape: tuple[int, ...]) -> None:
-    """One module against a weight of `shape`. Raises `Refused`, `Unsupported`."""
+def check_lora(label: str, adapter: Adapter, placed: TargetTensor, shape: tuple[int, ...]) -> None:
+    """One module against a weight of `shape`. Raises `CheckFailed`, `Unsupported`."""
     module = placed.module
     _check_roles(label, module, adapter.config)
     roles = ("embedding_A", "embedding_B") if module.kind == "embedding" else ("A", "B")
     down, up = (adapter.tensors[module.tensors[role]] for role in roles)
     if not (down.numel and up.numel):
-        raise Refused(f"{label}: the factors of {module.path} are empty, so it was never trained")
+        raise CheckFailed(f"{label}: the factors of {module.path} are empty, so it was never trained")
     if not {down.dtype, up.dtype} <= _FLOATS:
         raise Unsupported(
             f"{label}: the factors of {module.path} are {down.dtype} and {up.dtype}; F32, F16 and BF16 are baked"
@@ -43,19 +43,19 @@ def check_lora(label: str, adapter: Adapter, placed: Placed, shape: tuple[int, .
             "with PEFT"
         )
     if down.shape[0] != module.rank or up.shape[1] * for_up != module.rank or module.rank % for_down:
-        raise Refused(
+        raise CheckFailed(
             f"{label}: the factors of {module.path} do not multiply: lora_B {list(up.shape)} by "
             f"lora_A {list(down.shape)}"
         )
     if not _fits(placed, down.shape, shape):
-        raise Refused(
+        raise CheckFailed(
             f"{label}: {module.path} changes a weight of {module.fan_out}×{module.fan_in}, and {placed.tensor} is "
             f"{'×'.join(map(str, shape))}: this is not the base it was trained on"
         )
     _check_start(label, placed, adapter.config, shape)
 
 
-def placed_for_lora(placed: Placed, config: AdapterConfig) -> Placed:
+def placed_for_lora(placed: TargetTensor, config: AdapterConfig) -> TargetTensor:
     """With the scale of its own patterns: those of a parameter match the parameter's name, which the base has."""
     if placed.module.kind != "parameter" or not (
         config.pattern_values("rank_pattern") or config.pattern_values("alpha_pattern")
@@ -66,20 +66,20 @@ def placed_for_lora(placed: Placed, config: AdapterConfig) -> Placed:
     return replace(placed, module=placed.module.model_copy(update={"scale": scale, "alpha": alpha}))
 
 
-def stored_orientation(placed: Placed, checkpoint: Checkpoint, spec: Spec) -> str:
+def stored_orientation(placed: TargetTensor, checkpoint: HfCheckpoint, spec: Spec) -> str:
     """`placed.orientation`, and of experts also whether the factors are of what is stored [in, out]."""
     if placed.orientation != "parameter":
         return placed.orientation
     module, shape = placed.module, checkpoint.tensors[placed.tensor].shape
     if module.fan_in == module.fan_out:  # the shapes do not tell
         is_stored_turned = len(shape) == 3 and checkpoint.config.get("model_type") in TURNED_EXPERTS
-        is_turned = is_stored_turned or was_turned(spec.peft_version)
+        is_turned = is_stored_turned or is_transposed_by_peft(spec.peft_version)
     else:
         is_turned = len(shape) == 3 and shape[1:] == (module.fan_in, module.fan_out)
     return "parameter_turned" if is_turned else "parameter"
 
 
-def notes_of_lora(label: str, adapter: Adapter, placement: Placement) -> Iterator[str]:
+def notes_of_lora(label: str, adapter: Adapter, placement: ModuleMap) -> Iterator[str]:
     """What a reader should know of how it is merged."""
     if any(placed.module.kind == "attention" for placed in placement.placed):
         yield (
@@ -111,13 +111,13 @@ def _check_roles(label: str, module: ModuleSpec, config: AdapterConfig) -> None:
         if wanted - found
         else f"has {', '.join(sorted(found - wanted))}"
     )
-    raise Refused(
+    raise CheckFailed(
         f"{label}: {module.path} {what}, against what adapter_config.json says (use_dora, lora_bias, kasa_config); "
         "save the adapter again from the trained model"
     )
 
 
-def _fits(placed: Placed, down: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+def _fits(placed: TargetTensor, down: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     wanted = (placed.module.fan_out, placed.module.fan_in)
     if placed.expert is not None:
         return placed.module.rank % placed.expert.count == 0
@@ -132,7 +132,7 @@ def _fits(placed: Placed, down: tuple[int, ...], shape: tuple[int, ...]) -> bool
             return shape == wanted
 
 
-def _check_start(label: str, placed: Placed, config: AdapterConfig, shape: tuple[int, ...]) -> None:
+def _check_start(label: str, placed: TargetTensor, config: AdapterConfig, shape: tuple[int, ...]) -> None:
     """Variants that exist for some kinds of layer only: elsewhere nothing defines what they would be."""
     is_matrix = placed.orientation in ("linear", "conv1d") and placed.module.kind == "linear"
     init = initialisation(config)

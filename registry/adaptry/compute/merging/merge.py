@@ -7,25 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.adapters.output_folder import output_folder, require_free
-from adaptry.bases.hf_folder import Checkpoint
+from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.checks import check_weights
-from adaptry.compute.merging.combined import Way
-from adaptry.compute.merging.execute import bake
-from adaptry.compute.merging.fitting import Weighted
-from adaptry.compute.merging.kernels import choose
+from adaptry.compute.merging.combined import MethodChoice
+from adaptry.compute.merging.execute import write_merged_weights
+from adaptry.compute.merging.fitting import WeightedAdapter
+from adaptry.compute.merging.kernels import choose_kernels
 from adaptry.compute.merging.model_files import write_side_files
-from adaptry.compute.merging.plan import Plan, plan
-from adaptry.compute.merging.record import MergeRecord, record, write_record
-from adaptry.compute.recipes.merge import Recipe
+from adaptry.compute.merging.plan import MergePlan, plan_merge
+from adaptry.compute.merging.record import MergeRecord, build_merge_record, write_merge_record
+from adaptry.compute.recipes.merge import MergeRecipe
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Conflict, Refused
+from adaptry.core.errors import CheckFailed, Conflict
 from adaptry.core.manifest import FileEntry
 from adaptry.core.progress import Progress, no_progress
-from adaptry.core.report import Report
+from adaptry.core.report import CheckReport
 
 
 @dataclass(frozen=True, slots=True)
-class How:
+class MergeOptions:
     """The ways to carry a merge out that do not change what comes of it.
 
     `device`: torch's word (`cpu`, `cuda`, …); `kernel`: auto, torch or llvm; `hashing`: digest the files as they
@@ -39,50 +39,54 @@ class How:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class MergeSource:
     """An input opened: in the order of the recipe's inputs. `revision` is its digest if a registry has it."""
 
-    weighted: Weighted
+    weighted: WeightedAdapter
     revision: Digest | None = None
 
 
 def merge(
-    recipe: Recipe,
-    checkpoint: Checkpoint,
-    sources: Sequence[Source],
+    recipe: MergeRecipe,
+    checkpoint: HfCheckpoint,
+    sources: Sequence[MergeSource],
     target: Path,
-    how: How = How(),
+    how: MergeOptions = MergeOptions(),
     progress: Progress = no_progress,
     found: str = "",
 ) -> MergeRecord:
     """Writes the merged checkpoint to `target`, with `adaptry_merge.json` beside its weights.
 
     `found` is `decide`'s.
-    Nothing is written unless everything fits. Raises what `plan` raises, `Missing` (no torch), `Conflict` (something
+    Nothing is written unless everything fits. Raises what `plan` raises, `MissingDependency` (no torch), `Conflict` (something
     is at `target`), `InvalidWeights` (a file that became shorter since), `StorageFull`, `Unavailable`.
     """
     _check_new(target)
-    decided = decide(recipe, checkpoint, sources, found)
-    kernels = choose(how.device, how.kernel)
-    kernels.check(decided.changed)
+    decided = plan_recipe(recipe, checkpoint, sources, found)
+    kernels = choose_kernels(how.device, how.kernel)
+    kernels.check(decided.changed_tensors)
     for source in sources:
         check_values(source.weighted)
     with output_folder(target) as folder:
-        written = bake(decided, folder, kernels, hashing=how.hashing, threads=how.threads, progress=progress)
+        written = write_merged_weights(
+            decided, folder, kernels, hashing=how.hashing, threads=how.threads, progress=progress
+        )
         write_side_files(decided, folder)
         files = tuple(
             FileEntry(path=file.name, size=file.size, sha256=file.sha256) for file in written if file.sha256
         )
         revisions = tuple(source.revision for source in sources)
-        made = record(recipe, decided, files, kernels.names, revisions)
-        write_record(made, folder)
+        made = build_merge_record(recipe, decided, files, kernels.names, revisions)
+        write_merge_record(made, folder)
     return made
 
 
-def decide(recipe: Recipe, checkpoint: Checkpoint, sources: Sequence[Source], found: str = "") -> Plan:
+def plan_recipe(
+    recipe: MergeRecipe, checkpoint: HfCheckpoint, sources: Sequence[MergeSource], found: str = ""
+) -> MergePlan:
     """The plan of a recipe whose base and inputs are open. `found` says how the base was found to be the original of the
     one that the recipe names, where it is that (`copies.open_original`)."""
-    return plan(
+    return plan_merge(
         checkpoint,
         [source.weighted for source in sources],
         dtype=recipe.dtype,
@@ -91,21 +95,25 @@ def decide(recipe: Recipe, checkpoint: Checkpoint, sources: Sequence[Source], fo
         resize_vocab=recipe.resize_vocab,
         base_copy=recipe.base_copy,
         found=found,
-        way=None if recipe.method == "linear" else Way(recipe.method, recipe.parameters, recipe.seed),
+        way=None
+        if recipe.method == "linear"
+        else MethodChoice(recipe.method, recipe.parameters, recipe.seed),
     )
 
 
-def check_values(entry: Weighted) -> None:
+def check_values(entry: WeightedAdapter) -> None:
     """Factors are small beside a base: looking costs little, and a NaN in one would spread through the model.
 
-    Raises `Refused` where they hold one, or are all zero.
+    Raises `CheckFailed` where they hold one, or are all zero.
     """
-    report = Report(findings=tuple(check_weights(entry.adapter)))
+    report = CheckReport(findings=tuple(check_weights(entry.adapter)))
     if report.is_blocked:
-        raise Refused(f"{entry.label}: {report.sentence()}")
+        raise CheckFailed(f"{entry.label}: {report.sentence()}")
     for found in report.findings:
         if found.code == "untrained":
-            raise Refused(f"{entry.label}: {found.reason}, so the result would be the base [{found.code}]")
+            raise CheckFailed(
+                f"{entry.label}: {found.reason}, so the result would be the base [{found.code}]"
+            )
 
 
 def _check_new(target: Path) -> None:

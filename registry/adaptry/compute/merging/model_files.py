@@ -13,26 +13,26 @@ from pathlib import Path
 from typing import Any
 
 from adaptry.bases.hf_folder import CONFIG, INDEX, SINGLE, side_files
-from adaptry.compute.merging.plan import Plan
-from adaptry.compute.merging.tied_names import ties_of
+from adaptry.compute.merging.plan import MergePlan
+from adaptry.compute.merging.tied_names import find_tied_names
 
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
-def write_side_files(plan: Plan, folder: Path) -> None:
+def write_side_files(plan: MergePlan, folder: Path) -> None:
     """Everything but weights, into `folder`, which exists."""
-    for path in kept_files(plan):
+    for path in copied_files(plan):
         shutil.copyfile(path, folder / path.name)
-    for name, data in made_files(plan).items():
+    for name, data in generated_files(plan).items():
         (folder / name).write_bytes(data)
 
 
-def kept_files(plan: Plan) -> Iterator[Path]:
+def copied_files(plan: MergePlan) -> Iterator[Path]:
     """The base's own files that go along as they are."""
     return (path for path in side_files(plan.checkpoint.folder) if path.name != CONFIG)
 
 
-def made_files(plan: Plan) -> Mapping[str, bytes]:
+def generated_files(plan: MergePlan) -> Mapping[str, bytes]:
     """The files that the merge changes or makes, by name."""
     made = {CONFIG: _json(_config(plan))}
     if [file.name for file in plan.files] != [SINGLE]:
@@ -40,7 +40,7 @@ def made_files(plan: Plan) -> Mapping[str, bytes]:
     return made
 
 
-def _config(plan: Plan) -> dict[str, Any]:
+def _config(plan: MergePlan) -> dict[str, Any]:
     """(`Any`: the fields are the model's own.) Nested text configs are changed as their owner is."""
     config = dict(plan.checkpoint.config)
     parts = [config]
@@ -50,7 +50,7 @@ def _config(plan: Plan) -> dict[str, Any]:
             parts.append(config[key])
     for part in parts:
         if plan.is_untied and (part is config or "tie_word_embeddings" in part):
-            part.update(ties_of(plan.checkpoint).config)
+            part.update(find_tied_names(plan.checkpoint).config)
         if plan.vocabulary and "vocab_size" in part:
             part["vocab_size"] = plan.vocabulary
         if plan.dtype:
@@ -60,9 +60,9 @@ def _config(plan: Plan) -> dict[str, Any]:
     return config
 
 
-def _index(plan: Plan) -> dict[str, Any]:
+def _index(plan: MergePlan) -> dict[str, Any]:
     """(`Any`: JSON.) As transformers writes it."""
-    pieces = [(piece, file.name) for file in plan.files for piece in file.pieces]
+    pieces = [(piece, file.name) for file in plan.files for piece in file.tensors]
     return {
         "metadata": {
             "total_parameters": sum(piece.numel for piece, _ in pieces),

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.adapters.content import open_regular
-from adaptry.bases.hf_folder import Checkpoint
-from adaptry.compute.merging.layout import OutputFile, Piece
+from adaptry.bases.hf_folder import HfCheckpoint
+from adaptry.compute.merging.layout import OutputFile, OutputTensor
 from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidWeights
 
@@ -30,25 +30,25 @@ _KERNEL_COPY = 64 << 20  # bytes a step copies inside the kernel, so that thread
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class WriteOp:
     """A run of the output: one piece to bake or cast, or bytes of the base's `shard` from `source` on to copy."""
 
     offset: int
     size: int
     shard: str
     source: int
-    piece: Piece | None = None
+    tensor: OutputTensor | None = None
 
 
-class Output:
+class OutputWriter:
     """Steps are taken in order by one thread at a time where the file is hashed, by any threads where it is not."""
 
-    def __init__(self, file: OutputFile, checkpoint: Checkpoint, folder: Path, hashing: bool) -> None:
+    def __init__(self, file: OutputFile, checkpoint: HfCheckpoint, folder: Path, hashing: bool) -> None:
         """Creates the file in `folder` at its full size, so that a lack of space shows before any work."""
         self.file = file
-        self.steps = deque(steps_of(file, None if hashing else _KERNEL_COPY))
+        self.steps = deque(plan_writes(file, None if hashing else _KERNEL_COPY))
         self.left = file.size
-        self._shards = {name: checkpoint.folder / name for piece in file.pieces for name in piece.shards}
+        self._shards = {name: checkpoint.folder / name for piece in file.tensors for name in piece.shards}
         self._open: dict[str, io.FileIO] = {}
         self._hash = hashlib.sha256() if hashing else None
         self._background: _Background | None = None
@@ -93,7 +93,7 @@ class Output:
         if (at + len(view)) // _WINDOW != at // _WINDOW:
             self._begin_flush(at + len(view))
 
-    def copy(self, step: Step, buffer: memoryview) -> None:
+    def copy(self, step: WriteOp, buffer: memoryview) -> None:
         """The step's bytes as the base has them; through `buffer` only if they must be seen."""
         at, end = step.source, step.source + step.size
         shift = step.offset - step.source
@@ -178,30 +178,30 @@ class _Background:
             self._empty.put(buffer)
 
 
-def steps_of(file: OutputFile, most: int | None = None) -> Iterator[Step]:
+def plan_writes(file: OutputFile, most: int | None = None) -> Iterator[WriteOp]:
     """The pieces of a file as steps: neighbours that are copied are one step, of at most `most` bytes."""
-    run: Step | None = None
-    for piece in file.pieces:
+    run: WriteOp | None = None
+    for piece in file.tensors:
         start = piece.source.start
         if not piece.is_copy:
             if run:
                 yield from _cut(run, most)
                 run = None
-            yield Step(piece.offset, piece.size, piece.shard, start, piece)
+            yield WriteOp(piece.offset, piece.size, piece.shard, start, piece)
         elif run and run.shard == piece.shard and run.source + run.size == start:
-            run = Step(run.offset, run.size + piece.size, run.shard, run.source)
+            run = WriteOp(run.offset, run.size + piece.size, run.shard, run.source)
         else:
             if run:
                 yield from _cut(run, most)
-            run = Step(piece.offset, piece.size, piece.shard, start)
+            run = WriteOp(piece.offset, piece.size, piece.shard, start)
     if run:
         yield from _cut(run, most)
 
 
-def _cut(step: Step, most: int | None) -> Iterator[Step]:
+def _cut(step: WriteOp, most: int | None) -> Iterator[WriteOp]:
     for start in range(0, step.size, most or max(1, step.size)):
         size = min(most or step.size, step.size - start)
-        yield Step(step.offset + start, size, step.shard, step.source + start)
+        yield WriteOp(step.offset + start, size, step.shard, step.source + start)
 
 
 def _allocate(descriptor: int, size: int) -> None:

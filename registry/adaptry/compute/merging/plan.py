@@ -11,18 +11,18 @@ from dataclasses import dataclass, replace
 
 from adaptry.adapters.header import FLOATS
 from adaptry.bases.fingerprinting import fingerprint
-from adaptry.bases.hf_folder import Checkpoint
-from adaptry.bases.module_map import Placement
-from adaptry.bases.quantised import Packed, fold
-from adaptry.compute.merging.base_copy import BaseCopy, choose_copy, dtype_of_int8, told_of_dtypes
-from adaptry.compute.merging.combined import Way, combined
-from adaptry.compute.merging.dequantisation import Summed, plain_view
-from adaptry.compute.merging.fitting import PLAIN, Weighted, check_base, fit
-from adaptry.compute.merging.layout import OutputFile, Piece, lay_out
-from adaptry.compute.merging.replication import replicated
-from adaptry.compute.merging.tensor_changes import TensorChanges, Wanted
-from adaptry.compute.merging.vocabulary import check_alone
-from adaptry.compute.recipes.merge import Copy, Dtype
+from adaptry.bases.hf_folder import HfCheckpoint
+from adaptry.bases.module_map import ModuleMap
+from adaptry.bases.quantised import PackedWeight, open_logical_view
+from adaptry.compute.merging.base_copy import BaseCopy, choose_copy, dtype_notes, dtype_of_int8
+from adaptry.compute.merging.combined import MethodChoice, combine_changes
+from adaptry.compute.merging.dequantisation import SummedLoras, dequantised_view
+from adaptry.compute.merging.fitting import PLAIN, WeightedAdapter, check_base, fit
+from adaptry.compute.merging.layout import OutputFile, OutputTensor, plan_files
+from adaptry.compute.merging.replication import replicate_layers
+from adaptry.compute.merging.tensor_changes import ChangeSet, TensorChanges
+from adaptry.compute.merging.vocabulary import check_single_input
+from adaptry.compute.recipes.merge import BaseCopyKind, Dtype
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Unsupported
 
@@ -32,20 +32,20 @@ _UNTIED = (
 )
 
 
-PackedAt = Mapping[tuple[str, int], Packed]
+PackedByPosition = Mapping[tuple[str, int], PackedWeight]
 """Quantised weights by where their codes lie: file and position. Names do not tell, where layers are replicated."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class MergePlan:
     """What will be done. `base` is the base's id; `notes` are sentences for the reader; `is_untied`: the result has
     a head of its own. `checkpoint` is the base as it is merged into (deeper than its files, where layers are
     replicated, and plain where it is dequantised); `vocabulary` is the new number of tokens, where there is one;
     `base_copy` which copy is merged into, where one is quantised."""
 
-    checkpoint: Checkpoint
+    checkpoint: HfCheckpoint
     base: Digest
-    inputs: tuple[Weighted, ...]
+    inputs: tuple[WeightedAdapter, ...]
     files: tuple[OutputFile, ...]
     dtype: Dtype | None
     is_untied: bool
@@ -58,51 +58,51 @@ class Plan:
         return sum(file.size for file in self.files)
 
     @property
-    def changed(self) -> Iterator[Piece]:
+    def changed_tensors(self) -> Iterator[OutputTensor]:
         """The pieces whose bytes are not the base's: baked, or cast."""
-        return (piece for file in self.files for piece in file.pieces if not piece.is_copy)
+        return (piece for file in self.files for piece in file.tensors if not piece.is_copy)
 
     @property
-    def baked(self) -> int:
+    def adapted_count(self) -> int:
         """How many weights change."""
-        return sum(piece.is_baked for file in self.files for piece in file.pieces)
+        return sum(piece.is_adapted for file in self.files for piece in file.tensors)
 
 
-def plan(
-    checkpoint: Checkpoint,
-    inputs: Sequence[Weighted],
+def plan_merge(
+    checkpoint: HfCheckpoint,
+    inputs: Sequence[WeightedAdapter],
     *,
     dtype: Dtype | None = None,
     max_shard_size: int | None = None,
     other_base: bool = False,
     resize_vocab: bool = False,
-    base_copy: Copy | None = None,
+    base_copy: BaseCopyKind | None = None,
     found: str = "",
-    way: Way | None = None,
-) -> Plan:
+    way: MethodChoice | None = None,
+) -> MergePlan:
     """How `inputs` are baked into `checkpoint`: as their weighted sum, or combined in another `way`.
 
     `other_base`: also into another model than an input is known to be for, if the shapes fit. `resize_vocab`: also
     where an input brings a larger vocabulary. `base_copy`: into which copy, where one is quantised. `found`: how it was
     found, where it is the original of the base that was named. Raises `Unsupported` (a method or variant that cannot be baked, a base that is not dequantised here) and
-    `Refused` (modules or shapes that do not fit, a copy that is not chosen); each names what, where and the way out.
+    `CheckFailed` (modules or shapes that do not fit, a copy that is not chosen); each names what, where and the way out.
     """
-    folded = fold(checkpoint)
+    folded = open_logical_view(checkpoint)
     chosen, notes = choose_copy(folded, inputs, base_copy, found)
     if chosen:
         notes.insert(0, chosen.reason)
     base = fingerprint(checkpoint)
     if folded.packed:
-        checkpoint = plain_view(folded, dtype_of_int8(folded, dtype))
-        notes += told_of_dtypes(folded, dtype)
+        checkpoint = dequantised_view(folded, dtype_of_int8(folded, dtype))
+        notes += dtype_notes(folded, dtype)
     if dtype and (odd := _not_plain(checkpoint)):
         raise Unsupported(
             f"--dtype casts F32, F16 and BF16 weights; {odd} is {checkpoint.tensors[odd].dtype}"
         )
-    checkpoint = replicated(checkpoint, [(entry.label, entry.adapter.config) for entry in inputs])
-    wanted = Wanted(checkpoint)
+    checkpoint = replicate_layers(checkpoint, [(entry.label, entry.adapter.config) for entry in inputs])
+    wanted = ChangeSet(checkpoint)
     rows: dict[str, int] = {}
-    placements: list[tuple[Weighted, Placement]] = []
+    placements: list[tuple[WeightedAdapter, ModuleMap]] = []
     for entry in inputs:
         fitted = fit(entry, checkpoint, base, resize_vocab)
         notes += [*fitted.notes, *check_base(entry, base, other_base)]
@@ -110,41 +110,45 @@ def plan(
         if way is None:
             wanted.add(entry, fitted.placement)
         if fitted.rows:
-            check_alone(entry.label, entry.weight, len(inputs))
+            check_single_input(entry.label, entry.weight, len(inputs))
             rows.update(fitted.rows)
             notes.append(
                 f"the result has a vocabulary of {max(rows.values()):,}: take {entry.label}'s tokenizer with it"
             )
     if way is not None:
-        wanted.add_combined(placements, combined(way, placements, other_base))
+        wanted.add_combined(placements, combine_changes(way, placements, other_base))
         notes.append(f"combined by {way.method}, weight by weight, and not brought to a rank")
     packed = {(weight.codes.shard, weight.codes.info.start): weight for weight in folded.packed.values()}
-    drafts = list(_drafts(checkpoint, dtype, wanted, rows, packed))
-    files = lay_out(checkpoint.shards, drafts, max_shard_size)
+    drafts = list(_output_tensors(checkpoint, dtype, wanted, rows, packed))
+    files = plan_files(checkpoint.shards, drafts, max_shard_size)
     if wanted.is_untied:
         notes.insert(0, _UNTIED)
     vocabulary = max(rows.values(), default=None)
-    return Plan(
+    return MergePlan(
         checkpoint, base.id, tuple(inputs), files, dtype, wanted.is_untied, vocabulary, tuple(notes), chosen
     )
 
 
-def _drafts(
-    checkpoint: Checkpoint, dtype: Dtype | None, wanted: Wanted, rows: Mapping[str, int], packed: PackedAt
-) -> Iterator[Piece]:
+def _output_tensors(
+    checkpoint: HfCheckpoint,
+    dtype: Dtype | None,
+    wanted: ChangeSet,
+    rows: Mapping[str, int],
+    packed: PackedByPosition,
+) -> Iterator[OutputTensor]:
     """Every tensor of the result, and what comes beside it, in the order of the base's files."""
     for name in _in_file_order(checkpoint):
-        yield _draft(name, name, checkpoint, dtype, wanted.of(name), rows.get(name), packed)
-        for new, changes in wanted.beside(name):
-            yield _draft(new, name, checkpoint, dtype, changes, rows.get(name), packed)
+        yield _output_tensor(name, name, checkpoint, dtype, wanted.for_tensor(name), rows.get(name), packed)
+        for new, changes in wanted.added_tensors(name):
+            yield _output_tensor(new, name, checkpoint, dtype, changes, rows.get(name), packed)
 
 
-def _not_plain(checkpoint: Checkpoint) -> str | None:
+def _not_plain(checkpoint: HfCheckpoint) -> str | None:
     floats = ((name, info.dtype) for name, info in checkpoint.tensors.items() if info.dtype in FLOATS)
     return next((name for name, dtype in floats if dtype not in PLAIN), None)
 
 
-def _in_file_order(checkpoint: Checkpoint) -> Iterable[str]:
+def _in_file_order(checkpoint: HfCheckpoint) -> Iterable[str]:
     """The names of the result, so that each file is read front to back and copies of a layer lie beside it."""
     number = {name: place for place, name in enumerate(checkpoint.shards)}
     return sorted(
@@ -153,25 +157,25 @@ def _in_file_order(checkpoint: Checkpoint) -> Iterable[str]:
     )
 
 
-def _draft(
+def _output_tensor(
     name: str,
     source: str,
-    checkpoint: Checkpoint,
+    checkpoint: HfCheckpoint,
     dtype: Dtype | None,
     wanted: TensorChanges,
     rows: int | None,
-    packed: PackedAt,
-) -> Piece:
+    packed: PackedByPosition,
+) -> OutputTensor:
     """A piece that has no place in a file yet."""
     info, shard = checkpoint.tensors[source], checkpoint.shard_of[source]
     kept = dtype is None or info.dtype not in FLOATS
     own = packed.get((shard, info.start))
     updates, changes, beside = wanted.updates, wanted.changes, wanted.bias
     if own and updates:  # what is dequantised is there as a whole
-        updates, changes = (), (Summed(updates, wanted.is_transposed),)
+        updates, changes = (), (SummedLoras(updates, wanted.is_transposed),)
     if beside:
         beside = replace(beside, packed=packed.get((beside.shard, beside.info.start)))
-    return Piece(
+    return OutputTensor(
         name=name,
         shard=shard,
         source=info,

@@ -13,12 +13,12 @@ from adaptry import __version__
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.formats import CONFIG
 from adaptry.compute.merging.base_copy import BaseCopy
-from adaptry.compute.merging.plan import Plan
-from adaptry.compute.recipes.merge import Recipe
+from adaptry.compute.merging.plan import MergePlan
+from adaptry.compute.recipes.merge import MergeRecipe
 from adaptry.core.digest import Digest
 from adaptry.core.manifest import FileEntry
 
-NAME = "adaptry_merge.json"
+RECORD_FILE = "adaptry_merge.json"
 
 
 class MergedInput(BaseModel):
@@ -40,7 +40,7 @@ class MergeRecord(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     schema_number: int = 1
-    recipe: Recipe
+    recipe: MergeRecipe
     base: Digest
     base_copy: BaseCopy | None = None
     inputs: tuple[MergedInput, ...]
@@ -51,9 +51,9 @@ class MergeRecord(BaseModel):
     notes: tuple[str, ...] = ()
 
 
-def record(
-    recipe: Recipe,
-    plan: Plan,
+def build_merge_record(
+    recipe: MergeRecipe,
+    plan: MergePlan,
     files: tuple[FileEntry, ...],
     kernels: tuple[str, ...],
     revisions: tuple[Digest | None, ...],
@@ -75,14 +75,14 @@ def record(
         base_copy=plan.base_copy,
         inputs=inputs,
         files=files,
-        baked=plan.baked,
+        baked=plan.adapted_count,
         kernels=kernels,
         notes=plan.notes,
     )
 
 
-def write_record(record: MergeRecord, folder: Path) -> None:
-    (folder / NAME).write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+def write_merge_record(record: MergeRecord, folder: Path) -> None:
+    (folder / RECORD_FILE).write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def _config_digest(adapter: Adapter) -> Digest:

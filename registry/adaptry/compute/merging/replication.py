@@ -14,24 +14,24 @@ from typing import Any
 
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.header import TensorInfo
-from adaptry.bases.hf_folder import Checkpoint
-from adaptry.core.errors import InvalidConfig, Refused, Unsupported
+from adaptry.bases.hf_folder import HfCheckpoint
+from adaptry.core.errors import CheckFailed, InvalidConfig, Unsupported
 
 _LAYER = re.compile(r"(?P<stem>(?:.+\.)?(?:layers|layer|h))\.(?P<number>\d+)\.(?P<rest>.+)")
 _MOST = 4096
 
 
-def replicated(checkpoint: Checkpoint, configs: Iterable[tuple[str, AdapterConfig]]) -> Checkpoint:
+def replicate_layers(checkpoint: HfCheckpoint, configs: Iterable[tuple[str, AdapterConfig]]) -> HfCheckpoint:
     """The base as the adapters (label, config) were trained on: itself, or the deeper model they all name.
 
-    Raises `Refused` where they name different ones, `Unsupported` where the base has no one stack of layers.
+    Raises `CheckFailed` where they name different ones, `Unsupported` where the base has no one stack of layers.
     """
     wanted = {label: _layers(config) for label, config in configs}
     maps = set(wanted.values())
     if maps <= {()}:
         return checkpoint
     if len(maps) > 1:
-        raise Refused(
+        raise CheckFailed(
             f"{', '.join(wanted)} were trained on models of different depth (layer_replication): merge each into a "
             "result of its own"
         )

@@ -15,10 +15,10 @@ from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.extras import token_rows
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS, input_embedding, is_output_head
-from adaptry.bases.hf_folder import Checkpoint
-from adaptry.bases.module_map import Placed, PlacedExtra, Placement
-from adaptry.compute.merging.fitting import Weighted
-from adaptry.compute.merging.tied_names import ties_of
+from adaptry.bases.hf_folder import HfCheckpoint
+from adaptry.bases.module_map import ExtraTarget, ModuleMap, TargetTensor
+from adaptry.compute.merging.fitting import WeightedAdapter
+from adaptry.compute.merging.tied_names import find_tied_names
 from adaptry.core.errors import Unsupported
 
 _WRITERS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "ForMaskedLM")
@@ -26,19 +26,19 @@ _WRITERS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "ForMasked
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class TiedSide:
     """A tensor of the result: `name`, with the values of the base's `tensor`, which it mostly is itself."""
 
     tensor: str
     name: str
 
 
-class Ends:
+class TiedSides:
     """Which ends there are, and whether they have come apart."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: HfCheckpoint) -> None:
         self._checkpoint = checkpoint
-        self._ties = ties_of(checkpoint)
+        self._ties = find_tied_names(checkpoint)
         own = f"{self._ties.head}.weight"
         self._stored_head = next(
             (name for name in checkpoint.tensors if is_output_head(name) or name == own), None
@@ -47,16 +47,16 @@ class Ends:
         self._tied: set[str] = set()
         self.is_untied = False
 
-    def stored(self, tensor: str) -> End:
+    def stored_side(self, tensor: str) -> TiedSide:
         """The end that is in the base's files under its own name."""
-        return End(tensor, tensor)
+        return TiedSide(tensor, tensor)
 
-    def is_tied(self, placed: Placed) -> bool:
+    def is_tied(self, placed: TargetTensor) -> bool:
         """Also a copy of the embedding under the head's own name, which older tools wrote: it is tied as it is loaded."""
         is_copy = placed.tensor == self._stored_head and not is_output_head(placed.tensor)
         return placed.tied or (is_copy and self._checkpoint.config.get("tie_word_embeddings") is not False)
 
-    def is_said_to_be_tied(self, tensor: str) -> bool:
+    def is_declared_tied(self, tensor: str) -> bool:
         """Whether `tensor` is the embedding of a base whose config ties it, though a head of its own is stored.
 
         PEFT goes by the config where a LoRA has rows of tokens, and sets them in both.
@@ -64,13 +64,13 @@ class Ends:
         is_tied = self._checkpoint.config.get("tie_word_embeddings") is True
         return is_tied and self._stored_head is not None and tensor == self._stored_embedding
 
-    def both(self, tensor: str) -> tuple[End, ...]:
+    def both_sides(self, tensor: str) -> tuple[TiedSide, ...]:
         """The ends of a tied `tensor`, for a change of all of them."""
         self._tied.add(tensor)
-        copies = (End(tensor, f"{copy}.weight") for copy in self._ties.copies)
-        return self.stored(self._stored_embedding or tensor), self._head(tensor), *copies
+        copies = (TiedSide(tensor, f"{copy}.weight") for copy in self._ties.copies)
+        return self.stored_side(self._stored_embedding or tensor), self._head(tensor), *copies
 
-    def one(self, entry: Weighted, tensor: str, path: str, is_head: bool) -> tuple[End]:
+    def one_side(self, entry: WeightedAdapter, tensor: str, path: str, is_head: bool) -> tuple[TiedSide]:
         """One end of a tied `tensor`, that of the module `path`, for a change of it alone. Raises `Unsupported`."""
         self._check_untying(entry, path, is_head)
         self._tied.add(tensor)
@@ -78,26 +78,26 @@ class Ends:
         if is_head:
             return (self._head(tensor),)
         if path in self._ties.copies:
-            return (End(tensor, f"{path}.weight"),)
-        return (self.stored(self._stored_embedding or tensor),)
+            return (TiedSide(tensor, f"{path}.weight"),)
+        return (self.stored_side(self._stored_embedding or tensor),)
 
-    def beside(self, tensor: str) -> Iterator[End]:
+    def added_sides(self, tensor: str) -> Iterator[TiedSide]:
         """What the result gets beside the base's `tensor`, where the ends came apart: whatever the base does not store."""
         if not self.is_untied:
             return
         ties = self._ties
         if tensor in self._tied and self._stored_head is None:
             yield self._head(tensor)
-            yield from (End(tensor, f"{copy}.weight") for copy in ties.copies)
+            yield from (TiedSide(tensor, f"{copy}.weight") for copy in ties.copies)
         if tensor == ties.bias and f"{ties.head}.bias" not in self._checkpoint.tensors:
-            yield End(tensor, f"{ties.head}.bias")
+            yield TiedSide(tensor, f"{ties.head}.bias")
 
-    def _head(self, tensor: str) -> End:
+    def _head(self, tensor: str) -> TiedSide:
         if self._stored_head is not None:
-            return self.stored(self._stored_head)
-        return End(tensor, f"{self._ties.head}.weight")
+            return self.stored_side(self._stored_head)
+        return TiedSide(tensor, f"{self._ties.head}.weight")
 
-    def _check_untying(self, entry: Weighted, path: str, is_head: bool) -> None:
+    def _check_untying(self, entry: WeightedAdapter, path: str, is_head: bool) -> None:
         """Raises `Unsupported` where no name is known under which the result could have this end by itself."""
         ties, model_type = self._ties, self._checkpoint.config.get("model_type")
         if not ties.has_head:
@@ -113,7 +113,7 @@ class Ends:
                 "decoder and its head; to untie it is not there yet: merge it with PEFT, which changes all of them"
             )
 
-    def check_known(self, entry: Weighted, tensor: str, path: str) -> None:
+    def check_known(self, entry: WeightedAdapter, tensor: str, path: str) -> None:
         """Raises `Unsupported` where `tensor`, taken for one that stands alone, may be what an unseen head is tied to."""
         config = self._checkpoint.config
         listed = config.get("architectures")
@@ -130,7 +130,7 @@ class Ends:
                 f"how a {config.get('model_type')} ties one is not known here: merge it with PEFT"
             )
 
-    def check_bias(self, entry: Weighted, module: ModuleSpec) -> None:
+    def check_bias(self, entry: WeightedAdapter, module: ModuleSpec) -> None:
         """Raises `Unsupported` where the update of a tied head changes its bias, which lies with no weight of its own."""
         method = METHODS[entry.adapter.spec.method]
         has_bias = not self._checkpoint.tensors.keys().isdisjoint((f"{module.path}.bias", self._ties.bias))
@@ -141,39 +141,43 @@ class Ends:
             )
 
 
-def ends_of_extra(entry: Weighted, extra: PlacedExtra, placement: Placement, ends: Ends) -> tuple[End, ...]:
+def sides_of_extra(
+    entry: WeightedAdapter, extra: ExtraTarget, placement: ModuleMap, ends: TiedSides
+) -> tuple[TiedSide, ...]:
     """What a full weight replaces. PEFT copies a module of `modules_to_save` off the tie; the rest is written through it."""
     if not extra.tied:
-        if extra.extra.kind == "token_rows" and ends.is_said_to_be_tied(extra.tensor):
+        if extra.extra.kind == "token_rows" and ends.is_declared_tied(extra.tensor):
             return (
-                ends.both(extra.tensor)
+                ends.both_sides(extra.tensor)
                 if entry.adapter.spec.method == "lora"
-                else (ends.stored(extra.tensor),)
+                else (ends.stored_side(extra.tensor),)
             )
         ends.check_known(entry, extra.tensor, extra.extra.target.removesuffix(".weight"))
-        return (ends.stored(extra.tensor),)
+        return (ends.stored_side(extra.tensor),)
     path = extra.extra.target.removesuffix(".weight")
     if extra.extra.kind == "token_rows" and _has_other_rows(entry.adapter, extra, placement):
-        return ends.one(entry, extra.tensor, path, not _is_embedding(path))
+        return ends.one_side(entry, extra.tensor, path, not _is_embedding(path))
     if extra.extra.kind == "module" and not entry.adapter.config.flag("ensure_weight_tying"):
-        return ends.one(entry, extra.tensor, path, not _is_embedding(path))
-    return ends.both(extra.tensor)
+        return ends.one_side(entry, extra.tensor, path, not _is_embedding(path))
+    return ends.both_sides(extra.tensor)
 
 
-def ends_of_module(entry: Weighted, placed: Placed, placement: Placement, ends: Ends) -> tuple[End, ...]:
+def sides_of_module(
+    entry: WeightedAdapter, placed: TargetTensor, placement: ModuleMap, ends: TiedSides
+) -> tuple[TiedSide, ...]:
     """What an update changes. With `ensure_weight_tying` the embedding's is both's, and the head's says it again."""
     if not ends.is_tied(placed):
         ends.check_known(entry, placed.tensor, placed.module.path)
-        return (ends.stored(placed.tensor),)
+        return (ends.stored_side(placed.tensor),)
     is_head = placed.module.kind != "embedding" and not _is_embedding(placed.module.path)
     if entry.adapter.config.flag("ensure_weight_tying") and _is_trained_as_one(entry.adapter, placement):
-        return () if is_head else ends.both(placed.tensor)
+        return () if is_head else ends.both_sides(placed.tensor)
     if is_head:
         ends.check_bias(entry, placed.module)
-    return ends.one(entry, placed.tensor, placed.module.path, is_head)
+    return ends.one_side(entry, placed.tensor, placed.module.path, is_head)
 
 
-def _has_other_rows(adapter: Adapter, extra: PlacedExtra, placement: Placement) -> bool:
+def _has_other_rows(adapter: Adapter, extra: ExtraTarget, placement: ModuleMap) -> bool:
     """Whether the adapter has rows of both ends, and not the same: then PEFT trains each end by itself."""
     rows = {
         token_rows(adapter.config, other.extra.target)
@@ -183,7 +187,7 @@ def _has_other_rows(adapter: Adapter, extra: PlacedExtra, placement: Placement) 
     return len(rows) > 1
 
 
-def _is_trained_as_one(adapter: Adapter, placement: Placement) -> bool:
+def _is_trained_as_one(adapter: Adapter, placement: ModuleMap) -> bool:
     """Whether the embedding's factors are the head's as well: where there are both, with the same numbers.
 
     PEFT ties them as it makes the adapter. On a half-precision base it then holds them in float32, each in a tensor of its

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from adaptry.adapters.tensor_names import input_embedding
-from adaptry.bases.hf_folder import Checkpoint
+from adaptry.bases.hf_folder import HfCheckpoint
 
 # Models that have embeddings and no output head, whatever their config says of tying (BERT's says it always).
 _HEADLESS = (
@@ -23,7 +23,7 @@ _HEADLESS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Ties:
+class TiedNames:
     """`head`: the path of the output head, None where its name is not known. `bias`: the tensor its bias is tied to.
 
     `copies`: paths of what else reads the embedding and is untied with the head. `is_several`: whether embeddings of other
@@ -38,11 +38,11 @@ class Ties:
     config: Mapping[str, Any] = field(default_factory=lambda: {"tie_word_embeddings": False})
 
 
-_BERT = Ties("cls.predictions.decoder", "cls.predictions.bias")
-_ROBERTA = Ties("lm_head.decoder", "lm_head.bias")
-_BART = Ties(copies=("encoder.embed_tokens", "decoder.embed_tokens"), is_several=True)
+_BERT = TiedNames("cls.predictions.decoder", "cls.predictions.bias")
+_ROBERTA = TiedNames("lm_head.decoder", "lm_head.bias")
+_BART = TiedNames(copies=("encoder.embed_tokens", "decoder.embed_tokens"), is_several=True)
 # T5 ties its stacks to each other always. Since transformers 5 its config says apart from the tie that it scales.
-_T5 = Ties(is_several=True, config={"tie_word_embeddings": False, "scale_decoder_outputs": True})
+_T5 = TiedNames(is_several=True, config={"tie_word_embeddings": False, "scale_decoder_outputs": True})
 
 _LIKE_BERT = (
     "bert", "deberta", "deberta-v2", "big_bird", "ernie", "megatron-bert", "roc_bert", "roformer",
@@ -54,43 +54,43 @@ _LIKE_ROBERTA = (
 # Heads of which nothing is stored while they are tied: no bias, and nothing around them.
 _BARE = ("lm_head", "proj_out", "output_projection", "embed_out", "output", "head")
 
-_TIES: Mapping[str, Ties] = {
+_TIES: Mapping[str, TiedNames] = {
     **dict.fromkeys(_LIKE_BERT, _BERT),
     **dict.fromkeys(_LIKE_ROBERTA, _ROBERTA),
-    "esm": Ties("lm_head.decoder"),
-    "albert": Ties("predictions.decoder", "predictions.bias"),
-    "electra": Ties("generator_lm_head"),
-    "distilbert": Ties("vocab_projector"),
-    **dict.fromkeys(("modernbert", "modernbert-decoder"), Ties("decoder")),
-    "xlnet": Ties("lm_loss"),
-    **dict.fromkeys(("xlm", "flaubert"), Ties("pred_layer.proj")),
-    "biogpt": Ties("output_projection"),
-    "blip": Ties("text_decoder.cls.predictions.decoder", "text_decoder.cls.predictions.bias"),
+    "esm": TiedNames("lm_head.decoder"),
+    "albert": TiedNames("predictions.decoder", "predictions.bias"),
+    "electra": TiedNames("generator_lm_head"),
+    "distilbert": TiedNames("vocab_projector"),
+    **dict.fromkeys(("modernbert", "modernbert-decoder"), TiedNames("decoder")),
+    "xlnet": TiedNames("lm_loss"),
+    **dict.fromkeys(("xlm", "flaubert"), TiedNames("pred_layer.proj")),
+    "biogpt": TiedNames("output_projection"),
+    "blip": TiedNames("text_decoder.cls.predictions.decoder", "text_decoder.cls.predictions.bias"),
     "blip_text_model": _BERT,
-    "git": Ties("output"),
-    "gpt_neox_japanese": Ties("embed_out"),
-    "kosmos-2": Ties("text_model.lm_head"),
-    "rwkv": Ties("head"),
-    "trocr": Ties("output_projection"),
-    "whisper": Ties("proj_out"),
+    "git": TiedNames("output"),
+    "gpt_neox_japanese": TiedNames("embed_out"),
+    "kosmos-2": TiedNames("text_model.lm_head"),
+    "rwkv": TiedNames("head"),
+    "trocr": TiedNames("output_projection"),
+    "whisper": TiedNames("proj_out"),
     **dict.fromkeys(("bart", "mbart", "pegasus", "m2m_100"), _BART),
     "t5": _T5,
     "mt5": replace(_T5, config={"tie_word_embeddings": False}),
 }
 
 
-def ties_of(checkpoint: Checkpoint) -> Ties:
+def find_tied_names(checkpoint: HfCheckpoint) -> TiedNames:
     """What reads the embedding of this base."""
     listed = checkpoint.config.get("architectures")
     architectures = [str(name) for name in listed] if isinstance(listed, list) else []
     if any(name.endswith(_HEADLESS) for name in architectures):
-        return Ties(head=None, has_head=False)
+        return TiedNames(head=None, has_head=False)
     model_type = str(checkpoint.config.get("model_type") or "")
     known = _TIES.get(model_type)
     if known is None:
         is_other = checkpoint.config.get("is_encoder_decoder") is True
         is_other = is_other or any(name.endswith(("ForMaskedLM", "ForPreTraining")) for name in architectures)
-        return Ties(head=None) if is_other else Ties()
+        return TiedNames(head=None) if is_other else TiedNames()
     if known.copies:
         around = (input_embedding(checkpoint.tensors) or "").removesuffix("shared.weight")
         return replace(known, copies=tuple(around + copy for copy in known.copies))

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from adaptry.adapters.tensor_names import input_embedding, is_output_head
-from adaptry.bases.hf_folder import Checkpoint
-from adaptry.bases.module_map import PlacedExtra, Placement
-from adaptry.core.errors import Refused, Unsupported
+from adaptry.bases.hf_folder import HfCheckpoint
+from adaptry.bases.module_map import ExtraTarget, ModuleMap
+from adaptry.core.errors import CheckFailed, Unsupported
 
-Rows = Mapping[str, int]
+RowCounts = Mapping[str, int]
 """The rows that a tensor of the base will have, for those that grow."""
 
 
-def grows(extra: PlacedExtra, checkpoint: Checkpoint) -> bool:
+def is_larger_vocabulary(extra: ExtraTarget, checkpoint: HfCheckpoint) -> bool:
     """Whether a full weight is an embedding (or head) of the base's width with more rows than the base's."""
     base = checkpoint.tensors[extra.tensor].shape
     brought = extra.extra.shape
@@ -26,15 +26,19 @@ def grows(extra: PlacedExtra, checkpoint: Checkpoint) -> bool:
     return is_whole and is_vocabulary and brought[1:] == base[1:] and brought[0] > base[0]
 
 
-def new_rows(label: str, placement: Placement, checkpoint: Checkpoint, is_asked: bool) -> Rows:
-    """The rows of each tensor that grows. Raises `Refused` where that was not asked for, or only one end would."""
-    rows = {extra.tensor: extra.extra.shape[0] for extra in placement.extras if grows(extra, checkpoint)}
+def new_rows(label: str, placement: ModuleMap, checkpoint: HfCheckpoint, is_asked: bool) -> RowCounts:
+    """The rows of each tensor that grows. Raises `CheckFailed` where that was not asked for, or only one end would."""
+    rows = {
+        extra.tensor: extra.extra.shape[0]
+        for extra in placement.extras
+        if is_larger_vocabulary(extra, checkpoint)
+    }
     if not rows:
         return rows
     tensor, count = next(iter(rows.items()))
     base = checkpoint.tensors[tensor].shape[0]
     if not is_asked:
-        raise Refused(
+        raise CheckFailed(
             f"{label} brings {tensor} with {count:,} rows and the base has {base:,}: tokens were added before it was "
             "trained. Say --resize-vocab for a result with the larger vocabulary, and take the adapter's tokenizer with it"
         )
@@ -42,7 +46,7 @@ def new_rows(label: str, placement: Placement, checkpoint: Checkpoint, is_asked:
     ends |= {name for name in (input_embedding(checkpoint.tensors),) if name}
     for end in sorted(ends):
         if rows.get(end, checkpoint.tensors[end].shape[0]) != count:
-            raise Refused(
+            raise CheckFailed(
                 f"{label} brings {tensor} with {count:,} rows and none such for {end}, which would not go with it: save "
                 "the adapter again with save_embedding_layers=True or, where it adapts an embedding, which PEFT then saves "
                 "alone, save the base with its larger vocabulary and merge into that"
@@ -55,7 +59,7 @@ def new_rows(label: str, placement: Placement, checkpoint: Checkpoint, is_asked:
     return rows
 
 
-def check_alone(label: str, weight: float, inputs: int) -> None:
+def check_single_input(label: str, weight: float, inputs: int) -> None:
     """Raises `Unsupported` unless the adapter is merged alone and as trained: halves of new rows mean nothing."""
     if inputs > 1 or weight != 1.0:
         raise Unsupported(

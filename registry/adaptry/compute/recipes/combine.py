@@ -6,10 +6,10 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
-from adaptry.compute.recipes.merge import Dtype, Input
+from adaptry.compute.recipes.merge import Dtype, RecipeInput
 
 
-class Override(BaseModel):
+class ModuleOverride(BaseModel):
     """Another way for some modules: `match` is matched as PEFT matches a `rank_pattern`, the first that matches wins.
 
     `weights` are by the input's source. What is not said is as in the recipe.
@@ -37,8 +37,8 @@ class CombineRecipe(BaseModel):
 
     method: str = "linear"
     parameters: dict[str, Any] = {}  # checked against the method's table
-    inputs: tuple[Input, ...] = Field(min_length=1, max_length=64)
-    modules: tuple[Override, ...] = Field(default=(), max_length=256)
+    inputs: tuple[RecipeInput, ...] = Field(min_length=1, max_length=64)
+    modules: tuple[ModuleOverride, ...] = Field(default=(), max_length=256)
     rank: int | None = Field(default=None, ge=1, le=1 << 16)
     energy: float | None = Field(default=None, gt=0, le=1)
     uniform: bool = False

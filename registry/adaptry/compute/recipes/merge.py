@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from adaptry.core.errors import Invalid
 
 Dtype = Literal["F32", "F16", "BF16"]
-Copy = Literal["original", "dequantised"]
+BaseCopyKind = Literal["original", "dequantised"]
 """The copies of a base that a merge can use where one of them is quantised."""
 DTYPE_NAMES: dict[str, Dtype] = {
     "float32": "F32", "fp32": "F32", "f32": "F32",
@@ -18,7 +18,7 @@ DTYPE_NAMES: dict[str, Dtype] = {
 }  # fmt: skip
 
 
-class Input(BaseModel):
+class RecipeInput(BaseModel):
     """One adapter of a merge, as the user named it, and its weight."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -27,7 +27,7 @@ class Input(BaseModel):
     weight: float = Field(default=1.0, allow_inf_nan=False)
 
 
-class Recipe(BaseModel):
+class MergeRecipe(BaseModel):
     """A merge into base weights: W + Σ weight · scale · B·A, in float32, rounded once.
 
     `method` other than `linear`: W + what that way of combining makes of the updates, with its `parameters` and `seed`.
@@ -40,7 +40,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     base: str
-    inputs: tuple[Input, ...] = Field(min_length=1, max_length=64)
+    inputs: tuple[RecipeInput, ...] = Field(min_length=1, max_length=64)
     method: str = "linear"
     parameters: dict[str, Any] = {}  # checked against the method's table
     seed: int = Field(default=0, ge=0, lt=1 << 63)
@@ -48,7 +48,7 @@ class Recipe(BaseModel):
     max_shard_size: int | None = Field(default=None, ge=1 << 20)
     other_base: bool = False
     resize_vocab: bool = False
-    base_copy: Copy | None = None
+    base_copy: BaseCopyKind | None = None
 
     @model_validator(mode="after")
     def _does_something(self) -> Self:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from adaptry.compute.sidecar_client import framing
-from adaptry.compute.sidecar_client.inputs import Described, Ingredients, Question
+from adaptry.compute.sidecar_client.inputs import ComputeRequest, ModelDescription, ModelInputs
 from adaptry.core.errors import Unavailable
 
 STREAMS = 32
@@ -26,7 +26,7 @@ _PASSED_ON = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH",
 _PREFIXES = ("OMP_", "MKL_", "OPENBLAS_", "COVERAGE_")
 
 
-class Computing:
+class ComputeClient:
     """For many threads. `folder` is where the process works and remembers; `cache` bytes of finished files are kept there.
 
     At most `streams` files are read at once; more are `Unavailable`.
@@ -46,18 +46,18 @@ class Computing:
         """The process, if one was started."""
         return self._process.pid if self._process else None
 
-    def describe(self, ingredients: Ingredients) -> Described:
-        """The merged model. Raises what opening it raises (`Refused`, `Unsupported`, `NotFound`, …), `Unavailable`."""
+    def describe(self, ingredients: ModelInputs) -> ModelDescription:
+        """The merged model. Raises what opening it raises (`CheckFailed`, `Unsupported`, `NotFound`, …), `Unavailable`."""
         for _ in range(_DEATHS):
             try:
-                said = b"".join(self._asked(Question(ingredients=ingredients)))
-            except framing.Gone:
+                said = b"".join(self._request(ComputeRequest(ingredients=ingredients)))
+            except framing.ChannelClosed:
                 continue
-            return Described.model_validate_json(said)
+            return ModelDescription.model_validate_json(said)
         raise _died()
 
     def read(
-        self, ingredients: Ingredients, model: Described, file: str, start: int, end: int
+        self, ingredients: ModelInputs, model: ModelDescription, file: str, start: int, end: int
     ) -> Iterator[bytes]:
         """The bytes [start, end) of a file of `model`, in order. Close it to stop early.
 
@@ -71,15 +71,15 @@ class Computing:
         deaths = 0
         try:
             while deaths < _DEATHS:
-                question = Question(
+                question = ComputeRequest(
                     ingredients=ingredients, file=file, identity=model.identity, start=start, end=end
                 )
                 try:
-                    for piece in self._asked(question):
+                    for piece in self._request(question):
                         start += len(piece)
                         deaths = 0
                         yield piece
-                except framing.Gone:
+                except framing.ChannelClosed:
                     deaths += 1
                 else:
                     return
@@ -93,8 +93,8 @@ class Computing:
             self._is_closed = True
             self._end()
 
-    def _asked(self, question: Question) -> Iterator[bytes]:
-        """The data of an answer. Raises `Gone` where the process died before its end, and the error that it answers."""
+    def _request(self, question: ComputeRequest) -> Iterator[bytes]:
+        """The data of an answer. Raises `ChannelClosed` where the process died before its end, and the error that it answers."""
         channel, process = self._channel()
         try:
             with channel:
@@ -107,36 +107,36 @@ class Computing:
                     if kind == "error":
                         raise framing.error_of(payload)
                     yield payload
-        except framing.Gone:
-            self._bury(process)
+        except framing.ChannelClosed:
+            self._discard_process(process)
             raise
 
     def _channel(self) -> tuple[socket.socket, subprocess.Popen[bytes]]:
         """Our end of a new pair, of which the process has the other."""
         ours, theirs = socket.socketpair()
         with theirs, self._lock:
-            control, process = self._running()
+            control, process = self._ensure_process()
             # Where it is dying just now, nobody takes the other end, and ours says so when it is read.
             with contextlib.suppress(OSError):
                 socket.send_fds(control, [b"?"], [theirs.fileno()])
         return ours, process
 
-    def _bury(self, process: subprocess.Popen[bytes]) -> None:
+    def _discard_process(self, process: subprocess.Popen[bytes]) -> None:
         """So that the next question finds another."""
         with self._lock:
             if self._process is process:
                 self._end()
 
-    def _running(self) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    def _ensure_process(self) -> tuple[socket.socket, subprocess.Popen[bytes]]:
         if self._is_closed:
             raise Unavailable("the server is stopping")
         if self._process is None or self._control is None:
             self._control, theirs = socket.socketpair()
             with theirs:
-                self._process = self._started(theirs)
+                self._process = self._start_process(theirs)
         return self._control, self._process
 
-    def _started(self, control: socket.socket) -> subprocess.Popen[bytes]:
+    def _start_process(self, control: socket.socket) -> subprocess.Popen[bytes]:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         command = [sys.executable, "-P", "-m", "adaptry.compute.merging.streaming"]
         command += [

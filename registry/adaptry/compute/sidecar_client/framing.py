@@ -13,35 +13,35 @@ from typing import Literal, cast
 
 from adaptry.core.errors import AdaptryError, Unavailable, by_code
 
-Kind = Literal["question", "data", "end", "error"]
-MOST = 1 << 20
+FrameKind = Literal["question", "data", "end", "error"]
+MAX_FRAME = 1 << 20
 """Bytes that a frame holds at most, but for a question."""
 
 _MOST_ASKED = 16 << 20  # it names every file that goes in
-_KINDS: dict[bytes, Kind] = {b"Q": "question", b"D": "data", b"Z": "end", b"E": "error"}
+_KINDS: dict[bytes, FrameKind] = {b"Q": "question", b"D": "data", b"Z": "end", b"E": "error"}
 _LETTERS = {kind: letter for letter, kind in _KINDS.items()}
 _HEAD = struct.Struct(">cI")
 
 
-class Gone(Exception):
+class ChannelClosed(Exception):
     """The other side closed the pair before it had said all."""
 
 
-def send(channel: socket.socket, kind: Kind, payload: bytes | bytearray | memoryview = b"") -> None:
-    """Raises `Gone`."""
+def send(channel: socket.socket, kind: FrameKind, payload: bytes | bytearray | memoryview = b"") -> None:
+    """Raises `ChannelClosed`."""
     try:
         channel.sendall(_HEAD.pack(_LETTERS[kind], len(payload)))
         channel.sendall(payload)
     except OSError as error:
-        raise Gone from error
+        raise ChannelClosed from error
 
 
-def receive(channel: socket.socket) -> tuple[Kind, bytes]:
-    """Raises `Gone`, and `Unavailable` where nothing comes for as long as the channel waits."""
+def receive(channel: socket.socket) -> tuple[FrameKind, bytes]:
+    """Raises `ChannelClosed`, and `Unavailable` where nothing comes for as long as the channel waits."""
     letter, length = _HEAD.unpack(_exactly(channel, _HEAD.size))
     kind = _KINDS.get(letter)
-    if kind is None or length > (_MOST_ASKED if kind == "question" else MOST):
-        raise Gone
+    if kind is None or length > (_MOST_ASKED if kind == "question" else MAX_FRAME):
+        raise ChannelClosed
     return kind, _exactly(channel, length)
 
 
@@ -65,8 +65,8 @@ def _exactly(channel: socket.socket, length: int) -> bytes:
         except TimeoutError as error:
             raise Unavailable("the process that computes merged models does not answer; try again") from error
         except OSError as error:
-            raise Gone from error
+            raise ChannelClosed from error
         if not count:
-            raise Gone
+            raise ChannelClosed
         view = view[count:]
     return bytes(data)

@@ -13,7 +13,7 @@ class _Passed(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Ingredients(_Passed):
+class ModelInputs(_Passed):
     """An adapter's version and its base.
 
     `adapter` is what people call the version, `revision` its digest, `adapter_files` where each of its files is. The base
@@ -41,7 +41,7 @@ class MergedFile(_Passed):
     blob_id: str | None = None
 
 
-class Described(_Passed):
+class ModelDescription(_Passed):
     """A merged model: `identity` is equal only where every byte is; `computed_by` says by what, `notes` what to know."""
 
     identity: Digest
@@ -53,10 +53,10 @@ class Described(_Passed):
         return next((file for file in self.files if file.name == name), None)
 
 
-class Question(_Passed):
+class ComputeRequest(_Passed):
     """Of a model: what it is, or with `file` the bytes [start, end) of that file of the model called `identity`."""
 
-    ingredients: Ingredients
+    ingredients: ModelInputs
     file: str | None = None
     identity: Digest | None = None
     start: int = 0

@@ -35,7 +35,7 @@ def as_tensor(data: bytes | bytearray, info: TensorInfo) -> Tensor:
 
 
 @dataclass(frozen=True)
-class AdapterParts:
+class AdapterTensors:
     """The parts of one module of one adapter. Each tensor is read once."""
 
     adapter: Adapter

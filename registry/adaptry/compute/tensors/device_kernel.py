@@ -11,33 +11,33 @@ from collections.abc import Sequence
 
 import torch
 
-from adaptry.compute.tensors.kernel import Lane, Term, Weight
-from adaptry.compute.tensors.torch_kernel import DTYPES, Update, stacked
+from adaptry.compute.tensors.kernel import KernelWeight, LoraTerm, MergeKernel
+from adaptry.compute.tensors.torch_kernel import DTYPES, StackedTerms, stack_terms
 
 BLOCK = 64 << 20
 """Bytes of W at a time: a transfer that keeps an accelerator's link busy."""
 
 
-class DeviceLane(Lane):
+class DeviceKernel(MergeKernel):
     """`device` is torch's word for it: `cuda`, `cuda:1`, `mps`."""
 
     def __init__(self, capacity: int, device: str) -> None:
         self.source = memoryview(mmap.mmap(-1, capacity))
         self._device = torch.device(device)
-        self._weight = Weight("F32", "F32", 0, 0)
-        self._update: Update | None = None
+        self._weight = KernelWeight("F32", "F32", 0, 0)
+        self._update: StackedTerms | None = None
 
     @staticmethod
-    def takes(weight: Weight, rank: int) -> bool:
+    def supports(weight: KernelWeight, rank: int) -> bool:
         return weight.source_dtype in DTYPES and weight.dtype in DTYPES
 
     @torch.inference_mode()
-    def begin(self, weight: Weight, terms: Sequence[Term]) -> None:
+    def begin(self, weight: KernelWeight, terms: Sequence[LoraTerm]) -> None:
         self._weight = weight
-        self._update = stacked(terms, weight.is_transposed, self._device) if terms else None
+        self._update = stack_terms(terms, weight.is_transposed, self._device) if terms else None
 
     @torch.inference_mode()
-    def bake(self, first: int, rows: int) -> memoryview:
+    def merge_rows(self, first: int, rows: int) -> memoryview:
         weight = self._weight
         stored = torch.frombuffer(
             self.source, dtype=DTYPES[weight.source_dtype], count=rows * weight.columns

@@ -9,10 +9,10 @@ from adaptry.compute.tensors.adapter_tensors import DTYPES
 _WORDS = {dtype: word for word, dtype in DTYPES.items()}
 
 
-def word_of(dtype: torch.dtype) -> str:
+def safetensors_dtype(dtype: torch.dtype) -> str:
     """`F32` and the like."""
     return _WORDS[dtype]
 
 
-def dtype_of(word: str) -> torch.dtype:
+def torch_dtype(word: str) -> torch.dtype:
     return DTYPES[word]

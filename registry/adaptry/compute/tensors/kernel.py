@@ -25,7 +25,7 @@ DEEP = 192
 
 
 @dataclass(frozen=True, slots=True)
-class Factor:
+class StoredMatrix:
     """A matrix as stored: little-endian bytes of `dtype` (F32, F16 or BF16), row-major."""
 
     data: bytes
@@ -34,16 +34,16 @@ class Factor:
 
 
 @dataclass(frozen=True, slots=True)
-class Term:
+class LoraTerm:
     """One update of one weight: scale · up @ down. `down` is lora_A, [r, in]; `up` lora_B, [out, r]."""
 
-    down: Factor
-    up: Factor
+    down: StoredMatrix
+    up: StoredMatrix
     scale: float
 
 
 @dataclass(frozen=True, slots=True)
-class Weight:
+class KernelWeight:
     """The weight that passes: its dtype, the result's, its size as stored, and whether rows are columns of the
     update (`is_transposed`: a Conv1D, stored [in, out])."""
 
@@ -54,22 +54,22 @@ class Weight:
     is_transposed: bool = False
 
 
-class Lane(ABC):
+class MergeKernel(ABC):
     """Not to be shared between threads. `source` is memory to read rows of W into before `bake`."""
 
     source: memoryview
 
     @staticmethod
     @abstractmethod
-    def takes(weight: Weight, rank: int) -> bool:
+    def supports(weight: KernelWeight, rank: int) -> bool:
         """Whether this kernel bakes terms whose ranks are `rank` together (0: none) into such a weight."""
 
     @abstractmethod
-    def begin(self, weight: Weight, terms: Sequence[Term]) -> None:
+    def begin(self, weight: KernelWeight, terms: Sequence[LoraTerm]) -> None:
         """Sets what the following blocks are blocks of. No terms: only the dtype changes."""
 
     @abstractmethod
-    def bake(self, first: int, rows: int) -> memoryview:
+    def merge_rows(self, first: int, rows: int) -> memoryview:
         """Rows [first, first + rows) of W, which stand in `source`, with the terms added.
 
         Bytes of the result's dtype, valid until the next call. A NaN stays a NaN, with bits not promised.
@@ -85,6 +85,6 @@ def row_blocks(rows: int, row_bytes: int, block: int = BLOCK) -> Iterator[tuple[
         yield first, last - first
 
 
-def room_for(rows: int, row_bytes: int, block: int = BLOCK) -> int:
+def block_buffer_size(rows: int, row_bytes: int, block: int = BLOCK) -> int:
     """Bytes of the largest block of `row_blocks`."""
     return max(count for _, count in row_blocks(rows, row_bytes, block)) * row_bytes

@@ -18,7 +18,7 @@ _SPARE = 8  # columns beyond the rank: the last wanted values converge as if the
 _SEED = 0
 
 
-def leading(matrix: Tensor, rank: int) -> Triplets | None:
+def leading_triplets(matrix: Tensor, rank: int) -> Triplets | None:
     """left [out, k], values [k] falling, right [k, in] of a float64 `matrix` [out, in], k = `rank`.
 
     None where it would not pay or did not converge: the caller decomposes the whole.

@@ -185,7 +185,7 @@ def _source(dtype: str, rows: int) -> str:
 
 
 @cache
-def is_fit(dtype: str) -> bool:
+def is_supported(dtype: str) -> bool:
     """Whether this processor does the loop's steps itself.
 
     Where it does not (an x86 without fma or f16c), LLVM would call library functions that nobody has linked.
@@ -199,7 +199,7 @@ def is_fit(dtype: str) -> bool:
     return bool(features.get("fma")) and (dtype != "F16" or bool(features.get("f16c")))
 
 
-class Kernel:
+class CompiledLoop:
     """`@run` compiled for this machine and one dtype ("BF16", "F16" or "F32"); safe to call from several threads."""
 
     def __init__(self, dtype: str) -> None:

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptry.compute.tensors.kernel import DEEP, THIN, Factor, Lane, Term, Weight
-from adaptry.compute.tensors.llvm_ir import WIDTH, Kernel, is_fit
+from adaptry.compute.tensors.kernel import DEEP, THIN, KernelWeight, LoraTerm, MergeKernel, StoredMatrix
+from adaptry.compute.tensors.llvm_ir import WIDTH, CompiledLoop, is_supported
 
-_compiled = lru_cache(maxsize=None)(Kernel)  # one per dtype and process; 40 ms each
+_compiled = lru_cache(maxsize=None)(CompiledLoop)  # one per dtype and process; 40 ms each
 
 
-class LlvmLane(Lane):
+class LlvmKernel(MergeKernel):
     """On the CPU, releasing the interpreter lock while it works."""
 
     def __init__(self, capacity: int) -> None:
@@ -29,24 +29,24 @@ class LlvmLane(Lane):
         self.source, self._result = memoryview(maps[0]), memoryview(maps[1])
         self._from, self._to = (ctypes.addressof(ctypes.c_char.from_buffer(memory)) for memory in maps)
         self._packed = _Packed([], False)
-        self._kernel: Kernel | None = None
+        self._kernel: CompiledLoop | None = None
 
     @staticmethod
-    def takes(weight: Weight, rank: int) -> bool:
+    def supports(weight: KernelWeight, rank: int) -> bool:
         return (
             1 <= rank <= DEEP
             and weight.source_dtype == weight.dtype
             and weight.rows >= THIN
             and weight.columns > 0
             and weight.columns % WIDTH == 0
-            and is_fit(weight.dtype)
+            and is_supported(weight.dtype)
         )
 
-    def begin(self, weight: Weight, terms: Sequence[Term]) -> None:
+    def begin(self, weight: KernelWeight, terms: Sequence[LoraTerm]) -> None:
         self._kernel = _compiled(weight.dtype)
         self._packed = _Packed(terms, weight.is_transposed)
 
-    def bake(self, first: int, rows: int) -> memoryview:
+    def merge_rows(self, first: int, rows: int) -> memoryview:
         assert self._kernel is not None, "begin comes first"
         packed = self._packed
         up = packed.up.ctypes.data + 4 * first * packed.rank
@@ -62,7 +62,7 @@ class _Packed:
     One term keeps its scale apart (PEFT multiplies the finished product); several are scaled into `up` and stacked.
     """
 
-    def __init__(self, terms: Sequence[Term], is_transposed: bool) -> None:
+    def __init__(self, terms: Sequence[LoraTerm], is_transposed: bool) -> None:
         if not terms:
             return
         downs, ups = [_wide(term.down) for term in terms], [_wide(term.up) for term in terms]
@@ -79,7 +79,7 @@ class _Packed:
         self.up = np.ascontiguousarray(up, np.float32)
 
 
-def _wide(factor: Factor) -> NDArray[Any]:
+def _wide(factor: StoredMatrix) -> NDArray[Any]:
     """The factor in fp32."""
     match factor.dtype:
         case "F32":

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adaptry.compute.tensors.krylov import leading
+from adaptry.compute.tensors.krylov import leading_triplets
 from adaptry.compute.tensors.orthonormal import basis_of
 
 NEGLIGIBLE = 1e-6
@@ -35,10 +35,10 @@ class Factors:
         """Δ, [..., out, in], in the factors' dtype: the product first and then the scale, as PEFT does."""
         return (self.up @ self.down) * self.scale
 
-    def times(self, weight: float) -> Factors:
+    def scaled_by(self, weight: float) -> Factors:
         return Factors(self.up, self.down, self.scale * weight)
 
-    def folded(self) -> Factors:
+    def with_unit_scale(self) -> Factors:
         """The same update with scale 1: it is multiplied into `up`."""
         return self if self.scale == 1.0 else Factors(self.up * self.scale, self.down)
 
@@ -56,18 +56,18 @@ class Decomposition:
     left: Tensor
     values: Tensor
     right: Tensor
-    beyond: float = 0.0
+    tail_energy: float = 0.0
 
     @property
     def energy(self) -> float:
         """‖Δ‖² (Frobenius), over the whole batch."""
-        return float(self.values.square().sum()) + self.beyond
+        return float(self.values.square().sum()) + self.tail_energy
 
-    def lost(self, rank: int) -> float:
+    def lost_energy(self, rank: int) -> float:
         """‖Δ − Δ_rank‖²: what no update of this rank can keep (Eckart and Young)."""
-        return float(self.values[..., rank:].square().sum()) + self.beyond
+        return float(self.values[..., rank:].square().sum()) + self.tail_energy
 
-    def truncated(self, rank: int) -> Factors:
+    def truncate(self, rank: int) -> Factors:
         """The nearest update of `rank`, its weight shared evenly by the two factors; float32.
 
         A rank beyond what there is gives what there is.
@@ -78,16 +78,16 @@ class Decomposition:
         return Factors(up.float().contiguous(), down.float().contiguous())
 
 
-def concatenated(updates: Sequence[Factors]) -> Factors:
+def concatenate(updates: Sequence[Factors]) -> Factors:
     """Σ Δ_i, exactly: the factors side by side, each `up` with its own scale in it. The rank is the sum of the ranks."""
-    folded = [update.folded() for update in updates]
+    folded = [update.with_unit_scale() for update in updates]
     return Factors(
         torch.cat([update.up for update in folded], dim=-1),
         torch.cat([update.down for update in folded], dim=-2),
     )
 
 
-def padded(update: Factors, rank: int) -> Factors:
+def pad_rank(update: Factors, rank: int) -> Factors:
     """The same update with zeros up to `rank`."""
     missing = rank - update.rank
     if missing <= 0:
@@ -99,25 +99,25 @@ def padded(update: Factors, rank: int) -> Factors:
     )
 
 
-def inner(one: Factors, other: Factors) -> float:
+def inner_product(one: Factors, other: Factors) -> float:
     """⟨Δ_1, Δ_2⟩ (Frobenius): the sum of (up_1ᵀ up_2) ∘ (down_1 down_2ᵀ), in float64."""
     a, b = one.double(), other.double()
     product = (a.up.mT @ b.up) * (a.down @ b.down.mT)
     return float(product.sum()) * one.scale * other.scale
 
 
-def row_inner(one: Factors, other: Factors) -> Tensor:
+def row_inner_products(one: Factors, other: Factors) -> Tensor:
     """⟨Δ_1, Δ_2⟩ of each row, [..., out] float64; of each column, of the `transposed` updates."""
     a, b = one.double(), other.double()
     return ((a.up @ (a.down @ b.down.mT)) * b.up).sum(-1) * (one.scale * other.scale)
 
 
-def transposed(update: Factors) -> Factors:
+def transpose(update: Factors) -> Factors:
     """Δᵀ: [..., in, out]."""
     return Factors(update.down.mT, update.up.mT, update.scale)
 
 
-def gram(updates: Sequence[Factors]) -> Tensor:
+def gram_matrix(updates: Sequence[Factors]) -> Tensor:
     """All inner products, [T, T] float64; of a batch, their sums. One product of the stacked factors gives them."""
     scales = torch.tensor([update.scale for update in updates], dtype=torch.float64)
     up = torch.cat([update.up.double() for update in updates], dim=-1)
@@ -128,13 +128,13 @@ def gram(updates: Sequence[Factors]) -> Tensor:
     return member.mT @ product.reshape(-1, *product.shape[-2:]).sum(0) @ member
 
 
-def bases(update: Factors) -> tuple[Tensor, Tensor, Tensor]:
+def orthonormal_bases(update: Factors) -> tuple[Tensor, Tensor, Tensor]:
     """Orthonormal columns Q_u [..., out, k], core [..., k, l], orthonormal rows Q_vᵀ [..., l, in]: Δ = Q_u · core · Q_vᵀ."""
     left, right = basis_of(update.up), basis_of(update.down.mT)
     return left.vectors, (left.upper @ right.upper.mT) * update.scale, right.vectors.mT
 
 
-def decomposed(update: Factors, rank: int | None = None) -> Decomposition:
+def decompose(update: Factors, rank: int | None = None) -> Decomposition:
     """The singular value decomposition of Δ, through bases of the factors and an r×r problem.
 
     All singular values; with `rank`, only so many of the singular vectors, which is most of the work.
@@ -145,7 +145,7 @@ def decomposed(update: Factors, rank: int | None = None) -> Decomposition:
     return Decomposition(left.times(inside[..., :rank]), values, right.times(outside[..., :rank, :].mT).mT)
 
 
-def decomposed_dense(delta: Tensor, rank: int | None = None) -> Decomposition:
+def decompose_dense(delta: Tensor, rank: int | None = None) -> Decomposition:
     """As `decomposed`, of a dense Δ [..., out, in].
 
     With a `rank` that is small beside the sides only so many triplets are computed, by iteration: what they keep is
@@ -168,7 +168,7 @@ def decomposed_dense(delta: Tensor, rank: int | None = None) -> Decomposition:
 
 
 def _triplets(matrix: Tensor, rank: int | None) -> tuple[Tensor, Tensor, Tensor]:
-    found = None if rank is None else leading(matrix, rank)
+    found = None if rank is None else leading_triplets(matrix, rank)
     if found is not None:
         return found
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from adaptry.compute.tensors.lowrank import Decomposition, decomposed_dense, rank_for
+from adaptry.compute.tensors.lowrank import Decomposition, decompose_dense, rank_for
 
 OVERSAMPLING = 16
 """Columns beyond the rank: the wanted ones are then nearly all in the range that is found."""
@@ -27,18 +27,18 @@ def energy_of(delta: Tensor) -> float:
     return sum((float(run.double().square().sum()) for run in runs), 0.0)
 
 
-def of_rank(delta: Tensor, rank: int, seed: int) -> Decomposition:
+def decompose_to_rank(delta: Tensor, rank: int, seed: int) -> Decomposition:
     """At least the first `rank` triplets of Δ [out, in] float32 (all, where it has no more); `beyond` is exact."""
     if min(delta.shape) <= max(_SMALL, 4 * (rank + OVERSAMPLING)):
-        return decomposed_dense(delta)
+        return decompose_dense(delta)
     return _projected(delta, rank + OVERSAMPLING, seed)
 
 
-def of_energy(delta: Tensor, share: float, seed: int) -> tuple[Decomposition, int]:
+def decompose_to_energy(delta: Tensor, share: float, seed: int) -> tuple[Decomposition, int]:
     """A decomposition and the smallest of its ranks that keeps this share of ‖Δ‖²."""
     rank = _FIRST
     while True:
-        found = of_rank(delta, rank, seed)
+        found = decompose_to_rank(delta, rank, seed)
         kept = found.values.square().cumsum(-1)
         enough = int((kept < share * found.energy * (1 - 1e-12)).sum()) + 1
         if enough <= min(rank, len(found.values)):

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adaptry.compute.tensors.kernel import DEEP, THIN, Factor, Lane, Term, Weight
+from adaptry.compute.tensors.kernel import DEEP, THIN, KernelWeight, LoraTerm, MergeKernel, StoredMatrix
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
-class TorchLane(Lane):
+class TorchKernel(MergeKernel):
     """On the CPU. Lanes are the threads: let torch have one each (`one_thread_each`)."""
 
     def __init__(self, capacity: int) -> None:
@@ -31,20 +31,20 @@ class TorchLane(Lane):
         self._wide = torch.empty(capacity // 2)
         self._delta = torch.empty(capacity // 2)
         self._one = torch.ones(())
-        self._weight = Weight("F32", "F32", 0, 0)
-        self._update: Update | None = None
+        self._weight = KernelWeight("F32", "F32", 0, 0)
+        self._update: StackedTerms | None = None
 
     @staticmethod
-    def takes(weight: Weight, rank: int) -> bool:
+    def supports(weight: KernelWeight, rank: int) -> bool:
         return weight.source_dtype in DTYPES and weight.dtype in DTYPES
 
     @torch.inference_mode()
-    def begin(self, weight: Weight, terms: Sequence[Term]) -> None:
+    def begin(self, weight: KernelWeight, terms: Sequence[LoraTerm]) -> None:
         self._weight = weight
-        self._update = stacked(terms, weight.is_transposed) if terms else None
+        self._update = stack_terms(terms, weight.is_transposed) if terms else None
 
     @torch.inference_mode()
-    def bake(self, first: int, rows: int) -> memoryview:
+    def merge_rows(self, first: int, rows: int) -> memoryview:
         shape = rows, self._weight.columns
         stored = _view(self.source, self._weight.source_dtype, shape)
         if self._weight.source_dtype == "F32":
@@ -60,7 +60,7 @@ class TorchLane(Lane):
         result.copy_(image)
         return self._result[: result.nbytes]
 
-    def _add(self, image: Tensor, update: Update, first: int) -> None:
+    def _add(self, image: Tensor, update: StackedTerms, first: int) -> None:
         """image [rows, columns] fp32 += scale · product."""
         left, right = update.sides(first, image.shape[0])
         delta = self._delta[: image.numel()].view(image.shape)
@@ -75,7 +75,7 @@ class TorchLane(Lane):
 
 
 @dataclass(frozen=True, slots=True)
-class Update:
+class StackedTerms:
     """What a weight's terms add to it: scale · up @ down, in fp32."""
 
     up: Tensor
@@ -90,18 +90,20 @@ class Update:
         return self.up.narrow(0, first, rows), self.down
 
 
-def stacked(terms: Sequence[Term], is_transposed: bool, device: str | torch.device = "cpu") -> Update:
+def stack_terms(
+    terms: Sequence[LoraTerm], is_transposed: bool, device: str | torch.device = "cpu"
+) -> StackedTerms:
     """One term keeps its scale apart, as PEFT multiplies the finished product; several are scaled and stacked."""
     ups = [_wide(term.up).to(device) for term in terms]
     downs = [_wide(term.down).to(device) for term in terms]
     if len(terms) == 1:
-        return Update(ups[0], downs[0], terms[0].scale, is_transposed)
+        return StackedTerms(ups[0], downs[0], terms[0].scale, is_transposed)
     scaled = [up * term.scale for up, term in zip(ups, terms, strict=True)]
-    return Update(torch.cat(scaled, dim=1), torch.cat(downs), 1.0, is_transposed)
+    return StackedTerms(torch.cat(scaled, dim=1), torch.cat(downs), 1.0, is_transposed)
 
 
 @contextlib.contextmanager
-def one_thread_each() -> Iterator[None]:
+def single_torch_threads() -> Iterator[None]:
     """Torch's own threads would fight those of the lanes; the setting is put back afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -111,7 +113,7 @@ def one_thread_each() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _wide(factor: Factor) -> Tensor:
+def _wide(factor: StoredMatrix) -> Tensor:
     """The factor in fp32, as PEFT holds it (`autocast_adapter_dtype`)."""
     stored = torch.frombuffer(bytearray(factor.data), dtype=DTYPES[factor.dtype])
     return stored.view(factor.shape).to(torch.float32)

@@ -7,10 +7,10 @@ from typing import Any
 
 from adaptry.adapters.tensor_names import is_output_head
 from adaptry.bases.fingerprinting.architecture import facts_of, identity_facts
-from adaptry.compute.merging.plan import Plan
+from adaptry.compute.merging.plan import MergePlan
 
 
-def facts_of_merge(plan: Plan) -> dict[str, Any]:
+def facts_of_merge(plan: MergePlan) -> dict[str, Any]:
     """The facts of the config that the merge writes. (`Any`: JSON.)"""
     config = plan.checkpoint.config
     written = config.get("tie_word_embeddings")
@@ -20,7 +20,7 @@ def facts_of_merge(plan: Plan) -> dict[str, Any]:
     return {**facts, "vocab_size": plan.vocabulary} if plan.vocabulary else facts
 
 
-def differences(
+def config_differences(
     wanted: Mapping[str, Any], found: Mapping[str, Any], where: str = "the merge"
 ) -> tuple[str, ...]:
     """Sentences, one a fact; `where`: whose facts are wanted. (`Any`: facts are JSON.) Names of dtypes and heads are not

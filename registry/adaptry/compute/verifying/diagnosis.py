@@ -9,28 +9,33 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.compute.merging.fitting import PLAIN
-from adaptry.compute.verifying.verdict import Verdict
+from adaptry.compute.verifying.verdict import TensorVerdict
 
 if TYPE_CHECKING:
     from adaptry.bases.shards import Shards
-    from adaptry.compute.verifying.tensor_pairs import Pair
+    from adaptry.compute.verifying.tensor_pairs import TensorPair
 
 
-def explained(
-    pair: Pair, counted: Verdict, tolerance: int, base: Shards, found: Shards, labels: dict[int, str]
-) -> Verdict:
+def diagnose(
+    pair: TensorPair,
+    counted: TensorVerdict,
+    tolerance: int,
+    base: Shards,
+    found: Shards,
+    labels: dict[int, str],
+) -> TensorVerdict:
     """`counted` with its error, and if it differs how. `labels`: what the user called each adapter, by its `id`."""
-    if not {pair.piece.dtype, pair.piece.source.dtype} <= PLAIN:
+    if not {pair.expected.dtype, pair.expected.source.dtype} <= PLAIN:
         return counted.model_copy(update={"state": "differs", "hint": _UNTOUCHED})
     try:
         import torch
     except ImportError:
         told = "how it differs is told where torch is installed: pip install 'adaptry[torch]'"
         return counted.model_copy(update={"state": "differs", "hint": told})
-    from adaptry.compute.verifying.second_pass import Look
-    from adaptry.compute.verifying.values import blocks, origins
+    from adaptry.compute.verifying.second_pass import SecondPass
+    from adaptry.compute.verifying.values import blocks, delta_origins
 
-    look = Look(pair.piece.dtype, len(origins(pair.piece)))
+    look = SecondPass(pair.expected.dtype, len(delta_origins(pair.expected)))
     with torch.inference_mode():
         for block in blocks(pair, base, found):
             look.add(block)
@@ -40,7 +45,9 @@ def explained(
     other = look.other_rounding(tolerance)
     if other is not None:
         return counted.model_copy(update={**update, "state": "rounding", "hint": other})
-    names = [(labels.get(id(origin.adapter), "the adapter"), origin) for origin in origins(pair.piece)]
+    names = [
+        (labels.get(id(origin.adapter), "the adapter"), origin) for origin in delta_origins(pair.expected)
+    ]
     return counted.model_copy(update={**update, "state": "differs", "hint": look.hint(names)})
 
 

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from adaptry.compute.tensors.adapter_tensors import DTYPES
-from adaptry.compute.verifying.ulp_diff import Tally
-from adaptry.compute.verifying.values import Block, Origin
+from adaptry.compute.verifying.ulp_diff import UlpDiff
+from adaptry.compute.verifying.values import DeltaOrigin, ValueBlock
 
 _NEAR = 0.02  # how near a fitted factor must be to one that has a name
 _SUM = 8 * 2.0**-24  # what another order of summation makes in float32, relative to what is summed
 
-Named = tuple[str, Origin]
+NamedOrigin = tuple[str, DeltaOrigin]
 
 
-class Look:
+class SecondPass:
     """Fed block by block. `wrong` is ‖found − wanted‖², `change` ‖found − base‖²."""
 
     def __init__(self, dtype: str, count: int) -> None:
@@ -30,11 +30,11 @@ class Look:
         self._noise = 0.0
         self._gram = torch.zeros(count, count, dtype=torch.float64)
         self._right = torch.zeros(count, dtype=torch.float64)
-        self._base = Tally(dtype)
-        self._others: dict[str, Tally] = {}
+        self._base = UlpDiff(dtype)
+        self._others: dict[str, UlpDiff] = {}
         self._is_sum = True
 
-    def add(self, block: Block) -> None:
+    def add(self, block: ValueBlock) -> None:
         found, stored, wanted = (each.double() for each in (block.found, block.stored, block.wanted))
         change = found - stored
         self.wrong += float((found - wanted).square().sum())
@@ -50,7 +50,7 @@ class Look:
                 self._gram[row, column] += (wide * block.deltas[column].double()).sum()
         _tally(self._base, block.found, block.stored.to(block.found.dtype))
         for name, other in _roundings(block).items():
-            _tally(self._others.setdefault(name, Tally(self._dtype)), block.found, other)
+            _tally(self._others.setdefault(name, UlpDiff(self._dtype)), block.found, other)
         self._is_sum = self._is_sum and _is_within_a_sum(block, found, eps)
 
     @property
@@ -62,13 +62,13 @@ class Look:
     def other_rounding(self, tolerance: int) -> str | None:
         """The other way to round that gives what was found; None where none does."""
         for name, tally in self._others.items():
-            if tally.most <= tolerance and (tally.most or not tally.differing):
+            if tally.largest <= tolerance and (tally.largest or not tally.differing):
                 return name
         if tolerance and self._is_sum:
             return "the same sum, added in another order"
         return None
 
-    def hint(self, named: Sequence[Named]) -> str:
+    def hint(self, named: Sequence[NamedOrigin]) -> str:
         """What it is instead, in words."""
         if not self._base.differing:
             return "it is the base's" + (": no adapter was applied" if named else "")
@@ -87,12 +87,14 @@ class Look:
                 else "no multiple of the update gives it"
             )
         said = [
-            told for factor, name in zip(factors, named, strict=True) if (told := _said(float(factor), name))
+            told
+            for factor, name in zip(factors, named, strict=True)
+            if (told := _factor_hint(float(factor), name))
         ]
         return "; ".join(said) or "the update is there, and some elements are off by more than rounding"
 
 
-def _said(factor: float, named: Named) -> str | None:
+def _factor_hint(factor: float, named: NamedOrigin) -> str | None:
     """What a factor other than 1 means."""
     label, origin = named
     if _is_near(factor, 1.0):
@@ -117,7 +119,7 @@ def _is_near(factor: float, value: float) -> bool:
     return abs(factor - value) <= _NEAR * max(1.0, abs(value))
 
 
-def _roundings(block: Block) -> Mapping[str, Tensor]:
+def _roundings(block: ValueBlock) -> Mapping[str, Tensor]:
     """What other programs write that round more often: after each adapter, or to a dtype on the way."""
     stored, found = block.stored.dtype, block.found.dtype
     others: dict[str, Tensor] = {}
@@ -129,7 +131,7 @@ def _roundings(block: Block) -> Mapping[str, Tensor]:
     return others
 
 
-def _in_turn(block: Block, dtype: torch.dtype) -> Tensor:
+def _in_turn(block: ValueBlock, dtype: torch.dtype) -> Tensor:
     weight = block.stored.to(dtype)
     for delta in block.deltas:
         weight = (weight.float() + delta).to(dtype)
@@ -140,7 +142,7 @@ def _word(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _is_within_a_sum(block: Block, found: Tensor, eps: float) -> bool:
+def _is_within_a_sum(block: ValueBlock, found: Tensor, eps: float) -> bool:
     """Whether every element is as near as another order of summation and the rounding to the dtype can make it."""
     if block.reach is None:
         return False
@@ -149,7 +151,7 @@ def _is_within_a_sum(block: Block, found: Tensor, eps: float) -> bool:
     return bool(((found - exact).abs() <= room).all())
 
 
-def _tally(tally: Tally, found: Tensor, other: Tensor) -> None:
+def _tally(tally: UlpDiff, found: Tensor, other: Tensor) -> None:
     tally.add(_bytes(found), _bytes(other), DTYPES[tally.dtype].itemsize)
 
 

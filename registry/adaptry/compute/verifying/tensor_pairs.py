@@ -11,26 +11,26 @@ from typing import Any
 
 from adaptry.adapters.base_record import TensorShape
 from adaptry.adapters.tensor_names import is_buffer
-from adaptry.bases.hf_folder import Checkpoint
-from adaptry.bases.parameter_lookup import Names
-from adaptry.compute.merging.layout import BasePlace, Piece
-from adaptry.compute.merging.plan import Plan
+from adaptry.bases.hf_folder import HfCheckpoint
+from adaptry.bases.parameter_lookup import ParameterNames
+from adaptry.compute.merging.layout import BaseTensor, OutputTensor
+from adaptry.compute.merging.plan import MergePlan
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class TensorPair:
     """A piece, and the tensor (with its place) that should be it."""
 
-    piece: Piece
+    expected: OutputTensor
     tensor: str
-    place: BasePlace
+    location: BaseTensor
 
 
 @dataclass(frozen=True, slots=True)
-class Pairs:
+class TensorPairs:
     """`missing`: pieces that the checkpoint has nowhere; `extra`: its tensors that no piece is."""
 
-    pairs: tuple[Pair, ...]
+    pairs: tuple[TensorPair, ...]
     missing: tuple[str, ...]
     extra: tuple[str, ...]
 
@@ -39,11 +39,11 @@ Facts = Mapping[str, Any]
 """Of a config, as a fingerprint has them. (`Any`: JSON.)"""
 
 
-def paired(plan: Plan, wanted: Facts, checkpoint: Checkpoint, found: Facts) -> Pairs:
+def pair_tensors(plan: MergePlan, wanted: Facts, checkpoint: HfCheckpoint, found: Facts) -> TensorPairs:
     """`wanted` are the facts of the merge's config, `found` those of the checkpoint's."""
-    pieces = {piece.name: piece for file in plan.files for piece in file.pieces}
-    names = Names(_shapes(checkpoint), found)
-    pairs: list[Pair] = []
+    pieces = {piece.name: piece for file in plan.files for piece in file.tensors}
+    names = ParameterNames(_shapes(checkpoint), found)
+    pairs: list[TensorPair] = []
     missing: list[str] = []
     for piece in pieces.values():
         tensor = piece.name if piece.name in checkpoint.tensors else _found(names, piece.name)
@@ -52,7 +52,7 @@ def paired(plan: Plan, wanted: Facts, checkpoint: Checkpoint, found: Facts) -> P
         elif not is_buffer(piece.name, piece.shape):
             missing.append(piece.name)
     shapes = {piece.name: TensorShape(dtype=piece.dtype, shape=piece.shape) for piece in pieces.values()}
-    known = Names(shapes, wanted)
+    known = ParameterNames(shapes, wanted)
     extra: list[str] = []
     for tensor in _left(checkpoint, pairs):
         name = _found(known, tensor)
@@ -60,19 +60,19 @@ def paired(plan: Plan, wanted: Facts, checkpoint: Checkpoint, found: Facts) -> P
             pairs.append(_pair(pieces[name], tensor, checkpoint))
         elif not is_buffer(tensor, checkpoint.tensors[tensor].shape):
             extra.append(tensor)
-    return Pairs(tuple(pairs), tuple(missing), tuple(extra))
+    return TensorPairs(tuple(pairs), tuple(missing), tuple(extra))
 
 
-def _left(checkpoint: Checkpoint, pairs: Iterable[Pair]) -> list[str]:
+def _left(checkpoint: HfCheckpoint, pairs: Iterable[TensorPair]) -> list[str]:
     used = {pair.tensor for pair in pairs}
     return [tensor for tensor in checkpoint.tensors if tensor not in used]
 
 
-def _pair(piece: Piece, tensor: str, checkpoint: Checkpoint) -> Pair:
-    return Pair(piece, tensor, BasePlace(checkpoint.shard_of[tensor], checkpoint.tensors[tensor]))
+def _pair(piece: OutputTensor, tensor: str, checkpoint: HfCheckpoint) -> TensorPair:
+    return TensorPair(piece, tensor, BaseTensor(checkpoint.shard_of[tensor], checkpoint.tensors[tensor]))
 
 
-def _found(names: Names, name: str) -> str:
+def _found(names: ParameterNames, name: str) -> str:
     """The tensor on disk that `name` is; nothing where there is none, or several make it."""
     where = names.find(name)
     if where.tensor is None or len(where.tensor.parts) > 1:
@@ -80,7 +80,7 @@ def _found(names: Names, name: str) -> str:
     return where.tensor.parts[0]
 
 
-def _shapes(checkpoint: Checkpoint) -> dict[str, TensorShape]:
+def _shapes(checkpoint: HfCheckpoint) -> dict[str, TensorShape]:
     return {
         name: TensorShape(dtype=info.dtype, shape=info.shape) for name, info in checkpoint.tensors.items()
     }

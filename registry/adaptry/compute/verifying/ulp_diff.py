@@ -20,17 +20,17 @@ _BITS = {
 
 
 @dataclass(slots=True)
-class Tally:
+class UlpDiff:
     """Counts up while a tensor passes. `ulp` is None where the dtype has none that are counted here."""
 
     dtype: str
     elements: int = 0
     differing: int = 0
-    most: int = 0
+    largest: int = 0
 
     @property
     def ulp(self) -> int | None:
-        return self.most if self.dtype in _BITS else None
+        return self.largest if self.dtype in _BITS else None
 
     @property
     def share(self) -> float:
@@ -52,7 +52,7 @@ class Tally:
         left, right = one.view(word), two.view(word)
         at = numpy.flatnonzero(left != right)
         self.differing += len(at)
-        self.most = max(self.most, _furthest(left[at], right[at], self.dtype))
+        self.largest = max(self.largest, _furthest(left[at], right[at], self.dtype))
 
 
 def _furthest(one: numpy.ndarray[Any, Any], two: numpy.ndarray[Any, Any], dtype: str) -> int:

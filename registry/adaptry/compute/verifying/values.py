@@ -11,21 +11,21 @@ from torch import Tensor
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.bases.shards import Shards
-from adaptry.compute.merging.changes import Chain, StreamedChange, WholeChange, apply
-from adaptry.compute.merging.dense_change import weight_at
-from adaptry.compute.merging.execute import term_of
-from adaptry.compute.merging.kernels import rows_of
-from adaptry.compute.merging.layout import BasePlace, Piece
+from adaptry.compute.merging.changes import ChangeChain, StreamedChange, WholeChange, apply_changes
+from adaptry.compute.merging.dense_change import read_base_weight
+from adaptry.compute.merging.execute import read_term
+from adaptry.compute.merging.kernels import row_layout
+from adaptry.compute.merging.layout import BaseTensor, OutputTensor
 from adaptry.compute.tensors.adapter_tensors import DTYPES, as_tensor
 from adaptry.compute.tensors.kernel import row_blocks
-from adaptry.compute.tensors.torch_kernel import stacked
-from adaptry.compute.verifying.tensor_pairs import Pair
+from adaptry.compute.tensors.torch_kernel import stack_terms
+from adaptry.compute.verifying.tensor_pairs import TensorPair
 
 _BLOCK = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class ValueBlock:
     """`found` and `wanted` in the checkpoint's dtype, `stored` in the base's, `deltas` (one an adapter) in float32, all of
     one shape. `reach`: |W| + Σ scale·|B|·|A|, what the error of a sum is relative to; None of what is no plain LoRA."""
 
@@ -37,7 +37,7 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class DeltaOrigin:
     """Whose update a delta is. `scale` (as trained), `rank` and `is_rslora` of a plain LoRA."""
 
     adapter: Adapter | None
@@ -46,11 +46,11 @@ class Origin:
     is_rslora: bool = False
 
 
-def origins(piece: Piece) -> tuple[Origin, ...]:
+def delta_origins(piece: OutputTensor) -> tuple[DeltaOrigin, ...]:
     """Of each delta of the piece's blocks."""
     if piece.updates:
         return tuple(
-            Origin(
+            DeltaOrigin(
                 update.adapter,
                 update.module.scale,
                 update.module.rank,
@@ -58,27 +58,27 @@ def origins(piece: Piece) -> tuple[Origin, ...]:
             )
             for update in piece.updates
         )
-    return tuple(Origin(_owner(change)) for change in piece.changes)
+    return tuple(DeltaOrigin(_owner(change)) for change in piece.changes)
 
 
-def blocks(pair: Pair, base: Shards, found: Shards) -> Iterator[Block]:
+def blocks(pair: TensorPair, base: Shards, found: Shards) -> Iterator[ValueBlock]:
     """The tensor in runs of rows; as one block where it is changed as a whole."""
-    if pair.piece.is_whole:
+    if pair.expected.is_whole:
         yield _whole(pair, base, found)
     else:
         yield from _streamed(pair, base, found)
 
 
-def _streamed(pair: Pair, base: Shards, found: Shards) -> Iterator[Block]:
-    piece, place = pair.piece, pair.place
-    rows, row_bytes = rows_of(piece)
+def _streamed(pair: TensorPair, base: Shards, found: Shards) -> Iterator[ValueBlock]:
+    piece, place = pair.expected, pair.location
+    rows, row_bytes = row_layout(piece)
     if not rows:
         return
     columns = piece.source.numel // rows
     row_found = place.info.size // rows
-    terms = [term_of(update) for update in piece.updates]
-    each = [stacked([term], piece.is_transposed) for term in terms]
-    together = stacked(terms, piece.is_transposed) if terms else None
+    terms = [read_term(update) for update in piece.updates]
+    each = [stack_terms([term], piece.is_transposed) for term in terms]
+    together = stack_terms(terms, piece.is_transposed) if terms else None
     for first, count in row_blocks(rows, row_bytes, _BLOCK):
         shape = count, columns
         stored = _rows(base, piece.shard, piece.source.dtype, piece.source.start + first * row_bytes, shape)
@@ -91,24 +91,24 @@ def _streamed(pair: Pair, base: Shards, found: Shards) -> Iterator[Block]:
         if together is not None:
             left, right = together.sides(first, count)
             exact = exact + left @ right * together.scale
-        yield Block(there, stored, exact.to(there.dtype), tuple(deltas), reach)
+        yield ValueBlock(there, stored, exact.to(there.dtype), tuple(deltas), reach)
 
 
-def _whole(pair: Pair, base: Shards, found: Shards) -> Block:
-    piece, place = pair.piece, pair.place
+def _whole(pair: TensorPair, base: Shards, found: Shards) -> ValueBlock:
+    piece, place = pair.expected, pair.location
 
     def read_bias() -> Tensor | None:
-        return None if piece.bias is None else weight_at(base, piece.bias)
+        return None if piece.bias is None else read_base_weight(base, piece.bias)
 
-    stored = weight_at(base, BasePlace(piece.shard, piece.source, piece.packed))
-    there = as_tensor(found.whole(place.shard, place.info), place.info)
-    wanted = apply(piece.changes, stored, read_bias) if piece.changes else stored
+    stored = read_base_weight(base, BaseTensor(piece.shard, piece.source, piece.packed))
+    there = as_tensor(found.read_tensor(place.shard, place.info), place.info)
+    wanted = apply_changes(piece.changes, stored, read_bias) if piece.changes else stored
     if wanted.shape != stored.shape:  # a larger vocabulary: the base has no such rows
         stored = torch.zeros_like(wanted)
-        return Block(there, stored, wanted.to(there.dtype), ())
+        return ValueBlock(there, stored, wanted.to(there.dtype), ())
     wide = stored.float()
-    deltas = [change.weight * (change.of(wide, read_bias).float() - wide) for change in piece.changes]
-    return Block(there, stored, wanted.to(there.dtype), tuple(deltas))
+    deltas = [change.weight * (change.apply(wide, read_bias).float() - wide) for change in piece.changes]
+    return ValueBlock(there, stored, wanted.to(there.dtype), tuple(deltas))
 
 
 def _rows(shards: Shards, shard: str, dtype: str, at: int, shape: Sequence[int]) -> Tensor:
@@ -119,7 +119,7 @@ def _rows(shards: Shards, shard: str, dtype: str, at: int, shape: Sequence[int])
 
 def _owner(change: WholeChange) -> Adapter | None:
     match change:
-        case Chain(steps):
+        case ChangeChain(steps):
             return _owner(steps[0])
         case StreamedChange(update):
             return update.adapter

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-State = Literal["same", "within", "rounding", "differs", "missing", "extra", "shape"]
+TensorState = Literal["same", "within", "rounding", "differs", "missing", "extra", "shape"]
 """`same`: the same bytes. `within`: at most so many units in the last place apart as are tolerated. `rounding`: the same
 sum, added or rounded in another order. The rest refute."""
 
@@ -17,7 +17,7 @@ class _Value(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class Verdict(_Value):
+class TensorVerdict(_Value):
     """One tensor of the checkpoint (or one that it lacks).
 
     `ulp`: the most units in the last place between an element and what it should be; `share`: of the elements that
@@ -26,7 +26,7 @@ class Verdict(_Value):
     """
 
     tensor: str
-    state: State
+    state: TensorState
     ulp: int | None = None
     share: float = 0.0
     error: float | None = None
@@ -41,7 +41,7 @@ class Verdict(_Value):
         return self.state in _PROVED
 
     @property
-    def of_change(self) -> float | None:
+    def relative_to_change(self) -> float | None:
         """‖found − should be‖ / ‖found − base‖; None of a tensor that was not looked at twice."""
         return None if self.error is None else _relative(self.wrong, self.change)
 
@@ -49,7 +49,7 @@ class Verdict(_Value):
 class Verification(_Value):
     """The verdicts in the order of the base's files; `config`: what differs in the two configs; `notes` of the plan."""
 
-    tensors: tuple[Verdict, ...]
+    tensors: tuple[TensorVerdict, ...]
     config: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     tolerance: int = 1
@@ -59,7 +59,7 @@ class Verification(_Value):
         return not self.config and all(verdict.is_proved for verdict in self.tensors)
 
     @property
-    def refuting(self) -> tuple[Verdict, ...]:
+    def failed(self) -> tuple[TensorVerdict, ...]:
         return tuple(verdict for verdict in self.tensors if not verdict.is_proved)
 
     @property
@@ -69,8 +69,8 @@ class Verification(_Value):
         wrong = sum(verdict.wrong for verdict in self.tensors)
         return _relative(wrong, change)
 
-    def counts(self) -> dict[State, int]:
-        found: dict[State, int] = {}
+    def counts(self) -> dict[TensorState, int]:
+        found: dict[TensorState, int] = {}
         for verdict in self.tensors:
             found[verdict.state] = found.get(verdict.state, 0) + 1
         return found

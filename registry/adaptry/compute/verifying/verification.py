@@ -14,44 +14,44 @@ from dataclasses import replace
 
 from adaptry.adapters.header import DTYPE_BITS
 from adaptry.bases.fingerprinting import fingerprint
-from adaptry.bases.hf_folder import Checkpoint
+from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.bases.shards import Shards
-from adaptry.compute.merging.execute import bake_piece
+from adaptry.compute.merging.execute import merge_tensor
 from adaptry.compute.merging.fitting import PLAIN
-from adaptry.compute.merging.kernels import Bench, Kernels, choose
-from adaptry.compute.merging.plan import Plan
-from adaptry.compute.verifying.configs import differences, facts_of_merge
-from adaptry.compute.verifying.diagnosis import explained
-from adaptry.compute.verifying.tensor_pairs import Pair, paired
-from adaptry.compute.verifying.ulp_diff import Tally
-from adaptry.compute.verifying.verdict import State, Verdict, Verification
+from adaptry.compute.merging.kernels import KernelChoice, ThreadKernels, choose_kernels
+from adaptry.compute.merging.plan import MergePlan
+from adaptry.compute.verifying.configs import config_differences, facts_of_merge
+from adaptry.compute.verifying.diagnosis import diagnose
+from adaptry.compute.verifying.tensor_pairs import TensorPair, pair_tensors
+from adaptry.compute.verifying.ulp_diff import UlpDiff
+from adaptry.compute.verifying.verdict import TensorState, TensorVerdict, Verification
 from adaptry.core.progress import Progress, no_progress
 
 _RUN = 1 << 20  # bytes that are compared at a time
 
 
 def verify(
-    plan: Plan,
-    checkpoint: Checkpoint,
+    plan: MergePlan,
+    checkpoint: HfCheckpoint,
     *,
     tolerance: int = 1,
     is_measuring: bool = False,
-    kernels: Kernels | None = None,
+    kernels: KernelChoice | None = None,
     threads: int | None = None,
     progress: Progress = no_progress,
 ) -> Verification:
     """Whether `checkpoint` is what `plan` would write, but for names, files and dtypes.
 
     `tolerance`: units in the last place of a tensor's own dtype that a computed element may be off; `is_measuring`: errors of
-    tensors that are within it, too, as far as adapters change them. Raises `Missing` (no torch
+    tensors that are within it, too, as far as adapters change them. Raises `MissingDependency` (no torch
     where it is needed), `InvalidWeights` (a file that is cut while it is read).
     """
     facts = fingerprint(checkpoint).facts
     wanted = facts_of_merge(plan)
-    pairs = paired(plan, wanted, checkpoint, facts)
+    pairs = pair_tensors(plan, wanted, checkpoint, facts)
     fitting = [recast for pair in pairs.pairs if (recast := _recast(pair)) is not None]
-    kernels = kernels or choose()
-    kernels.check(pair.piece for pair in fitting if not pair.piece.is_copy)
+    kernels = kernels or choose_kernels()
+    kernels.check(pair.expected for pair in fitting if not pair.expected.is_copy)
     labels = {id(entry.adapter): entry.label for entry in plan.inputs}
     with Shards(plan.checkpoint) as base, Shards(checkpoint) as found:
         tallies = _Work(base, found, kernels, progress).run(fitting, threads)
@@ -60,56 +60,56 @@ def verify(
             for pair, tally in zip(fitting, tallies, strict=True)
         ]
     verdicts += [_misshapen(pair) for pair in pairs.pairs if _recast(pair) is None]
-    verdicts += [Verdict(tensor=name, state="missing") for name in pairs.missing]
-    verdicts += [Verdict(tensor=name, state="extra") for name in pairs.extra]
+    verdicts += [TensorVerdict(tensor=name, state="missing") for name in pairs.missing]
+    verdicts += [TensorVerdict(tensor=name, state="extra") for name in pairs.extra]
     return Verification(
         tensors=tuple(verdicts),
-        config=differences(wanted, facts),
+        config=config_differences(wanted, facts),
         notes=plan.notes,
         tolerance=tolerance,
     )
 
 
-def _recast(pair: Pair) -> Pair | None:
+def _recast(pair: TensorPair) -> TensorPair | None:
     """The pair with its piece in the dtype that was found, where it can be; None where the two cannot be compared."""
-    piece, info = pair.piece, pair.place.info
+    piece, info = pair.expected, pair.location.info
     if info.shape != piece.shape:
         return None
     if info.dtype == piece.dtype:
         return pair
     if {info.dtype, piece.dtype} <= PLAIN:
-        return replace(pair, piece=replace(piece, dtype=info.dtype))
+        return replace(pair, expected=replace(piece, dtype=info.dtype))
     return None
 
 
-def _misshapen(pair: Pair) -> Verdict:
-    piece, info = pair.piece, pair.place.info
+def _misshapen(pair: TensorPair) -> TensorVerdict:
+    piece, info = pair.expected, pair.location.info
     told = f"it is {info.dtype} {list(info.shape)} and should be {piece.dtype} {list(piece.shape)}"
-    return Verdict(tensor=pair.tensor, state="shape", hint=told)
+    return TensorVerdict(tensor=pair.tensor, state="shape", hint=told)
 
 
 def _verdict(
-    pair: Pair,
-    tally: Tally,
+    pair: TensorPair,
+    tally: UlpDiff,
     tolerance: int,
     is_measuring: bool,
     base: Shards,
     found: Shards,
     labels: dict[int, str],
-) -> Verdict:
-    allowed = 0 if pair.piece.is_copy else tolerance  # what is only copied is never rounded
+) -> TensorVerdict:
+    allowed = 0 if pair.expected.is_copy else tolerance  # what is only copied is never rounded
     is_within = tally.ulp is not None and tally.ulp <= allowed
-    state: State = "same" if not tally.differing else "within" if is_within else "differs"
-    counted = Verdict(tensor=pair.tensor, state=state, ulp=tally.ulp, share=tally.share)
-    if state == "differs" or (is_measuring and pair.piece.is_baked):
-        return explained(pair, counted, allowed, base, found, labels)
+    state: TensorState = "same" if not tally.differing else "within" if is_within else "differs"
+    counted = TensorVerdict(tensor=pair.tensor, state=state, ulp=tally.ulp, share=tally.share)
+    if state == "differs" or (is_measuring and pair.expected.is_adapted):
+        return diagnose(pair, counted, allowed, base, found, labels)
     return counted
 
 
 class _Work:
     """The pieces, shared by threads; each has lanes of its own."""
 
-    def __init__(self, base: Shards, found: Shards, kernels: Kernels, progress: Progress) -> None:
+    def __init__(self, base: Shards, found: Shards, kernels: KernelChoice, progress: Progress) -> None:
         self._base = base
         self._found = found
         self._kernels = kernels
@@ -118,57 +118,57 @@ class _Work:
         self._lock = threading.Lock()
         self._done = 0
 
-    def run(self, pairs: list[Pair], threads: int | None) -> list[Tally]:
+    def run(self, pairs: list[TensorPair], threads: int | None) -> list[UlpDiff]:
         """A tally for each pair."""
-        changed = [pair.piece for pair in pairs if not pair.piece.is_copy]
-        total = sum(pair.piece.size for pair in pairs)
+        changed = [pair.expected for pair in pairs if not pair.expected.is_copy]
+        total = sum(pair.expected.size for pair in pairs)
 
-        def compare(pair: Pair) -> Tally:
+        def compare(pair: TensorPair) -> UlpDiff:
             bench = getattr(self._own, "bench", None)
             if bench is None:
-                bench = self._own.bench = self._kernels.bench(changed)
+                bench = self._own.bench = self._kernels.for_thread(changed)
             tally = self._compare(pair, bench)
             with self._lock:
-                self._done += pair.piece.size
+                self._done += pair.expected.size
                 self._progress("comparing", self._done, total)
             return tally
 
         with (
-            self._kernels.at_work(changed),
+            self._kernels.limit_torch_threads(changed),
             ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool,
         ):
             return list(pool.map(compare, pairs))
 
-    def _compare(self, pair: Pair, bench: Bench) -> Tally:
-        sink = _Comparing(pair, self._base, self._found)
-        piece = pair.piece
+    def _compare(self, pair: TensorPair, bench: ThreadKernels) -> UlpDiff:
+        sink = _ComparingSink(pair, self._base, self._found)
+        piece = pair.expected
         if piece.is_copy:
             position = piece.offset
             for chunk in self._base.chunks(piece.shard, piece.source):
                 sink.write(chunk, position)
                 position += len(chunk)
         else:
-            bake_piece(piece, sink, bench, self._kernels.block)
+            merge_tensor(piece, sink, bench, self._kernels.block)
         return sink.tally
 
 
-class _Comparing:
+class _ComparingSink:
     """What `bake_piece` writes into: nothing is kept, each run is held against the bytes that were found."""
 
-    def __init__(self, pair: Pair, base: Shards, found: Shards) -> None:
-        self.tally = Tally(pair.piece.dtype)
+    def __init__(self, pair: TensorPair, base: Shards, found: Shards) -> None:
+        self.tally = UlpDiff(pair.expected.dtype)
         self._pair = pair
         self._base = base
         self._found = found
-        self._width = DTYPE_BITS[pair.piece.dtype] // 8
+        self._width = DTYPE_BITS[pair.expected.dtype] // 8
         self._buffer = memoryview(bytearray(_RUN))
 
     def read(self, shard: str, into: memoryview, at: int) -> None:
         self._base.read(shard, into, at)
 
     def write(self, data: memoryview | bytes, at: int) -> None:
-        place = self._pair.place
-        position = place.info.start + at - self._pair.piece.offset
+        place = self._pair.location
+        position = place.info.start + at - self._pair.expected.offset
         for part in _runs(memoryview(data).cast("B")):
             there = self._buffer[: len(part)]
             self._found.read(place.shard, there, position)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from adaptry.core.errors import Conflict
 from adaptry.core.files.dir_lock import try_lock
-from adaptry.core.files.durable import explained, flush_files, flush_folder
+from adaptry.core.files.durable import flush_files, flush_folder, write_error
 
 _SUFFIX = ".part"
 
@@ -46,7 +46,7 @@ def atomic_directory(
         _sweep(target)
         place = _beside(target)
     except OSError as error:
-        raise explained(error, target) from error
+        raise write_error(error, target) from error
     with _held(place):
         try:
             yield place
@@ -54,7 +54,7 @@ def atomic_directory(
             require_free(target, replace=replace, require_replaceable=require_replaceable)
             _publish(place, target)
         except OSError as error:
-            raise explained(error, target) from error
+            raise write_error(error, target) from error
         finally:
             shutil.rmtree(place, ignore_errors=True)
 

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from adaptry.core.failpoints import reach
 from adaptry.core.files.dir_lock import try_lock
-from adaptry.core.files.durable import explained, flush_folder
+from adaptry.core.files.durable import flush_folder, write_error
 
 _SUFFIX = ".part"
 _OPEN = Path("/proc/self/fd")
@@ -48,7 +48,7 @@ def atomic_file(target: Path) -> Iterator[BinaryIO]:
         finally:
             place.unlink(missing_ok=True)
     except OSError as error:
-        raise explained(error, target) from error
+        raise write_error(error, target) from error
 
 
 def _tidy(target: Path) -> None:

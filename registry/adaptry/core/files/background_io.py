@@ -1,6 +1,6 @@
 """Work beside the one that waits: hashing and flushing let go of the interpreter lock, so a second core does them.
 
-`Beside` does the same to each piece of a stream, in order, a few pieces behind. `FlushBehind` sends what was
+`BackgroundHasher` does the same to each piece of a stream, in order, a few pieces behind. `BackgroundFlush` sends what was
 written to the disk while more is written, so that the flush at the end finds little left to do.
 """
 
@@ -20,7 +20,7 @@ _FLUSH_EVERY = 16 << 20
 _flush: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)  # not everywhere
 
 
-class Beside:
+class BackgroundHasher:
     """Calls `work` with every piece, on a thread of its own; at the end of the block it has seen all.
 
     Without work it does nothing. A piece must not change until `settle`, which raises what `work` raised.
@@ -40,14 +40,14 @@ class Beside:
         if self._thread:
             self._thread.shutdown()
         if error is None:
-            self.settle()
+            self.drain()
 
     def update(self, piece: memoryview) -> None:
         """Hands a piece over; waits while several are waiting already."""
         if self._work is None:
             return
         if len(piece) < _WORTH_A_THREAD:
-            self.settle()
+            self.drain()
             self._work(piece)
             return
         if len(self._pending) == _AHEAD:
@@ -55,13 +55,13 @@ class Beside:
         self._thread = self._thread or ThreadPoolExecutor(1, "beside")
         self._pending.append(self._thread.submit(self._work, piece))
 
-    def settle(self) -> None:
+    def drain(self) -> None:
         """Waits until the work on everything given so far is done."""
         while self._pending:
             self._pending.popleft().result()
 
 
-class FlushBehind:
+class BackgroundFlush:
     """Flushes the open file `descriptor` now and then while it grows. Whoever publishes it still flushes last."""
 
     def __init__(self, descriptor: int) -> None:
@@ -79,19 +79,19 @@ class FlushBehind:
         if self._thread:
             self._thread.shutdown()
         if error is None:
-            self.settle()
+            self.wait()
 
-    def wrote(self, size: int) -> None:
+    def add_written(self, size: int) -> None:
         """`size` more bytes are in the file. Raises `OSError` where an earlier flush failed."""
         self._unflushed += size
         if self._unflushed < _FLUSH_EVERY or (self._running and not self._running.done()):
             return
-        self.settle()
+        self.wait()
         self._thread = self._thread or ThreadPoolExecutor(1, "flush")
         self._running = self._thread.submit(_flush, self._descriptor)
         self._unflushed = 0
 
-    def settle(self) -> None:
+    def wait(self) -> None:
         """Waits for the flush that runs. Raises `OSError` where it failed: the system tells of a lost write once."""
         running, self._running = self._running, None
         if running:

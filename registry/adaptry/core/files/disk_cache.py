@@ -20,7 +20,7 @@ from adaptry.core.digest import Digest
 _PART = ".part"
 
 
-class Finished:
+class DiskLruCache:
     """Safe to use from many threads, and from many processes on the same folder, which is made."""
 
     def __init__(self, folder: Path, limit: int) -> None:
@@ -43,7 +43,7 @@ class Finished:
         return None
 
     @contextlib.contextmanager
-    def keeping(self, tag: Digest, size: int) -> Iterator[Callable[[bytes], None] | None]:
+    def writer(self, tag: Digest, size: int) -> Iterator[Callable[[bytes], None] | None]:
         """What to give the file's bytes to, all of them in order; None where it is not to be kept.
 
         It is kept if the block ends and all bytes were given. Where there is no room on the disk, nothing is.
@@ -52,7 +52,7 @@ class Finished:
             yield None
             return
         place = self._folder / f"{tag.hex}.{secrets.token_hex(4)}{_PART}"
-        with _Growing(place) as growing:
+        with _PartFile(place) as growing:
             yield growing.write
             if growing.size == size and growing.is_flushed():
                 self._make_room(size)
@@ -82,7 +82,7 @@ class Finished:
         self._make_room(0)
 
 
-class _Growing:
+class _PartFile:
     """A file that is being written; it goes unless it was renamed. Once a write failed, it takes no more."""
 
     def __init__(self, path: Path) -> None:
@@ -90,7 +90,7 @@ class _Growing:
         self._file: io.FileIO | None = None
         self.size = 0
 
-    def __enter__(self) -> _Growing:
+    def __enter__(self) -> _PartFile:
         with contextlib.suppress(OSError):
             self._file = io.FileIO(self._path, "x")
             fcntl.flock(self._file, fcntl.LOCK_EX)

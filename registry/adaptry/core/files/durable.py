@@ -9,7 +9,7 @@ from pathlib import Path
 from adaptry.core.errors import StorageFull, Unavailable
 
 
-def explained(error: OSError, target: Path) -> StorageFull | Unavailable:
+def write_error(error: OSError, target: Path) -> StorageFull | Unavailable:
     """An error of the file system as ours, naming the place."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageFull(f"no space left for {target}; nothing was kept. Free some space and try again")

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from adaptry.core.files.durable import explained
+from adaptry.core.files.durable import write_error
 
 
 class FileLock:
@@ -25,28 +25,28 @@ class FileLock:
         self._descriptor = descriptor
 
     @classmethod
-    def shared(cls, path: Path, *, mode: int = 0o666) -> Self:
+    def acquire_shared(cls, path: Path, *, mode: int = 0o666) -> Self:
         """Waits while someone holds it alone. `mode` is that of the lock's file, if it is made."""
-        return cls(path, _taken(path, fcntl.LOCK_SH, mode))
+        return cls(path, _acquire(path, fcntl.LOCK_SH, mode))
 
     @classmethod
-    def shared_at_once(cls, path: Path, *, mode: int = 0o666) -> Self | None:
+    def try_shared(cls, path: Path, *, mode: int = 0o666) -> Self | None:
         """Shared; None where someone holds it alone."""
         try:
-            return cls(path, _taken(path, fcntl.LOCK_SH | fcntl.LOCK_NB, mode))
+            return cls(path, _acquire(path, fcntl.LOCK_SH | fcntl.LOCK_NB, mode))
         except BlockingIOError:
             return None
 
     @classmethod
-    def alone(cls, path: Path, *, mode: int = 0o666) -> Self:
+    def acquire_exclusive(cls, path: Path, *, mode: int = 0o666) -> Self:
         """Waits while anyone holds it."""
-        return cls(path, _taken(path, fcntl.LOCK_EX, mode))
+        return cls(path, _acquire(path, fcntl.LOCK_EX, mode))
 
     @classmethod
-    def at_once(cls, path: Path, *, mode: int = 0o666) -> Self | None:
+    def try_exclusive(cls, path: Path, *, mode: int = 0o666) -> Self | None:
         """Alone; None where anyone holds it."""
         try:
-            return cls(path, _taken(path, fcntl.LOCK_EX | fcntl.LOCK_NB, mode))
+            return cls(path, _acquire(path, fcntl.LOCK_EX | fcntl.LOCK_NB, mode))
         except BlockingIOError:
             return None
 
@@ -70,12 +70,12 @@ class FileLock:
         self.release()
 
 
-def _taken(path: Path, how: int, mode: int = 0o666) -> int:
+def _acquire(path: Path, how: int, mode: int = 0o666) -> int:
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
         except OSError as error:
-            raise explained(error, path) from error
+            raise write_error(error, path) from error
         try:
             fcntl.flock(descriptor, how)
         except BaseException:

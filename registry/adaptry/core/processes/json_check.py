@@ -18,7 +18,7 @@ from adaptry.core.processes.bounded import ProcessFailed, ProcessLimits, Process
 _MIB = 1 << 20
 
 
-def loads_in_child(data: bytes, limits: strictjson.Limits, what: str) -> Any:
+def loads_in_child(data: bytes, limits: strictjson.JsonLimits, what: str) -> Any:
     """As `strictjson.loads`. Raises `Unavailable` if no process can be started, or it crashed. (`Any`: JSON.)"""
     mib = len(data) // _MIB + 1
     arguments = [str(limits.size), str(limits.depth), str(limits.nodes), what]
@@ -46,7 +46,9 @@ def _integer(digits: str) -> int:
 def main() -> None:
     size, depth, nodes, what = sys.argv[1:]
     try:
-        strictjson.loads(sys.stdin.buffer.read(), strictjson.Limits(int(size), int(depth), int(nodes)), what)
+        strictjson.loads(
+            sys.stdin.buffer.read(), strictjson.JsonLimits(int(size), int(depth), int(nodes)), what
+        )
     except Invalid as error:
         sys.stdout.buffer.write(error.message.encode("utf-8", "replace"))
 

@@ -22,7 +22,7 @@ class ProcessSlots:
         self._patience = patience
 
     @contextmanager
-    def taken(self, what: str) -> Iterator[None]:
+    def acquire(self, what: str) -> Iterator[None]:
         """Raises `Unavailable`, naming `what` is being done, if too many wait already or the wait takes too long."""
         if not self._present.acquire(blocking=False):
             raise Unavailable(f"too many requests are waiting to read {what}; try again")

@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 from adaptry.core.errors import Invalid, Unavailable
-from adaptry.core.plain_yaml import SHORT, loads_here
+from adaptry.core.plain_yaml import SHORT, loads_in_process
 from adaptry.core.processes.bounded import ProcessFailed, ProcessLimits, ProcessTimeout, run_bounded
 from adaptry.core.processes.slots import ProcessSlots
 
@@ -26,10 +26,10 @@ def loads(text: str, what: str) -> Any:
     Raises `Invalid`, and `Unavailable` if no process can be started, it crashed, or too many callers wait for one.
     """
     if len(text) <= SHORT:
-        return loads_here(text, what)
+        return loads_in_process(text, what)
     data = text.encode("utf-8", "surrogatepass")
     try:
-        with _SLOTS.taken("long YAML texts"):
+        with _SLOTS.acquire("long YAML texts"):
             answer = run_bounded(
                 "adaptry.core.processes.yaml_reader", data, _BOUNDS, arguments=[what], needs_packages=True
             )
@@ -45,7 +45,7 @@ def loads(text: str, what: str) -> Any:
 def main() -> None:
     text = sys.stdin.buffer.read().decode("utf-8", "surrogatepass")
     try:
-        answer = _READ + json.dumps(loads_here(text, sys.argv[1])).encode()
+        answer = _READ + json.dumps(loads_in_process(text, sys.argv[1])).encode()
     except Invalid as error:
         answer = _REFUSED + error.message.encode("utf-8", "replace")
     sys.stdout.buffer.write(answer)

@@ -14,17 +14,17 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 from adaptry.core import strictjson
-from adaptry.core.errors import Invalid, NotFound, Refused, Unavailable
+from adaptry.core.errors import CheckFailed, Invalid, NotFound, Unavailable
 from adaptry.core.http import check_url, open_pool
-from adaptry.integrations.engine_test.verdict import Odds
+from adaptry.integrations.engine_test.verdict import Logprobs
 
-_LIMITS = strictjson.Limits(size=8 << 20, depth=16, nodes=200_000)
+_LIMITS = strictjson.JsonLimits(size=8 << 20, depth=16, nodes=200_000)
 _SECONDS = urllib3.Timeout(connect=5, read=120)  # an adapter may have to be loaded first
 _TOP = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class EngineTarget:
     """Whom to ask: an engine's address, what it calls its base, and what it calls the adapter."""
 
     url: str
@@ -33,11 +33,11 @@ class Asked:
     token: str | None = None
 
 
-Ask = Callable[[Asked, str, bool], Odds]
-"""`ask(whom, prompt, with_adapter)`. Raises `Unavailable`, `NotFound`, `Refused`."""
+QueryLogprobs = Callable[[EngineTarget, str, bool], Logprobs]
+"""`ask(whom, prompt, with_adapter)`. Raises `Unavailable`, `NotFound`, `CheckFailed`."""
 
 
-def ask_vllm(whom: Asked, prompt: str, with_adapter: bool) -> Odds:
+def query_vllm(whom: EngineTarget, prompt: str, with_adapter: bool) -> Logprobs:
     body = {
         "model": whom.adapter if with_adapter else whom.base,
         "prompt": prompt,
@@ -51,7 +51,7 @@ def ask_vllm(whom: Asked, prompt: str, with_adapter: bool) -> Odds:
     return {int(token.removeprefix("token_id:")): float(odds) for token, odds in top.items()}
 
 
-def ask_sglang(whom: Asked, prompt: str, with_adapter: bool) -> Odds:
+def query_sglang(whom: EngineTarget, prompt: str, with_adapter: bool) -> Logprobs:
     body = {
         "text": prompt,
         "sampling_params": {"temperature": 0, "max_new_tokens": 1},
@@ -64,7 +64,7 @@ def ask_sglang(whom: Asked, prompt: str, with_adapter: bool) -> Odds:
     return {int(token): float(odds) for odds, token, *_ in top}
 
 
-def ask_llamacpp(whom: Asked, prompt: str, with_adapter: bool) -> Odds:
+def query_llamacpp(whom: EngineTarget, prompt: str, with_adapter: bool) -> Logprobs:
     number = _number_in_llamacpp(whom)
     body = {
         "prompt": prompt,
@@ -82,10 +82,14 @@ def ask_llamacpp(whom: Asked, prompt: str, with_adapter: bool) -> Odds:
     return {int(one["id"]): float(one["logprob"]) for one in top}
 
 
-ENGINES: Mapping[str, Ask] = {"vllm": ask_vllm, "sglang": ask_sglang, "llama.cpp": ask_llamacpp}
+QUERY_BY_ENGINE: Mapping[str, QueryLogprobs] = {
+    "vllm": query_vllm,
+    "sglang": query_sglang,
+    "llama.cpp": query_llamacpp,
+}
 
 
-def _number_in_llamacpp(whom: Asked) -> int:
+def _number_in_llamacpp(whom: EngineTarget) -> int:
     """The number of the adapter that was given by number or by a part of its path; the only one, if there is one."""
     listed = _answer(whom, "GET", "/lora-adapters", None)
     numbers = {int(one["id"]): str(one.get("path", "")) for one in listed if isinstance(one, dict)}
@@ -98,11 +102,11 @@ def _number_in_llamacpp(whom: Asked) -> int:
     return fitting[0]
 
 
-def _post(whom: Asked, path: str, body: Mapping[str, Any]) -> Any:
+def _post(whom: EngineTarget, path: str, body: Mapping[str, Any]) -> Any:
     return _answer(whom, "POST", path, body)
 
 
-def _answer(whom: Asked, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
+def _answer(whom: EngineTarget, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
     """The JSON of an answer. (`Any`: JSON.)"""
     url = check_url(whom.url)
     headers = {"Authorization": f"Bearer {whom.token}"} if whom.token else {}
@@ -114,7 +118,7 @@ def _answer(whom: Asked, method: str, path: str, body: Mapping[str, Any] | None)
         raise Unavailable(f"{url} does not answer: {error}") from error
     if answer.status != 200:
         said = answer.data[:600].decode("utf-8", "replace")
-        kind = NotFound if answer.status == 404 else Unavailable if answer.status >= 500 else Refused
+        kind = NotFound if answer.status == 404 else Unavailable if answer.status >= 500 else CheckFailed
         raise kind(f"{url}{path} answered {answer.status}: {said}")
     try:
         return strictjson.loads(answer.data, _LIMITS, path)

@@ -5,28 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from adaptry.core.errors import Refused
-from adaptry.integrations.engine_test.client import Ask, Asked
-from adaptry.integrations.engine_test.reference import next_tokens
-from adaptry.integrations.engine_test.verdict import Answered, Probe, judge
+from adaptry.core.errors import CheckFailed
+from adaptry.integrations.engine_test.client import EngineTarget, QueryLogprobs
+from adaptry.integrations.engine_test.reference import compute_reference
+from adaptry.integrations.engine_test.verdict import EngineTestResult, PromptLogprobs, compute_verdict
 
 
-def probe(ask: Ask, whom: Asked, base: Path, adapter: Path, prompts: Sequence[str]) -> Probe:
+def run_engine_test(
+    ask: QueryLogprobs, whom: EngineTarget, base: Path, adapter: Path, prompts: Sequence[str]
+) -> EngineTestResult:
     """Whether `whom` answers as the adapter in `adapter` was trained to on the model in `base`.
 
-    Raises what asking and `next_tokens` raise, and `Refused` where the engine names tokens that the base does not have.
+    Raises what asking and `next_tokens` raise, and `CheckFailed` where the engine names tokens that the base does not have.
     """
     told = [
         (ask(whom, prompt, False), ask(whom, prompt, True)) for prompt in prompts
     ]  # before anything is loaded
     answers = []
-    for (engine_base, engine), here in zip(told, next_tokens(base, adapter, prompts), strict=True):
+    for (engine_base, engine), here in zip(told, compute_reference(base, adapter, prompts), strict=True):
         try:
             answers.append(
-                Answered(engine_base, engine, here.base([*engine_base, *engine]), here.trained([*engine]))
+                PromptLogprobs(
+                    engine_base, engine, here.base([*engine_base, *engine]), here.trained([*engine])
+                )
             )
         except IndexError:
-            raise Refused(
+            raise CheckFailed(
                 f"the engine names tokens that {base} does not have: it serves another model"
             ) from None
-    return judge(answers)
+    return compute_verdict(answers)

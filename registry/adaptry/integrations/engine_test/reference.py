@@ -6,38 +6,38 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from adaptry.core.errors import Missing, Refused
-from adaptry.integrations.engine_test.verdict import Odds
+from adaptry.core.errors import CheckFailed, MissingDependency
+from adaptry.integrations.engine_test.verdict import Logprobs
 
 
-class Next:
+class ReferenceLogprobs:
     """The logprobs after one prompt, of every token. (`Any`: a torch tensor each.)"""
 
     def __init__(self, base: Any, trained: Any) -> None:
         self._base, self._trained = base, trained
 
-    def base(self, tokens: Sequence[int]) -> Odds:
+    def base(self, tokens: Sequence[int]) -> Logprobs:
         return {token: float(self._base[token]) for token in tokens}
 
-    def trained(self, tokens: Sequence[int]) -> Odds:
+    def trained(self, tokens: Sequence[int]) -> Logprobs:
         return {token: float(self._trained[token]) for token in tokens}
 
 
-def next_tokens(base: Path, adapter: Path, prompts: Sequence[str]) -> Iterator[Next]:
-    """One for each prompt. Raises `Missing` without PEFT, `Refused` for what it cannot load, or an engine's token that
+def compute_reference(base: Path, adapter: Path, prompts: Sequence[str]) -> Iterator[ReferenceLogprobs]:
+    """One for each prompt. Raises `MissingDependency` without PEFT, `CheckFailed` for what it cannot load, or an engine's token that
     the base does not have."""
     try:
         import torch
         from peft import PeftModel
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError as error:
-        raise Missing("a probe compares with PEFT: pip install 'adaptry[probe]'") from error
+        raise MissingDependency("a probe compares with PEFT: pip install 'adaptry[probe]'") from error
     try:
         words = AutoTokenizer.from_pretrained(base, local_files_only=True)
         model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, local_files_only=True)
         peft = PeftModel.from_pretrained(model, str(adapter))
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise Refused(f"PEFT does not load {adapter} on {base}: {error}") from error
+        raise CheckFailed(f"PEFT does not load {adapter} on {base}: {error}") from error
     peft.eval()
 
     def odds(ids: Any) -> Any:
@@ -48,4 +48,4 @@ def next_tokens(base: Path, adapter: Path, prompts: Sequence[str]) -> Iterator[N
         with torch.no_grad():
             trained = odds(ids)
             with peft.disable_adapter():
-                yield Next(odds(ids), trained)
+                yield ReferenceLogprobs(odds(ids), trained)

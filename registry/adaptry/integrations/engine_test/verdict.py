@@ -14,12 +14,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-Odds = Mapping[int, float]
+Logprobs = Mapping[int, float]
 """Logprobs of next tokens, by the token's number."""
 
-Outcome = Literal["as_trained", "no_op", "differs", "cannot_tell"]
+EngineTestOutcome = Literal["as_trained", "no_op", "differs", "cannot_tell"]
 
-OUTCOMES: Mapping[Outcome, str] = {
+OUTCOMES: Mapping[EngineTestOutcome, str] = {
     "as_trained": "as trained",
     "no_op": "no-op: the answers are the base's",
     "differs": "differs from the reference",
@@ -35,21 +35,21 @@ _LEAST = 0.003
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class PromptLogprobs:
     """One prompt: what the engine says for the base and with the adapter, and what the reference says of both."""
 
-    engine_base: Odds
-    engine: Odds
-    base: Odds
-    trained: Odds
+    engine_base: Logprobs
+    engine: Logprobs
+    base: Logprobs
+    trained: Logprobs
 
 
-class Probe(BaseModel):
+class EngineTestResult(BaseModel):
     """What came of it. All but `strength` are root mean squares of differences of logprobs, in nats."""
 
     model_config = ConfigDict(frozen=True)
 
-    outcome: Outcome
+    outcome: EngineTestOutcome
     noise: float
     effect: float
     from_trained: float
@@ -72,7 +72,7 @@ class Probe(BaseModel):
         )
 
 
-def judge(answers: Sequence[Answered]) -> Probe:
+def compute_verdict(answers: Sequence[PromptLogprobs]) -> EngineTestResult:
     """The verdict of one or more prompts."""
     noise = _rms(each.engine_base[token] - each.base[token] for each in answers for token in each.engine_base)
     steps = list(_steps(answers))
@@ -81,7 +81,7 @@ def judge(answers: Sequence[Answered]) -> Probe:
     from_base = _rms(came for _, came in steps)
     along = sum(trained * came for trained, came in steps)
     length = sum(trained * trained for trained, _ in steps)
-    return Probe(
+    return EngineTestResult(
         outcome=_outcome(noise, effect, from_trained, from_base),
         noise=noise,
         effect=effect,
@@ -92,14 +92,14 @@ def judge(answers: Sequence[Answered]) -> Probe:
     )
 
 
-def _steps(answers: Sequence[Answered]) -> Iterator[tuple[float, float]]:
+def _steps(answers: Sequence[PromptLogprobs]) -> Iterator[tuple[float, float]]:
     """Of each token that the engine named: how far training moved it from the base, and how far the engine has it."""
     for each in answers:
         for token, odds in each.engine.items():
             yield each.trained[token] - each.base[token], odds - each.base[token]
 
 
-def _outcome(noise: float, effect: float, from_trained: float, from_base: float) -> Outcome:
+def _outcome(noise: float, effect: float, from_trained: float, from_base: float) -> EngineTestOutcome:
     equal = max(_NOISES * noise, _PART * effect)
     if effect < _LEAST or effect <= equal:
         return "cannot_tell"

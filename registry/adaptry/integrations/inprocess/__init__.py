@@ -4,7 +4,7 @@ What comes is verified, of the version that the ref means now, and fits what it 
 the model is as it was. torch and PEFT are imported when something is loaded, not before.
 """
 
-from adaptry.integrations.inprocess.load_result import Placed
+from adaptry.integrations.inprocess.load_result import LoadResult
 from adaptry.integrations.inprocess.verbs import load
 
-__all__ = ["Placed", "load"]
+__all__ = ["LoadResult", "load"]

@@ -10,36 +10,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.base_record import Match
-from adaptry.core.errors import AdaptryError, Refused
-from adaptry.integrations.inprocess.fetch import Obtained
-from adaptry.operations.known_base import base_of
+from adaptry.core.errors import AdaptryError, CheckFailed
+from adaptry.integrations.inprocess.fetch import FetchedFiles
+from adaptry.operations.known_base import base_record_or_none
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
 
-def require_same_base(model: Module, obtained: Obtained) -> Match | None:
+def require_same_base(model: Module, obtained: FetchedFiles) -> Match | None:
     """How the model's files match the version's base; None where either is not known by content.
 
-    Raises `Refused` where they are different models.
+    Raises `CheckFailed` where they are different models.
     """
     if obtained.version is None or obtained.registry is None:
         return None
-    trained_on = base_of(obtained.registry, obtained.version)
+    trained_on = base_record_or_none(obtained.registry, obtained.version)
     folder = _files_of(model)
     if trained_on is None or folder is None:
         return None
     from adaptry.bases.fingerprinting import fingerprint
-    from adaptry.bases.fingerprinting.match import match
+    from adaptry.bases.fingerprinting.match import match_bases
     from adaptry.bases.hf_folder import open_checkpoint
 
     try:
-        found = match(fingerprint(open_checkpoint(folder)), trained_on)
+        found = match_bases(fingerprint(open_checkpoint(folder)), trained_on)
     except AdaptryError:  # a pickle, or half a checkpoint: transformers read it, we cannot say what it is
         return None
     if found.level in ("different", "same_shapes"):
         name = obtained.version.base_name or obtained.version.base_id
-        raise Refused(
+        raise CheckFailed(
             f"{obtained} was trained on {name}, and the model from {folder} is another one: {found.evidence}; "
             "load that base, or pass any_base=True to use the adapter on this one all the same"
         )

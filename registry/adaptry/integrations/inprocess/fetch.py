@@ -10,18 +10,18 @@ from pathlib import Path
 from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.core.errors import Invalid
 from adaptry.core.refs import Ref, is_folder
-from adaptry.core.settings import Settings
+from adaptry.core.settings import AdaptrySettings
 from adaptry.integrations.serving.cache.cache import Cache
-from adaptry.integrations.serving.settings import cache_of
+from adaptry.integrations.serving.settings import open_worker_cache
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
 from adaptry.storage.connect import connect
 
-Source = Ref | Path | str
+AdapterSource = Ref | Path | str
 
 
 @dataclass(frozen=True, slots=True)
-class Obtained:
+class FetchedFiles:
     """An adapter's files here. A folder is no version and has no registry."""
 
     folder: Path
@@ -34,23 +34,25 @@ class Obtained:
 
 
 @contextmanager
-def obtained(source: Source, registry: Registry | str | None, cache: Cache | None) -> Iterator[Obtained]:
+def fetch_files(
+    source: AdapterSource, registry: Registry | str | None, cache: Cache | None
+) -> Iterator[FetchedFiles]:
     """The files of `source`: a folder (a `Path`, or text that begins like one), else a ref. They stay for the block.
 
     Raises `Invalid`, and as `worker.cache.Cache.path_of` and `open_dir`.
     """
     if isinstance(source, Path) or (isinstance(source, str) and is_folder(source)):
         folder = Path(source).expanduser()
-        yield Obtained(folder, open_dir(folder))
+        yield FetchedFiles(folder, open_dir(folder))
         return
     if not isinstance(source, Ref | str):
         raise Invalid(f"an adapter is a ref (acme/tone@prod) or a folder (./out), not {source!r}")
-    settings = Settings.from_env()
+    settings = AdaptrySettings.from_env()
     place = registry if isinstance(registry, Registry) else connect(registry, settings)
-    shelf = cache or cache_of(settings)
-    kept = shelf.path_of(place, source)
+    shelf = cache or open_worker_cache(settings)
+    kept = shelf.acquire(place, source)
     try:
-        yield Obtained(kept.path, open_dir(kept.path), kept.version, place)
+        yield FetchedFiles(kept.path, open_dir(kept.path), kept.version, place)
     finally:
         if cache is None:
             shelf.close()

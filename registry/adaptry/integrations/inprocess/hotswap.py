@@ -10,18 +10,18 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from adaptry.adapters.formats import PEFT
-from adaptry.core.errors import NotFound, Refused, Unsupported
-from adaptry.integrations.inprocess.fetch import Obtained
+from adaptry.core.errors import CheckFailed, NotFound, Unsupported
+from adaptry.integrations.inprocess.fetch import FetchedFiles
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from torch.nn import Module
 
 
-def swap(model: Module, obtained: Obtained, name: str) -> PeftModel:
+def swap_adapter(model: Module, obtained: FetchedFiles, name: str) -> PeftModel:
     """The model, with the adapter in the place of `name`. Modules that it does not change are as in the base.
 
-    Raises `NotFound` without an adapter of that name, `Unsupported` for what PEFT cannot swap, `Refused` for what does
+    Raises `NotFound` without an adapter of that name, `Unsupported` for what PEFT cannot swap, `CheckFailed` for what does
     not fit; then the model is as it was.
     """
     from peft import PeftConfig, PeftModel
@@ -44,7 +44,7 @@ def swap(model: Module, obtained: Obtained, name: str) -> PeftModel:
     return model  # type: ignore[return-value]  # a PeftModel, or compiled from one
 
 
-def _require_plain(obtained: Obtained) -> None:
+def _require_plain(obtained: FetchedFiles) -> None:
     """Only factors are swapped: a head, biases or embeddings that come along would stay the old adapter's."""
     adapter = obtained.adapter
     spec = adapter.spec
@@ -60,7 +60,7 @@ def _require_plain(obtained: Obtained) -> None:
         )
 
 
-def _swapped(model: Any, obtained: Obtained, name: str) -> None:
+def _swapped(model: Any, obtained: FetchedFiles, name: str) -> None:
     """(`Any`: a PEFT model, perhaps compiled.)"""
     from peft.utils.hotswap import hotswap_adapter
 
@@ -68,10 +68,10 @@ def _swapped(model: Any, obtained: Obtained, name: str) -> None:
     try:
         hotswap_adapter(model, str(obtained.folder), adapter_name=name, torch_device=_device(model))
     except (RuntimeError, ValueError, NotImplementedError) as error:
-        raise Refused(f"PEFT does not swap {obtained} in: {error}") from error
+        raise CheckFailed(f"PEFT does not swap {obtained} in: {error}") from error
 
 
-def _require_sides(model: Any, obtained: Obtained, name: str) -> None:
+def _require_sides(model: Any, obtained: FetchedFiles, name: str) -> None:
     """PEFT compares shapes while it swaps, when half is done, and writes a narrower module into a wider one."""
     layers = {path: layer for path, layer in model.named_modules() if name in getattr(layer, "lora_A", ())}
     for module in obtained.adapter.spec.modules:
@@ -81,10 +81,10 @@ def _require_sides(model: Any, obtained: Obtained, name: str) -> None:
             )
         layer = next((layers[path] for path in layers if f".{path}".endswith(f".{module.path}")), None)
         if layer is None:
-            raise Refused(f"{obtained} changes {module.path}, which the adapter {name!r} does not")
+            raise CheckFailed(f"{obtained} changes {module.path}, which the adapter {name!r} does not")
         sides = (layer.lora_A[name].in_features, layer.lora_B[name].out_features)
         if sides != (module.fan_in, module.fan_out):
-            raise Refused(
+            raise CheckFailed(
                 f"{obtained} has {module.path} from {module.fan_in} to {module.fan_out}, "
                 f"and the model from {sides[0]} to {sides[1]}"
             )

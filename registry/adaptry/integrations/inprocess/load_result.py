@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class LoadResult:
     """`model` is the PEFT model, which wraps what was given unless that was one already.
 
     `version` is None for a folder. `base` is how the model's files match the version's base; None where that could not be

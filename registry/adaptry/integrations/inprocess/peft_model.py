@@ -1,6 +1,6 @@
 """An adapter put into a PEFT model by PEFT itself, and looked at before and after: what fits nothing is an error.
 
-PEFT warns about keys that match nothing and goes on, and so the model answers as its base does. Here it is `Refused`, and
+PEFT warns about keys that match nothing and goes on, and so the model answers as its base does. Here it is `CheckFailed`, and
 the model is as it was.
 """
 
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.formats import PEFT
-from adaptry.checks.formatting import folded, shortened
-from adaptry.core.errors import AdaptryError, Conflict, Invalid, Refused, Unsupported
-from adaptry.integrations.inprocess.fetch import Obtained
+from adaptry.checks.formatting import fold_layer_numbers, shorten_names
+from adaptry.core.errors import AdaptryError, CheckFailed, Conflict, Invalid, Unsupported
+from adaptry.integrations.inprocess.fetch import FetchedFiles
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -34,10 +34,10 @@ def require_model(model: object) -> None:
         raise Invalid(f"this {type(model).__name__} has no weights yet (device meta): load them first")
 
 
-def place(model: Module, obtained: Obtained, name: str, trainable: bool) -> PeftModel:
+def add_adapter(model: Module, obtained: FetchedFiles, name: str, trainable: bool) -> PeftModel:
     """The PEFT model with the adapter `name` in it, active if the model had none.
 
-    Raises `Conflict` where the name is taken, `Unsupported` for a file of another tool, `Refused` for what does not fit.
+    Raises `Conflict` where the name is taken, `Unsupported` for a file of another tool, `CheckFailed` for what does not fit.
     """
     from peft import PeftModel
 
@@ -55,7 +55,7 @@ def place(model: Module, obtained: Obtained, name: str, trainable: bool) -> Peft
     return model
 
 
-def _wrapped(model: Module, obtained: Obtained, name: str, trainable: bool) -> PeftModel:
+def _wrapped(model: Module, obtained: FetchedFiles, name: str, trainable: bool) -> PeftModel:
     from peft import PeftConfig, get_peft_model
 
     _require_untouched(model)
@@ -67,14 +67,14 @@ def _wrapped(model: Module, obtained: Obtained, name: str, trainable: bool) -> P
         return placed
 
 
-def _loaded(model: PeftModel, obtained: Obtained, name: str, trainable: bool) -> None:
+def _loaded(model: PeftModel, obtained: FetchedFiles, name: str, trainable: bool) -> None:
     result = model.load_adapter(str(obtained.folder), adapter_name=name, is_trainable=trainable)
     spare = [key for key in result.unexpected_keys if key != _PROMPT]
     _require_none(spare, "of its weights fit nothing in the model", obtained)
     _require_none(result.missing_keys, "weights of the model it has no values for", obtained)
 
 
-def _require_peft(adapter: Adapter, obtained: Obtained) -> None:
+def _require_peft(adapter: Adapter, obtained: FetchedFiles) -> None:
     if adapter.format is not PEFT:
         raise Unsupported(
             f"{obtained} is in the format {adapter.format.name}, which PEFT does not read; "
@@ -82,7 +82,7 @@ def _require_peft(adapter: Adapter, obtained: Obtained) -> None:
         )
 
 
-def _require_modules(model: Module, adapter: Adapter, obtained: Obtained) -> None:
+def _require_modules(model: Module, adapter: Adapter, obtained: FetchedFiles) -> None:
     """PEFT itself matches names by their ends and translates old ones, so only what matches nothing is told here."""
     paths = [module.path for module in adapter.spec.modules]
     if not paths:
@@ -90,8 +90,8 @@ def _require_modules(model: Module, adapter: Adapter, obtained: Obtained) -> Non
     present = {name.rpartition(".")[2] for name, _ in model.named_modules()}
     present |= {name.rpartition(".")[2] for name, _ in model.named_parameters()}
     if not any(path.rpartition(".")[2] in present for path in paths):
-        raise Refused(
-            f"{obtained} changes {shortened(folded(paths))}, and {type(model).__name__} has no such module; "
+        raise CheckFailed(
+            f"{obtained} changes {shorten_names(fold_layer_numbers(paths))}, and {type(model).__name__} has no such module; "
             "is it the base that the adapter was trained on?"
         )
 
@@ -108,16 +108,16 @@ def _require_untouched(model: Module) -> None:
         )
 
 
-def _require_none(keys: Sequence[str], what: str, obtained: Obtained) -> None:
+def _require_none(keys: Sequence[str], what: str, obtained: FetchedFiles) -> None:
     if keys:
-        raise Refused(
-            f"{obtained}: {len(keys)} {what} ({shortened(sorted(keys))}); "
+        raise CheckFailed(
+            f"{obtained}: {len(keys)} {what} ({shorten_names(sorted(keys))}); "
             "adaptry check --base says what does not fit"
         )
 
 
 @contextmanager
-def _undone(model: Module, obtained: Obtained, undo: Any) -> Iterator[None]:
+def _undone(model: Module, obtained: FetchedFiles, undo: Any) -> Iterator[None]:
     """Whatever PEFT or we refuse leaves the model as it was."""
     try:
         yield
@@ -126,7 +126,7 @@ def _undone(model: Module, obtained: Obtained, undo: Any) -> Iterator[None]:
         raise
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
         undo()
-        raise Refused(f"PEFT does not load {obtained} into {type(model).__name__}: {error}") from error
+        raise CheckFailed(f"PEFT does not load {obtained} into {type(model).__name__}: {error}") from error
 
 
 def _dropped(model: PeftModel, name: str) -> None:

@@ -23,7 +23,7 @@ _WORDS = {
 }  # fmt: skip
 
 
-class Tensors(Mapping[str, "Tensor"]):
+class LazyTensors(Mapping[str, "Tensor"]):
     """Names as in the file, in its order. Each tensor is made when asked for, on `device`, floats as `dtype` if given."""
 
     def __init__(
@@ -46,7 +46,7 @@ class Tensors(Mapping[str, "Tensor"]):
         return len(self._infos)
 
 
-def check_place(device: str | device, dtype: dtype | None) -> None:
+def require_device_and_dtype(device: str | device, dtype: dtype | None) -> None:
     """Raises `Invalid` for a device or a dtype that torch has not."""
     import torch
 

@@ -6,6 +6,6 @@ publisher.drain()                     # no engine answers from an older one any 
 sample(model=published.model)         # what to ask an engine for
 """
 
-from adaptry.integrations.rl.publisher import Published, Publisher
+from adaptry.integrations.rl.publisher import Publisher, PublishResult
 
-__all__ = ["Published", "Publisher"]
+__all__ = ["PublishResult", "Publisher"]

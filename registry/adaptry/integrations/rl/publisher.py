@@ -17,10 +17,10 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.core.errors import Conflict, Invalid, NotFound, Unavailable
 from adaptry.core.manifest import BaseClaim
 from adaptry.core.refs import AdapterName, ByDigest, Ref, parse_stored_alias
-from adaptry.integrations.rl.serving import Followed, Loading, Serving
+from adaptry.integrations.rl.serving import EngineBackend, PolicyBackend, WorkerBackend
 from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.integrations.serving.engines import Engine
-from adaptry.integrations.training.runs import new_run, parse_run
+from adaptry.integrations.training.runs import new_run_name, parse_run_name
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import PushOptions, StateChange, VersionInfo
@@ -33,7 +33,7 @@ _LOOK_BACK = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PublishResult:
     """A version of the policy. `model` is the name to ask engines for."""
 
     version: VersionInfo
@@ -65,12 +65,18 @@ class Publisher:
         if engines and cache is None:
             raise Invalid("engines load from a cache: pass cache=Cache(folder), a folder that they see too")
         self.name = AdapterName.parse(name) if isinstance(name, str) else name
-        self.alias, self.window, self.run = parse_stored_alias(alias), window, parse_run(run or new_run())
-        self._registry, self._base = registry, base
-        self._serving: Serving = (
-            Loading(registry, engines, cache) if cache else Followed(registry, f"{self.name}@{self.alias}")
+        self.alias, self.window, self.run = (
+            parse_stored_alias(alias),
+            window,
+            parse_run_name(run or new_run_name()),
         )
-        self._window = self._earlier()
+        self._registry, self._base = registry, base
+        self._backend: PolicyBackend = (
+            EngineBackend(registry, engines, cache)
+            if cache
+            else WorkerBackend(registry, f"{self.name}@{self.alias}")
+        )
+        self._window = self._load_window()
 
     def publish(
         self,
@@ -78,20 +84,20 @@ class Publisher:
         step: int,
         metrics: Mapping[str, float] | None = None,
         adapter: str = "default",
-    ) -> Published:
+    ) -> PublishResult:
         """Pushes the adapter of that name in `model` as it is now, moves the alias and has engines load it.
 
-        A policy that did not change is the version that is there already. Raises what `push` raises, `Refused` where an
+        A policy that did not change is the version that is there already. Raises what `push` raises, `CheckFailed` where an
         engine will not have it, `Unavailable`; then it can be published again.
         """
         with tempfile.TemporaryDirectory(prefix="adaptry-") as place:
-            version = self._pushed(_saved(model, Path(place), adapter), step, metrics or {})
+            version = self._push(_saved(model, Path(place), adapter), step, metrics or {})
         self._move_alias(version)
-        self._serving.serve(version)
+        self._backend.deploy(version)
         if version.digest not in {old.digest for old in self._window}:
             self._window.append(version)
         self._close_window()
-        return Published(version, self._serving.model_of(version))
+        return PublishResult(version, self._backend.model_name(version))
 
     def drain(self, timeout: float = 120.0, poll: float = 0.2) -> None:
         """Waits until engines answer from the newest version only, and no request is under way with an older one.
@@ -101,14 +107,14 @@ class Publisher:
         if not self._window:
             raise NotFound(f"nothing of {self.name} was published yet")
         deadline = time.monotonic() + timeout
-        while behind := self._serving.behind(self._window[-1]):
+        while behind := self._backend.not_up_to_date(self._window[-1]):
             if time.monotonic() >= deadline:
                 raise Unavailable(
                     f"after {timeout:g} s, {', '.join(behind[:5])} did not go over to {self._window[-1].digest.brief}…"
                 )
             time.sleep(poll)
 
-    def _pushed(self, folder: Path, step: int, metrics: Mapping[str, float]) -> VersionInfo:
+    def _push(self, folder: Path, step: int, metrics: Mapping[str, float]) -> VersionInfo:
         return push(
             self._registry,
             open_dir(folder),
@@ -147,7 +153,7 @@ class Publisher:
                 )
             del self._window[0]
 
-    def _earlier(self) -> list[VersionInfo]:
+    def _load_window(self) -> list[VersionInfo]:
         """What an earlier process of this run had in its window, oldest first."""
         try:
             recent = self._registry.versions(self.name, limit=_LOOK_BACK).items

@@ -9,51 +9,51 @@ from adaptry.core.refs import ByDigest, Ref
 from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.integrations.serving.engines import Engine
 from adaptry.registry.interface import Registry
-from adaptry.registry.paging import every
+from adaptry.registry.paging import iter_items
 from adaptry.registry.records import VersionInfo
 from adaptry.registry.workers import WorkerInfo
 
 
-class Serving(ABC):
+class PolicyBackend(ABC):
     """Versions of one policy, served."""
 
     @abstractmethod
-    def model_of(self, version: VersionInfo) -> str:
+    def model_name(self, version: VersionInfo) -> str:
         """What engines are asked for."""
 
     @abstractmethod
-    def serve(self, version: VersionInfo) -> None:
-        """Begins. Raises `Refused`, `Unavailable`."""
+    def deploy(self, version: VersionInfo) -> None:
+        """Begins. Raises `CheckFailed`, `Unavailable`."""
 
     @abstractmethod
-    def behind(self, version: VersionInfo) -> tuple[str, ...]:
+    def not_up_to_date(self, version: VersionInfo) -> tuple[str, ...]:
         """Who does not serve `version` yet, or may still answer from another one."""
 
 
-class Loading(Serving):
+class EngineBackend(PolicyBackend):
     """Engines that are told directly. Each version has a name of its own, so a sample says what it was made with."""
 
     def __init__(self, registry: Registry, engines: Sequence[Engine], cache: Cache) -> None:
         self._registry, self._engines, self._cache = registry, engines, cache
 
-    def model_of(self, version: VersionInfo) -> str:
+    def model_name(self, version: VersionInfo) -> str:
         return f"{version.name}@{version.number}"
 
-    def serve(self, version: VersionInfo) -> None:
+    def deploy(self, version: VersionInfo) -> None:
         """What is idle by now makes room first: an engine may have few slots."""
-        kept = self._cache.path_of(self._registry, Ref(version.name, ByDigest(version.digest.hex)))
+        kept = self._cache.acquire(self._registry, Ref(version.name, ByDigest(version.digest.hex)))
         for engine in self._engines:
             self._unload_idle(engine, version)
-            if self.model_of(version) not in {each.name for each in engine.loaded()}:
-                engine.load(self.model_of(version), kept.path)
+            if self.model_name(version) not in {each.name for each in engine.list_adapters()}:
+                engine.load(self.model_name(version), kept.path)
 
-    def behind(self, version: VersionInfo) -> tuple[str, ...]:
-        return tuple(engine.speaking.url for engine in self._engines if self._unload_idle(engine, version))
+    def not_up_to_date(self, version: VersionInfo) -> tuple[str, ...]:
+        return tuple(engine.client.url for engine in self._engines if self._unload_idle(engine, version))
 
     def _unload_idle(self, engine: Engine, version: VersionInfo) -> bool:
         """Whether one of the policy's older versions is still in use."""
-        busy = engine.busy()
-        older = [each for each in engine.loaded() if self._is_older(each.name, version)]
+        busy = engine.names_in_use()
+        older = [each for each in engine.list_adapters() if self._is_older(each.name, version)]
         for each in older:
             if each.name not in busy:
                 engine.unload(each.name)
@@ -64,22 +64,22 @@ class Loading(Serving):
     def _is_older(self, name: str, version: VersionInfo) -> bool:
         """Names that a resolver or a worker has given (`acme/policy@prod`) are theirs to take away."""
         adapter, _, number = name.partition("@")
-        return adapter == str(version.name) and number.isdigit() and name != self.model_of(version)
+        return adapter == str(version.name) and number.isdigit() and name != self.model_name(version)
 
 
-class Followed(Serving):
+class WorkerBackend(PolicyBackend):
     """Engines whose workers follow the alias `served_as`, and report to the registry what they have."""
 
     def __init__(self, registry: Registry, served_as: str) -> None:
         self._registry, self._served_as = registry, served_as
 
-    def model_of(self, version: VersionInfo) -> str:
+    def model_name(self, version: VersionInfo) -> str:
         return self._served_as
 
-    def serve(self, version: VersionInfo) -> None:
+    def deploy(self, version: VersionInfo) -> None:
         """The alias has moved: that is all they wait for."""
 
-    def behind(self, version: VersionInfo) -> tuple[str, ...]:
+    def not_up_to_date(self, version: VersionInfo) -> tuple[str, ...]:
         return tuple(
             worker.worker
             for worker in self._followers()
@@ -91,7 +91,7 @@ class Followed(Serving):
         return [(each.digest, each.condition) for each in ours] != [(version.digest, "serving")]
 
     def _followers(self) -> Iterator[WorkerInfo]:
-        return filter(self._follows, every(lambda cursor: self._registry.workers(cursor, 200)))
+        return filter(self._follows, iter_items(lambda cursor: self._registry.workers(cursor, 200)))
 
     def _follows(self, worker: WorkerInfo) -> bool:
         """By what it has had under that name; one that never had any is seen by its complaint."""

@@ -4,6 +4,6 @@
 installs and imports in an engine's own environment.
 """
 
-from adaptry.integrations.serving.cache.cache import Cache, Kept
+from adaptry.integrations.serving.cache.cache import Cache, CachedAdapter
 
-__all__ = ["Cache", "Kept"]
+__all__ = ["Cache", "CachedAdapter"]

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.adapters.base_record import BaseRecord
-from adaptry.bases.fingerprinting.match import match
-from adaptry.checks.runtimes import Runtime, verdict
-from adaptry.core.errors import NotFound, Refused
-from adaptry.integrations.serving.cache.cache import Kept
+from adaptry.bases.fingerprinting.match import match_bases
+from adaptry.checks.runtimes import Runtime, check_runtime
+from adaptry.core.errors import CheckFailed, NotFound
+from adaptry.integrations.serving.cache.cache import CachedAdapter
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
 
@@ -20,20 +20,20 @@ _SAME = ("exact", "same_weights", "cast")
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
+class EngineProfile:
     """An engine with the limits it was started with, and the base it serves."""
 
     runtime: Runtime
     base: BaseRecord
 
 
-def require_base(registry: Registry, version: VersionInfo, base: BaseRecord) -> None:
-    """Raises `Refused` unless the version was trained on these weights, or on others of which they are a cast or a
+def require_base_match(registry: Registry, version: VersionInfo, base: BaseRecord) -> None:
+    """Raises `CheckFailed` unless the version was trained on these weights, or on others of which they are a cast or a
     quantised copy. A base that is only declared is none."""
     ref = f"{version.name}@{version.number}"
     named = version.base_name or (version.base_id.brief if version.base_id else "no base")
     if version.base_id is None or version.base_status != "verified":
-        raise Refused(
+        raise CheckFailed(
             f"{ref} only says that it is for {named}, which is not known by content, so nobody knows whether it fits what "
             "is served here; register the base once (adaptry base add FOLDER --name NAME), or let this worker's token see it "
             "(adaptry base edit NAME --visibility internal), and ask again"
@@ -41,20 +41,20 @@ def require_base(registry: Registry, version: VersionInfo, base: BaseRecord) -> 
     if version.base_id == base.id:
         return
     try:
-        found = match(registry.base_record(version.base_id), base)
+        found = match_bases(registry.base_record(version.base_id), base)
     except NotFound:
-        raise Refused(f"{ref} is for {named}, which this worker's token may not see") from None
+        raise CheckFailed(f"{ref} is for {named}, which this worker's token may not see") from None
     if found.level not in _SAME:
-        raise Refused(
+        raise CheckFailed(
             f"{ref} was trained on {named}, and this engine serves another model: {found.evidence}. Ask a server of {named}"
         )
 
 
-def require_served_as_trained(kept: Kept, serving: Serving) -> None:
-    """Raises `Refused` where the engine refuses the adapter, or would serve something else; with what repairs it."""
-    found = verdict(open_dir(kept.path), serving.runtime, serving.base)
+def require_compatible(kept: CachedAdapter, serving: EngineProfile) -> None:
+    """Raises `CheckFailed` where the engine refuses the adapter, or would serve something else; with what repairs it."""
+    found = check_runtime(open_dir(kept.path), serving.runtime, serving.base)
     if found.outcome == "as_trained":
         return
     first = found.findings[0]
     ref = f"{kept.version.name}@{kept.version.number}"
-    raise Refused(f"{ref} on {found.runtime}: {first.reason}. {first.remedy}")
+    raise CheckFailed(f"{ref} on {found.runtime}: {first.reason}. {first.remedy}")

@@ -7,35 +7,35 @@ from pathlib import Path
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.checks.runtimes import Runtime
 from adaptry.core.errors import Invalid, NotFound
-from adaptry.integrations.engine_probe import Running
-from adaptry.integrations.serving.compatibility import Serving
-from adaptry.integrations.serving.served_base import base_served
+from adaptry.integrations.engine_probe import EngineInfo
+from adaptry.integrations.serving.compatibility import EngineProfile
+from adaptry.integrations.serving.served_base import identify_served_base
 from adaptry.registry.interface import Registry
 
 
-def serving_of(
-    registry: Registry, found: Running, said: Runtime | None = None, base: str | None = None
-) -> Serving:
+def inspect_engine(
+    registry: Registry, found: EngineInfo, said: Runtime | None = None, base: str | None = None
+) -> EngineProfile:
     """The engine that was found, and the base it serves. What was said of it (limits that it keeps to itself) goes first.
 
     The base is `base`, else what the engine says it serves: a folder on this machine by its content, or a name that the
-    registry knows. Raises `NotFound` where it is none of these, `Invalid` where another engine runs there, `Refused`.
+    registry knows. Raises `NotFound` where it is none of these, `Invalid` where another engine runs there, `CheckFailed`.
     """
     told = found.runtime
     if said is None:
-        return Serving(told, _base(registry, found, base))
+        return EngineProfile(told, _base(registry, found, base))
     if said.engine != told.engine:
         raise Invalid(f"the engine is {told}, and not {said.engine}")
     runtime = Runtime(told.engine, said.version or told.version, {**told.options, **said.options})
-    return Serving(runtime, _base(registry, found, base))
+    return EngineProfile(runtime, _base(registry, found, base))
 
 
-def _base(registry: Registry, found: Running, said: str | None) -> BaseRecord:
+def _base(registry: Registry, found: EngineInfo, said: str | None) -> BaseRecord:
     if said:
-        return base_served(registry, said, said=said)
+        return identify_served_base(registry, said, said=said)
     for name in found.models:
         if (Path(name) / "config.json").is_file():
-            return base_served(registry, name)
+            return identify_served_base(registry, name)
     for name in found.models:
         try:
             return registry.base_record(registry.base(name).id)

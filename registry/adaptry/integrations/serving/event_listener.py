@@ -15,30 +15,30 @@ from collections.abc import Collection
 
 from adaptry.core.errors import AdaptryError
 from adaptry.core.refs import AdapterName
-from adaptry.operations.watch import adapters_in
-from adaptry.registry.events import MOST_GLOBS
+from adaptry.operations.watch import affected_adapters
+from adaptry.registry.events import MAX_GLOBS
 from adaptry.registry.interface import Registry
 
 _WAIT = 25.0  # seconds that one question waits at the registry
 _PAUSE = 5.0  # seconds after a question that was not answered
 
 
-class Ear:
+class EventListener:
     """Listens from the first `listen_to` on, until the process ends."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._happened = asyncio.Event()
-        self._heard: set[AdapterName] = set()
-        self._about: tuple[str, ...] = ()
+        self._has_news = asyncio.Event()
+        self._changed: set[AdapterName] = set()
+        self._globs: tuple[str, ...] = ()
         self._thread: threading.Thread | None = None
 
-    def listen_to(self, about: Collection[AdapterName]) -> None:
+    def subscribe(self, about: Collection[AdapterName]) -> None:
         """The namespaces of these adapters, from the next question on, and no others. Nothing changes where there are none."""
         globs = tuple(sorted({f"{name.namespace}/*" for name in about}))
         if not globs:
             return
-        self._about = globs if len(globs) <= MOST_GLOBS else ()
+        self._globs = globs if len(globs) <= MAX_GLOBS else ()
         if self._thread is None:
             loop = asyncio.get_running_loop()
             self._thread = threading.Thread(
@@ -53,9 +53,9 @@ class Ear:
             async with asyncio.timeout(
                 seconds
             ):  # unlike wait_for, it never takes a cancellation for an answer
-                await self._happened.wait()
-        self._happened.clear()
-        heard, self._heard = frozenset(self._heard), set()
+                await self._has_news.wait()
+        self._has_news.clear()
+        heard, self._changed = frozenset(self._changed), set()
         return heard
 
     def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -63,18 +63,18 @@ class Ear:
         epoch: str | None = None
         while not loop.is_closed():
             try:
-                news = self._registry.events(seq, wait=_WAIT if seq is not None else 0.0, about=self._about)
+                news = self._registry.events(seq, wait=_WAIT if seq is not None else 0.0, about=self._globs)
             except AdaptryError:
                 time.sleep(_PAUSE)
                 continue
-            heard = adapters_in(news)
+            heard = affected_adapters(news)
             if (
                 seq is None or heard or news.seq < seq or news.epoch != epoch
             ):  # what came before the first answer is not told
                 with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-                    loop.call_soon_threadsafe(self._tell, heard)
+                    loop.call_soon_threadsafe(self._notify, heard)
             seq, epoch = news.seq, news.epoch
 
-    def _tell(self, heard: Collection[AdapterName]) -> None:
-        self._heard.update(heard)
-        self._happened.set()
+    def _notify(self, heard: Collection[AdapterName]) -> None:
+        self._changed.update(heard)
+        self._has_news.set()

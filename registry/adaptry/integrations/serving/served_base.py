@@ -10,16 +10,16 @@ from pathlib import Path
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.core.errors import AdaptryError, Refused
+from adaptry.core.errors import AdaptryError, CheckFailed
 from adaptry.registry.interface import Registry
 
 
-def base_served(
+def identify_served_base(
     registry: Registry, model: str, revision: str | None = None, said: str | None = None
 ) -> BaseRecord:
     """The base of an engine that was started with `model`, a folder or a name of the Hub whose files are on this machine.
 
-    `said` is a base in the registry by name or id, believed instead where someone said it. Raises `Refused` with what to
+    `said` is a base in the registry by name or id, believed instead where someone said it. Raises `CheckFailed` with what to
     do where the weights cannot be looked at.
     """
     if said:
@@ -27,7 +27,7 @@ def base_served(
     try:
         return fingerprint(open_checkpoint(_folder(model, revision)))
     except (AdaptryError, OSError, ValueError) as error:
-        raise Refused(
+        raise CheckFailed(
             f"the base that this engine serves cannot be told from {model}: {error}. Say which one it is, by its name in "
             "the registry: ADAPTRY_BASE=NAME"
         ) from error

@@ -10,7 +10,7 @@ from typing import Self
 
 from adaptry.core.byte_sizes import parse_bytes
 from adaptry.core.errors import Invalid
-from adaptry.core.settings import Settings, data_folder, is_server
+from adaptry.core.settings import AdaptrySettings, data_folder, is_server
 from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.registry.http import HttpRegistry
 
@@ -36,7 +36,7 @@ class WorkerSettings:
         return cls(environ.get("ADAPTRY_BASE") or None, seconds)
 
 
-def registry_of(settings: Settings) -> HttpRegistry:
+def open_worker_registry(settings: AdaptrySettings) -> HttpRegistry:
     """The server that ADAPTRY_URL names. Raises `Invalid` where it names none: a worker reaches no folder and no rows."""
     if settings.registry is None or not is_server(settings.registry):
         said = f", not {settings.registry[:200]!r}" if settings.registry else ""
@@ -44,7 +44,7 @@ def registry_of(settings: Settings) -> HttpRegistry:
     return HttpRegistry(settings.registry, settings.token, settings.ca_bundle, settings.proxy)
 
 
-def cache_of(settings: Settings, folder: Path | None = None) -> Cache:
+def open_worker_cache(settings: AdaptrySettings, folder: Path | None = None) -> Cache:
     """The cache in `folder`, else where ADAPTRY_CACHE says, else in the user's data folder; of ADAPTRY_CACHE_SIZE.
 
     Raises `Invalid` for a size that is none.

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from adaptry.integrations.training.callback import AdaptryCallback
     from adaptry.integrations.training.resumption import resume
-    from adaptry.integrations.training.runs import Checkpoint, checkpoints
+    from adaptry.integrations.training.runs import TrainingCheckpoint, checkpoints
 
-__all__ = ["AdaptryCallback", "Checkpoint", "checkpoints", "resume"]
+__all__ = ["AdaptryCallback", "TrainingCheckpoint", "checkpoints", "resume"]
 
 _PLACES = {
     "AdaptryCallback": "adaptry.integrations.training.callback",
-    "Checkpoint": "adaptry.integrations.training.runs",
+    "TrainingCheckpoint": "adaptry.integrations.training.runs",
     "checkpoints": "adaptry.integrations.training.runs",
     "resume": "adaptry.integrations.training.resumption",
 }

@@ -20,18 +20,29 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, Invalid
 from adaptry.core.manifest import BaseClaim
 from adaptry.core.refs import AdapterName, parse_stored_alias
-from adaptry.integrations.inprocess import Placed
-from adaptry.integrations.training.metrics import measured_at
+from adaptry.integrations.inprocess import LoadResult
+from adaptry.integrations.training.metrics import metrics_at_step
 from adaptry.integrations.training.outbox import Outbox
-from adaptry.integrations.training.resumption import Resumed
-from adaptry.integrations.training.retention import Best, Keeping, best_of, to_drop
-from adaptry.integrations.training.runs import Checkpoint, checkpoints, new_run, parse_run, push_checkpoint
+from adaptry.integrations.training.resumption import ResumePoint
+from adaptry.integrations.training.retention import (
+    BestMetric,
+    RetentionPolicy,
+    best_checkpoint,
+    expired_checkpoints,
+)
+from adaptry.integrations.training.runs import (
+    TrainingCheckpoint,
+    checkpoints,
+    new_run_name,
+    parse_run_name,
+    push_checkpoint,
+)
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import PushOptions
 from adaptry.storage.connect import connect
 
-Release = Literal["last", "best"]
+ReleaseMode = Literal["last", "best"]
 _LOG = logging.getLogger("adaptry.integrations.training")
 _LIBRARIES = ("transformers", "peft", "torch")
 
@@ -55,10 +66,10 @@ class AdaptryCallback(TrainerCallback):
         *,
         run: str | None = None,
         keep_last: int | None = None,
-        best: Best | None = None,
-        release: Release | None = "last",
+        best: BestMetric | None = None,
+        release: ReleaseMode | None = "last",
         alias: str | None = None,
-        resumed: Resumed | Placed | None = None,
+        resumed: ResumePoint | LoadResult | None = None,
         base: BaseClaim | None = None,
         patience: float = 60.0,
         retry: float = 15.0,
@@ -66,10 +77,10 @@ class AdaptryCallback(TrainerCallback):
         if release == "best" and best is None:
             raise Invalid("to release the best, say by which metric: best=('eval_loss', 'min')")
         self.name = AdapterName.parse(name) if isinstance(name, str) else name
-        self.run = parse_run(run or new_run())
+        self.run = parse_run_name(run or new_run_name())
         self.released: str | None = None
         self._registry = registry if isinstance(registry, Registry) else connect(registry)
-        self._keeping = Keeping(keep_last, best)
+        self._retention = RetentionPolicy(keep_last, best)
         self._release, self._alias = release, parse_stored_alias(alias) if alias else None
         self._parents, self._base = _parents(resumed), base
         self._patience, self._retry = patience, retry
@@ -90,8 +101,8 @@ class AdaptryCallback(TrainerCallback):
     ) -> None:
         step = state.global_step
         folder = Path(str(args.output_dir)) / f"checkpoint-{step}"
-        metrics = measured_at(state.log_history, step)
-        self._give(
+        metrics = metrics_at_step(state.log_history, step)
+        self._enqueue(
             f"{self.name}, step {step}", folder, lambda files: self._push_checkpoint(files, step, metrics)
         )
 
@@ -101,37 +112,37 @@ class AdaptryCallback(TrainerCallback):
         if self._outbox is None:
             return
         if self._release == "best":
-            self._give(f"the best of {self.name}", None, lambda files: self._release_best())
+            self._enqueue(f"the best of {self.name}", None, lambda files: self._release_best())
         elif self._release == "last":
             try:
-                self._give_last(args, state, kwargs.get("model"))
+                self._enqueue_last(args, state, kwargs.get("model"))
             except Exception as error:  # noqa: BLE001  of saving, whatever it is: what was trained is not to be lost by it
                 _LOG.warning("%s was not pushed: it could not be saved (%s)", self.name, error)
-        self._finish(self._outbox)
+        self._drain_outbox(self._outbox)
 
-    def _give_last(self, args: TrainingArguments, state: TrainerState, model: Any) -> None:
+    def _enqueue_last(self, args: TrainingArguments, state: TrainerState, model: Any) -> None:
         """(`Any`: whatever was trained.)"""
         step = _step_at_end(args, state)
-        metrics = measured_at(state.log_history, step)
+        metrics = metrics_at_step(state.log_history, step)
         with tempfile.TemporaryDirectory(prefix="adaptry-") as place:
             last = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
             folder = last if _is_sharded(args) else _saved(model, Path(place))
             if folder is None:
                 _LOG.warning("%s was not pushed: what was trained is no PEFT model", self.name)
                 return
-            self._give(str(self.name), folder, lambda files: self._release_last(files, step, metrics))
+            self._enqueue(str(self.name), folder, lambda files: self._release_last(files, step, metrics))
 
-    def _give(self, title: str, folder: Path | None, work: Any) -> None:
+    def _enqueue(self, title: str, folder: Path | None, work: Any) -> None:
         """(`Any`: a lambda's type.)"""
         if self._outbox is None:
             return
         try:
-            self._outbox.give(title, folder, work)
+            self._outbox.enqueue(title, folder, work)
         except (AdaptryError, OSError) as error:
             _LOG.warning("%s was not pushed: %s", title, error)
 
-    def _finish(self, outbox: Outbox) -> None:
-        for parcel in outbox.finish(self._patience):
+    def _drain_outbox(self, outbox: Outbox) -> None:
+        for parcel in outbox.drain(self._patience):
             reason = parcel.error.message if parcel.error else "there was no time left"
             _LOG.warning(
                 "%s is not in the registry (%s); its files are in %s: adaptry push %s %s",
@@ -146,8 +157,8 @@ class AdaptryCallback(TrainerCallback):
             self._registry, open_dir(files), self.name, self.run, step, metrics,
             base=self._base, parents=self._parents, provenance=self._provenance(step),
         )  # fmt: skip
-        for old in to_drop(self._checkpoints(), self._keeping):
-            self._registry.drop_branch(self.name, old.branch)
+        for old in expired_checkpoints(self._checkpoints(), self._retention):
+            self._registry.delete_branch(self.name, old.branch)
 
     def _release_last(self, files: Path, step: int, metrics: Mapping[str, float]) -> None:
         pushed = push(
@@ -157,15 +168,15 @@ class AdaptryCallback(TrainerCallback):
         self.released = f"{self.name}@{pushed.version.number}"
 
     def _release_best(self) -> None:
-        best = best_of(self._checkpoints(), self._keeping.best)
+        best = best_checkpoint(self._checkpoints(), self._retention.best)
         if best is None:
-            assert self._keeping.best is not None
-            raise Invalid(f"no checkpoint of {self.run} has the metric {self._keeping.best[0]}")
+            assert self._retention.best is not None
+            raise Invalid(f"no checkpoint of {self.run} has the metric {self._retention.best[0]}")
         tree = self._registry.tree(self.name, best.digest)
         pushed = self._registry.put_revision(self.name, tree.to_bytes(), self._options(best.metrics))
         self.released = f"{self.name}@{pushed.version.number}"
 
-    def _checkpoints(self) -> tuple[Checkpoint, ...]:
+    def _checkpoints(self) -> tuple[TrainingCheckpoint, ...]:
         return checkpoints(self._registry, self.name, self.run)
 
     def _options(self, metrics: Mapping[str, float]) -> PushOptions:
@@ -181,11 +192,11 @@ class AdaptryCallback(TrainerCallback):
         return found
 
 
-def _parents(resumed: Resumed | Placed | None) -> tuple[Digest, ...]:
+def _parents(resumed: ResumePoint | LoadResult | None) -> tuple[Digest, ...]:
     match resumed:
-        case Resumed():
+        case ResumePoint():
             return (resumed.digest,)
-        case Placed(version=placed) if placed is not None:
+        case LoadResult(version=placed) if placed is not None:
             return (placed.digest,)
     return ()
 

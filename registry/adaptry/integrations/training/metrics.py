@@ -11,7 +11,7 @@ _NO_METRIC = frozenset(["step", "epoch", "total_flos", "train_runtime", "learnin
 _MOST = 64
 
 
-def measured_at(log: Iterable[Mapping[str, object]], step: int) -> dict[str, float]:
+def metrics_at_step(log: Iterable[Mapping[str, object]], step: int) -> dict[str, float]:
     """The finite numbers logged at `step`, the later of two; speeds and the optimizer's numbers are none of the adapter's."""
     found: dict[str, float] = {}
     for entry in log:

@@ -14,18 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from adaptry.adapters.folder_listing import list_folder
-from adaptry.core.errors import AdaptryError, Refused, Unavailable
+from adaptry.core.errors import AdaptryError, CheckFailed, Unavailable
 
-Work = Callable[[Path], None]
+PushWork = Callable[[Path], None]
 
 
 @dataclass(slots=True)
-class Parcel:
+class PendingPush:
     """A folder's files at the time it was given, and what to do with them. `error` is why it was not done."""
 
     title: str
     folder: Path
-    work: Work
+    work: PushWork
     error: AdaptryError | None = field(default=None)
 
 
@@ -36,16 +36,16 @@ class Outbox:
     """
 
     def __init__(self, told: Callable[[str], None], retry: float = 15.0) -> None:
-        self._told, self._retry = told, retry
+        self._warn, self._retry = told, retry
         self._root = Path(tempfile.mkdtemp(prefix="adaptry-outbox-"))
-        self._waiting: deque[Parcel] = deque()
-        self._failed: list[Parcel] = []
+        self._waiting: deque[PendingPush] = deque()
+        self._failed: list[PendingPush] = []
         self._changed = threading.Condition()
         self._is_closed = self._is_abandoned = False
         self._thread = threading.Thread(target=self._run, name="adaptry-outbox", daemon=True)
         self._thread.start()
 
-    def give(self, title: str, folder: Path | None, work: Work) -> None:
+    def enqueue(self, title: str, folder: Path | None, work: PushWork) -> None:
         """Takes the adapter's files of `folder`, if any, as they are now; it may then be deleted or written to.
 
         Raises `NotFound`, `Unsupported` where there is no adapter, `OSError` where the disk is full.
@@ -54,10 +54,10 @@ class Outbox:
         if folder is not None:
             _copy(folder, place)
         with self._changed:
-            self._waiting.append(Parcel(title, place, work))
+            self._waiting.append(PendingPush(title, place, work))
             self._changed.notify_all()
 
-    def finish(self, patience: float) -> tuple[Parcel, ...]:
+    def drain(self, patience: float) -> tuple[PendingPush, ...]:
         """Waits up to `patience` seconds until everything is done; what is not, with its folders."""
         with self._changed:
             self._is_closed = True
@@ -76,32 +76,32 @@ class Outbox:
             parcel = self._next()
             if parcel is None:
                 return
-            if not self._tried(parcel):
+            if not self._try_push(parcel):
                 with self._changed:
                     self._changed.wait(self._retry)
 
-    def _next(self) -> Parcel | None:
+    def _next(self) -> PendingPush | None:
         """The parcel whose turn it is; None when no more will come."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._is_closed)
             return self._waiting[0] if self._waiting and not self._is_abandoned else None
 
-    def _tried(self, parcel: Parcel) -> bool:
+    def _try_push(self, parcel: PendingPush) -> bool:
         """False where it is to be tried again."""
         is_refused = False
         try:
             parcel.work(parcel.folder)
         except Unavailable as error:
             if parcel.error is None:
-                self._told(f"{parcel.title} waits for the registry: {error.message}")
+                self._warn(f"{parcel.title} waits for the registry: {error.message}")
             parcel.error = error
             return False
         except AdaptryError as error:
             parcel.error, is_refused = error, True
         except Exception as error:  # noqa: BLE001  what comes after it is pushed all the same
-            parcel.error, is_refused = Refused(f"{type(error).__name__}: {error}"), True
+            parcel.error, is_refused = CheckFailed(f"{type(error).__name__}: {error}"), True
         if is_refused and parcel.error:
-            self._told(f"{parcel.title} was not pushed: {parcel.error.message}")
+            self._warn(f"{parcel.title} was not pushed: {parcel.error.message}")
         with self._changed:
             self._waiting.popleft()
             if is_refused:

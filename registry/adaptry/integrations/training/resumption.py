@@ -14,7 +14,7 @@ from adaptry.registry.interface import Registry
 
 
 @dataclass(frozen=True, slots=True)
-class Resumed:
+class ResumePoint:
     """An adapter to go on from. `folder` is what PEFT's `from_pretrained(model, folder, is_trainable=True)` takes."""
 
     ref: str
@@ -22,7 +22,7 @@ class Resumed:
     folder: Path
 
 
-def resume(registry: Registry, ref: Ref | str, folder: Path | str) -> Resumed:
+def resume(registry: Registry, ref: Ref | str, folder: Path | str) -> ResumePoint:
     """Writes what `ref` means, a version or a draft on a branch, into the new folder `folder`.
 
     Only the adapter comes: a registry keeps no optimizer's state, which is a pickle. Raises `NotFound`, `Withdrawn`,
@@ -32,9 +32,9 @@ def resume(registry: Registry, ref: Ref | str, folder: Path | str) -> Resumed:
     target = Path(folder).expanduser()
     try:
         version = pull(registry, ref, target)
-        return Resumed(f"{version.name}@{version.number}", version.digest, target)
+        return ResumePoint(f"{version.name}@{version.number}", version.digest, target)
     except NotFound:
         if not isinstance(ref.selector, Label):
             raise
     commit = fetch_draft(registry, ref.name, ref.selector.label, target)
-    return Resumed(str(ref), commit.digest, target)
+    return ResumePoint(str(ref), commit.digest, target)

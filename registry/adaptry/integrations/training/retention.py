@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 from adaptry.core.errors import Invalid
-from adaptry.integrations.training.runs import Checkpoint
+from adaptry.integrations.training.runs import TrainingCheckpoint
 
-Best = tuple[str, Literal["min", "max"]]
+BestMetric = tuple[str, Literal["min", "max"]]
 
 
 @dataclass(frozen=True, slots=True)
-class Keeping:
+class RetentionPolicy:
     """`last` newest ones (None: all), and the best by `best`, ("eval_loss", "min") for example."""
 
     last: int | None = None
-    best: Best | None = None
+    best: BestMetric | None = None
 
     def __post_init__(self) -> None:
         """Raises `Invalid`."""
@@ -27,7 +27,9 @@ class Keeping:
             raise Invalid(f"best is (metric, 'min' or 'max'), not {self.best!r}")
 
 
-def best_of(found: Sequence[Checkpoint], best: Best | None) -> Checkpoint | None:
+def best_checkpoint(
+    found: Sequence[TrainingCheckpoint], best: BestMetric | None
+) -> TrainingCheckpoint | None:
     """The best of those that were measured; of equals the earliest. None where none was."""
     if best is None:
         return None
@@ -37,10 +39,12 @@ def best_of(found: Sequence[Checkpoint], best: Best | None) -> Checkpoint | None
     return choose(measured, key=lambda each: each.metrics[metric], default=None)
 
 
-def to_drop(found: Sequence[Checkpoint], keeping: Keeping) -> tuple[Checkpoint, ...]:
+def expired_checkpoints(
+    found: Sequence[TrainingCheckpoint], keeping: RetentionPolicy
+) -> tuple[TrainingCheckpoint, ...]:
     """Those of one run that need not be kept, oldest first."""
     if keeping.last is None:
         return ()
     by_step = sorted(found, key=lambda each: each.step)
-    best = best_of(by_step, keeping.best)
+    best = best_checkpoint(by_step, keeping.best)
     return tuple(each for each in by_step[: -keeping.last] if each != best)

@@ -27,7 +27,7 @@ _MOST_RUN = 48
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoint:
+class TrainingCheckpoint:
     """An adapter as it was at a step of a run, and what was measured of it. `ref` is how it is named."""
 
     name: AdapterName
@@ -38,26 +38,26 @@ class Checkpoint:
 
     @property
     def branch(self) -> str:
-        return branch_of(self.run, self.step)
+        return branch_name(self.run, self.step)
 
     @property
     def ref(self) -> str:
         return f"{self.name}@{self.branch}"
 
 
-def new_run() -> str:
+def new_run_name() -> str:
     """A name for a run that begins now: `run-20261126-101502`."""
     return f"run-{datetime.now(UTC):%Y%m%d-%H%M%S}"
 
 
-def parse_run(text: str) -> str:
+def parse_run_name(text: str) -> str:
     """Raises `InvalidRef` for a name that could not stand in a ref, `Invalid` for one that is too long."""
     if len(text) > _MOST_RUN:
         raise Invalid(f"a run's name has at most {_MOST_RUN} characters, and {text[:20]}… has {len(text)}")
     return parse_alias(text)
 
 
-def branch_of(run: str, step: int) -> str:
+def branch_name(run: str, step: int) -> str:
     return f"{run}.step-{step}"
 
 
@@ -72,7 +72,7 @@ def push_checkpoint(
     base: BaseClaim | None = None,
     parents: tuple[Digest, ...] = (),
     provenance: Mapping[str, str] | None = None,
-) -> Checkpoint:
+) -> TrainingCheckpoint:
     """Raises as `transfer.drafts.push_draft`; again for the same step, the branch moves on if the files changed."""
     kept = {metric: float(value) for metric, value in metrics.items() if math.isfinite(value)}
     note = CommitNote(title=f"{run}, step {step}", message=json.dumps({"metrics": kept}, sort_keys=True))
@@ -80,18 +80,18 @@ def push_checkpoint(
         registry,
         adapter,
         name,
-        branch_of(run, step),
+        branch_name(run, step),
         note,
         base=base,
         parents=parents,
         provenance=provenance,
     )
-    return Checkpoint(name, run, step, commit.digest, kept)
+    return TrainingCheckpoint(name, run, step, commit.digest, kept)
 
 
 def checkpoints(
     registry: Registry, name: AdapterName | str, run: str | None = None
-) -> tuple[Checkpoint, ...]:
+) -> tuple[TrainingCheckpoint, ...]:
     """Those of one run or of all, by run and step. Raises `NotFound`."""
     name = AdapterName.parse(name) if isinstance(name, str) else name
     found = []
@@ -100,7 +100,7 @@ def checkpoints(
         if info.kind == "branch" and match and run in (None, match["run"]):
             commit = registry.commit(name, info.name)
             found.append(
-                Checkpoint(name, match["run"], int(match["step"]), commit.digest, _metrics_in(commit))
+                TrainingCheckpoint(name, match["run"], int(match["step"]), commit.digest, _metrics_in(commit))
             )
     return tuple(sorted(found, key=lambda each: (each.run, each.step)))
 

@@ -13,20 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.adapters.diagnostics import refuse
-from adaptry.adapters.formats import Format, format_of
+from adaptry.adapters.diagnostics import raise_no_adapter
+from adaptry.adapters.formats import AdapterFormat, detect_format
 from adaptry.core.errors import DigestMismatch, TooLarge
 from adaptry.core.manifest import MAX_REVISION, BaseClaim, FileEntry, check_path
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName
-from adaptry.operations.hf_import.hub import Hub, HubRevision
+from adaptry.operations.hf_import.hub import HubClient, HubRepoRevision
 from adaptry.operations.hf_import.hub_names import HubRef
-from adaptry.operations.hf_import.remote import Files
+from adaptry.operations.hf_import.remote import HubFileReader
 from adaptry.operations.transfer import push
 from adaptry.operations.transfer.file_download import download
-from adaptry.operations.transfer.retry import PATIENT, Persistence
+from adaptry.operations.transfer.retry import DEFAULT_RETRY, RetryPolicy
 from adaptry.registry.interface import Registry
-from adaptry.registry.records import Pushed, PushOptions
+from adaptry.registry.records import PushOptions, PushResult
 
 REPOSITORY, COMMIT, ENDPOINT = "hub_repository", "hub_commit", "hub_endpoint"
 """What a manifest's provenance says of an adapter that came from a hub."""
@@ -36,37 +36,37 @@ _MOST_SMALL = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class ImportedAdapter:
     """The version that it became, the revision that it was, and its files that are no part of an adapter."""
 
-    pushed: Pushed
-    revision: HubRevision
+    pushed: PushResult
+    revision: HubRepoRevision
     left_out: tuple[str, ...]
 
 
 def push_from_hub(
     registry: Registry,
-    hub: Hub,
+    hub: HubClient,
     ref: HubRef,
     name: AdapterName,
     *,
     base: BaseClaim | None = None,
     options: PushOptions = _NO_OPTIONS,
     progress: Progress = no_progress,
-    persistence: Persistence = PATIENT,
-) -> Taken:
+    persistence: RetryPolicy = DEFAULT_RETRY,
+) -> ImportedAdapter:
     """Makes the adapter that `ref` means now a version of `name`; the same commit again gives that version back.
 
     Raises as `Hub.revision` and `push`, `NotFound` and `Unsupported` where there is no adapter that we read, `TooLarge`
     before anything is fetched, `DigestMismatch`.
     """
-    revision = hub.revision(ref)
+    revision = hub.resolve(ref)
     names = set(revision.files)
-    format = format_of(names) or refuse(Path(f"hf:{revision.repository}"), names)
-    kept = sorted(check_path(path) for path in names if "/" not in path and format.keeps(path))
+    format = detect_format(names) or raise_no_adapter(Path(f"hf:{revision.repository}"), names)
+    kept = sorted(check_path(path) for path in names if "/" not in path and format.includes(path))
     _check_sizes(revision, kept)
     with tempfile.TemporaryDirectory(prefix="adaptry-from-hub-") as folder:
-        files = Files(hub, revision)
+        files = HubFileReader(hub, revision)
         for path in kept:
             _fetch(files, path, Path(folder) / path, progress, persistence)
         pushed = push(
@@ -75,23 +75,23 @@ def push_from_hub(
             name,
             base=base,
             options=options,
-            provenance=provenance(hub, revision),
+            provenance=hub_provenance(hub, revision),
             progress=progress,
             persistence=persistence,
         )
-    return Taken(pushed, revision, tuple(sorted(names - set(kept))))
+    return ImportedAdapter(pushed, revision, tuple(sorted(names - set(kept))))
 
 
-def provenance(hub: Hub, revision: HubRevision) -> Mapping[str, str]:
+def hub_provenance(hub: HubClient, revision: HubRepoRevision) -> Mapping[str, str]:
     return {REPOSITORY: revision.repository, COMMIT: revision.commit, ENDPOINT: hub.endpoint}
 
 
-def holds_adapter(files: tuple[str, ...]) -> Format | None:
+def adapter_format(files: tuple[str, ...]) -> AdapterFormat | None:
     """The format of the adapter that a repository of these files holds, if it holds one."""
-    return format_of(path for path in files if "/" not in path)
+    return detect_format(path for path in files if "/" not in path)
 
 
-def _check_sizes(revision: HubRevision, kept: list[str]) -> None:
+def _check_sizes(revision: HubRepoRevision, kept: list[str]) -> None:
     """What no registry would take is not fetched; and a hub keeps no file without a SHA-256 that is large."""
     total = sum(revision.files[path].size for path in kept)
     if total > MAX_REVISION:
@@ -105,8 +105,10 @@ def _check_sizes(revision: HubRevision, kept: list[str]) -> None:
             )
 
 
-def _fetch(files: Files, path: str, target: Path, progress: Progress, persistence: Persistence) -> None:
-    file = files.file(path)
+def _fetch(
+    files: HubFileReader, path: str, target: Path, progress: Progress, persistence: RetryPolicy
+) -> None:
+    file = files.file_info(path)
     if file.sha256 is not None:
         entry = FileEntry(path=path, size=file.size, sha256=file.sha256)
         download(files.stream(path), entry, target, progress, persistence)

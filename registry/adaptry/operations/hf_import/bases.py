@@ -18,14 +18,21 @@ from pathlib import Path
 from adaptry.adapters.header import BASE_LIMITS, ReadAt, read_header
 from adaptry.adapters.tensor_names import is_buffer, normalised
 from adaptry.bases.fingerprinting import fingerprint
-from adaptry.bases.fingerprinting.sketch import runs
-from adaptry.bases.hf_folder import CONFIG, INDEX, Checkpoint, checkpoint_of, read_config, shards_named
-from adaptry.bases.quantised import fold
+from adaptry.bases.fingerprinting.sketch import sample_runs
+from adaptry.bases.hf_folder import (
+    CONFIG,
+    INDEX,
+    HfCheckpoint,
+    build_checkpoint,
+    list_shard_names,
+    read_config,
+)
+from adaptry.bases.quantised import open_logical_view
 from adaptry.core.errors import NotFound, TooLarge, Unsupported
 from adaptry.core.progress import Progress, no_progress
-from adaptry.operations.hf_import.hub import Hub, HubRevision
+from adaptry.operations.hf_import.hub import HubClient, HubRepoRevision
 from adaptry.operations.hf_import.hub_names import HubRef
-from adaptry.operations.hf_import.remote import CONNECTIONS, Files
+from adaptry.operations.hf_import.remote import CONNECTIONS, HubFileReader
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import BaseInfo
 
@@ -37,7 +44,7 @@ _GAP = 16 << 10  # runs nearer than this are one request
 
 def register_from_hub(
     registry: Registry,
-    hub: Hub,
+    hub: HubClient,
     ref: HubRef,
     names: tuple[str, ...] = (),
     progress: Progress = no_progress,
@@ -47,7 +54,7 @@ def register_from_hub(
     Raises as `Hub.revision`, `open_checkpoint` and `put_base`; `Unsupported` for what has no safetensors weights or is a
     pipeline.
     """
-    revision = hub.revision(ref)
+    revision = hub.resolve(ref)
     with tempfile.TemporaryDirectory() as folder, _opened(hub, revision, Path(folder)) as checkpoint:
         _fetch_ahead(checkpoint, progress)
         record = fingerprint(checkpoint)
@@ -62,11 +69,11 @@ def register_from_hub(
 class _Window:
     """The bytes of a file that were fetched so far, and a read that fetches what is not among them."""
 
-    def __init__(self, files: Files, path: str) -> None:
+    def __init__(self, files: HubFileReader, path: str) -> None:
         self._files, self._path = files, path
         self._starts: list[int] = []
         self._pieces: list[bytes] = []
-        self.size = files.file(path).size
+        self.size = files.file_info(path).size
 
     def read(self, offset: int, length: int) -> bytes:
         found = self._kept(offset, length)
@@ -93,24 +100,24 @@ class _Window:
 
 
 @dataclass(frozen=True, slots=True)
-class _RemoteCheckpoint(Checkpoint):
+class _RemoteCheckpoint(HfCheckpoint):
     """A checkpoint whose folder has all but the weights, which are read where they are."""
 
     windows: Mapping[str, _Window]
 
     @contextmanager
-    def reading(self, shard: str) -> Iterator[ReadAt]:
+    def open_shard(self, shard: str) -> Iterator[ReadAt]:
         yield self.windows[shard].read
 
 
 @contextmanager
-def _opened(hub: Hub, revision: HubRevision, folder: Path) -> Iterator[_RemoteCheckpoint]:
+def _opened(hub: HubClient, revision: HubRepoRevision, folder: Path) -> Iterator[_RemoteCheckpoint]:
     if "model_index.json" in revision.files:
         raise Unsupported(
             f"{revision} is a pipeline of diffusers: download it (hf download {revision.repository} --local-dir DIR) and "
             "register the folder"
         )
-    files = Files(hub, revision)
+    files = HubFileReader(hub, revision)
     for path in _ASIDE:
         if path not in revision.files:
             continue
@@ -121,18 +128,18 @@ def _opened(hub: Hub, revision: HubRevision, folder: Path) -> Iterator[_RemoteCh
         (folder / path).write_bytes(files.read(path, 0, revision.files[path].size))
     if CONFIG not in revision.files:
         raise NotFound(f"{revision} has no {CONFIG}, so it is no base model")
-    shards = shards_named(set(revision.files), folder, str(revision))
+    shards = list_shard_names(set(revision.files), folder, str(revision))
     windows = {shard: _Window(files, shard) for shard in shards}
     headers = {
         shard: read_header(window.read, window.size, shard, BASE_LIMITS) for shard, window in windows.items()
     }
-    plain = checkpoint_of(folder, read_config(folder), headers)
+    plain = build_checkpoint(folder, read_config(folder), headers)
     yield _RemoteCheckpoint(plain.folder, plain.config, plain.shards, plain.tensors, plain.shard_of, windows)
 
 
 def _fetch_ahead(checkpoint: _RemoteCheckpoint, progress: Progress) -> None:
     """The runs of every plain weight; those of packed ones follow from what is read of them."""
-    folded = fold(checkpoint)
+    folded = open_logical_view(checkpoint)
     weights = [
         name
         for name, info in folded.checkpoint.tensors.items()
@@ -142,7 +149,7 @@ def _fetch_ahead(checkpoint: _RemoteCheckpoint, progress: Progress) -> None:
     wanted: dict[str, list[tuple[int, int]]] = {}
     for name in weights:
         shard = checkpoint.shard_of[name]
-        wanted.setdefault(shard, []).extend(runs(checkpoint.tensors[name], plain[name]))
+        wanted.setdefault(shard, []).extend(sample_runs(checkpoint.tensors[name], plain[name]))
     asked = [(shard, *span) for shard, spans in wanted.items() for span in _joined(sorted(spans))]
     done, total = 0, sum(end - start for _, start, end in asked)
     with ThreadPoolExecutor(CONNECTIONS) as pool:

@@ -12,8 +12,14 @@ from dataclasses import dataclass
 from adaptry.core.errors import AdaptryError, Invalid, NotFound, StorageFull, Unauthenticated
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.operations.hf_import.adapters import COMMIT, REPOSITORY, Taken, holds_adapter, push_from_hub
-from adaptry.operations.hf_import.hub import Hub, Listed
+from adaptry.operations.hf_import.adapters import (
+    COMMIT,
+    REPOSITORY,
+    ImportedAdapter,
+    adapter_format,
+    push_from_hub,
+)
+from adaptry.operations.hf_import.hub import HubClient, HubRepoInfo
 from adaptry.operations.hf_import.hub_names import HubRef
 from adaptry.registry.interface import Registry
 
@@ -22,7 +28,7 @@ _HERE = "is here already"
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ImportSelection:
     """Which repositories: those of an author, that a search finds, that have all of the tags, of a collection; one by name."""
 
     ref: HubRef | None = None
@@ -34,7 +40,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class ImportCandidate:
     """A repository and what it is to become. `skipped` says why it is not taken; empty where it is."""
 
     ref: HubRef
@@ -43,68 +49,68 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class ImportResult:
     """How one candidate went: what became of it, or the error."""
 
-    candidate: Candidate
-    taken: Taken | None = None
+    candidate: ImportCandidate
+    imported: ImportedAdapter | None = None
     error: AdaptryError | None = None
 
 
 def plan_import(
-    registry: Registry, hub: Hub, wanted: Wanted, namespace: str | None = None
-) -> Iterator[Candidate]:
-    """What would be taken over, into `namespace` or the one of the same name as on the hub. Raises as `Hub`."""
+    registry: Registry, hub: HubClient, wanted: ImportSelection, namespace: str | None = None
+) -> Iterator[ImportCandidate]:
+    """What would be taken over, into `namespace` or the one of the same name as on the hub. Raises as `HubClient`."""
     for listed in _listed(hub, wanted):
         ref = HubRef(listed.repository, listed.commit)
         try:
             name = _name(listed.repository, namespace)
         except Invalid as error:
-            yield Candidate(ref, None, error.message)
+            yield ImportCandidate(ref, None, error.message)
             continue
-        if holds_adapter(listed.files) is None:
-            yield Candidate(ref, name, _NO_ADAPTER)
+        if adapter_format(listed.files) is None:
+            yield ImportCandidate(ref, name, _NO_ADAPTER)
         else:
-            yield Candidate(ref, name, _HERE if _is_here(registry, name, ref) else "")
+            yield ImportCandidate(ref, name, _HERE if _is_here(registry, name, ref) else "")
 
 
-def carry_out(
+def run_import(
     registry: Registry,
-    hub: Hub,
-    plan: Iterator[Candidate],
+    hub: HubClient,
+    plan: Iterator[ImportCandidate],
     progress: Progress = no_progress,
-) -> Iterator[Done]:
+) -> Iterator[ImportResult]:
     """Takes over what the plan says, and tells of each, skipped ones too. An error ends one candidate, not the rest.
 
     Raises `StorageFull` and `Unauthenticated`, which do end it.
     """
     for candidate in plan:
         if candidate.skipped or candidate.name is None:
-            yield Done(candidate)
+            yield ImportResult(candidate)
             continue
         try:
             taken = push_from_hub(registry, hub, candidate.ref, candidate.name, progress=progress)
         except (StorageFull, Unauthenticated):
             raise  # the next ones would fare no better
         except AdaptryError as error:
-            yield Done(candidate, error=error)
+            yield ImportResult(candidate, error=error)
         else:
-            yield Done(candidate, taken)
+            yield ImportResult(candidate, taken)
 
 
-def _listed(hub: Hub, wanted: Wanted) -> Iterator[Listed]:
+def _listed(hub: HubClient, wanted: ImportSelection) -> Iterator[HubRepoInfo]:
     if wanted.ref is not None:
         yield _one(hub, wanted.ref)
     elif wanted.collection is not None:
         for repository in hub.collection(wanted.collection):
             yield _one(hub, HubRef(repository))
     else:
-        yield from hub.listed(wanted.author, wanted.search, wanted.filters, wanted.limit)
+        yield from hub.list_models(wanted.author, wanted.search, wanted.filters, wanted.limit)
 
 
-def _one(hub: Hub, ref: HubRef) -> Listed:
-    revision = hub.revision(ref)
-    return Listed(revision.repository, revision.commit, tuple(sorted(revision.files)))
+def _one(hub: HubClient, ref: HubRef) -> HubRepoInfo:
+    revision = hub.resolve(ref)
+    return HubRepoInfo(revision.repository, revision.commit, tuple(sorted(revision.files)))
 
 
 def _name(repository: str, namespace: str | None) -> AdapterName:

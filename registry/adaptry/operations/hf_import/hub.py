@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Denied, Missing, NotFound, Unauthenticated, Unavailable
+from adaptry.core.errors import MissingDependency, NotFound, PermissionDenied, Unauthenticated, Unavailable
 from adaptry.operations.hf_import.hub_names import HubRef
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _WHO = 401
 
 
 @dataclass(frozen=True, slots=True)
-class HubFile:
+class HubFileInfo:
     """A file of a revision. `sha256` is told of large files, `git_id` (SHA-1 of git's form of it) of every one."""
 
     path: str
@@ -33,12 +33,12 @@ class HubFile:
 
 
 @dataclass(frozen=True, slots=True)
-class HubRevision:
+class HubRepoRevision:
     """One commit of a repository: `commit` names it for ever. `tags` are what the hub says of the repository."""
 
     repository: str
     commit: str
-    files: Mapping[str, HubFile]
+    files: Mapping[str, HubFileInfo]
     tags: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -46,7 +46,7 @@ class HubRevision:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class HubRepoInfo:
     """A repository in a list: its newest commit and the names of its files, where the hub tells them."""
 
     repository: str
@@ -55,7 +55,7 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class DownloadLocation:
     """Where the bytes of a file are for now, and what to send along when asking there."""
 
     url: str
@@ -63,78 +63,80 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Hub:
+class HubClient:
     """`endpoint` is its address."""
 
     endpoint: str
     token: str | None
     api: HfApi
 
-    def revision(self, ref: HubRef) -> HubRevision:
-        """What a ref means now. Raises `NotFound`, `Denied` (gated), `Unavailable`."""
-        with _answering(self, str(ref)):
+    def resolve(self, ref: HubRef) -> HubRepoRevision:
+        """What a ref means now. Raises `NotFound`, `PermissionDenied` (gated), `Unavailable`."""
+        with _translate_errors(self, str(ref)):
             info = self.api.model_info(ref.repository, revision=ref.revision, files_metadata=True)
         files = {each.rfilename: _file(each) for each in info.siblings or ()}
         if info.sha is None:
             raise Unavailable(f"{self.endpoint} does not say which commit {ref} is; ask again")
-        return HubRevision(info.id, info.sha, files, tuple(info.tags or ()))
+        return HubRepoRevision(info.id, info.sha, files, tuple(info.tags or ()))
 
-    def listed(
+    def list_models(
         self, author: str | None, search: str | None, filters: tuple[str, ...], limit: int
-    ) -> Iterator[Listed]:
+    ) -> Iterator[HubRepoInfo]:
         """The repositories of models that match, as many as `limit` at most. Raises `Unavailable`."""
-        with _answering(self, author or "its models"):
+        with _translate_errors(self, author or "its models"):
             found = self.api.list_models(
                 author=author, search=search, filter=list(filters) or None, limit=limit, full=True
             )
             for info in found:
-                yield Listed(info.id, info.sha, tuple(sorted(each.rfilename for each in info.siblings or ())))
+                yield HubRepoInfo(
+                    info.id, info.sha, tuple(sorted(each.rfilename for each in info.siblings or ()))
+                )
 
     def collection(self, slug: str) -> Iterator[str]:
         """The models of a collection. Raises as `revision`."""
-        with _answering(self, slug):
+        with _translate_errors(self, slug):
             for item in self.api.get_collection(slug).items:
                 if item.item_type == "model":
                     yield item.item_id
 
-    def place(self, revision: HubRevision, path: str) -> Place:
+    def locate_file(self, revision: HubRepoRevision, path: str) -> DownloadLocation:
         """Where a file lies. Raises as `revision`."""
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
         url = hf_hub_url(revision.repository, path, revision=revision.commit, endpoint=self.endpoint)
-        with _answering(self, f"{path} of {revision}"):
+        with _translate_errors(self, f"{path} of {revision}"):
             found = get_hf_file_metadata(url, token=self.token or False)
         is_own = found.location.startswith(f"{self.endpoint}/")  # storage elsewhere must not see the token
         send = {"Authorization": f"Bearer {self.token}"} if self.token and is_own else {}
-        return Place(found.location, send)
+        return DownloadLocation(found.location, send)
 
 
-def hub_of_environment() -> Hub:
-    """The hub and the token that HF_ENDPOINT, HF_TOKEN and `hf auth login` say. Raises `Missing`."""
+def open_hub() -> HubClient:
+    """The hub and the token that HF_ENDPOINT, HF_TOKEN and `hf auth login` say. Raises `MissingDependency`."""
     try:
         from huggingface_hub import HfApi, get_token
     except ModuleNotFoundError as error:
-        raise Missing(f"a hub is asked through {error.name}: pip install 'adaptry[hub]'") from error
+        raise MissingDependency(f"a hub is asked through {error.name}: pip install 'adaptry[hub]'") from error
     token = get_token()
     api = HfApi(token=token or False, library_name="adaptry")
-    return Hub(api.endpoint.rstrip("/"), token, api)
+    return HubClient(api.endpoint.rstrip("/"), token, api)
 
 
-def _file(sibling: Any) -> HubFile:
+def _file(sibling: Any) -> HubFileInfo:
     """(`Any`: a record of the client's whose fields are the same in all its versions, and its class is not.)"""
     sha256 = Digest.parse(f"sha256:{sibling.lfs['sha256']}") if sibling.lfs else None
-    return HubFile(sibling.rfilename, sibling.size or 0, sha256, sibling.blob_id)
+    return HubFileInfo(sibling.rfilename, sibling.size or 0, sha256, sibling.blob_id)
 
 
 @contextmanager
-def _answering(hub: Hub, what: str) -> Iterator[None]:
+def _translate_errors(hub: HubClient, what: str) -> Iterator[None]:
     """The client's errors as ours: it has one class a status, and its library for HTTP changed twice."""
     from huggingface_hub import errors
 
     try:
         yield
     except errors.GatedRepoError as error:
-        raise Denied(
+        raise PermissionDenied(
             f"{what} is gated: accept its terms at {hub.endpoint}, with the account of this token"
         ) from error
     except (errors.RevisionNotFoundError, errors.EntryNotFoundError) as error:

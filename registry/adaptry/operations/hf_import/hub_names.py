@@ -14,7 +14,7 @@ _MARK = "hf:"
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./+-]{0,199}")
 
 
-def is_hub(text: str) -> bool:
+def is_hub_ref(text: str) -> bool:
     """Whether a word means something on a hub."""
     return text.startswith(_MARK)
 
@@ -28,7 +28,7 @@ class HubRef:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        if not is_hub(text):
+        if not is_hub_ref(text):
             raise InvalidRef(f"not a name on a hub: {text[:200]!r} ({GRAMMAR})")
         repository, at, revision = text.removeprefix(_MARK).partition("@")
         if at and (not _REVISION.fullmatch(revision) or ".." in revision):

@@ -12,7 +12,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
 from adaptry.core.errors import Unavailable
-from adaptry.operations.hf_import.hub import Hub, HubFile, HubRevision, Place
+from adaptry.operations.hf_import.hub import DownloadLocation, HubClient, HubFileInfo, HubRepoRevision
 
 CONNECTIONS = 16
 _PIECE = 1 << 20
@@ -21,13 +21,13 @@ _EXPIRED = (401, 403, 404, 410)
 _BUSY = (408, 429, 500, 502, 503, 504)
 
 
-class Files:
+class HubFileReader:
     """The files of a revision, opened at their first read. Safe to read from several threads."""
 
-    def __init__(self, hub: Hub, revision: HubRevision) -> None:
+    def __init__(self, hub: HubClient, revision: HubRepoRevision) -> None:
         self._hub = hub
         self._revision = revision
-        self._places: dict[str, Place] = {}
+        self._places: dict[str, DownloadLocation] = {}
         self._pool = urllib3.PoolManager(
             maxsize=CONNECTIONS,
             timeout=urllib3.Timeout(connect=20, read=60),
@@ -61,7 +61,7 @@ class Files:
 
         return read_from
 
-    def file(self, path: str) -> HubFile:
+    def file_info(self, path: str) -> HubFileInfo:
         return self._revision.files[path]
 
     def _ask(self, path: str, start: int, end: int, *, preload: bool) -> urllib3.BaseHTTPResponse:
@@ -70,7 +70,7 @@ class Files:
         for is_last in (False, True):
             place = self._places.get(path)
             if place is None:
-                place = self._places[path] = self._hub.place(self._revision, path)
+                place = self._places[path] = self._hub.locate_file(self._revision, path)
             headers = {**place.headers, **asked, "Accept-Encoding": "identity"}
             try:
                 answer = self._pool.request("GET", place.url, headers=headers, preload_content=preload)

@@ -11,14 +11,14 @@ from adaptry.core.errors import AdaptryError, Unavailable
 from adaptry.registry.records import Value
 
 
-class Failure(Value):
+class MirrorFailure(Value):
     """A step that was refused, and why."""
 
     what: str
     reason: str
 
 
-class Followed(Value):
+class MirrorResult(Value):
     """What a round did: refs of versions `copied`, `updated` (states and metrics) and `pointed` (aliases), bases, adapters `deleted`;
     `gone` are those that would be, `withheld` versions whose files nobody is given, `failures` what was refused."""
 
@@ -29,7 +29,7 @@ class Followed(Value):
     deleted: tuple[str, ...] = ()
     gone: tuple[str, ...] = ()
     withheld: tuple[str, ...] = ()
-    failures: tuple[Failure, ...] = ()
+    failures: tuple[MirrorFailure, ...] = ()
 
     @property
     def is_change(self) -> bool:
@@ -37,14 +37,14 @@ class Followed(Value):
 
 
 @dataclass
-class Step:
+class MirrorAction:
     """Says at its end whether it changed anything."""
 
     is_change: bool = True
 
 
 @dataclass
-class Steps:
+class MirrorLog:
     """What came of those that were taken so far."""
 
     copied: list[str] = field(default_factory=list)
@@ -52,24 +52,24 @@ class Steps:
     pointed: list[str] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
     bases: list[Digest] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
+    failures: list[MirrorFailure] = field(default_factory=list)
 
     @contextmanager
-    def take(self, what: str, told: list[str]) -> Iterator[Step]:
+    def record(self, what: str, told: list[str]) -> Iterator[MirrorAction]:
         """Notes `what` where the block says that something changed, or why it was refused. Raises `Unavailable` on."""
-        step = Step()
+        step = MirrorAction()
         try:
             yield step
         except Unavailable:
             raise
         except AdaptryError as error:
-            self.failures.append(Failure(what=what, reason=error.message))
+            self.failures.append(MirrorFailure(what=what, reason=error.message))
         else:
             if step.is_change:
                 told.append(what)
 
-    def followed(self, **more: tuple[str, ...]) -> Followed:
-        return Followed(
+    def result(self, **more: tuple[str, ...]) -> MirrorResult:
+        return MirrorResult(
             copied=tuple(self.copied),
             updated=tuple(self.updated),
             pointed=tuple(self.pointed),

@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.content import Content
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Conflict, InvalidRef, NotFound, Refused
+from adaptry.core.errors import CheckFailed, Conflict, InvalidRef, NotFound
 from adaptry.core.identity import BaseVisibility
 from adaptry.core.lifecycle import WITHDRAWN, State
 from adaptry.core.manifest import FileEntry, Manifest
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName, ByDigest, Ref
-from adaptry.operations.mirroring.snapshot import Logged, Parcel
-from adaptry.operations.promotion import current
+from adaptry.operations.mirroring.snapshot import MetricValue, VersionSnapshot
+from adaptry.operations.promotion import current_alias
 from adaptry.operations.transfer.file_upload import upload
 from adaptry.operations.transfer.files import upload_missing
-from adaptry.operations.transfer.retry import PATIENT, Persistence
+from adaptry.operations.transfer.retry import DEFAULT_RETRY, RetryPolicy
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import (
     AdapterEdit,
@@ -42,49 +42,49 @@ _STATES: tuple[State, ...] = ("active", "deprecated", "yanked", "quarantined", "
 
 
 @dataclass(frozen=True, slots=True)
-class Delivered:
+class ApplyResult:
     """The version that a parcel is where it arrived; `is_change` is False where all of it was there."""
 
     version: VersionInfo
     is_change: bool
 
 
-def deliver(
+def apply_snapshot(
     registry: Registry,
-    parcel: Parcel,
+    parcel: VersionSnapshot,
     manifest: Manifest,
     content: Content,
     *,
     progress: Progress = no_progress,
-    persistence: Persistence = PATIENT,
-) -> Delivered:
+    persistence: RetryPolicy = DEFAULT_RETRY,
+) -> ApplyResult:
     """Makes the parcel a version here, under its name and, where nobody had it, its number; with its metrics and its state.
 
-    Its adapter is made if need be, private, with what is said of it. Raises what pushing raises, `Refused` among it, and `Refused`
+    Its adapter is made if need be, private, with what is said of it. Raises what pushing raises, `CheckFailed` among it, and `CheckFailed`
     where the source has forgotten a recall (`has_forgotten_recall`): the version stays withdrawn here.
     """
     name, ref = parcel.name, Ref(parcel.name, ByDigest(parcel.digest.hex))
-    version = _found(registry, ref)
+    version = _version_or_none(registry, ref)
     is_new = version is None
     if version is None:
         _make_adapter(registry, name, parcel)
         upload_missing(registry, name, content, manifest, progress, persistence)
         options = PushOptions(number=parcel.number, force_reason=parcel.forced)
         version = registry.put_revision(name, manifest.to_bytes(), options).version
-    logged = log_missing(registry, ref, parcel.metrics)
+    logged = copy_missing_metrics(registry, ref, parcel.metrics)
     if has_forgotten_recall(version, parcel):
-        raise Refused(
+        raise CheckFailed(
             f"{name}@{version.number} stays {version.state} here: the source revoked or quarantined it earlier and now shows it as "
             f"{parcel.state}, without a decision made since, as after a restore from an older backup. Revoke it again at the "
             f"source; or, if the recall was taken back, run: adaptry restore {name}@{version.number} --reason WHY, in this registry"
         )
-    change = followed(version, parcel)
+    change = plan_state_change(version, parcel)
     if change is not None:
         version = _change_state(registry, version, parcel, change)
-    return Delivered(version, is_new or bool(logged) or change is not None)
+    return ApplyResult(version, is_new or bool(logged) or change is not None)
 
 
-def deliver_base(
+def apply_base(
     registry: Registry,
     record: BaseRecord,
     names: Sequence[str],
@@ -95,10 +95,12 @@ def deliver_base(
     """Makes a base known here, under those of its names that are free, with its weights if `content` has them.
 
     One that is new here is internal where its `visibility` over there was more than private; a known one stays as it is.
-    Whether there was anything to do. Raises `Denied` to who may not change bases.
+    Whether there was anything to do. Raises `PermissionDenied` to who may not change bases.
     """
-    known = _base(registry, record.id)
-    free = tuple(name for name in names if _base(registry, name) is None and not _is_adapter(registry, name))
+    known = _base_or_none(registry, record.id)
+    free = tuple(
+        name for name in names if _base_or_none(registry, name) is None and not _is_adapter(registry, name)
+    )
     has_weights = known is not None and known.is_stored
     if known is None or free:
         registry.put_base(record, free)
@@ -113,7 +115,7 @@ def deliver_base(
     return known is None or bool(free)
 
 
-def log_missing(registry: Registry, ref: Ref, wanted: Iterable[Logged]) -> int:
+def copy_missing_metrics(registry: Registry, ref: Ref, wanted: Iterable[MetricValue]) -> int:
     """Logs the values that are not here yet, in their order; how many.
 
     Of a metric of which others were logged here too, none: what comes after what could not be told.
@@ -131,7 +133,7 @@ def log_missing(registry: Registry, ref: Ref, wanted: Iterable[Logged]) -> int:
     return sum(map(len, rounds))
 
 
-def missing_metrics(here: Iterable[MetricInfo], there: Iterable[Logged]) -> Mapping[str, list[float]]:
+def missing_metrics(here: Iterable[MetricInfo], there: Iterable[MetricValue]) -> Mapping[str, list[float]]:
     """By metric, the values that follow those that both have; nothing where they disagree."""
     have: dict[str, list[float]] = defaultdict(list)
     for one in here:
@@ -146,7 +148,9 @@ def missing_metrics(here: Iterable[MetricInfo], there: Iterable[Logged]) -> Mapp
     }
 
 
-def _change_state(registry: Registry, here: VersionInfo, there: Parcel, change: StateChange) -> VersionInfo:
+def _change_state(
+    registry: Registry, here: VersionInfo, there: VersionSnapshot, change: StateChange
+) -> VersionInfo:
     try:
         return registry.set_state(here.name, here.digest, change, here.state_generation)
     except (NotFound, Conflict):
@@ -158,7 +162,7 @@ def _change_state(registry: Registry, here: VersionInfo, there: Parcel, change: 
     return registry.set_state(here.name, here.digest, alone, here.state_generation)
 
 
-def has_forgotten_recall(here: VersionInfo, there: Parcel) -> bool:
+def has_forgotten_recall(here: VersionInfo, there: VersionSnapshot) -> bool:
     """Whether following the source would lift a recall that came from it, without a later decision there; a pure function.
 
     A source that was restored from a backup older than the recall looks like this, and so does a bundle. Compares the clocks of both
@@ -171,7 +175,7 @@ def has_forgotten_recall(here: VersionInfo, there: Parcel) -> bool:
     return there.decided_at is None or there.decided_at < here.standing.at
 
 
-def followed(here: VersionInfo, there: Parcel) -> StateChange | None:
+def plan_state_change(here: VersionInfo, there: VersionSnapshot) -> StateChange | None:
     """What is to change here; a pure function. What people decided here stays, unless there they were stricter; so does a recall
     that the source has forgotten."""
     if has_forgotten_recall(here, there):
@@ -193,11 +197,11 @@ def followed(here: VersionInfo, there: Parcel) -> StateChange | None:
     )
 
 
-def point_aliases(registry: Registry, parcel: Parcel) -> int:
+def point_aliases(registry: Registry, parcel: VersionSnapshot) -> int:
     """Points the parcel's aliases at its version here; how many moved."""
     moved = 0
     for alias in parcel.aliases:
-        found = current(registry, parcel.name, alias)
+        found = current_alias(registry, parcel.name, alias)
         if found is None or found.digest != parcel.digest:
             registry.move_alias(parcel.name, alias, parcel.digest, found.generation if found else None)
             moved += 1
@@ -208,7 +212,7 @@ def _mark(reason: str) -> str:
     return f"{_MARK}{reason}"[:1024]
 
 
-def _make_adapter(registry: Registry, name: AdapterName, parcel: Parcel) -> None:
+def _make_adapter(registry: Registry, name: AdapterName, parcel: VersionSnapshot) -> None:
     if _exists(registry, name):
         return
     tags = tuple(dict.fromkeys((*parcel.tags[:63], MIRRORED)))
@@ -234,14 +238,14 @@ def _is_adapter(registry: Registry, name: str) -> bool:
         return False
 
 
-def _found(registry: Registry, ref: Ref) -> VersionInfo | None:
+def _version_or_none(registry: Registry, ref: Ref) -> VersionInfo | None:
     try:
         return registry.version(ref)
     except NotFound:
         return None
 
 
-def _base(registry: Registry, key: Digest | str) -> BaseInfo | None:
+def _base_or_none(registry: Registry, key: Digest | str) -> BaseInfo | None:
     try:
         return registry.base(str(key))
     except NotFound:

@@ -16,13 +16,13 @@ from adaptry.core.query import parse
 from adaptry.core.refs import AdapterName
 from adaptry.operations.mirroring.apply import MIRRORED
 from adaptry.registry.interface import Registry
-from adaptry.registry.paging import every
+from adaptry.registry.paging import iter_items
 from adaptry.registry.records import AliasInfo, Value, VersionInfo
 
 _PAGE = 200
 
 
-class Choice(Value):
+class MirrorSelection(Value):
     """What is mirrored: what `query` finds, or all versions of the adapters `names`.
 
     `aliases` are pointed as they are there; `bases` are registered, and with `base_files` stored; `parents`: what a version was made
@@ -39,7 +39,7 @@ class Choice(Value):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class MirrorPlan:
     """`copy` in the order in which they should come; `update`: what is here and not as it is there; `point`: aliases that are elsewhere there;
     `delete`: what is gone there; `withheld`: what nobody is given the files of, so that it cannot be copied."""
 
@@ -50,20 +50,20 @@ class Plan:
     withheld: tuple[VersionInfo, ...] = ()
 
 
-def plan(
+def plan_mirror(
     source: Registry,
     destination: Registry,
-    choice: Choice,
+    choice: MirrorSelection,
     only: Collection[AdapterName] | None = None,
-) -> Plan:
+) -> MirrorPlan:
     """Compares; all that is chosen, or of these adapters `only`. Raises `InvalidQuery`, and `NotFound` for an adapter that was named and is not there."""
     parse(choice.query)
     if choice.query and choice.names:
         raise InvalidQuery("give a query or names of adapters, not both")
     wanted = _wanted(source, choice, only)
-    names = sorted(wanted.keys() | _followed(destination, choice, only))
-    found = [_of_adapter(source, destination, name, wanted.get(name, set()), choice) for name in names]
-    return Plan(
+    names = sorted(wanted.keys() | _mirrored_names(destination, choice, only))
+    found = [_plan_adapter(source, destination, name, wanted.get(name, set()), choice) for name in names]
+    return MirrorPlan(
         copy=tuple(version for one in found for version in one.copy),
         update=tuple(version for one in found for version in one.update),
         point=tuple(pointed for one in found for pointed in one.point),
@@ -72,27 +72,27 @@ def plan(
     )
 
 
-def _of_adapter(
-    source: Registry, destination: Registry, name: AdapterName, wanted: set[Digest], choice: Choice
-) -> Plan:
+def _plan_adapter(
+    source: Registry, destination: Registry, name: AdapterName, wanted: set[Digest], choice: MirrorSelection
+) -> MirrorPlan:
     """What of one adapter is not here, or not as it is there."""
     try:
-        there = {version.digest: version for version in versions_in(source, name)}
+        there = {version.digest: version for version in list_versions(source, name)}
     except NotFound:
-        return Plan(delete=(name,))
+        return MirrorPlan(delete=(name,))
     here = {version.digest: version for version in _versions_if_any(destination, name)}
     lacking = sorted((there[one] for one in wanted & there.keys() - here.keys()), key=_order)
-    return Plan(
+    return MirrorPlan(
         copy=tuple(version for version in lacking if version.state not in WITHDRAWN),
         update=tuple(
             version for digest, version in there.items() if digest in here and _differs(version, here[digest])
         ),
-        point=tuple(_elsewhere(source, destination, name, lacking, here)) if choice.aliases else (),
+        point=tuple(_moved_aliases(source, destination, name, lacking, here)) if choice.aliases else (),
         withheld=tuple(version for version in lacking if version.state in WITHDRAWN),
     )
 
 
-def _elsewhere(
+def _moved_aliases(
     source: Registry,
     destination: Registry,
     name: AdapterName,
@@ -107,7 +107,7 @@ def _elsewhere(
             yield name, one
 
 
-def require_another(source: Registry, destination: Registry) -> None:
+def require_distinct(source: Registry, destination: Registry) -> None:
     """Raises `Invalid` where both are one registry, by whatever addresses, or exact copies of one: its newest event is also the other's."""
     end = source.events().seq
     last = source.events(max(0, end - 1)).items
@@ -119,9 +119,9 @@ def require_another(source: Registry, destination: Registry) -> None:
         )
 
 
-def versions_of(registry: Registry, query: str) -> Iterator[VersionInfo]:
+def search_versions(registry: Registry, query: str) -> Iterator[VersionInfo]:
     """Everything that a query finds, newest first."""
-    return every(lambda cursor: registry.search(query, cursor, _PAGE))
+    return iter_items(lambda cursor: registry.search(query, cursor, _PAGE))
 
 
 def ancestors(registry: Registry, versions: Iterable[VersionInfo]) -> Iterator[VersionInfo]:
@@ -133,26 +133,26 @@ def ancestors(registry: Registry, versions: Iterable[VersionInfo]) -> Iterator[V
         for parent in registry.tree(version.name, version.digest).parents:
             if parent not in seen:
                 seen.add(parent)
-                found = list(versions_of(registry, f"digest:{parent} state:*"))
+                found = list(search_versions(registry, f"digest:{parent} state:*"))
                 yield from found
                 pending += found
 
 
-def versions_in(registry: Registry, name: AdapterName) -> Iterator[VersionInfo]:
+def list_versions(registry: Registry, name: AdapterName) -> Iterator[VersionInfo]:
     """All versions of an adapter, newest first. Raises `NotFound`."""
-    return every(lambda cursor: registry.versions(name, cursor, _PAGE))
+    return iter_items(lambda cursor: registry.versions(name, cursor, _PAGE))
 
 
 def _wanted(
-    source: Registry, choice: Choice, only: Collection[AdapterName] | None
+    source: Registry, choice: MirrorSelection, only: Collection[AdapterName] | None
 ) -> dict[AdapterName, set[Digest]]:
     found: dict[AdapterName, set[Digest]] = {}
     for name in choice.names:
-        found[name] = {version.digest for version in versions_in(source, name)}
+        found[name] = {version.digest for version in list_versions(source, name)}
     if choice.names:
         return found
     queries = [choice.query] if only is None else [f"{choice.query} name:{name}" for name in sorted(only)]
-    chosen = [version for query in queries for version in versions_of(source, query)]
+    chosen = [version for query in queries for version in search_versions(source, query)]
     if choice.parents:
         chosen += ancestors(source, chosen)
     for version in chosen:
@@ -160,21 +160,21 @@ def _wanted(
     return found
 
 
-def made_here(destination: Registry) -> set[AdapterName]:
+def mirrored_adapters(destination: Registry) -> set[AdapterName]:
     """The adapters that a mirror made."""
-    adapters = every(lambda cursor: destination.adapters(None, cursor, _PAGE))
+    adapters = iter_items(lambda cursor: destination.adapters(None, cursor, _PAGE))
     return {adapter.name for adapter in adapters if MIRRORED in adapter.tags}
 
 
-def _followed(
-    destination: Registry, choice: Choice, only: Collection[AdapterName] | None
+def _mirrored_names(
+    destination: Registry, choice: MirrorSelection, only: Collection[AdapterName] | None
 ) -> set[AdapterName]:
     """The adapters that are looked at because a mirror made them."""
     if choice.names:
         return set()
     if only is not None:
-        return {name for name in only if _is_made_here(destination, name)}
-    return made_here(destination)
+        return {name for name in only if _is_mirrored(destination, name)}
+    return mirrored_adapters(destination)
 
 
 def _order(version: VersionInfo) -> tuple[bool, int]:
@@ -182,7 +182,7 @@ def _order(version: VersionInfo) -> tuple[bool, int]:
     return bool(version.standing and version.standing.successor), version.number
 
 
-def _is_made_here(destination: Registry, name: AdapterName) -> bool:
+def _is_mirrored(destination: Registry, name: AdapterName) -> bool:
     try:
         return MIRRORED in destination.adapter(name).tags
     except NotFound:
@@ -200,6 +200,6 @@ def _differs(there: VersionInfo, here: VersionInfo) -> bool:
 
 def _versions_if_any(registry: Registry, name: AdapterName) -> list[VersionInfo]:
     try:
-        return list(versions_in(registry, name))
+        return list(list_versions(registry, name))
     except NotFound:
         return []

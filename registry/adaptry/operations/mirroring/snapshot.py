@@ -18,11 +18,11 @@ from adaptry.core.refs import AdapterName, ByDigest, Ref
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit, MetricName, Tag, Value, VersionInfo
 
-Logged = tuple[MetricName, Annotated[float, Field(allow_inf_nan=False)]]
+MetricValue = tuple[MetricName, Annotated[float, Field(allow_inf_nan=False)]]
 """A metric and one of its values."""
 
 
-class Parcel(Value, extra="forbid"):
+class VersionSnapshot(Value, extra="forbid"):
     """`metrics` are all values ever logged, oldest first; `aliases` those that are on this version."""
 
     name: AdapterName
@@ -32,7 +32,7 @@ class Parcel(Value, extra="forbid"):
     reason: str | None = Field(default=None, max_length=1024)
     successor: str | None = Field(default=None, max_length=256)
     forced: str | None = Field(default=None, min_length=3, max_length=1024)
-    metrics: tuple[Logged, ...] = Field(default=(), max_length=10_000)
+    metrics: tuple[MetricValue, ...] = Field(default=(), max_length=10_000)
     aliases: tuple[Annotated[str, Field(max_length=96)], ...] = Field(default=(), max_length=1000)
     description: str = Field(default="", max_length=4096)
     tags: tuple[Tag, ...] = Field(default=(), max_length=64)
@@ -41,7 +41,7 @@ class Parcel(Value, extra="forbid"):
     """When the source decided on the state; None if it never changed, and in bundles, whose format has no place for it."""
 
     @property
-    def edit(self) -> AdapterEdit:
+    def adapter_edit(self) -> AdapterEdit:
         """What is said of its adapter."""
         return AdapterEdit(description=self.description, tags=self.tags)
 
@@ -49,16 +49,16 @@ class Parcel(Value, extra="forbid"):
         return f"{self.name}@{self.number}"
 
 
-def exactly(version: VersionInfo) -> Ref:
+def exact_ref(version: VersionInfo) -> Ref:
     return Ref(version.name, ByDigest(version.digest.hex))
 
 
-def gather(registry: Registry, version: VersionInfo) -> tuple[Parcel, Manifest]:
+def take_snapshot(registry: Registry, version: VersionInfo) -> tuple[VersionSnapshot, Manifest]:
     """Everything about a version that travels but its files. Raises `NotFound` where it went meanwhile."""
-    detail = registry.detail(exactly(version))
+    detail = registry.detail(exact_ref(version))
     adapter = registry.adapter(version.name)
     now, standing = detail.version, detail.version.standing
-    parcel = Parcel(
+    parcel = VersionSnapshot(
         name=now.name,
         number=now.number,
         digest=now.digest,
@@ -67,7 +67,7 @@ def gather(registry: Registry, version: VersionInfo) -> tuple[Parcel, Manifest]:
         successor=standing.successor if standing else None,
         decided_at=standing.at if standing else None,
         forced=detail.forced,
-        metrics=tuple((one.metric, one.value) for one in registry.metrics(exactly(version))),
+        metrics=tuple((one.metric, one.value) for one in registry.metrics(exact_ref(version))),
         aliases=now.aliases,
         description=adapter.description,
         tags=adapter.tags,

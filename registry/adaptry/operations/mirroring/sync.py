@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 
 from adaptry.adapters.content import StreamedContent
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Denied, Refused
+from adaptry.core.errors import CheckFailed, PermissionDenied
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName
-from adaptry.operations.mirroring.actions import Failure, Followed, Steps
-from adaptry.operations.mirroring.apply import deliver, deliver_base, point_aliases
-from adaptry.operations.mirroring.plan import Choice, Plan, made_here, plan
-from adaptry.operations.mirroring.snapshot import Parcel, gather
+from adaptry.operations.mirroring.actions import MirrorFailure, MirrorLog, MirrorResult
+from adaptry.operations.mirroring.apply import apply_base, apply_snapshot, point_aliases
+from adaptry.operations.mirroring.plan import MirrorPlan, MirrorSelection, mirrored_adapters, plan_mirror
+from adaptry.operations.mirroring.snapshot import VersionSnapshot, take_snapshot
 from adaptry.operations.transfer.remote import RevisionContent
-from adaptry.operations.transfer.retry import PATIENT, Persistence
+from adaptry.operations.transfer.retry import DEFAULT_RETRY, RetryPolicy
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import BaseInfo, Event, VersionInfo
 
@@ -28,36 +28,36 @@ _MOST_NAMES = 100
 """Adapters that are looked at one by one; of more, everything is."""
 
 
-def follow(
+def sync_once(
     source: Registry,
     destination: Registry,
-    choice: Choice,
+    choice: MirrorSelection,
     *,
     only: Collection[AdapterName] | None = None,
     progress: Progress = no_progress,
-    persistence: Persistence = PATIENT,
-) -> Followed:
-    """One round; of these adapters `only`, if some are given. Raises `Unavailable` where either registry does not answer, and as `plan`; `Refused` where everything that was ever
+    persistence: RetryPolicy = DEFAULT_RETRY,
+) -> MirrorResult:
+    """One round; of these adapters `only`, if some are given. Raises `Unavailable` where either registry does not answer, and as `plan`; `CheckFailed` where everything that was ever
     mirrored would be deleted: whoever may read nothing there sees the same as where nothing is."""
-    return carry_out(
-        source, destination, plan(source, destination, choice, only), choice, progress, persistence
+    return apply_plan(
+        source, destination, plan_mirror(source, destination, choice, only), choice, progress, persistence
     )
 
 
-def follow_events(
+def sync_continuously(
     source: Registry,
     destination: Registry,
-    choice: Choice,
+    choice: MirrorSelection,
     *,
     progress: Progress = no_progress,
-    persistence: Persistence = PATIENT,
+    persistence: RetryPolicy = DEFAULT_RETRY,
     wait: float = _WAIT,
-) -> Iterator[Followed]:
+) -> Iterator[MirrorResult]:
     """A whole round, then one of what changed whenever something did; each is given when it is done, and once in `wait` seconds at
     least. Raises as `follow`, after which a new one begins with a whole round again."""
     begin = source.events()
     seen, epoch = begin.seq, begin.epoch
-    yield follow(source, destination, choice, progress=progress, persistence=persistence)
+    yield sync_once(source, destination, choice, progress=progress, persistence=persistence)
     while True:
         news = source.events(seen, 200, wait)
         was_set_back = news.seq < seen or news.epoch != epoch
@@ -65,64 +65,70 @@ def follow_events(
         names = {name for event in news.items for name in _names(event)}
         only = None if was_set_back or len(names) > _MOST_NAMES else names
         if only is None or only:
-            yield follow(source, destination, choice, only=only, progress=progress, persistence=persistence)
+            yield sync_once(
+                source, destination, choice, only=only, progress=progress, persistence=persistence
+            )
         else:
-            yield Followed()
+            yield MirrorResult()
 
 
-def carry_out(
+def apply_plan(
     source: Registry,
     destination: Registry,
-    decided: Plan,
-    choice: Choice,
+    decided: MirrorPlan,
+    choice: MirrorSelection,
     progress: Progress = no_progress,
-    persistence: Persistence = PATIENT,
-) -> Followed:
+    persistence: RetryPolicy = DEFAULT_RETRY,
+) -> MirrorResult:
     """Does what was planned, in an order in which what is needed comes first: bases, versions, aliases, ends."""
-    steps = Steps()
-    bringing = _Bringing(source, destination, choice, steps, progress, persistence)
+    steps = MirrorLog()
+    bringing = _VersionCopier(source, destination, choice, steps, progress, persistence)
     for version in decided.copy:
-        with steps.take(_line(version), steps.copied) as step:
-            step.is_change = bringing.bring(version)
+        with steps.record(_version_label(version), steps.copied) as step:
+            step.is_change = bringing.copy(version)
     for version in decided.update:
-        with steps.take(_line(version), steps.updated) as step:
-            step.is_change = bringing.bring(version)
+        with steps.record(_version_label(version), steps.updated) as step:
+            step.is_change = bringing.copy(version)
     for name, alias in decided.point:
-        with steps.take(f"{name}@{alias.alias}", steps.pointed) as step:
-            parcel = Parcel(name=name, number=alias.number, digest=alias.digest, aliases=(alias.alias,))
+        with steps.record(f"{name}@{alias.alias}", steps.pointed) as step:
+            parcel = VersionSnapshot(
+                name=name, number=alias.number, digest=alias.digest, aliases=(alias.alias,)
+            )
             step.is_change = bool(point_aliases(destination, parcel))
     gone = tuple(map(str, decided.delete))
     if choice.delete:
         _require_some_left(destination, decided)
         for name in decided.delete:
-            with steps.take(str(name), steps.deleted):
+            with steps.record(str(name), steps.deleted):
                 _delete(destination, name)
-    return steps.followed(gone=() if choice.delete else gone, withheld=tuple(map(_line, decided.withheld)))
+    return steps.result(
+        gone=() if choice.delete else gone, withheld=tuple(map(_version_label, decided.withheld))
+    )
 
 
 @dataclass
-class _Bringing:
+class _VersionCopier:
     """Versions brought in one round, and the bases that were looked at for them."""
 
     source: Registry
     destination: Registry
-    choice: Choice
-    steps: Steps
+    choice: MirrorSelection
+    log: MirrorLog
     progress: Progress
-    persistence: Persistence
+    persistence: RetryPolicy
     seen_bases: set[Digest] = field(default_factory=set)
 
-    def bring(self, version: VersionInfo) -> bool:
+    def copy(self, version: VersionInfo) -> bool:
         """Whether anything is other here than before."""
-        parcel, manifest = gather(self.source, version)
+        parcel, manifest = take_snapshot(self.source, version)
         if parcel.base_id is not None:
-            self._bring_base(parcel.base_id)
+            self._copy_base(parcel.base_id)
         content = RevisionContent(self.source, version, manifest)
-        return deliver(
+        return apply_snapshot(
             self.destination, parcel, manifest, content, progress=self.progress, persistence=self.persistence
         ).is_change
 
-    def _bring_base(self, id: Digest) -> None:
+    def _copy_base(self, id: Digest) -> None:
         """A base that may not be changed here is done without: its adapters are then declared, not verified."""
         if not self.choice.bases or id in self.seen_bases:
             return
@@ -131,14 +137,14 @@ class _Bringing:
         stored = info.stored if self.choice.base_files else ()
         content = BaseContent(self.source, info) if stored else None
         try:
-            is_change = deliver_base(
+            is_change = apply_base(
                 self.destination, self.source.base_record(id), info.names, stored, content, info.visibility
             )
-        except Denied as error:
-            self.steps.failures.append(Failure(what=f"base {id.brief}", reason=error.message))
+        except PermissionDenied as error:
+            self.log.failures.append(MirrorFailure(what=f"base {id.brief}", reason=error.message))
         else:
             if is_change:
-                self.steps.bases.append(id)
+                self.log.bases.append(id)
 
 
 class BaseContent(StreamedContent):
@@ -164,9 +170,9 @@ def _names(event: Event) -> Iterator[AdapterName]:
         yield AdapterName.parse(event.detail["was"])
 
 
-def _require_some_left(destination: Registry, decided: Plan) -> None:
-    if decided.delete and set(decided.delete) == made_here(destination):
-        raise Refused(
+def _require_some_left(destination: Registry, decided: MirrorPlan) -> None:
+    if decided.delete and set(decided.delete) == mirrored_adapters(destination):
+        raise CheckFailed(
             "the source shows none of the adapters that were mirrored, as it also would to a token that lost its rights: "
             "nothing was deleted; look at the source, and delete them here by name if they are gone for good"
         )
@@ -178,5 +184,5 @@ def _delete(destination: Registry, name: AdapterName) -> None:
     destination.delete_adapter(name)
 
 
-def _line(version: VersionInfo) -> str:
+def _version_label(version: VersionInfo) -> str:
     return f"{version.name}@{version.number}"

@@ -15,9 +15,9 @@ from threading import Lock
 from adaptry.core.digest import Digest
 from adaptry.core.errors import (
     AdaptryError,
-    Denied,
+    CheckFailed,
     NotFound,
-    Refused,
+    PermissionDenied,
     Unauthenticated,
     Unavailable,
     Withdrawn,
@@ -25,31 +25,31 @@ from adaptry.core.errors import (
 from adaptry.core.lifecycle import WITHDRAWN
 from adaptry.core.refs import AdapterName, ByDigest, Label, Latest, Ref
 from adaptry.operations.mirroring.apply import (
-    deliver,
-    deliver_base,
-    followed,
+    apply_base,
+    apply_snapshot,
     has_forgotten_recall,
+    plan_state_change,
     point_aliases,
 )
-from adaptry.operations.mirroring.snapshot import exactly, gather
+from adaptry.operations.mirroring.snapshot import exact_ref, take_snapshot
 from adaptry.operations.transfer.remote import RevisionContent
-from adaptry.operations.transfer.retry import Persistence
+from adaptry.operations.transfer.retry import RetryPolicy
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
 
 _log = logging.getLogger(__name__)
 
-AGE = 60.0
+MAX_AGE = 60.0
 _PAUSE = 10.0
 """Seconds for which a registry that did not answer is not asked again."""
 _WAIT = 45.0
 """Seconds to wait for someone else who is fetching the same; a caller's own patience is a minute."""
 _LOCKS = 64
 _REMEMBERED = 65_536
-_TRIES = Persistence(tries=3)
+_TRIES = RetryPolicy(tries=3)
 
 
-class Origin:
+class UpstreamMirror:
     """`there` is asked as the operator; `here` is filled as one who may do everything. Safe to use from many threads.
 
     `is_ours` says of a name that it is this registry's own, or was: it is never looked for elsewhere.
@@ -60,19 +60,19 @@ class Origin:
         there: Registry,
         here: Registry,
         is_ours: Callable[[AdapterName], bool],
-        age: float = AGE,
+        age: float = MAX_AGE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._there = there
-        self._here = here
+        self._upstream = there
+        self._local = here
         self._is_ours = is_ours
         self._age = age
         self._clock = clock
         self._locks = tuple(Lock() for _ in range(_LOCKS))
-        self._known: dict[str, tuple[float, AdaptryError | None]] = {}
-        self._silent_until = float("-inf")
+        self._answers: dict[str, tuple[float, AdaptryError | None]] = {}
+        self._offline_until = float("-inf")
 
-    def bring(self, ref: Ref) -> AdaptryError | None:
+    def fetch(self, ref: Ref) -> AdaptryError | None:
         """Sees to it that what `ref` means there is here; why not, where that matters to who does not find it here."""
         known = self._fresh(ref)
         if known is not None:
@@ -91,25 +91,25 @@ class Origin:
         finally:
             lock.release()
 
-    def bring_aliases(self, name: AdapterName) -> AdaptryError | None:
+    def fetch_aliases(self, name: AdapterName) -> AdaptryError | None:
         """The same of everything that an alias there is on."""
-        problem = self.bring(Ref(name, Latest()))
+        problem = self.fetch(Ref(name, Latest()))
         if problem is not None or self._is_ours(name):
             return problem
         try:
-            found = self._there.aliases(name)
+            found = self._upstream.aliases(name)
         except AdaptryError:
             return None  # what is here is what there is
         for alias in found:
-            self.bring(Ref(name, Label(alias.alias)))
+            self.fetch(Ref(name, Label(alias.alias)))
         return None
 
     def require_not_withdrawn(self, name: AdapterName, revision: Digest) -> None:
         """Raises `Withdrawn` for what is held back there; where nobody answers, nothing is known of it."""
-        if self._is_ours(name) or self._clock() < self._silent_until:
+        if self._is_ours(name) or self._clock() < self._offline_until:
             return
         try:
-            found = self._there.version(Ref(name, ByDigest(revision.hex)))
+            found = self._upstream.version(Ref(name, ByDigest(revision.hex)))
         except AdaptryError:
             return
         if found.state in WITHDRAWN:
@@ -120,79 +120,81 @@ class Origin:
             )
 
     def close(self) -> None:
-        self._there.close()
+        self._upstream.close()
 
     def _attempt(self, ref: Ref) -> AdaptryError | None:
-        if self._clock() < self._silent_until:
+        if self._clock() < self._offline_until:
             return Unavailable("the registry behind this one does not answer; try again in a moment")
         try:
-            self._bring(ref)
+            self._fetch(ref)
         except NotFound:
             return None
-        except (Unauthenticated, Denied) as error:
+        except (Unauthenticated, PermissionDenied) as error:
             return Unavailable(f"the registry behind this one does not let this one in: {error.message}")
         except Unavailable as error:
-            self._silent_until = self._clock() + _PAUSE
+            self._offline_until = self._clock() + _PAUSE
             return Unavailable(f"the registry behind this one does not answer: {error.message}")
-        except Refused as error:
+        except CheckFailed as error:
             _log.warning("%s", error.message)
             return error
         except AdaptryError as error:
             return error
         return None
 
-    def _bring(self, ref: Ref) -> None:
-        meant = self._there.version(ref)
-        self._follow(meant)
+    def _fetch(self, ref: Ref) -> None:
+        meant = self._upstream.version(ref)
+        self._sync_version(meant)
         if isinstance(ref.selector, Label) and ref.selector.label in meant.aliases:
-            parcel, _ = gather(self._there, meant)
-            point_aliases(self._here, parcel.model_copy(update={"aliases": (ref.selector.label,)}))
+            parcel, _ = take_snapshot(self._upstream, meant)
+            point_aliases(self._local, parcel.model_copy(update={"aliases": (ref.selector.label,)}))
         if isinstance(ref.selector, Latest):
-            self._follow_newer(meant)
+            self._sync_newer(meant)
 
-    def _follow_newer(self, latest: VersionInfo) -> None:
+    def _sync_newer(self, latest: VersionInfo) -> None:
         """What passes for the newest here and does not there has another state by now."""
         while True:
-            found = self._here.version(Ref(latest.name, Latest()))
-            if found.digest == latest.digest or not self._follow(self._there.version(exactly(found))):
+            found = self._local.version(Ref(latest.name, Latest()))
+            if found.digest == latest.digest or not self._sync_version(
+                self._upstream.version(exact_ref(found))
+            ):
                 return
 
-    def _follow(self, there: VersionInfo) -> bool:
+    def _sync_version(self, there: VersionInfo) -> bool:
         """Brings a version, or what has changed of it; whether there was anything."""
         here = self._version_here(there)
         if here is None and there.state in WITHDRAWN:
             return False
         if here is not None and (here.state, here.metrics) == (there.state, there.metrics):
             return False
-        parcel, manifest = gather(self._there, there)
+        parcel, manifest = take_snapshot(self._upstream, there)
         if (
             here is not None
             and not has_forgotten_recall(here, parcel)
-            and followed(here, parcel) is None
+            and plan_state_change(here, parcel) is None
             and here.metrics == there.metrics
         ):
             return False
         if parcel.base_id is not None:
-            info = self._there.base(str(parcel.base_id))
-            deliver_base(
-                self._here, self._there.base_record(parcel.base_id), info.names, (), None, info.visibility
+            info = self._upstream.base(str(parcel.base_id))
+            apply_base(
+                self._local, self._upstream.base_record(parcel.base_id), info.names, (), None, info.visibility
             )
-        content = RevisionContent(self._there, there, manifest)
-        return deliver(self._here, parcel, manifest, content, persistence=_TRIES).is_change
+        content = RevisionContent(self._upstream, there, manifest)
+        return apply_snapshot(self._local, parcel, manifest, content, persistence=_TRIES).is_change
 
     def _version_here(self, there: VersionInfo) -> VersionInfo | None:
         try:
-            return self._here.version(exactly(there))
+            return self._local.version(exact_ref(there))
         except NotFound:
             return None
 
     def _fresh(self, ref: Ref) -> tuple[float, AdaptryError | None] | None:
-        known = self._known.get(str(ref))
+        known = self._answers.get(str(ref))
         return known if known and known[0] > self._clock() else None
 
     def _note(self, ref: Ref, problem: AdaptryError | None) -> AdaptryError | None:
-        if len(self._known) >= _REMEMBERED:
-            self._known.clear()
+        if len(self._answers) >= _REMEMBERED:
+            self._answers.clear()
         lasts = self._age if problem is None else min(self._age, _PAUSE)
-        self._known[str(ref)] = (self._clock() + lasts, problem)
+        self._answers[str(ref)] = (self._clock() + lasts, problem)
         return problem

@@ -15,14 +15,14 @@ from urllib.parse import urlencode
 
 import urllib3
 
-from adaptry.compute.exporting.oci.reference import Reference
+from adaptry.compute.exporting.oci.reference import OciReference
 from adaptry.core.errors import Unauthenticated, Unavailable
 
 _SECONDS = urllib3.Timeout(connect=10, read=60)
 _PARAMETER = re.compile(r'(\w+)="([^"]*)"')
 
 
-def kept_login(config: Path | None, host: str) -> str | None:
+def stored_login(config: Path | None, host: str) -> str | None:
     """`user:password` in base64, as a Docker config keeps it for `host`; None where there is none."""
     if config is None:
         return None
@@ -34,7 +34,9 @@ def kept_login(config: Path | None, host: str) -> str | None:
     return str(kept)
 
 
-def authorisation(pool: urllib3.PoolManager, challenge: str, login: str | None, place: Reference) -> str:
+def authorization_header(
+    pool: urllib3.PoolManager, challenge: str, login: str | None, place: OciReference
+) -> str:
     """The header that answers a registry's `WWW-Authenticate`. A login goes in the clear only where the registry itself is
     spoken to so. Raises `Unauthenticated`."""
     scheme, _, rest = challenge.partition(" ")
@@ -48,7 +50,7 @@ def authorisation(pool: urllib3.PoolManager, challenge: str, login: str | None, 
     )
 
 
-def _plain(place: Reference) -> tuple[str, ...]:
+def _plain(place: OciReference) -> tuple[str, ...]:
     return ("http://",) if place.is_plain else ()
 
 

@@ -19,52 +19,60 @@ from urllib.parse import urljoin
 import urllib3
 
 from adaptry.compute.exporting.oci.artifact import INDEX, MANIFEST, Artifact, Blob, Descriptor
-from adaptry.compute.exporting.oci.reference import Reference
+from adaptry.compute.exporting.oci.reference import OciReference
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Conflict, Denied, Invalid, NotFound, StorageFull, Unauthenticated, Unavailable
+from adaptry.core.errors import (
+    Conflict,
+    Invalid,
+    NotFound,
+    PermissionDenied,
+    StorageFull,
+    Unauthenticated,
+    Unavailable,
+)
 from adaptry.core.http import open_pool
-from adaptry.operations.oci.credentials import authorisation, kept_login
+from adaptry.operations.oci.credentials import authorization_header, stored_login
 
-_ANSWERS = {401: Unauthenticated, 403: Denied, 404: NotFound, 429: Unavailable, 507: StorageFull}
+_ANSWERS = {401: Unauthenticated, 403: PermissionDenied, 404: NotFound, 429: Unavailable, 507: StorageFull}
 _TRIES = 5
 _SECONDS = urllib3.Timeout(connect=10, read=300)
 _LARGEST_INDEX = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class PushedArtifact:
+class ArtifactPushResult:
     """Where it is, by digest; `is_listed_by_tag`: its subject's referrers are in a tag, since the registry keeps none."""
 
-    place: Reference
+    place: OciReference
     descriptor: Descriptor
     is_listed_by_tag: bool
 
 
 @dataclass
-class Remote:
+class OciRepository:
     """One repository. `config`: a Docker config with logins; `ca_bundle`: the certificates to trust, else the system's."""
 
-    place: Reference
+    reference: OciReference
     config: Path | None = None
     ca_bundle: InitVar[str | None] = None
     proxy: InitVar[str | None] = None
-    _said: str | None = None
+    _authorization: str | None = None
 
     def __post_init__(self, ca_bundle: str | None, proxy: str | None) -> None:
-        self._pool = open_pool(self.place.url, ca_bundle, proxy)
+        self._pool = open_pool(self.reference.url, ca_bundle, proxy)
 
-    def push(self, artifact: Artifact) -> PushedArtifact:
-        """The artifact under the place's tag, after its base's and all blobs. Raises `Unavailable`, `Unauthenticated`, `Denied`,
+    def push(self, artifact: Artifact) -> ArtifactPushResult:
+        """The artifact under the place's tag, after its base's and all blobs. Raises `Unavailable`, `Unauthenticated`, `PermissionDenied`,
         `NotFound`, `Invalid`; what was uploaded by then is found again next time."""
         if artifact.base and artifact.base.descriptor.digest == (
             artifact.subject and artifact.subject.digest
         ):
             self._put(artifact.base, str(artifact.base.descriptor.digest))
-        subject = self._put(artifact, self.place.tag)
+        subject = self._put(artifact, self.reference.tag)
         is_by_tag = artifact.subject is not None and not subject
         if artifact.subject and is_by_tag:
             self._list_referrer(artifact.subject, artifact.descriptor)
-        return PushedArtifact(self.place, artifact.descriptor, is_by_tag)
+        return ArtifactPushResult(self.reference, artifact.descriptor, is_by_tag)
 
     def descriptor_of(self, name: str) -> Descriptor:
         """The manifest of a tag or digest. Raises `NotFound`."""
@@ -88,7 +96,7 @@ class Remote:
             self._ask("HEAD", f"/blobs/{digest}")
             return
         started = self._ask("POST", "/blobs/uploads/")
-        where = urljoin(f"{self.place.url}/blobs/uploads/", started.headers["Location"])
+        where = urljoin(f"{self.reference.url}/blobs/uploads/", started.headers["Location"])
         address = f"{where}{'&' if '?' in where else '?'}digest={digest}"
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(blob.descriptor.size)}
         self._call("PUT", address, body=blob.chunks(), headers=headers)
@@ -96,19 +104,19 @@ class Remote:
     def _list_referrer(self, subject: Descriptor, referrer: Descriptor) -> None:
         tag = f"sha256-{subject.digest.hex}"
         for _ in range(_TRIES):
-            entries = self._listed(tag)
+            entries = self._referrers(tag)
             if any(entry.get("digest") == str(referrer.digest) for entry in entries):
                 return
             index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [*entries, referrer.as_json()]}
             self._ask(
                 "PUT", f"/manifests/{tag}", body=json.dumps(index).encode(), headers={"Content-Type": INDEX}
             )
-        if not any(entry.get("digest") == str(referrer.digest) for entry in self._listed(tag)):
+        if not any(entry.get("digest") == str(referrer.digest) for entry in self._referrers(tag)):
             raise Conflict(
-                f"others keep writing {tag} of {self.place.repository}; push again, and it is listed"
+                f"others keep writing {tag} of {self.reference.repository}; push again, and it is listed"
             )
 
-    def _listed(self, tag: str) -> list[dict[str, Any]]:
+    def _referrers(self, tag: str) -> list[dict[str, Any]]:
         """(`Any`: JSON.)"""
         try:
             answer = self._ask("GET", f"/manifests/{tag}", headers={"Accept": INDEX})
@@ -120,14 +128,14 @@ class Remote:
             entries = None
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise Invalid(
-                f"{tag} of {self.place.repository} is no index of referrers; remove it there, and push again"
+                f"{tag} of {self.reference.repository} is no index of referrers; remove it there, and push again"
             )
         return entries
 
     def _ask(
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> urllib3.BaseHTTPResponse:
-        return self._call(method, self.place.url + path, body, headers)
+        return self._call(method, self.reference.url + path, body, headers)
 
     def _call(
         self,
@@ -140,8 +148,8 @@ class Remote:
         answer = self._request(method, address, body, headers)
         if answer.status == 401 and not isinstance(body, Iterator):
             challenge = answer.headers.get("WWW-Authenticate", "")
-            login = kept_login(self.config, self.place.host)
-            self._said = authorisation(self._pool, challenge, login, self.place)
+            login = stored_login(self.config, self.reference.host)
+            self._authorization = authorization_header(self._pool, challenge, login, self.reference)
             answer = self._request(method, address, body, headers)
         if answer.status >= 400:
             raise self._error(method, answer)
@@ -150,8 +158,8 @@ class Remote:
     def _request(
         self, method: str, address: str, body: bytes | Iterator[bytes] | None, headers: dict[str, str] | None
     ) -> urllib3.BaseHTTPResponse:
-        is_ours = address.startswith(self.place.url.split("/v2/")[0] + "/")
-        said = {"Authorization": self._said} if self._said and is_ours else {}
+        is_ours = address.startswith(self.reference.url.split("/v2/")[0] + "/")
+        said = {"Authorization": self._authorization} if self._authorization and is_ours else {}
         try:
             return self._pool.request(
                 method,
@@ -164,17 +172,17 @@ class Remote:
             )
         except urllib3.exceptions.SSLError as error:
             raise Unavailable(
-                f"cannot trust {self.place.host}: {error} (ADAPTRY_CA_BUNDLE names the certificates to trust)"
+                f"cannot trust {self.reference.host}: {error} (ADAPTRY_CA_BUNDLE names the certificates to trust)"
             ) from error
         except urllib3.exceptions.HTTPError as error:
             raise Unavailable(
-                f"{self.place.host} does not answer ({error}); is that the registry's address?"
+                f"{self.reference.host} does not answer ({error}); is that the registry's address?"
             ) from error
 
     def _error(self, method: str, answer: urllib3.BaseHTTPResponse) -> Exception:
         kind = _ANSWERS.get(answer.status, Unavailable if answer.status >= 500 else Invalid)
         return kind(
-            f"{self.place.host} answered {method} for {self.place.repository} with {answer.status}: {_words(answer)}"
+            f"{self.reference.host} answered {method} for {self.reference.repository} with {answer.status}: {_words(answer)}"
         )
 
 

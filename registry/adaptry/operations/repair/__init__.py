@@ -6,7 +6,7 @@ moved out of the way and kept.
 
 from __future__ import annotations
 
-from adaptry.operations.repair.plan import RepairPlan, plan
-from adaptry.operations.repair.repair import Mended, mend
+from adaptry.operations.repair.plan import RegistryRepairPlan, plan_repair
+from adaptry.operations.repair.repair import RepairResult, repair_registry
 
-__all__ = ["Mended", "RepairPlan", "mend", "plan"]
+__all__ = ["RegistryRepairPlan", "RepairResult", "plan_repair", "repair_registry"]

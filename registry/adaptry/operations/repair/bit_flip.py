@@ -6,13 +6,13 @@ from hashlib import sha256
 
 from adaptry.core.digest import Digest
 
-MOST = 16 << 10
+MAX_BYTES = 16 << 10
 """Bytes; of more, trying every bit takes longer than seconds."""
 
 
-def without_flip(data: bytes, digest: Digest) -> bytes | None:
+def undo_bit_flip(data: bytes, digest: Digest) -> bytes | None:
     """The bytes of `digest`, where one bit of `data` is all that differs; else None."""
-    if len(data) > MOST:
+    if len(data) > MAX_BYTES:
         return None
     before = sha256()  # of the bytes before the one that is tried
     wanted = bytes.fromhex(digest.hex)

@@ -6,9 +6,9 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid
 from adaptry.core.refs import AdapterName
 from adaptry.storage.catalog import folded_names, inspections, rebuild
-from adaptry.storage.catalog.rebuild import Kept
+from adaptry.storage.catalog.rebuild import VersionSource
 from adaptry.storage.local import LocalRegistry
-from adaptry.storage.maintenance.integrity.rederivation import derive
+from adaptry.storage.maintenance.integrity.rederivation import rederive
 
 
 def rebuild_rows(registry: LocalRegistry, key: str) -> None:
@@ -29,7 +29,7 @@ def rebuild_rows(registry: LocalRegistry, key: str) -> None:
             case "inspection":
                 inspections.forget(tx, Digest(rest))  # the next look at a version of it inspects it anew
             case "namespaces":
-                rebuild.list_namespaces(tx)
+                rebuild.rebuild_namespaces(tx)
             case "base":
                 rebuild.summarise_base(tx, Digest(rest))
             case "file":
@@ -41,15 +41,15 @@ def rebuild_rows(registry: LocalRegistry, key: str) -> None:
 
 def _rebuild_version(registry: LocalRegistry, key: int) -> None:
     with registry.catalog.read() as tx:
-        kept = rebuild.kept_version(tx, key)
+        kept = rebuild.read_version_source(tx, key)
     if kept is None:
         return
     registry.inspections(_adapter_of(kept), kept.manifest)
-    derived = derive(registry.catalog, registry.blobs, kept)
+    derived = rederive(registry.catalog, registry.blobs, kept)
     with registry.catalog.write() as tx:
         rebuild.put_version(tx, key, derived, registry.clock(), registry.identity.name)
-        rebuild.weigh_version(tx, kept.manifest, derived.weights)
+        rebuild.store_weights_digests(tx, kept.manifest, derived.weights)
 
 
-def _adapter_of(kept: Kept) -> AdapterName:
+def _adapter_of(kept: VersionSource) -> AdapterName:
     return AdapterName.parse(kept.name.rpartition("@")[0])

@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from adaptry.registry.records import Value
-from adaptry.storage.catalog.audit import Problem
+from adaptry.storage.catalog.audit import IntegrityProblem
 
-How = Literal["replace", "set aside", "rebuild", "leave"]
+RepairMethod = Literal["replace", "set aside", "rebuild", "leave"]
 
 
-class RepairStep(Value):
+class RegistryRepairStep(Value):
     """One thing to do. `source` is where the bytes come from; of `leave`, `reason` says what people can do."""
 
-    how: How
+    how: RepairMethod
     kind: str
     key: str
     where: str
@@ -32,10 +32,10 @@ class RepairStep(Value):
         return f"cannot mend {self.where}: {self.reason}"
 
 
-class RepairPlan(Value):
+class RegistryRepairPlan(Value):
     """The steps, in the order in which they are taken."""
 
-    steps: tuple[RepairStep, ...]
+    steps: tuple[RegistryRepairStep, ...]
 
     @property
     def is_empty(self) -> bool:
@@ -46,26 +46,30 @@ _ORDER: tuple[str, ...] = ("manifest", "file", "derived", "row", "database")
 """What is derived of files is rebuilt once manifests and files are right."""
 
 
-def plan(problems: Sequence[Problem], source_of: Callable[[Problem], str | None]) -> RepairPlan:
+def plan_repair(
+    problems: Sequence[IntegrityProblem], source_of: Callable[[IntegrityProblem], str | None]
+) -> RegistryRepairPlan:
     """Decides what to do about each problem; `source_of` names where a file or manifest can be had."""
     steps = [_step(problem, source_of) for problem in problems]
     once = {
         (step.kind, step.key if step.how != "leave" else f"{step.where} {step.reason}"): step
         for step in steps
     }
-    return RepairPlan(steps=tuple(sorted(once.values(), key=lambda step: _ORDER.index(step.kind))))
+    return RegistryRepairPlan(steps=tuple(sorted(once.values(), key=lambda step: _ORDER.index(step.kind))))
 
 
-def _step(problem: Problem, source_of: Callable[[Problem], str | None]) -> RepairStep:
+def _step(
+    problem: IntegrityProblem, source_of: Callable[[IntegrityProblem], str | None]
+) -> RegistryRepairStep:
     source = source_of(problem) if problem.kind in ("file", "manifest") else None
-    how: How = "leave"
+    how: RepairMethod = "leave"
     if source is not None:
         how = "replace"
     elif problem.kind == "file":
         how = "set aside"
     elif problem.kind == "derived":
         how = "rebuild"
-    return RepairStep(
+    return RegistryRepairStep(
         how=how,
         kind=problem.kind,
         key=problem.key,

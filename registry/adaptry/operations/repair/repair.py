@@ -13,25 +13,31 @@ from dataclasses import dataclass
 
 from adaptry.adapters.content import StreamedContent
 from adaptry.core.digest import Digest
-from adaptry.core.errors import AdaptryError, Denied, NotFound
+from adaptry.core.errors import AdaptryError, NotFound, PermissionDenied
 from adaptry.core.failpoints import reach
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName
 from adaptry.operations.repair.derived_rows import rebuild_rows
-from adaptry.operations.repair.plan import RepairPlan, RepairStep, plan
-from adaptry.operations.repair.sources import OwnSource, Place, Source, Wanted, open_source
+from adaptry.operations.repair.plan import RegistryRepairPlan, RegistryRepairStep, plan_repair
+from adaptry.operations.repair.sources import (
+    DamagedFile,
+    FileLocation,
+    LocalSource,
+    RepairSource,
+    open_source,
+)
 from adaptry.operations.transfer import upload
 from adaptry.registry.records import Value
 from adaptry.storage.blobs.tiered import TieredBlobs
 from adaptry.storage.catalog import rebuild, scan
-from adaptry.storage.catalog.audit import Problem
+from adaptry.storage.catalog.audit import IntegrityProblem
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.maintenance.integrity.verification import verify
 
 _ROUNDS = 4  # manifests say where files belong, and what is derived follows from both
 
 
-class Mended(Value):
+class RepairResult(Value):
     """What was done, a sentence for each thing; and what is still wrong."""
 
     done: tuple[str, ...]
@@ -41,31 +47,33 @@ class Mended(Value):
 
 
 @dataclass(frozen=True, slots=True)
-class _Bench:
+class _RepairInputs:
     """What every step needs: the registry, where to look for sound bytes, and what is damaged, by digest."""
 
     registry: LocalRegistry
-    sources: Sequence[Source]
-    wanted: Mapping[Digest, Wanted]
+    sources: Sequence[RepairSource]
+    wanted: Mapping[Digest, DamagedFile]
     owners: Mapping[Digest, tuple[AdapterName, ...]]
 
 
-def mend(
+def repair_registry(
     registry: LocalRegistry,
     *,
     sources: Sequence[str] = (),
     read_bytes: bool = False,
     dry_run: bool = False,
-    show: Callable[[RepairPlan], object] = lambda _: None,
+    show: Callable[[RegistryRepairPlan], object] = lambda _: None,
     progress: Progress = no_progress,
-) -> Mended:
+) -> RepairResult:
     """Looks, plans, shows the plan, and carries it out. `sources` are registries, bundles and folders (`open_source`).
 
-    Without `read_bytes`, only files that are known to be damaged, missing or of another size are mended. Raises `Denied` to who
+    Without `read_bytes`, only files that are known to be damaged, missing or of another size are mended. Raises `PermissionDenied` to who
     may not administer, and as `open_source`; what cannot be mended is in the answer.
     """
     if not registry.identity.may_administer:
-        raise Denied(f"{registry.identity.name} may not mend; it takes an administrator of all namespaces")
+        raise PermissionDenied(
+            f"{registry.identity.name} may not mend; it takes an administrator of all namespaces"
+        )
     done: list[str] = []
     aside: list[str] = []
     failed: dict[str, str] = {}
@@ -79,52 +87,56 @@ def mend(
                 note=not dry_run,
                 progress=progress,
             )
-            bench = _bench(registry, opened, problems)
-            decided = plan(problems, lambda problem: _source_of(bench, problem))  # noqa: B023  # called at once
+            bench = _gather_inputs(registry, opened, problems)
+            decided = plan_repair(problems, lambda problem: _source_of(bench, problem))  # noqa: B023  # called at once
             if not round_:
                 show(decided)
             if dry_run:
-                return Mended(done=tuple(map(str, decided.steps)), set_aside=(), left=(), is_dry=True)
+                return RepairResult(done=tuple(map(str, decided.steps)), set_aside=(), left=(), is_dry=True)
             failed.clear()
             before = len(done)
             for step in decided.steps:
                 if step.how == "leave":
                     continue
                 try:
-                    (aside if step.how == "set aside" else done).extend(_taken(bench, step, progress))
+                    (aside if step.how == "set aside" else done).extend(_run_step(bench, step, progress))
                 except AdaptryError as error:
                     failed[step.key] = error.message
             if len(done) == before:
                 break
     left = verify(registry.catalog, registry.blobs, read_bytes=False)
-    return Mended(
+    return RepairResult(
         done=tuple(done),
         set_aside=tuple(dict.fromkeys(aside)),
-        left=tuple(f"{one.where}: {one.reason}{_because(failed.get(one.key))}" for one in left),
+        left=tuple(f"{one.where}: {one.reason}{_failure_note(failed.get(one.key))}" for one in left),
     )
 
 
-def _because(reason: str | None) -> str:
+def _failure_note(reason: str | None) -> str:
     return f" (mending failed: {reason})" if reason else ""
 
 
-def _bench(registry: LocalRegistry, opened: Sequence[Source], problems: Sequence[Problem]) -> _Bench:
+def _gather_inputs(
+    registry: LocalRegistry, opened: Sequence[RepairSource], problems: Sequence[IntegrityProblem]
+) -> _RepairInputs:
     damaged = {Digest(one.key) for one in problems if one.kind == "file"}
     manifests = {Digest(one.key) for one in problems if one.kind == "manifest"}
     sizes = scan.referenced_files(registry.catalog)
-    places: dict[Digest, list[Place]] = defaultdict(list)
-    for digest, owner, revision, path in rebuild.belongings(registry.catalog, damaged):
-        places[digest].append(Place(owner, revision, path))
+    places: dict[Digest, list[FileLocation]] = defaultdict(list)
+    for digest, owner, revision, path in rebuild.iter_owned_copies(registry.catalog, damaged):
+        places[digest].append(FileLocation(owner, revision, path))
     wanted = {
-        digest: Wanted(digest, sizes[digest], tuple(places[digest])) for digest in damaged if digest in sizes
+        digest: DamagedFile(digest, sizes[digest], tuple(places[digest]))
+        for digest in damaged
+        if digest in sizes
     }
     with registry.catalog.read() as tx:
         data = {revision: rebuild.manifest_bytes(tx, revision) for revision in manifests}
         owners = {revision: rebuild.holders(tx, revision) for revision in manifests}
-    return _Bench(registry, (OwnSource(registry.blobs, data), *opened), wanted, owners)
+    return _RepairInputs(registry, (LocalSource(registry.blobs, data), *opened), wanted, owners)
 
 
-def _source_of(bench: _Bench, problem: Problem) -> str | None:
+def _source_of(bench: _RepairInputs, problem: IntegrityProblem) -> str | None:
     digest = Digest(problem.key)
     for source in bench.sources:
         if problem.kind == "manifest" and _manifest(bench, source, digest) is not None:
@@ -138,7 +150,7 @@ def _source_of(bench: _Bench, problem: Problem) -> str | None:
     return None
 
 
-def _taken(bench: _Bench, step: RepairStep, progress: Progress) -> Iterator[str]:
+def _run_step(bench: _RepairInputs, step: RegistryRepairStep, progress: Progress) -> Iterator[str]:
     """Takes one step; yields what was done. Raises what went wrong."""
     match step.kind:
         case "manifest":
@@ -154,12 +166,12 @@ def _taken(bench: _Bench, step: RepairStep, progress: Progress) -> Iterator[str]
             yield f"rebuilt what is derived: {step.where}"
 
 
-def _manifest(bench: _Bench, source: Source, revision: Digest) -> bytes | None:
+def _manifest(bench: _RepairInputs, source: RepairSource, revision: Digest) -> bytes | None:
     data = source.manifest(revision, bench.owners.get(revision, ()))
     return data if data is not None and Digest.of(data) == revision else None
 
 
-def _replace_manifest(bench: _Bench, revision: Digest) -> Iterator[str]:
+def _replace_manifest(bench: _RepairInputs, revision: Digest) -> Iterator[str]:
     for source in bench.sources:
         data = _manifest(bench, source, revision)
         if data is not None:
@@ -170,7 +182,7 @@ def _replace_manifest(bench: _Bench, revision: Digest) -> Iterator[str]:
             return
 
 
-def _replace_file(bench: _Bench, digest: Digest, progress: Progress) -> Iterator[str]:
+def _replace_file(bench: _RepairInputs, digest: Digest, progress: Progress) -> Iterator[str]:
     """From the first source that gives the right bytes; without any, the damaged copy is only moved away."""
     wanted = bench.wanted.get(digest)
     if wanted is None or not wanted.places:
@@ -182,7 +194,7 @@ def _replace_file(bench: _Bench, digest: Digest, progress: Progress) -> Iterator
         if source.find(wanted) is None:
             continue
         try:
-            upload(bench.registry, place.owner, _Found(source, wanted), place.path, digest, progress)
+            upload(bench.registry, place.owner, _SourceContent(source, wanted), place.path, digest, progress)
         except AdaptryError as error:
             failures.append(f"{source.name}: {error.message}")
             continue
@@ -194,10 +206,10 @@ def _replace_file(bench: _Bench, digest: Digest, progress: Progress) -> Iterator
     yield f"{place.path} ({digest.brief}) of {place.owner}"
 
 
-class _Found(StreamedContent):
+class _SourceContent(StreamedContent):
     """A file that a source has, under the name that it has here."""
 
-    def __init__(self, source: Source, wanted: Wanted) -> None:
+    def __init__(self, source: RepairSource, wanted: DamagedFile) -> None:
         self._source = source
         self._wanted = wanted
 

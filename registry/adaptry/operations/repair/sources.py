@@ -15,18 +15,18 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, Invalid, NotFound, Unavailable
 from adaptry.core.refs import AdapterName, ByDigest, Ref
 from adaptry.core.settings import is_server
-from adaptry.operations.mirroring.bundles.archive import Bundle, opened
-from adaptry.operations.repair.bit_flip import MOST, without_flip
+from adaptry.operations.mirroring.bundles.archive import Bundle, open_bundle
+from adaptry.operations.repair.bit_flip import MAX_BYTES, undo_bit_flip
 from adaptry.registry.interface import Registry
 from adaptry.storage.blobs import BlobStore
 from adaptry.storage.blobs.store import CHUNK
 from adaptry.storage.blobs.tiered import TieredBlobs
-from adaptry.storage.connect import connect, folder_named, is_registry
+from adaptry.storage.connect import connect, is_registry, resolve_folder
 from adaptry.storage.local import LocalRegistry
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class FileLocation:
     """Where a file is in a registry: a revision of an adapter or a base (then without one), and its path there."""
 
     owner: AdapterName | Digest
@@ -35,22 +35,22 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class DamagedFile:
     """A file that is damaged here: its digest, its size in bytes, and everywhere that it belongs."""
 
     digest: Digest
     size: int
-    places: tuple[Place, ...]
+    places: tuple[FileLocation, ...]
 
 
-class Source(ABC):
+class RepairSource(ABC):
     """Somewhere to look for sound bytes. `name` is how people know it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     @abstractmethod
-    def find(self, wanted: Wanted) -> Iterator[bytes] | None:
+    def find(self, wanted: DamagedFile) -> Iterator[bytes] | None:
         """The file from its beginning, read as it is taken; None where it is not here."""
 
     def manifest(self, revision: Digest, owners: tuple[AdapterName, ...]) -> bytes | None:
@@ -58,14 +58,14 @@ class Source(ABC):
         return None
 
 
-class RegistrySource(Source):
+class RegistrySource(RepairSource):
     """Another registry, in which the adapters have the same names; in a folder, files are found whatever their names."""
 
     def __init__(self, name: str, registry: Registry) -> None:
         super().__init__(name)
         self._registry = registry
 
-    def find(self, wanted: Wanted) -> Iterator[bytes] | None:
+    def find(self, wanted: DamagedFile) -> Iterator[bytes] | None:
         if isinstance(self._registry, LocalRegistry):
             with suppress(NotFound):
                 blobs = self._registry.blobs
@@ -82,7 +82,7 @@ class RegistrySource(Source):
                 return self._registry.tree(owner, revision).to_bytes()
         return None
 
-    def _read(self, place: Place, digest: Digest) -> Iterator[bytes]:
+    def _read(self, place: FileLocation, digest: Digest) -> Iterator[bytes]:
         """Raises `NotFound` where the registry has another file there, and what reading raises."""
         if isinstance(place.owner, Digest):
             found = next(
@@ -98,7 +98,7 @@ class RegistrySource(Source):
         return self._registry.read_file(place.owner, place.revision, place.path)
 
 
-class BundleSource(Source):
+class BundleSource(RepairSource):
     """A bundle file."""
 
     def __init__(self, path: Path, bundle: Bundle) -> None:
@@ -106,7 +106,7 @@ class BundleSource(Source):
         self._bundle = bundle
         self._entries = {(entry.kind, entry.digest): entry for entry in bundle.index.entries}
 
-    def find(self, wanted: Wanted) -> Iterator[bytes] | None:
+    def find(self, wanted: DamagedFile) -> Iterator[bytes] | None:
         entry = self._entries.get(("file", wanted.digest))
         return self._bundle.chunks(entry) if entry else None
 
@@ -115,7 +115,7 @@ class BundleSource(Source):
         return b"".join(self._bundle.chunks(entry)) if entry else None
 
 
-class FolderSource(Source):
+class FolderSource(RepairSource):
     """A folder with files of any names, such as the one that was pushed; those of the right size are hashed."""
 
     def __init__(self, folder: Path) -> None:
@@ -123,7 +123,7 @@ class FolderSource(Source):
         self._sizes = {path: path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
         self._digests: dict[Path, Digest] = {}
 
-    def find(self, wanted: Wanted) -> Iterator[bytes] | None:
+    def find(self, wanted: DamagedFile) -> Iterator[bytes] | None:
         for path, size in self._sizes.items():
             if size == wanted.size and self._digest(path) == wanted.digest:
                 return _chunks(path)
@@ -135,30 +135,30 @@ class FolderSource(Source):
         return self._digests[path]
 
 
-class OwnSource(Source):
+class LocalSource(RepairSource):
     """What this registry has itself: a sound copy in its cache, or damaged bytes of which one bit is turned back."""
 
     def __init__(self, blobs: BlobStore, manifests: Mapping[Digest, bytes]) -> None:
         super().__init__("what is here")
         self._blobs = blobs
         self._manifests = manifests
-        self._turned: dict[Digest, bytes | None] = {}
+        self._corrected: dict[Digest, bytes | None] = {}
         """Kept, since the damaged bytes are moved before they are replaced."""
 
-    def find(self, wanted: Wanted) -> Iterator[bytes] | None:
+    def find(self, wanted: DamagedFile) -> Iterator[bytes] | None:
         if isinstance(self._blobs, TieredBlobs) and (copy := self._blobs.sound_copy(wanted.digest)):
             return copy
-        if wanted.digest not in self._turned:
-            self._turned[wanted.digest] = self._turn(wanted)
-        turned = self._turned[wanted.digest]
+        if wanted.digest not in self._corrected:
+            self._corrected[wanted.digest] = self._undo_bit_flip(wanted)
+        turned = self._corrected[wanted.digest]
         return iter([turned]) if turned is not None else None
 
     def manifest(self, revision: Digest, owners: tuple[AdapterName, ...]) -> bytes | None:
-        return without_flip(self._manifests.get(revision, b""), revision)
+        return undo_bit_flip(self._manifests.get(revision, b""), revision)
 
-    def _turn(self, wanted: Wanted) -> bytes | None:
+    def _undo_bit_flip(self, wanted: DamagedFile) -> bytes | None:
         try:
-            return without_flip(self._blobs.original.read(wanted.digest, 0, MOST + 1), wanted.digest)
+            return undo_bit_flip(self._blobs.original.read(wanted.digest, 0, MAX_BYTES + 1), wanted.digest)
         except NotFound:
             return None
 
@@ -173,7 +173,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
         raise Unavailable(f"cannot read {path}: {error.strerror}") from error
 
 
-def open_source(where: str, stack: ExitStack) -> Source:
+def open_source(where: str, stack: ExitStack) -> RepairSource:
     """A source by where it is: a registry's URL or folder, a bundle, or a folder of files. `stack` closes it.
 
     Raises `Invalid`, `NotFound`, `InvalidBundle`, `Unavailable`.
@@ -184,7 +184,7 @@ def open_source(where: str, stack: ExitStack) -> Source:
         return RegistrySource(where, registry)
     path = Path(where).expanduser()
     if path.is_file():
-        return BundleSource(path, stack.enter_context(opened(path)))
+        return BundleSource(path, stack.enter_context(open_bundle(path)))
     if path.is_dir() and is_registry(path):
         registry = connect(str(path.absolute()), making=False)
         stack.callback(registry.close)
@@ -192,6 +192,6 @@ def open_source(where: str, stack: ExitStack) -> Source:
     if path.is_dir():
         return FolderSource(path)
     if "://" in where:
-        folder_named(where)  # says what addresses look like
+        resolve_folder(where)  # says what addresses look like
         raise Invalid(f"not a source: {where[:200]}")
     raise NotFound(f"no registry, bundle or folder {where[:200]}; name one that is there with --from")

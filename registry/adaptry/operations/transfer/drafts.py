@@ -11,9 +11,9 @@ from adaptry.core.errors import Conflict, NotFound
 from adaptry.core.manifest import BaseClaim, Manifest
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName
-from adaptry.operations.transfer.early_inspection import first_look
-from adaptry.operations.transfer.files import claim_of, fetch, hashed, upload_missing
-from adaptry.operations.transfer.retry import PATIENT, Persistence
+from adaptry.operations.transfer.early_inspection import inspect_early
+from adaptry.operations.transfer.files import base_claim, fetch_revision, hash_files, upload_missing
+from adaptry.operations.transfer.retry import DEFAULT_RETRY, RetryPolicy
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit, CommitInfo, CommitNote
 
@@ -29,16 +29,16 @@ def push_draft(
     parents: tuple[Digest, ...] = (),
     provenance: Mapping[str, str] | None = None,
     progress: Progress = no_progress,
-    persistence: Persistence = PATIENT,
+    persistence: RetryPolicy = DEFAULT_RETRY,
 ) -> CommitInfo:
     """Commits `adapter` to `branch`, which is made at `main` if it is missing, as is the adapter of that name.
 
-    Raises what `Chains.put_commit` (`Refused` for NaN and infinity) and `upload` raise.
+    Raises what `Chains.put_commit` (`CheckFailed` for NaN and infinity) and `upload` raise.
     """
-    with first_look(registry, adapter):
+    with inspect_early(registry, adapter):
         manifest = Manifest.of(
-            hashed(adapter.content, progress),
-            base=base or claim_of(adapter),
+            hash_files(adapter.content, progress),
+            base=base or base_claim(adapter),
             parents=parents,
             provenance=provenance,
         )
@@ -54,14 +54,14 @@ def fetch_draft(
     folder: Path,
     *,
     progress: Progress = no_progress,
-    persistence: Persistence = PATIENT,
+    persistence: RetryPolicy = DEFAULT_RETRY,
 ) -> CommitInfo:
     """Writes what the word for a revision means (a branch, a tag, an id) into the new folder `folder`.
 
     Raises `NotFound`, `RevisionNotFound`, `Withdrawn`, `Conflict` where something is there, `DigestMismatch`.
     """
     commit = registry.commit(name, word)
-    fetch(
+    fetch_revision(
         registry,
         name,
         commit.digest,
@@ -85,6 +85,6 @@ def _make(registry: Registry, name: AdapterName, branch: str) -> None:
             registry.adapter(name)
     if all(known.name != branch for known in registry.references(name)):
         try:
-            registry.make_branch(name, branch)
+            registry.create_branch(name, branch)
         except Conflict:
             registry.commit(name, branch)

@@ -14,14 +14,14 @@ from contextlib import contextmanager
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.inspection.inspector import LARGE
 from adaptry.checks.weights import check_weights
-from adaptry.core.errors import Refused, Unavailable
-from adaptry.core.report import Report
+from adaptry.core.errors import CheckFailed, Unavailable
+from adaptry.core.report import CheckReport
 from adaptry.registry.interface import Registry
 
 
 @contextmanager
-def first_look(registry: Registry, adapter: Adapter, *, is_forced: bool = False) -> Iterator[None]:
-    """Looks while the block runs. Raises `Refused` at its end for weights that the registry would refuse.
+def inspect_early(registry: Registry, adapter: Adapter, *, is_forced: bool = False) -> Iterator[None]:
+    """Looks while the block runs. Raises `CheckFailed` at its end for weights that the registry would refuse.
 
     Does nothing if the registry is on this machine or the push is forced; nor for large files without numpy, since the
     registry's own inspection is sooner done.
@@ -33,11 +33,11 @@ def first_look(registry: Registry, adapter: Adapter, *, is_forced: bool = False)
         looking = thread.submit(check_weights, adapter)
         yield
         try:
-            report = Report(findings=tuple(looking.result()))
+            report = CheckReport(findings=tuple(looking.result()))
         except Unavailable:
             return  # the registry's own inspection decides
     if report.is_blocked:
-        raise Refused(report.sentence())
+        raise CheckFailed(report.sentence())
 
 
 def _is_cheap(adapter: Adapter) -> bool:

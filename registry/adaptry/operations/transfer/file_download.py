@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adaptry.core.errors import DigestMismatch, Unavailable
-from adaptry.core.files.background_io import Beside, FlushBehind
+from adaptry.core.files.background_io import BackgroundFlush, BackgroundHasher
 from adaptry.core.manifest import FileEntry
 from adaptry.core.progress import Progress
-from adaptry.operations.transfer.retry import Persistence
+from adaptry.operations.transfer.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash
@@ -28,7 +28,7 @@ ReadFrom = Callable[[int], Iterator[bytes]]
 
 
 def download(
-    read: ReadFrom, entry: FileEntry, path: Path, progress: Progress, persistence: Persistence
+    read: ReadFrom, entry: FileEntry, path: Path, progress: Progress, persistence: RetryPolicy
 ) -> None:
     """Writes the file to `path`, going on from what an earlier try left there; whoever publishes it flushes it.
 
@@ -37,16 +37,16 @@ def download(
     hasher = sha256()
     with (
         path.open("ab+", buffering=0) as file,
-        FlushBehind(file.fileno()) as flushing,
-        Beside(hasher.update) as beside,
+        BackgroundFlush(file.fileno()) as flushing,
+        BackgroundHasher(hasher.update) as beside,
     ):
         start = _hash_left(file, hasher)
-        for chunk in resumed(read, entry, progress, persistence, start):
+        for chunk in read_resumable(read, entry, progress, persistence, start):
             piece = memoryview(chunk)
             beside.update(piece)
             while piece:
                 piece = piece[file.write(piece) :]
-            flushing.wrote(len(chunk))
+            flushing.add_written(len(chunk))
     found = hasher.hexdigest()
     if found != entry.sha256.hex:
         raise DigestMismatch(
@@ -64,8 +64,8 @@ def _hash_left(file: FileIO, hasher: Hash) -> int:
     return file.tell()
 
 
-def resumed(
-    read: ReadFrom, entry: FileEntry, progress: Progress, persistence: Persistence, start: int = 0
+def read_resumable(
+    read: ReadFrom, entry: FileEntry, progress: Progress, persistence: RetryPolicy, start: int = 0
 ) -> Iterator[bytes]:
     """The bytes of a file from `start` on, going on where a connection broke; whoever takes them verifies them."""
     position, failures = start, 0
@@ -82,7 +82,7 @@ def resumed(
                 progress(f"downloading {entry.path}", position, entry.size)
         except Unavailable:
             failures = 0 if position > began else failures + 1
-            if persistence.gives_up(failures):
+            if persistence.is_exhausted(failures):
                 raise
             persistence.wait(failures)
         else:

@@ -8,9 +8,9 @@ from adaptry.adapters.content import Content
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Busy, Conflict, DigestMismatch, NotFound, StorageFull, Unavailable
 from adaptry.core.progress import Progress, no_progress
-from adaptry.operations.transfer.retry import PATIENT, Persistence
+from adaptry.operations.transfer.retry import DEFAULT_RETRY, RetryPolicy
 from adaptry.registry.interface import Owner, Registry
-from adaptry.registry.records import Upload
+from adaptry.registry.records import UploadInfo
 
 
 def upload(
@@ -20,7 +20,7 @@ def upload(
     path: str,
     digest: Digest,
     progress: Progress | None = None,
-    persistence: Persistence = PATIENT,
+    persistence: RetryPolicy = DEFAULT_RETRY,
 ) -> None:
     """Gives `owner` the file `path` of `content`, going on from what an earlier try left there.
 
@@ -30,7 +30,7 @@ def upload(
     size = content.sizes[path]
     furthest, failures, queued = -1, 0, 0.0
     while True:
-        session: Upload | None = None
+        session: UploadInfo | None = None
         try:
             session = registry.open_upload(owner, digest, size)
             if session.offset > furthest:
@@ -43,20 +43,22 @@ def upload(
         except (StorageFull, DigestMismatch):
             raise
         except Busy as busy:
-            queued = persistence.queue(busy, queued)
+            queued = persistence.wait_in_queue(busy, queued)
             continue
         except (Unavailable, Conflict, NotFound) as error:
             if isinstance(error, NotFound) and session is None:
                 raise
             failures += 1
-            if persistence.gives_up(failures):
+            if persistence.is_exhausted(failures):
                 raise
         persistence.wait(failures)
-        if _arrived(registry, owner, digest):
+        if _is_stored(registry, owner, digest):
             return
 
 
-def counted(chunks: Iterator[bytes], text: str, start: int, size: int, progress: Progress) -> Iterator[bytes]:
+def with_progress(
+    chunks: Iterator[bytes], text: str, start: int, size: int, progress: Progress
+) -> Iterator[bytes]:
     """The same chunks, telling of each once it was taken."""
     done = start
     for chunk in chunks:
@@ -65,11 +67,11 @@ def counted(chunks: Iterator[bytes], text: str, start: int, size: int, progress:
         progress(text, done, size)
 
 
-def _told(chunks: Iterator[bytes], path: str, session: Upload, progress: Progress) -> Iterator[bytes]:
-    return counted(chunks, f"uploading {path}", session.offset, session.size, progress)
+def _told(chunks: Iterator[bytes], path: str, session: UploadInfo, progress: Progress) -> Iterator[bytes]:
+    return with_progress(chunks, f"uploading {path}", session.offset, session.size, progress)
 
 
-def _arrived(registry: Registry, owner: Owner, digest: Digest) -> bool:
+def _is_stored(registry: Registry, owner: Owner, digest: Digest) -> bool:
     """Whether the file is there after all: someone else sent it, or only the answer was lost."""
     try:
         return registry.has_file(owner, digest)

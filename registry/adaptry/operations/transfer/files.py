@@ -11,30 +11,30 @@ from adaptry.adapters.content import Content
 from adaptry.adapters.output_folder import output_folder
 from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound
-from adaptry.core.files.background_io import Beside
+from adaptry.core.files.background_io import BackgroundHasher
 from adaptry.core.manifest import BaseClaim, FileEntry, Manifest
 from adaptry.core.progress import Progress
 from adaptry.core.refs import AdapterName, is_folder
 from adaptry.operations.transfer.file_download import download
-from adaptry.operations.transfer.file_upload import counted, upload
-from adaptry.operations.transfer.retry import Persistence
+from adaptry.operations.transfer.file_upload import upload, with_progress
+from adaptry.operations.transfer.retry import RetryPolicy
 from adaptry.registry.interface import Registry
 
 
-def hashed(content: Content, progress: Progress) -> dict[str, tuple[int, Digest]]:
+def hash_files(content: Content, progress: Progress) -> dict[str, tuple[int, Digest]]:
     """Size and digest of every file; reads everything once."""
-    return {path: (size, digest_of(content, path, progress)) for path, size in content.sizes.items()}
+    return {path: (size, hash_file(content, path, progress)) for path, size in content.sizes.items()}
 
 
-def digest_of(content: Content, path: str, progress: Progress) -> Digest:
+def hash_file(content: Content, path: str, progress: Progress) -> Digest:
     hasher = sha256()
-    with Beside(hasher.update) as beside:
-        for chunk in counted(content.chunks(path), f"hashing {path}", 0, content.sizes[path], progress):
+    with BackgroundHasher(hasher.update) as beside:
+        for chunk in with_progress(content.chunks(path), f"hashing {path}", 0, content.sizes[path], progress):
             beside.update(memoryview(chunk))
     return Digest(hasher.hexdigest())
 
 
-def claim_of(adapter: Adapter) -> BaseClaim | None:
+def base_claim(adapter: Adapter) -> BaseClaim | None:
     """The base by the name in the config; a folder on someone's machine names nothing to anybody else."""
     name = adapter.config.base_name
     if name is None or is_folder(name) or len(name) > 512:
@@ -48,7 +48,7 @@ def upload_missing(
     content: Content,
     manifest: Manifest,
     progress: Progress,
-    persistence: Persistence,
+    persistence: RetryPolicy,
 ) -> None:
     """Gives the adapter the files of `manifest` that it has not. Raises as `upload`."""
     for entry in manifest.files:
@@ -56,7 +56,7 @@ def upload_missing(
             upload(registry, name, content, entry.path, entry.sha256, progress, persistence)
 
 
-def fetch(
+def fetch_revision(
     registry: Registry,
     name: AdapterName,
     revision: Digest,
@@ -64,7 +64,7 @@ def fetch(
     target: Path,
     force: bool,
     progress: Progress,
-    persistence: Persistence,
+    persistence: RetryPolicy,
 ) -> None:
     """Fills the folder `target`, which appears whole. Raises as `download` and `output_folder`."""
     with output_folder(target, replace=force) as place:

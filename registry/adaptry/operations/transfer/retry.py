@@ -10,7 +10,7 @@ from adaptry.core.errors import Busy
 
 
 @dataclass(frozen=True, slots=True)
-class Persistence:
+class RetryPolicy:
     """Up to `tries` attempts in a row that get nothing done; the wait before each doubles (seconds).
 
     A registry that is `Busy` is no failure: it is asked again for up to `longest_queue` seconds in total.
@@ -21,14 +21,14 @@ class Persistence:
     longest_wait: float = 10.0
     longest_queue: float = 1800.0
 
-    def gives_up(self, failures: int) -> bool:
+    def is_exhausted(self, failures: int) -> bool:
         return failures >= self.tries
 
     def wait(self, failures: int) -> None:
         """Waits before the try that follows `failures` fruitless ones."""
         time.sleep(min(self.first_wait * 2 ** max(failures - 1, 0), self.longest_wait))
 
-    def queue(self, busy: Busy, waited: float) -> float:
+    def wait_in_queue(self, busy: Busy, waited: float) -> float:
         """Waits as long as a busy registry asks for, more or less, so that many clients do not come back at once.
 
         `waited` is how long the caller has waited for it before; the new total is returned. Raises `busy` where that
@@ -41,5 +41,5 @@ class Persistence:
         return waited + seconds
 
 
-PATIENT = Persistence()
+DEFAULT_RETRY = RetryPolicy()
 """About half a minute without a single byte: a server that restarts is back by then."""

@@ -20,13 +20,19 @@ from adaptry.core.manifest import BaseClaim, Manifest
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName, ByDigest, Ref
 from adaptry.core.settings import data_folder
-from adaptry.operations.transfer.early_inspection import first_look
+from adaptry.operations.transfer.early_inspection import inspect_early
 from adaptry.operations.transfer.file_upload import upload
-from adaptry.operations.transfer.files import claim_of, digest_of, fetch, hashed, upload_missing
+from adaptry.operations.transfer.files import (
+    base_claim,
+    fetch_revision,
+    hash_file,
+    hash_files,
+    upload_missing,
+)
 from adaptry.operations.transfer.remote import RevisionContent
-from adaptry.operations.transfer.retry import PATIENT, Persistence
+from adaptry.operations.transfer.retry import DEFAULT_RETRY, RetryPolicy
 from adaptry.registry.interface import Registry
-from adaptry.registry.records import Pushed, PushOptions, VersionInfo
+from adaptry.registry.records import PushOptions, PushResult, VersionInfo
 from adaptry.registry.state_warnings import require_usable
 
 __all__ = ["copy", "open_revision", "pull", "push", "upload"]
@@ -45,19 +51,19 @@ def push(
     recipe: dict[str, Any] | None = None,  # JSON whose shape belongs to `merging`
     provenance: Mapping[str, str] | None = None,
     progress: Progress = no_progress,
-    persistence: Persistence = PATIENT,
-) -> Pushed:
+    persistence: RetryPolicy = DEFAULT_RETRY,
+) -> PushResult:
     """Makes `adapter` a version of `name`; one that is there already is given back.
 
     Without `base`, the base named in the adapter's config is claimed. The registry inspects the weights: NaN or infinity is
-    `Refused`, unless the options force, and for a registry far away before a byte moves (`first_look`). Raises what
+    `CheckFailed`, unless the options force, and for a registry far away before a byte moves (`first_look`). Raises what
     `Registry.put_revision` and `upload` raise; after an error, pushing again uploads only what is missing.
     """
     name = AdapterName.parse(name) if isinstance(name, str) else name
-    with first_look(registry, adapter, is_forced=options.force_reason is not None):
+    with inspect_early(registry, adapter, is_forced=options.force_reason is not None):
         manifest = Manifest.of(
-            hashed(adapter.content, progress),
-            base=base or claim_of(adapter),
+            hash_files(adapter.content, progress),
+            base=base or base_claim(adapter),
             parents=parents,
             recipe=recipe,
             provenance=provenance,
@@ -74,7 +80,7 @@ def pull(
     force: bool = False,
     even_withdrawn: bool = False,
     progress: Progress = no_progress,
-    persistence: Persistence = PATIENT,
+    persistence: RetryPolicy = DEFAULT_RETRY,
 ) -> VersionInfo:
     """Writes the adapter that `ref` means now into `folder`, which then holds its files and nothing else.
 
@@ -88,7 +94,7 @@ def pull(
     target = Path(folder).expanduser()
     if _holds(target, detail.manifest, progress):
         return detail.version
-    fetch(
+    fetch_revision(
         registry,
         detail.version.name,
         detail.version.digest,
@@ -111,8 +117,8 @@ def copy(
     *,
     options: PushOptions = _NO_OPTIONS,
     progress: Progress = no_progress,
-    persistence: Persistence = PATIENT,
-) -> Pushed:
+    persistence: RetryPolicy = DEFAULT_RETRY,
+) -> PushResult:
     """Makes a revision of one registry a version of `name` in another: the same manifest, so the same digest.
 
     Bytes stream from one to the other. Raises what reading the one and pushing to the other raise, and `Withdrawn`.
@@ -131,7 +137,7 @@ def open_revision(
     cache: Path | None = None,
     *,
     progress: Progress = no_progress,
-    persistence: Persistence = PATIENT,
+    persistence: RetryPolicy = DEFAULT_RETRY,
 ) -> Adapter:
     """The adapter that `ref` means now, from verified local files kept by digest in `cache`.
 
@@ -142,7 +148,7 @@ def open_revision(
     folder = (cache or data_folder() / "cache" / "adapters") / detail.version.digest.hex
     if not folder.is_dir():
         try:
-            fetch(
+            fetch_revision(
                 registry,
                 detail.version.name,
                 detail.version.digest,
@@ -168,7 +174,7 @@ def _holds(folder: Path, manifest: Manifest, progress: Progress) -> bool:
     content = FolderContent(folder, names)
     if any(content.sizes[entry.path] != entry.size for entry in manifest.files):
         return False
-    return all(digest_of(content, entry.path, progress) == entry.sha256 for entry in manifest.files)
+    return all(hash_file(content, entry.path, progress) == entry.sha256 for entry in manifest.files)
 
 
 def _exact(version: VersionInfo) -> Ref:

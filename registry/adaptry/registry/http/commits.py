@@ -10,10 +10,10 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import DigestMismatch
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName
-from adaptry.registry.commits import MAIN, Chains
+from adaptry.registry.commits import MAIN, CommitsApi
 from adaptry.registry.http.connection import VERIFY_SECONDS, Connection
-from adaptry.registry.http.paths import once_key, path_to
-from adaptry.registry.records import BranchInfo, CommitInfo, CommitNote, Committed, Page
+from adaptry.registry.http.paths import idempotency_header, owner_path
+from adaptry.registry.records import BranchInfo, CommitInfo, CommitNote, CommitResult, Page
 
 
 class _Moved(BaseModel):
@@ -24,31 +24,31 @@ _BRANCH = TypeAdapter(BranchInfo)
 _BRANCHES: TypeAdapter[tuple[BranchInfo, ...]] = TypeAdapter(tuple[BranchInfo, ...])
 _COMMIT = TypeAdapter(CommitInfo)
 _COMMITS = TypeAdapter(Page[CommitInfo])
-_COMMITTED = TypeAdapter(Committed)
+_COMMITTED = TypeAdapter(CommitResult)
 _MOVED = TypeAdapter(_Moved)
 
 
-class RemoteChains(Chains):
+class HttpCommits(CommitsApi):
     """Each method is one call; those that make something carry a key, so that they are done once."""
 
     _server: Connection
 
     def commit(self, name: AdapterName, revision: str = MAIN) -> CommitInfo:
-        return self._server.ask(
-            _COMMIT, "GET", path_to(name, "commits", "find"), query={"revision": revision}
+        return self._server.request_value(
+            _COMMIT, "GET", owner_path(name, "commits", "find"), query={"revision": revision}
         )
 
     def commits(
         self, name: AdapterName, revision: str = MAIN, cursor: str | None = None, limit: int = 50
     ) -> Page[CommitInfo]:
         query = {"revision": revision, "cursor": cursor, "limit": limit}
-        return self._server.ask(_COMMITS, "GET", path_to(name, "commits"), query=query)
+        return self._server.request_value(_COMMITS, "GET", owner_path(name, "commits"), query=query)
 
     def references(self, name: AdapterName) -> tuple[BranchInfo, ...]:
-        return self._server.ask(_BRANCHES, "GET", path_to(name, "references"))
+        return self._server.request_value(_BRANCHES, "GET", owner_path(name, "references"))
 
     def tree(self, name: AdapterName, revision: Digest) -> Manifest:
-        data = self._server.tell("GET", path_to(name, "revisions", str(revision), "manifest"))
+        data = self._server.request_bytes("GET", owner_path(name, "revisions", str(revision), "manifest"))
         if Digest.of(data) != revision:
             raise DigestMismatch(
                 f"what came as the manifest of {name}@{revision.brief} is another; try again"
@@ -57,43 +57,49 @@ class RemoteChains(Chains):
 
     def put_commit(
         self, name: AdapterName, branch: str, manifest: bytes, note: CommitNote, parent: str | None = None
-    ) -> Committed:
+    ) -> CommitResult:
         body = {
             "branch": branch,
             "manifest": base64.b64encode(manifest).decode(),
             "note": note.model_dump(mode="json"),
             "parent": parent,
         }
-        return self._server.ask(
+        return self._server.request_value(
             _COMMITTED,
             "POST",
-            path_to(name, "commits"),
+            owner_path(name, "commits"),
             body=body,
-            headers=once_key(),
+            headers=idempotency_header(),
             again=True,
             patience=VERIFY_SECONDS,
         )
 
-    def make_branch(self, name: AdapterName, branch: str, at: str = MAIN) -> BranchInfo:
+    def create_branch(self, name: AdapterName, branch: str, at: str = MAIN) -> BranchInfo:
         body = {"name": branch, "at": at}
-        path = path_to(name, "branches")
-        return self._server.ask(_BRANCH, "POST", path, body=body, headers=once_key(), again=True)
+        path = owner_path(name, "branches")
+        return self._server.request_value(
+            _BRANCH, "POST", path, body=body, headers=idempotency_header(), again=True
+        )
 
-    def drop_branch(self, name: AdapterName, branch: str) -> None:
-        self._server.tell("DELETE", path_to(name, "branches", *branch.split("/")))
+    def delete_branch(self, name: AdapterName, branch: str) -> None:
+        self._server.request_bytes("DELETE", owner_path(name, "branches", *branch.split("/")))
 
-    def make_tag(self, name: AdapterName, tag: str, at: str = MAIN, message: str = "") -> BranchInfo:
+    def create_tag(self, name: AdapterName, tag: str, at: str = MAIN, message: str = "") -> BranchInfo:
         body = {"name": tag, "at": at, "message": message}
-        path = path_to(name, "tags")
-        return self._server.ask(_BRANCH, "POST", path, body=body, headers=once_key(), again=True)
+        path = owner_path(name, "tags")
+        return self._server.request_value(
+            _BRANCH, "POST", path, body=body, headers=idempotency_header(), again=True
+        )
 
-    def drop_tag(self, name: AdapterName, tag: str) -> None:
-        self._server.tell("DELETE", path_to(name, "tags", *tag.split("/")))
+    def delete_tag(self, name: AdapterName, tag: str) -> None:
+        self._server.request_bytes("DELETE", owner_path(name, "tags", *tag.split("/")))
 
     def squash(self, name: AdapterName, branch: str, note: CommitNote) -> CommitInfo:
         body = {"branch": branch, "note": note.model_dump(mode="json")}
-        path = path_to(name, "commits", "squash")
-        return self._server.ask(_COMMIT, "POST", path, body=body, headers=once_key(), again=True)
+        path = owner_path(name, "commits", "squash")
+        return self._server.request_value(
+            _COMMIT, "POST", path, body=body, headers=idempotency_header(), again=True
+        )
 
-    def moved(self, name: AdapterName) -> AdapterName | None:
-        return self._server.ask(_MOVED, "GET", path_to(name, "moved")).to
+    def renamed_to(self, name: AdapterName) -> AdapterName | None:
+        return self._server.request_value(_MOVED, "GET", owner_path(name, "moved")).to

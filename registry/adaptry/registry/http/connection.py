@@ -27,7 +27,7 @@ Query = Mapping[str, str | int | float | tuple[str, ...] | None]
 """What an address carries behind its `?`; several texts are given one by one, None not at all."""
 
 CONNECT_SECONDS = 10.0
-TAKEN_SECONDS = 60.0
+SEND_SECONDS = 60.0
 """How long a server may read nothing of a body: it lets an upload wait 45 seconds for a slot."""
 READ_SECONDS = 60.0
 VERIFY_SECONDS = 900.0
@@ -35,7 +35,7 @@ VERIFY_SECONDS = 900.0
 _SENT_AT_ONCE = 128 << 10
 """urllib3 copies a piece to frame it; one of this size stays in the processor's cache, four times as fast as 1 MiB."""
 
-_ELSEWHERE = 302
+_REDIRECT = 302
 
 _REPEATED = urllib3.Retry(
     total=4,
@@ -49,7 +49,7 @@ _REPEATED = urllib3.Retry(
 _ONCE = urllib3.Retry(total=3, connect=3, read=0, status=0, other=0, redirect=False, backoff_factor=0.1)
 
 
-def path_of(*parts: str) -> str:
+def api_path(*parts: str) -> str:
     """A path under the API's prefix; every part is one segment, whatever is in it.
 
     Raises `NotFound` for the parts that an address cannot carry: nothing on a server is named so.
@@ -68,11 +68,11 @@ class Connection:
     token: str | None
     pool: urllib3.PoolManager
 
-    def ask(self, kind: TypeAdapter[Answer], method: str, path: str, **options: Any) -> Answer:
+    def request_value(self, kind: TypeAdapter[Answer], method: str, path: str, **options: Any) -> Answer:
         """A value. The options are those of `tell`."""
-        return responses.read(kind, self.tell(method, path, **options), self.url)
+        return responses.parse_response(kind, self.request_bytes(method, path, **options), self.url)
 
-    def tell(
+    def request_bytes(
         self,
         method: str,
         path: str,
@@ -96,7 +96,7 @@ class Connection:
         )
         return self._whole(response)
 
-    def send(
+    def upload(
         self, kind: TypeAdapter[Answer], path: str, chunks: Iterable[bytes], headers: Mapping[str, str]
     ) -> Answer:
         """Streams `chunks`. If they raise, what came before is sent as it is, then the error is raised."""
@@ -112,21 +112,21 @@ class Connection:
         body = self._whole(response)
         if source.failure is not None:
             raise source.failure
-        return responses.read(kind, body, self.url)
+        return responses.parse_response(kind, body, self.url)
 
-    def receive(self, path: str, start: int) -> Iterator[bytes]:
+    def download(self, path: str, start: int) -> Iterator[bytes]:
         """A file from `start` on, in pieces of at most 1 MiB. The answer's status is looked at before this returns."""
         if start < 0:
             raise Invalid(f"a file cannot be read from {start}")
         headers = {"Range": f"bytes={start}-"} if start else {}
         response = self._request("GET", path, None, headers, again=True, patience=READ_SECONDS, may_end=True)
-        if response.status == _ELSEWHERE:
+        if response.status == _REDIRECT:
             response = self._elsewhere(response, headers)
         if response.status == 416:
             body = self._whole(response)
             if response.headers.get("Content-Range") == f"bytes */{start}":
                 return iter(())  # the end, exactly
-            raise responses.error_of(response.status, response.headers, body, self.url)
+            raise responses.parse_error(response.status, response.headers, body, self.url)
         if start and response.status != 206:
             response.close()
             raise Unavailable(f"{self.url} does not go on from the middle of a file; is a proxy in between?")
@@ -208,7 +208,7 @@ class Connection:
                 retries=_REPEATED if again else _ONCE,
                 # urllib3 bounds by `connect` also how long a piece of the body may wait to be taken.
                 timeout=urllib3.Timeout(
-                    connect=TAKEN_SECONDS if isinstance(body, _Source) else CONNECT_SECONDS, read=patience
+                    connect=SEND_SECONDS if isinstance(body, _Source) else CONNECT_SECONDS, read=patience
                 ),
                 redirect=False,
                 preload_content=False,
@@ -216,10 +216,10 @@ class Connection:
             )
         except (HTTPError, OSError) as error:
             raise self._unreachable(error) from error
-        if response.status < 300 or (may_end and response.status in (_ELSEWHERE, 416)):
+        if response.status < 300 or (may_end and response.status in (_REDIRECT, 416)):
             protocol.check_server(response.headers, self.url)
             return response
-        raise responses.error_of(response.status, response.headers, self._whole(response), self.url)
+        raise responses.parse_error(response.status, response.headers, self._whole(response), self.url)
 
     def _whole(self, response: urllib3.BaseHTTPResponse) -> bytes:
         try:

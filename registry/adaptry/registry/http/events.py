@@ -8,30 +8,30 @@ from collections.abc import Sequence
 from pydantic import TypeAdapter
 
 from adaptry.registry import protocol
-from adaptry.registry.events import Feed, check_asked
-from adaptry.registry.http.connection import READ_SECONDS, Connection, path_of
-from adaptry.registry.records import News
+from adaptry.registry.events import EventsApi, check_events_query
+from adaptry.registry.http.connection import READ_SECONDS, Connection, api_path
+from adaptry.registry.records import EventBatch
 
-_NEWS = TypeAdapter(News)
+_EVENT_BATCH = TypeAdapter(EventBatch)
 
 
-class RemoteFeed(Feed):
+class HttpEvents(EventsApi):
     """`events`."""
 
     _server: Connection
 
     def events(
         self, after: int | None = None, limit: int = 50, wait: float = 0.0, about: Sequence[str] = ()
-    ) -> News:
-        check_asked(after, wait, about)
+    ) -> EventBatch:
+        check_events_query(after, wait, about)
         until = time.monotonic() + wait
         while True:
             left = max(0.0, until - time.monotonic())
-            asked = min(left, protocol.LONGEST_WAIT)
-            news = self._server.ask(
-                _NEWS,
+            asked = min(left, protocol.MAX_WAIT)
+            news = self._server.request_value(
+                _EVENT_BATCH,
                 "GET",
-                path_of("events"),
+                api_path("events"),
                 query={
                     "after": after,
                     "limit": limit,
@@ -41,6 +41,6 @@ class RemoteFeed(Feed):
                 patience=asked + READ_SECONDS,
             )
             is_early = news.seq != after and after is not None
-            if news.items or is_early or left <= protocol.LONGEST_WAIT:
+            if news.items or is_early or left <= protocol.MAX_WAIT:
                 return news
             after = news.seq

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pydantic import TypeAdapter
 
-from adaptry.registry.http.connection import Connection, path_of
-from adaptry.registry.http.paths import once_key
-from adaptry.registry.jobs import JobBoard
+from adaptry.registry.http.connection import Connection, api_path
+from adaptry.registry.http.paths import idempotency_header
+from adaptry.registry.jobs import JobsApi
 from adaptry.registry.jobs_values.records import (
     JobInfo,
     JobOrder,
@@ -25,43 +25,47 @@ _SCHEDULES: TypeAdapter[tuple[ScheduleInfo, ...]] = TypeAdapter(tuple[ScheduleIn
 _RUNNERS: TypeAdapter[tuple[RunnerInfo, ...]] = TypeAdapter(tuple[RunnerInfo, ...])
 
 
-class RemoteJobs(JobBoard):
+class HttpJobs(JobsApi):
     """Each method is one call."""
 
     _server: Connection
 
     def submit_job(self, order: JobOrder) -> JobInfo:
         body = order.model_dump(mode="json")
-        return self._server.ask(_JOB, "POST", path_of("jobs"), body=body, headers=once_key(), again=True)
+        return self._server.request_value(
+            _JOB, "POST", api_path("jobs"), body=body, headers=idempotency_header(), again=True
+        )
 
     def job(self, id: str) -> JobInfo:
-        return self._server.ask(_JOB, "GET", path_of("jobs", id))
+        return self._server.request_value(_JOB, "GET", api_path("jobs", id))
 
     def jobs(
         self, state: JobState | None = None, cursor: str | None = None, limit: int = 50
     ) -> Page[JobInfo]:
         query = {"state": state, "cursor": cursor, "limit": limit}
-        return self._server.ask(_JOBS, "GET", path_of("jobs"), query=query)
+        return self._server.request_value(_JOBS, "GET", api_path("jobs"), query=query)
 
     def cancel_job(self, id: str) -> JobInfo:
-        return self._server.ask(_JOB, "POST", path_of("jobs", id, "cancel"), again=True)
+        return self._server.request_value(_JOB, "POST", api_path("jobs", id, "cancel"), again=True)
 
     def retry_job(self, id: str) -> JobInfo:
-        return self._server.ask(_JOB, "POST", path_of("jobs", id, "retry"))
+        return self._server.request_value(_JOB, "POST", api_path("jobs", id, "retry"))
 
     def job_log(self, id: str, cursor: str | None = None, limit: int = 50) -> Page[LogLine]:
         query = {"cursor": cursor, "limit": limit}
-        return self._server.ask(_LOG, "GET", path_of("jobs", id, "log"), query=query)
+        return self._server.request_value(_LOG, "GET", api_path("jobs", id, "log"), query=query)
 
     def runners(self) -> tuple[RunnerInfo, ...]:
-        return self._server.ask(_RUNNERS, "GET", path_of("runners"))
+        return self._server.request_value(_RUNNERS, "GET", api_path("runners"))
 
     def schedule_job(self, name: str, cron: str, order: JobOrder) -> ScheduleInfo:
         body = {"cron": cron, "order": order.model_dump(mode="json")}
-        return self._server.ask(_SCHEDULE, "PUT", path_of("schedules", name), body=body, again=True)
+        return self._server.request_value(
+            _SCHEDULE, "PUT", api_path("schedules", name), body=body, again=True
+        )
 
     def schedules(self) -> tuple[ScheduleInfo, ...]:
-        return self._server.ask(_SCHEDULES, "GET", path_of("schedules"))
+        return self._server.request_value(_SCHEDULES, "GET", api_path("schedules"))
 
     def unschedule_job(self, name: str, namespace: str | None = None) -> None:
-        self._server.tell("DELETE", path_of("schedules", name), query={"namespace": namespace})
+        self._server.request_bytes("DELETE", api_path("schedules", name), query={"namespace": namespace})

@@ -16,7 +16,7 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 from adaptry.registry.http.connection import Connection
-from adaptry.registry.records import DirectPart, Upload
+from adaptry.registry.records import DirectPart, UploadInfo
 
 _AT_ONCE = 3
 _CONNECT_SECONDS = 5.0
@@ -34,32 +34,32 @@ _AGAIN = urllib3.Retry(
     respect_retry_after_header=False,
 )
 
-Append = Callable[[Upload, int, Iterable[bytes]], Upload]
+Append = Callable[[UploadInfo, int, Iterable[bytes]], UploadInfo]
 
 
-class DirectWriting:
+class DirectUploader:
     """What one client knows of the way past its server."""
 
     def __init__(self, server: Connection) -> None:
         self._server = server
         self._is_closed = False
 
-    def send(self, upload: Upload, chunks: Iterable[bytes], append: Append) -> Upload:
+    def send(self, upload: UploadInfo, chunks: Iterable[bytes], append: Append) -> UploadInfo:
         """As `append` does from where the first part starts, through which goes what fills no part, and what follows on it."""
         if self._is_closed or not all(self._may_go(part.address) for part in upload.direct):
             return append(upload, upload.direct[0].start, chunks)
         coming = iter(chunks)
         failure: Exception | None = None
         with ThreadPoolExecutor(_AT_ONCE, "direct") as pool:
-            row = _Row(upload.direct, lambda part, data: pool.submit(self._put, part, data))
+            row = _HashedParts(upload.direct, lambda part, data: pool.submit(self._put, part, data))
             try:
                 for chunk in coming:
-                    row.take(memoryview(chunk))
+                    row.add(memoryview(chunk))
                     if row.is_broken:
                         break
             except Exception as error:  # noqa: BLE001  whatever stopped the source: what came of it is kept
                 failure = error
-            rest = row.settle()
+            rest = row.finish()
         # Asked even if nothing is left to send: the server says how much it finds, and whether this is ours to send.
         upload = append(upload, row.sent, chain(rest, () if failure else coming))
         if failure is not None:
@@ -90,7 +90,7 @@ class DirectWriting:
         return answer.status == 200
 
 
-class _Row:
+class _HashedParts:
     """Parts filled one after another, a few on their way. Up to `sent` the bucket has them all."""
 
     def __init__(
@@ -104,7 +104,7 @@ class _Row:
         self.sent = self._parts[0].start
         self.is_broken = False
 
-    def take(self, chunk: memoryview) -> None:
+    def add(self, chunk: memoryview) -> None:
         """Bytes that follow on those before. What is beyond the last part breaks the row."""
         while chunk and self._parts:
             room = self._parts[0].size - len(self._filling)
@@ -120,7 +120,7 @@ class _Row:
         while len(self._coming) > _AT_ONCE and not self.is_broken:
             self._end_first()
 
-    def settle(self) -> list[bytes]:
+    def finish(self) -> list[bytes]:
         """Waits for what is on its way; what came after `sent` and is not in the bucket for sure."""
         while self._coming and self._end_first():
             pass

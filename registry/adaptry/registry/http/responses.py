@@ -11,11 +11,11 @@ from adaptry.core import strictjson
 from adaptry.core.errors import (
     AdaptryError,
     Busy,
-    Denied,
-    Incompatible,
     Invalid,
     NotFound,
     OffsetMismatch,
+    PermissionDenied,
+    ProtocolMismatch,
     TooLarge,
     Unauthenticated,
     Unavailable,
@@ -25,10 +25,10 @@ from adaptry.registry import protocol
 
 Answer = TypeVar("Answer")
 
-_PROBLEM_LIMITS = strictjson.Limits(size=64 << 10)
+_PROBLEM_LIMITS = strictjson.JsonLimits(size=64 << 10)
 _BY_STATUS: Mapping[int, type[AdaptryError]] = {
     401: Unauthenticated,
-    403: Denied,
+    403: PermissionDenied,
     404: NotFound,
     407: Unavailable,
     408: Unavailable,
@@ -45,20 +45,20 @@ class _Problem(BaseModel):
     offset: int = 0
 
 
-def read(kind: TypeAdapter[Answer], body: bytes, url: str) -> Answer:
-    """`body` as a `kind`. Raises `Incompatible` for what this version cannot read."""
+def parse_response(kind: TypeAdapter[Answer], body: bytes, url: str) -> Answer:
+    """`body` as a `kind`. Raises `ProtocolMismatch` for what this version cannot read."""
     try:
         return kind.validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"][:4])
-        raise Incompatible(
+        raise ProtocolMismatch(
             f"{url} answered something this adaptry cannot read ({where}: {first['msg']}): "
             "upgrade the older of the two"
         ) from None
 
 
-def error_of(status: int, headers: Mapping[str, str], body: bytes, url: str) -> AdaptryError:
+def parse_error(status: int, headers: Mapping[str, str], body: bytes, url: str) -> AdaptryError:
     """The error that an answer with a status of 300 or more stands for."""
     if headers.get("Content-Type", "").startswith(protocol.PROBLEM):
         try:

@@ -43,7 +43,7 @@ class Cron:
         return is_day or is_weekday if "*" not in (words[2], words[4]) else is_day and is_weekday
 
     @property
-    def ever_comes(self) -> bool:
+    def is_ever_due(self) -> bool:
         """Whether there is such a day; there is no 30 February."""
         _, _, day, month, _ = self.fields
         return self.text.split()[4] != "*" or min(day) <= max(_LONGEST[each] for each in month)

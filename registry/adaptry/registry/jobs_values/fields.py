@@ -57,7 +57,7 @@ def _runtime(text: str) -> str:
 
 
 RefText = Annotated[str, Field(max_length=512), AfterValidator(_ref)]
-Weighted = Annotated[str, Field(max_length=512), AfterValidator(_weighted)]
+WeightedRefText = Annotated[str, Field(max_length=512), AfterValidator(_weighted)]
 BaseKey = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_key)]
 RuntimeText = Annotated[str, Field(max_length=1024), AfterValidator(_runtime)]
 BaseName = Annotated[str, Field(max_length=512), AfterValidator(_base_name)]

@@ -16,7 +16,7 @@ OPEN: tuple[JobState, ...] = ("queued", "running")
 GIB = 1 << 30
 
 
-class _Said(BaseModel):
+class _JobValue(BaseModel):
     """What a caller says: unknown fields are refused, so that nobody's wish is lost."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -27,7 +27,7 @@ DEVICES = get_args(Device)
 """What torch computes on, by its name there."""
 
 
-class Needs(_Said):
+class JobNeeds(_JobValue):
     """What a runner must have: a `device` (None: any), a `tag` that somebody gave it, bytes of `memory` for one step."""
 
     device: Device | None = None
@@ -35,12 +35,12 @@ class Needs(_Said):
     memory: int = Field(default=2 * GIB, ge=1, le=1 << 50)
 
 
-class JobOrder(_Said):
+class JobOrder(_JobValue):
     """A job asked for: the `kind` of task and its fields, what it needs, and its turn: 1 comes first, 9 last."""
 
     kind: str
     task: dict[str, Any]  # read by the kind's own model
-    needs: Needs = Needs()
+    needs: JobNeeds = JobNeeds()
     priority: int = Field(default=5, ge=1, le=9)
 
 
@@ -59,14 +59,14 @@ class ScheduleInfo(Value):
     is_held: bool = False
 
 
-class Fault(Value):
+class JobFault(Value):
     """Why a job failed: the stable code of the error, and its sentence."""
 
     code: str
     message: str
 
 
-class Stage(Value):
+class JobStage(Value):
     """How far a job has come: what it does, and how much of it, in the unit of what (bytes, mostly)."""
 
     what: str
@@ -83,7 +83,7 @@ class JobInfo(Value):
     task: dict[str, Any]
     namespace: str
     state: JobState
-    needs: Needs
+    needs: JobNeeds
     priority: int
     submitted_by: str
     submitted_at: datetime
@@ -91,10 +91,10 @@ class JobInfo(Value):
     finished_at: datetime | None = None
     tries: int = 1
     pieces: int = 0
-    stage: Stage | None = None
+    stage: JobStage | None = None
     runners: tuple[str, ...] = ()
     result: dict[str, Any] | None = None
-    fault: Fault | None = None
+    fault: JobFault | None = None
 
     @property
     def is_open(self) -> bool:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from adaptry.core.errors import Invalid
 
 
-class Task(BaseModel):
+class JobTask(BaseModel):
     """One thing to do. `about` is its line of help.
 
     What of it makes no sense is refused when it is asked for, and not hours later by a runner: `check` adds to the fields
@@ -34,7 +34,7 @@ class Task(BaseModel):
         """The versions it reads, as they were written."""
         return ()
 
-    def is_no(self, result: Mapping[str, Any]) -> bool:
+    def is_negative(self, result: Mapping[str, Any]) -> bool:
         """Whether a job that was done has found that the answer is no, as a command's exit code 1 says. (`Any`: JSON.)"""
         return False
 

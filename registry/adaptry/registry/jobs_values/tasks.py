@@ -9,18 +9,25 @@ from pydantic import Field, ValidationError
 
 from adaptry.core.errors import Invalid
 from adaptry.core.refs import AdapterName, split_weight
-from adaptry.registry.jobs_values.fields import BaseKey, BaseName, Dtype, RefText, RuntimeText, Weighted
-from adaptry.registry.jobs_values.task import Task, reason_of
+from adaptry.registry.jobs_values.fields import (
+    BaseKey,
+    BaseName,
+    Dtype,
+    RefText,
+    RuntimeText,
+    WeightedRefText,
+)
+from adaptry.registry.jobs_values.task import JobTask, reason_of
 
 if TYPE_CHECKING:
     from adaptry.compute.recipes.combine import CombineRecipe
-    from adaptry.compute.recipes.merge import Input, Recipe
+    from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 
 
-class _FromSeveral(Task):
+class _FromSeveral(JobTask):
     """What is made of several adapters, by a method of the table of combinations."""
 
-    inputs: tuple[Weighted, ...] = Field(min_length=1, max_length=64)
+    inputs: tuple[WeightedRefText, ...] = Field(min_length=1, max_length=64)
     method: str = Field(default="linear", max_length=64)
     parameters: dict[str, Any] = Field(default={})  # checked against the method's table
     seed: int = Field(default=0, ge=0, lt=1 << 63)
@@ -31,23 +38,25 @@ class _FromSeveral(Task):
         return tuple(split_weight(text)[0] for text in self.inputs)
 
     @property
-    def recipe(self) -> Recipe | CombineRecipe:
+    def recipe(self) -> MergeRecipe | CombineRecipe:
         """What the command of that name would be asked. Raises `ValidationError` where it makes no sense."""
         raise NotImplementedError
 
     def check(self) -> None:
-        from adaptry.compute.combining import combination_named
+        from adaptry.compute.combining import get_combine_method
 
-        combination_named(self.recipe.method).checked(self.parameters)
+        get_combine_method(self.recipe.method).check_values(self.parameters)
 
-    def weighed(self) -> tuple[Input, ...]:
+    def weighted_inputs(self) -> tuple[RecipeInput, ...]:
         """The inputs as a recipe has them."""
-        from adaptry.compute.recipes.merge import Input
+        from adaptry.compute.recipes.merge import RecipeInput
 
-        return tuple(Input(source=source, weight=weight) for source, weight in map(split_weight, self.inputs))
+        return tuple(
+            RecipeInput(source=source, weight=weight) for source, weight in map(split_weight, self.inputs)
+        )
 
 
-class _FromOne(Task):
+class _FromOne(JobTask):
     """A version made of another."""
 
     source: RefText
@@ -68,7 +77,7 @@ class _FromOne(Task):
             raise Invalid("say rank or energy, not both: each decides the rank")
 
 
-class Merge(_FromSeveral):
+class MergeTask(_FromSeveral):
     """`adaptry merge`, whose result is stored as a base under the name `to`, beside the one it was made from."""
 
     about: ClassVar[str] = (
@@ -82,13 +91,13 @@ class Merge(_FromSeveral):
     base_copy: Literal["original", "dequantised"] | None = None
 
     @property
-    def recipe(self) -> Recipe:
-        from adaptry.compute.recipes.merge import Recipe
+    def recipe(self) -> MergeRecipe:
+        from adaptry.compute.recipes.merge import MergeRecipe
 
-        return Recipe(inputs=self.weighed(), **self.model_dump(exclude={"inputs", "to"}))
+        return MergeRecipe(inputs=self.weighted_inputs(), **self.model_dump(exclude={"inputs", "to"}))
 
 
-class Combine(_FromSeveral):
+class CombineTask(_FromSeveral):
     """`adaptry combine`: one adapter out of several, as a version of `to`."""
 
     about: ClassVar[str] = "Combine adapters of one base into one adapter."
@@ -106,10 +115,10 @@ class Combine(_FromSeveral):
     def recipe(self) -> CombineRecipe:
         from adaptry.compute.recipes.combine import CombineRecipe
 
-        return CombineRecipe(inputs=self.weighed(), **self.model_dump(exclude={"inputs", "to"}))
+        return CombineRecipe(inputs=self.weighted_inputs(), **self.model_dump(exclude={"inputs", "to"}))
 
 
-class Convert(_FromOne):
+class ConvertTask(_FromOne):
     """`adaptry convert`: an adapter of any method as a plain LoRA, as a version of `to`."""
 
     about: ClassVar[str] = "Make a plain LoRA of an adapter of any method."
@@ -117,7 +126,7 @@ class Convert(_FromOne):
     drop_bias: bool = False
 
 
-class Export(_FromOne):
+class ExportTask(_FromOne):
     """`adaptry export --for`: an adapter repaired for an engine, as a version of `to`."""
 
     about: ClassVar[str] = (
@@ -127,24 +136,24 @@ class Export(_FromOne):
     exact: bool = False
 
 
-class FingerprintBase(Task):
+class FingerprintBaseTask(JobTask):
     """`adaptry base add --full`, of a base that is known: digests over every weight, as evidence."""
 
     about: ClassVar[str] = "Read every weight of a base and keep its full digests as evidence."
     base: BaseKey
 
 
-class Verify(Task):
+class VerifyTask(JobTask):
     """Whether everything that is stored is what was stored."""
 
     about: ClassVar[str] = "Look for rows and files that are not as they were stored."
     read_bytes: bool = True
 
-    def is_no(self, result: Mapping[str, Any]) -> bool:
+    def is_negative(self, result: Mapping[str, Any]) -> bool:
         return bool(result.get("problems"))
 
 
-class Collect(Task):
+class CollectTask(JobTask):
     """`adaptry gc`: what nobody needs is marked, and goes when it was marked `grace_hours` ago."""
 
     about: ClassVar[str] = "Delete files that no version needs any more."
@@ -152,7 +161,7 @@ class Collect(Task):
     dry_run: bool = False
 
 
-class Replicate(Task):
+class ReplicateTask(JobTask):
     """`adaptry copy` of a version to another registry, at one of the addresses that the runner was told of."""
 
     about: ClassVar[str] = "Copy a version to another registry, by the name its runners know it by."
@@ -165,19 +174,19 @@ class Replicate(Task):
         return (self.ref,)
 
 
-TASKS: Mapping[str, type[Task]] = {
-    "merge": Merge,
-    "combine": Combine,
-    "convert": Convert,
-    "export": Export,
-    "fingerprint": FingerprintBase,
-    "verify": Verify,
-    "gc": Collect,
-    "replicate": Replicate,
+TASKS: Mapping[str, type[JobTask]] = {
+    "merge": MergeTask,
+    "combine": CombineTask,
+    "convert": ConvertTask,
+    "export": ExportTask,
+    "fingerprint": FingerprintBaseTask,
+    "verify": VerifyTask,
+    "gc": CollectTask,
+    "replicate": ReplicateTask,
 }
 
 
-def parse_task(kind: str, fields: Mapping[str, Any]) -> Task:
+def parse_task(kind: str, fields: Mapping[str, Any]) -> JobTask:
     """The task of an order. Raises `Invalid`. (`Any`: JSON.)"""
     model = TASKS.get(kind)
     if model is None:

@@ -15,13 +15,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Conflict, Corrupt, DigestMismatch, NotFound, Refused
+from adaptry.core.errors import CheckFailed, Conflict, CorruptData, DigestMismatch, NotFound
 from adaptry.core.files.durable import flush_folder
 from adaptry.core.progress import Progress, no_progress
 from adaptry.storage.backup import tar
 from adaptry.storage.backup.index import LACKING, BackupIndex
-from adaptry.storage.backup.needed_files import needed
-from adaptry.storage.backup.unfinished import growing, private_file
+from adaptry.storage.backup.needed_files import iter_needed_files
+from adaptry.storage.backup.unfinished import private_file, private_folder
 from adaptry.storage.blobs.local import LocalBlobs
 from adaptry.storage.blobs.store import BlobStore
 from adaptry.storage.catalog.database import Catalog
@@ -54,12 +54,12 @@ def create(
     With `verify`, files of earlier backups in the folder are read again, and replaced if they are damaged. With `skip_damaged`,
     files of the registry that are lost or damaged are left out and named in the index.
 
-    Raises `Refused` (its rows or files are elsewhere), `Corrupt` (a file of the registry is lost or damaged), `Conflict` (the
+    Raises `CheckFailed` (its rows or files are elsewhere), `CorruptData` (a file of the registry is lost or damaged), `Conflict` (the
     file exists), `StorageFull`, `Unavailable`.
     """
     blobs = registry.blobs
     if not registry.catalog.path or not isinstance(blobs, LocalBlobs):
-        raise Refused(
+        raise CheckFailed(
             "this registry's rows are in PostgreSQL or its files are in a bucket: back up the database with pg_dump first, then "
             "copy or version the bucket (docs/deploying.md, Back up and restore)"
         )
@@ -67,7 +67,7 @@ def create(
     if is_file and to.exists():
         raise Conflict(f"{to} exists; choose another name")
     folder = to.absolute().parent if is_file else to.absolute() / SNAPSHOTS
-    with growing(folder, to.name if is_file else "snapshot") as part, blobs.held():
+    with private_folder(folder, to.name if is_file else "snapshot") as part, blobs.held():
         snapshot = part / tar.CATALOG
         _copy_catalog(registry.catalog, snapshot)
         source = _Source(blobs, skip_damaged)
@@ -85,7 +85,7 @@ class _Source:
         self.lacking: list[Digest] = []
 
     def is_sound(self, digest: Digest, size: int) -> bool:
-        """Reads the file. False for one that is damaged and may be left out. Raises `Corrupt`."""
+        """Reads the file. False for one that is damaged and may be left out. Raises `CorruptData`."""
         for _ in range(_LOOKS):
             try:
                 if (
@@ -109,7 +109,7 @@ class _Source:
 
     def lose(self, digest: Digest) -> None:
         if not self._skips or len(self.lacking) == LACKING:
-            raise Corrupt(
+            raise CorruptData(
                 f"the registry's file {digest} is lost or damaged, so a backup would not be whole; push its adapter again, "
                 "or leave out what is damaged with --skip-damaged"
             )
@@ -124,7 +124,7 @@ def _to_folder(
 ) -> BackupResult:
     store = LocalBlobs(to / FILES)
     files = size = added = 0
-    for digest, expected in needed(snapshot):
+    for digest, expected in iter_needed_files(snapshot):
         if store.has(digest) and (
             store.size(digest) != expected or (verify and Digest.of_chunks(store.chunks(digest)) != digest)
         ):
@@ -148,7 +148,7 @@ def _to_file(
     registry: LocalRegistry, source: _Source, snapshot: Path, to: Path, progress: Progress
 ) -> BackupResult:
     files = size = 0
-    for digest, expected in needed(snapshot):
+    for digest, expected in iter_needed_files(snapshot):
         if source.is_sound(digest, expected):
             files, size = files + 1, size + expected
     index = _index(registry, snapshot, files, size, source.lacking)
@@ -158,7 +158,7 @@ def _to_file(
         data = index.to_bytes()
         tar.write(file, tar.INDEX, len(data), [data])
         tar.write(file, tar.CATALOG, index.catalog_size, _read(snapshot))
-        for digest, expected in needed(snapshot):
+        for digest, expected in iter_needed_files(snapshot):
             if digest in left_out:
                 continue
             tar.write(file, tar.name_of(digest), expected, _checked(source, digest))
@@ -181,7 +181,7 @@ def _checked(source: _Source, digest: Digest) -> Iterator[bytes]:
             hasher.update(chunk)
             yield chunk
     if hasher.hexdigest() != digest.hex:
-        raise Corrupt(f"the registry's file {digest} changed while it was backed up; try again")
+        raise CorruptData(f"the registry's file {digest} changed while it was backed up; try again")
 
 
 def _copy_catalog(catalog: Catalog, to: Path) -> None:

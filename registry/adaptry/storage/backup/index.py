@@ -8,11 +8,11 @@ from pydantic import Field, ValidationError
 
 from adaptry.core import strictjson
 from adaptry.core.digest import Digest
-from adaptry.core.errors import AdaptryError, Incompatible, InvalidBackup
+from adaptry.core.errors import AdaptryError, InvalidBackup, ProtocolMismatch
 from adaptry.registry.records import Value
 
 FORMAT = 1
-LIMITS = strictjson.Limits(size=1 << 20, depth=4, nodes=10_000)
+LIMITS = strictjson.JsonLimits(size=1 << 20, depth=4, nodes=10_000)
 LACKING = 1000
 """Files at most that a backup may go without."""
 
@@ -39,7 +39,7 @@ class BackupIndex(Value, extra="forbid"):
 
     @classmethod
     def parse(cls, data: bytes) -> BackupIndex:
-        """Raises `InvalidBackup`, and `Incompatible` for the format of a newer Adaptry."""
+        """Raises `InvalidBackup`, and `ProtocolMismatch` for the format of a newer Adaptry."""
         try:
             whole = strictjson.loads(data, LIMITS, "the backup's index")
             document = whole.get("index") if isinstance(whole, dict) else None
@@ -48,11 +48,11 @@ class BackupIndex(Value, extra="forbid"):
             if Digest.of(strictjson.canonical(document)).hex != whole.get("sha256"):
                 raise InvalidBackup("the backup's index was changed or damaged; use another backup")
             if document.get("backup") != FORMAT:
-                raise Incompatible(f"this Adaptry reads backups of format {FORMAT}: upgrade adaptry")
+                raise ProtocolMismatch(f"this Adaptry reads backups of format {FORMAT}: upgrade adaptry")
             return cls.model_validate(document)
         except ValidationError as error:
             raise InvalidBackup(f"not a backup's index: {error.errors()[0]['msg']}") from None
-        except (InvalidBackup, Incompatible):
+        except (InvalidBackup, ProtocolMismatch):
             raise
         except AdaptryError as error:
             raise InvalidBackup(error.message) from None

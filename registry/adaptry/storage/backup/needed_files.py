@@ -19,7 +19,7 @@ SELECT manifest FROM revisions WHERE digest NOT IN (SELECT digest FROM commits)
 """
 
 
-def needed(catalog: Path) -> Iterator[tuple[Digest, int]]:
+def iter_needed_files(catalog: Path) -> Iterator[tuple[Digest, int]]:
     """Each file's digest and size, in the order of the digests; memory does not grow with their number."""
     try:
         with closing(sqlite3.connect(f"file:{catalog}?mode=ro&immutable=1", uri=True)) as database:

@@ -64,10 +64,10 @@ class _File(Backup):
 
 
 @contextmanager
-def opened(place: Path, snapshot: str | None = None) -> Iterator[Backup]:
+def open_backup(place: Path, snapshot: str | None = None) -> Iterator[Backup]:
     """The backup in a `.tar`, or in a folder: the newest there, or the one called `snapshot`.
 
-    Raises `NotFound`, `InvalidBackup`, `Incompatible`, `Unavailable` where it cannot be read.
+    Raises `NotFound`, `InvalidBackup`, `ProtocolMismatch`, `Unavailable` where it cannot be read.
     """
     try:
         if place.is_file():

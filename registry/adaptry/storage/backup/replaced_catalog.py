@@ -28,11 +28,11 @@ class ReplacedCatalog:
     recalls: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
-def look_at(catalog: Path, work: Path) -> ReplacedCatalog | None:
+def read_replaced_catalog(catalog: Path, work: Path) -> ReplacedCatalog | None:
     """The values of a catalog, read from a copy in the folder `work`; None if it cannot be read."""
     try:
         copy(catalog, work / "replaced.sqlite")
-        with closing(Catalog.at(work / "replaced.sqlite")) as opened, opened.read() as tx:
+        with closing(Catalog.open(work / "replaced.sqlite")) as opened, opened.read() as tx:
             numbers = tx.exec(select(AdapterRow.name, AdapterRow.next_number)).all()
             withdrawn = tx.exec(
                 select(AdapterRow.name, VersionRow.digest, VersionRow.state)

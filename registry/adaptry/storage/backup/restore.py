@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Conflict, DigestMismatch, InvalidBackup, Refused, Unavailable
+from adaptry.core.errors import CheckFailed, Conflict, DigestMismatch, InvalidBackup, Unavailable
 from adaptry.core.failpoints import reach
 from adaptry.core.files.durable import flush_folder
 from adaptry.core.files.locks import FileLock
@@ -23,17 +23,17 @@ from adaptry.core.identity import LOCAL
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName
 from adaptry.storage.backup.index import BackupIndex
-from adaptry.storage.backup.needed_files import needed
-from adaptry.storage.backup.reader import Backup, opened
-from adaptry.storage.backup.replaced_catalog import ReplacedCatalog, look_at
-from adaptry.storage.backup.unfinished import growing, private_file
+from adaptry.storage.backup.needed_files import iter_needed_files
+from adaptry.storage.backup.reader import Backup, open_backup
+from adaptry.storage.backup.replaced_catalog import ReplacedCatalog, read_replaced_catalog
+from adaptry.storage.backup.unfinished import private_file, private_folder
 from adaptry.storage.blobs.factory import address_in as blobs_in
 from adaptry.storage.blobs.local import LocalBlobs
 from adaptry.storage.catalog import adapters, epochs, events, factory, recall_claims, worker_reports
 from adaptry.storage.catalog.database import Catalog, Transaction
 from adaptry.storage.catalog.sqlite import in_use_file
 from adaptry.storage.local import LocalRegistry
-from adaptry.storage.local.forgotten_recalls import hold_back
+from adaptry.storage.local.forgotten_recalls import quarantine_forgotten
 
 SKIP = 1000
 """Numbers of each adapter that are left free where nobody knows which were given after the backup."""
@@ -53,7 +53,10 @@ class RestoreResult:
 
 def check(place: Path, snapshot: str | None = None, progress: Progress = no_progress) -> BackupIndex:
     """Reads a backup from end to end, and writes nothing that stays. Raises as `restore`."""
-    with tempfile.TemporaryDirectory(prefix="adaptry-backup-") as work, opened(place, snapshot) as backup:
+    with (
+        tempfile.TemporaryDirectory(prefix="adaptry-backup-") as work,
+        open_backup(place, snapshot) as backup,
+    ):
         catalog = _take_catalog(backup, Path(work))
         for digest, size, chunks in _files(backup, catalog, progress):
             if Digest.of_chunks(chunks) != digest:
@@ -77,12 +80,12 @@ def restore(
     `folder` must be empty or missing; with `replace` it may hold a registry that no process has open. `skip` is how many numbers
     of each adapter stay free, where the replaced catalog cannot say which were given.
 
-    Raises `InvalidBackup` before anything is changed, `Conflict` (there is a registry, or it is in use), `Refused` (its rows or
-    files are elsewhere), `NotFound`, `Incompatible`, `StorageFull`, `Unavailable`.
+    Raises `InvalidBackup` before anything is changed, `Conflict` (there is a registry, or it is in use), `CheckFailed` (its rows or
+    files are elsewhere), `NotFound`, `ProtocolMismatch`, `StorageFull`, `Unavailable`.
     """
     folder = folder.absolute()
     _require_place(folder, replace)
-    with opened(place, snapshot) as backup, growing(folder, "restore") as part:
+    with open_backup(place, snapshot) as backup, private_folder(folder, "restore") as part:
         catalog = _take_catalog(backup, part)
         store = LocalBlobs(part / _BLOBS)
         for digest, size, chunks in _files(backup, catalog, progress):
@@ -93,9 +96,13 @@ def restore(
         backup.finish()
         reach("restore.after_copy")
         with _alone(folder):
-            known = look_at(folder / factory.FILE, part) if (folder / factory.FILE).exists() else None
+            known = (
+                read_replaced_catalog(folder / factory.FILE, part)
+                if (folder / factory.FILE).exists()
+                else None
+            )
             restored = _begin_epoch(catalog, backup.index, known, keep_tokens, skip)
-            _settle(catalog)
+            _flush_catalog(catalog)
             _move_files(part / _BLOBS, folder / _BLOBS)
             reach("restore.before_rename")
             if not keep_tokens:
@@ -119,7 +126,7 @@ def begin_epoch(registry: LocalRegistry, *, keep_tokens: bool = False, skip: int
 
 def _require_place(folder: Path, replace: bool) -> None:
     if factory.address_in(folder) or blobs_in(folder):
-        raise Refused(
+        raise CheckFailed(
             f"the registry in {folder} has its rows in PostgreSQL or its files in a bucket: restore those with pg_restore and from "
             "the bucket's versions (docs/deploying.md, Back up and restore)"
         )
@@ -155,7 +162,7 @@ def _files(
     backup: Backup, catalog: Path, progress: Progress
 ) -> Iterator[tuple[Digest, int, Iterator[bytes]]]:
     lacking, done, count = set(backup.index.lacking), 0, 0
-    for digest, size in needed(catalog):
+    for digest, size in iter_needed_files(catalog):
         if digest in lacking:
             continue
         yield digest, size, backup.file(digest, size)
@@ -176,7 +183,7 @@ def _changed(digest: Digest, size: int) -> InvalidBackup:
 def _alone(folder: Path) -> Iterator[None]:
     """Nobody else has the registry open during the block: who would open it waits. Raises `Conflict`."""
     catalog = folder / factory.FILE
-    lock = FileLock.at_once(in_use_file(catalog), mode=0o600)
+    lock = FileLock.try_exclusive(in_use_file(catalog), mode=0o600)
     if lock is None:
         raise Conflict(
             f"a server, a runner or another command has the registry in {folder} open; stop it, then restore again"
@@ -203,7 +210,7 @@ def _begin_epoch(
     path: Path, index: BackupIndex, known: ReplacedCatalog | None, keep_tokens: bool, skip: int
 ) -> RestoreResult:
     now = datetime.now(UTC)
-    with closing(Catalog.at(path)) as catalog, catalog.write() as tx:
+    with closing(Catalog.open(path)) as catalog, catalog.write() as tx:
         epoch = epochs.begin(
             tx,
             now,
@@ -214,7 +221,7 @@ def _begin_epoch(
         )
         if known:
             for name, number in known.numbers.items():
-                adapters.keep_number(tx, AdapterName.parse(name), number, now)
+                adapters.reserve_number(tx, AdapterName.parse(name), number, now)
         events.record(
             tx,
             "registry.restored",
@@ -222,11 +229,11 @@ def _begin_epoch(
             by=LOCAL.name,
             detail={"backup": f"{index.created_at:%FT%TZ}", "epoch": epoch.id},
         )
-        held = _hold_back(tx, known, now) if known else ()
+        held = _quarantine_lost_recalls(tx, known, now) if known else ()
         return RestoreResult(index, epoch.id, held)
 
 
-def _hold_back(tx: Transaction, known: ReplacedCatalog, now: datetime) -> tuple[str, ...]:
+def _quarantine_lost_recalls(tx: Transaction, known: ReplacedCatalog, now: datetime) -> tuple[str, ...]:
     """The versions that the replaced catalog had withdrawn and the backup has not."""
     held: list[str] = []
     for (text, hex_), state in known.recalls.items():
@@ -234,13 +241,13 @@ def _hold_back(tx: Transaction, known: ReplacedCatalog, now: datetime) -> tuple[
         found = worker_reports.versions_of(tx, [(name, digest)], LOCAL).get((name, digest))
         if found and found.state == state:
             continue
-        recall_claims.note(tx, name, digest, state, "the replaced catalog", now)
-        if found and hold_back(tx, found.version, name, digest, now):
+        recall_claims.record_claim(tx, name, digest, state, "the replaced catalog", now)
+        if found and quarantine_forgotten(tx, found.version_key, name, digest, now):
             held.append(f"{name}@{digest.brief}")
     return tuple(held)
 
 
-def _settle(catalog: Path) -> None:
+def _flush_catalog(catalog: Path) -> None:
     """One file, on the disk."""
     with closing(sqlite3.connect(catalog)) as database:
         if database.execute("PRAGMA journal_mode=DELETE").fetchone()[0] != "delete":

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from adaptry.core.files.dir_lock import try_lock
-from adaptry.core.files.durable import explained
+from adaptry.core.files.durable import write_error
 
 _SUFFIX = ".part"
 
 
 @contextmanager
-def growing(parent: Path, name: str) -> Iterator[Path]:
+def private_folder(parent: Path, name: str) -> Iterator[Path]:
     """A private folder `.NAME.….part` in `parent`, removed at the end; those of processes that died are removed now.
 
     Raises `StorageFull`, `Unavailable`.
@@ -27,13 +27,13 @@ def growing(parent: Path, name: str) -> Iterator[Path]:
         _sweep(parent, name)
         place.mkdir(mode=0o700)
     except OSError as error:
-        raise explained(error, parent) from error
+        raise write_error(error, parent) from error
     descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
     try:
         try_lock(descriptor)
         yield place
     except OSError as error:
-        raise explained(error, parent) from error
+        raise write_error(error, parent) from error
     finally:
         shutil.rmtree(place, ignore_errors=True)
         os.close(descriptor)

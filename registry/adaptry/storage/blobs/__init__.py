@@ -5,6 +5,6 @@ is there is harmless; deleting what is absent is no error. Bytes are verified he
 published. Whose they are and who may read them is for the catalog to know.
 """
 
-from adaptry.storage.blobs.store import BlobStore, Staged
+from adaptry.storage.blobs.store import BlobStore, StagedBlob
 
-__all__ = ["BlobStore", "Staged"]
+__all__ = ["BlobStore", "StagedBlob"]

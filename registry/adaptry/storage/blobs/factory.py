@@ -29,11 +29,11 @@ def open_blobs(folder: Path, url: str | None = None, cache: int = CACHE) -> Loca
     known = address_in(folder)
     if url is None and known is None:
         return LocalBlobs(folder / _FILES)
-    from adaptry.storage.blobs.s3 import Place, S3Blobs
+    from adaptry.storage.blobs.s3 import S3Blobs, S3Location
 
-    place = Place.parse(url or known or "")
+    place = S3Location.parse(url or known or "")
     if known is not None:
-        before = Place.parse(known)
+        before = S3Location.parse(known)
         if (before.bucket, before.prefix) != (place.bucket, place.prefix):
             raise Conflict(
                 f"the registry in {folder} keeps its files in {before}, not in {place}; copy them there, "
@@ -45,7 +45,7 @@ def open_blobs(folder: Path, url: str | None = None, cache: int = CACHE) -> Loca
             f"{place}/sha256/, then write the address to {folder / _ADDRESS}"
         )
     store = S3Blobs(place)
-    store.objects.require()
+    store.objects.require_bucket()
     if known is None and url:
         _keep(folder / _ADDRESS, url)
     return TieredBlobs(store, folder / _CACHE, cache)
@@ -56,9 +56,9 @@ def open_blobs_for_reading(folder: Path) -> BlobStore:
     known = address_in(folder)
     if known is None:
         return LocalBlobs(folder / _FILES)
-    from adaptry.storage.blobs.s3 import Place, S3Blobs
+    from adaptry.storage.blobs.s3 import S3Blobs, S3Location
 
-    return S3Blobs(Place.parse(known))
+    return S3Blobs(S3Location.parse(known))
 
 
 def address_in(folder: Path) -> str | None:
@@ -76,7 +76,7 @@ def forget_address(folder: Path) -> None:
     (folder / _ADDRESS).unlink(missing_ok=True)
 
 
-def lacking(folder: Path, url: str | None = None) -> tuple[str, ...] | None:
+def missing_capabilities(folder: Path, url: str | None = None) -> tuple[str, ...] | None:
     """What the server of the registry's blobs lacks, a sentence each; None for files. `url` is where those of a new one would be.
 
     Raises `Unavailable`, `Invalid`.
@@ -84,10 +84,10 @@ def lacking(folder: Path, url: str | None = None) -> tuple[str, ...] | None:
     known = address_in(folder) or url
     if known is None:
         return None
-    from adaptry.storage.blobs.s3 import Place
-    from adaptry.storage.blobs.s3.capabilities import examine
+    from adaptry.storage.blobs.s3 import S3Location
+    from adaptry.storage.blobs.s3.capabilities import find_missing_capabilities
 
-    return examine(Place.parse(known))
+    return find_missing_capabilities(S3Location.parse(known))
 
 
 def _keep(path: Path, url: str) -> None:

@@ -19,9 +19,9 @@ from pathlib import Path
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, NotFound, StorageFull, Unavailable
 from adaptry.core.failpoints import reach
-from adaptry.core.files.background_io import FlushBehind
+from adaptry.core.files.background_io import BackgroundFlush
 from adaptry.core.files.locks import FileLock
-from adaptry.storage.blobs.store import CHUNK, BlobStore, Hashers, Staged, absent
+from adaptry.storage.blobs.store import CHUNK, BlobStore, Hashers, StagedBlob, blob_not_found
 
 _HEX = re.compile(r"[0-9a-f]{64}")
 _KEY = re.compile(r"[0-9a-f]{32}")
@@ -68,7 +68,7 @@ class LocalBlobs(BlobStore):
     @contextmanager
     def deletion(self) -> Iterator[bool]:
         try:
-            lock = FileLock.shared_at_once(self._hold, mode=0o600)
+            lock = FileLock.try_shared(self._hold, mode=0o600)
         except (StorageFull, Unavailable):  # a full disk must not keep a sweep from making room
             yield not self._hold.exists()
             return
@@ -81,7 +81,7 @@ class LocalBlobs(BlobStore):
     @contextmanager
     def held(self) -> Iterator[None]:
         """No blob is deleted during the block, whichever process sweeps. Waits for a deletion, or another hold, to end."""
-        with FileLock.alone(self._hold, mode=0o600):
+        with FileLock.acquire_exclusive(self._hold, mode=0o600):
             yield
 
     def copy_id(self, digest: Digest) -> str | None:
@@ -114,14 +114,14 @@ class LocalBlobs(BlobStore):
                 if _HEX.fullmatch(path.name):
                     yield Digest(path.name)
 
-    def staging(self, key: str) -> AbstractContextManager[Staged]:
+    def staging(self, key: str) -> AbstractContextManager[StagedBlob]:
         path = self._staging_path(key)
         descriptor = _lock(path)
         if descriptor is None:
             raise Conflict("someone else is sending this file just now; wait a moment and go on")
         return _StagedFile(self, key, path, descriptor, self._hashers)
 
-    def staged(self, key: str) -> int:
+    def staged_size(self, key: str) -> int:
         try:
             return self._staging_path(key).stat().st_size
         except FileNotFoundError:
@@ -161,7 +161,7 @@ class LocalBlobs(BlobStore):
         """Where the blob is, for readers that map or send files. Raises `NotFound`."""
         path = self._path(digest)
         if not path.is_file():
-            raise absent(digest)
+            raise blob_not_found(digest)
         return path
 
     @contextmanager
@@ -192,7 +192,7 @@ class LocalBlobs(BlobStore):
         return self._stagings / key
 
 
-class _StagedFile(Staged):
+class _StagedFile(StagedBlob):
     """A locked file in `tmp/`."""
 
     def __init__(self, store: LocalBlobs, key: str, path: Path, descriptor: int, hashers: Hashers) -> None:
@@ -200,7 +200,7 @@ class _StagedFile(Staged):
         self._store = store
         self._path = path
         self._descriptor = descriptor
-        self._flushing = FlushBehind(descriptor)
+        self._flushing = BackgroundFlush(descriptor)
 
     def _write(self, piece: memoryview) -> None:
         position = self.offset
@@ -208,7 +208,7 @@ class _StagedFile(Staged):
             while piece:
                 written = os.pwrite(self._descriptor, piece, position)
                 piece, position = piece[written:], position + written
-            self._flushing.wrote(position - self.offset)
+            self._flushing.add_written(position - self.offset)
 
     def _settle(self) -> None:
         """A write has ended when it returns."""
@@ -222,7 +222,7 @@ class _StagedFile(Staged):
     def _publish(self, digest: Digest) -> None:
         reach("blobs.before_fsync")
         with _writing_to(self._store.folder):
-            self._flushing.settle()
+            self._flushing.wait()
             os.fsync(self._descriptor)
             self._store.place(self._path, digest)
 
@@ -306,4 +306,4 @@ def _absent_is_not_found(digest: Digest) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise absent(digest) from None
+        raise blob_not_found(digest) from None

@@ -9,7 +9,7 @@ from threading import Lock
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict
-from adaptry.storage.blobs.store import BlobStore, Hashers, Staged, absent
+from adaptry.storage.blobs.store import BlobStore, Hashers, StagedBlob, blob_not_found
 
 
 class MemoryBlobs(BlobStore):
@@ -50,7 +50,7 @@ class MemoryBlobs(BlobStore):
     def digests(self) -> Iterator[Digest]:
         return iter(tuple(self._blobs))
 
-    def staging(self, key: str) -> AbstractContextManager[Staged]:
+    def staging(self, key: str) -> AbstractContextManager[StagedBlob]:
         with self._lock:
             if key in self._held:
                 raise Conflict("someone else is sending this file just now; wait a moment and go on")
@@ -58,7 +58,7 @@ class MemoryBlobs(BlobStore):
         data = self._stagings.setdefault(key, bytearray())
         return _StagedBytes(key, data, self._hashers, self)
 
-    def staged(self, key: str) -> int:
+    def staged_size(self, key: str) -> int:
         return len(self._stagings.get(key, b""))
 
     def is_held(self, key: str) -> bool:
@@ -92,10 +92,10 @@ class MemoryBlobs(BlobStore):
         try:
             return self._blobs[digest]
         except KeyError:
-            raise absent(digest) from None
+            raise blob_not_found(digest) from None
 
 
-class _StagedBytes(Staged):
+class _StagedBytes(StagedBlob):
     """A held byte array."""
 
     def __init__(self, key: str, data: bytearray, hashers: Hashers, store: MemoryBlobs) -> None:

@@ -19,7 +19,7 @@ from typing import Self
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import DigestMismatch, NotFound, OffsetMismatch
-from adaptry.core.files.background_io import Beside
+from adaptry.core.files.background_io import BackgroundHasher
 
 CHUNK = 1 << 20
 """No piece handed out and no write is larger: some kernels write 4 MiB ten times slower than 1 MiB."""
@@ -30,14 +30,14 @@ Hashers = OrderedDict[str, tuple[int, "hashlib._Hash"]]
 
 
 @dataclass(frozen=True, slots=True)
-class WritingAddress:
+class UploadUrl:
     """Where to PUT bytes, and the headers that have to be sent with them."""
 
     url: str
     headers: Mapping[str, str]
 
 
-def absent(digest: Digest) -> NotFound:
+def blob_not_found(digest: Digest) -> NotFound:
     """What every store raises for a blob that it does not have."""
     return NotFound(
         f"no stored bytes {digest.brief}; where a version names them they were lost: push its files again, or restore them "
@@ -113,7 +113,7 @@ class BlobStore(ABC):
 
     def is_sound(self, digest: Digest) -> bool:
         """Whether the stored bytes are still those of `digest`; reads them all. Raises `NotFound`."""
-        with Beside((hasher := hashlib.sha256()).update) as beside:
+        with BackgroundHasher((hasher := hashlib.sha256()).update) as beside:
             for chunk in self.chunks(digest):
                 beside.update(memoryview(chunk))
         return hasher.hexdigest() == digest.hex
@@ -147,14 +147,14 @@ class BlobStore(ABC):
         return secrets.token_hex(16)
 
     @abstractmethod
-    def staging(self, key: str) -> AbstractContextManager[Staged]:
+    def staging(self, key: str) -> AbstractContextManager[StagedBlob]:
         """The staging of that name, empty if it is new, held until the end of the block.
 
         Raises `Conflict` while someone else holds it.
         """
 
     @abstractmethod
-    def staged(self, key: str) -> int:
+    def staged_size(self, key: str) -> int:
         """How many bytes are in a staging; 0 if there is none."""
 
     @abstractmethod
@@ -177,11 +177,11 @@ class BlobStore(ABC):
         """Drops what processes that died long ago left behind and no staging names; how much of it there was."""
         return 0
 
-    def address(self, digest: Digest, filename: str, seconds: int) -> str | None:
+    def download_url(self, digest: Digest, filename: str, seconds: int) -> str | None:
         """A URL under which anybody may read the blob for so long, to be saved as `filename`; None where there is none."""
         return None
 
-    def writing_address(self, key: str, start: int, size: int, seconds: int) -> WritingAddress | None:
+    def upload_url(self, key: str, start: int, size: int, seconds: int) -> UploadUrl | None:
         """An address under which anybody may write these bytes of a staging, for so long; None where there is none.
 
         They count as staged once they are written. Publishing reads them again, and believes nothing else.
@@ -197,7 +197,7 @@ class BlobStore(ABC):
             start += len(piece)
 
 
-class Staged(ABC):
+class StagedBlob(ABC):
     """A staging in hand. `offset` is where the next byte goes."""
 
     def __init__(self, key: str, offset: int, hashers: Hashers) -> None:
@@ -230,7 +230,7 @@ class Staged(ABC):
             raise OffsetMismatch(
                 f"{self.offset:,} bytes have arrived, so go on at {self.offset}, not at {offset}", self.offset
             )
-        with Beside(self._hasher.update if self._hasher else None) as beside:
+        with BackgroundHasher(self._hasher.update if self._hasher else None) as beside:
             try:
                 for chunk in chunks:
                     whole = memoryview(chunk).cast("B")
@@ -241,7 +241,7 @@ class Staged(ABC):
                             self._write(piece)
                         self.offset += len(piece)
                     if not isinstance(chunk, bytes):
-                        beside.settle()  # its owner may fill it anew
+                        beside.drain()  # its owner may fill it anew
             finally:
                 with self._undoing(offset):
                     self._settle()

@@ -14,9 +14,9 @@ from datetime import datetime
 from pathlib import Path
 
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Conflict, Corrupt, DigestMismatch, NotFound, Unavailable
+from adaptry.core.errors import Conflict, CorruptData, DigestMismatch, NotFound, Unavailable
 from adaptry.storage.blobs.local import LocalBlobs
-from adaptry.storage.blobs.store import BlobStore, Staged, WritingAddress
+from adaptry.storage.blobs.store import BlobStore, StagedBlob, UploadUrl
 
 _SPARED = 600.0
 """Seconds for which what was read stays, full cache or not: someone may have been told its path."""
@@ -54,13 +54,13 @@ class TieredBlobs(BlobStore):
     def path_of(self, digest: Digest) -> Path:
         """A file with the blob, fetched if need be, that stays for ten minutes at least.
 
-        Raises `NotFound`, `Corrupt`, `StorageFull`.
+        Raises `NotFound`, `CorruptData`, `StorageFull`.
         """
         if not self._is_near(digest):
             try:
                 self._cache.put(digest, self.store.chunks(digest))
             except DigestMismatch as error:
-                raise Corrupt(
+                raise CorruptData(
                     f"{digest.brief} is no longer what was stored; restore it from a copy"
                 ) from error
             self._make_room()
@@ -111,11 +111,11 @@ class TieredBlobs(BlobStore):
     def digests(self) -> Iterator[Digest]:
         return self.store.digests()
 
-    def staging(self, key: str) -> AbstractContextManager[Staged]:
+    def staging(self, key: str) -> AbstractContextManager[StagedBlob]:
         return self.store.staging(key)
 
-    def staged(self, key: str) -> int:
-        return self.store.staged(key)
+    def staged_size(self, key: str) -> int:
+        return self.store.staged_size(key)
 
     def is_held(self, key: str) -> bool:
         return self.store.is_held(key)
@@ -132,11 +132,11 @@ class TieredBlobs(BlobStore):
     def tidy(self) -> int:
         return self.store.tidy()
 
-    def address(self, digest: Digest, filename: str, seconds: int) -> str | None:
-        return self.store.address(digest, filename, seconds)
+    def download_url(self, digest: Digest, filename: str, seconds: int) -> str | None:
+        return self.store.download_url(digest, filename, seconds)
 
-    def writing_address(self, key: str, start: int, size: int, seconds: int) -> WritingAddress | None:
-        return self.store.writing_address(key, start, size, seconds)
+    def upload_url(self, key: str, start: int, size: int, seconds: int) -> UploadUrl | None:
+        return self.store.upload_url(key, start, size, seconds)
 
     def _nearest(self, digest: Digest) -> BlobStore:
         return self._cache if self._is_near(digest) else self.store
@@ -166,7 +166,7 @@ class TieredBlobs(BlobStore):
             finally:
                 staged.discard()
 
-    def _keep(self, staged: Staged, piece: bytes) -> bool:
+    def _keep(self, staged: StagedBlob, piece: bytes) -> bool:
         if staged.offset + len(piece) > self.limit:
             return False
         try:

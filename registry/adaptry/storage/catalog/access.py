@@ -17,20 +17,20 @@ from adaptry.storage.catalog.rows import AdapterRow, BaseNameRow, BaseRow, Names
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class ReadScope:
     """The namespaces whose private adapters and bases are seen; None is all of them. Public ones always are, and
     internal bases by a `is_member`: whoever holds any namespace."""
 
     namespaces: tuple[str, ...] | None
     is_member: bool = True
 
-    def of_adapters(self) -> ColumnElement[bool] | None:
+    def adapter_condition(self) -> ColumnElement[bool] | None:
         """The condition on `adapters` rows; None is no condition."""
         if self.namespaces is None:
             return None
         return or_(col(AdapterRow.visibility) == "public", col(AdapterRow.namespace).in_(self.namespaces))
 
-    def of_bases(self) -> ColumnElement[bool] | None:
+    def base_condition(self) -> ColumnElement[bool] | None:
         """The condition on `bases` rows; None is no condition."""
         if self.namespaces is None:
             return None
@@ -39,14 +39,14 @@ class Sight:
         return or_(col(BaseRow.visibility).in_(open_to_all), col(BaseRow.id).in_(owned))
 
 
-EVERYTHING = Sight(None)
+EVERYTHING = ReadScope(None)
 
 
-def sight_of(tx: Transaction, identity: Identity) -> Sight:
+def read_scope(tx: Transaction, identity: Identity) -> ReadScope:
     if "*" in identity.namespaces:
         return EVERYTHING
     is_member = bool(identity.namespaces)
     if all(glob.isalnum() for glob in identity.namespaces):
-        return Sight(identity.namespaces, is_member)
+        return ReadScope(identity.namespaces, is_member)
     known = {*tx.exec(select(NamespaceRow.name)), *tx.exec(select(BaseNameRow.namespace).distinct())}
-    return Sight(tuple(sorted(name for name in known if identity.holds(name))), is_member)
+    return ReadScope(tuple(sorted(name for name in known if identity.has_namespace(name))), is_member)

@@ -16,9 +16,9 @@ from adaptry.core.lifecycle import LATEST
 from adaptry.core.refs import AdapterName
 from adaptry.registry.records import AdapterEdit, AdapterInfo, Page
 from adaptry.storage.catalog import case_conflicts, cursors, terms
-from adaptry.storage.catalog.access import Sight
+from adaptry.storage.catalog.access import ReadScope
 from adaptry.storage.catalog.database import Transaction
-from adaptry.storage.catalog.encoding import listed, unlisted
+from adaptry.storage.catalog.encoding import decode_list, encode_list
 from adaptry.storage.catalog.rows import (
     AdapterRow,
     AliasRow,
@@ -28,7 +28,7 @@ from adaptry.storage.catalog.rows import (
     UploadRow,
     VersionRow,
 )
-from adaptry.storage.catalog.version_info import Columns, selected, table_of
+from adaptry.storage.catalog.version_info import Columns, run_select, table_of
 
 TERM_FIELDS = ("name", "namespace", "visibility", "tag", "word")
 """The fields of the search index that say something about the adapter rather than the version."""
@@ -48,7 +48,7 @@ _SHOWN = (
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class AdapterRecord:
     """An adapter as the catalog knows it: its key, its name, who may see it."""
 
     key: int
@@ -61,13 +61,13 @@ def visibility_of(text: str) -> Visibility:
     return "public" if text == "public" else "private"
 
 
-def find(tx: Transaction, name: AdapterName) -> Line | None:
+def find(tx: Transaction, name: AdapterName) -> AdapterRecord | None:
     """The adapter of that name, if there is one now."""
-    found = selected(tx, _FOUND, {"name": str(name)})
-    return Line(found[0].id, name, visibility_of(found[0].visibility)) if found else None
+    found = run_select(tx, _FOUND, {"name": str(name)})
+    return AdapterRecord(found[0].id, name, visibility_of(found[0].visibility)) if found else None
 
 
-def require_unlike(tx: Transaction, name: AdapterName, renamed: AdapterName | None = None) -> None:
+def require_distinct_name(tx: Transaction, name: AdapterName, renamed: AdapterName | None = None) -> None:
     """Raises `Conflict` where a new name would differ from another only in capitals; `renamed` is the name that it replaces."""
     if (namespace := case_conflicts.namespace_like(tx, name.namespace)) is not None:
         raise Conflict(
@@ -80,46 +80,46 @@ def require_unlike(tx: Transaction, name: AdapterName, renamed: AdapterName | No
         )
 
 
-def create(tx: Transaction, name: AdapterName, edit: AdapterEdit, at: datetime) -> Line:
+def create(tx: Transaction, name: AdapterName, edit: AdapterEdit, at: datetime) -> AdapterRecord:
     """A new line, or a deleted one of that name revived: empty, its numbering going on. The name must be free.
 
     Raises `Conflict` as `require_unlike`.
     """
-    require_unlike(tx, name)
+    require_distinct_name(tx, name)
     row = _row(tx, name)
     if row is None:
         row = AdapterRow(name=str(name), namespace=name.namespace, created_at=at, updated_at=at)
     row.created_at = row.updated_at = at
     row.deleted_at = row.moved_to = None
-    row.description, row.tags = edit.description or "", listed(edit.tags or ())
+    row.description, row.tags = edit.description or "", encode_list(edit.tags or ())
     row.visibility, row.downloads = edit.visibility or "private", 0
     row.folded = case_conflicts.fold(str(name))
     tx.add(row)
     _note_namespace(tx, name.namespace)
     tx.flush()
-    return _line(row)
+    return _record(row)
 
 
-def edit(tx: Transaction, line: Line, change: AdapterEdit, at: datetime) -> Line:
+def edit(tx: Transaction, line: AdapterRecord, change: AdapterEdit, at: datetime) -> AdapterRecord:
     row = _require(tx, line)
     if change.description is not None:
         row.description = change.description
     if change.tags is not None:
-        row.tags = listed(change.tags)
+        row.tags = encode_list(change.tags)
     if change.visibility is not None:
         row.visibility = change.visibility
     row.updated_at = at
     tx.flush()
     terms.rewrite(tx, line.key, TERM_FIELDS, _terms(row))
-    return _line(row)
+    return _record(row)
 
 
-def rename(tx: Transaction, line: Line, to: AdapterName, at: datetime) -> Line:
+def rename(tx: Transaction, line: AdapterRecord, to: AdapterName, at: datetime) -> AdapterRecord:
     """Moves a line to a name that is free; its numbering continues beyond any that was used under either name.
 
     Raises `Conflict` as `require_unlike`.
     """
-    require_unlike(tx, to, line.name)
+    require_distinct_name(tx, to, line.name)
     row = _require(tx, line)
     old, number = row.name, row.next_number
     buried = _row(tx, to)
@@ -134,7 +134,7 @@ def rename(tx: Transaction, line: Line, to: AdapterName, at: datetime) -> Line:
     row.folded = None
     tx.flush()
     if case_conflicts.fold(old) != case_conflicts.fold(str(to)):
-        case_conflicts.pass_on_adapter(tx, old)
+        case_conflicts.release_adapter_name(tx, old)
     row.folded = case_conflicts.fold(str(to))
     tx.flush()
     _note_namespace(tx, to.namespace)
@@ -159,10 +159,10 @@ def rename(tx: Transaction, line: Line, to: AdapterName, at: datetime) -> Line:
         update(UploadRow).where(col(UploadRow.owner) == old).values(owner=str(to), tenant=to.namespace)
     )
     terms.rewrite(tx, line.key, TERM_FIELDS, _terms(row))
-    return _line(row)
+    return _record(row)
 
 
-def bury(tx: Transaction, line: Line, at: datetime) -> None:
+def mark_deleted(tx: Transaction, line: AdapterRecord, at: datetime) -> None:
     """Removes a line's versions, aliases and files, and leaves its tombstone and its events."""
     row = _require(tx, line)
     tx.execute(update(AliasRow).where(col(AliasRow.adapter_id) == line.key).values(version_id=None))
@@ -173,27 +173,27 @@ def bury(tx: Transaction, line: Line, at: datetime) -> None:
     row.visibility, row.folded = "private", None
     tx.execute(update(AliasRow).where(col(AliasRow.adapter_id) == line.key).values(folded=None))
     tx.flush()
-    case_conflicts.pass_on_adapter(tx, row.name)
+    case_conflicts.release_adapter_name(tx, row.name)
 
 
-def moved(tx: Transaction, name: AdapterName) -> Line | None:
+def find_renamed(tx: Transaction, name: AdapterName) -> AdapterRecord | None:
     """The adapter that had this name before it was renamed, if nothing has it now."""
     left = _row(tx, name)
     row = tx.get(AdapterRow, left.moved_to) if left and left.moved_to is not None else None
-    return _line(row) if row and row.deleted_at is None else None
+    return _record(row) if row and row.deleted_at is None else None
 
 
-def take_number(tx: Transaction, line: Line, at: datetime, wished: int | None = None) -> int:
+def allocate_number(tx: Transaction, line: AdapterRecord, at: datetime, wished: int | None = None) -> int:
     """The number that is wished for, if it was never given; else the next one. Given once, whatever becomes of it."""
     row = _require(tx, line)
     number = row.next_number
-    if wished is not None and (wished > number or not _was_given(tx, line, wished)):
+    if wished is not None and (wished > number or not _was_allocated(tx, line, wished)):
         number = wished
     row.next_number, row.updated_at = max(row.next_number, number + 1), at
     return number
 
 
-def keep_number(tx: Transaction, name: AdapterName, next_number: int, at: datetime) -> None:
+def reserve_number(tx: Transaction, name: AdapterName, next_number: int, at: datetime) -> None:
     """No number below `next_number` is given under that name, whether there is such an adapter or not."""
     row = _row(tx, name)
     if row is None:
@@ -206,14 +206,14 @@ def keep_number(tx: Transaction, name: AdapterName, next_number: int, at: dateti
     tx.flush()
 
 
-def _was_given(tx: Transaction, line: Line, number: int) -> bool:
+def _was_allocated(tx: Transaction, line: AdapterRecord, number: int) -> bool:
     """Whether a version has or had that number: events stay when versions go."""
     was = exists().where(col(EventRow.adapter_id) == line.key, col(EventRow.number) == number)
     has = exists().where(col(VersionRow.adapter_id) == line.key, col(VersionRow.number) == number)
     return bool(tx.exec(select(or_(was, has))).one())
 
 
-def count_download(tx: Transaction, line: Line) -> None:
+def count_download(tx: Transaction, line: AdapterRecord) -> None:
     tx.execute(
         update(AdapterRow)
         .where(col(AdapterRow.id) == line.key)
@@ -226,18 +226,18 @@ def own_terms(tx: Transaction, key: int) -> list[tuple[str, str]]:
     return _terms(tx.get_one(AdapterRow, key))
 
 
-def info(tx: Transaction, line: Line) -> AdapterInfo:
-    row = selected(tx, _SHOWN, {"key": line.key})[0]
+def info(tx: Transaction, line: AdapterRecord) -> AdapterInfo:
+    row = run_select(tx, _SHOWN, {"key": line.key})[0]
     return _info(row, row.versions, row.latest)
 
 
 def page(
-    tx: Transaction, sight: Sight, namespace: str | None, cursor: str | None, limit: int
+    tx: Transaction, sight: ReadScope, namespace: str | None, cursor: str | None, limit: int
 ) -> Page[AdapterInfo]:
     """Adapters in name order."""
     about = f"adapters {namespace or ''}"
     query = select(AdapterRow).where(col(AdapterRow.deleted_at).is_(None)).order_by(AdapterRow.name)
-    seen = sight.of_adapters()
+    seen = sight.adapter_condition()
     if seen is not None:
         query = query.where(seen)
     if namespace is not None:
@@ -267,7 +267,7 @@ def _info(row: AdapterRow | Columns, versions: int, latest: int | None) -> Adapt
     return AdapterInfo(
         name=AdapterName.parse(row.name),
         description=row.description,
-        tags=unlisted(row.tags),
+        tags=decode_list(row.tags),
         visibility=visibility_of(row.visibility),
         created_at=row.created_at,
         updated_at=row.updated_at,
@@ -278,7 +278,7 @@ def _info(row: AdapterRow | Columns, versions: int, latest: int | None) -> Adapt
 
 
 def _terms(row: AdapterRow) -> list[tuple[str, str]]:
-    bare, tags = row.name.partition("/")[2], unlisted(row.tags)
+    bare, tags = row.name.partition("/")[2], decode_list(row.tags)
     return [
         ("name", row.name),
         ("name", bare),
@@ -297,19 +297,19 @@ def _forget_moves(tx: Transaction, key: int | None) -> None:
     tx.execute(update(AdapterRow).where(col(AdapterRow.moved_to) == key).values(moved_to=None))
 
 
-def _require(tx: Transaction, line: Line) -> AdapterRow:
+def _require(tx: Transaction, line: AdapterRecord) -> AdapterRow:
     return tx.exec(select(AdapterRow).where(AdapterRow.id == line.key)).one()
 
 
-def _line(row: AdapterRow) -> Line:
+def _record(row: AdapterRow) -> AdapterRecord:
     assert row.id is not None
-    return Line(row.id, AdapterName.parse(row.name), visibility_of(row.visibility))
+    return AdapterRecord(row.id, AdapterName.parse(row.name), visibility_of(row.visibility))
 
 
 def is_own(tx: Transaction, name: AdapterName, unless_tagged: str) -> bool:
     """Whether an adapter of that name is here without the tag, or was and was deleted or renamed."""
     row = _row(tx, name)
-    return row is not None and (row.deleted_at is not None or unless_tagged not in unlisted(row.tags))
+    return row is not None and (row.deleted_at is not None or unless_tagged not in decode_list(row.tags))
 
 
 def _note_namespace(tx: Transaction, namespace: str) -> None:

@@ -10,14 +10,14 @@ from sqlmodel import col, select
 from adaptry.core.digest import Digest
 from adaptry.registry.records import AliasInfo
 from adaptry.storage.catalog import case_conflicts, epochs, terms
-from adaptry.storage.catalog.adapters import Line
+from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import AliasRow, VersionRow
-from adaptry.storage.catalog.versions import Stored
+from adaptry.storage.catalog.versions import VersionRecord
 
 
 @dataclass(frozen=True, slots=True)
-class Pointing:
+class AliasTarget:
     """Where an alias points: a version by key, number and digest; and its generation."""
 
     version: int
@@ -26,7 +26,7 @@ class Pointing:
     generation: int
 
 
-def find(tx: Transaction, line: Line, alias: str) -> Pointing | None:
+def find(tx: Transaction, line: AdapterRecord, alias: str) -> AliasTarget | None:
     """None for one that does not exist, or no longer."""
     query = (
         select(AliasRow, VersionRow)
@@ -38,10 +38,12 @@ def find(tx: Transaction, line: Line, alias: str) -> Pointing | None:
         return None
     row, version = found
     assert version.id is not None
-    return Pointing(version.id, version.number, Digest(version.digest), row.generation)
+    return AliasTarget(version.id, version.number, Digest(version.digest), row.generation)
 
 
-def point(tx: Transaction, line: Line, alias: str, to: Stored, at: datetime, by: str) -> AliasInfo:
+def set_target(
+    tx: Transaction, line: AdapterRecord, alias: str, to: VersionRecord, at: datetime, by: str
+) -> AliasInfo:
     """Creates or moves an alias, in a new generation."""
     row = tx.get(AliasRow, (line.key, alias))
     if row is None:
@@ -59,17 +61,17 @@ def point(tx: Transaction, line: Line, alias: str, to: Stored, at: datetime, by:
     return _info(row, to.number, to.digest)
 
 
-def remove(tx: Transaction, line: Line, alias: str, at: datetime, by: str) -> None:
+def remove(tx: Transaction, line: AdapterRecord, alias: str, at: datetime, by: str) -> None:
     """The alias must exist."""
     row = tx.get_one(AliasRow, (line.key, alias))
     assert row.version_id is not None
     terms.remove(tx, row.version_id, ["alias"], alias)
     row.version_id, row.moved_at, row.moved_by, row.folded = None, at, by, None
     tx.flush()
-    case_conflicts.pass_on_alias(tx, line.key, alias)
+    case_conflicts.release_alias(tx, line.key, alias)
 
 
-def infos(tx: Transaction, line: Line) -> tuple[AliasInfo, ...]:
+def infos(tx: Transaction, line: AdapterRecord) -> tuple[AliasInfo, ...]:
     """A line's aliases in name order."""
     query = (
         select(AliasRow, VersionRow)

@@ -16,25 +16,25 @@ from adaptry.core.identity import BaseVisibility, Identity
 from adaptry.core.manifest import FileEntry
 from adaptry.registry.records import BaseInfo, Page
 from adaptry.storage.catalog import cursors
-from adaptry.storage.catalog.access import Sight
+from adaptry.storage.catalog.access import ReadScope
 from adaptry.storage.catalog.case_conflicts import fold
 from adaptry.storage.catalog.database import Transaction
-from adaptry.storage.catalog.encoding import packed, unpacked
+from adaptry.storage.catalog.encoding import decode_model, encode_model
 from adaptry.storage.catalog.rows import AdapterRow, BaseFileRow, BaseNameRow, BaseRow, VersionRow
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class BaseAccess:
     """What decides who may see a base: its visibility, and the namespaces of its names."""
 
     visibility: BaseVisibility
     owners: frozenset[str]
 
-    def is_for(self, identity: Identity) -> bool:
+    def allows(self, identity: Identity) -> bool:
         return identity.may_read_base(self.owners, self.visibility)
 
 
-def find(tx: Transaction, sight: Sight, key: str) -> list[Digest]:
+def find(tx: Transaction, sight: ReadScope, key: str) -> list[Digest]:
     """The ids of bases in sight that `key` may mean: a name, an id, or the beginning of one. At most two are looked for."""
     named = select(BaseNameRow.base_id).where(BaseNameRow.name == key)
     found = _seen(tx, sight, col(BaseRow.id).in_(named))
@@ -46,26 +46,26 @@ def find(tx: Transaction, sight: Sight, key: str) -> list[Digest]:
     return _seen(tx, sight, (col(BaseRow.id) >= prefix) & (col(BaseRow.id) < prefix + "g"))
 
 
-def among(tx: Transaction, sight: Sight, ids: Collection[Digest]) -> frozenset[Digest]:
+def visible_among(tx: Transaction, sight: ReadScope, ids: Collection[Digest]) -> frozenset[Digest]:
     """Those of the ids that are bases in sight."""
     query = select(BaseRow.id).where(col(BaseRow.id).in_([id.hex for id in ids]))
-    if (seen := sight.of_bases()) is not None:
+    if (seen := sight.base_condition()) is not None:
         query = query.where(seen)
     return frozenset(Digest(id) for id in tx.exec(query))
 
 
-def access(tx: Transaction, ids: Collection[Digest]) -> dict[Digest, Access]:
+def access(tx: Transaction, ids: Collection[Digest]) -> dict[Digest, BaseAccess]:
     """Of those of the ids that are bases, what decides who may see them."""
     query = (
         select(BaseRow.id, BaseRow.visibility, BaseNameRow.namespace)
         .outerjoin(BaseNameRow, col(BaseNameRow.base_id) == col(BaseRow.id))
         .where(col(BaseRow.id).in_([id.hex for id in ids]))
     )
-    found: dict[Digest, Access] = {}
+    found: dict[Digest, BaseAccess] = {}
     for id, visibility, namespace in tx.exec(query):
-        known = found.get(Digest(id), Access(visibility_of(visibility), frozenset()))
+        known = found.get(Digest(id), BaseAccess(visibility_of(visibility), frozenset()))
         owners = known.owners | {namespace} if namespace else known.owners
-        found[Digest(id)] = Access(known.visibility, owners)
+        found[Digest(id)] = BaseAccess(known.visibility, owners)
     return found
 
 
@@ -78,9 +78,9 @@ def set_visibility(tx: Transaction, id: Digest, visibility: BaseVisibility) -> N
     tx.execute(update(BaseRow).where(col(BaseRow.id) == id.hex).values(visibility=visibility))
 
 
-def _seen(tx: Transaction, sight: Sight, is_meant: ColumnElement[bool]) -> list[Digest]:
+def _seen(tx: Transaction, sight: ReadScope, is_meant: ColumnElement[bool]) -> list[Digest]:
     query = select(BaseRow.id).where(is_meant)
-    if (seen := sight.of_bases()) is not None:
+    if (seen := sight.base_condition()) is not None:
         query = query.where(seen)
     return [Digest(id) for id in tx.exec(query.limit(2))]
 
@@ -92,7 +92,7 @@ def ids(tx: Transaction) -> tuple[Digest, ...]:
 
 def record(tx: Transaction, id: Digest) -> BaseRecord | None:
     packed_record = tx.exec(select(BaseRow.record).where(BaseRow.id == id.hex)).first()
-    return unpacked(BaseRecord, packed_record) if packed_record else None
+    return decode_model(BaseRecord, packed_record) if packed_record else None
 
 
 def put(tx: Transaction, new: BaseRecord, at: datetime, by: str) -> None:
@@ -107,7 +107,7 @@ def put(tx: Transaction, new: BaseRecord, at: datetime, by: str) -> None:
             created_at=at,
             created_by=by,
         )
-    row.record, row.summary = packed(new), summary(new, row.created_at, row.created_by)
+    row.record, row.summary = encode_model(new), summary(new, row.created_at, row.created_by)
     tx.add(row)
     tx.flush()
 
@@ -152,15 +152,15 @@ def stored_file(tx: Transaction, id: Digest, path: str) -> Digest | None:
     return Digest(row.digest) if row else None
 
 
-def info(tx: Transaction, sight: Sight, id: Digest) -> BaseInfo:
+def info(tx: Transaction, sight: ReadScope, id: Digest) -> BaseInfo:
     return _infos(tx, sight, tx.exec(select(BaseRow).where(BaseRow.id == id.hex)).all())[0]
 
 
-def page(tx: Transaction, sight: Sight, cursor: str | None, limit: int) -> Page[BaseInfo]:
+def page(tx: Transaction, sight: ReadScope, cursor: str | None, limit: int) -> Page[BaseInfo]:
     """Newest first."""
     before = cursors.decode_number(cursor, "bases")
     query = select(BaseRow).order_by(col(BaseRow.key).desc())
-    if (seen := sight.of_bases()) is not None:
+    if (seen := sight.base_condition()) is not None:
         query = query.where(seen)
     if before is not None:
         query = query.where(col(BaseRow.key) < before)
@@ -170,14 +170,14 @@ def page(tx: Transaction, sight: Sight, cursor: str | None, limit: int) -> Page[
     return Page[BaseInfo](items=_infos(tx, sight, shown), next=following)
 
 
-def of_architecture(tx: Transaction, sight: Sight, architecture: Digest) -> tuple[BaseInfo, ...]:
+def of_architecture(tx: Transaction, sight: ReadScope, architecture: Digest) -> tuple[BaseInfo, ...]:
     query = select(BaseRow).where(BaseRow.architecture == architecture.hex).order_by(col(BaseRow.key).desc())
-    if (seen := sight.of_bases()) is not None:
+    if (seen := sight.base_condition()) is not None:
         query = query.where(seen)
     return _infos(tx, sight, tx.exec(query).all())
 
 
-def _infos(tx: Transaction, sight: Sight, rows: Sequence[BaseRow]) -> tuple[BaseInfo, ...]:
+def _infos(tx: Transaction, sight: ReadScope, rows: Sequence[BaseRow]) -> tuple[BaseInfo, ...]:
     ids = [row.id for row in rows]
     known: dict[str, list[str]] = defaultdict(list)
     for named in tx.exec(
@@ -203,12 +203,12 @@ def _infos(tx: Transaction, sight: Sight, rows: Sequence[BaseRow]) -> tuple[Base
     )
 
 
-def _adapters_on(tx: Transaction, sight: Sight, ids: Sequence[str]) -> dict[str | None, int]:
+def _adapters_on(tx: Transaction, sight: ReadScope, ids: Sequence[str]) -> dict[str | None, int]:
     """How many adapters that are seen have a version on each base."""
     query = select(VersionRow.base_id, func.count(distinct(col(VersionRow.adapter_id)))).where(
         col(VersionRow.base_id).in_(ids)
     )
-    seen = sight.of_adapters()
+    seen = sight.adapter_condition()
     if seen is not None:
         query = query.join(AdapterRow, col(AdapterRow.id) == col(VersionRow.adapter_id)).where(seen)
     return dict(tx.exec(query.group_by(col(VersionRow.base_id))).all())

@@ -25,7 +25,7 @@ def fold(name: str) -> str:
     return name.lower()
 
 
-def is_spelled_like(column: Any, folded: Any, name: str) -> ColumnElement[bool]:
+def is_same_folded(column: Any, folded: Any, name: str) -> ColumnElement[bool]:
     """Whether a row's name is `name` but for capitals. The unique index on `folded` finds it, in any number of rows.
 
     (`Any`: SQLModel's columns are typed as their values.)
@@ -61,25 +61,27 @@ def label_like(tx: Transaction, adapter: int, label: str) -> str | None:
     )
 
 
-def pass_on_adapter(tx: Transaction, name: str) -> None:
+def release_adapter_name(tx: Transaction, name: str) -> None:
     """When an adapter gives up its name: the next of those that differed from it only in capitals holds the lower case."""
     left = _left(_ADAPTERS, name, _ADAPTERS.c.name, _ADAPTERS.c.deleted_at.is_(None))
-    _pass_on(tx, _ADAPTERS, name, _ADAPTERS.c.name, left)
+    _release_name(tx, _ADAPTERS, name, _ADAPTERS.c.name, left)
 
 
-def pass_on_alias(tx: Transaction, adapter: int, alias: str) -> None:
+def release_alias(tx: Transaction, adapter: int, alias: str) -> None:
     """As `pass_on_adapter`, for the aliases of an adapter."""
     is_its = (_ALIASES.c.adapter_id == adapter) & _ALIASES.c.version_id.is_not(None)
-    _pass_on(tx, _ALIASES, alias, _ALIASES.c.alias, _left(_ALIASES, alias, _ALIASES.c.alias, is_its), is_its)
+    _release_name(
+        tx, _ALIASES, alias, _ALIASES.c.alias, _left(_ALIASES, alias, _ALIASES.c.alias, is_its), is_its
+    )
 
 
-def pass_on_mark(tx: Transaction, adapter: int, name: str) -> None:
+def release_git_ref(tx: Transaction, adapter: int, name: str) -> None:
     """As `pass_on_adapter`, for the branches and tags of an adapter."""
     is_its = _MARKS.c.adapter_id == adapter
-    _pass_on(tx, _MARKS, name, _MARKS.c.name, _left(_MARKS, name, _MARKS.c.name, is_its), is_its)
+    _release_name(tx, _MARKS, name, _MARKS.c.name, _left(_MARKS, name, _MARKS.c.name, is_its), is_its)
 
 
-def lookalikes(tx: Transaction) -> Iterator[tuple[str, tuple[str, ...]]]:
+def iter_case_conflicts(tx: Transaction) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Every group of names that differ only in capitals, and what they name (`adapters`, `namespaces`, …)."""
     for kind, table, column, counts in (
         ("namespaces", _NAMESPACES, _NAMESPACES.c.name, None),
@@ -143,7 +145,7 @@ def _left(
     )
 
 
-def _pass_on(
+def _release_name(
     tx: Transaction,
     table: Table,
     name: str,

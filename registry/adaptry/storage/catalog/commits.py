@@ -17,11 +17,11 @@ from adaptry.core.errors import Conflict
 from adaptry.core.manifest import EMPTY, Manifest
 from adaptry.registry.records import CommitInfo, CommitNote, Page
 from adaptry.storage.catalog import cursors, damage
-from adaptry.storage.catalog.adapters import Line
+from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.manifests import stored_manifest
 from adaptry.storage.catalog.rows import CommitRow, MarkRow, RevisionRow, VersionRow
-from adaptry.storage.catalog.version_info import Columns, selected, table_of
+from adaptry.storage.catalog.version_info import Columns, run_select, table_of
 
 _COMMITS, _VERSIONS, _MARKS = table_of(CommitRow), table_of(VersionRow), table_of(MarkRow)
 _REVISIONS = table_of(RevisionRow)
@@ -30,7 +30,7 @@ _FIRST = CommitNote(title="Created")
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class CommitRecord:
     """A commit as the catalog knows it: its key, and what it is."""
 
     key: int
@@ -80,14 +80,14 @@ _CHAIN = _CHAIN.union_all(
 _PAGE = _SHOWN.join(_CHAIN, _CHAIN.c.id == _COMMITS.c.id).order_by(_CHAIN.c.place)
 
 
-def begin(tx: Transaction, line: Line, at: datetime, by: str) -> Step:
+def add_first(tx: Transaction, line: AdapterRecord, at: datetime, by: str) -> CommitRecord:
     """The first commit of a new line: a tree without files."""
     return add(tx, line, "main", EMPTY, _FIRST, None, at=at, by=by, parent=None)
 
 
 def add(
     tx: Transaction,
-    line: Line,
+    line: AdapterRecord,
     branch: str,
     manifest: Manifest,
     note: CommitNote,
@@ -95,10 +95,10 @@ def add(
     *,
     at: datetime,
     by: str,
-    parent: Step | None,
-) -> Step:
+    parent: CommitRecord | None,
+) -> CommitRecord:
     """Appends a step; which branch is there now, its mark says."""
-    keep_revision(tx, manifest)
+    store_revision(tx, manifest)
     row = CommitRow(
         adapter_id=line.key,
         digest=manifest.digest.hex,
@@ -113,10 +113,10 @@ def add(
     tx.add(row)
     tx.flush()
     assert row.id is not None
-    return _step(selected(tx, _BY_KEY, {"key": row.id})[0])
+    return _record(run_select(tx, _BY_KEY, {"key": row.id})[0])
 
 
-def keep_revision(tx: Transaction, manifest: Manifest) -> None:
+def store_revision(tx: Transaction, manifest: Manifest) -> None:
     """Keeps a manifest, byte for byte; the same one is one row. Where that row is damaged, this mends it."""
     data = manifest.to_bytes()
     digest = Digest.of(data)
@@ -127,51 +127,53 @@ def keep_revision(tx: Transaction, manifest: Manifest) -> None:
         tx.add(RevisionRow(digest=digest.hex, manifest=data))
     else:
         row.manifest = data
-        damage.clear(tx, digest)
+        damage.clear_damage(tx, digest)
     tx.flush()
 
 
-def at_mark(tx: Transaction, line: Line, name: str) -> Step | None:
+def find_by_ref(tx: Transaction, line: AdapterRecord, name: str) -> CommitRecord | None:
     """The commit that a branch or tag is at."""
-    return _first(selected(tx, _BY_MARK, {"adapter": line.key, "name": name}))
+    return _first(run_select(tx, _BY_MARK, {"adapter": line.key, "name": name}))
 
 
-def by_digest(tx: Transaction, line: Line, prefix: str) -> Step | None:
+def find_by_digest(tx: Transaction, line: AdapterRecord, prefix: str) -> CommitRecord | None:
     """The oldest commit of the revision that begins so. Raises `Conflict` where several revisions do."""
     asked = {"adapter": line.key, "prefix": prefix, "beyond": prefix + "g"}
-    found = selected(tx, _BY_PREFIX, asked)
+    found = run_select(tx, _BY_PREFIX, asked)
     if len(found) > 1:
         raise Conflict(f"{line.name} has several commits that begin with {prefix}; give more digits")
     return _first(found)
 
 
-def tree(tx: Transaction, line: Line, digest: Digest) -> Manifest | None:
-    """The tree of a revision that some commit of the line is. Raises `Corrupt`."""
-    found = selected(tx, _TREE, {"adapter": line.key, "digest": digest.hex})
+def tree(tx: Transaction, line: AdapterRecord, digest: Digest) -> Manifest | None:
+    """The tree of a revision that some commit of the line is. Raises `CorruptData`."""
+    found = run_select(tx, _TREE, {"adapter": line.key, "digest": digest.hex})
     return stored_manifest(digest, found[0].manifest) if found else None
 
 
-def page(tx: Transaction, line: Line, newest: Step, cursor: str | None, limit: int) -> Page[CommitInfo]:
+def page(
+    tx: Transaction, line: AdapterRecord, newest: CommitRecord, cursor: str | None, limit: int
+) -> Page[CommitInfo]:
     """A chain from `newest` backwards, or from where the cursor says."""
     about = f"commits {line.key}"
     start = cursors.decode_number(cursor, about)
     asked = {"adapter": line.key, "key": newest.key if start is None else start, "many": limit + 1}
-    rows = selected(tx, _PAGE, asked)
+    rows = run_select(tx, _PAGE, asked)
     following = cursors.encode(rows[limit].id, about) if len(rows) > limit else None
-    return Page[CommitInfo](items=tuple(_step(row).info for row in rows[:limit]), next=following)
+    return Page[CommitInfo](items=tuple(_record(row).info for row in rows[:limit]), next=following)
 
 
-def forget(tx: Transaction, line: Line) -> None:
+def forget(tx: Transaction, line: AdapterRecord) -> None:
     """Removes all commits and marks of a line."""
     tx.execute(delete(_MARKS).where(_MARKS.c.adapter_id == line.key))
     tx.execute(delete(_COMMITS).where(_COMMITS.c.adapter_id == line.key))
 
 
-def _first(rows: Sequence[Columns]) -> Step | None:
-    return _step(rows[0]) if rows else None
+def _first(rows: Sequence[Columns]) -> CommitRecord | None:
+    return _record(rows[0]) if rows else None
 
 
-def _step(row: Columns) -> Step:
+def _record(row: Columns) -> CommitRecord:
     info = CommitInfo(
         digest=Digest(row.digest),
         branch=row.branch,
@@ -183,4 +185,4 @@ def _step(row: Columns) -> Step:
         number=row.number,
         carries=row.number if row.number is not None else row.carries,
     )
-    return Step(row.id, info)
+    return CommitRecord(row.id, info)

@@ -26,10 +26,10 @@ from sqlalchemy import (
 )
 from sqlmodel import col
 
-from adaptry.core.lifecycle import FOUND
-from adaptry.core.query import MetricTerm, NumberTerm, Operator, Term, TextTerm, Word
+from adaptry.core.lifecycle import SEARCHABLE
+from adaptry.core.query import MetricTerm, NumberTerm, Operator, Term, TextTerm, WordTerm
 from adaptry.storage.catalog import terms
-from adaptry.storage.catalog.access import EVERYTHING, Sight
+from adaptry.storage.catalog.access import EVERYTHING, ReadScope
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import (
     AdapterRow,
@@ -80,18 +80,18 @@ class Condition:
     is_newest_first: bool = False
 
 
-def of_terms(tx: Transaction, sight: Sight, parsed: Sequence[Term]) -> list[Condition]:
+def term_conditions(tx: Transaction, sight: ReadScope, parsed: Sequence[Term]) -> list[Condition]:
     return [condition for term in parsed for condition in _of_term(tx, sight, term)]
 
 
-def of_states(parsed: Sequence[Term]) -> list[Condition]:
+def state_conditions(parsed: Sequence[Term]) -> list[Condition]:
     """That a version is in a state that is found unasked; no condition where a query says which states it wants."""
     if any(isinstance(term, TextTerm) and term.field == "state" and not term.negated for term in parsed):
         return []
-    return [Condition(col(VersionRow.state).in_(FOUND))]
+    return [Condition(col(VersionRow.state).in_(SEARCHABLE))]
 
 
-def of_sight(tx: Transaction, sight: Sight) -> list[Condition]:
+def scope_conditions(tx: Transaction, sight: ReadScope) -> list[Condition]:
     """That a version's adapter is seen; no condition for who sees everything."""
     if sight.namespaces is None:
         return []
@@ -104,16 +104,16 @@ def of_sight(tx: Transaction, sight: Sight) -> list[Condition]:
     return [_with_any(keys)]
 
 
-def _of_term(tx: Transaction, sight: Sight, term: Term) -> list[Condition]:
+def _of_term(tx: Transaction, sight: ReadScope, term: Term) -> list[Condition]:
     match term:
-        case Word():
+        case WordTerm():
             found = _words(tx, term)
         case TextTerm(field="state", text=""):
             return []  # whatever state
         case TextTerm(field="digest"):
             found = [_revision(term)]
         case TextTerm(field="base"):
-            found = [_text(tx, term, sight), *_base_in_sight(sight, term)]
+            found = [_text(tx, term, sight), *_base_in_scope(sight, term)]
         case TextTerm():
             found = [_text(tx, term)]
         case NumberTerm():
@@ -125,7 +125,7 @@ def _of_term(tx: Transaction, sight: Sight, term: Term) -> list[Condition]:
     return [Condition(not_(and_(*(condition.test for condition in found))))]
 
 
-def _words(tx: Transaction, term: Word) -> list[Condition]:
+def _words(tx: Transaction, term: WordTerm) -> list[Condition]:
     """A word may end in `*`; one that is several to us (`multi-lingual`) asks for all of them."""
     parts = list(terms.words(term.text))
     if not parts:
@@ -134,7 +134,7 @@ def _words(tx: Transaction, term: Word) -> list[Condition]:
     return [_text(tx, TextTerm("word", part, is_prefix=begins and part == parts[-1])) for part in parts]
 
 
-def _text(tx: Transaction, term: TextTerm, sight: Sight = EVERYTHING) -> Condition:
+def _text(tx: Transaction, term: TextTerm, sight: ReadScope = EVERYTHING) -> Condition:
     text = term.text.lower() if term.field == "method" else term.text
     fits = col(TermRow.text) == text
     if term.is_prefix:
@@ -227,9 +227,9 @@ def _some(table: type[Row], condition: ColumnElement[bool]) -> ColumnElement[boo
     return exists(select(literal_column("1")).select_from(table).where(condition).correlate(VersionRow))
 
 
-def _base_in_sight(sight: Sight, term: TextTerm) -> list[Condition]:
+def _base_in_scope(sight: ReadScope, term: TextTerm) -> list[Condition]:
     """That the version may be found by its base: the reader sees it, or the version itself gives it that name."""
-    seen = sight.of_bases()
+    seen = sight.base_condition()
     if seen is None:
         return []
     name = func.coalesce(col(VersionRow.base_name), "")  # a negated NULL would find nothing
@@ -238,10 +238,10 @@ def _base_in_sight(sight: Sight, term: TextTerm) -> list[Condition]:
     return [Condition(or_(says, col(VersionRow.base_id).is_(None), unknown))]
 
 
-def _ids_of_base(tx: Transaction, sight: Sight, text: str) -> list[str]:
+def _ids_of_base(tx: Transaction, sight: ReadScope, text: str) -> list[str]:
     """A base's name stands for its id, as which versions have it whatever name they were pushed with."""
     named = select(col(BaseNameRow.base_id)).join(BaseRow, col(BaseRow.id) == col(BaseNameRow.base_id))
-    if (seen := sight.of_bases()) is not None:
+    if (seen := sight.base_condition()) is not None:
         named = named.where(seen)
     id = tx.execute(named.where(col(BaseNameRow.name) == text)).scalar()
     return [f"sha256:{id}"] if id else []

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, delete, func, insert, select, text
 
-from adaptry.core.errors import Conflict, Corrupt
+from adaptry.core.errors import Conflict, CorruptData
 from adaptry.storage.catalog import sqlite
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import EpochRow, Row
@@ -23,7 +23,7 @@ _AT_ONCE = 1000
 def copy(source: Transaction, target: Transaction) -> Mapping[str, int]:
     """How many rows of each table were copied from SQLite to PostgreSQL, which has none yet.
 
-    Raises `Conflict` where the target has rows, `Corrupt` where a row came out other than it went in.
+    Raises `Conflict` where the target has rows, `CorruptData` where a row came out other than it went in.
     """
     here, there = source.connection(), target.connection()
     tables = Row.metadata.sorted_tables  # what a row refers to comes before it
@@ -100,7 +100,7 @@ def _compare(connection: Connection, table: Table, expected: bytes) -> None:
     for rows in _batches(connection, table):
         _hash(found, rows)
     if found.digest() != expected:
-        raise Corrupt(f"the rows of {table.name} came out other than they went in; nothing was moved")
+        raise CorruptData(f"the rows of {table.name} came out other than they went in; nothing was moved")
 
 
 def _go_on_numbering(here: Connection, there: Connection, table: Table) -> None:

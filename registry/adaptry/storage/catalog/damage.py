@@ -21,14 +21,16 @@ from adaptry.storage.catalog.rows import DamagedFileRow, DamagedRevisionRow, Ver
 
 
 @dataclass(frozen=True, slots=True)
-class Extent:
+class DamageSummary:
     """How much is known to be damaged: stored files or manifests, and versions that need one of them."""
 
     files: int
     versions: int
 
 
-def mark(tx: Transaction, file: Digest, reason: str, revisions: Iterable[Digest], at: datetime) -> None:
+def mark_damaged(
+    tx: Transaction, file: Digest, reason: str, revisions: Iterable[Digest], at: datetime
+) -> None:
     """Marks a file as damaged, for these revisions; one that was marked before keeps its date."""
     row = tx.get(DamagedFileRow, file.hex)
     if row is None:
@@ -40,7 +42,7 @@ def mark(tx: Transaction, file: Digest, reason: str, revisions: Iterable[Digest]
     tx.flush()
 
 
-def clear(tx: Transaction, file: Digest) -> None:
+def clear_damage(tx: Transaction, file: Digest) -> None:
     """The file is stored as it should be: what was marked is inspected anew. No error where it was not marked."""
     marked = tx.execute(delete(DamagedFileRow).where(col(DamagedFileRow.digest) == file.hex))
     if marked.rowcount:  # type: ignore[attr-defined]  # a DML result has it
@@ -48,21 +50,21 @@ def clear(tx: Transaction, file: Digest) -> None:
     tx.execute(delete(DamagedRevisionRow).where(col(DamagedRevisionRow.file) == file.hex))
 
 
-def reason(tx: Transaction, file: Digest) -> str | None:
+def damage_reason(tx: Transaction, file: Digest) -> str | None:
     """What is wrong with a file that is marked."""
     row = tx.get(DamagedFileRow, file.hex)
     return row.reason if row else None
 
 
-def marked(tx: Transaction) -> Mapping[Digest, str]:
+def all_damaged(tx: Transaction) -> Mapping[Digest, str]:
     """Everything that is marked, with its reason."""
     return {Digest(row.digest): row.reason for row in tx.exec(select(DamagedFileRow))}
 
 
-def extent(tx: Transaction) -> Extent:
+def summarise_damage(tx: Transaction) -> DamageSummary:
     files = tx.exec(select(func.count()).select_from(DamagedFileRow)).one()
     needing = select(DamagedRevisionRow.revision).distinct()
     versions = tx.exec(
         select(func.count()).select_from(VersionRow).where(col(VersionRow.digest).in_(needing))
     )
-    return Extent(files, versions.one())
+    return DamageSummary(files, versions.one())

@@ -24,10 +24,10 @@ from sqlmodel import Session
 from adaptry.core.errors import Unavailable
 from adaptry.core.settings import is_postgres
 from adaptry.storage.catalog import epochs, sqlite
-from adaptry.storage.catalog.dialect import HAPPENED, Database
+from adaptry.storage.catalog.dialect import HAS_EVENTS, DatabaseDialect
 from adaptry.storage.catalog.epochs import Epoch
 from adaptry.storage.catalog.migrate import migrate, schema_of
-from adaptry.storage.catalog.notify import Hearing
+from adaptry.storage.catalog.notify import CommitNotifier
 
 Transaction = Session
 """What the functions of this package work in; opaque to everyone else."""
@@ -37,19 +37,19 @@ class Catalog:
     """The database at `url`: `sqlite:///path`, `postgresql://…`, or `sqlite://` for one in memory that lives as long as this."""
 
     def __init__(self, url: str, busy_timeout: float = 30.0) -> None:
-        """Raises `Incompatible` (a newer schema), `Unavailable` (cannot be opened, or would not be durable)."""
+        """Raises `ProtocolMismatch` (a newer schema), `Unavailable` (cannot be opened, or would not be durable)."""
         self._database = _opened(url, busy_timeout)
         self.path = sqlite.path_of(url)
         """The SQLite file; None for PostgreSQL and in memory."""
-        self.hearing = Hearing(self._database.hear)
+        self.hearing = CommitNotifier(self._database.listen)
         # Whoever forgets a catalog need not close it.
         self._release = weakref.finalize(self, self._database.hold())
         weakref.finalize(self, _let_go, self._database.readers, self.hearing)
-        with self._database.opening(), self._errors_translated():
+        with self._database.open_context(), self._errors_translated():
             migrate(self._database)
 
     @classmethod
-    def at(cls, path: Path, busy_timeout: float = 30.0) -> Catalog:
+    def open(cls, path: Path, busy_timeout: float = 30.0) -> Catalog:
         """The SQLite file at `path`, made if it is missing; its folder must exist."""
         return cls(f"sqlite:///{path.absolute()}", busy_timeout)
 
@@ -57,7 +57,7 @@ class Catalog:
     def read(self) -> Iterator[Transaction]:
         """A transaction that sees one moment and changes nothing."""
         database = self._database
-        with database.reading(), self._errors_translated(), _session(database.readers) as session:
+        with database.read_context(), self._errors_translated(), _session(database.readers) as session:
             yield session
 
     @contextmanager
@@ -70,9 +70,9 @@ class Catalog:
             yield session
 
     @contextmanager
-    def note(self) -> Iterator[Transaction]:
+    def write_nondurable(self) -> Iterator[Transaction]:
         """As `write`, for what is worth no wait for the disk: a power cut may undo it, whole, and nothing before it."""
-        with self._transaction(self._database.noters) as session:
+        with self._transaction(self._database.nondurable_writers) as session:
             yield session
 
     def schema(self) -> str:
@@ -87,12 +87,12 @@ class Catalog:
             return epochs.current(tx)
 
     def copy_to(self, target: Path) -> None:
-        """Copies one moment of a catalog in a file, while others write to it. Raises `StorageFull`, `Unavailable`, `Corrupt`."""
+        """Copies one moment of a catalog in a file, while others write to it. Raises `StorageFull`, `Unavailable`, `CorruptData`."""
         assert self.path is not None, "only a file is copied"
         try:
             sqlite.copy(self.path, target)
         except sqlite3.Error as error:
-            raise self._database.meaning(error) or error from error
+            raise self._database.translate_error(error) or error from error
 
     def check(self) -> None:
         """Raises `Unavailable` where the database does not answer."""
@@ -108,14 +108,14 @@ class Catalog:
     @contextmanager
     def _transaction(self, writers: Engine) -> Iterator[Transaction]:
         database = self._database
-        with database.writing(), self._errors_translated(), _session(writers) as session:
+        with database.write_context(), self._errors_translated(), _session(writers) as session:
             session.connection()  # begins now, not at the first statement
             yield session
-            if HAPPENED in session.info:
-                database.announce(session.connection())
+            if HAS_EVENTS in session.info:
+                database.notify(session.connection())
             session.commit()
-        if HAPPENED in session.info:
-            self.hearing.ring()
+        if HAS_EVENTS in session.info:
+            self.hearing.notify()
 
     @contextmanager
     def _errors_translated(self) -> Iterator[None]:
@@ -125,21 +125,21 @@ class Catalog:
         except NoConnection as error:
             raise Unavailable("the registry's database has too much to do; try again in a moment") from error
         except DBAPIError as error:
-            translated = self._database.meaning(error.orig) if error.orig else None
+            translated = self._database.translate_error(error.orig) if error.orig else None
             if translated:
                 raise translated from error
             raise
 
 
-def _opened(url: str, busy_timeout: float) -> Database:
+def _opened(url: str, busy_timeout: float) -> DatabaseDialect:
     if is_postgres(url):
         from adaptry.storage.catalog import postgres
 
-        return postgres.database(url, busy_timeout)
-    return sqlite.database(url, busy_timeout)
+        return postgres.open_database(url, busy_timeout)
+    return sqlite.open_database(url, busy_timeout)
 
 
-def _let_go(engine: Engine, hearing: Hearing) -> None:
+def _let_go(engine: Engine, hearing: CommitNotifier) -> None:
     hearing.stop()
     engine.dispose()
 

@@ -11,34 +11,34 @@ from sqlmodel import col
 from adaptry.adapters.spec import Spec
 from adaptry.core.digest import Digest
 from adaptry.core.manifest import Manifest
-from adaptry.core.report import Report
+from adaptry.core.report import CheckReport
 from adaptry.registry.records import VersionInfo
-from adaptry.storage.catalog.access import Sight
+from adaptry.storage.catalog.access import ReadScope
 from adaptry.storage.catalog.database import Transaction
-from adaptry.storage.catalog.encoding import unpacked
+from adaptry.storage.catalog.encoding import decode_model
 from adaptry.storage.catalog.rows import AdapterRow, BaseRow, RevisionRow, VersionDetailRow, VersionRow
 
 
 @dataclass(frozen=True, slots=True)
-class Declaration:
+class DeclaredBase:
     """The base id and name that a version was declared with, the name in its config, and the report of its checks."""
 
     base_id: Digest | None
     base_name: str | None
     written: str | None
-    report: Report
+    report: CheckReport
 
 
-def hidden_bases(tx: Transaction, sight: Sight, ids: Collection[Digest]) -> frozenset[Digest]:
+def hidden_bases(tx: Transaction, sight: ReadScope, ids: Collection[Digest]) -> frozenset[Digest]:
     """Those of the ids that are registered bases out of sight."""
-    seen = sight.of_bases()
+    seen = sight.base_condition()
     if seen is None or not ids:
         return frozenset()
     query = select(col(BaseRow.id)).where(col(BaseRow.id).in_([id.hex for id in ids]), not_(seen))
     return frozenset(Digest(id) for id in tx.execute(query).scalars())
 
 
-def declarations(tx: Transaction, versions: Sequence[VersionInfo]) -> dict[tuple[str, int], Declaration]:
+def declarations(tx: Transaction, versions: Sequence[VersionInfo]) -> dict[tuple[str, int], DeclaredBase]:
     """By name and number, what each of the versions declared."""
     wanted = {(str(version.name), version.number) for version in versions}
     query = (
@@ -58,13 +58,15 @@ def declarations(tx: Transaction, versions: Sequence[VersionInfo]) -> dict[tuple
         )
     )
     return {
-        (name, number): _declaration(Manifest.parse(manifest), unpacked(Spec, spec), unpacked(Report, report))
+        (name, number): _declaration(
+            Manifest.parse(manifest), decode_model(Spec, spec), decode_model(CheckReport, report)
+        )
         for name, number, manifest, spec, report in tx.execute(query)
         if (name, number) in wanted
     }
 
 
-def _declaration(manifest: Manifest, spec: Spec, report: Report) -> Declaration:
+def _declaration(manifest: Manifest, spec: Spec, report: CheckReport) -> DeclaredBase:
     claim = manifest.base
     name = claim.name if claim and (claim.name or claim.id) else spec.base_name
-    return Declaration(claim.id if claim else None, name, spec.base_name, report)
+    return DeclaredBase(claim.id if claim else None, name, spec.base_name, report)

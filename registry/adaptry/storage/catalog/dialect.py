@@ -18,16 +18,16 @@ from sqlalchemy import Connection, Engine
 
 from adaptry.core.errors import AdaptryError, Unavailable
 
-HAPPENED = "adaptry_happened"
+HAS_EVENTS = "adaptry_happened"
 """In the `info` of a transaction that has recorded an event."""
-Block = Callable[[], AbstractContextManager[object]]
+ContextFactory = Callable[[], AbstractContextManager[object]]
 """Makes what surrounds a piece of work."""
-Hear = Callable[[socket.socket], Iterator[bool]]
+CommitListener = Callable[[socket.socket], Iterator[bool]]
 """Listens for events that other processes commit: each step takes about a second at most and says whether there were
 any. It waits on a socket beside whatever else it waits for, and its next step comes at once when that can be read."""
 
 
-def pause(seconds: float, *files: int) -> None:
+def wait_readable(seconds: float, *files: int) -> None:
     """Waits so long, or until one of the files can be read. (`select.select` takes no file beyond the 1024th.)"""
     with selectors.DefaultSelector() as selector:
         for file in files:
@@ -35,7 +35,7 @@ def pause(seconds: float, *files: int) -> None:
         selector.select(seconds)
 
 
-def in_turn(patience: float) -> Block:
+def writer_lock(patience: float) -> ContextFactory:
     """The writers of one process wait here for each other: a database has them wait less justly, and dearer. Raises
     `Unavailable` after so many seconds."""
     lock = Lock()
@@ -43,7 +43,7 @@ def in_turn(patience: float) -> Block:
     @contextmanager
     def turn() -> Iterator[None]:
         if not lock.acquire(timeout=patience):
-            raise busy()
+            raise busy_error()
         try:
             yield
         finally:
@@ -52,12 +52,12 @@ def in_turn(patience: float) -> Block:
     return turn
 
 
-def busy() -> Unavailable:
+def busy_error() -> Unavailable:
     return Unavailable("the registry's database is busy with another writer; try again in a moment")
 
 
 @dataclass(frozen=True, slots=True)
-class Database:
+class DatabaseDialect:
     """An opened database.
 
     `readers` and `writers` give connections whose transactions are what they say, `noters` those that write what a power
@@ -69,12 +69,12 @@ class Database:
 
     readers: Engine
     writers: Engine
-    noters: Engine
-    reading: Block
-    writing: Block
-    opening: Block
+    nondurable_writers: Engine
+    read_context: ContextFactory
+    write_context: ContextFactory
+    open_context: ContextFactory
     hold: Callable[[], Callable[[], None]]
-    settle: Callable[[Connection], None]
-    meaning: Callable[[BaseException], AdaptryError | None]
-    announce: Callable[[Connection], None]
-    hear: Hear
+    after_migrate: Callable[[Connection], None]
+    translate_error: Callable[[BaseException], AdaptryError | None]
+    notify: Callable[[Connection], None]
+    listen: CommitListener

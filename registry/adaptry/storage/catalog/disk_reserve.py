@@ -20,7 +20,7 @@ _NEEDED = 128 << 10
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
-def keep(folder: Path) -> None:
+def allocate_reserve(folder: Path) -> None:
     """Makes the reserve if it is missing and takes at most an eighth of what is free; else does nothing."""
     path = folder / FILE
     with suppress(OSError):
@@ -36,7 +36,7 @@ def keep(folder: Path) -> None:
             os.close(descriptor)
 
 
-def spend(folder: Path) -> None:
+def release_reserve(folder: Path) -> None:
     """Gives the reserve up where the disk is full."""
     if is_full(folder):
         (folder / FILE).unlink(missing_ok=True)

@@ -15,13 +15,13 @@ from adaptry.core.errors import Invalid
 from adaptry.core.identity import Identity, Visibility
 from adaptry.core.refs import AdapterName
 from adaptry.registry.events import NameFilter
-from adaptry.registry.records import Event, News, Page
+from adaptry.registry.records import Event, EventBatch, Page
 from adaptry.storage.catalog import cursors
-from adaptry.storage.catalog.adapters import Line
-from adaptry.storage.catalog.bases import Access, access
+from adaptry.storage.catalog.adapters import AdapterRecord
+from adaptry.storage.catalog.bases import BaseAccess, access
 from adaptry.storage.catalog.database import Transaction
-from adaptry.storage.catalog.dialect import HAPPENED
-from adaptry.storage.catalog.encoding import mapped, unmapped
+from adaptry.storage.catalog.dialect import HAS_EVENTS
+from adaptry.storage.catalog.encoding import decode_map, encode_map
 from adaptry.storage.catalog.rows import AdapterRow, EventRow
 
 _ALSO_OF_BASE = frozenset({"version.pushed"})
@@ -33,7 +33,7 @@ SPAN = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class StoredEvent:
     """An event, and what decides who hears of it: its adapter as it is now, and the base that it is about.
 
     `base` is None where the event names no base, or one that is not registered.
@@ -42,18 +42,18 @@ class Told:
     event: Event
     name: AdapterName | None
     visibility: Visibility
-    base: Access | None = None
+    base: BaseAccess | None = None
 
-    def is_for(self, identity: Identity) -> bool:
+    def is_visible_to(self, identity: Identity) -> bool:
         if self.name is not None and not identity.may_read(self.name, self.visibility):
             return False
         if self.base is not None and self.event.kind not in _ALSO_OF_BASE:
-            return self.base.is_for(identity)
+            return self.base.allows(identity)
         return self.name is not None or bool(identity.namespaces)
 
-    def as_for(self, identity: Identity) -> Event:
+    def redacted_for(self, identity: Identity) -> Event:
         """The event without what it says of a base that the reader may not see."""
-        if self.base is None or self.base.is_for(identity):
+        if self.base is None or self.base.allows(identity):
             return self.event
         kept = {key: text for key, text in self.event.detail.items() if key not in _OF_BASE}
         return self.event.model_copy(update={"detail": kept})
@@ -65,7 +65,7 @@ def record(
     *,
     at: datetime,
     by: str,
-    line: Line | None = None,
+    line: AdapterRecord | None = None,
     number: int | None = None,
     detail: Mapping[str, object] | None = None,
 ) -> None:
@@ -80,13 +80,15 @@ def record(
             adapter_id=line.key if line else None,
             name=name,
             number=number,
-            detail=mapped(texts),
+            detail=encode_map(texts),
         )
     )
-    tx.info[HAPPENED] = True
+    tx.info[HAS_EVENTS] = True
 
 
-def page(tx: Transaction, identity: Identity, line: Line, cursor: str | None, limit: int) -> Page[Event]:
+def page(
+    tx: Transaction, identity: Identity, line: AdapterRecord, cursor: str | None, limit: int
+) -> Page[Event]:
     """An adapter's events, newest first, through all its renames; without those about a base that is out of sight."""
     about = f"events {line.key}"
     before = cursors.decode_number(cursor, about, cursors.BIG_INTEGER)
@@ -95,9 +97,9 @@ def page(tx: Transaction, identity: Identity, line: Line, cursor: str | None, li
         query = query.where(col(EventRow.seq) < before)
     rows = tx.exec(query.limit(limit + 1)).all()
     events = [_event(row) for row in rows[:limit]]
-    told = _with_bases(tx, [Told(event, line.name, line.visibility) for event in events])
+    told = _with_bases(tx, [StoredEvent(event, line.name, line.visibility) for event in events])
     return Page[Event](
-        items=tuple(one.as_for(identity) for one in told if one.is_for(identity)),
+        items=tuple(one.redacted_for(identity) for one in told if one.is_visible_to(identity)),
         next=cursors.encode(events[-1].seq, about) if len(rows) > limit else None,
     )
 
@@ -107,7 +109,7 @@ def newest(tx: Transaction) -> int:
     return tx.exec(select(func.max(EventRow.seq))).one() or 0
 
 
-def since(tx: Transaction, after: int) -> tuple[Told, ...]:
+def read_since(tx: Transaction, after: int) -> tuple[StoredEvent, ...]:
     """The next events of all adapters, oldest first, at most `SPAN`."""
     columns = (*vars(EventRow)["__table__"].c, col(AdapterRow.name).label("of"), AdapterRow.visibility)
     query = (
@@ -117,29 +119,35 @@ def since(tx: Transaction, after: int) -> tuple[Told, ...]:
         .order_by(col(EventRow.seq))
         .limit(SPAN)
     )
-    return _with_bases(tx, [_told(row) for row in tx.execute(query)])
+    return _with_bases(tx, [_stored_event(row) for row in tx.execute(query)])
 
 
-def look(tx: Transaction, identity: Identity, after: int | None, limit: int, about: NameFilter) -> News:
+def read_batch(
+    tx: Transaction, identity: Identity, after: int | None, limit: int, about: NameFilter
+) -> EventBatch:
     """What is new for one reader after number `after`, among the next `SPAN` events; None: nothing yet."""
     if after is None:
-        return News(seq=newest(tx))
-    told = since(tx, after)
-    return news(told, identity, about, after, limit) if told else News(seq=min(after, newest(tx)))
+        return EventBatch(seq=newest(tx))
+    told = read_since(tx, after)
+    return (
+        select_batch(told, identity, about, after, limit) if told else EventBatch(seq=min(after, newest(tx)))
+    )
 
 
-def news(told: Sequence[Told], identity: Identity, about: NameFilter, after: int, limit: int) -> News:
+def select_batch(
+    told: Sequence[StoredEvent], identity: Identity, about: NameFilter, after: int, limit: int
+) -> EventBatch:
     """What of `told`, which comes after number `after`, is for one reader, and how far that went."""
     items: list[Event] = []
     for one in told:
-        if about.fits(one.event) and one.is_for(identity):
-            items.append(one.as_for(identity))
+        if about.matches(one.event) and one.is_visible_to(identity):
+            items.append(one.redacted_for(identity))
             if len(items) == limit:
-                return News(items=tuple(items), seq=one.event.seq)
-    return News(items=tuple(items), seq=told[-1].event.seq if told else after)
+                return EventBatch(items=tuple(items), seq=one.event.seq)
+    return EventBatch(items=tuple(items), seq=told[-1].event.seq if told else after)
 
 
-def _with_bases(tx: Transaction, told: Sequence[Told]) -> tuple[Told, ...]:
+def _with_bases(tx: Transaction, told: Sequence[StoredEvent]) -> tuple[StoredEvent, ...]:
     """The events, with who may see the bases that they name."""
     named = {one.event.seq: id for one in told if (id := _base_of(one.event)) is not None}
     if not named:
@@ -158,9 +166,9 @@ def _base_of(event: Event) -> Digest | None:
         return None
 
 
-def _told(row: Row[Any]) -> Told:
+def _stored_event(row: Row[Any]) -> StoredEvent:
     name = AdapterName.parse(row.of) if row.of else None
-    return Told(_event(row), name, cast(Visibility, row.visibility or "private"))
+    return StoredEvent(_event(row), name, cast(Visibility, row.visibility or "private"))
 
 
 def _event(row: EventRow | Row[Any]) -> Event:
@@ -173,5 +181,5 @@ def _event(row: EventRow | Row[Any]) -> Event:
         kind=row.kind,
         name=AdapterName.parse(row.name) if row.name else None,
         number=row.number,
-        detail=unmapped(row.detail),
+        detail=decode_map(row.detail),
     )

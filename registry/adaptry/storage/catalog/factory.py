@@ -29,16 +29,16 @@ def open_catalog(
     `fit` is asked before the folder has a catalog that it had not (None: a file that is not there yet), and may raise.
 
     Raises `Conflict` where the registry has its catalog elsewhere, `Invalid` for what is no address, `Unavailable`,
-    `Incompatible`.
+    `ProtocolMismatch`.
     """
     known = address_in(folder)
     if url is None and known is None:
         if not (folder / FILE).is_file():
             fit(None)
-        return _fitting(Catalog.at(folder / FILE), fit)
+        return _check_fit(Catalog.open(folder / FILE), fit)
     address = url or known or ""
-    place = place_of(address)
-    if known is not None and place_of(known) != place:
+    place = normalise_url(address)
+    if known is not None and normalise_url(known) != place:
         raise Conflict(
             f"the registry in {folder} has its catalog in {known}, not in {place}; if that one was moved there, "
             f"write the new address to {folder / ADDRESS}"
@@ -49,13 +49,13 @@ def open_catalog(
             f"the registry in {folder} has a catalog of its own; move it: "
             f"adaptry migrate --from sqlite:{folder} --to {place}"
         )
-    catalog = _fitting(Catalog(address), fit)
+    catalog = _check_fit(Catalog(address), fit)
     if known is None:
         keep_address(folder, address)
     return catalog
 
 
-def _fitting(catalog: Catalog, fit: Callable[[Catalog | None], None]) -> Catalog:
+def _check_fit(catalog: Catalog, fit: Callable[[Catalog | None], None]) -> Catalog:
     try:
         fit(catalog)
     except BaseException:
@@ -82,7 +82,7 @@ def keep_address(folder: Path, url: str) -> None:
     part.replace(folder / ADDRESS)
 
 
-def place_of(url: str) -> str:
+def normalise_url(url: str) -> str:
     """A database's address without who asks: the same for all who mean the same. Raises `Invalid`."""
     try:
         if not is_postgres(url):

@@ -25,7 +25,7 @@ _MOST_ASKED = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class UploadSessionRecord:
     """An upload session: which bytes are awaited, for whom."""
 
     id: str
@@ -56,10 +56,10 @@ def stored_bytes(tx: Transaction, owners: Iterable[AdapterName]) -> dict[Adapter
     return found
 
 
-def own(tx: Transaction, owner: AdapterName | Digest, digest: Digest, size: int) -> None:
+def add_owned(tx: Transaction, owner: AdapterName | Digest, digest: Digest, size: int) -> None:
     """From now on the owner has these bytes, and they stay."""
     tx.merge(FileRow(owner=str(owner), digest=digest.hex, size=size, unneeded_since=None))
-    pending_deletes.keep(tx, digest)
+    pending_deletes.unmark_for_delete(tx, digest)
 
 
 def is_owned(tx: Transaction, digest: Digest) -> bool:
@@ -73,7 +73,7 @@ def is_unneeded(tx: Transaction, owner: AdapterName | Digest, digest: Digest) ->
     return row is not None and row.unneeded_since is not None
 
 
-def need(tx: Transaction, owner: AdapterName | Digest, digests: Iterable[Digest]) -> None:
+def clear_unneeded(tx: Transaction, owner: AdapterName | Digest, digests: Iterable[Digest]) -> None:
     """Something of the owner's names these files, or is about to: no sweep that began before takes them."""
     tx.execute(
         update(FileRow)
@@ -88,7 +88,7 @@ def need(tx: Transaction, owner: AdapterName | Digest, digests: Iterable[Digest]
 
 def open_session(
     tx: Transaction, id: str, owner: AdapterName | Digest, digest: Digest, size: int, at: datetime, by: str
-) -> Session:
+) -> UploadSessionRecord:
     row = UploadRow(
         id=id,
         owner=str(owner),
@@ -99,15 +99,17 @@ def open_session(
         touched_at=at,
     )
     tx.add(row)
-    return _session(row)
+    return _record(row)
 
 
-def session(tx: Transaction, id: str) -> Session | None:
+def find_session(tx: Transaction, id: str) -> UploadSessionRecord | None:
     row = tx.get(UploadRow, id)
-    return _session(row) if row else None
+    return _record(row) if row else None
 
 
-def unfinished(tx: Transaction, owner: AdapterName | Digest, digest: Digest, size: int) -> list[Session]:
+def unfinished_sessions(
+    tx: Transaction, owner: AdapterName | Digest, digest: Digest, size: int
+) -> list[UploadSessionRecord]:
     """The owner's open sessions for the same bytes, the one last used first."""
     query = select(UploadRow).where(
         UploadRow.owner == str(owner),
@@ -115,10 +117,10 @@ def unfinished(tx: Transaction, owner: AdapterName | Digest, digest: Digest, siz
         UploadRow.size == size,
         col(UploadRow.is_finished).is_(False),
     )
-    return [_session(row) for row in tx.exec(query.order_by(col(UploadRow.touched_at).desc()))]
+    return [_record(row) for row in tx.exec(query.order_by(col(UploadRow.touched_at).desc()))]
 
 
-def open_sessions(tx: Transaction, owner: AdapterName | Digest) -> int:
+def count_open_sessions(tx: Transaction, owner: AdapterName | Digest) -> int:
     """How many sessions the owner's tenant has open."""
     query = select(func.count()).where(
         UploadRow.tenant == tenant_of(owner), col(UploadRow.is_finished).is_(False)
@@ -126,14 +128,16 @@ def open_sessions(tx: Transaction, owner: AdapterName | Digest) -> int:
     return tx.exec(query).one()
 
 
-def idle_since(tx: Transaction, owner: AdapterName | Digest, before: datetime) -> list[Session]:
+def sessions_idle_since(
+    tx: Transaction, owner: AdapterName | Digest, before: datetime
+) -> list[UploadSessionRecord]:
     """The open sessions of the owner's tenant that nobody has used since `before`, the longest idle first."""
     query = select(UploadRow).where(
         UploadRow.tenant == tenant_of(owner),
         col(UploadRow.is_finished).is_(False),
         col(UploadRow.touched_at) < before,
     )
-    return [_session(row) for row in tx.exec(query.order_by(col(UploadRow.touched_at)))]
+    return [_record(row) for row in tx.exec(query.order_by(col(UploadRow.touched_at)))]
 
 
 def open_tenants(tx: Transaction) -> list[str]:
@@ -142,14 +146,14 @@ def open_tenants(tx: Transaction) -> list[str]:
     return list(tx.exec(query.order_by(UploadRow.tenant)))
 
 
-def open_page(tx: Transaction, tenants: Sequence[str], after: str, limit: int) -> list[Session]:
+def open_page(tx: Transaction, tenants: Sequence[str], after: str, limit: int) -> list[UploadSessionRecord]:
     """The tenants' open sessions whose ids come after `after`, in the order of their ids."""
     query = select(UploadRow).where(
         col(UploadRow.tenant).in_(tenants),
         col(UploadRow.is_finished).is_(False),
         col(UploadRow.id) > after,
     )
-    return [_session(row) for row in tx.exec(query.order_by(UploadRow.id).limit(limit))]
+    return [_record(row) for row in tx.exec(query.order_by(UploadRow.id).limit(limit))]
 
 
 def touch(tx: Transaction, id: str, at: datetime) -> None:
@@ -175,13 +179,13 @@ def idle_sessions(tx: Transaction, before: datetime) -> list[str]:
     return list(tx.exec(select(UploadRow.id).where(col(UploadRow.touched_at) < before)))
 
 
-def weights_of(tx: Transaction, file: Digest) -> Digest | None:
+def find_weights_digest(tx: Transaction, file: Digest) -> Digest | None:
     """The weights digest of a safetensors file, if it was derived before."""
     row = tx.get(WeightsRow, file.hex)
     return Digest(row.weights_digest) if row else None
 
 
-def remember_weights(tx: Transaction, file: Digest, weights: Digest) -> None:
+def store_weights_digest(tx: Transaction, file: Digest, weights: Digest) -> None:
     tx.merge(WeightsRow(file_digest=file.hex, weights_digest=weights.hex))
 
 
@@ -190,8 +194,8 @@ def tenant_of(owner: AdapterName | Digest) -> str:
     return owner.namespace if isinstance(owner, AdapterName) else BASES
 
 
-def _session(row: UploadRow) -> Session:
+def _record(row: UploadRow) -> UploadSessionRecord:
     owner = Digest.parse(row.owner) if row.owner.startswith("sha256:") else AdapterName.parse(row.owner)
-    return Session(
+    return UploadSessionRecord(
         row.id, owner, Digest(row.digest), row.size, row.created_by, row.touched_at, row.is_finished
     )

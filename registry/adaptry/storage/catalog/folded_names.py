@@ -17,7 +17,7 @@ from adaptry.storage.catalog.version_info import table_of
 
 
 @dataclass(frozen=True, slots=True)
-class _Names:
+class _FoldedColumn:
     """A table of names: the column that has them, the one within which they are unique, and which rows are names in use."""
 
     table: Table
@@ -42,11 +42,11 @@ class _Names:
 _A, _N, _B = table_of(AdapterRow), table_of(NamespaceRow), table_of(BaseNameRow)
 _L, _M = table_of(AliasRow), table_of(MarkRow)
 _EVERY = (
-    _Names(_N, _N.c.name, None, true()),
-    _Names(_A, _A.c.name, None, _A.c.deleted_at.is_(None)),
-    _Names(_B, _B.c.name, None, true()),
-    _Names(_L, _L.c.alias, _L.c.adapter_id, _L.c.version_id.is_not(None)),
-    _Names(_M, _M.c.name, _M.c.adapter_id, true()),
+    _FoldedColumn(_N, _N.c.name, None, true()),
+    _FoldedColumn(_A, _A.c.name, None, _A.c.deleted_at.is_(None)),
+    _FoldedColumn(_B, _B.c.name, None, true()),
+    _FoldedColumn(_L, _L.c.alias, _L.c.adapter_id, _L.c.version_id.is_not(None)),
+    _FoldedColumn(_M, _M.c.name, _M.c.adapter_id, true()),
 )
 
 

@@ -33,7 +33,7 @@ from adaptry.storage.catalog.rows import (
 
 
 @dataclass(frozen=True, slots=True)
-class Had:
+class OwnedFile:
     """A file that an owner has (an adapter by name, a base by id), and since when it is marked as unneeded."""
 
     owner: str
@@ -43,7 +43,7 @@ class Had:
 
 
 @dataclass(frozen=True, slots=True)
-class Unowned:
+class UnownedRevision:
     """A revision that is no commit of any adapter; `is_parent`: some version was made from it."""
 
     digest: Digest
@@ -57,18 +57,18 @@ def owners(tx: Transaction, after: str, limit: int) -> Sequence[str]:
     return tx.exec(query.limit(limit)).all()
 
 
-def of_owner(tx: Transaction, owner: str) -> tuple[list[Had], list[Had]]:
+def of_owner(tx: Transaction, owner: str) -> tuple[list[OwnedFile], list[OwnedFile]]:
     """The files that nothing of the owner's names; and those that are marked although something does.
 
-    Who is sending something needs everything: it may go with what is there. Raises `Corrupt` where a stored manifest is
+    Who is sending something needs everything: it may go with what is there. Raises `CorruptData` where a stored manifest is
     damaged: then nobody knows what is needed.
     """
     is_sending = exists().where(col(UploadRow.owner) == owner, col(UploadRow.is_finished).is_(False))
-    needed = None if tx.exec(select(is_sending)).one() else named(tx, owner)
-    unneeded: list[Had] = []
-    marked: list[Had] = []
+    needed = None if tx.exec(select(is_sending)).one() else named_files(tx, owner)
+    unneeded: list[OwnedFile] = []
+    marked: list[OwnedFile] = []
     for row in tx.exec(select(FileRow).where(FileRow.owner == owner).order_by(FileRow.digest)):
-        had = Had(row.owner, Digest(row.digest), row.size, row.unneeded_since)
+        had = OwnedFile(row.owner, Digest(row.digest), row.size, row.unneeded_since)
         if needed is not None and row.digest not in needed:
             unneeded.append(had)
         elif had.since is not None:
@@ -76,12 +76,12 @@ def of_owner(tx: Transaction, owner: str) -> tuple[list[Had], list[Had]]:
     return unneeded, marked
 
 
-def unowned(tx: Transaction, after: str, limit: int) -> list[Unowned]:
+def unowned_revisions(tx: Transaction, after: str, limit: int) -> list[UnownedRevision]:
     """Revisions that no adapter has, in order of their digests, from `after` on."""
     query = select(RevisionRow).where(RevisionRow.digest > after, *_without_owner())
     rows = tx.exec(query.order_by(RevisionRow.digest).limit(limit)).all()
     return [
-        Unowned(
+        UnownedRevision(
             Digest(row.digest),
             frozenset(entry.sha256 for entry in stored_manifest(Digest(row.digest), row.manifest).files),
             tx.exec(select(_is_parent(row.digest))).one(),
@@ -90,18 +90,18 @@ def unowned(tx: Transaction, after: str, limit: int) -> list[Unowned]:
     ]
 
 
-def mark(tx: Transaction, found: Sequence[Had], at: datetime) -> None:
+def mark_unneeded(tx: Transaction, found: Sequence[OwnedFile], at: datetime) -> None:
     """Those that are not marked yet."""
     for had in found:
         tx.execute(update(FileRow).where(*_row(had)).values(unneeded_since=at))
 
 
-def unmark(tx: Transaction, found: Sequence[Had]) -> None:
+def unmark_unneeded(tx: Transaction, found: Sequence[OwnedFile]) -> None:
     for had in found:
         tx.execute(update(FileRow).where(*_row(had)).values(unneeded_since=None))
 
 
-def let_go(tx: Transaction, found: Sequence[Had]) -> int:
+def delete_unneeded(tx: Transaction, found: Sequence[OwnedFile]) -> int:
     """Takes the files from their owners, where they still bear the mark that was seen; how many were taken.
 
     Bytes that nobody has then leave since they were marked.
@@ -111,7 +111,7 @@ def let_go(tx: Transaction, found: Sequence[Had]) -> int:
         if tx.execute(delete(FileRow).where(*_row(had))).rowcount:  # type: ignore[attr-defined]  # a DML result has it
             taken += 1
             assert had.since is not None, "only what was marked goes"
-            pending_deletes.mark(tx, [had.digest], had.since)
+            pending_deletes.mark_for_delete(tx, [had.digest], had.since)
     return taken
 
 
@@ -129,14 +129,14 @@ def forget_revisions(tx: Transaction, digests: Sequence[Digest]) -> int:
 def forget_weights(tx: Transaction, digests: Sequence[Digest]) -> None:
     """What was derived of files that are gone, and what was known of their damage."""
     for digest in digests:
-        damage.clear(tx, digest)
+        damage.clear_damage(tx, digest)
     gone = [digest.hex for digest in digests]
     tx.execute(delete(WeightsRow).where(col(WeightsRow.file_digest).in_(gone)))
     tx.execute(delete(InspectionRow).where(col(InspectionRow.file_digest).in_(gone)))
 
 
-def named(tx: Transaction, owner: str) -> set[str]:
-    """Every file that a commit or version of the adapter, or the base's stored weights, name. Raises `Corrupt`."""
+def named_files(tx: Transaction, owner: str) -> set[str]:
+    """Every file that a commit or version of the adapter, or the base's stored weights, name. Raises `CorruptData`."""
     return set(_named(tx, owner))
 
 
@@ -173,7 +173,7 @@ def _is_parent(digest: str) -> ColumnElement[bool]:
     )
 
 
-def _row(had: Had) -> tuple[ColumnElement[bool], ...]:
+def _row(had: OwnedFile) -> tuple[ColumnElement[bool], ...]:
     """The row as it was seen, its mark included."""
     since = col(FileRow.unneeded_since)
     is_as_seen = since.is_(None) if had.since is None else since == had.since

@@ -12,13 +12,13 @@ from sqlmodel import col, select
 
 from adaptry.core.digest import Digest
 from adaptry.storage.catalog import case_conflicts
-from adaptry.storage.catalog.adapters import Line
-from adaptry.storage.catalog.commits import Step
+from adaptry.storage.catalog.adapters import AdapterRecord
+from adaptry.storage.catalog.commits import CommitRecord
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import CommitRow, MarkRow
-from adaptry.storage.catalog.version_info import Columns, selected, table_of
+from adaptry.storage.catalog.version_info import Columns, run_select, table_of
 
-Kind = Literal["branch", "tag"]
+GitRefKind = Literal["branch", "tag"]
 
 _MARKS, _COMMITS = table_of(MarkRow), table_of(CommitRow)
 _FOUND = (
@@ -29,33 +29,40 @@ _FOUND = (
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class GitRef:
     """A branch or tag, and the revision it is at."""
 
     name: str
-    kind: Kind
+    kind: GitRefKind
     digest: Digest
     message: str
 
 
-def find(tx: Transaction, line: Line, name: str) -> Mark | None:
-    found = selected(tx, _FOUND, {"adapter": line.key, "name": name})
-    return _mark(found[0], found[0].digest) if found else None
+def find(tx: Transaction, line: AdapterRecord, name: str) -> GitRef | None:
+    found = run_select(tx, _FOUND, {"adapter": line.key, "name": name})
+    return _record(found[0], found[0].digest) if found else None
 
 
-def every(tx: Transaction, line: Line) -> tuple[Mark, ...]:
+def list_refs(tx: Transaction, line: AdapterRecord) -> tuple[GitRef, ...]:
     """In name order."""
     query = select(MarkRow, CommitRow.digest).join(CommitRow).where(MarkRow.adapter_id == line.key)
-    return tuple(_mark(*found) for found in tx.exec(query.order_by(MarkRow.name)))
+    return tuple(_record(*found) for found in tx.exec(query.order_by(MarkRow.name)))
 
 
-def count(tx: Transaction, line: Line) -> int:
+def count(tx: Transaction, line: AdapterRecord) -> int:
     return tx.exec(select(func.count()).where(col(MarkRow.adapter_id) == line.key)).one()
 
 
 def put(
-    tx: Transaction, line: Line, name: str, kind: Kind, to: Step, at: datetime, by: str, message: str = ""
-) -> Mark:
+    tx: Transaction,
+    line: AdapterRecord,
+    name: str,
+    kind: GitRefKind,
+    to: CommitRecord,
+    at: datetime,
+    by: str,
+    message: str = "",
+) -> GitRef:
     """Makes a mark or moves it."""
     row = tx.get(MarkRow, (line.key, name))
     if row is None:
@@ -70,15 +77,15 @@ def put(
         )
     row.kind, row.commit_id, row.message, row.set_at, row.set_by = kind, to.key, message, at, by
     tx.add(row)
-    return _mark(row, to.digest.hex)
+    return _record(row, to.digest.hex)
 
 
-def drop(tx: Transaction, line: Line, name: str) -> None:
+def drop(tx: Transaction, line: AdapterRecord, name: str) -> None:
     """The mark must exist."""
     tx.delete(tx.get_one(MarkRow, (line.key, name)))
     tx.flush()
-    case_conflicts.pass_on_mark(tx, line.key, name)
+    case_conflicts.release_git_ref(tx, line.key, name)
 
 
-def _mark(row: MarkRow | Columns, digest: str) -> Mark:
-    return Mark(row.name, cast(Kind, row.kind), Digest(digest), row.message)
+def _record(row: MarkRow | Columns, digest: str) -> GitRef:
+    return GitRef(row.name, cast(GitRefKind, row.kind), Digest(digest), row.message)

@@ -17,20 +17,22 @@ from adaptry.storage.catalog.rows import AnswerRow
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class StoredResponse:
     """What was answered, as JSON, and to which request."""
 
     request: Digest
     answer: str
 
 
-def find(tx: Transaction, identity: str, key: str, since: datetime) -> Given | None:
+def find(tx: Transaction, identity: str, key: str, since: datetime) -> StoredResponse | None:
     """The answer given to that key, unless it is older than `since`."""
     row = tx.get(AnswerRow, (identity, key))
-    return Given(Digest(row.request), row.answer) if row and row.given_at >= since else None
+    return StoredResponse(Digest(row.request), row.answer) if row and row.given_at >= since else None
 
 
-def keep(tx: Transaction, identity: str, key: str, given: Given, at: datetime, since: datetime) -> None:
+def store(
+    tx: Transaction, identity: str, key: str, given: StoredResponse, at: datetime, since: datetime
+) -> None:
     """Keeps an answer, and drops those that are older than `since`."""
     forget(tx, since)
     tx.add(AnswerRow(identity=identity, key=key, request=given.request.hex, answer=given.answer, given_at=at))

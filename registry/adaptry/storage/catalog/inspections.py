@@ -23,7 +23,7 @@ def find(tx: Transaction, files: Iterable[Digest]) -> dict[Digest, WeightsInspec
     return {Digest(hexed): unpacked(statistics) for hexed, statistics in tx.exec(query)}
 
 
-def remember(tx: Transaction, file: Digest, found: WeightsInspection) -> None:
+def store(tx: Transaction, file: Digest, found: WeightsInspection) -> None:
     row = InspectionRow(
         file_digest=file.hex,
         inspection=INSPECTION,

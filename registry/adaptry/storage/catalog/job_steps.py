@@ -15,8 +15,8 @@ from typing import Any
 
 from sqlmodel import col, select
 
-from adaptry.core.errors import Conflict, Denied
-from adaptry.registry.jobs_values.records import OPEN, Fault
+from adaptry.core.errors import Conflict, PermissionDenied
+from adaptry.registry.jobs_values.records import OPEN, JobFault
 from adaptry.storage.catalog import tokens
 from adaptry.storage.catalog.database import Catalog, Transaction
 from adaptry.storage.catalog.jobs import finish, row_of
@@ -24,14 +24,14 @@ from adaptry.storage.catalog.rows import JobStepRow
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class StepAttempt:
     """A step's turn; or what it came to before, when there is nothing left to do. (`Any`: JSON.)"""
 
-    turn: int
+    attempt: int
     result: dict[str, Any] | None
 
 
-def begin(tx: Transaction, id: str, step: str, runner: str, now: datetime) -> Begun | None:
+def begin_attempt(tx: Transaction, id: str, step: str, runner: str, now: datetime) -> StepAttempt | None:
     """The next turn of a step. None where the job is over, so that nothing is to be done for it.
 
     A job whose submitter's token was revoked is over now.
@@ -39,22 +39,22 @@ def begin(tx: Transaction, id: str, step: str, runner: str, now: datetime) -> Be
     job = row_of(tx, id)
     if job is None or job.key is None or job.state not in OPEN:
         return None
-    if tokens.is_taken_back(tx, job.asker):
+    if tokens.is_revoked(tx, job.submitter):
         said = f"the token {job.by}, whose rights this job has, was revoked; submit it with another"
-        finish(tx, id, "failed", now, fault=Fault(code=Denied.code, message=said))
+        finish(tx, id, "failed", now, fault=JobFault(code=PermissionDenied.code, message=said))
         return None
     row = tx.get(JobStepRow, (job.key, step)) or JobStepRow(job_key=job.key, step=step)
     if row.result is not None:
-        return Begun(row.turn, json.loads(row.result))
+        return StepAttempt(row.turn, json.loads(row.result))
     row.turn, row.runner, row.done = row.turn + 1, runner, 0
     job.state = "running"
     job.started_at = job.started_at or now
     tx.add_all([row, job])
     tx.flush()
-    return Begun(row.turn, None)
+    return StepAttempt(row.turn, None)
 
 
-def hold(tx: Transaction, id: str, step: str, turn: int) -> None:
+def require_current(tx: Transaction, id: str, step: str, turn: int) -> None:
     """Raises `Conflict` unless the step is still at this turn, and its job neither over nor of a token that was revoked."""
     job = row_of(tx, id)
     row = tx.get(JobStepRow, (job.key, step)) if job else None
@@ -62,7 +62,7 @@ def hold(tx: Transaction, id: str, step: str, turn: int) -> None:
         raise Conflict(
             f"job {id} is no longer this runner's: it was cancelled, or taken over by another; nothing was changed"
         )
-    if tokens.is_taken_back(tx, job.asker):
+    if tokens.is_revoked(tx, job.submitter):
         raise Conflict(
             f"job {id} has no rights any more: the token {job.by} was revoked; nothing was changed"
         )
@@ -70,17 +70,17 @@ def hold(tx: Transaction, id: str, step: str, turn: int) -> None:
 
 def report(tx: Transaction, id: str, step: str, turn: int, what: str, done: int, total: int) -> None:
     """How far a step has come. Raises as `hold`."""
-    hold(tx, id, step, turn)
+    require_current(tx, id, step, turn)
     row = _step(tx, id, step)
     row.what, row.done, row.total = what, done, total
     tx.add(row)
 
 
-def conclude(
+def finish_step(
     tx: Transaction, id: str, step: str, turn: int, result: Mapping[str, Any], pieces: Mapping[str, int]
 ) -> None:
     """Keeps what a step came to, and makes the steps that follow from it, each with its size. Raises as `hold`."""
-    hold(tx, id, step, turn)
+    require_current(tx, id, step, turn)
     row = _step(tx, id, step)
     row.result = json.dumps(dict(result), ensure_ascii=False)
     tx.add(row)
@@ -95,7 +95,7 @@ def results(tx: Transaction, id: str) -> dict[str, Any]:
     return {row.step: json.loads(row.result) for row in rows if row.result}
 
 
-def forget(tx: Transaction, id: str, names: Iterable[str]) -> None:
+def reset_steps(tx: Transaction, id: str, names: Iterable[str]) -> None:
     """These steps are to be done again."""
     for name in names:
         row = _step(tx, id, name)
@@ -110,7 +110,7 @@ def _step(tx: Transaction, id: str, step: str) -> JobStepRow:
     return row
 
 
-class Fenced(Catalog):
+class FencedCatalog(Catalog):
     """A catalog in which every change is made for one step of a job, at its turn: else it is a `Conflict`."""
 
     def __init__(self, catalog: Catalog, look: Callable[[Transaction], None]) -> None:

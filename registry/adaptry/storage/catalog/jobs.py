@@ -13,31 +13,31 @@ from sqlmodel import col, select
 from adaptry.core.identity import Identity
 from adaptry.registry.jobs_values.records import (
     OPEN,
-    Fault,
+    JobFault,
     JobInfo,
+    JobNeeds,
     JobOrder,
+    JobStage,
     JobState,
     LogLine,
-    Needs,
-    Stage,
 )
 from adaptry.registry.records import Page
 from adaptry.storage.catalog import cursors
 from adaptry.storage.catalog.database import Transaction
-from adaptry.storage.catalog.encoding import listed
+from adaptry.storage.catalog.encoding import encode_list
 from adaptry.storage.catalog.rows import JobLineRow, JobRow, JobStepRow
 
 _MOST_LINES = 5_000  # of one job's log; a loop that talks would fill the database
 _LONGEST_LINE = 2_000
 
 
-class Unfinished(NamedTuple):
+class UnfinishedJob(NamedTuple):
     """As much of an open job as its runners look at again and again."""
 
     id: str
     tries: int
     priority: int
-    needs: Needs
+    needs: JobNeeds
 
 
 def insert(
@@ -53,7 +53,7 @@ def insert(
         priority=order.priority,
         by=identity.name,
         by_role=identity.role,
-        by_namespaces=listed(identity.namespaces),
+        by_namespaces=encode_list(identity.namespaces),
         submitted_at=now,
     )
     tx.add(row)
@@ -73,7 +73,7 @@ def row_of(tx: Transaction, id: str) -> JobRow | None:
 
 def submitter(tx: Transaction, id: str) -> Identity:
     """Whose rights the job has. It must be there."""
-    return tx.exec(select(JobRow).where(JobRow.id == id)).one().asker
+    return tx.exec(select(JobRow).where(JobRow.id == id)).one().submitter
 
 
 def page(
@@ -83,7 +83,9 @@ def page(
     about = f"jobs {state}"
     before = cursors.decode_number(cursor, about)
     there = tx.exec(select(JobRow.namespace).distinct()).all()
-    query = select(JobRow).where(col(JobRow.namespace).in_([name for name in there if identity.holds(name)]))
+    query = select(JobRow).where(
+        col(JobRow.namespace).in_([name for name in there if identity.has_namespace(name)])
+    )
     if state is not None:
         query = query.where(JobRow.state == state)
     if before is not None:
@@ -93,14 +95,14 @@ def page(
     return Page[JobInfo](items=_infos(tx, rows[:limit]), next=following)
 
 
-def unfinished(tx: Transaction) -> tuple[Unfinished, ...]:
+def unfinished(tx: Transaction) -> tuple[UnfinishedJob, ...]:
     """Every job that still has to come to its end, in the order of their turns."""
     columns = (JobRow.id, JobRow.tries, JobRow.priority, JobRow.needs)
     query = (
         select(*columns).where(col(JobRow.state).in_(OPEN)).order_by(col(JobRow.priority), col(JobRow.key))
     )
     return tuple(
-        Unfinished(id, tries, priority, Needs.model_validate_json(needs))
+        UnfinishedJob(id, tries, priority, JobNeeds.model_validate_json(needs))
         for id, tries, priority, needs in tx.exec(query)
     )
 
@@ -112,7 +114,7 @@ def finish(
     now: datetime,
     *,
     result: object = None,
-    fault: Fault | None = None,
+    fault: JobFault | None = None,
 ) -> bool:
     """Ends an open job; whether it was this call that ended it."""
     values = {
@@ -143,7 +145,7 @@ def reopen(tx: Transaction, id: str) -> None:
     tx.flush()
 
 
-def due(tx: Transaction, before: datetime, most: int) -> tuple[str, ...]:
+def due_for_removal(tx: Transaction, before: datetime, most: int) -> tuple[str, ...]:
     """Jobs that ended before that, longest ago first."""
     query = select(JobRow.id).where(col(JobRow.state).not_in(OPEN), col(JobRow.finished_at) < before)
     return tuple(tx.exec(query.order_by(col(JobRow.finished_at)).limit(most)).all())
@@ -164,7 +166,7 @@ def unknown(tx: Transaction, ids: Iterable[str]) -> set[str]:
     return asked - set(tx.exec(select(JobRow.id).where(col(JobRow.id).in_(asked))).all())
 
 
-def say(tx: Transaction, id: str, step: str, texts: Iterable[str], now: datetime) -> None:
+def append_log(tx: Transaction, id: str, step: str, texts: Iterable[str], now: datetime) -> None:
     """Adds lines to a job's log, up to a number of them."""
     row = row_of(tx, id)
     if row is None or row.key is None:
@@ -208,7 +210,7 @@ def _info(row: JobRow, steps: list[JobStepRow]) -> JobInfo:
         task=json.loads(row.task),
         namespace=row.namespace,
         state=cast(JobState, row.state),
-        needs=Needs.model_validate_json(row.needs),
+        needs=JobNeeds.model_validate_json(row.needs),
         priority=row.priority,
         submitted_by=row.by,
         submitted_at=row.submitted_at,
@@ -219,17 +221,17 @@ def _info(row: JobRow, steps: list[JobStepRow]) -> JobInfo:
         stage=_stage(parts or steps),
         runners=_at_work(steps) if row.state == "running" else (),
         result=json.loads(row.result) if row.result else None,
-        fault=Fault.model_validate_json(row.fault) if row.fault else None,
+        fault=JobFault.model_validate_json(row.fault) if row.fault else None,
     )
 
 
-def _stage(steps: list[JobStepRow]) -> Stage | None:
+def _stage(steps: list[JobStepRow]) -> JobStage | None:
     """What the pieces have come to together; else what the one step has."""
     total = sum(step.total for step in steps)
     if not total:
         return None
     done = sum(step.total if step.result else step.done for step in steps)
-    return Stage(what=next((step.what for step in steps if step.what), "working"), done=done, total=total)
+    return JobStage(what=next((step.what for step in steps if step.what), "working"), done=done, total=total)
 
 
 def _at_work(steps: list[JobStepRow]) -> tuple[str, ...]:

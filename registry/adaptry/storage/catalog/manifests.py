@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Corrupt
+from adaptry.core.errors import CorruptData
 from adaptry.core.manifest import Manifest
 
 
 def stored_manifest(digest: Digest, data: bytes) -> Manifest:
-    """The manifest in a row. Raises `Corrupt` where its bytes have changed: it would name other files than were pushed."""
+    """The manifest in a row. Raises `CorruptData` where its bytes have changed: it would name other files than were pushed."""
     if Digest.of(data) != digest:
-        raise Corrupt(
+        raise CorruptData(
             f"the stored manifest of revision {digest.brief} is damaged; push the same files again, or run "
             "`adaptry mend` on the registry's machine"
         )

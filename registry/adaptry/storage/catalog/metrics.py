@@ -10,10 +10,12 @@ from sqlmodel import col, select
 from adaptry.registry.records import MetricInfo
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import MetricRow, MetricSummaryRow
-from adaptry.storage.catalog.versions import Stored
+from adaptry.storage.catalog.versions import VersionRecord
 
 
-def append(tx: Transaction, version: Stored, metrics: Mapping[str, float], at: datetime, by: str) -> None:
+def append(
+    tx: Transaction, version: VersionRecord, metrics: Mapping[str, float], at: datetime, by: str
+) -> None:
     for metric, value in metrics.items():
         tx.add(MetricRow(version_id=version.key, metric=metric, value=value, logged_at=at, logged_by=by))
         row = tx.get(MetricSummaryRow, (version.key, metric))
@@ -25,13 +27,13 @@ def append(tx: Transaction, version: Stored, metrics: Mapping[str, float], at: d
         tx.add(row)
 
 
-def newest(tx: Transaction, version: Stored) -> dict[str, float]:
+def newest(tx: Transaction, version: VersionRecord) -> dict[str, float]:
     """The newest value of each metric."""
     rows = tx.exec(select(MetricSummaryRow).where(MetricSummaryRow.version_id == version.key))
     return {row.metric: row.newest for row in rows}
 
 
-def history(tx: Transaction, version: Stored) -> tuple[MetricInfo, ...]:
+def history(tx: Transaction, version: VersionRecord) -> tuple[MetricInfo, ...]:
     """Every value, oldest first."""
     rows = tx.exec(select(MetricRow).where(MetricRow.version_id == version.key).order_by(col(MetricRow.id)))
     return tuple(

@@ -10,8 +10,8 @@ import re
 
 from sqlalchemy import Connection, inspect, text
 
-from adaptry.core.errors import Conflict, Incompatible
-from adaptry.storage.catalog.dialect import Database
+from adaptry.core.errors import Conflict, ProtocolMismatch
+from adaptry.storage.catalog.dialect import DatabaseDialect
 from adaptry.storage.catalog.rows import Row
 
 KNOWN = (
@@ -37,8 +37,8 @@ _FIRST = "adapters"  # a table that every schema has
 _OWN = "give Adaptry a database of its own"
 
 
-def migrate(database: Database) -> None:
-    """Raises `Incompatible` for a schema from the future, `Conflict` for a database that is somebody else's."""
+def migrate(database: DatabaseDialect) -> None:
+    """Raises `ProtocolMismatch` for a schema from the future, `Conflict` for a database that is somebody else's."""
     with database.readers.connect() as connection:
         if schema_of(connection) == KNOWN[-1]:
             return
@@ -46,18 +46,18 @@ def migrate(database: Database) -> None:
         if schema_of(connection) != KNOWN[-1]:
             _require_ours(connection)
             _upgrade(connection)
-            database.settle(connection)
+            database.after_migrate(connection)
 
 
 def schema_of(connection: Connection) -> str | None:
-    """The schema's number, None before the first. Raises `Incompatible` for one from the future, `Conflict`."""
+    """The schema's number, None before the first. Raises `ProtocolMismatch` for one from the future, `Conflict`."""
     if not inspect(connection).has_table("alembic_version"):
         return None
     schema = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
     if schema is not None and not _NUMBER.fullmatch(schema):
         raise Conflict(f"this database is another program's (its schema is {schema[:40]!r}); {_OWN}")
     if schema is not None and schema not in KNOWN:
-        raise Incompatible(
+        raise ProtocolMismatch(
             f"this registry's database has schema {schema} and this Adaptry knows up to {KNOWN[-1]}: upgrade adaptry"
         )
     return schema

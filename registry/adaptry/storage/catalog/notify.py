@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
-from adaptry.storage.catalog.dialect import Hear
+from adaptry.storage.catalog.dialect import CommitListener
 
 LOG = logging.getLogger("adaptry.storage.catalog")
 
@@ -21,11 +21,11 @@ _LINGER = 60.0  # seconds that the thread listens on for nobody: waiters come an
 _PAUSES = 0.1, 5.0  # seconds, at first and at most, before a database that cannot be heard is tried again
 
 
-class Hearing:
+class CommitNotifier:
     """`attending` while you wait; `rings` counts, so that a ring between a look and the wait for the next is not lost."""
 
-    def __init__(self, hear: Hear) -> None:
-        self.rings = 0
+    def __init__(self, hear: CommitListener) -> None:
+        self.notifications = 0
         self._hear = hear
         self._changed = threading.Condition()
         self._tellers: set[Callable[[], None]] = set()
@@ -34,17 +34,17 @@ class Hearing:
         self._thread: threading.Thread | None = None
         self._waking: socket.socket | None = None
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """Something was committed."""
         with self._changed:
-            self.rings += 1
+            self.notifications += 1
             tellers = tuple(self._tellers)
             self._changed.notify_all()
         for tell in tellers:
             tell()
 
     @contextmanager
-    def attending(self, tell: Callable[[], None] | None = None) -> Iterator[None]:
+    def subscribed(self, tell: Callable[[], None] | None = None) -> Iterator[None]:
         """Commits are heard during the block; `tell` is called at each, from any thread."""
         with self._changed:
             self._attending += 1
@@ -68,7 +68,7 @@ class Hearing:
     def wait(self, seen: int, seconds: float) -> bool:
         """Whether there was a ring since `rings` was `seen`; waits so long for one."""
         with self._changed:
-            return self._changed.wait_for(lambda: self.rings != seen, max(0.0, seconds))
+            return self._changed.wait_for(lambda: self.notifications != seen, max(0.0, seconds))
 
     def close(self) -> None:
         """Stops listening, and waits until the connection to the database is given back."""
@@ -91,12 +91,12 @@ class Hearing:
                     for has_news in self._hear(woken):
                         pause = _PAUSES[0]
                         if has_news:
-                            self.ring()
+                            self.notify()
                         if not self._is_wanted():
                             return
                 except Exception as error:  # noqa: BLE001  whatever it is, waiters find it out for themselves
                     LOG.warning("cannot hear of events: %s; trying again", error)
-                    self.ring()
+                    self.notify()
                     woken.settimeout(pause)
                     try:
                         woken.recv(1)

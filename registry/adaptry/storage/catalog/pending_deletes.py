@@ -22,7 +22,7 @@ LAPSES = timedelta(seconds=120)
 """After so long, whoever was deleting bytes has given up: they stop by their own clock long before."""
 
 
-def nobodys(tx: Transaction, digests: Collection[Digest]) -> set[Digest]:
+def unowned(tx: Transaction, digests: Collection[Digest]) -> set[Digest]:
     """Those that no owner has and nobody is sending."""
     wanted = [digest.hex for digest in digests]
     had = set(tx.exec(select(FileRow.digest).where(col(FileRow.digest).in_(wanted)).distinct()))
@@ -35,7 +35,7 @@ def nobodys(tx: Transaction, digests: Collection[Digest]) -> set[Digest]:
     return {digest for digest in digests if digest.hex not in kept}
 
 
-def mark(tx: Transaction, digests: Iterable[Digest], at: datetime) -> None:
+def mark_for_delete(tx: Transaction, digests: Iterable[Digest], at: datetime) -> None:
     """From `at` on they are leaving; those that were already, since then."""
     for digest in digests:
         if tx.get(LeavingRow, digest.hex) is None:
@@ -43,24 +43,24 @@ def mark(tx: Transaction, digests: Iterable[Digest], at: datetime) -> None:
     tx.flush()
 
 
-def keep(tx: Transaction, digest: Digest) -> None:
+def unmark_for_delete(tx: Transaction, digest: Digest) -> None:
     """Somebody has these bytes: they stay."""
     tx.execute(delete(LeavingRow).where(col(LeavingRow.digest) == digest.hex))
 
 
-def is_going(tx: Transaction, digest: Digest) -> bool:
+def is_deleting(tx: Transaction, digest: Digest) -> bool:
     """Whether somebody is deleting these bytes just now."""
     row = tx.get(LeavingRow, digest.hex)
     return row is not None and row.going_since is not None and row.going_since > _now(tx) - LAPSES
 
 
-def since(tx: Transaction, digests: Collection[Digest]) -> dict[Digest, datetime]:
+def marked_since(tx: Transaction, digests: Collection[Digest]) -> dict[Digest, datetime]:
     """Since when those of them leave that do."""
     query = select(LeavingRow).where(col(LeavingRow.digest).in_([digest.hex for digest in digests]))
     return {Digest(row.digest): row.since for row in tx.exec(query)}
 
 
-def due(tx: Transaction, before: datetime, after: str, limit: int) -> Sequence[Digest]:
+def due_for_delete(tx: Transaction, before: datetime, after: str, limit: int) -> Sequence[Digest]:
     """What has been leaving since before that moment and nobody is deleting, in order, from `after` on."""
     query = select(LeavingRow).where(LeavingRow.since <= before, LeavingRow.digest > after)
     has_lapsed = col(LeavingRow.going_since) <= _now(tx) - LAPSES
@@ -69,24 +69,26 @@ def due(tx: Transaction, before: datetime, after: str, limit: int) -> Sequence[D
     return [Digest(row.digest) for row in rows]
 
 
-def go(tx: Transaction, digests: Sequence[Digest], held: Collection[Digest]) -> tuple[list[Digest], datetime]:
+def start_delete(
+    tx: Transaction, digests: Sequence[Digest], held: Collection[Digest]
+) -> tuple[list[Digest], datetime]:
     """Those that may be deleted from that moment on, by nobody else; the others stay, as does what is `held`."""
-    free, now = nobodys(tx, digests) - set(held), _now(tx)
+    free, now = unowned(tx, digests) - set(held), _now(tx)
     for digest in set(digests) - free:
-        keep(tx, digest)
+        unmark_for_delete(tx, digest)
     for digest in free:
         row = tx.get_one(LeavingRow, digest.hex)
         row.going_since = now
     return sorted(free), now
 
 
-def gone(tx: Transaction, digests: Collection[Digest], began: datetime) -> None:
+def finish_delete(tx: Transaction, digests: Collection[Digest], began: datetime) -> None:
     """They were deleted by who began at that moment: their bytes may come again."""
     mine = _mine(digests, began)
     tx.execute(delete(LeavingRow).where(*mine))
 
 
-def stay(tx: Transaction, digests: Collection[Digest], began: datetime) -> None:
+def cancel_delete(tx: Transaction, digests: Collection[Digest], began: datetime) -> None:
     """They were not deleted after all, and leave as before."""
     mine = _mine(digests, began)
     tx.execute(update(LeavingRow).where(*mine).values(going_since=None))

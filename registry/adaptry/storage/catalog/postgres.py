@@ -21,8 +21,15 @@ from sqlalchemy import URL, Connection, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from adaptry.core.errors import AdaptryError, Corrupt, Invalid, Missing, StorageFull, Unavailable
-from adaptry.storage.catalog.dialect import Database, busy, in_turn, pause
+from adaptry.core.errors import (
+    AdaptryError,
+    CorruptData,
+    Invalid,
+    MissingDependency,
+    StorageFull,
+    Unavailable,
+)
+from adaptry.storage.catalog.dialect import DatabaseDialect, busy_error, wait_readable, writer_lock
 
 _WRITES = "adaptry_writes"  # the execution option of connections whose transactions write: True, or _NOTES
 _NOTES = "notes"  # those that a power cut may undo
@@ -57,8 +64,8 @@ _NEEDED = {
 }
 
 
-def database(url: str, busy_timeout: float) -> Database:
-    """The database that a URL names; it must exist, and may be empty. Raises `Invalid`, `Missing`."""
+def open_database(url: str, busy_timeout: float) -> DatabaseDialect:
+    """The database that a URL names; it must exist, and may be empty. Raises `Invalid`, `MissingDependency`."""
     address = _address(url)
     try:
         engine = create_engine(
@@ -70,27 +77,31 @@ def database(url: str, busy_timeout: float) -> Database:
             pool_pre_ping=True,  # a server that was restarted meanwhile costs a reconnection, not an error
         )
     except ModuleNotFoundError as error:
-        raise Missing(f"PostgreSQL needs {error.name}: pip install 'adaptry[postgres]'") from error
+        raise MissingDependency(f"PostgreSQL needs {error.name}: pip install 'adaptry[postgres]'") from error
     event.listen(engine, "connect", _check)
     event.listen(engine, "begin", partial(_begin, busy_timeout))
     # Each statement sees what is committed, and while the lock is held nobody else commits.
     writers = engine.execution_options(isolation_level="READ COMMITTED", **{_WRITES: True})
-    return Database(
+    return DatabaseDialect(
         readers=engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True),
         writers=writers,
-        noters=writers.execution_options(**{_WRITES: _NOTES}),
-        reading=nullcontext,
-        writing=in_turn(busy_timeout),  # so that no more than one of them holds a connection while it waits
-        opening=nullcontext,
+        nondurable_writers=writers.execution_options(**{_WRITES: _NOTES}),
+        read_context=nullcontext,
+        write_context=writer_lock(
+            busy_timeout
+        ),  # so that no more than one of them holds a connection while it waits
+        open_context=nullcontext,
         hold=lambda: lambda: None,  # the server itself knows who is connected
-        settle=_compare_bytes,
-        meaning=partial(_meaning, address.set(drivername="postgresql").render_as_string(hide_password=True)),
-        announce=_announce,
-        hear=partial(_hear, address.set(drivername="postgresql").render_as_string(hide_password=False)),
+        after_migrate=_compare_bytes,
+        translate_error=partial(
+            _translate_error, address.set(drivername="postgresql").render_as_string(hide_password=True)
+        ),
+        notify=_announce,
+        listen=partial(_listen, address.set(drivername="postgresql").render_as_string(hide_password=False)),
     )
 
 
-def complaints(connection: Connection) -> Iterator[str]:
+def find_problems(connection: Connection) -> Iterator[str]:
     """What is not as this module promises; PostgreSQL itself checks references between rows."""
     for table, column, _ in _with_other_order(connection):
         yield f'{table}.{column} is not compared byte by byte (COLLATE "C")'
@@ -134,7 +145,7 @@ def _announce(connection: Connection) -> None:
     connection.exec_driver_sql(f"NOTIFY {_CHANNEL}")  # heard when the transaction commits, or never
 
 
-def _hear(address: str, stop: socket.socket) -> Iterator[bool]:
+def _listen(address: str, stop: socket.socket) -> Iterator[bool]:
     """On a connection of its own: what is notified, and once a second a look for what was not."""
     import psycopg
 
@@ -147,7 +158,7 @@ def _hear(address: str, stop: socket.socket) -> Iterator[bool]:
             newest = row[0] if row else None
             yield newest != last
             if not list(connection.notifies(timeout=0)):
-                pause(_LOOKS, connection.fileno(), stop.fileno())
+                wait_readable(_LOOKS, connection.fileno(), stop.fileno())
                 list(connection.notifies(timeout=0))
 
 
@@ -167,7 +178,7 @@ def _compare_bytes(connection: Connection) -> None:
         connection.exec_driver_sql(f'ALTER TABLE "{table}" ALTER COLUMN "{column}" TYPE {kind} COLLATE "C"')
 
 
-def _meaning(where: str, error: BaseException) -> AdaptryError | None:
+def _translate_error(where: str, error: BaseException) -> AdaptryError | None:
     """By the SQLSTATE (PostgreSQL's documentation, appendix A); without one, the server was not reached."""
     state = getattr(error, "sqlstate", None)
     if state is None and "NUL" in str(error):  # said by the driver, before the server could
@@ -180,14 +191,16 @@ def _meaning(where: str, error: BaseException) -> AdaptryError | None:
         return Unavailable(said, told=_AWAY) if is_lost else None
     match state[:2], state:
         case _, "55P03" | "40001" | "40P01" | "25P03":
-            return busy()
+            return busy_error()
         case _, "22021":
             return Invalid("a text cannot hold the character U+0000")
         case "53", "53100":
             return StorageFull("no space left for the registry's database; free some and try again")
         case "XX", "XX001" | "XX002":
             said = f"the database {where} is damaged: {_line(error)}; restore a backup"
-            return Corrupt(said, told="the registry's database is damaged; its administrator has the details")
+            return CorruptData(
+                said, told="the registry's database is damaged; its administrator has the details"
+            )
         case (("08" | "28" | "3D" | "3F" | "53" | "57" | "58"), _):
             return Unavailable(f"cannot use the database {where}: {_line(error)}", told=_AWAY)
         case _, "25006":

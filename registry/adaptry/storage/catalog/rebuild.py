@@ -10,10 +10,10 @@ from sqlalchemy import delete, update
 from sqlmodel import col, select
 
 from adaptry.adapters.base_record import BaseRecord
-from adaptry.adapters.formats import format_of
+from adaptry.adapters.formats import detect_format
 from adaptry.adapters.spec import Spec
 from adaptry.core.digest import Digest
-from adaptry.core.errors import AdaptryError, Corrupt
+from adaptry.core.errors import AdaptryError, CorruptData
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName
 from adaptry.storage.catalog import (
@@ -28,7 +28,7 @@ from adaptry.storage.catalog import (
     versions,
 )
 from adaptry.storage.catalog.database import Catalog, Transaction
-from adaptry.storage.catalog.encoding import packed, unmapped, unpacked
+from adaptry.storage.catalog.encoding import decode_map, decode_model, encode_model
 from adaptry.storage.catalog.manifests import stored_manifest
 from adaptry.storage.catalog.rows import (
     AdapterRow,
@@ -49,7 +49,7 @@ from adaptry.storage.catalog.versions import Admission
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class VersionSource:
     """A version as its rows have it: its key, its name with its number, its manifest and why it was forced."""
 
     key: int
@@ -63,20 +63,20 @@ def keys_of_versions(tx: Transaction, after: int, limit: int) -> list[int]:
     return [key for key in tx.exec(query) if key is not None]
 
 
-def kept_version(tx: Transaction, key: int) -> Kept | None:
-    """None for one that is gone. Raises `Corrupt` where its manifest is damaged."""
+def read_version_source(tx: Transaction, key: int) -> VersionSource | None:
+    """None for one that is gone. Raises `CorruptData` where its manifest is damaged."""
     row = tx.get(VersionRow, key)
     if row is None:
         return None
     line, detail = tx.get_one(AdapterRow, row.adapter_id), tx.get(VersionDetailRow, key)
     manifest = versions.manifest(tx, Digest(row.digest))
-    return Kept(key, f"{line.name}@{row.number}", manifest, detail.forced if detail else None)
+    return VersionSource(key, f"{line.name}@{row.number}", manifest, detail.forced if detail else None)
 
 
 def spec_of(tx: Transaction, key: int) -> Spec | None:
     """The spec as it was derived. Raises what reading damaged rows raises."""
     row = tx.get(VersionDetailRow, key)
-    return unpacked(Spec, row.spec) if row else None
+    return decode_model(Spec, row.spec) if row else None
 
 
 def put_version(tx: Transaction, key: int, derived: Admission, at: datetime, by: str) -> None:
@@ -85,9 +85,13 @@ def put_version(tx: Transaction, key: int, derived: Admission, at: datetime, by:
     if row is None:
         return
     spec, verdict = derived.spec, derived.verdict
-    versions.fill(row, derived)
+    versions.fill_derived(row, derived)
     detail = tx.get(VersionDetailRow, key) or VersionDetailRow(version_id=key, spec=b"", report=b"")
-    detail.spec, detail.report, detail.forced = packed(spec), packed(verdict.report), derived.forced
+    detail.spec, detail.report, detail.forced = (
+        encode_model(spec),
+        encode_model(verdict.report),
+        derived.forced,
+    )
     tx.add_all([row, detail])
     tx.flush()
     index_version(tx, key)
@@ -127,7 +131,7 @@ def summarise_metrics(tx: Transaction, key: int) -> None:
     tx.flush()
 
 
-def list_namespaces(tx: Transaction) -> None:
+def rebuild_namespaces(tx: Transaction) -> None:
     """The namespaces in use, and no other."""
     used = set(tx.exec(select(AdapterRow.namespace).distinct()))
     known = set(tx.exec(select(NamespaceRow.name)))
@@ -141,33 +145,33 @@ def summarise_base(tx: Transaction, id: Digest) -> None:
     """What listings show of a base, and the namespaces of its names. No error where it is gone."""
     row = tx.exec(select(BaseRow).where(BaseRow.id == id.hex)).first()
     if row is not None:
-        record = unpacked(BaseRecord, row.record)
+        record = decode_model(BaseRecord, row.record)
         row.architecture = record.architecture.hex
         row.summary = bases.summary(record, row.created_at, row.created_by)
     for name in tx.exec(select(BaseNameRow).where(BaseNameRow.base_id == id.hex)):
         name.namespace = bases.namespace_of(name.name)
 
 
-def weigh_version(tx: Transaction, manifest: Manifest, weights: Digest) -> None:
+def store_weights_digests(tx: Transaction, manifest: Manifest, weights: Digest) -> None:
     """The weights digest of the file of weights that a manifest names."""
-    format = format_of(entry.path for entry in manifest.files)
+    format = detect_format(entry.path for entry in manifest.files)
     entry = manifest.file(format.weights) if format else None
     if entry is not None:
-        files.remember_weights(tx, entry.sha256, weights)
+        files.store_weights_digest(tx, entry.sha256, weights)
 
 
 def unmark_file(tx: Transaction, owner: str, file: Digest) -> None:
     """The owner needs the file, whatever a sweep thought."""
     whose = Digest.parse(owner) if owner.startswith("sha256:") else AdapterName.parse(owner)
-    files.need(tx, whose, [file])
+    files.clear_unneeded(tx, whose, [file])
 
 
 def put_manifest(tx: Transaction, revision: Digest, data: bytes) -> None:
-    """The bytes of a manifest that was damaged. Raises `Corrupt` where they are others."""
+    """The bytes of a manifest that was damaged. Raises `CorruptData` where they are others."""
     if Digest.of(data) != revision:
-        raise Corrupt(f"these are not the bytes of revision {revision.brief}; nothing was changed")
+        raise CorruptData(f"these are not the bytes of revision {revision.brief}; nothing was changed")
     tx.execute(update(RevisionRow).where(col(RevisionRow.digest) == revision.hex).values(manifest=data))
-    damage.clear(tx, revision)
+    damage.clear_damage(tx, revision)
 
 
 def holders(tx: Transaction, revision: Digest) -> tuple[AdapterName, ...]:
@@ -183,11 +187,11 @@ def manifest_bytes(tx: Transaction, revision: Digest) -> bytes:
     return row.manifest if row else b""
 
 
-Belonging = tuple[Digest, AdapterName | Digest, Digest | None, str]
+OwnedCopy = tuple[Digest, AdapterName | Digest, Digest | None, str]
 """A file, an owner of it, the revision in which the owner has it (of a base: none), and its path there."""
 
 
-def belongings(catalog: Catalog, wanted: Collection[Digest]) -> Iterator[Belonging]:
+def iter_owned_copies(catalog: Catalog, wanted: Collection[Digest]) -> Iterator[OwnedCopy]:
     """Everywhere that these files belong."""
     if not wanted:
         return
@@ -215,4 +219,4 @@ def _last_status(tx: Transaction, row: VersionRow) -> str | None:
         col(EventRow.kind).in_(("version.pushed", "version.rechecked")),
     )
     detail = tx.exec(query.order_by(col(EventRow.seq).desc())).first()
-    return unmapped(detail).get("base_status") if detail else None
+    return decode_map(detail).get("base_status") if detail else None

@@ -14,7 +14,9 @@ from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import RecallClaimRow
 
 
-def note(tx: Transaction, name: AdapterName, digest: Digest, state: str, source: str, at: datetime) -> bool:
+def record_claim(
+    tx: Transaction, name: AdapterName, digest: Digest, state: str, source: str, at: datetime
+) -> bool:
     """Whether this is new."""
     if tx.get(RecallClaimRow, (str(name), digest.hex)):
         return False
@@ -28,7 +30,7 @@ def find(tx: Transaction, name: AdapterName, digest: Digest) -> ForgottenRecall 
     return _claim(row) if row else None
 
 
-def every(tx: Transaction) -> tuple[ForgottenRecall, ...]:
+def all_claims(tx: Transaction) -> tuple[ForgottenRecall, ...]:
     """In the order of names."""
     return tuple(map(_claim, tx.exec(select(RecallClaimRow).order_by(RecallClaimRow.name))))
 

@@ -10,20 +10,20 @@ from sqlalchemy import ColumnElement, FromClause, Select, and_, bindparam, selec
 from adaptry.core.errors import Conflict
 from adaptry.core.lifecycle import LATEST
 from adaptry.core.refs import ByDigest, Label, Latest, Number, Ref, Selector
-from adaptry.storage.catalog.adapters import Line, visibility_of
+from adaptry.storage.catalog.adapters import AdapterRecord, visibility_of
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import AdapterRow, AliasRow, VersionRow
-from adaptry.storage.catalog.version_info import SHOWN, Columns, selected, table_of
-from adaptry.storage.catalog.versions import Stored, stored_of
+from adaptry.storage.catalog.version_info import SHOWN, Columns, run_select, table_of
+from adaptry.storage.catalog.versions import VersionRecord, to_record
 
 _ADAPTERS, _VERSIONS, _ALIASES = table_of(AdapterRow), table_of(VersionRow), table_of(AliasRow)
 
 
 @dataclass(frozen=True, slots=True)
-class Meaning:
+class ResolvedRef:
     """The adapter a ref names, and the columns of the versions it may mean: none, one, or two of many."""
 
-    line: Line
+    adapter: AdapterRecord
     versions: tuple[Columns, ...]
 
     def version(self, selector: Selector) -> Columns | None:
@@ -31,7 +31,7 @@ class Meaning:
         if len(self.versions) > 1:
             assert isinstance(selector, ByDigest)
             raise Conflict(
-                f"{self.line.name} has several versions that begin with {selector.prefix}; give more digits"
+                f"{self.adapter.name} has several versions that begin with {selector.prefix}; give more digits"
             )
         return self.versions[0] if self.versions else None
 
@@ -64,24 +64,24 @@ _DIGEST = _statement(
 ).limit(2)
 
 
-def resolve(tx: Transaction, ref: Ref) -> Meaning | None:
+def resolve_ref(tx: Transaction, ref: Ref) -> ResolvedRef | None:
     """None where there is no such adapter."""
-    statement, asked = _asked(ref.selector)
-    rows = selected(tx, statement, {"name": str(ref.name), **asked})
+    statement, asked = _selector_query(ref.selector)
+    rows = run_select(tx, statement, {"name": str(ref.name), **asked})
     if not rows:
         return None
-    line = Line(rows[0].line, ref.name, visibility_of(rows[0].visibility))
-    return Meaning(line, tuple(row for row in rows if row.id is not None))
+    line = AdapterRecord(rows[0].line, ref.name, visibility_of(rows[0].visibility))
+    return ResolvedRef(line, tuple(row for row in rows if row.id is not None))
 
 
-def find(tx: Transaction, line: Line, selector: Selector) -> Stored | None:
+def find(tx: Transaction, line: AdapterRecord, selector: Selector) -> VersionRecord | None:
     """What a selector means now. Raises `Conflict` for a digest prefix that several versions share."""
-    meaning = resolve(tx, Ref(line.name, selector))
+    meaning = resolve_ref(tx, Ref(line.name, selector))
     columns = meaning.version(selector) if meaning else None
-    return stored_of(columns) if columns else None
+    return to_record(columns) if columns else None
 
 
-def _asked(selector: Selector) -> tuple[Select[Any], dict[str, object]]:
+def _selector_query(selector: Selector) -> tuple[Select[Any], dict[str, object]]:
     match selector:
         case Latest():
             return _LATEST, {}

@@ -12,14 +12,14 @@ from sqlmodel.sql.expression import Select
 
 from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName
-from adaptry.registry.rollouts import RolloutInfo, RolloutPlan, Stage
-from adaptry.registry.workers import GONE
+from adaptry.registry.rollouts import RolloutInfo, RolloutPlan, RolloutStage
+from adaptry.registry.workers import ENDED
 from adaptry.storage.catalog import epochs
-from adaptry.storage.catalog.adapters import Line, visibility_of
-from adaptry.storage.catalog.aliases import Pointing
+from adaptry.storage.catalog.adapters import AdapterRecord, visibility_of
+from adaptry.storage.catalog.aliases import AliasTarget
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import AdapterRow, ResidentRow, RolloutRow, VersionRow, WorkerRow
-from adaptry.storage.catalog.versions import Stored
+from adaptry.storage.catalog.versions import VersionRecord
 from adaptry.storage.catalog.workers import is_lost, label_of
 
 _SHOWN = 50
@@ -27,10 +27,10 @@ _SHOWN = 50
 
 def begin(
     tx: Transaction,
-    line: Line,
+    line: AdapterRecord,
     alias: str,
-    to: Stored,
-    was: Pointing,
+    to: VersionRecord,
+    was: AliasTarget,
     plan: RolloutPlan,
     at: datetime,
     by: str,
@@ -54,7 +54,7 @@ def begin(
     return _info(row, line.name, to.number, to.digest)
 
 
-def running(tx: Transaction, line: Line, alias: str) -> RolloutInfo | None:
+def running(tx: Transaction, line: AdapterRecord, alias: str) -> RolloutInfo | None:
     query = _query().where(
         RolloutRow.adapter_id == line.key, RolloutRow.alias == alias, RolloutRow.stage == "running"
     )
@@ -62,7 +62,7 @@ def running(tx: Transaction, line: Line, alias: str) -> RolloutInfo | None:
     return _info(found[0], line.name, found[1].number, Digest(found[1].digest)) if found else None
 
 
-def of_line(tx: Transaction, line: Line) -> tuple[RolloutInfo, ...]:
+def of_adapter(tx: Transaction, line: AdapterRecord) -> tuple[RolloutInfo, ...]:
     """The newest, newest first."""
     query = _query().where(RolloutRow.adapter_id == line.key).order_by(col(RolloutRow.id).desc())
     return tuple(
@@ -71,7 +71,7 @@ def of_line(tx: Transaction, line: Line) -> tuple[RolloutInfo, ...]:
     )
 
 
-def concerning(tx: Transaction, names: Iterable[str]) -> tuple[tuple[Line, RolloutInfo], ...]:
+def running_for_names(tx: Transaction, names: Iterable[str]) -> tuple[tuple[AdapterRecord, RolloutInfo], ...]:
     """The running rollouts of the names (`acme/tone@prod`) that a worker serves."""
     pairs = {tuple(name.split("@", 1)) for name in names if "@" in name}
     if not pairs:
@@ -84,7 +84,7 @@ def concerning(tx: Transaction, names: Iterable[str]) -> tuple[tuple[Line, Rollo
     )
     return tuple(
         (
-            Line(row.adapter_id, AdapterName.parse(adapter.name), visibility_of(adapter.visibility)),
+            AdapterRecord(row.adapter_id, AdapterName.parse(adapter.name), visibility_of(adapter.visibility)),
             _info(row, AdapterName.parse(adapter.name), version.number, Digest(version.digest)),
         )
         for row, version, adapter in tx.exec(query)
@@ -93,7 +93,7 @@ def concerning(tx: Transaction, names: Iterable[str]) -> tuple[tuple[Line, Rollo
 
 
 def change(
-    tx: Transaction, rollout: RolloutInfo, *, step: int, stage: Stage, reason: str | None, at: datetime
+    tx: Transaction, rollout: RolloutInfo, *, step: int, stage: RolloutStage, reason: str | None, at: datetime
 ) -> None:
     """On to a step, or to an end."""
     row = tx.get_one(RolloutRow, rollout.id)
@@ -103,7 +103,7 @@ def change(
     tx.flush()
 
 
-def get(tx: Transaction, line: Line, id: int) -> RolloutInfo:
+def get(tx: Transaction, line: AdapterRecord, id: int) -> RolloutInfo:
     row, version = tx.exec(_query().where(RolloutRow.id == id)).one()
     return _info(row, line.name, version.number, Digest(version.digest))
 
@@ -116,7 +116,7 @@ def serving(tx: Transaction, rollout: RolloutInfo, now: datetime) -> Mapping[str
         .join(VersionRow, col(ResidentRow.version_id) == col(VersionRow.id))
         .where(
             ResidentRow.served_as == f"{rollout.name}@{rollout.alias}",
-            col(ResidentRow.condition).not_in(GONE),
+            col(ResidentRow.condition).not_in(ENDED),
         )
     )
     found: dict[str, Digest | None] = {}
@@ -147,7 +147,7 @@ def _info(row: RolloutRow, name: AdapterName, number: int, digest: Digest) -> Ro
         steps=tuple(json.loads(row.steps)),
         step=row.step,
         every=row.every,
-        stage=cast(Stage, row.stage),
+        stage=cast(RolloutStage, row.stage),
         reason=row.reason,
         generation=row.generation,
         started_at=row.started_at,

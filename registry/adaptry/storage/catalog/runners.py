@@ -12,7 +12,7 @@ from sqlmodel import col, select
 
 from adaptry.registry.jobs_values.records import RunnerInfo
 from adaptry.storage.catalog.database import Transaction
-from adaptry.storage.catalog.encoding import listed, unlisted
+from adaptry.storage.catalog.encoding import decode_list, encode_list
 from adaptry.storage.catalog.rows import RunnerRow
 
 
@@ -21,8 +21,8 @@ def beat(tx: Transaction, runner: RunnerInfo) -> None:
     row = tx.get(RunnerRow, runner.id) or RunnerRow(
         id=runner.id,
         host=runner.host or "",
-        devices=listed(runner.devices),
-        tags=listed(runner.tags),
+        devices=encode_list(runner.devices),
+        tags=encode_list(runner.tags),
         concurrency=runner.concurrency,
         memory=runner.memory,
         seen_at=runner.seen_at,
@@ -46,8 +46,8 @@ def every(tx: Transaction) -> tuple[RunnerInfo, ...]:
         RunnerInfo(
             id=row.id,
             host=row.host,
-            devices=unlisted(row.devices),
-            tags=unlisted(row.tags),
+            devices=decode_list(row.devices),
+            tags=decode_list(row.tags),
             concurrency=row.concurrency,
             memory=row.memory,
             seen_at=row.seen_at,

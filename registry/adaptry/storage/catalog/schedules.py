@@ -12,7 +12,7 @@ from adaptry.registry.jobs_values.cron import Cron
 from adaptry.registry.jobs_values.records import JobOrder, ScheduleInfo
 from adaptry.storage.catalog import jobs, tokens
 from adaptry.storage.catalog.database import Transaction
-from adaptry.storage.catalog.encoding import listed
+from adaptry.storage.catalog.encoding import encode_list
 from adaptry.storage.catalog.rows import JobScheduleRow
 
 _MADE_UP_FOR = timedelta(days=1)
@@ -32,7 +32,7 @@ def put(
         namespace=namespace,
         by=identity.name,
         by_role=identity.role,
-        by_namespaces=listed(identity.namespaces),
+        by_namespaces=encode_list(identity.namespaces),
         created_at=now,
     )
     return _info(tx, tx.merge(row))
@@ -61,14 +61,14 @@ def remove(tx: Transaction, name: str, namespace: str) -> None:
 def submit_due(tx: Transaction, now: datetime) -> None:
     """Gives the orders whose time has come and that were not given for it yet; a job's id says which time it is of."""
     for row in tx.exec(select(JobScheduleRow).order_by(JobScheduleRow.name)).all():
-        if tokens.is_taken_back(tx, row.asker):
+        if tokens.is_revoked(tx, row.submitter):
             continue
         due = Cron.parse(row.cron).last(max(row.created_at, now - _MADE_UP_FOR), now)
         if due is None:
             continue
         id = f"job-{hashlib.sha256(f'{row.name} {row.created_at} {due}'.encode()).hexdigest()[:16]}"
         if jobs.row_of(tx, id) is None:
-            jobs.insert(tx, id, JobOrder.model_validate_json(row.ordered), row.namespace, row.asker, now)
+            jobs.insert(tx, id, JobOrder.model_validate_json(row.ordered), row.namespace, row.submitter, now)
 
 
 def _moments(tx: Transaction, name: str, namespace: str) -> set[datetime]:
@@ -87,5 +87,5 @@ def _info(tx: Transaction, row: JobScheduleRow) -> ScheduleInfo:
         namespace=row.namespace,
         by=row.by,
         created_at=row.created_at,
-        is_held=tokens.is_taken_back(tx, row.asker),
+        is_held=tokens.is_revoked(tx, row.submitter),
     )

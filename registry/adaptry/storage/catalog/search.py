@@ -17,7 +17,7 @@ from adaptry.core import query
 from adaptry.core.errors import Invalid, InvalidQuery
 from adaptry.registry.records import Page, VersionInfo
 from adaptry.storage.catalog import conditions, cursors
-from adaptry.storage.catalog.access import Sight
+from adaptry.storage.catalog.access import ReadScope
 from adaptry.storage.catalog.conditions import Condition, Keys
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import PostingRow, VersionRow
@@ -26,7 +26,7 @@ from adaptry.storage.catalog.version_info import by_keys
 SELECTIVE = 2000
 
 
-def search(tx: Transaction, sight: Sight, text: str, cursor: str | None, limit: int) -> Page[VersionInfo]:
+def search(tx: Transaction, sight: ReadScope, text: str, cursor: str | None, limit: int) -> Page[VersionInfo]:
     """The versions that match and are seen. Raises `InvalidQuery`."""
     about = f"search {text}"
     try:
@@ -42,12 +42,14 @@ def search(tx: Transaction, sight: Sight, text: str, cursor: str | None, limit: 
     return Page[VersionInfo](items=by_keys(tx, shown), next=following)
 
 
-def statement(tx: Transaction, sight: Sight, text: str) -> Keys:
+def statement(tx: Transaction, sight: ReadScope, text: str) -> Keys:
     """Selects the keys of the versions that match and are seen, newest first. Raises `InvalidQuery`."""
     terms = query.parse(text)
     return _walk(
         tx,
-        conditions.of_terms(tx, sight, terms) + conditions.of_states(terms) + conditions.of_sight(tx, sight),
+        conditions.term_conditions(tx, sight, terms)
+        + conditions.state_conditions(terms)
+        + conditions.scope_conditions(tx, sight),
     )
 
 

@@ -13,8 +13,8 @@ from sqlmodel import col, select
 from adaptry.core.manifest import EMPTY
 from adaptry.core.refs import AdapterName
 from adaptry.registry.commits import COMMIT_MADE
-from adaptry.storage.catalog.access import Sight
-from adaptry.storage.catalog.case_conflicts import is_spelled_like
+from adaptry.storage.catalog.access import ReadScope
+from adaptry.storage.catalog.case_conflicts import is_same_folded
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import AdapterRow, BaseNameRow, BaseRow, CommitRow, EventRow, NamespaceRow
 
@@ -67,24 +67,24 @@ def is_used(tx: Transaction, namespace: str) -> bool:
     return tx.exec(query.limit(1)).first() is not None
 
 
-def namespace_spelled(tx: Transaction, sight: Sight, namespace: str) -> str:
+def namespace_spelled(tx: Transaction, sight: ReadScope, namespace: str) -> str:
     """The namespace of adapters in sight that is this one but for capitals; itself if it has any, or several others do."""
     query = select(AdapterRow.namespace).where(
         col(AdapterRow.namespace).in_(_namespaces(tx, namespace)), col(AdapterRow.deleted_at).is_(None)
     )
-    if (seen := sight.of_adapters()) is not None:
+    if (seen := sight.adapter_condition()) is not None:
         query = query.where(seen)
     found = set(tx.exec(query.distinct()))
     return found.pop() if len(found) == 1 and namespace not in found else namespace
 
 
-def spelled_otherwise(tx: Transaction, sight: Sight, name: str, *, with_bases: bool) -> str | None:
+def spelled_otherwise(tx: Transaction, sight: ReadScope, name: str, *, with_bases: bool) -> str | None:
     """The name of the adapter, or else the base, in sight that is `name` but for capitals; `name` itself if something in
     sight has it, and None if several others do."""
     found: set[str] = set()
     if "/" in name:
         adapters = select(AdapterRow.name).where(_is_adapter(name), col(AdapterRow.deleted_at).is_(None))
-        if (seen := sight.of_adapters()) is not None:
+        if (seen := sight.adapter_condition()) is not None:
             adapters = adapters.where(seen)
         found.update(tx.exec(adapters))
     if with_bases:
@@ -93,7 +93,7 @@ def spelled_otherwise(tx: Transaction, sight: Sight, name: str, *, with_bases: b
             .join(BaseRow, col(BaseRow.id) == col(BaseNameRow.base_id))
             .where(_is_base(name))
         )
-        if (seen := sight.of_bases()) is not None:
+        if (seen := sight.base_condition()) is not None:
             bases = bases.where(seen)
         found.update(tx.exec(bases))
     if name in found:
@@ -102,13 +102,13 @@ def spelled_otherwise(tx: Transaction, sight: Sight, name: str, *, with_bases: b
 
 
 def _is_adapter(name: str) -> ColumnElement[bool]:
-    return is_spelled_like(col(AdapterRow.name), col(AdapterRow.folded), name)
+    return is_same_folded(col(AdapterRow.name), col(AdapterRow.folded), name)
 
 
 def _is_base(name: str) -> ColumnElement[bool]:
-    return is_spelled_like(col(BaseNameRow.name), col(BaseNameRow.folded), name)
+    return is_same_folded(col(BaseNameRow.name), col(BaseNameRow.folded), name)
 
 
 def _namespaces(tx: Transaction, namespace: str) -> list[str]:
-    same = is_spelled_like(col(NamespaceRow.name), col(NamespaceRow.folded), namespace)
+    same = is_same_folded(col(NamespaceRow.name), col(NamespaceRow.folded), namespace)
     return list(tx.exec(select(NamespaceRow.name).where(same)))

@@ -22,10 +22,16 @@ from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
-from adaptry.core.errors import AdaptryError, Corrupt, StorageFull, Unavailable
+from adaptry.core.errors import AdaptryError, CorruptData, StorageFull, Unavailable
 from adaptry.core.files.locks import FileLock
 from adaptry.storage.catalog import disk_reserve
-from adaptry.storage.catalog.dialect import Block, Database, busy, in_turn, pause
+from adaptry.storage.catalog.dialect import (
+    ContextFactory,
+    DatabaseDialect,
+    busy_error,
+    wait_readable,
+    writer_lock,
+)
 
 _WRITES = "adaptry_writes"  # the execution option of connections whose transactions write: True, or _NOTES
 _NOTES = "notes"  # those that a power cut may undo
@@ -36,7 +42,7 @@ _LITTLE = 16 << 20  # bytes free, below which the log is kept short
 _FORBIDDEN = "adaptry_forbidden"  # how the triggers that refuse changes are told from other errors
 
 
-def database(url: str, busy_timeout: float) -> Database:
+def open_database(url: str, busy_timeout: float) -> DatabaseDialect:
     """The file that a URL names, or a database in memory."""
     in_memory = url in ("sqlite://", "sqlite:///:memory:")
     # Keywords of create_engine. A server has more threads than a pool has places: none of them waits for one.
@@ -49,20 +55,20 @@ def database(url: str, busy_timeout: float) -> Database:
     _prepare(engine, is_durable=not in_memory)
     # One connection is the whole database in memory, so its users take turns.
     lock = RLock()
-    reading: Block = (lambda: lock) if in_memory else nullcontext
-    return Database(
+    reading: ContextFactory = (lambda: lock) if in_memory else nullcontext
+    return DatabaseDialect(
         readers=engine,
         writers=engine.execution_options(**{_WRITES: True}),
-        noters=engine.execution_options(**{_WRITES: _NOTES}),
-        reading=reading,
+        nondurable_writers=engine.execution_options(**{_WRITES: _NOTES}),
+        read_context=reading,
         # SQLite's own writers look again and again, ever less often: one that waits among many may never get its turn.
-        writing=reading if in_memory else in_turn(busy_timeout),
-        opening=partial(_opening, url),
+        write_context=reading if in_memory else writer_lock(busy_timeout),
+        open_context=partial(_opening, url),
         hold=partial(_hold, url),
-        settle=lambda connection: None,
-        meaning=partial(_meaning, url),
-        announce=lambda connection: None,  # who listens looks at the file
-        hear=_hear_nothing if in_memory else partial(_hear, make_url(url).database or ""),
+        after_migrate=lambda connection: None,
+        translate_error=partial(_translate_error, url),
+        notify=lambda connection: None,  # who listens looks at the file
+        listen=_listen_in_memory if in_memory else partial(_listen, make_url(url).database or ""),
     )
 
 
@@ -86,7 +92,7 @@ def copy(source: Path, target: Path) -> None:
         os.close(descriptor)
 
 
-def _hear(path: str, stop: socket.socket) -> Iterator[bool]:
+def _listen(path: str, stop: socket.socket) -> Iterator[bool]:
     """SQLite tells nobody; but a number that every commit changes costs microseconds to look at (`data_version`)."""
     with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as connection:
         version: int | None = None
@@ -98,13 +104,13 @@ def _hear(path: str, stop: socket.socket) -> Iterator[bool]:
                 version = now
                 (newest,) = connection.execute("SELECT max(seq) FROM events").fetchone()
             yield newest != last
-            pause(_LOOKS, stop.fileno())
+            wait_readable(_LOOKS, stop.fileno())
 
 
-def _hear_nothing(stop: socket.socket) -> Iterator[bool]:
+def _listen_in_memory(stop: socket.socket) -> Iterator[bool]:
     """No other process has a database in memory."""
     while True:
-        pause(1.0, stop.fileno())
+        wait_readable(1.0, stop.fileno())
         yield False
 
 
@@ -139,7 +145,7 @@ def _prepare(engine: Engine, *, is_durable: bool) -> None:
             raise DBAPIError("BEGIN", None, error) from error
 
 
-def complaints(connection: Connection) -> Iterator[str]:
+def find_problems(connection: Connection) -> Iterator[str]:
     """What SQLite finds wrong with its own file and with references between rows."""
     for (line,) in connection.exec_driver_sql("PRAGMA integrity_check"):
         if line != "ok":
@@ -227,7 +233,7 @@ def _hold(url: str) -> Callable[[], None]:
     if not path or path == ":memory:":
         return lambda: None
     try:
-        return FileLock.shared(in_use_file(Path(path)), mode=_PRIVATE).release
+        return FileLock.acquire_shared(in_use_file(Path(path)), mode=_PRIVATE).release
     except StorageFull:  # there is no room for the lock's file; reading must go on all the same
         return lambda: None
     except Unavailable as error:
@@ -261,20 +267,20 @@ def _is_full(url: str) -> bool:
     return bool(path) and path != ":memory:" and disk_reserve.is_full(Path(str(path)).parent)
 
 
-def _meaning(url: str, error: BaseException) -> AdaptryError | None:
+def _translate_error(url: str, error: BaseException) -> AdaptryError | None:
     if str(error).startswith(f"{_FORBIDDEN}: "):
         return Unavailable(str(error).removeprefix(f"{_FORBIDDEN}: "))
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     match code:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return busy()
+            return busy_error()
         case sqlite3.SQLITE_FULL:
             return _full(url)
         case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_IOERR if _is_full(url):
             # What SQLite says where it cannot make the files beside a database (-wal, -shm).
             return _full(url)
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return Corrupt(
+            return CorruptData(
                 f"{make_url(url).database} is not a sound SQLite database: {error}; restore a backup",
                 told="the registry's database is damaged; its administrator has the details",
             )

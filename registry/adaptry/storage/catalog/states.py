@@ -9,11 +9,11 @@ from sqlalchemy import bindparam, select
 from adaptry.core.digest import Digest
 from adaptry.registry.records import StateChange, VersionInfo
 from adaptry.storage.catalog import epochs, terms
-from adaptry.storage.catalog.adapters import Line
+from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import WITHDRAWN, AdapterRow, CommitRow, VersionRow
-from adaptry.storage.catalog.version_info import SHOWN, info, selected, table_of
-from adaptry.storage.catalog.versions import Stored
+from adaptry.storage.catalog.version_info import SHOWN, info, run_select, table_of
+from adaptry.storage.catalog.versions import VersionRecord
 
 _ADAPTERS, _VERSIONS, _COMMITS = table_of(AdapterRow), table_of(VersionRow), table_of(CommitRow)
 _WITHDRAWN = select(*SHOWN).join_from(_VERSIONS, _ADAPTERS).where(WITHDRAWN)
@@ -25,7 +25,7 @@ _OF_WEIGHTS = _WITHDRAWN.where(
 )
 
 
-def put(tx: Transaction, version: Stored, change: StateChange, at: datetime, by: str) -> int:
+def put(tx: Transaction, version: VersionRecord, change: StateChange, at: datetime, by: str) -> int:
     """Changes a version's state; the generation it has then."""
     row = tx.get_one(VersionRow, version.key)
     row.state, row.state_reason, row.state_successor = change.state, change.reason, change.successor
@@ -36,13 +36,13 @@ def put(tx: Transaction, version: Stored, change: StateChange, at: datetime, by:
     return row.state_generation
 
 
-def withdrawn_in(tx: Transaction, line: Line, revision: Digest) -> VersionInfo | None:
+def find_withdrawn_revision(tx: Transaction, line: AdapterRecord, revision: Digest) -> VersionInfo | None:
     """A version whose files are held back and whose weights that revision has."""
-    rows = selected(tx, _OF_REVISION.limit(1), {"adapter": line.key, "digest": revision.hex})
+    rows = run_select(tx, _OF_REVISION.limit(1), {"adapter": line.key, "digest": revision.hex})
     return info(tx, rows[0]) if rows else None
 
 
-def withdrawn_as(tx: Transaction, namespace: str, weights: Digest) -> VersionInfo | None:
+def find_withdrawn_weights(tx: Transaction, namespace: str, weights: Digest) -> VersionInfo | None:
     """A version of the namespace whose files are held back and which has these weights."""
-    rows = selected(tx, _OF_WEIGHTS.limit(1), {"weights": weights.hex, "namespace": namespace})
+    rows = run_select(tx, _OF_WEIGHTS.limit(1), {"weights": weights.hex, "namespace": namespace})
     return info(tx, rows[0]) if rows else None

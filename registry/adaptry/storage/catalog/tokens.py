@@ -11,7 +11,7 @@ from sqlmodel import col, select
 
 from adaptry.core.identity import LOCAL, Identity, Role
 from adaptry.storage.catalog.database import Transaction
-from adaptry.storage.catalog.encoding import listed, unlisted
+from adaptry.storage.catalog.encoding import decode_list, encode_list
 from adaptry.storage.catalog.rows import TokenRow
 
 
@@ -40,7 +40,7 @@ def insert(tx: Transaction, secret_sha256: str, info: TokenInfo) -> None:
             kind=info.kind,
             name=info.name,
             role=info.role,
-            namespaces=listed(info.namespaces),
+            namespaces=encode_list(info.namespaces),
             created_at=info.created_at,
             expires_at=info.expires_at,
         )
@@ -66,14 +66,14 @@ def revoke(tx: Transaction, id: int, at: datetime) -> bool:
     return was_valid
 
 
-def is_taken_back(tx: Transaction, identity: Identity) -> bool:
+def is_revoked(tx: Transaction, identity: Identity) -> bool:
     """Whether somebody has these rights only by tokens that were revoked. One that has merely expired was not taken back."""
     if identity == LOCAL:  # who works in the registry's folder needs no token
         return False
     tokens = select(TokenRow.revoked_at).where(
         TokenRow.name == identity.name,
         TokenRow.role == identity.role,
-        TokenRow.namespaces == listed(identity.namespaces),
+        TokenRow.namespaces == encode_list(identity.namespaces),
     )
     found = tx.exec(tokens).all()
     return bool(found) and None not in found
@@ -85,7 +85,7 @@ def _info(row: TokenRow) -> TokenInfo:
         kind=row.kind,
         name=row.name,
         role=cast(Role, row.role),
-        namespaces=unlisted(row.namespaces),
+        namespaces=decode_list(row.namespaces),
         last_four=row.last_four,
         created_at=row.created_at,
         expires_at=row.expires_at,

@@ -11,24 +11,26 @@ from sqlmodel import col, select
 from adaptry.core.digest import Digest
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName
-from adaptry.storage.catalog.adapters import Line
+from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.manifests import stored_manifest
 from adaptry.storage.catalog.rows import AdapterRow, RevisionRow, VersionRow
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class PendingVersion:
     """A version that declared a base, to be checked again now that one is known."""
 
     key: int
-    line: Line
+    adapter: AdapterRecord
     number: int
     manifest: Manifest
     base_name: str | None
 
 
-def on(tx: Transaction, id: Digest, known: Sequence[str], after: int, limit: int) -> tuple[Waiting, ...]:
+def pending_for_base(
+    tx: Transaction, id: Digest, known: Sequence[str], after: int, limit: int
+) -> tuple[PendingVersion, ...]:
     """Versions that declared this base by id, or without an id by one of its names; oldest first."""
     by_name = (col(VersionRow.base_id).is_(None)) & (col(VersionRow.base_name).in_(known))
     query = (
@@ -44,9 +46,9 @@ def on(tx: Transaction, id: Digest, known: Sequence[str], after: int, limit: int
         .limit(limit)
     )
     return tuple(
-        Waiting(
+        PendingVersion(
             key=version.id or 0,
-            line=Line(
+            adapter=AdapterRecord(
                 adapter.id or 0,
                 AdapterName.parse(adapter.name),
                 "public" if adapter.visibility == "public" else "private",

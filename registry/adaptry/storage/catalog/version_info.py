@@ -28,9 +28,9 @@ from sqlalchemy import cast as sql_cast
 from adaptry.core.digest import Digest
 from adaptry.core.lifecycle import State
 from adaptry.core.refs import AdapterName
-from adaptry.registry.records import BaseStatus, Standing, VersionInfo
+from adaptry.registry.records import BaseStatus, StateRecord, VersionInfo
 from adaptry.storage.catalog.database import Transaction
-from adaptry.storage.catalog.encoding import unlisted
+from adaptry.storage.catalog.encoding import decode_list
 from adaptry.storage.catalog.rows import (
     AdapterRow,
     AliasRow,
@@ -49,7 +49,7 @@ def table_of(entity: type[Entity]) -> Table:
     return cast(Table, vars(entity)["__table__"])
 
 
-def selected(tx: Transaction, statement: Executable, asked: Mapping[str, object]) -> Sequence[Columns]:
+def run_select(tx: Transaction, statement: Executable, asked: Mapping[str, object]) -> Sequence[Columns]:
     """The rows of a statement on tables, which sees what this transaction has changed so far."""
     tx.flush()
     return tx.connection().execute(statement, asked).all()
@@ -84,15 +84,15 @@ _BESIDE_ONE = _beside(lambda column: column == bindparam("key"))
 
 def info(tx: Transaction, columns: Columns) -> VersionInfo:
     """The version whose columns are at hand."""
-    return _info(columns, selected(tx, _BESIDE_ONE, {"key": columns.id}))
+    return _info(columns, run_select(tx, _BESIDE_ONE, {"key": columns.id}))
 
 
 def by_keys(tx: Transaction, keys: Sequence[int]) -> tuple[VersionInfo, ...]:
     """Versions in the order of `keys`, in two statements."""
     asked = {"keys": list(keys)}
-    found = {columns.id: columns for columns in selected(tx, _BY_KEYS, asked)}
+    found = {columns.id: columns for columns in run_select(tx, _BY_KEYS, asked)}
     beside = defaultdict(list)
-    for row in selected(tx, _BESIDE_MANY, asked):
+    for row in run_select(tx, _BESIDE_MANY, asked):
         beside[row.version_id].append(row)
     return tuple(_info(found[key], beside[key]) for key in keys)
 
@@ -104,13 +104,13 @@ def _info(row: Columns, beside: Iterable[Row[Any]]) -> VersionInfo:
         number=row.number,
         digest=Digest(row.digest),
         state=cast(State, row.state),
-        standing=_standing(row),
+        standing=_state_record(row),
         created_at=row.created_at,
         created_by=row.created_by,
         method=row.method,
         rank=row.rank,
-        targets=unlisted(row.targets),
-        traits=unlisted(row.traits),
+        targets=decode_list(row.targets),
+        traits=decode_list(row.traits),
         parameters=row.parameters,
         size=row.size,
         weights=Digest(row.weights),
@@ -125,10 +125,10 @@ def _info(row: Columns, beside: Iterable[Row[Any]]) -> VersionInfo:
     )
 
 
-def _standing(row: Columns) -> Standing | None:
+def _state_record(row: Columns) -> StateRecord | None:
     if row.state_generation == 0:
         return None
-    return Standing(
+    return StateRecord(
         generation=row.state_generation,
         reason=row.state_reason,
         successor=row.state_successor,

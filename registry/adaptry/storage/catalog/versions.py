@@ -13,19 +13,19 @@ from adaptry.adapters.spec import Spec
 from adaptry.core.digest import Digest
 from adaptry.core.lifecycle import State
 from adaptry.core.manifest import Manifest
-from adaptry.core.report import Report
+from adaptry.core.report import CheckReport
 from adaptry.registry.records import BaseStatus, Page, VersionDetail, VersionInfo
 from adaptry.storage.catalog import adapters, commits, cursors, inspections, terms
-from adaptry.storage.catalog.adapters import Line
+from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Transaction
-from adaptry.storage.catalog.encoding import listed, packed, unlisted, unpacked
+from adaptry.storage.catalog.encoding import decode_list, decode_model, encode_list, encode_model
 from adaptry.storage.catalog.manifests import stored_manifest
 from adaptry.storage.catalog.rows import AliasRow, RevisionRow, VersionDetailRow, VersionRow
 from adaptry.storage.catalog.version_info import Columns, by_keys
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class VersionRecord:
     """A version as the catalog knows it: its key, and what rules need to know of it."""
 
     key: int
@@ -35,13 +35,13 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class BaseCheck:
     """What is known of a version's base, and what the checks said."""
 
     base_id: Digest | None
     base_name: str | None
     status: BaseStatus
-    report: Report
+    report: CheckReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,45 +51,45 @@ class Admission:
     manifest: Manifest
     spec: Spec
     weights: Digest
-    verdict: Verdict
+    verdict: BaseCheck
     forced: str | None
     number: int | None = None
 
 
-def insert(tx: Transaction, line: Line, new: Admission, at: datetime, by: str) -> Stored:
+def insert(tx: Transaction, line: AdapterRecord, new: Admission, at: datetime, by: str) -> VersionRecord:
     """Admits a version and numbers it."""
     digest = new.manifest.digest
-    commits.keep_revision(tx, new.manifest)
+    commits.store_revision(tx, new.manifest)
     row = VersionRow(
         adapter_id=line.key,
-        number=adapters.take_number(tx, line, at, new.number),
+        number=adapters.allocate_number(tx, line, at, new.number),
         digest=digest.hex,
         created_at=at,
         created_by=by,
         method="",
         weights="",
     )
-    fill(row, new)
+    fill_derived(row, new)
     tx.add(row)
     tx.flush()
     assert row.id is not None
     tx.add(
         VersionDetailRow(
             version_id=row.id,
-            spec=packed(new.spec),
-            report=packed(new.verdict.report),
+            spec=encode_model(new.spec),
+            report=encode_model(new.verdict.report),
             forced=new.forced,
         )
     )
     terms.add(tx, row.id, [*_own_terms(row, new.manifest), *adapters.own_terms(tx, line.key)])
-    return stored_of(row)
+    return to_record(row)
 
 
-def fill(row: VersionRow, derived: Admission) -> None:
+def fill_derived(row: VersionRow, derived: Admission) -> None:
     """Sets the columns that follow from a version's files and its base."""
     spec, verdict = derived.spec, derived.verdict
     row.method, row.rank, row.parameters = spec.method, spec.rank, spec.parameters
-    row.targets, row.traits = listed(spec.targets), listed(spec.traits)
+    row.targets, row.traits = encode_list(spec.targets), encode_list(spec.traits)
     row.size, row.weights = derived.manifest.size, derived.weights.hex
     row.base_id = verdict.base_id.hex if verdict.base_id else None
     row.base_name, row.base_status = verdict.base_name, verdict.status
@@ -97,7 +97,7 @@ def fill(row: VersionRow, derived: Admission) -> None:
 
 
 def terms_of(tx: Transaction, row: VersionRow) -> set[tuple[str, str]]:
-    """What the search index should have of a version, by the rows that it is derived from. Raises `Corrupt`."""
+    """What the search index should have of a version, by the rows that it is derived from. Raises `CorruptData`."""
     pointing = select(AliasRow.alias).where(AliasRow.version_id == row.id)
     own = _own_terms(row, manifest(tx, Digest(row.digest)))
     shared = adapters.own_terms(tx, row.adapter_id)
@@ -112,13 +112,13 @@ def _own_terms(row: VersionRow, manifest: Manifest) -> list[tuple[str, str]]:
         ("state", row.state),
         ("by", row.created_by),
         *(("base", text) for text in [*([row.base_name] if row.base_name else []), *base_id]),
-        *(("module", target) for target in unlisted(row.targets)),
-        *(("trait", trait) for trait in unlisted(row.traits)),
+        *(("module", target) for target in decode_list(row.targets)),
+        *(("trait", trait) for trait in decode_list(row.traits)),
         *(("parent", str(parent)) for parent in manifest.parents),
     ]
 
 
-def settle(tx: Transaction, key: int, verdict: Verdict) -> None:
+def set_base_check(tx: Transaction, key: int, verdict: BaseCheck) -> None:
     """Replaces what is known of a version's base, after it was checked again."""
     tx.execute(
         update(VersionRow)
@@ -133,40 +133,42 @@ def settle(tx: Transaction, key: int, verdict: Verdict) -> None:
     tx.execute(
         update(VersionDetailRow)
         .where(col(VersionDetailRow.version_id) == key)
-        .values(report=packed(verdict.report))
+        .values(report=encode_model(verdict.report))
     )
     terms.remove(tx, key, ["base"])
     terms.add(tx, key, _base_terms(verdict))
 
 
-def settle_report(tx: Transaction, key: int, report: Report) -> None:
+def set_report(tx: Transaction, key: int, report: CheckReport) -> None:
     """Replaces a version's report, after its weights were inspected."""
     tx.execute(update(VersionRow).where(col(VersionRow.id) == key).values(findings=len(report.findings)))
     tx.execute(
-        update(VersionDetailRow).where(col(VersionDetailRow.version_id) == key).values(report=packed(report))
+        update(VersionDetailRow)
+        .where(col(VersionDetailRow.version_id) == key)
+        .values(report=encode_model(report))
     )
 
 
 def manifest(tx: Transaction, digest: Digest) -> Manifest:
-    """The manifest of a revision that some version or commit has. Raises `Corrupt`."""
+    """The manifest of a revision that some version or commit has. Raises `CorruptData`."""
     data = tx.exec(select(RevisionRow.manifest).where(RevisionRow.digest == digest.hex)).one()
     return stored_manifest(digest, data)
 
 
-def detail(tx: Transaction, stored: Stored) -> VersionDetail:
+def detail(tx: Transaction, stored: VersionRecord) -> VersionDetail:
     row = tx.get_one(VersionDetailRow, stored.key)
     declared = manifest(tx, stored.digest)
     return VersionDetail(
         version=by_keys(tx, [stored.key])[0],
         manifest=declared,
-        spec=unpacked(Spec, row.spec),
-        report=unpacked(Report, row.report),
+        spec=decode_model(Spec, row.spec),
+        report=decode_model(CheckReport, row.report),
         forced=row.forced,
         inspection=inspections.summary(tx, declared.weights.values()),
     )
 
 
-def page(tx: Transaction, line: Line, cursor: str | None, limit: int) -> Page[VersionInfo]:
+def page(tx: Transaction, line: AdapterRecord, cursor: str | None, limit: int) -> Page[VersionInfo]:
     """A line's versions, newest first."""
     about = f"versions {line.key}"
     before = cursors.decode_number(cursor, about)
@@ -179,7 +181,7 @@ def page(tx: Transaction, line: Line, cursor: str | None, limit: int) -> Page[Ve
     return Page[VersionInfo](items=by_keys(tx, [key for key, _ in shown if key is not None]), next=following)
 
 
-def count_download(tx: Transaction, stored: Stored) -> None:
+def count_download(tx: Transaction, stored: VersionRecord) -> None:
     tx.execute(
         update(VersionRow)
         .where(col(VersionRow.id) == stored.key)
@@ -187,17 +189,17 @@ def count_download(tx: Transaction, stored: Stored) -> None:
     )
 
 
-def _base_terms(verdict: Verdict) -> list[tuple[str, str]]:
+def _base_terms(verdict: BaseCheck) -> list[tuple[str, str]]:
     names = [verdict.base_name] if verdict.base_name else []
     ids = [str(verdict.base_id)] if verdict.base_id else []
     return [("base", text) for text in names + ids]
 
 
-def stored_of(row: VersionRow | Columns) -> Stored:
+def to_record(row: VersionRow | Columns) -> VersionRecord:
     assert row.id is not None
-    return Stored(row.id, row.number, Digest(row.digest), cast(State, row.state))
+    return VersionRecord(row.id, row.number, Digest(row.digest), cast(State, row.state))
 
 
-def get(tx: Transaction, key: int) -> Stored:
+def get(tx: Transaction, key: int) -> VersionRecord:
     """The version with that key, which must be there."""
-    return stored_of(tx.get_one(VersionRow, key))
+    return to_record(tx.get_one(VersionRow, key))

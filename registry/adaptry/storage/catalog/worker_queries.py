@@ -14,12 +14,12 @@ from adaptry.core.digest import Digest
 from adaptry.core.lifecycle import State
 from adaptry.core.refs import AdapterName
 from adaptry.registry.records import Page
-from adaptry.registry.workers import Condition, ResidentInfo, Trouble, WorkerInfo
+from adaptry.registry.workers import Condition, ResidentInfo, WorkerInfo, WorkerProblem
 from adaptry.storage.catalog import cursors
-from adaptry.storage.catalog.access import Sight
+from adaptry.storage.catalog.access import ReadScope
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import AdapterRow, ResidentRow, VersionRow, WorkerRow
-from adaptry.storage.catalog.workers import Worker, is_lost
+from adaptry.storage.catalog.workers import WorkerRecord, is_lost
 
 _ABOUT = "workers"
 
@@ -29,14 +29,14 @@ def of_version(tx: Transaction, version: int, now: datetime) -> tuple[ResidentIn
     return tuple(_infos(tx, col(ResidentRow.version_id) == version, now))
 
 
-def info(tx: Transaction, worker: Worker, sight: Sight, now: datetime) -> WorkerInfo:
+def info(tx: Transaction, worker: WorkerRecord, sight: ReadScope, now: datetime) -> WorkerInfo:
     return _with_residents(tx, [tx.get_one(WorkerRow, worker.key)], sight, now)[0]
 
 
 def page(
     tx: Transaction,
     owner: str,
-    sight: Sight,
+    sight: ReadScope,
     cursor: str | None,
     limit: int,
     now: datetime,
@@ -59,15 +59,15 @@ def page(
     return Page[WorkerInfo](items=tuple(infos), next=following)
 
 
-def may_see(tx: Transaction, worker: Worker, owner: str, sight: Sight) -> bool:
+def may_see(tx: Transaction, worker: WorkerRecord, owner: str, sight: ReadScope) -> bool:
     seen = _is_seen(owner, sight)
     query = select(WorkerRow.id).where(WorkerRow.id == worker.key)
     return seen is None or tx.exec(query.where(seen)).first() is not None
 
 
-def _is_seen(owner: str, sight: Sight) -> ColumnElement[bool] | None:
+def _is_seen(owner: str, sight: ReadScope) -> ColumnElement[bool] | None:
     """Which workers may be seen: one's own, and those that have something one may read. None is all of them."""
-    of_adapters = sight.of_adapters()
+    of_adapters = sight.adapter_condition()
     if of_adapters is None:
         return None
     has = (
@@ -80,12 +80,12 @@ def _is_seen(owner: str, sight: Sight) -> ColumnElement[bool] | None:
 
 
 def _with_residents(
-    tx: Transaction, rows: Sequence[WorkerRow], sight: Sight, now: datetime
+    tx: Transaction, rows: Sequence[WorkerRow], sight: ReadScope, now: datetime
 ) -> list[WorkerInfo]:
     has = col(ResidentRow.worker_id).in_([row.id for row in rows]) & (
         col(ResidentRow.condition) != "unloaded"
     )
-    of_adapters = sight.of_adapters()
+    of_adapters = sight.adapter_condition()
     residents = _infos(tx, has if of_adapters is None else has & of_adapters, now)
     return [
         WorkerInfo(
@@ -103,7 +103,7 @@ def _with_residents(
             is_lost=is_lost(row, now),
             is_answering=row.is_answering,
             residents=tuple(one for one in residents if (one.worker, one.owner) == (row.name, row.owner)),
-            troubles=tuple(map(Trouble.model_validate, json.loads(row.troubles))),
+            troubles=tuple(map(WorkerProblem.model_validate, json.loads(row.troubles))),
         )
         for row in rows
     ]

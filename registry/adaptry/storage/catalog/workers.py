@@ -15,7 +15,7 @@ from adaptry.storage.catalog.rows import ResidentRow, WorkerRow
 
 
 @dataclass(frozen=True, slots=True)
-class Worker:
+class WorkerRecord:
     """A worker's key, and what others are told of who it is. `owner` is whose token it reports with."""
 
     key: int
@@ -29,18 +29,18 @@ class Worker:
         return f"{self.owner}/{self.name}"
 
 
-def find(tx: Transaction, name: str, owner: str) -> Worker | None:
+def find(tx: Transaction, name: str, owner: str) -> WorkerRecord | None:
     row = _row(tx, name, owner)
-    return _worker(row) if row else None
+    return _record(row) if row else None
 
 
-def named(tx: Transaction, name: str) -> tuple[Worker, ...]:
+def named(tx: Transaction, name: str) -> tuple[WorkerRecord, ...]:
     """Every owner's worker of that name, in the order of the owners."""
     rows = tx.exec(select(WorkerRow).where(WorkerRow.name == name).order_by(WorkerRow.owner))
-    return tuple(map(_worker, rows))
+    return tuple(map(_record, rows))
 
 
-def put(tx: Transaction, report: WorkerReport, owner: str, now: datetime) -> Worker:
+def put(tx: Transaction, report: WorkerReport, owner: str, now: datetime) -> WorkerRecord:
     """The worker of that owner, as the report describes it; made if it is new."""
     row = _row(tx, report.worker, owner) or WorkerRow(
         name=report.worker, owner=owner, engine=report.engine, lease=0, first_at=now, reported_at=now
@@ -52,16 +52,16 @@ def put(tx: Transaction, report: WorkerReport, owner: str, now: datetime) -> Wor
     row.troubles = _troubles_text(report)
     tx.add(row)
     tx.flush()
-    return _worker(row)
+    return _record(row)
 
 
-def is_as_it_was(tx: Transaction, worker: Worker, report: WorkerReport) -> bool:
+def is_unchanged(tx: Transaction, worker: WorkerRecord, report: WorkerReport) -> bool:
     """Whether it answers as before, with the same troubles; what it has is another question."""
     row = tx.get_one(WorkerRow, worker.key)
     return row.is_answering == (report.residents is not None) and row.troubles == _troubles_text(report)
 
 
-def forget(tx: Transaction, worker: Worker) -> None:
+def forget(tx: Transaction, worker: WorkerRecord) -> None:
     tx.execute(delete(ResidentRow).where(col(ResidentRow.worker_id) == worker.key))
     tx.delete(tx.get_one(WorkerRow, worker.key))
     tx.flush()
@@ -74,16 +74,16 @@ def is_lost(row: WorkerRow, now: datetime) -> bool:
 
 def label_of(row: WorkerRow) -> str:
     """As `Worker.label`; for this package."""
-    return _worker(row).label
+    return _record(row).label
 
 
 def _row(tx: Transaction, name: str, owner: str) -> WorkerRow | None:
     return tx.exec(select(WorkerRow).where(WorkerRow.name == name, WorkerRow.owner == owner)).first()
 
 
-def _worker(row: WorkerRow) -> Worker:
+def _record(row: WorkerRow) -> WorkerRecord:
     assert row.id is not None
-    return Worker(row.id, row.name, row.owner, row.engine)
+    return WorkerRecord(row.id, row.name, row.owner, row.engine)
 
 
 def _troubles_text(report: WorkerReport) -> str:

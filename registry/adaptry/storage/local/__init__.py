@@ -8,40 +8,40 @@ same folder.
 from __future__ import annotations
 
 from adaptry.core.identity import Identity
-from adaptry.storage.local.adapters import Adapters
-from adaptry.storage.local.aliases import Aliases
-from adaptry.storage.local.bases import Bases
-from adaptry.storage.local.commits import Commits
-from adaptry.storage.local.events import LocalFeed
-from adaptry.storage.local.idempotency import Once
-from adaptry.storage.local.inspections import Inspections
-from adaptry.storage.local.jobs import Jobs
-from adaptry.storage.local.metrics import Metrics
-from adaptry.storage.local.states import States
-from adaptry.storage.local.uploads import Uploads
-from adaptry.storage.local.versions import Versions
-from adaptry.storage.local.workers import Residency
+from adaptry.storage.local.adapters import LocalAdapters
+from adaptry.storage.local.aliases import LocalAliases
+from adaptry.storage.local.bases import LocalBases
+from adaptry.storage.local.commits import LocalCommits
+from adaptry.storage.local.events import LocalEvents
+from adaptry.storage.local.idempotency import IdempotencyKey
+from adaptry.storage.local.inspections import LocalInspections
+from adaptry.storage.local.jobs import LocalJobs
+from adaptry.storage.local.metrics import LocalMetrics
+from adaptry.storage.local.states import LocalStates
+from adaptry.storage.local.uploads import LocalUploads
+from adaptry.storage.local.versions import LocalVersions
+from adaptry.storage.local.workers import LocalWorkers
 
 __all__ = ["LocalRegistry"]
 
 
 class LocalRegistry(
-    Adapters,
-    Uploads,
-    Commits,
-    Versions,
-    Inspections,
-    States,
-    Aliases,
-    Residency,
-    Metrics,
-    Bases,
-    Jobs,
-    LocalFeed,
+    LocalAdapters,
+    LocalUploads,
+    LocalCommits,
+    LocalVersions,
+    LocalInspections,
+    LocalStates,
+    LocalAliases,
+    LocalWorkers,
+    LocalMetrics,
+    LocalBases,
+    LocalJobs,
+    LocalEvents,
 ):
-    """`LocalRegistry(catalog, blobs, identity)`; each parent is the part of the interface it is named for (`Commits` goes on from `Revisions` and `Branches`, `Residency` from `Rollouts`)."""
+    """`LocalRegistry(catalog, blobs, identity)`; each parent is the part of the interface it is named for (`LocalCommits` goes on from `LocalRevisions` and `LocalBranches`, `Residency` from `Rollouts`)."""
 
-    def on_behalf_of(self, identity: Identity, once: Once | None = None) -> LocalRegistry:
+    def on_behalf_of(self, identity: Identity, once: IdempotencyKey | None = None) -> LocalRegistry:
         """The same registry for someone else, and perhaps for one request; costs nothing, so a server makes one each time."""
         return LocalRegistry(
             self.catalog,
@@ -49,7 +49,7 @@ class LocalRegistry(
             identity,
             require_known_base=self.require_known_base,
             clock=self.clock,
-            weighing=self.weighing,
+            weighing=self.incremental_digests,
             once=once,
             presign_uploads=self.presign_uploads,
             inspector=self.inspector,

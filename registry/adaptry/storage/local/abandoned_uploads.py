@@ -15,7 +15,7 @@ from adaptry.registry.interface import Owner
 from adaptry.storage.blobs import BlobStore
 from adaptry.storage.catalog import files
 from adaptry.storage.catalog.database import Catalog
-from adaptry.storage.catalog.files import Session
+from adaptry.storage.catalog.files import UploadSessionRecord
 
 IDLE = timedelta(minutes=2)
 """Longer than a client pauses that is alive: between two tries `transfer` waits ten seconds at most."""
@@ -23,7 +23,7 @@ IDLE_DIRECT = timedelta(minutes=15)
 """The same where parts go straight to a bucket, which sees each only when it is whole: 16 MiB at 20 kB/s."""
 
 
-def recycle(
+def drop_abandoned(
     catalog: Catalog, blobs: BlobStore, owner: Owner, wanted: int, now: datetime, direct_from: int | None
 ) -> int:
     """Drops up to `wanted` abandoned sessions of the owner's tenant, the longest idle first; how many went.
@@ -32,7 +32,7 @@ def recycle(
     Safe beside other processes: a staging is held, and its row looked at again, before either goes.
     """
     with catalog.read() as tx:
-        idle = files.idle_since(tx, owner, now - IDLE)
+        idle = files.sessions_idle_since(tx, owner, now - IDLE)
     dropped = 0
     for session in idle:
         if dropped == wanted:
@@ -43,14 +43,14 @@ def recycle(
     return dropped
 
 
-def _drop(catalog: Catalog, blobs: BlobStore, session: Session, before: datetime) -> bool:
+def _drop(catalog: Catalog, blobs: BlobStore, session: UploadSessionRecord, before: datetime) -> bool:
     """Whether the session is gone; it stays if anything happened to it after `before`. Raises `Conflict`."""
     with blobs.staging(session.id) as staged:
         written = blobs.last_write(session.id) if staged.offset else None
         if max(session.touched_at, written or session.touched_at) >= before:
             return False
         with catalog.write() as tx:
-            found = files.session(tx, session.id)
+            found = files.find_session(tx, session.id)
             if found is None or found.is_finished or found.touched_at != session.touched_at:
                 return False
             files.close_session(tx, session.id)

@@ -4,45 +4,45 @@ from __future__ import annotations
 
 from pydantic import TypeAdapter
 
-from adaptry.core.errors import Conflict, Denied
+from adaptry.core.errors import Conflict, PermissionDenied
 from adaptry.core.identity import require_write
 from adaptry.core.refs import AdapterName
 from adaptry.registry.records import AdapterEdit, AdapterInfo, Event, Page
 from adaptry.storage.catalog import adapters, aliases, commits, cursors, events, worker_reports
 from adaptry.storage.catalog.database import Transaction
-from adaptry.storage.local.context import Ground, require_no_base
+from adaptry.storage.local.context import RegistryContext, require_no_base
 
 _INFO = TypeAdapter(AdapterInfo)
 
 
-class Adapters(Ground):
+class LocalAdapters(RegistryContext):
     """`create_adapter` to `delete_adapter`, `moved`, and `history`."""
 
     def create_adapter(self, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:
         with self.catalog.write() as tx:
             require_write(self.identity, name)
-            return self.once(tx, _INFO, lambda: self._create(tx, name, edit))
+            return self.run_once(tx, _INFO, lambda: self._create(tx, name, edit))
 
     def _create(self, tx: Transaction, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:
         if adapters.find(tx, name):
             raise Conflict(f"{name} is taken; choose another name, or push to it")
-        return adapters.info(tx, self.new_line(tx, name, edit))
+        return adapters.info(tx, self.create_adapter_record(tx, name, edit))
 
     def adapter(self, name: AdapterName) -> AdapterInfo:
         with self.catalog.read() as tx:
-            return adapters.info(tx, self.readable(tx, name))
+            return adapters.info(tx, self.readable_adapter(tx, name))
 
     def adapters(
         self, namespace: str | None = None, cursor: str | None = None, limit: int = 50
     ) -> Page[AdapterInfo]:
         cursors.check_limit(limit)
         with self.catalog.read() as tx:
-            return adapters.page(tx, self.sight(tx), namespace, cursor, limit)
+            return adapters.page(tx, self.read_scope(tx), namespace, cursor, limit)
 
     def edit_adapter(self, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:
         now = self.clock()
         with self.catalog.write() as tx:
-            line = adapters.edit(tx, self.writable(tx, name), edit, now)
+            line = adapters.edit(tx, self.writable_adapter(tx, name), edit, now)
             changed = {
                 "description": edit.description,
                 "tags": ", ".join(edit.tags) if edit.tags is not None else None,
@@ -54,9 +54,11 @@ class Adapters(Ground):
     def rename_adapter(self, name: AdapterName, to: AdapterName) -> AdapterInfo:
         now = self.clock()
         with self.catalog.write() as tx:
-            line = self.writable(tx, name)
+            line = self.writable_adapter(tx, name)
             if not self.identity.may_write(to):
-                raise Denied(f"{self.identity.name} may not write to {to.namespace!r}, so not rename into it")
+                raise PermissionDenied(
+                    f"{self.identity.name} may not write to {to.namespace!r}, so not rename into it"
+                )
             if adapters.find(tx, to):
                 raise Conflict(f"{to} is taken; choose another name")
             require_no_base(tx, to)
@@ -71,29 +73,29 @@ class Adapters(Ground):
             )
             return adapters.info(tx, renamed)
 
-    def moved(self, name: AdapterName) -> AdapterName | None:
+    def renamed_to(self, name: AdapterName) -> AdapterName | None:
         with self.catalog.read() as tx:
-            line = adapters.moved(tx, name)
+            line = adapters.find_renamed(tx, name)
         return line.name if line and self.identity.may_read(line.name, line.visibility) else None
 
     def delete_adapter(self, name: AdapterName) -> None:
         now = self.clock()
         with self.catalog.write() as tx:
-            line = self.writable(tx, name)
+            line = self.writable_adapter(tx, name)
             held = aliases.infos(tx, line)
             if held:
                 names = ", ".join(info.alias for info in held)
                 raise Conflict(f"{name} is in use through {names}; remove the aliases first")
-            if serving := worker_reports.resident_of(tx, line.key):
+            if serving := worker_reports.workers_with_adapter(tx, line.key):
                 raise Conflict(
                     f"{name} is loaded by {', '.join(serving[:5])}; let them unload it, or forget those that are gone: "
                     "adaptry workers forget NAME"
                 )
             commits.forget(tx, line)
-            adapters.bury(tx, line, now)
+            adapters.mark_deleted(tx, line, now)
             events.record(tx, "adapter.deleted", at=now, by=self.identity.name, line=line)
 
     def history(self, name: AdapterName, cursor: str | None = None, limit: int = 50) -> Page[Event]:
         cursors.check_limit(limit)
         with self.catalog.read() as tx:
-            return events.page(tx, self.identity, self.readable(tx, name), cursor, limit)
+            return events.page(tx, self.identity, self.readable_adapter(tx, name), cursor, limit)

@@ -19,14 +19,14 @@ from adaptry.core.report import Finding
 from adaptry.registry.records import BaseStatus
 from adaptry.storage.blobs import BlobStore
 from adaptry.storage.catalog import bases, files, inspections
-from adaptry.storage.catalog.access import Sight
+from adaptry.storage.catalog.access import ReadScope
 from adaptry.storage.catalog.database import Catalog, Transaction
-from adaptry.storage.catalog.versions import Verdict
+from adaptry.storage.catalog.versions import BaseCheck
 from adaptry.storage.local.blob_content import BlobContent, check_first_bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class ResolvedBase:
     """What a manifest and a config claim as base, and the base of this registry that it is, if any."""
 
     claimed_id: Digest | None
@@ -47,11 +47,11 @@ def weights_digest(catalog: Catalog, manifest: Manifest, adapter: Adapter) -> Di
     entry = manifest.file(adapter.format.weights)
     assert entry is not None
     with catalog.read() as tx:
-        known = files.weights_of(tx, entry.sha256)
+        known = files.find_weights_digest(tx, entry.sha256)
     return known or adapter.weights_digest()
 
 
-def find_base(tx: Transaction, sight: Sight, manifest: Manifest, written: str | None) -> Known:
+def find_base(tx: Transaction, sight: ReadScope, manifest: Manifest, written: str | None) -> ResolvedBase:
     """The base in sight that a revision means: by id if it claims one, else by the name it claims or its config has `written`.
 
     An id that is unknown stays a claim, and what the config says beside it is no name for it."""
@@ -61,10 +61,10 @@ def find_base(tx: Transaction, sight: Sight, manifest: Manifest, written: str | 
     key = str(claimed_id) if claimed_id else claimed_name
     found = bases.find(tx, sight, key) if key else []
     if len(found) != 1:
-        return Known(claimed_id, claimed_name)
+        return ResolvedBase(claimed_id, claimed_name)
     names = bases.names(tx, found[0])
     name = claimed_name if claimed_name in names else next(iter(names), None)
-    return Known(claimed_id, claimed_name, found[0], name)
+    return ResolvedBase(claimed_id, claimed_name, found[0], name)
 
 
 def known_inspections(tx: Transaction, tree: Manifest) -> Mapping[str, WeightsInspection]:
@@ -73,9 +73,9 @@ def known_inspections(tx: Transaction, tree: Manifest) -> Mapping[str, WeightsIn
     return {path: known[digest] for path, digest in tree.weights.items() if digest in known}
 
 
-def judge(
-    adapter: Adapter, known: Known, record: BaseRecord | None, weights: Sequence[Finding] = ()
-) -> Verdict:
+def check_against_base(
+    adapter: Adapter, known: ResolvedBase, record: BaseRecord | None, weights: Sequence[Finding] = ()
+) -> BaseCheck:
     """Checks an adapter against its base; without a record, on its own. What its `weights` hold is part of the report, and
     changes nothing about the base."""
     name = known.name if record else known.claimed_name
@@ -86,4 +86,4 @@ def judge(
     elif known.claimed_id or known.claimed_name:
         status = "declared"
     whole = report.model_copy(update={"findings": (*report.findings, *weights)})
-    return Verdict(known.id or known.claimed_id, known.name or known.claimed_name, status, whole)
+    return BaseCheck(known.id or known.claimed_id, known.name or known.claimed_name, status, whole)

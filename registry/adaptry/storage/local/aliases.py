@@ -8,35 +8,37 @@ from pydantic import TypeAdapter
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, NotFound
-from adaptry.core.lifecycle import may_point
+from adaptry.core.lifecycle import require_alias_allowed
 from adaptry.core.refs import AdapterName, ByDigest, Ref, parse_alias, parse_stored_alias
 from adaptry.registry.records import AliasInfo
 from adaptry.storage.catalog import aliases, events, git_refs
-from adaptry.storage.catalog.adapters import Line
-from adaptry.storage.catalog.aliases import Pointing
+from adaptry.storage.catalog.adapters import AdapterRecord
+from adaptry.storage.catalog.aliases import AliasTarget
 from adaptry.storage.catalog.case_conflicts import label_like
 from adaptry.storage.catalog.database import Transaction
-from adaptry.storage.catalog.versions import Stored, stored_of
-from adaptry.storage.local.context import Ground
+from adaptry.storage.catalog.versions import VersionRecord, to_record
+from adaptry.storage.local.context import RegistryContext
 
 _INFO = TypeAdapter(AliasInfo)
 
 
-class Aliases(Ground):
+class LocalAliases(RegistryContext):
     """`aliases`, `move_alias`, `remove_alias`."""
 
     def aliases(self, name: AdapterName) -> tuple[AliasInfo, ...]:
         with self.catalog.read() as tx:
-            return aliases.infos(tx, self.readable(tx, name))
+            return aliases.infos(tx, self.readable_adapter(tx, name))
 
     def move_alias(self, name: AdapterName, alias: str, to: Digest, was: int | None) -> AliasInfo:
         parse_stored_alias(alias)
         with self.catalog.write() as tx:
-            line = self.writable(tx, name)
-            target = stored_of(self.meant(tx, Ref(name, ByDigest(to.hex))))
-            return self.once(tx, _INFO, lambda: self._move(tx, line, alias, target, was))
+            line = self.writable_adapter(tx, name)
+            target = to_record(self.resolve(tx, Ref(name, ByDigest(to.hex))))
+            return self.run_once(tx, _INFO, lambda: self._move(tx, line, alias, target, was))
 
-    def _move(self, tx: Transaction, line: Line, alias: str, to: Stored, was: int | None) -> AliasInfo:
+    def _move(
+        self, tx: Transaction, line: AdapterRecord, alias: str, to: VersionRecord, was: int | None
+    ) -> AliasInfo:
         found = aliases.find(tx, line, alias)
         _require_seen(line.name, alias, found, was)
         return point_alias(tx, line, alias, to, found, self.clock(), self.identity.name)
@@ -44,7 +46,7 @@ class Aliases(Ground):
     def remove_alias(self, name: AdapterName, alias: str, was: int) -> None:
         now = self.clock()
         with self.catalog.write() as tx:
-            line = self.writable(tx, name)
+            line = self.writable_adapter(tx, name)
             found = aliases.find(tx, line, alias)
             if found is None:
                 raise NotFound(f"{name} has no alias {alias[:80]!a}")
@@ -62,13 +64,19 @@ class Aliases(Ground):
 
 
 def point_alias(
-    tx: Transaction, line: Line, alias: str, to: Stored, found: Pointing | None, now: datetime, by: str
+    tx: Transaction,
+    line: AdapterRecord,
+    alias: str,
+    to: VersionRecord,
+    found: AliasTarget | None,
+    now: datetime,
+    by: str,
 ) -> AliasInfo:
     """Points an alias that was found at `found`, with its event.
 
     Raises `Conflict` for a version that may not be pointed at, `InvalidRef` for a new alias whose name git does not take.
     """
-    may_point(alias, to.state, to.number)
+    require_alias_allowed(alias, to.state, to.number)
     if found is None:
         parse_alias(alias)
         if like := label_like(tx, line.key, alias):
@@ -78,7 +86,7 @@ def point_alias(
             )
     if found is None and (mark := git_refs.find(tx, line, alias)):
         raise Conflict(f"{line.name} has a {mark.kind} {alias}; choose another name for the alias")
-    info = aliases.point(tx, line, alias, to, now, by)
+    info = aliases.set_target(tx, line, alias, to, now, by)
     events.record(
         tx,
         "alias.moved",
@@ -97,7 +105,7 @@ def point_alias(
     return info
 
 
-def _require_seen(name: AdapterName, alias: str, found: Pointing | None, was: int | None) -> None:
+def _require_seen(name: AdapterName, alias: str, found: AliasTarget | None, was: int | None) -> None:
     generation = found.generation if found else None
     if generation == was:
         return

@@ -11,7 +11,7 @@ from adaptry.adapters.base_record import BaseRecord
 from adaptry.bases.fingerprinting.base_fingerprint import check_identity
 from adaptry.checks.weights import weights_findings
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Conflict, Corrupt, Invalid, NotFound, Unavailable
+from adaptry.core.errors import Conflict, CorruptData, Invalid, NotFound, Unavailable
 from adaptry.core.manifest import FileEntry
 from adaptry.core.refs import parse_base_name
 from adaptry.registry.records import BaseEdit, BaseInfo, Page
@@ -29,38 +29,38 @@ from adaptry.storage.catalog.access import EVERYTHING
 from adaptry.storage.catalog.case_conflicts import base_like, fold
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.shared_names import adapter_of_name, hiding
-from adaptry.storage.local.admission import find_base, judge, known_inspections, open_stored
-from adaptry.storage.local.context import Ground, require_sound
+from adaptry.storage.local.admission import check_against_base, find_base, known_inspections, open_stored
+from adaptry.storage.local.context import RegistryContext, require_sound
 from adaptry.storage.local.versions import check_start
 
 _BATCH = 50
 _MOST_NAMES = 16
 
 
-class Bases(Ground):
+class LocalBases(RegistryContext):
     """`put_base` to `read_base_file`."""
 
     def put_base(self, record: BaseRecord, names: tuple[str, ...] = ()) -> BaseInfo:
-        self.require_base_writing()
+        self.require_base_write()
         _check_names(names)
         check_identity(record)
         with self.catalog.write() as tx:
             merged = self._put(tx, record, names)
-        self._settle_waiting(merged)
+        self._resolve_pending(merged)
         with self.catalog.read() as tx:
-            return bases.info(tx, self.sight(tx), record.id)
+            return bases.info(tx, self.read_scope(tx), record.id)
 
-    def store_made(self, chunks: Iterable[bytes | memoryview]) -> tuple[Digest, int]:
+    def store_generated_file(self, chunks: Iterable[bytes | memoryview]) -> tuple[Digest, int]:
         """Stores bytes that were made here, for a base that is adopted later: their digest, and how many they are.
 
         They take the place of a copy that is marked as damaged. Raises `StorageFull`, and what `chunks` raise.
         """
         digest, size = self.blobs.ingest(chunks)
         with self.catalog.read() as tx:
-            is_marked = damage.reason(tx, digest) is not None
+            is_marked = damage.damage_reason(tx, digest) is not None
         if is_marked:
             with self.catalog.write() as tx:
-                damage.clear(tx, digest)
+                damage.clear_damage(tx, digest)
         return digest, size
 
     def adopt_base(
@@ -71,12 +71,12 @@ class Bases(Ground):
 
         Raises as `put_base` and `store_base`.
         """
-        self.require_base_writing()
+        self.require_base_write()
         _check_names(names)
         check_identity(record)
         with self.catalog.write() as tx:
             # Bytes that nobody has may be on their way out, or gone: looked at here, where none can begin to go.
-            if any(pending_deletes.is_going(tx, entry.sha256) for entry in files_):
+            if any(pending_deletes.is_deleting(tx, entry.sha256) for entry in files_):
                 raise Unavailable("some of these files are being deleted just now; try again in a moment")
             require_sound(tx, {entry.path: entry.sha256 for entry in files_})
             lost = [entry.path for entry in files_ if not self.blobs.has(entry.sha256)]
@@ -84,14 +84,14 @@ class Bases(Ground):
                 raise NotFound(f"{', '.join(lost)} was made a while ago and collected since; make it again")
             merged = self._put(tx, record, names)
             for entry in files_:
-                files.own(tx, record.id, entry.sha256, entry.size)
+                files.add_owned(tx, record.id, entry.sha256, entry.size)
             self._store(tx, record.id, files_)
-        self._settle_waiting(merged)
+        self._resolve_pending(merged)
         return self.base(str(record.id))
 
     def base(self, key: str) -> BaseInfo:
         with self.catalog.read() as tx:
-            sight = self.sight(tx)
+            sight = self.read_scope(tx)
             found = bases.find(tx, sight, key)
             if not found:
                 raise NotFound(f"no base {key[:200]!a}; `adaptry base ls` shows those that are registered")
@@ -106,14 +106,14 @@ class Bases(Ground):
     def bases(self, cursor: str | None = None, limit: int = 50) -> Page[BaseInfo]:
         cursors.check_limit(limit)
         with self.catalog.read() as tx:
-            return bases.page(tx, self.sight(tx), cursor, limit)
+            return bases.page(tx, self.read_scope(tx), cursor, limit)
 
     def bases_like(self, architecture: Digest) -> tuple[BaseInfo, ...]:
         with self.catalog.read() as tx:
-            return bases.of_architecture(tx, self.sight(tx), architecture)
+            return bases.of_architecture(tx, self.read_scope(tx), architecture)
 
     def store_base(self, id: Digest, files_: tuple[FileEntry, ...]) -> BaseInfo:
-        self.require_base_writing()
+        self.require_base_write()
         with self.catalog.write() as tx:
             self._record(tx, id)
             if hidden := hiding(tx, bases.names(tx, id)):
@@ -123,18 +123,18 @@ class Bases(Ground):
             if missing:
                 raise NotFound(f"the base has no bytes yet for {', '.join(missing)}; upload them first")
             self._store(tx, id, files_)
-            return bases.info(tx, self.sight(tx), id)
+            return bases.info(tx, self.read_scope(tx), id)
 
     def edit_base(self, id: Digest, edit: BaseEdit) -> BaseInfo:
-        self.require_base_writing()
+        self.require_base_write()
         with self.catalog.write() as tx:
             self._record(tx, id)
-            was = bases.info(tx, self.sight(tx), id).visibility
+            was = bases.info(tx, self.read_scope(tx), id).visibility
             if edit.visibility is not None and edit.visibility != was:
                 bases.set_visibility(tx, id, edit.visibility)
                 detail = {"id": id, "visibility": edit.visibility, "was": was}
                 events.record(tx, "base.edited", at=self.clock(), by=self.identity.name, detail=detail)
-            return bases.info(tx, self.sight(tx), id)
+            return bases.info(tx, self.read_scope(tx), id)
 
     def read_base_file(self, id: Digest, path: str, start: int = 0) -> Iterator[bytes]:
         with self.catalog.read() as tx:
@@ -156,7 +156,7 @@ class Bases(Ground):
                 raise Conflict(f"{name} already names another base, {owner}; choose another name")
             if owner is None and (adapter := adapter_of_name(tx, name)):
                 raise Conflict(_taken(name, adapter))
-        fresh = _unlike(tx, record.id, [name for name, owner in taken.items() if owner is None])
+        fresh = _distinct_names(tx, record.id, [name for name, owner in taken.items() if owner is None])
         merged = _merged(before, record) if before else record
         if merged != before:
             bases.put(tx, merged, now, by)
@@ -169,27 +169,27 @@ class Bases(Ground):
 
     def _store(self, tx: Transaction, id: Digest, files_: tuple[FileEntry, ...]) -> None:
         """Where they are its files already, nothing has happened."""
-        known = bases.info(tx, self.sight(tx), id).stored
+        known = bases.info(tx, self.read_scope(tx), id).stored
         if set(known) == set(files_):
             return
-        files.need(tx, id, [entry.sha256 for entry in files_])
+        files.clear_unneeded(tx, id, [entry.sha256 for entry in files_])
         bases.store(tx, id, files_)
         told = {"id": id, "bytes": sum(entry.size for entry in files_)}
         events.record(tx, "base.stored", at=self.clock(), by=self.identity.name, detail=told)
 
     def _record(self, tx: Transaction, id: Digest) -> BaseRecord:
-        record = bases.record(tx, id) if bases.among(tx, self.sight(tx), [id]) else None
+        record = bases.record(tx, id) if bases.visible_among(tx, self.read_scope(tx), [id]) else None
         if record is None:
             raise NotFound(f"no base {id.brief}; `adaptry base ls` shows those that are registered")
         return record
 
-    def _settle_waiting(self, record: BaseRecord) -> None:
+    def _resolve_pending(self, record: BaseRecord) -> None:
         """Checks again, in batches, what declared this base; those pushed meanwhile saw it already."""
         after = 0
         while True:
             with self.catalog.read() as tx:
                 known = bases.names(tx, record.id)
-                batch = unresolved_bases.on(tx, record.id, known, after, _BATCH)
+                batch = unresolved_bases.pending_for_base(tx, record.id, known, after, _BATCH)
                 claims = [find_base(tx, EVERYTHING, item.manifest, item.base_name) for item in batch]
                 weights = [known_inspections(tx, item.manifest) for item in batch]
             if not batch:
@@ -200,20 +200,20 @@ class Bases(Ground):
                     with self.catalog.read() as tx:
                         require_sound(tx, {entry.path: entry.sha256 for entry in item.manifest.files})
                     adapter = open_stored(self.blobs, item.manifest)
-                except (Corrupt, NotFound):  # it stays declared until it is mended or pushed again
+                except (CorruptData, NotFound):  # it stays declared until it is mended or pushed again
                     continue
                 found_in = weights_findings(adapter.spec, found)
-                verdicts.append((item, judge(adapter, claim, record, found_in)))
+                verdicts.append((item, check_against_base(adapter, claim, record, found_in)))
             with self.catalog.write() as tx:
                 now = self.clock()
                 for item, verdict in verdicts:
-                    versions.settle(tx, item.key, verdict)
+                    versions.set_base_check(tx, item.key, verdict)
                     events.record(
                         tx,
                         "version.rechecked",
                         at=now,
                         by=self.identity.name,
-                        line=item.line,
+                        line=item.adapter,
                         number=item.number,
                         detail={"base": record.id, "base_status": verdict.status},
                     )
@@ -232,7 +232,7 @@ def _owner(tx: Transaction, name: str) -> Digest | None:
     return found[0] if found else None
 
 
-def _unlike(tx: Transaction, id: Digest, fresh: list[str]) -> list[str]:
+def _distinct_names(tx: Transaction, id: Digest, fresh: list[str]) -> list[str]:
     """Those that differ from the base's own names, and from each other, in more than capitals.
 
     Raises `Conflict` for one that differs only in capitals from a name of another base.

@@ -7,9 +7,9 @@ from contextlib import AbstractContextManager
 
 from adaptry.adapters.config import LIMITS
 from adaptry.adapters.content import Content
-from adaptry.adapters.formats import CONFIG, PEFT, WEIGHTS, format_of, is_kept
+from adaptry.adapters.formats import CONFIG, PEFT, WEIGHTS, detect_format, is_adapter_file
 from adaptry.adapters.header import read_header
-from adaptry.adapters.images import MAX_IMAGE, MAX_IMAGES, check_image, is_image, why_not_kept
+from adaptry.adapters.images import MAX_IMAGE, MAX_IMAGES, check_image, image_exclusion_reason, is_image
 from adaptry.core import strictjson
 from adaptry.core.errors import Invalid, InvalidConfig, InvalidManifest, InvalidPath, TooLarge, Unsupported
 from adaptry.core.manifest import MAX_FILES, MAX_REVISION, Manifest
@@ -59,9 +59,9 @@ def check_names(manifest: Manifest) -> None:
         raise InvalidManifest(
             f"not a manifest of a version: {manifest.size:,} bytes, and one has at most {MAX_REVISION >> 30} GiB"
         )
-    format = format_of(names)
+    format = detect_format(names)
     for name in names:
-        if not (format or PEFT).keeps(name):
+        if not (format or PEFT).includes(name):
             raise InvalidPath(
                 f"{name} is not a file we store with an adapter; push without it "
                 f"({CONFIG}, {WEIGHTS}, README and its images, licence and tokenizer files are stored)"
@@ -74,10 +74,10 @@ def check_names(manifest: Manifest) -> None:
 def check_draft(manifest: Manifest, *, with_folders: bool) -> None:
     """As `check_names`, of a tree that need not be an adapter yet, and may have others in folders beside it."""
     top = tuple(entry for entry in manifest.files if "/" not in entry.path)
-    if format_of(entry.path for entry in top):
+    if detect_format(entry.path for entry in top):
         check_names(manifest.model_copy(update={"files": top}))
     for entry in manifest.files:
-        if not is_kept(entry.path):
+        if not is_adapter_file(entry.path):
             raise InvalidPath(
                 f"{entry.path} is not a file of an adapter; commit without it "
                 "(configs, safetensors of adapters, README and its images, licence and tokenizer files are stored)"
@@ -99,7 +99,7 @@ def check_content(content: Content) -> None:
             read_header(content.reader(path), size, path)
         if path.rpartition("/")[2] == CONFIG:
             try:
-                strictjson.loads(content.whole(path, LIMITS.size), LIMITS, path)
+                strictjson.loads(content.read_all(path, LIMITS.size), LIMITS, path)
             except Invalid as error:
                 raise InvalidConfig(error.message) from None
 
@@ -114,9 +114,9 @@ def check_images(content: Content) -> None:
     for path in images:
         if content.sizes[path] > MAX_IMAGE:
             raise TooLarge(
-                f"{path} is {why_not_kept(content.sizes[path])}; make it smaller or push without it"
+                f"{path} is {image_exclusion_reason(content.sizes[path])}; make it smaller or push without it"
             )
-        check_image(path, content.whole(path, MAX_IMAGE))
+        check_image(path, content.read_all(path, MAX_IMAGE))
 
 
 def check_first_bytes(content: Content) -> None:

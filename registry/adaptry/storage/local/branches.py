@@ -7,99 +7,101 @@ from __future__ import annotations
 
 from pydantic import TypeAdapter
 
-from adaptry.core.errors import Conflict, Denied, RevisionNotFound, TooLarge
-from adaptry.core.hub_revision import GRAMMAR, parse_branch, parse_tag, parse_word
+from adaptry.core.errors import Conflict, PermissionDenied, RevisionNotFound, TooLarge
+from adaptry.core.hub_revision import GRAMMAR, parse_branch, parse_hub_revision, parse_tag
 from adaptry.core.refs import AdapterName, Latest, Number, Selector
 from adaptry.registry.commits import MAIN
 from adaptry.registry.records import BranchInfo, CommitInfo, CommitNote, Page
 from adaptry.storage.catalog import aliases, commits, cursors, events, git_refs, versions
-from adaptry.storage.catalog.adapters import Line
+from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.case_conflicts import label_like
-from adaptry.storage.catalog.commits import Step
+from adaptry.storage.catalog.commits import CommitRecord
 from adaptry.storage.catalog.database import Transaction
-from adaptry.storage.catalog.git_refs import Kind, Mark
+from adaptry.storage.catalog.git_refs import GitRef, GitRefKind
 from adaptry.storage.catalog.ref_resolution import find
-from adaptry.storage.local.context import Ground
+from adaptry.storage.local.context import RegistryContext
 
 _BRANCH, _COMMIT = TypeAdapter(BranchInfo), TypeAdapter(CommitInfo)
 
-MOST_MARKS = 1000
+MAX_REFS = 1000
 """Branches and tags that one adapter may have: they are always listed together."""
 
 
-class Branches(Ground):
+class LocalBranches(RegistryContext):
     """`commit`, `commits`, `references`, and `make_branch` to `squash`."""
 
     def commit(self, name: AdapterName, revision: str = MAIN) -> CommitInfo:
         with self.catalog.read() as tx:
-            return _meant(tx, self.readable(tx, name), revision).info
+            return _resolve_revision(tx, self.readable_adapter(tx, name), revision).info
 
     def commits(
         self, name: AdapterName, revision: str = MAIN, cursor: str | None = None, limit: int = 50
     ) -> Page[CommitInfo]:
         cursors.check_limit(limit)
         with self.catalog.read() as tx:
-            line = self.readable(tx, name)
-            return commits.page(tx, line, _meant(tx, line, revision), cursor, limit)
+            line = self.readable_adapter(tx, name)
+            return commits.page(tx, line, _resolve_revision(tx, line, revision), cursor, limit)
 
     def references(self, name: AdapterName) -> tuple[BranchInfo, ...]:
         with self.catalog.read() as tx:
-            line = self.readable(tx, name)
-            named = [_info(mark) for mark in git_refs.every(tx, line)]
+            line = self.readable_adapter(tx, name)
+            named = [_info(mark) for mark in git_refs.list_refs(tx, line)]
             named += [
                 BranchInfo(name=found.alias, kind="alias", digest=found.digest)
                 for found in aliases.infos(tx, line)
             ]
         return tuple(sorted(named, key=lambda info: (info.kind != "head", info.kind, info.name)))
 
-    def make_branch(self, name: AdapterName, branch: str, at: str = MAIN) -> BranchInfo:
+    def create_branch(self, name: AdapterName, branch: str, at: str = MAIN) -> BranchInfo:
         return self._make(name, parse_branch(branch), "branch", at, "")
 
-    def make_tag(self, name: AdapterName, tag: str, at: str = MAIN, message: str = "") -> BranchInfo:
+    def create_tag(self, name: AdapterName, tag: str, at: str = MAIN, message: str = "") -> BranchInfo:
         return self._make(name, parse_tag(tag), "tag", at, message)
 
-    def drop_branch(self, name: AdapterName, branch: str) -> None:
+    def delete_branch(self, name: AdapterName, branch: str) -> None:
         if branch == MAIN:
-            raise Denied(
+            raise PermissionDenied(
                 f"main is the line of {name}'s versions and stays; delete the adapter to remove them"
             )
         self._drop(name, branch, "branch")
 
-    def drop_tag(self, name: AdapterName, tag: str) -> None:
+    def delete_tag(self, name: AdapterName, tag: str) -> None:
         self._drop(name, tag, "tag")
 
     def squash(self, name: AdapterName, branch: str, note: CommitNote) -> CommitInfo:
         with self.catalog.write() as tx:
-            line = self.writable(tx, name)
-            return self.once(tx, _COMMIT, lambda: self._squash(tx, line, branch, note))
+            line = self.writable_adapter(tx, name)
+            return self.run_once(tx, _COMMIT, lambda: self._squash(tx, line, branch, note))
 
-    def _squash(self, tx: Transaction, line: Line, branch: str, note: CommitNote) -> CommitInfo:
+    def _squash(self, tx: Transaction, line: AdapterRecord, branch: str, note: CommitNote) -> CommitInfo:
         now, by = self.clock(), self.identity.name
         head = self.head(tx, line, branch)
-        tree, where = versions.manifest(tx, head.digest), parse_word(branch).name
+        tree, where = versions.manifest(tx, head.digest), parse_hub_revision(branch).name
         step = commits.add(tx, line, where, tree, note, head.info.carries, at=now, by=by, parent=None)
         git_refs.put(tx, line, where, "branch", step, now, by)
         detail = {"branch": where, "commit": head.digest, "title": note.title}
         events.record(tx, "branch.squashed", at=now, by=by, line=line, detail=detail)
         return step.info
 
-    def head(self, tx: Transaction, line: Line, branch: str) -> Step:
-        """Where a branch is that commits may be made to. Raises `RevisionNotFound`, `Denied` for an alias."""
-        word = parse_word(branch)
+    def head(self, tx: Transaction, line: AdapterRecord, branch: str) -> CommitRecord:
+        """Where a branch is that commits may be made to. Raises `RevisionNotFound`, `PermissionDenied` for an alias."""
+        word = parse_hub_revision(branch)
         mark = git_refs.find(tx, line, word.name) if word.scope != "tag" else None
         if mark and mark.kind == "branch":
-            step = commits.at_mark(tx, line, mark.name)
+            step = commits.find_by_ref(tx, line, mark.name)
             assert step is not None
             return step
         _refuse_alias(tx, line, word.name)
         raise RevisionNotFound(f"{line.name} has no branch {branch[:80]!a}; make it first")
 
-    def _make(self, name: AdapterName, text: str, kind: Kind, at: str, message: str) -> BranchInfo:
+    def _make(self, name: AdapterName, text: str, kind: GitRefKind, at: str, message: str) -> BranchInfo:
         with self.catalog.write() as tx:
-            line = self.writable(tx, name)
-            return self.once(tx, _BRANCH, lambda: self._mark(tx, line, text, kind, at, message))
+            line = self.writable_adapter(tx, name)
+            return self.run_once(tx, _BRANCH, lambda: self._put_ref(tx, line, text, kind, at, message))
 
-    def _mark(self, tx: Transaction, line: Line, text: str, kind: Kind, at: str, message: str) -> BranchInfo:
+    def _put_ref(
+        self, tx: Transaction, line: AdapterRecord, text: str, kind: GitRefKind, at: str, message: str
+    ) -> BranchInfo:
         now, by = self.clock(), self.identity.name
         if taken := git_refs.find(tx, line, text):
             raise Conflict(f"{line.name} has a {taken.kind} {text} already, at {taken.digest.short_id}")
@@ -110,16 +112,16 @@ class Branches(Ground):
                 f"the {kind} {text} differs only in capitals from {line.name}@{like}, which exists; write {like}, or choose "
                 "another name"
             )
-        if git_refs.count(tx, line) >= MOST_MARKS:
-            raise TooLarge(f"{line.name} has {MOST_MARKS} branches and tags; drop some first")
-        made = git_refs.put(tx, line, text, kind, _meant(tx, line, at), now, by, message)
+        if git_refs.count(tx, line) >= MAX_REFS:
+            raise TooLarge(f"{line.name} has {MAX_REFS} branches and tags; drop some first")
+        made = git_refs.put(tx, line, text, kind, _resolve_revision(tx, line, at), now, by, message)
         detail = {kind: text, "commit": made.digest, "message": message or None}
         events.record(tx, f"{kind}.made", at=now, by=by, line=line, detail=detail)
         return _info(made)
 
-    def _drop(self, name: AdapterName, text: str, kind: Kind) -> None:
+    def _drop(self, name: AdapterName, text: str, kind: GitRefKind) -> None:
         with self.catalog.write() as tx:
-            line = self.writable(tx, name)
+            line = self.writable_adapter(tx, name)
             mark = git_refs.find(tx, line, text)
             if mark is None or mark.kind != kind:
                 if kind == "branch":
@@ -131,16 +133,16 @@ class Branches(Ground):
             events.record(tx, f"{kind}.dropped", at=self.clock(), by=by, line=line, detail=detail)
 
 
-def _meant(tx: Transaction, line: Line, revision: str) -> Step:
+def _resolve_revision(tx: Transaction, line: AdapterRecord, revision: str) -> CommitRecord:
     """What a word means. Raises `RevisionNotFound`, `Conflict` for the beginning of several ids."""
-    word = parse_word(revision)
+    word = parse_hub_revision(revision)
     step = None
     if revision == "latest":
         step = _version(tx, line, Latest())
     elif word.number is not None:
         step = _version(tx, line, Number(word.number))
     if step is None and word.prefix is not None:
-        step = commits.by_digest(tx, line, word.prefix)
+        step = commits.find_by_digest(tx, line, word.prefix)
     if step is None:
         step = _named(tx, line, word.name, word.scope)
     if step is None:
@@ -148,28 +150,28 @@ def _meant(tx: Transaction, line: Line, revision: str) -> Step:
     return step
 
 
-def _version(tx: Transaction, line: Line, selector: Selector) -> Step | None:
+def _version(tx: Transaction, line: AdapterRecord, selector: Selector) -> CommitRecord | None:
     version = find(tx, line, selector)
-    return commits.by_digest(tx, line, version.digest.hex) if version else None
+    return commits.find_by_digest(tx, line, version.digest.hex) if version else None
 
 
-def _named(tx: Transaction, line: Line, name: str, scope: str) -> Step | None:
+def _named(tx: Transaction, line: AdapterRecord, name: str, scope: str) -> CommitRecord | None:
     mark = git_refs.find(tx, line, name)
     if mark:
-        return commits.at_mark(tx, line, name) if scope in ("any", mark.kind) else None
+        return commits.find_by_ref(tx, line, name) if scope in ("any", mark.kind) else None
     alias = aliases.find(tx, line, name) if scope != "tag" else None
-    return commits.by_digest(tx, line, alias.digest.hex) if alias else None
+    return commits.find_by_digest(tx, line, alias.digest.hex) if alias else None
 
 
-def _refuse_alias(tx: Transaction, line: Line, name: str) -> None:
+def _refuse_alias(tx: Transaction, line: AdapterRecord, name: str) -> None:
     alias = aliases.find(tx, line, name)
     if alias:
-        raise Denied(
+        raise PermissionDenied(
             f"{name} is an alias of {line.name} and moves only from version to version: "
             f"`adaptry alias set {line.name}@{alias.number} {name}`"
         )
 
 
-def _info(mark: Mark) -> BranchInfo:
+def _info(mark: GitRef) -> BranchInfo:
     kind = "head" if mark.name == MAIN else mark.kind
     return BranchInfo(name=mark.name, kind=kind, digest=mark.digest, message=mark.message)

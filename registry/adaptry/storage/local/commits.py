@@ -11,32 +11,39 @@ from dataclasses import dataclass
 from pydantic import TypeAdapter
 
 from adaptry.checks.weights import not_finite_findings
-from adaptry.core.errors import Conflict, InvalidRef, Refused
+from adaptry.core.errors import CheckFailed, Conflict, InvalidRef
 from adaptry.core.failpoints import reach
-from adaptry.core.hub_revision import is_id, parse_word
+from adaptry.core.hub_revision import is_commit_id, parse_hub_revision
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName
-from adaptry.core.report import Report
+from adaptry.core.report import CheckReport
 from adaptry.registry.commits import COMMIT_MADE, MAIN
 from adaptry.registry.manifest_inheritance import adapter_files, is_same_adapter
-from adaptry.registry.records import CommitNote, Committed, PushOptions
+from adaptry.registry.records import CommitNote, CommitResult, PushOptions
 from adaptry.storage.catalog import commits, events, git_refs, versions
-from adaptry.storage.catalog.adapters import Line
-from adaptry.storage.catalog.commits import Step
+from adaptry.storage.catalog.adapters import AdapterRecord
+from adaptry.storage.catalog.commits import CommitRecord
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.versions import Admission
-from adaptry.storage.local.admission import Known, find_base
+from adaptry.storage.local.admission import ResolvedBase, find_base
 from adaptry.storage.local.blob_content import BlobContent, check_content, check_draft, check_names
-from adaptry.storage.local.branches import Branches
+from adaptry.storage.local.branches import LocalBranches
 from adaptry.storage.local.context import require_sound
-from adaptry.storage.local.hidden_bases import shown_detail
-from adaptry.storage.local.revisions import TRIES, Revisions, Stale, claim_files, known_version, require_files
+from adaptry.storage.local.hidden_bases import hide_base_in_detail
+from adaptry.storage.local.revisions import (
+    TRIES,
+    LocalRevisions,
+    StaleState,
+    claim_files,
+    known_version,
+    require_files,
+)
 
-_COMMITTED = TypeAdapter(Committed)
+_COMMITTED = TypeAdapter(CommitResult)
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _CommitRequest:
     """A commit as it was asked for. `parent` is None where the branch may be anywhere."""
 
     branch: str
@@ -44,52 +51,54 @@ class _Asked:
     note: CommitNote
     parent: str | None
 
-    def is_at(self, head: Step) -> bool:
+    def is_at(self, head: CommitRecord) -> bool:
         return self.parent is None or head.info.id.startswith(self.parent)
 
 
 @dataclass(frozen=True, slots=True)
-class _Move:
+class _CommitPlan:
     """From which step a branch goes on, whose weights it has then, and whether that becomes a version."""
 
-    head: Step
+    head: CommitRecord
     carries: int | None
     makes_version: bool
 
 
-class Commits(Revisions, Branches):
+class LocalCommits(LocalRevisions, LocalBranches):
     """`put_commit`."""
 
     def put_commit(
         self, name: AdapterName, branch: str, manifest: bytes, note: CommitNote, parent: str | None = None
-    ) -> Committed:
-        if parent is not None and not is_id(parent):
+    ) -> CommitResult:
+        if parent is not None and not is_commit_id(parent):
             raise InvalidRef(f"not the id of a commit: {parent[:80]!a} (7 to 40 hex digits)")
-        asked = _Asked(parse_word(branch).name, Manifest.parse(manifest), note, parent)
+        asked = _CommitRequest(parse_hub_revision(branch).name, Manifest.parse(manifest), note, parent)
         check_draft(asked.tree, with_folders=asked.branch != MAIN)
         for _ in range(TRIES):
             with self.catalog.read() as tx:
-                move = self._plan(tx, self.writable(tx, name), branch, asked.tree)
+                move = self._plan(tx, self.writable_adapter(tx, name), branch, asked.tree)
             derived = None
             if asked.is_at(move.head) and move.head.digest != asked.tree.digest:
                 derived = self._look(name, asked.tree, move)
             try:
                 return self._carry_out(name, branch, asked, move, derived)
-            except Stale:
+            except StaleState:
                 continue
         raise Conflict(f"{name} or its base kept changing while it was committed to; commit again")
 
-    def _plan(self, tx: Transaction, line: Line, branch: str, tree: Manifest) -> _Move:
+    def _plan(self, tx: Transaction, line: AdapterRecord, branch: str, tree: Manifest) -> _CommitPlan:
         head = self.head(tx, line, branch)
         version = known_version(tx, line, tree.digest)
         if version:
-            return _Move(head, version.number, makes_version=False)
+            return _CommitPlan(head, version.number, makes_version=False)
         is_same = is_same_adapter(versions.manifest(tx, head.digest), tree)
         carries = head.info.carries if is_same else None
-        is_whole = parse_word(branch).name == MAIN and bool(adapter_files(tree))
-        return _Move(head, carries, makes_version=is_whole and carries is None)
+        is_whole = parse_hub_revision(branch).name == MAIN and bool(adapter_files(tree))
+        return _CommitPlan(head, carries, makes_version=is_whole and carries is None)
 
-    def _look(self, name: AdapterName, tree: Manifest, move: _Move) -> tuple[Admission, Known] | None:
+    def _look(
+        self, name: AdapterName, tree: Manifest, move: _CommitPlan
+    ) -> tuple[Admission, ResolvedBase] | None:
         """What there is to store of a version. Raises for files that are missing, or that nobody should be given."""
         if move.makes_version:
             check_names(tree)
@@ -105,30 +114,30 @@ class Commits(Revisions, Branches):
         self._require_finite(name, tree, move.head)
         return None
 
-    def _require_finite(self, name: AdapterName, tree: Manifest, head: Step) -> None:
-        """Raises `Refused` for weights that are new to the branch and hold NaN or infinity: checkpoints are there to go on from,
+    def _require_finite(self, name: AdapterName, tree: Manifest, head: CommitRecord) -> None:
+        """Raises `CheckFailed` for weights that are new to the branch and hold NaN or infinity: checkpoints are there to go on from,
         and nobody can from those."""
         with self.catalog.read() as tx:
             before = set(versions.manifest(tx, head.digest).weights.values())
         fresh = [path for path, digest in tree.weights.items() if digest not in before]
-        report = Report(findings=tuple(not_finite_findings(self.inspections(name, tree, fresh))))
+        report = CheckReport(findings=tuple(not_finite_findings(self.inspections(name, tree, fresh))))
         if report.is_blocked:
-            raise Refused(report.sentence())
+            raise CheckFailed(report.sentence())
 
     def _carry_out(
         self,
         name: AdapterName,
         branch: str,
-        asked: _Asked,
-        move: _Move,
-        derived: tuple[Admission, Known] | None,
-    ) -> Committed:
-        """Raises `Stale` where what was looked at is no longer so, `Conflict` where that matters to who asked."""
+        asked: _CommitRequest,
+        move: _CommitPlan,
+        derived: tuple[Admission, ResolvedBase] | None,
+    ) -> CommitResult:
+        """Raises `StaleState` where what was looked at is no longer so, `Conflict` where that matters to who asked."""
         reach("revisions.before_rows")
         with self.catalog.write() as tx:
-            line = self.writable(tx, name)
+            line = self.writable_adapter(tx, name)
 
-            def go_on() -> Committed:
+            def go_on() -> CommitResult:
                 head = self.head(tx, line, branch)
                 if head.digest == asked.tree.digest:
                     return self._answer(tx, line, head, is_new=False)
@@ -137,10 +146,10 @@ class Commits(Revisions, Branches):
                         f"{name}@{asked.branch} was updated since you looked, and is at {head.info.id}; look again and retry"
                     )
                 if self._plan(tx, line, branch, asked.tree) != move:
-                    raise Stale
+                    raise StaleState
                 return self._answer(tx, line, self._step(tx, line, asked, move, derived), is_new=True)
 
-            committed = self.once(tx, _COMMITTED, go_on)
+            committed = self.run_once(tx, _COMMITTED, go_on)
             reach("revisions.before_commit")
         reach("revisions.after_commit")
         return committed
@@ -148,17 +157,17 @@ class Commits(Revisions, Branches):
     def _step(
         self,
         tx: Transaction,
-        line: Line,
-        asked: _Asked,
-        move: _Move,
-        derived: tuple[Admission, Known] | None,
-    ) -> Step:
+        line: AdapterRecord,
+        asked: _CommitRequest,
+        move: _CommitPlan,
+        derived: tuple[Admission, ResolvedBase] | None,
+    ) -> CommitRecord:
         if move.makes_version:
             if (
                 derived is None
-                or find_base(tx, self.sight(tx), asked.tree, derived[0].spec.base_name) != derived[1]
+                or find_base(tx, self.read_scope(tx), asked.tree, derived[0].spec.base_name) != derived[1]
             ):
-                raise Stale
+                raise StaleState
             self._insert(tx, line, derived[0], asked.note)
             return self.head(tx, line, MAIN)
         self.require_own_name(tx, line)
@@ -172,10 +181,14 @@ class Commits(Revisions, Branches):
         events.record(tx, COMMIT_MADE, at=now, by=by, line=line, number=step.info.number, detail=detail)
         return step
 
-    def _answer(self, tx: Transaction, line: Line, step: Step, *, is_new: bool) -> Committed:
+    def _answer(
+        self, tx: Transaction, line: AdapterRecord, step: CommitRecord, *, is_new: bool
+    ) -> CommitResult:
         version = known_version(tx, line, step.digest)
-        detail = shown_detail(tx, self.sight(tx), versions.detail(tx, version)) if version else None
-        return Committed(
+        detail = (
+            hide_base_in_detail(tx, self.read_scope(tx), versions.detail(tx, version)) if version else None
+        )
+        return CommitResult(
             commit=step.info,
             is_new=is_new,
             version=detail.version if detail else None,

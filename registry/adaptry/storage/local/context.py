@@ -9,29 +9,29 @@ from pydantic import TypeAdapter
 
 from adaptry.adapters.inspection.inspector import Inspector
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Conflict, Corrupt, NotFound
-from adaptry.core.identity import LOCAL, Identity, require_base_writing, require_read, require_write
+from adaptry.core.errors import Conflict, CorruptData, NotFound
+from adaptry.core.identity import LOCAL, Identity, require_base_write, require_read, require_write
 from adaptry.core.refs import AdapterName, Label, Latest, Number, Ref
 from adaptry.registry.commits import MAIN
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit, VersionInfo
 from adaptry.storage.blobs import BlobStore
 from adaptry.storage.catalog import adapters, commits, damage, events, git_refs, shared_names
-from adaptry.storage.catalog.access import Sight, sight_of
-from adaptry.storage.catalog.adapters import Line
+from adaptry.storage.catalog.access import ReadScope, read_scope
+from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Catalog, Transaction
-from adaptry.storage.catalog.ref_resolution import resolve
+from adaptry.storage.catalog.ref_resolution import resolve_ref
 from adaptry.storage.catalog.version_info import Columns
-from adaptry.storage.local.digest_cache import Weighing
-from adaptry.storage.local.hidden_bases import shown
-from adaptry.storage.local.idempotency import Answer, Once
+from adaptry.storage.local.digest_cache import IncrementalDigests
+from adaptry.storage.local.hidden_bases import hide_bases
+from adaptry.storage.local.idempotency import Answer, IdempotencyKey
 
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class Ground(Registry):
+class RegistryContext(Registry):
     """The stores and the identity; `clock` is asked for every time that is recorded."""
 
     def __init__(
@@ -42,8 +42,8 @@ class Ground(Registry):
         *,
         require_known_base: bool = False,
         clock: Callable[[], datetime] = utc_now,
-        weighing: Weighing | None = None,
-        once: Once | None = None,
+        weighing: IncrementalDigests | None = None,
+        once: IdempotencyKey | None = None,
         presign_uploads: bool = False,
         inspector: Inspector | None = None,
     ) -> None:
@@ -57,7 +57,7 @@ class Ground(Registry):
         self.identity = identity
         self.require_known_base = require_known_base
         self.clock = clock
-        self.weighing = weighing or Weighing()
+        self.incremental_digests = weighing or IncrementalDigests()
         self.presign_uploads = presign_uploads
         self.inspector = inspector or Inspector()
         self._once = once
@@ -66,23 +66,23 @@ class Ground(Registry):
         self.inspector.close()
         self.catalog.close()
 
-    def once(self, tx: Transaction, kind: TypeAdapter[Answer], action: Callable[[], Answer]) -> Answer:
+    def run_once(self, tx: Transaction, kind: TypeAdapter[Answer], action: Callable[[], Answer]) -> Answer:
         """What `action` answers; where the caller asked for this before, what it answered then."""
         if self._once is None:
             return action()
-        return self._once.do(tx, self.identity.name, self.clock(), kind, action)
+        return self._once.run(tx, self.identity.name, self.clock(), kind, action)
 
-    def readable(self, tx: Transaction, name: AdapterName) -> Line:
+    def readable_adapter(self, tx: Transaction, name: AdapterName) -> AdapterRecord:
         """The adapter, if it is there and may be read. Raises `NotFound`, with the same words for both."""
         return self._seen(name, adapters.find(tx, name))
 
-    def meant(self, tx: Transaction, ref: Ref) -> Columns:
+    def resolve(self, tx: Transaction, ref: Ref) -> Columns:
         """The version a ref means, if it may be read. Raises `NotFound`, `Conflict` (ambiguous)."""
-        meaning = resolve(tx, ref)
-        self._seen(ref.name, meaning.line if meaning else None)
+        meaning = resolve_ref(tx, ref)
+        self._seen(ref.name, meaning.adapter if meaning else None)
         found = meaning.version(ref.selector) if meaning else None
         if found is None and meaning and isinstance(ref.selector, Label):
-            found = self._marked(tx, meaning.line, ref.selector.label)
+            found = self._marked(tx, meaning.adapter, ref.selector.label)
         if found is None:
             if isinstance(ref.selector, Latest):
                 raise NotFound(
@@ -91,9 +91,9 @@ class Ground(Registry):
             raise NotFound(f"no version {ref}; `adaptry history {ref.name}` shows what there is and was")
         return found
 
-    def _marked(self, tx: Transaction, line: Line, label: str) -> Columns | None:
+    def _marked(self, tx: Transaction, line: AdapterRecord, label: str) -> Columns | None:
         """The version that a branch or tag is at. Raises `NotFound` for one whose commit is none."""
-        step = commits.at_mark(tx, line, label)
+        step = commits.find_by_ref(tx, line, label)
         if step is None:
             return None
         if step.info.number is None:
@@ -101,26 +101,26 @@ class Ground(Registry):
                 f"{line.name}@{label} is at commit {step.info.id[:12]}, which is no version; commit it to main to make it "
                 f"one, or read it as it is with `hf download {line.name} --revision {label}` from a server"
             )
-        return self.meant(tx, Ref(line.name, Number(step.info.number)))
+        return self.resolve(tx, Ref(line.name, Number(step.info.number)))
 
-    def writable(self, tx: Transaction, name: AdapterName) -> Line:
-        """Raises `NotFound`, or `Denied` to who may only read it."""
-        line = self.readable(tx, name)
+    def writable_adapter(self, tx: Transaction, name: AdapterName) -> AdapterRecord:
+        """Raises `NotFound`, or `PermissionDenied` to who may only read it."""
+        line = self.readable_adapter(tx, name)
         require_write(self.identity, name)
         return line
 
-    def new_line(self, tx: Transaction, name: AdapterName, edit: AdapterEdit) -> Line:
+    def create_adapter_record(self, tx: Transaction, name: AdapterName, edit: AdapterEdit) -> AdapterRecord:
         """A new adapter under a name that no other has, with the first commit of its `main`. Raises `Conflict` if a base
         has the name."""
         require_no_base(tx, name)
         now, by = self.clock(), self.identity.name
         line = adapters.create(tx, name, edit, now)
-        git_refs.put(tx, line, MAIN, "branch", commits.begin(tx, line, now, by), now, by)
+        git_refs.put(tx, line, MAIN, "branch", commits.add_first(tx, line, now, by), now, by)
         detail = {"visibility": line.visibility}
         events.record(tx, "adapter.created", at=now, by=by, line=line, detail=detail)
         return line
 
-    def require_own_name(self, tx: Transaction, line: Line) -> None:
+    def require_own_name(self, tx: Transaction, line: AdapterRecord) -> None:
         """Before the first commit of an adapter. Raises `Conflict` if a base has its name, which the commit would hide."""
         if shared_names.is_empty(tx, line.name):
             require_no_base(tx, line.name)
@@ -128,10 +128,10 @@ class Ground(Registry):
     def stored_chunks(self, digest: Digest, start: int, what: str) -> Iterator[bytes]:
         """Stored bytes from `start` on, for a reader of the file that `what` names.
 
-        Raises `Corrupt` where they are known to be damaged, or are lost.
+        Raises `CorruptData` where they are known to be damaged, or are lost.
         """
         with self.catalog.read() as tx:
-            reason = damage.reason(tx, digest)
+            reason = damage.damage_reason(tx, digest)
         if reason is not None:
             raise _damaged(what, reason)
         try:
@@ -140,28 +140,28 @@ class Ground(Registry):
             raise _damaged(what, "its bytes are gone") from error
 
     def stored_size(self, digest: Digest, what: str) -> int:
-        """Raises `Corrupt` where the bytes are lost."""
+        """Raises `CorruptData` where the bytes are lost."""
         try:
             return self.blobs.size(digest)
         except NotFound as error:
             raise _damaged(what, "its bytes are gone") from error
 
-    def _seen(self, name: AdapterName, line: Line | None) -> Line:
+    def _seen(self, name: AdapterName, line: AdapterRecord | None) -> AdapterRecord:
         if line is None:
             raise NotFound(f"no adapter {name}")
         require_read(self.identity, name, line.visibility)
         return line
 
-    def sight(self, tx: Transaction) -> Sight:
-        return sight_of(tx, self.identity)
+    def read_scope(self, tx: Transaction) -> ReadScope:
+        return read_scope(tx, self.identity)
 
-    def shown(self, tx: Transaction, version: VersionInfo) -> VersionInfo:
+    def hide_base(self, tx: Transaction, version: VersionInfo) -> VersionInfo:
         """The version as the caller is shown it: with its base only if they may see that."""
-        return shown(tx, self.sight(tx), [version])[0] if version.base_id else version
+        return hide_bases(tx, self.read_scope(tx), [version])[0] if version.base_id else version
 
-    def require_base_writing(self) -> None:
+    def require_base_write(self) -> None:
         """Raises as `identity.require_base_writing`."""
-        require_base_writing(self.identity)
+        require_base_write(self.identity)
 
 
 def require_no_base(tx: Transaction, name: AdapterName) -> None:
@@ -174,15 +174,15 @@ def require_no_base(tx: Transaction, name: AdapterName) -> None:
 
 
 def require_sound(tx: Transaction, files: Mapping[str, Digest]) -> None:
-    """Raises `Corrupt` where one of the files, each by what names it, is known to be damaged."""
-    known = damage.marked(tx)
+    """Raises `CorruptData` where one of the files, each by what names it, is known to be damaged."""
+    known = damage.all_damaged(tx)
     for what, digest in files.items():
         if digest in known:
             raise _damaged(what, known[digest])
 
 
-def _damaged(what: str, reason: str) -> Corrupt:
-    return Corrupt(
+def _damaged(what: str, reason: str) -> CorruptData:
+    return CorruptData(
         f"{what} is damaged in the registry: {reason}. Push the same files again, or run `adaptry mend` on the registry's "
         "machine, with --from and a copy of it"
     )

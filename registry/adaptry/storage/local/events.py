@@ -5,35 +5,35 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from adaptry.registry.events import NameFilter, check_asked
-from adaptry.registry.records import News
+from adaptry.registry.events import NameFilter, check_events_query
+from adaptry.registry.records import EventBatch
 from adaptry.storage.catalog import cursors, events
-from adaptry.storage.local.context import Ground
+from adaptry.storage.local.context import RegistryContext
 
 
-class LocalFeed(Ground):
+class LocalEvents(RegistryContext):
     """`events`."""
 
     def events(
         self, after: int | None = None, limit: int = 50, wait: float = 0.0, about: Sequence[str] = ()
-    ) -> News:
+    ) -> EventBatch:
         cursors.check_limit(limit)
-        check_asked(after, wait, about)
+        check_events_query(after, wait, about)
         fitting = NameFilter(about)
         if not wait:
             return self._heard(after, limit, fitting)
         until = time.monotonic() + wait
         hearing = self.catalog.hearing
-        with hearing.attending():
+        with hearing.subscribed():
             while True:
-                seen = hearing.rings
+                seen = hearing.notifications
                 news = self._heard(after, limit, fitting)
                 is_behind = after is not None and not after <= news.seq < after + events.SPAN
                 if news.items or is_behind or not hearing.wait(seen, until - time.monotonic()):
                     return news
                 after = news.seq
 
-    def _heard(self, after: int | None, limit: int, about: NameFilter) -> News:
+    def _heard(self, after: int | None, limit: int, about: NameFilter) -> EventBatch:
         with self.catalog.read() as tx:
-            news = events.look(tx, self.identity, after, limit, about)
+            news = events.read_batch(tx, self.identity, after, limit, about)
         return news.model_copy(update={"epoch": self.catalog.epoch.id})

@@ -18,10 +18,12 @@ BY = "adaptry"
 def forgotten_recalls(catalog: Catalog) -> tuple[ForgottenRecall, ...]:
     """Versions that were withdrawn before a restore, of which the backup had no record. Raises `Unavailable`."""
     with catalog.read() as tx:
-        return recall_claims.every(tx)
+        return recall_claims.all_claims(tx)
 
 
-def hold_back(tx: Transaction, version: int, name: AdapterName, digest: Digest, now: datetime) -> bool:
+def quarantine_forgotten(
+    tx: Transaction, version: int, name: AdapterName, digest: Digest, now: datetime
+) -> bool:
     """Quarantines the version with that key, which must have a claim; False if it is withdrawn already."""
     claim, line, stored = (
         recall_claims.find(tx, name, digest),

@@ -9,27 +9,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from adaptry.checks import without_base
-from adaptry.core.report import Report
+from adaptry.core.report import CheckReport
 from adaptry.registry.records import VersionDetail, VersionInfo
 from adaptry.storage.catalog import declared_bases
-from adaptry.storage.catalog.access import Sight
+from adaptry.storage.catalog.access import ReadScope
 from adaptry.storage.catalog.database import Transaction
 
 
-def shown(tx: Transaction, sight: Sight, versions: Sequence[VersionInfo]) -> tuple[VersionInfo, ...]:
+def hide_bases(tx: Transaction, sight: ReadScope, versions: Sequence[VersionInfo]) -> tuple[VersionInfo, ...]:
     """The versions as this reader may see them."""
-    return tuple(version for version, _ in _shown(tx, sight, versions))
+    return tuple(version for version, _ in _hide_bases(tx, sight, versions))
 
 
-def shown_detail(tx: Transaction, sight: Sight, detail: VersionDetail) -> VersionDetail:
+def hide_base_in_detail(tx: Transaction, sight: ReadScope, detail: VersionDetail) -> VersionDetail:
     """One version with its report, as this reader may see it."""
-    version, report = _shown(tx, sight, [detail.version])[0]
+    version, report = _hide_bases(tx, sight, [detail.version])[0]
     return detail.model_copy(update={"version": version, "report": report or detail.report})
 
 
-def _shown(
-    tx: Transaction, sight: Sight, versions: Sequence[VersionInfo]
-) -> list[tuple[VersionInfo, Report | None]]:
+def _hide_bases(
+    tx: Transaction, sight: ReadScope, versions: Sequence[VersionInfo]
+) -> list[tuple[VersionInfo, CheckReport | None]]:
     """Each version, with its report where that is another than the stored one."""
     ids = {version.base_id for version in versions if version.base_id}
     hidden = declared_bases.hidden_bases(tx, sight, ids)
@@ -37,7 +37,7 @@ def _shown(
         return [(version, None) for version in versions]
     concerned = [version for version in versions if version.base_id in hidden]
     declared = declared_bases.declarations(tx, concerned)
-    found: list[tuple[VersionInfo, Report | None]] = []
+    found: list[tuple[VersionInfo, CheckReport | None]] = []
     for version in versions:
         if version.base_id not in hidden:
             found.append((version, None))

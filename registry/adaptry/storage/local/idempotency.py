@@ -17,7 +17,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict
 from adaptry.storage.catalog import idempotency
 from adaptry.storage.catalog.database import Transaction
-from adaptry.storage.catalog.idempotency import Given
+from adaptry.storage.catalog.idempotency import StoredResponse
 
 Answer = TypeVar("Answer")
 
@@ -29,14 +29,14 @@ def _nothing() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Once:
+class IdempotencyKey:
     """A request's key and what it asks for; `on_replay` is told when an earlier answer is given again."""
 
     key: str
     request: Digest
     on_replay: Callable[[], None] = _nothing
 
-    def do(
+    def run(
         self,
         tx: Transaction,
         who: str,
@@ -50,7 +50,7 @@ class Once:
         if given is None:
             answer = action()
             text = kind.dump_json(answer).decode()
-            idempotency.keep(tx, who, self.key, Given(self.request, text), now, since)
+            idempotency.store(tx, who, self.key, StoredResponse(self.request, text), now, since)
             return answer
         if given.request != self.request:
             raise Conflict(

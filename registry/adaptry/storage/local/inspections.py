@@ -13,15 +13,15 @@ from adaptry.checks.weights import WEIGHTS_CODES, weights_findings
 from adaptry.core.digest import Digest
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.core.report import Report
+from adaptry.core.report import CheckReport
 from adaptry.registry.records import Page, TensorInspection, VersionDetail
-from adaptry.registry.tensor_listing import listed
+from adaptry.registry.tensor_listing import list_tensors
 from adaptry.storage.catalog import cursors, inspections, versions
 from adaptry.storage.local.blob_content import BlobContent
-from adaptry.storage.local.context import Ground, require_sound
+from adaptry.storage.local.context import RegistryContext, require_sound
 
 
-class InspectionCache(Ground):
+class InspectionCache(RegistryContext):
     """Inspections of a revision's files, for admission."""
 
     def inspections(
@@ -29,7 +29,7 @@ class InspectionCache(Ground):
     ) -> Mapping[str, WeightsInspection]:
         """Of the weights files of `tree` (or of those at `paths`), by path; those not known yet are inspected now.
 
-        Raises `Unavailable` where one cannot be inspected, `InvalidWeights`, `NotFound`, `Corrupt`.
+        Raises `Unavailable` where one cannot be inspected, `InvalidWeights`, `NotFound`, `CorruptData`.
         """
         wanted = tree.weights if paths is None else {path: tree.weights[path] for path in paths}
         with self.catalog.read() as tx:
@@ -43,35 +43,35 @@ class InspectionCache(Ground):
             if digest not in found:
                 found[digest] = inspect_file(self.inspector, content, path, name.namespace)
         if found:
-            with self.catalog.note() as tx:
+            with self.catalog.write_nondurable() as tx:
                 for digest, inspection in found.items():
-                    inspections.remember(tx, digest, inspection)
+                    inspections.store(tx, digest, inspection)
         return {path: known.get(digest) or found[digest] for path, digest in wanted.items()}
 
 
-class Inspections(InspectionCache):
+class LocalInspections(InspectionCache):
     """`inspect_tensors`."""
 
     def inspect_tensors(self, ref: Ref, cursor: str | None = None, limit: int = 50) -> Page[TensorInspection]:
         cursors.check_limit(limit)
         with self.catalog.read() as tx:
-            stored = versions.stored_of(self.meant(tx, ref))
+            stored = versions.to_record(self.resolve(tx, ref))
             detail = versions.detail(tx, stored)
         about = f"tensors {stored.key}"
         start = cursors.decode_number(cursor, about) or 0
         found = self.inspections(detail.version.name, detail.manifest)
         if _with_weights(detail, found) != detail.report:
-            with self.catalog.note() as tx:  # the base may have been registered meanwhile
+            with self.catalog.write_nondurable() as tx:  # the base may have been registered meanwhile
                 report = _with_weights(versions.detail(tx, stored), found)
-                versions.settle_report(tx, stored.key, report)
-        tensors = tuple(listed(found))[
+                versions.set_report(tx, stored.key, report)
+        tensors = tuple(list_tensors(found))[
             start : start + limit + 1
         ]  # a forged start may be larger than islice takes
         following = cursors.encode(start + limit, about) if len(tensors) > limit else None
         return Page[TensorInspection](items=tensors[:limit], next=following)
 
 
-def _with_weights(detail: VersionDetail, found: Mapping[str, WeightsInspection]) -> Report:
+def _with_weights(detail: VersionDetail, found: Mapping[str, WeightsInspection]) -> CheckReport:
     """The version's report with what its weights show."""
     others = [finding for finding in detail.report.findings if finding.code not in WEIGHTS_CODES]
     return detail.report.model_copy(update={"findings": (*others, *weights_findings(detail.spec, found))})

@@ -8,7 +8,7 @@ import secrets
 from pydantic import TypeAdapter
 
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Conflict, Denied, Invalid, NotFound
+from adaptry.core.errors import Conflict, Invalid, NotFound, PermissionDenied
 from adaptry.registry.jobs_values.cron import Cron
 from adaptry.registry.jobs_values.records import (
     JobInfo,
@@ -22,20 +22,20 @@ from adaptry.registry.jobs_values.tasks import parse_task
 from adaptry.registry.records import Page
 from adaptry.storage.catalog import cursors, job_steps, jobs, runners, schedules
 from adaptry.storage.catalog.database import Transaction
-from adaptry.storage.local.context import Ground
+from adaptry.storage.local.context import RegistryContext
 
 _INFO = TypeAdapter(JobInfo)
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
-class Jobs(Ground):
+class LocalJobs(RegistryContext):
     """`submit_job` to `unschedule_job`."""
 
     def submit_job(self, order: JobOrder) -> JobInfo:
-        order, namespace = self._understood(order)
+        order, namespace = self._parse_order(order)
         id = f"job-{secrets.token_hex(8)}"
         with self.catalog.write() as tx:
-            return self.once(
+            return self.run_once(
                 tx, _INFO, lambda: jobs.insert(tx, id, order, namespace, self.identity, self.clock())
             )
 
@@ -67,7 +67,9 @@ class Jobs(Ground):
                 )
             jobs.reopen(tx, id)
             came_to = job_steps.results(tx, id)
-            job_steps.forget(tx, id, [step for step, result in came_to.items() if self._has_lost(result)])
+            job_steps.reset_steps(
+                tx, id, [step for step, result in came_to.items() if self._has_lost(result)]
+            )
             return self._job(tx, id)
 
     def job_log(self, id: str, cursor: str | None = None, limit: int = 50) -> Page[LogLine]:
@@ -91,11 +93,11 @@ class Jobs(Ground):
                 f"not a name for a schedule: {name[:80]!a} (1 to 64 letters, digits, '_', '.', '-')"
             )
         parsed = Cron.parse(cron)
-        if not parsed.ever_comes:
+        if not parsed.is_ever_due:
             raise Invalid(
                 f"not a schedule: the day of {parsed.text!a} never comes (30 February, 31 April and the like)"
             )
-        order, namespace = self._understood(order)
+        order, namespace = self._parse_order(order)
         with self.catalog.write() as tx:
             if known := schedules.find(tx, name, namespace):
                 self._require_asking(known.namespace, known.order.kind)
@@ -103,14 +105,14 @@ class Jobs(Ground):
 
     def schedules(self) -> tuple[ScheduleInfo, ...]:
         with self.catalog.read() as tx:
-            return tuple(each for each in schedules.every(tx) if self.identity.holds(each.namespace))
+            return tuple(each for each in schedules.every(tx) if self.identity.has_namespace(each.namespace))
 
     def unschedule_job(self, name: str, namespace: str | None = None) -> None:
         with self.catalog.write() as tx:
             known = [
                 each
                 for each in schedules.named(tx, name)
-                if namespace in (None, each.namespace) and self.identity.holds(each.namespace)
+                if namespace in (None, each.namespace) and self.identity.has_namespace(each.namespace)
             ]
             if not known:
                 raise NotFound(
@@ -124,10 +126,10 @@ class Jobs(Ground):
             self._require_asking(known[0].namespace, known[0].order.kind)
             schedules.remove(tx, name, known[0].namespace)
 
-    def _understood(self, order: JobOrder) -> tuple[JobOrder, str]:
+    def _parse_order(self, order: JobOrder) -> tuple[JobOrder, str]:
         """The order as its kind reads it, so that what is shown and what is done are the same; and whose it is.
 
-        Raises `Invalid`, `Denied`.
+        Raises `Invalid`, `PermissionDenied`.
         """
         task = parse_task(order.kind, order.task)
         self._require_asking(task.namespace, order.kind)
@@ -136,7 +138,7 @@ class Jobs(Ground):
 
     def _job(self, tx: Transaction, id: str) -> JobInfo:
         found = jobs.find(tx, id)
-        if found is None or not self.identity.holds(found.namespace):
+        if found is None or not self.identity.has_namespace(found.namespace):
             raise NotFound(f"no job {id[:80]!a}; `adaptry jobs ls` shows those that you may see")
         return found
 
@@ -146,14 +148,14 @@ class Jobs(Ground):
         return isinstance(digest, str) and not self.blobs.has(Digest.parse(digest))
 
     def _require_asking(self, namespace: str, kind: str) -> None:
-        """Raises `Denied`: a job does what its submitter may do, so whoever may not do that may not ask for it."""
+        """Raises `PermissionDenied`: a job does what its submitter may do, so whoever may not do that may not ask for it."""
         identity = self.identity
         if not namespace and not identity.may_administer:
-            raise Denied(
+            raise PermissionDenied(
                 f"{identity.name} may not ask for a {kind} job, which changes what every namespace shares; ask an "
                 "administrator"
             )
-        if namespace and not (identity.role in ("writer", "admin") and identity.holds(namespace)):
-            raise Denied(
+        if namespace and not (identity.role in ("writer", "admin") and identity.has_namespace(namespace)):
+            raise PermissionDenied(
                 f"{identity.name} may not ask for jobs in {namespace!r}; ask for a token that writes to it"
             )

@@ -12,35 +12,37 @@ from adaptry.core.errors import Invalid
 from adaptry.core.refs import Ref
 from adaptry.registry.records import MetricInfo
 from adaptry.storage.catalog import events
-from adaptry.storage.catalog.adapters import Line
+from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.metrics import append, history
-from adaptry.storage.catalog.versions import Stored, stored_of
-from adaptry.storage.local.context import Ground
+from adaptry.storage.catalog.versions import VersionRecord, to_record
+from adaptry.storage.local.context import RegistryContext
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,63}")
 _MOST_AT_ONCE = 64
 _NOTHING = TypeAdapter(None)
 
 
-class Metrics(Ground):
+class LocalMetrics(RegistryContext):
     """`log_metrics` and `metrics`."""
 
     def log_metrics(self, ref: Ref, metrics: Mapping[str, float]) -> None:
         check_metrics(metrics)
         with self.catalog.write() as tx:
-            line = self.writable(tx, ref.name)
-            stored = stored_of(self.meant(tx, ref))
-            self.once(tx, _NOTHING, lambda: self._log(tx, line, stored, metrics))
+            line = self.writable_adapter(tx, ref.name)
+            stored = to_record(self.resolve(tx, ref))
+            self.run_once(tx, _NOTHING, lambda: self._log(tx, line, stored, metrics))
 
-    def _log(self, tx: Transaction, line: Line, stored: Stored, metrics: Mapping[str, float]) -> None:
+    def _log(
+        self, tx: Transaction, line: AdapterRecord, stored: VersionRecord, metrics: Mapping[str, float]
+    ) -> None:
         now, by = self.clock(), self.identity.name
         append(tx, stored, metrics, now, by)
         events.record(tx, "metrics.logged", at=now, by=by, line=line, number=stored.number, detail=metrics)
 
     def metrics(self, ref: Ref) -> tuple[MetricInfo, ...]:
         with self.catalog.read() as tx:
-            return history(tx, stored_of(self.meant(tx, ref)))
+            return history(tx, to_record(self.resolve(tx, ref)))
 
 
 def check_metrics(values: Mapping[str, float]) -> None:

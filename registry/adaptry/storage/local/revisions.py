@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from pydantic import TypeAdapter
 
-from adaptry.adapters.formats import format_of
+from adaptry.adapters.formats import detect_format
 from adaptry.checks.weights import weights_findings
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Conflict, InvalidManifest, NotFound, Refused
+from adaptry.core.errors import CheckFailed, Conflict, InvalidManifest, NotFound
 from adaptry.core.failpoints import reach
 from adaptry.core.identity import require_write
 from adaptry.core.manifest import Manifest
-from adaptry.core.recipe_summary import in_one_line
+from adaptry.core.recipe_summary import summarise_recipe
 from adaptry.core.refs import AdapterName, ByDigest, parse_stored_alias
 from adaptry.registry.commits import MAIN
-from adaptry.registry.records import AdapterEdit, CommitNote, Pushed, PushOptions
-from adaptry.registry.state_warnings import caution
+from adaptry.registry.records import AdapterEdit, CommitNote, PushOptions, PushResult
+from adaptry.registry.state_warnings import state_warning
 from adaptry.storage.catalog import (
     adapters,
     aliases,
@@ -33,31 +33,37 @@ from adaptry.storage.catalog import (
     states,
     versions,
 )
-from adaptry.storage.catalog.adapters import Line
+from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.ref_resolution import find
-from adaptry.storage.catalog.versions import Admission, Stored
-from adaptry.storage.local.admission import Known, find_base, judge, open_stored, weights_digest
+from adaptry.storage.catalog.versions import Admission, VersionRecord
+from adaptry.storage.local.admission import (
+    ResolvedBase,
+    check_against_base,
+    find_base,
+    open_stored,
+    weights_digest,
+)
 from adaptry.storage.local.aliases import point_alias
 from adaptry.storage.local.blob_content import check_names
 from adaptry.storage.local.context import require_sound
-from adaptry.storage.local.forgotten_recalls import hold_back
-from adaptry.storage.local.hidden_bases import shown_detail
+from adaptry.storage.local.forgotten_recalls import quarantine_forgotten
+from adaptry.storage.local.hidden_bases import hide_base_in_detail
 from adaptry.storage.local.inspections import InspectionCache
 from adaptry.storage.local.metrics import check_metrics
 
 TRIES = 5
-_PUSHED = TypeAdapter(Pushed)
+_PUSHED = TypeAdapter(PushResult)
 
 
-class Stale(Exception):
+class StaleState(Exception):
     """What was derived no longer holds; derive again."""
 
 
-class Revisions(InspectionCache):
+class LocalRevisions(InspectionCache):
     """`put_revision`."""
 
-    def put_revision(self, name: AdapterName, manifest: bytes, options: PushOptions) -> Pushed:
+    def put_revision(self, name: AdapterName, manifest: bytes, options: PushOptions) -> PushResult:
         declared = Manifest.parse(manifest)
         check_names(declared)
         if options.alias is not None:
@@ -71,28 +77,30 @@ class Revisions(InspectionCache):
             derived = None if is_known else self._derive(name, declared, options)
             try:
                 return self._commit(name, declared, derived, options)
-            except Stale:
+            except StaleState:
                 continue
         raise Conflict(f"{name} or its base kept changing while it was pushed; push again")
 
-    def _derive(self, name: AdapterName, declared: Manifest, options: PushOptions) -> tuple[Admission, Known]:
+    def _derive(
+        self, name: AdapterName, declared: Manifest, options: PushOptions
+    ) -> tuple[Admission, ResolvedBase]:
         """What there is to store, and the base it was derived for. Raises what `put_revision` raises."""
         with self.catalog.read() as tx:
             require_files(tx, name, declared)
             require_sound(tx, {entry.path: entry.sha256 for entry in declared.files})
         adapter = open_stored(self.blobs, declared)
         with self.catalog.read() as tx:
-            base = find_base(tx, self.sight(tx), declared, adapter.spec.base_name)
+            base = find_base(tx, self.read_scope(tx), declared, adapter.spec.base_name)
             record = bases.record(tx, base.id) if base.id else None
         if record is None and self.require_known_base:
-            raise Refused(
+            raise CheckFailed(
                 f"this registry takes only adapters of bases it knows, and {base.claimed_name or base.claimed_id or 'none'} "
                 "is not one; register it first (`adaptry base add DIR --name …`)"
             )
         weights = weights_findings(adapter.spec, self.inspections(name, declared))
-        verdict = judge(adapter, base, record, weights)
+        verdict = check_against_base(adapter, base, record, weights)
         if verdict.report.is_blocked and options.force_reason is None:
-            raise Refused(verdict.report.sentence())
+            raise CheckFailed(verdict.report.sentence())
         forced = options.force_reason if verdict.report.is_blocked else None
         digest = weights_digest(self.catalog, declared, adapter)
         return Admission(declared, adapter.spec, digest, verdict, forced, options.number), base
@@ -101,14 +109,16 @@ class Revisions(InspectionCache):
         self,
         name: AdapterName,
         declared: Manifest,
-        derived: tuple[Admission, Known] | None,
+        derived: tuple[Admission, ResolvedBase] | None,
         options: PushOptions,
-    ) -> Pushed:
-        """Makes the version visible with all that goes along. Raises `Stale`."""
+    ) -> PushResult:
+        """Makes the version visible with all that goes along. Raises `StaleState`."""
         reach("revisions.before_rows")
         with self.catalog.write() as tx:
             line = self._pushable(tx, name, options)
-            pushed = self.once(tx, _PUSHED, lambda: self._number(tx, line, name, declared, derived, options))
+            pushed = self.run_once(
+                tx, _PUSHED, lambda: self._number(tx, line, name, declared, derived, options)
+            )
             reach("revisions.before_commit")
         reach("revisions.after_commit")
         return pushed
@@ -116,30 +126,30 @@ class Revisions(InspectionCache):
     def _number(
         self,
         tx: Transaction,
-        line: Line | None,
+        line: AdapterRecord | None,
         name: AdapterName,
         declared: Manifest,
-        derived: tuple[Admission, Known] | None,
+        derived: tuple[Admission, ResolvedBase] | None,
         options: PushOptions,
-    ) -> Pushed:
+    ) -> PushResult:
         stored = known_version(tx, line, declared.digest) if line else None
         is_new = stored is None
-        commits.keep_revision(tx, declared)
+        commits.store_revision(tx, declared)
         if stored is None:
             if (
                 derived is None
-                or find_base(tx, self.sight(tx), declared, derived[0].spec.base_name) != derived[1]
+                or find_base(tx, self.read_scope(tx), declared, derived[0].spec.base_name) != derived[1]
             ):
-                raise Stale
-            line = line or self.new_line(tx, name, AdapterEdit())
+                raise StaleState
+            line = line or self.create_adapter_record(tx, name, AdapterEdit())
             stored = self._insert(tx, line, derived[0])
         assert line is not None
         self._attach(tx, line, stored, options)
-        detail = shown_detail(tx, self.sight(tx), versions.detail(tx, stored))
-        return Pushed(version=detail.version, is_new=is_new, report=detail.report)
+        detail = hide_base_in_detail(tx, self.read_scope(tx), versions.detail(tx, stored))
+        return PushResult(version=detail.version, is_new=is_new, report=detail.report)
 
-    def _pushable(self, tx: Transaction, name: AdapterName, options: PushOptions) -> Line | None:
-        """The adapter, or None for one that the push creates. Raises `NotFound`, `Denied`."""
+    def _pushable(self, tx: Transaction, name: AdapterName, options: PushOptions) -> AdapterRecord | None:
+        """The adapter, or None for one that the push creates. Raises `NotFound`, `PermissionDenied`."""
         require_write(self.identity, name)
         line = adapters.find(tx, name)
         if line is None and not options.create:
@@ -147,31 +157,31 @@ class Revisions(InspectionCache):
         return line
 
     def _insert(
-        self, tx: Transaction, line: Line, admission: Admission, note: CommitNote | None = None
-    ) -> Stored:
+        self, tx: Transaction, line: AdapterRecord, admission: Admission, note: CommitNote | None = None
+    ) -> VersionRecord:
         """The version, and the commit of `main` that it is; `note` is what a commit to `main` said."""
         self.require_own_name(tx, line)
         claim_files(tx, line.name, admission.manifest)
-        if held := states.withdrawn_as(tx, line.name.namespace, admission.weights):
-            raise Refused(
-                f"these are the weights of {held.name}@{held.number}, and {caution(held)}; `adaptry restore "
+        if held := states.find_withdrawn_weights(tx, line.name.namespace, admission.weights):
+            raise CheckFailed(
+                f"these are the weights of {held.name}@{held.number}, and {state_warning(held)}; `adaptry restore "
                 f"{held.name}@{held.number}` comes before they are pushed again"
             )
         now, by = self.clock(), self.identity.name
         stored = versions.insert(tx, line, admission, now, by)
-        format = format_of(entry.path for entry in admission.manifest.files)
+        format = detect_format(entry.path for entry in admission.manifest.files)
         entry = admission.manifest.file(format.weights) if format else None
         assert entry is not None
-        files.remember_weights(tx, entry.sha256, admission.weights)
-        made = in_one_line(admission.manifest.recipe)
+        files.store_weights_digest(tx, entry.sha256, admission.weights)
+        made = summarise_recipe(admission.manifest.recipe)
         said = note or CommitNote(title=f"Version {stored.number}", message=made)
-        parent = commits.at_mark(tx, line, MAIN)
+        parent = commits.find_by_ref(tx, line, MAIN)
         step = commits.add(
             tx, line, MAIN, admission.manifest, said, stored.number, at=now, by=by, parent=parent
         )
         git_refs.put(tx, line, MAIN, "branch", step, now, by)
         if recall_claims.find(tx, line.name, stored.digest):
-            hold_back(tx, stored.key, line.name, stored.digest, now)
+            quarantine_forgotten(tx, stored.key, line.name, stored.digest, now)
         events.record(
             tx,
             "version.pushed",
@@ -191,7 +201,9 @@ class Revisions(InspectionCache):
         )
         return stored
 
-    def _attach(self, tx: Transaction, line: Line, stored: Stored, options: PushOptions) -> None:
+    def _attach(
+        self, tx: Transaction, line: AdapterRecord, stored: VersionRecord, options: PushOptions
+    ) -> None:
         """Metrics and alias of a push; what an earlier try of the same push did is not done twice."""
         now, by = self.clock(), self.identity.name
         have = metrics.newest(tx, stored)
@@ -205,7 +217,7 @@ class Revisions(InspectionCache):
                 point_alias(tx, line, options.alias, stored, found, now, by)
 
 
-def known_version(tx: Transaction, line: Line, digest: Digest) -> Stored | None:
+def known_version(tx: Transaction, line: AdapterRecord, digest: Digest) -> VersionRecord | None:
     """The version that a revision is, if it is one."""
     return find(tx, line, ByDigest(digest.hex))
 
@@ -213,7 +225,7 @@ def known_version(tx: Transaction, line: Line, digest: Digest) -> Stored | None:
 def claim_files(tx: Transaction, name: AdapterName, manifest: Manifest) -> None:
     """As `require_files`, in the transaction that makes a commit of them: from then on they are needed."""
     require_files(tx, name, manifest)
-    files.need(tx, name, [entry.sha256 for entry in manifest.files])
+    files.clear_unneeded(tx, name, [entry.sha256 for entry in manifest.files])
 
 
 def require_files(tx: Transaction, name: AdapterName, manifest: Manifest) -> None:

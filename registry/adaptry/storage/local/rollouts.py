@@ -9,19 +9,26 @@ from pydantic import TypeAdapter
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, NotFound
-from adaptry.core.lifecycle import RULES, may_point
+from adaptry.core.lifecycle import STATE_RULES, require_alias_allowed
 from adaptry.core.refs import AdapterName, ByDigest, Ref, parse_stored_alias
-from adaptry.registry.rollouts import RolloutChange, RolloutInfo, RolloutPlan, Stage, chosen, is_due
-from adaptry.registry.workers import Turn
+from adaptry.registry.rollouts import (
+    RolloutChange,
+    RolloutInfo,
+    RolloutPlan,
+    RolloutStage,
+    choose_workers,
+    is_due,
+)
+from adaptry.registry.workers import RolloutAssignment
 from adaptry.storage.catalog import aliases, events, rollouts
-from adaptry.storage.catalog.adapters import Line
+from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Transaction
-from adaptry.storage.catalog.versions import Stored, stored_of
-from adaptry.storage.catalog.workers import Worker
+from adaptry.storage.catalog.versions import VersionRecord, to_record
+from adaptry.storage.catalog.workers import WorkerRecord
 from adaptry.storage.local.aliases import point_alias
-from adaptry.storage.local.context import Ground
+from adaptry.storage.local.context import RegistryContext
 
-_EVENTS: Mapping[Stage, str] = {
+_EVENTS: Mapping[RolloutStage, str] = {
     "running": "rollout.advanced",
     "done": "rollout.done",
     "stopped": "rollout.stopped",
@@ -37,27 +44,27 @@ _INFO = TypeAdapter(RolloutInfo)
 
 
 @dataclass(frozen=True, slots=True)
-class _Move:
+class _Transition:
     """What a rollout is to become, and by whom."""
 
-    stage: Stage
+    stage: RolloutStage
     step: int
     by: str
     reason: str | None = None
 
 
-class Rollouts(Ground):
+class LocalRollouts(RegistryContext):
     """`start_rollout`, `rollouts`, `change_rollout`; and `turns`, which every report of a worker asks for."""
 
     def start_rollout(self, name: AdapterName, alias: str, to: Digest, plan: RolloutPlan) -> RolloutInfo:
         parse_stored_alias(alias)
         with self.catalog.write() as tx:
-            line = self.writable(tx, name)
-            target = stored_of(self.meant(tx, Ref(name, ByDigest(to.hex))))
-            return self.once(tx, _INFO, lambda: self._start(tx, line, alias, target, plan))
+            line = self.writable_adapter(tx, name)
+            target = to_record(self.resolve(tx, Ref(name, ByDigest(to.hex))))
+            return self.run_once(tx, _INFO, lambda: self._start(tx, line, alias, target, plan))
 
     def _start(
-        self, tx: Transaction, line: Line, alias: str, target: Stored, plan: RolloutPlan
+        self, tx: Transaction, line: AdapterRecord, alias: str, target: VersionRecord, plan: RolloutPlan
     ) -> RolloutInfo:
         name, was = line.name, aliases.find(tx, line, alias)
         if was is None:
@@ -66,7 +73,7 @@ class Rollouts(Ground):
             )
         if was.digest == target.digest:
             raise Conflict(f"{name}@{alias} is at version {target.number} already")
-        may_point(alias, target.state, target.number)
+        require_alias_allowed(alias, target.state, target.number)
         if going := rollouts.running(tx, line, alias):
             raise Conflict(
                 f"{name}@{alias} is being rolled out to version {going.number} ({going.percent} %); abort that first: "
@@ -79,11 +86,11 @@ class Rollouts(Ground):
 
     def rollouts(self, name: AdapterName) -> tuple[RolloutInfo, ...]:
         with self.catalog.read() as tx:
-            return rollouts.of_line(tx, self.readable(tx, name))
+            return rollouts.of_adapter(tx, self.readable_adapter(tx, name))
 
     def change_rollout(self, name: AdapterName, alias: str, change: RolloutChange, was: int) -> RolloutInfo:
         with self.catalog.write() as tx:
-            line = self.writable(tx, name)
+            line = self.writable_adapter(tx, name)
             info = rollouts.running(tx, line, parse_stored_alias(alias))
             if info is None:
                 raise NotFound(
@@ -95,29 +102,33 @@ class Rollouts(Ground):
                     f"(generation {was}); look again and retry"
                 )
             if change.to == "abort":
-                return self._become(
-                    tx, line, info, _Move("aborted", info.step, self.identity.name, change.reason)
+                return self._transition(
+                    tx, line, info, _Transition("aborted", info.step, self.identity.name, change.reason)
                 )
             return self._advance(tx, line, info, self.identity.name, info.step + 1)
 
-    def turns(
-        self, tx: Transaction, worker: Worker, names: Collection[str], failed: Failures
-    ) -> tuple[Turn, ...]:
+    def assignments(
+        self, tx: Transaction, worker: WorkerRecord, names: Collection[str], failed: Failures
+    ) -> tuple[RolloutAssignment, ...]:
         """The rollouts that it is a worker's turn to follow, once what it reports has moved or stopped them."""
-        turns: list[Turn] = []
-        for line, info in rollouts.concerning(tx, names):
+        turns: list[RolloutAssignment] = []
+        for line, info in rollouts.running_for_names(tx, names):
             if not self.identity.may_read(line.name, line.visibility):
                 continue
             serving = {worker.label: None, **rollouts.serving(tx, info, self.clock())}
             info = self._driven(tx, line, info, serving, worker.name, failed)
-            if info.stage == "running" and worker.label in chosen(info.id, info.percent, serving):
-                turns.append(Turn(name=line.name, alias=info.alias, digest=info.digest, number=info.number))
+            if info.stage == "running" and worker.label in choose_workers(info.id, info.percent, serving):
+                turns.append(
+                    RolloutAssignment(
+                        name=line.name, alias=info.alias, digest=info.digest, number=info.number
+                    )
+                )
         return tuple(turns)
 
     def _driven(
         self,
         tx: Transaction,
-        line: Line,
+        line: AdapterRecord,
         info: RolloutInfo,
         serving: Mapping[str, Digest | None],
         worker: str,
@@ -126,46 +137,52 @@ class Rollouts(Ground):
         """The rollout after this report: stopped, a step further, or as it was."""
         by = info.started_by
         if failure := failed.get((f"{info.name}@{info.alias}", info.digest)):
-            return self._become(
-                tx, line, info, _Move("stopped", info.step, by, f"{worker} reports: {failure}")
+            return self._transition(
+                tx, line, info, _Transition("stopped", info.step, by, f"{worker} reports: {failure}")
             )
-        if reason := self._spoilt(tx, line, info):
-            return self._become(tx, line, info, _Move("stopped", info.step, by, reason))
+        if reason := self._obstacle(tx, line, info):
+            return self._transition(tx, line, info, _Transition("stopped", info.step, by, reason))
         if is_due(info, self.clock(), serving):
             return self._advance(tx, line, info, by, info.step + 1)
         return info
 
-    def _advance(self, tx: Transaction, line: Line, info: RolloutInfo, by: str, step: int) -> RolloutInfo:
+    def _advance(
+        self, tx: Transaction, line: AdapterRecord, info: RolloutInfo, by: str, step: int
+    ) -> RolloutInfo:
         """A step further; at 100 % the alias moves."""
-        if reason := self._spoilt(tx, line, info):
-            return self._become(tx, line, info, _Move("stopped", info.step, by, reason))
+        if reason := self._obstacle(tx, line, info):
+            return self._transition(tx, line, info, _Transition("stopped", info.step, by, reason))
         if info.steps[step] < 100:
-            return self._become(tx, line, info, _Move("running", step, by))
+            return self._transition(tx, line, info, _Transition("running", step, by))
         found = aliases.find(tx, line, info.alias)
         point_alias(tx, line, info.alias, self._target(tx, info), found, self.clock(), by)
-        return self._become(tx, line, info, _Move("done", step, by))
+        return self._transition(tx, line, info, _Transition("done", step, by))
 
-    def _spoilt(self, tx: Transaction, line: Line, info: RolloutInfo) -> str | None:
+    def _obstacle(self, tx: Transaction, line: AdapterRecord, info: RolloutInfo) -> str | None:
         """Why a rollout cannot go on, if so."""
         found = aliases.find(tx, line, info.alias)
         if found is None or found.generation != info.alias_generation:
             where = f"to version {found.number}" if found else "away"
             return f"{info.name}@{info.alias} was moved {where} meanwhile"
         target = self._target(tx, info)
-        if not RULES[target.state].takes_aliases:
+        if not STATE_RULES[target.state].allows_aliases:
             return f"version {info.number} is {target.state}"
         return None
 
-    def _target(self, tx: Transaction, info: RolloutInfo) -> Stored:
-        return stored_of(self.meant(tx, Ref(info.name, ByDigest(info.digest.hex))))
+    def _target(self, tx: Transaction, info: RolloutInfo) -> VersionRecord:
+        return to_record(self.resolve(tx, Ref(info.name, ByDigest(info.digest.hex))))
 
-    def _become(self, tx: Transaction, line: Line, info: RolloutInfo, move: _Move) -> RolloutInfo:
+    def _transition(
+        self, tx: Transaction, line: AdapterRecord, info: RolloutInfo, move: _Transition
+    ) -> RolloutInfo:
         rollouts.change(tx, info, step=move.step, stage=move.stage, reason=move.reason, at=self.clock())
         changed = rollouts.get(tx, line, info.id)
         self._note_rollout(tx, line, changed, _EVENTS[move.stage], move.by)
         return changed
 
-    def _note_rollout(self, tx: Transaction, line: Line, info: RolloutInfo, kind: str, by: str) -> None:
+    def _note_rollout(
+        self, tx: Transaction, line: AdapterRecord, info: RolloutInfo, kind: str, by: str
+    ) -> None:
         detail = {
             "alias": info.alias,
             "percent": info.percent,

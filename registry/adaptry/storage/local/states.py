@@ -4,32 +4,32 @@ from __future__ import annotations
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict
-from adaptry.core.lifecycle import RULES, may_change
+from adaptry.core.lifecycle import STATE_RULES, require_change_allowed
 from adaptry.core.refs import AdapterName, ByDigest, Ref
 from adaptry.registry.records import StateChange, VersionInfo
 from adaptry.storage.catalog import events, states
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.version_info import info
-from adaptry.storage.catalog.versions import stored_of
-from adaptry.storage.local.context import Ground
+from adaptry.storage.catalog.versions import to_record
+from adaptry.storage.local.context import RegistryContext
 
 
-class States(Ground):
+class LocalStates(RegistryContext):
     """`set_state`."""
 
     def set_state(self, name: AdapterName, revision: Digest, change: StateChange, was: int) -> VersionInfo:
         ref = Ref(name, ByDigest(revision.hex))
         with self.catalog.write() as tx:
-            line = self.writable(tx, name)
-            columns = self.meant(tx, ref)
+            line = self.writable_adapter(tx, name)
+            columns = self.resolve(tx, ref)
             seen = info(tx, columns)
-            if stands_so(seen, change):
-                return self.shown(tx, seen)
-            may_change(self.identity, name, seen.number, seen.state, change.state)
+            if is_in_state(seen, change):
+                return self.hide_base(tx, seen)
+            require_change_allowed(self.identity, name, seen.number, seen.state, change.state)
             _require_seen(seen, was)
             self._require_successor(tx, seen, change)
             now, by = self.clock(), self.identity.name
-            generation = states.put(tx, stored_of(columns), change, now, by)
+            generation = states.put(tx, to_record(columns), change, now, by)
             events.record(
                 tx,
                 f"version.{'restored' if change.state == 'active' else change.state}",
@@ -46,20 +46,20 @@ class States(Ground):
                     "generation": generation,
                 },
             )
-            return self.shown(tx, info(tx, self.meant(tx, ref)))
+            return self.hide_base(tx, info(tx, self.resolve(tx, ref)))
 
     def _require_successor(self, tx: Transaction, seen: VersionInfo, change: StateChange) -> None:
         """Raises `Conflict` for a successor that nobody should take, `NotFound` for one that is not there."""
         if change.successor is None:
             return
-        to = info(tx, self.meant(tx, Ref.parse(change.successor)))
+        to = info(tx, self.resolve(tx, Ref.parse(change.successor)))
         if (to.name, to.number) == (seen.name, seen.number):
             raise Conflict(f"{change.successor} is {seen.name}@{seen.number} itself; name another version")
-        if not RULES[to.state].takes_aliases:
+        if not STATE_RULES[to.state].allows_aliases:
             raise Conflict(f"{change.successor} is {to.state} itself; name a version that is to be taken")
 
 
-def stands_so(seen: VersionInfo, change: StateChange) -> bool:
+def is_in_state(seen: VersionInfo, change: StateChange) -> bool:
     """Whether nothing would change. What is active is so for whatever reason."""
     if seen.state != change.state or change.state == "active":
         return seen.state == change.state

@@ -11,105 +11,109 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Busy, Conflict, Denied, DigestMismatch, NotFound, TooLarge
+from adaptry.core.errors import Busy, Conflict, DigestMismatch, NotFound, PermissionDenied, TooLarge
 from adaptry.core.failpoints import reach
-from adaptry.core.files.background_io import Beside
+from adaptry.core.files.background_io import BackgroundHasher
 from adaptry.core.identity import require_read, require_write
 from adaptry.core.manifest import MAX_FILE
 from adaptry.core.refs import AdapterName
 from adaptry.registry.interface import Owner
-from adaptry.registry.records import DirectPart, Page, Upload, UploadSession
-from adaptry.storage.blobs import BlobStore, Staged
+from adaptry.registry.records import DirectPart, Page, UploadInfo, UploadSession
+from adaptry.storage.blobs import BlobStore, StagedBlob
 from adaptry.storage.catalog import adapters, bases, cursors, damage, files, pending_deletes
 from adaptry.storage.catalog.database import Catalog, Transaction
-from adaptry.storage.catalog.files import Session
+from adaptry.storage.catalog.files import UploadSessionRecord
 from adaptry.storage.local import abandoned_uploads
-from adaptry.storage.local.context import Ground, require_no_base
+from adaptry.storage.local.context import RegistryContext, require_no_base
 
 IDLE = timedelta(hours=24)
 DIRECT = 8 << 20
 """Smaller files come sooner through us: they cost the bucket one request."""
 PART = 16 << 20
 _ADDRESS_SECONDS = 3600
-MOST_OPEN = 64
+MAX_OPEN_UPLOADS = 64
 """Sessions that one namespace may have open at once; abandoned ones make room for new ones."""
 
 
-class Uploads(Ground):
+class LocalUploads(RegistryContext):
     """`has_file` to `drop_upload`."""
 
     def has_file(self, owner: Owner, digest: Digest) -> bool:
         with self.catalog.read() as tx:
             self._require_reading(tx, owner)
             size = files.sizes(tx, owner, [digest]).get(digest)
-            is_owned = size is not None and damage.reason(tx, digest) is None
+            is_owned = size is not None and damage.damage_reason(tx, digest) is None
             is_unneeded = is_owned and files.is_unneeded(tx, owner, digest)
         if is_unneeded:  # who asks is about to need it
             with self.catalog.write() as tx:
-                files.need(tx, owner, [digest])
+                files.clear_unneeded(tx, owner, [digest])
                 is_owned = bool(files.sizes(tx, owner, [digest]))
         # Bytes that are lost, cut short, or known to be damaged are asked for again, which mends the store.
         return is_owned and self._stored_size(digest) == size
 
-    def open_upload(self, owner: Owner, digest: Digest, size: int) -> Upload:
+    def open_upload(self, owner: Owner, digest: Digest, size: int) -> UploadInfo:
         if not 0 <= size <= MAX_FILE:
             raise TooLarge(f"a file of {size:,} bytes; at most {MAX_FILE >> 30} GiB are stored")
         session = self._opened(owner, digest, size)
         if session is None:
             direct_from = DIRECT if self.presign_uploads else None
-            if abandoned_uploads.recycle(self.catalog, self.blobs, owner, 1, self.clock(), direct_from):
+            if abandoned_uploads.drop_abandoned(
+                self.catalog, self.blobs, owner, 1, self.clock(), direct_from
+            ):
                 session = self._opened(owner, digest, size)
         if session is None:
             raise Busy(
-                f"{MOST_OPEN} uploads are open in {files.tenant_of(owner)} already; try again when some have finished "
+                f"{MAX_OPEN_UPLOADS} uploads are open in {files.tenant_of(owner)} already; try again when some have finished "
                 "(`adaptry uploads ls` shows them, `adaptry uploads rm` drops one)"
             )
         reach("uploads.after_open")
         return self._begun(session)
 
-    def _opened(self, owner: Owner, digest: Digest, size: int) -> Session | None:
+    def _opened(self, owner: Owner, digest: Digest, size: int) -> UploadSessionRecord | None:
         """An idle session for the same bytes, or a new one; None where the tenant has too many open."""
         now = self.clock()
         with self.catalog.write() as tx:
             self._require_writing(tx, owner)
             if isinstance(owner, AdapterName) and adapters.find(tx, owner) is None:
                 require_no_base(tx, owner)  # said before gigabytes are sent for it
-            if pending_deletes.is_going(tx, digest):
+            if pending_deletes.is_deleting(tx, digest):
                 raise Conflict(
                     "these very bytes are being deleted just now; wait a moment and send them again"
                 )
-            for session in files.unfinished(tx, owner, digest, size):
+            for session in files.unfinished_sessions(tx, owner, digest, size):
                 # Nothing is gained by sharing one that someone else may just have opened.
-                if self.blobs.staged(session.id) and not self.blobs.is_held(session.id):
+                if self.blobs.staged_size(session.id) and not self.blobs.is_held(session.id):
                     files.touch(tx, session.id, now)
                     return session
-            if files.open_sessions(tx, owner) >= MOST_OPEN:
+            if files.count_open_sessions(tx, owner) >= MAX_OPEN_UPLOADS:
                 return None
             self.blobs.require_room(size)
             by = self.identity.name
             return files.open_session(tx, self.blobs.new_key(), owner, digest, size, now, by)
 
-    def append_upload(self, upload: Upload, offset: int, chunks: Iterable[bytes]) -> Upload:
+    def append_upload(self, upload: UploadInfo, offset: int, chunks: Iterable[bytes]) -> UploadInfo:
         session = self._session(upload.id)
         if session.is_finished:
             return self._upload(session)
         with self.blobs.staging(session.id) as staged:
             self._append(session, staged, offset, _at_most(session.size - offset, chunks))
-        with self.catalog.note() as tx:
+        with self.catalog.write_nondurable() as tx:
             files.touch(tx, session.id, self.clock())
         return self._upload(session)
 
-    def _append(self, session: Session, staged: Staged, offset: int, chunks: Iterable[bytes]) -> None:
+    def _append(
+        self, session: UploadSessionRecord, staged: StagedBlob, offset: int, chunks: Iterable[bytes]
+    ) -> None:
         """Stores the chunks and weighs them as they pass, so that admitting them need not read them again."""
-        weights = self.weighing.go_on(session.id, offset, session.size)
+        weights = self.incremental_digests.resume(session.id, offset, session.size)
         try:
-            with Beside(weights.update if weights else None) as beside:
-                staged.append(offset, _passed(chunks, beside))
+            with BackgroundHasher(weights.update if weights else None) as beside:
+                staged.append(offset, _hash_stream(chunks, beside))
         finally:
             if weights:
-                self.weighing.keep(session.id, weights, staged.offset)
+                self.incremental_digests.put(session.id, weights, staged.offset)
 
-    def finish_upload(self, upload: Upload) -> None:
+    def finish_upload(self, upload: UploadInfo) -> None:
         session = self._session(upload.id)
         if session.is_finished:
             return
@@ -121,7 +125,7 @@ class Uploads(Ground):
                     f"{session.size - staged.offset:,} of {session.size:,} bytes are missing; go on at {staged.offset}"
                 )
             with self.catalog.read() as tx:
-                is_damaged = damage.reason(tx, session.digest) is not None
+                is_damaged = damage.damage_reason(tx, session.digest) is not None
             if (
                 is_damaged
             ):  # what replaces damaged bytes must not be taken for a copy of them, nor delete them
@@ -133,16 +137,16 @@ class Uploads(Ground):
                     files.close_session(tx, session.id)
                 raise
             reach("uploads.after_publish")
-            weighed = self.weighing.take(session.id)
+            weighed = self.incremental_digests.pop(session.id)
             weights = weighed.digest() if weighed else None
             with self.catalog.write() as tx:
                 # Bytes whose session is open are spared by a sweep; those of one that lapsed may be gone by now.
-                if files.session(tx, session.id) is None:
+                if files.find_session(tx, session.id) is None:
                     raise NotFound("the upload was idle for too long; open it again")
                 if weights:
-                    files.remember_weights(tx, session.digest, weights)
-                files.own(tx, session.owner, session.digest, session.size)
-                damage.clear(tx, session.digest)
+                    files.store_weights_digest(tx, session.digest, weights)
+                files.add_owned(tx, session.owner, session.digest, session.size)
+                damage.clear_damage(tx, session.digest)
                 files.finish_session(tx, session.id, self.clock())
 
     def upload_sessions(
@@ -173,16 +177,16 @@ class Uploads(Ground):
     def _may_manage(self, tenant: str) -> bool:
         if tenant == files.BASES:
             return self.identity.may_administer
-        return self.identity.role in ("writer", "admin") and self.identity.holds(tenant)
+        return self.identity.role in ("writer", "admin") and self.identity.has_namespace(tenant)
 
-    def _shown(self, session: Session) -> UploadSession:
+    def _shown(self, session: UploadSessionRecord) -> UploadSession:
         written = self.blobs.last_write(session.id)
         return UploadSession(
             id=session.id,
             owner=str(session.owner),
             digest=session.digest,
             size=session.size,
-            offset=self.blobs.staged(session.id),
+            offset=self.blobs.staged_size(session.id),
             created_by=session.created_by,
             active_at=max(session.touched_at, written or session.touched_at),
             is_held=self.blobs.is_held(session.id),
@@ -194,37 +198,37 @@ class Uploads(Ground):
         except NotFound:
             return None
 
-    def _session(self, id: str) -> Session:
+    def _session(self, id: str) -> UploadSessionRecord:
         """The session, if it is there and the caller may write to its owner. Raises `NotFound`.
 
         Whoever may not is not told whose it is, nor that it is.
         """
         with self.catalog.read() as tx:
-            session = files.session(tx, id)
+            session = files.find_session(tx, id)
             if session is not None:
-                with suppress(Denied, NotFound):
+                with suppress(PermissionDenied, NotFound):
                     self._require_writing(tx, session.owner)
                     return session
         raise NotFound("no such upload, or it was idle for too long; open it again")
 
-    def _begun(self, session: Session) -> Upload:
+    def _begun(self, session: UploadSessionRecord) -> UploadInfo:
         """The session, with addresses that lead past us if the file is large enough for them."""
         upload = self._upload(session)
         if not self.presign_uploads or session.size < DIRECT:
             return upload
         return upload.model_copy(update={"direct": tuple(self._parts(upload))})
 
-    def _parts(self, upload: Upload) -> Iterator[DirectPart]:
+    def _parts(self, upload: UploadInfo) -> Iterator[DirectPart]:
         for start in range(upload.offset, upload.size, PART):
             size = min(PART, upload.size - start)
-            address = self.blobs.writing_address(upload.id, start, size, _ADDRESS_SECONDS)
+            address = self.blobs.upload_url(upload.id, start, size, _ADDRESS_SECONDS)
             if address is None:
                 return
             yield DirectPart(start=start, size=size, address=address.url, headers=dict(address.headers))
 
-    def _upload(self, session: Session) -> Upload:
-        offset = session.size if session.is_finished else self.blobs.staged(session.id)
-        return Upload(id=session.id, offset=offset, size=session.size)
+    def _upload(self, session: UploadSessionRecord) -> UploadInfo:
+        offset = session.size if session.is_finished else self.blobs.staged_size(session.id)
+        return UploadInfo(id=session.id, offset=offset, size=session.size)
 
     def _require_reading(self, tx: Transaction, owner: Owner) -> None:
         """Who may write to a name may ask about it before it exists."""
@@ -239,14 +243,14 @@ class Uploads(Ground):
     def _require_writing(self, tx: Transaction, owner: Owner) -> None:
         if isinstance(owner, Digest):
             self._require_base(tx, owner)
-            self.require_base_writing()
+            self.require_base_write()
             return
         require_write(self.identity, owner)
         if adapters.find(tx, owner) is None:  # said now, before the bytes of a push that would be refused
-            adapters.require_unlike(tx, owner)
+            adapters.require_distinct_name(tx, owner)
 
     def _require_base(self, tx: Transaction, id: Digest) -> None:
-        if not bases.among(tx, self.sight(tx), [id]):
+        if not bases.visible_among(tx, self.read_scope(tx), [id]):
             raise NotFound(f"no base {id.brief}; register it before its files")
 
 
@@ -259,7 +263,7 @@ def purge(catalog: Catalog, blobs: BlobStore, now: datetime) -> int:
     found = tuple(blobs.stagings())
     with catalog.read() as tx:
         idle = [id for id in files.idle_sessions(tx, now - IDLE) if not blobs.is_held(id)]
-        known = {key: files.session(tx, key) for key in found}
+        known = {key: files.find_session(tx, key) for key in found}
     # Bytes go before rows do: on a full disk that makes the room which changing rows takes.
     dead = [key for key, session in known.items() if key in idle or not _is_alive(session)]
     dropped = 0
@@ -277,11 +281,11 @@ def purge(catalog: Catalog, blobs: BlobStore, now: datetime) -> int:
     return dropped
 
 
-def _is_alive(session: Session | None) -> bool:
+def _is_alive(session: UploadSessionRecord | None) -> bool:
     return session is not None and not session.is_finished
 
 
-def _passed(chunks: Iterable[bytes], beside: Beside) -> Iterator[bytes]:
+def _hash_stream(chunks: Iterable[bytes], beside: BackgroundHasher) -> Iterator[bytes]:
     for chunk in chunks:
         beside.update(memoryview(chunk))
         yield chunk

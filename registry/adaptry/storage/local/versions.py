@@ -6,59 +6,59 @@ from collections.abc import Iterator
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import FileMissing, Invalid, RevisionNotFound
-from adaptry.core.lifecycle import is_given
+from adaptry.core.lifecycle import may_read_files
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.registry.records import Page, VersionDetail, VersionInfo
-from adaptry.registry.state_warnings import withdrawn
+from adaptry.registry.state_warnings import withdrawn_error
 from adaptry.storage.catalog import adapters, commits, cursors, damage, states, versions
-from adaptry.storage.catalog.damage import Extent
+from adaptry.storage.catalog.damage import DamageSummary
 from adaptry.storage.catalog.search import search
 from adaptry.storage.catalog.version_info import info
-from adaptry.storage.catalog.versions import stored_of
-from adaptry.storage.local.context import Ground
-from adaptry.storage.local.hidden_bases import shown, shown_detail
+from adaptry.storage.catalog.versions import to_record
+from adaptry.storage.local.context import RegistryContext
+from adaptry.storage.local.hidden_bases import hide_base_in_detail, hide_bases
 
 
-class Versions(Ground):
+class LocalVersions(RegistryContext):
     """`version` to `count_download`, `tree` and `read_file`."""
 
     def version(self, ref: Ref) -> VersionInfo:
         with self.catalog.read() as tx:
-            return self.shown(tx, info(tx, self.meant(tx, ref)))
+            return self.hide_base(tx, info(tx, self.resolve(tx, ref)))
 
     def detail(self, ref: Ref) -> VersionDetail:
         with self.catalog.read() as tx:
-            detail = versions.detail(tx, stored_of(self.meant(tx, ref)))
-            return shown_detail(tx, self.sight(tx), detail)
+            detail = versions.detail(tx, to_record(self.resolve(tx, ref)))
+            return hide_base_in_detail(tx, self.read_scope(tx), detail)
 
     def versions(self, name: AdapterName, cursor: str | None = None, limit: int = 50) -> Page[VersionInfo]:
         cursors.check_limit(limit)
         with self.catalog.read() as tx:
-            page = versions.page(tx, self.readable(tx, name), cursor, limit)
-            return page.model_copy(update={"items": shown(tx, self.sight(tx), page.items)})
+            page = versions.page(tx, self.readable_adapter(tx, name), cursor, limit)
+            return page.model_copy(update={"items": hide_bases(tx, self.read_scope(tx), page.items)})
 
     def search(self, query: str, cursor: str | None = None, limit: int = 50) -> Page[VersionInfo]:
         cursors.check_limit(limit)
         with self.catalog.read() as tx:
-            sight = self.sight(tx)
+            sight = self.read_scope(tx)
             page = search(tx, sight, query, cursor, limit)
-            return page.model_copy(update={"items": shown(tx, sight, page.items)})
+            return page.model_copy(update={"items": hide_bases(tx, sight, page.items)})
 
-    def known_damage(self) -> Extent:
+    def known_damage(self) -> DamageSummary:
         """How much `verify` found to be damaged, and nobody has mended since; for whoever works in the registry's folder."""
         with self.catalog.read() as tx:
-            return damage.extent(tx)
+            return damage.summarise_damage(tx)
 
     def count_download(self, ref: Ref) -> None:
-        with self.catalog.note() as tx:
-            line = self.readable(tx, ref.name)
-            versions.count_download(tx, stored_of(self.meant(tx, ref)))
+        with self.catalog.write_nondurable() as tx:
+            line = self.readable_adapter(tx, ref.name)
+            versions.count_download(tx, to_record(self.resolve(tx, ref)))
             adapters.count_download(tx, line)
 
     def tree(self, name: AdapterName, revision: Digest) -> Manifest:
         with self.catalog.read() as tx:
-            line = self.readable(tx, name)
+            line = self.readable_adapter(tx, name)
             tree = commits.tree(tx, line, revision)
         if tree is None:
             raise RevisionNotFound(f"{name} has no revision {revision.brief}")
@@ -74,9 +74,9 @@ class Versions(Ground):
 
     def _require_given(self, name: AdapterName, revision: Digest) -> None:
         with self.catalog.read() as tx:
-            held = states.withdrawn_in(tx, self.readable(tx, name), revision)
-        if held and not is_given(self.identity, name, held.state):
-            raise withdrawn(held)
+            held = states.find_withdrawn_revision(tx, self.readable_adapter(tx, name), revision)
+        if held and not may_read_files(self.identity, name, held.state):
+            raise withdrawn_error(held)
 
 
 def check_start(start: int, size: int, path: str) -> None:

@@ -5,37 +5,37 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from adaptry.core.errors import Conflict, Denied, NotFound
+from adaptry.core.errors import Conflict, NotFound, PermissionDenied
 from adaptry.core.refs import Ref
 from adaptry.registry.records import Page
-from adaptry.registry.workers import ResidentInfo, Told, WorkerInfo, WorkerReport
+from adaptry.registry.workers import ReportReply, ResidentInfo, WorkerInfo, WorkerReport
 from adaptry.storage.catalog import epochs, events, recall_claims, worker_reports, workers
 from adaptry.storage.catalog import worker_queries as residents
-from adaptry.storage.catalog.access import sight_of
+from adaptry.storage.catalog.access import read_scope
 from adaptry.storage.catalog.cursors import check_limit
 from adaptry.storage.catalog.database import Transaction
-from adaptry.storage.catalog.versions import stored_of
-from adaptry.storage.catalog.worker_reports import Known, Named
-from adaptry.storage.catalog.workers import Worker
-from adaptry.storage.local.forgotten_recalls import hold_back
-from adaptry.storage.local.rollouts import Rollouts
+from adaptry.storage.catalog.versions import to_record
+from adaptry.storage.catalog.worker_reports import ReportedVersion, VersionKey
+from adaptry.storage.catalog.workers import WorkerRecord
+from adaptry.storage.local.forgotten_recalls import quarantine_forgotten
+from adaptry.storage.local.rollouts import LocalRollouts
 
 
-class Residency(Rollouts):
+class LocalWorkers(LocalRollouts):
     """`report`, `worker`, `workers`, `forget_worker`, `residents`."""
 
-    def report(self, report: WorkerReport) -> Told:
+    def report(self, report: WorkerReport) -> ReportReply:
         if not self.identity.may_report:
-            raise Denied(
+            raise PermissionDenied(
                 f"{self.identity.name} may not report for a worker; make it a token: adaptry token create NAME --role worker"
             )
         with self.catalog.read() as tx:
             is_renewal = worker_reports.is_renewal(tx, self._own(tx, report), report)
         # That a worker is still there need not be on the disk before it is told so.
-        with self.catalog.note() if is_renewal else self.catalog.write() as tx:
+        with self.catalog.write_nondurable() if is_renewal else self.catalog.write() as tx:
             return self._take(tx, report)
 
-    def _take(self, tx: Transaction, report: WorkerReport) -> Told:
+    def _take(self, tx: Transaction, report: WorkerReport) -> ReportReply:
         now = self.clock()
         worker = workers.put(tx, report, self.identity.name, now)
         said = report.residents or ()
@@ -54,35 +54,35 @@ class Residency(Rollouts):
             for one in said
             if one.condition == "failed" and (one.name, one.digest) in found
         }
-        return Told(
+        return ReportReply(
             seq=events.newest(tx),
             epoch=epochs.current(tx).id,
             withdrawn=tuple(
                 one.model_copy(
                     update={"proof": epochs.current(tx).proof(str(one.name), one.digest.hex, one.state)}
                 )
-                for one in worker_reports.to_drop(tx, worker)
+                for one in worker_reports.withdrawals_for(tx, worker)
             ),
-            turns=self.turns(tx, worker, report.names, failed),
+            turns=self.assignments(tx, worker, report.names, failed),
             unknown=tuple(sorted({digest for name, digest in named if (name, digest) not in found})),
         )
 
     def worker(self, name: str, owner: str | None = None) -> WorkerInfo:
         with self.catalog.read() as tx:
             worker = self._seen_worker(tx, name, owner)
-            return residents.info(tx, worker, sight_of(tx, self.identity), self.clock())
+            return residents.info(tx, worker, read_scope(tx, self.identity), self.clock())
 
     def workers(self, cursor: str | None = None, limit: int = 50) -> Page[WorkerInfo]:
         check_limit(limit)
         with self.catalog.read() as tx:
-            sight = sight_of(tx, self.identity)
+            sight = read_scope(tx, self.identity)
             return residents.page(tx, self.identity.name, sight, cursor, limit, self.clock())
 
     def forget_worker(self, name: str, owner: str | None = None) -> None:
         with self.catalog.write() as tx:
             worker = self._seen_worker(tx, name, owner)
             if worker.owner != self.identity.name and not self.identity.may_administer:
-                raise Denied(
+                raise PermissionDenied(
                     f"{self.identity.name} may not forget {name}; its own token or an administrator may"
                 )
             workers.forget(tx, worker)
@@ -91,17 +91,23 @@ class Residency(Rollouts):
 
     def residents(self, ref: Ref) -> tuple[ResidentInfo, ...]:
         with self.catalog.read() as tx:
-            return residents.of_version(tx, stored_of(self.meant(tx, ref)).key, self.clock())
+            return residents.of_version(tx, to_record(self.resolve(tx, ref)).key, self.clock())
 
     def _take_claims(
-        self, tx: Transaction, report: WorkerReport, found: Mapping[Named, Known], now: datetime
+        self,
+        tx: Transaction,
+        report: WorkerReport,
+        found: Mapping[VersionKey, ReportedVersion],
+        now: datetime,
     ) -> None:
         """Holds back what the registry itself withdrew before it was restored, as the worker proves by its signature."""
         epoch = epochs.current(tx)  # not the catalog's: in memory, no second transaction begins inside one
         for one in report.recalled:
             if not epoch.is_proof(one.proof, one.epoch, str(one.name), one.digest.hex, one.state):
                 continue
-            if recall_claims.note(tx, one.name, one.digest, one.state, f"worker {report.worker}", now):
+            if recall_claims.record_claim(
+                tx, one.name, one.digest, one.state, f"worker {report.worker}", now
+            ):
                 detail = {
                     "adapter": one.name,
                     "digest": one.digest,
@@ -110,13 +116,13 @@ class Residency(Rollouts):
                 }
                 events.record(tx, "recall.remembered", at=now, by=self.identity.name, detail=detail)
                 if known := found.get((one.name, one.digest)):
-                    hold_back(tx, known.version, one.name, one.digest, now)
+                    quarantine_forgotten(tx, known.version_key, one.name, one.digest, now)
 
-    def _own(self, tx: Transaction, report: WorkerReport) -> Worker | None:
+    def _own(self, tx: Transaction, report: WorkerReport) -> WorkerRecord | None:
         return workers.find(tx, report.worker, self.identity.name)
 
-    def _seen_worker(self, tx: Transaction, name: str, owner: str | None) -> Worker:
-        sight, caller = sight_of(tx, self.identity), self.identity.name
+    def _seen_worker(self, tx: Transaction, name: str, owner: str | None) -> WorkerRecord:
+        sight, caller = read_scope(tx, self.identity), self.identity.name
         seen = [
             each
             for each in workers.named(tx, name)

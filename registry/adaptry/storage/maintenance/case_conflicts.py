@@ -12,14 +12,14 @@ from adaptry.storage.catalog.database import Catalog
 
 
 @dataclass(frozen=True, slots=True)
-class Lookalikes:
+class CaseConflict:
     """What the names are of (`adapters`, `namespaces`, …), and the names."""
 
     kind: str
     names: tuple[str, ...]
 
 
-def lookalikes(catalog: Catalog) -> tuple[Lookalikes, ...]:
+def find_case_conflicts(catalog: Catalog) -> tuple[CaseConflict, ...]:
     """Every group of names that differ only in capitals. Raises `Unavailable`."""
     with catalog.read() as tx:
-        return tuple(Lookalikes(kind, found) for kind, found in names.lookalikes(tx))
+        return tuple(CaseConflict(kind, found) for kind, found in names.iter_case_conflicts(tx))

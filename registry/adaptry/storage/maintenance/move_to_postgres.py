@@ -16,24 +16,24 @@ from adaptry.core.progress import Progress, no_progress
 from adaptry.storage.blobs.factory import open_blobs
 from adaptry.storage.catalog import copy_database, factory
 from adaptry.storage.catalog.database import Catalog
-from adaptry.storage.maintenance.integrity import Problem, verify
+from adaptry.storage.maintenance.integrity import IntegrityProblem, verify
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class CatalogMoveResult:
     """How many rows of each table there are, and what `verify` finds wrong with them and with the files they name."""
 
     rows: Mapping[str, int]
-    problems: tuple[Problem, ...]
+    problems: tuple[IntegrityProblem, ...]
 
 
-def move_catalog(folder: Path, url: str, progress: Progress = no_progress) -> Moved:
+def move_catalog(folder: Path, url: str, progress: Progress = no_progress) -> CatalogMoveResult:
     """Moves the catalog of the registry in `folder` to the empty PostgreSQL database at `url`.
 
     Every row is read back and compared before anything counts, and every file that a row names is looked for. Raises
     `NotFound` (no registry there), `Conflict` (moved before; the database has a catalog), `Invalid`, `Unavailable`.
     """
-    place = factory.place_of(url)
+    place = factory.normalise_url(url)
     known = factory.address_in(folder)
     if known is not None:
         raise Conflict(f"the registry in {folder} has its catalog in {known} already")
@@ -41,7 +41,7 @@ def move_catalog(folder: Path, url: str, progress: Progress = no_progress) -> Mo
         raise NotFound(
             f"no registry in {folder}; a new one begins in PostgreSQL with `adaptry serve --catalog`"
         )
-    with closing(Catalog.at(folder / factory.FILE)) as source, closing(Catalog(url)) as target:
+    with closing(Catalog.open(folder / factory.FILE)) as source, closing(Catalog(url)) as target:
         with source.write() as leaving, target.write() as arriving:
             if copy_database.is_retired(leaving, place):  # and then the last step was not taken
                 rows = copy_database.count(arriving)
@@ -50,4 +50,4 @@ def move_catalog(folder: Path, url: str, progress: Progress = no_progress) -> Mo
                 copy_database.retire(leaving, place)
         factory.keep_address(folder, url)
         problems = verify(target, open_blobs(folder), read_bytes=False, progress=progress)
-    return Moved(rows, problems)
+    return CatalogMoveResult(rows, problems)

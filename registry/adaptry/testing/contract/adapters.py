@@ -6,18 +6,18 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from adaptry.core.errors import Conflict, Denied, Invalid, NotFound
+from adaptry.core.errors import Conflict, Invalid, NotFound, PermissionDenied
 from adaptry.core.identity import ANONYMOUS
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit, PushOptions
-from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
+from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, ContractFixtures, MakeLora, MakeRegistry
 
 VOICE = AdapterName.parse("acme/voice")
 
 
-class AdapterPromises(Ground):
+class AdaptersContract(ContractFixtures):
     """`create_adapter` to `delete_adapter`, and `history`."""
 
     def test_a_new_adapter_is_private_and_empty(self, registry: Registry) -> None:
@@ -203,11 +203,11 @@ class AdapterPromises(Ground):
             seen = make_registry(reader)
             assert seen.adapter(TONE).name == TONE
             assert len(seen.search("name:tone").items) == 1
-            with pytest.raises(Denied):
+            with pytest.raises(PermissionDenied):
                 seen.edit_adapter(TONE, AdapterEdit(description="mine"))
 
     def test_nobody_renames_into_a_namespace_that_is_not_theirs(self, make_registry: MakeRegistry) -> None:
         ada = make_registry(ADA)
         ada.create_adapter(TONE, AdapterEdit())
-        with pytest.raises(Denied):
+        with pytest.raises(PermissionDenied):
             ada.rename_adapter(TONE, AdapterName.parse("evil/tone"))

@@ -7,17 +7,17 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Conflict, Denied, InvalidRef, NotFound
+from adaptry.core.errors import Conflict, InvalidRef, NotFound, PermissionDenied
 from adaptry.core.refs import Ref
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit, AliasInfo, PushOptions
-from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
+from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, ContractFixtures, MakeLora, MakeRegistry
 
 PROD = Ref.parse("acme/tone@prod")
 
 
-class AliasPromises(Ground):
+class AliasesContract(ContractFixtures):
     """`aliases`, `move_alias`, `remove_alias`."""
 
     def test_an_alias_moves_only_from_where_you_saw_it(self, registry: Registry, lora: MakeLora) -> None:
@@ -43,19 +43,19 @@ class AliasPromises(Ground):
     ) -> None:
         digest = push(registry, lora(), TONE).version.digest
         prod = registry.move_alias(TONE, "Prod", digest, was=None)
-        registry.make_branch(TONE, "Draft")
+        registry.create_branch(TONE, "Draft")
         for make in (
             lambda name: registry.move_alias(TONE, name, digest, was=None),
-            lambda name: registry.make_branch(TONE, name),
-            lambda name: registry.make_tag(TONE, name),
+            lambda name: registry.create_branch(TONE, name),
+            lambda name: registry.create_tag(TONE, name),
         ):
             for name in ("prod", "DRAFT"):
                 with pytest.raises(Conflict, match="differs only in capitals from acme/tone@"):
                     make(name)
         registry.remove_alias(TONE, "Prod", prod.generation)
-        registry.drop_branch(TONE, "Draft")
-        registry.make_branch(TONE, "prod")
-        registry.make_tag(TONE, "draft")
+        registry.delete_branch(TONE, "Draft")
+        registry.create_branch(TONE, "prod")
+        registry.create_tag(TONE, "draft")
 
     def test_an_alias_is_created_once(self, registry: Registry, lora: MakeLora) -> None:
         digest = push(registry, lora(), TONE).version.digest
@@ -125,7 +125,7 @@ class AliasPromises(Ground):
 
     def test_only_who_may_write_moves(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
         digest = push(make_registry(ADA), lora(), TONE).version.digest
-        with pytest.raises(Denied):
+        with pytest.raises(PermissionDenied):
             make_registry(RON).move_alias(TONE, "prod", digest, was=None)
         with pytest.raises(NotFound):
             make_registry(EVE).move_alias(TONE, "prod", digest, was=None)

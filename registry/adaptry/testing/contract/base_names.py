@@ -16,11 +16,11 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict
 from adaptry.core.identity import LOCAL
 from adaptry.core.refs import AdapterName
-from adaptry.operations.base_registry import register
+from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit
-from adaptry.testing.contract.fixtures import TONE, Ground, MakeLora, MakeRegistry
+from adaptry.testing.contract.fixtures import TONE, ContractFixtures, MakeLora, MakeRegistry
 from adaptry.testing.samples import tiny_base
 
 TINY = AdapterName.parse("org/tiny")
@@ -28,7 +28,7 @@ ALIAS = AdapterName.parse("org/again")
 OTHER_CASE = AdapterName.parse("org/TINY")
 
 
-class BaseNamePromises(Ground):
+class BaseNamesContract(ContractFixtures):
     """One name, one thing."""
 
     @pytest.fixture
@@ -57,10 +57,10 @@ class BaseNamePromises(Ground):
         push(registry, lora(), TINY)
         folder = open_checkpoint(tiny_base(tmp_path / "tiny"))
         with pytest.raises(Conflict, match=r"adaptry rename org/tiny NEW"):
-            register(registry, folder, ("org/tiny",), store=True, cache=tmp_path / "cache")
+            register_base(registry, folder, ("org/tiny",), store=True, cache=tmp_path / "cache")
         assert registry.bases().items == ()
         registry.rename_adapter(TINY, AdapterName.parse("org/tiny-lora"))
-        info = register(registry, folder, ("org/tiny",), store=True, cache=tmp_path / "cache")
+        info = register_base(registry, folder, ("org/tiny",), store=True, cache=tmp_path / "cache")
         assert info.is_stored
 
     def test_nor_the_name_of_an_adapter_that_is_empty(self, registry: Registry, tiny: BaseRecord) -> None:

@@ -14,11 +14,11 @@ from adaptry.core.errors import NotFound
 from adaptry.core.identity import ANONYMOUS, LOCAL, Identity
 from adaptry.core.manifest import FileEntry
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.operations.base_registry import register
+from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit, BaseEdit
-from adaptry.testing.contract.fixtures import ADA, EVE, TONE, Ground, MakeLora, MakeRegistry
+from adaptry.testing.contract.fixtures import ADA, EVE, TONE, ContractFixtures, MakeLora, MakeRegistry
 from adaptry.testing.samples import tiny_base
 
 OLGA = Identity("olga", "reader", ("org",))
@@ -26,14 +26,14 @@ GLOB = Identity("glob", "reader", ("or*",))
 EVES = AdapterName.parse("evil/tone")
 
 
-class BaseSightPromises(Ground):
+class BaseVisibilityContract(ContractFixtures):
     """Who may see a base, and what others are shown."""
 
     @pytest.fixture
     def hidden(self, registry: Registry, tmp_path: Path) -> BaseRecord:
         """A stored base of the namespace `org`, which ada and eve do not hold."""
         checkpoint = open_checkpoint(tiny_base(tmp_path / "hidden"))
-        register(registry, checkpoint, ("org/tiny", "org/again"), store=True, cache=tmp_path / "cache")
+        register_base(registry, checkpoint, ("org/tiny", "org/again"), store=True, cache=tmp_path / "cache")
         return fingerprint(checkpoint)
 
     def test_a_new_base_is_private_to_the_namespaces_of_its_names(

@@ -10,19 +10,19 @@ from adaptry.adapters.base_record import BaseRecord
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Conflict, Denied, Invalid, NotFound
+from adaptry.core.errors import Conflict, Invalid, NotFound, PermissionDenied
 from adaptry.core.identity import ANONYMOUS
 from adaptry.core.manifest import FileEntry
 from adaptry.core.refs import Ref
-from adaptry.operations.base_registry import register
+from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import BaseEdit
-from adaptry.testing.contract.fixtures import ADA, RON, TONE, Ground, MakeLora, MakeRegistry
+from adaptry.testing.contract.fixtures import ADA, RON, TONE, ContractFixtures, MakeLora, MakeRegistry
 from adaptry.testing.samples import tiny_base
 
 
-class BasePromises(Ground):
+class BasesContract(ContractFixtures):
     """`put_base` to `read_base_file`."""
 
     @pytest.fixture
@@ -136,7 +136,7 @@ class BasePromises(Ground):
 
     def test_stored_weights_read_back(self, registry: Registry, tmp_path: Path) -> None:
         folder = tiny_base(tmp_path / "kept")
-        info = register(
+        info = register_base(
             registry, open_checkpoint(folder), ("org/tiny",), store=True, cache=tmp_path / "cache"
         )
         assert info.is_stored
@@ -159,9 +159,9 @@ class BasePromises(Ground):
         registry.edit_base(tiny.id, BaseEdit(visibility="internal"))
         for member in (ADA, RON):
             assert make_registry(member).base("org/tiny").id == tiny.id
-            with pytest.raises(Denied):
+            with pytest.raises(PermissionDenied):
                 make_registry(member).put_base(tiny, ("mine",))
-            with pytest.raises(Denied):
+            with pytest.raises(PermissionDenied):
                 make_registry(member).edit_base(tiny.id, BaseEdit(visibility="public"))
         nobody = make_registry(ANONYMOUS)
         assert nobody.bases().items == ()

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import pytest
 
-from adaptry.core.errors import Conflict, Denied, InvalidRef, NotFound, RevisionNotFound
+from adaptry.core.errors import Conflict, InvalidRef, NotFound, PermissionDenied, RevisionNotFound
 from adaptry.core.manifest import EMPTY
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit
 from adaptry.testing.contract.commits import NOTE, commit, files_of
-from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
+from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, ContractFixtures, MakeLora, MakeRegistry
 
 VOICE = AdapterName.parse("acme/voice")
 ALTO = AdapterName.parse("acme/alto")
 
 
-class BranchPromises(Ground):
+class BranchesContract(ContractFixtures):
     """`references`, `make_branch` to `squash`, `moved`, and the words for revisions."""
 
     def test_a_revision_is_found_by_every_word_for_it(self, registry: Registry, lora: MakeLora) -> None:
         first, second = (push(registry, lora(seed), TONE).version.digest for seed in (1, 2))
         registry.move_alias(TONE, "prod", first, was=None)
-        registry.make_branch(TONE, "feat/x", at="prod")
-        registry.make_tag(TONE, "v1.0", at=second.short_id[:9])
+        registry.create_branch(TONE, "feat/x", at="prod")
+        registry.create_tag(TONE, "v1.0", at=second.short_id[:9])
         words = {
             first: ("v1", "1", "prod", "feat/x", "refs/heads/prod", "refs/heads/feat/x", "refs/tags/v1"),
             second: ("main", "latest", "v2", "2", "v1.0", "refs/heads/main", "refs/tags/v1.0"),
@@ -61,7 +61,7 @@ class BranchPromises(Ground):
 
     def test_commits_to_a_branch_are_drafts(self, registry: Registry, lora: MakeLora) -> None:
         released = push(registry, lora(1), TONE).version.digest
-        registry.make_branch(TONE, "draft")
+        registry.create_branch(TONE, "draft")
         draft = commit(registry, files_of(lora(2)), branch="draft")
         assert (draft.version, draft.commit.number, draft.commit.carries) == (None, None, None)
         assert draft.commit.parent == released.short_id
@@ -76,7 +76,7 @@ class BranchPromises(Ground):
         self, registry: Registry, lora: MakeLora
     ) -> None:
         push(registry, lora(1), TONE)
-        registry.make_branch(TONE, "draft")
+        registry.create_branch(TONE, "draft")
         draft = commit(registry, files_of(lora(2)), branch="draft").commit
         released = commit(registry, tree=registry.tree(TONE, draft.digest))
         assert (released.commit.id, released.commit.number) == (draft.id, 2)
@@ -87,8 +87,8 @@ class BranchPromises(Ground):
     ) -> None:
         first = push(registry, lora(1), TONE).version
         push(registry, lora(2), TONE)
-        registry.make_tag(TONE, "fixed", at="v1")
-        registry.make_branch(TONE, "draft")
+        registry.create_tag(TONE, "fixed", at="v1")
+        registry.create_branch(TONE, "draft")
         assert registry.version(Ref.parse("acme/tone@fixed")) == first
         assert registry.version(Ref.parse("acme/tone@draft")).number == 2
         commit(registry, files_of(lora(3)), branch="draft")
@@ -97,7 +97,7 @@ class BranchPromises(Ground):
 
     def test_a_branch_that_is_not_there_takes_no_commit(self, registry: Registry, lora: MakeLora) -> None:
         digest = push(registry, lora(), TONE).version.digest
-        registry.make_tag(TONE, "fixed")
+        registry.create_tag(TONE, "fixed")
         for branch in ("nowhere", "fixed", "v1", digest.short_id, "refs/pr/1"):
             with pytest.raises(RevisionNotFound, match="no branch"):
                 commit(registry, files_of(lora(2)), branch=branch)
@@ -109,22 +109,22 @@ class BranchPromises(Ground):
         registry.move_alias(TONE, "prod", digest, was=None)
         for change in (
             lambda: commit(registry, files_of(lora(2)), branch="prod"),
-            lambda: registry.drop_branch(TONE, "prod"),
+            lambda: registry.delete_branch(TONE, "prod"),
             lambda: registry.squash(TONE, "prod", NOTE),
         ):
-            with pytest.raises(Denied, match="adaptry alias set acme/tone@1 prod"):
+            with pytest.raises(PermissionDenied, match="adaptry alias set acme/tone@1 prod"):
                 change()
 
     def test_branches_tags_and_aliases_share_their_names(self, registry: Registry, lora: MakeLora) -> None:
         digest = push(registry, lora(), TONE).version.digest
         registry.move_alias(TONE, "prod", digest, was=None)
-        registry.make_branch(TONE, "draft")
-        registry.make_tag(TONE, "fixed")
+        registry.create_branch(TONE, "draft")
+        registry.create_tag(TONE, "fixed")
         for name in ("prod", "draft", "fixed"):
             with pytest.raises(Conflict, match="already"):
-                registry.make_branch(TONE, name)
+                registry.create_branch(TONE, name)
             with pytest.raises(Conflict, match="already"):
-                registry.make_tag(TONE, name)
+                registry.create_tag(TONE, name)
         for name in ("draft", "fixed"):
             with pytest.raises(Conflict, match="choose another name"):
                 registry.move_alias(TONE, name, digest, was=None)
@@ -152,15 +152,15 @@ class BranchPromises(Ground):
     ) -> None:
         registry.create_adapter(TONE, AdapterEdit())
         with pytest.raises(InvalidRef):
-            registry.make_branch(TONE, name)
+            registry.create_branch(TONE, name)
         with pytest.raises(InvalidRef):
-            registry.make_tag(TONE, name)
+            registry.create_tag(TONE, name)
 
     def test_names_are_listed_with_where_they_are(self, registry: Registry, lora: MakeLora) -> None:
         first, second = (push(registry, lora(seed), TONE).version.digest for seed in (1, 2))
         registry.move_alias(TONE, "prod", first, was=None)
-        registry.make_branch(TONE, "feat/x", at="v1")
-        made = registry.make_tag(TONE, "fixed", message="the one we shipped")
+        registry.create_branch(TONE, "feat/x", at="v1")
+        made = registry.create_tag(TONE, "fixed", message="the one we shipped")
         listed = registry.references(TONE)
         assert [(item.name, item.kind, item.digest) for item in listed] == [
             ("main", "head", second),
@@ -172,32 +172,32 @@ class BranchPromises(Ground):
 
     def test_a_dropped_branchs_commits_keep_their_ids(self, registry: Registry, lora: MakeLora) -> None:
         push(registry, lora(1), TONE)
-        registry.make_branch(TONE, "feat/x")
+        registry.create_branch(TONE, "feat/x")
         draft = commit(registry, files_of(lora(2)), branch="feat/x").commit
-        registry.drop_branch(TONE, "feat/x")
+        registry.delete_branch(TONE, "feat/x")
         with pytest.raises(RevisionNotFound):
             registry.commit(TONE, "feat/x")
         with pytest.raises(RevisionNotFound):
-            registry.drop_branch(TONE, "feat/x")
+            registry.delete_branch(TONE, "feat/x")
         assert registry.commit(TONE, draft.id) == draft
-        registry.make_branch(TONE, "feat/x", at=draft.id)
+        registry.create_branch(TONE, "feat/x", at=draft.id)
         assert registry.commit(TONE, "feat/x") == draft
 
     def test_main_stays(self, registry: Registry) -> None:
         registry.create_adapter(TONE, AdapterEdit())
-        with pytest.raises(Denied, match="main"):
-            registry.drop_branch(TONE, "main")
+        with pytest.raises(PermissionDenied, match="main"):
+            registry.delete_branch(TONE, "main")
 
     def test_a_tag_stays_where_it_is_until_it_is_dropped(self, registry: Registry, lora: MakeLora) -> None:
         first = push(registry, lora(1), TONE).version.digest
-        registry.make_tag(TONE, "fixed")
+        registry.create_tag(TONE, "fixed")
         push(registry, lora(2), TONE)
         assert registry.commit(TONE, "fixed").digest == first
         with pytest.raises(RevisionNotFound):
-            registry.drop_branch(TONE, "fixed")
-        registry.drop_tag(TONE, "fixed")
+            registry.delete_branch(TONE, "fixed")
+        registry.delete_tag(TONE, "fixed")
         with pytest.raises(RevisionNotFound):
-            registry.drop_tag(TONE, "fixed")
+            registry.delete_tag(TONE, "fixed")
 
     def test_a_squashed_branch_is_one_commit_and_keeps_its_versions(
         self, registry: Registry, lora: MakeLora
@@ -212,13 +212,13 @@ class BranchPromises(Ground):
 
     def test_only_who_may_write_names_commits(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
         push(make_registry(ADA), lora(), TONE)
-        for identity, error in ((RON, Denied), (EVE, NotFound)):
+        for identity, error in ((RON, PermissionDenied), (EVE, NotFound)):
             theirs = make_registry(identity)
             for change in (
-                lambda: theirs.make_branch(TONE, "draft"),  # noqa: B023
-                lambda: theirs.make_tag(TONE, "fixed"),  # noqa: B023
-                lambda: theirs.drop_branch(TONE, "draft"),  # noqa: B023
-                lambda: theirs.drop_tag(TONE, "fixed"),  # noqa: B023
+                lambda: theirs.create_branch(TONE, "draft"),  # noqa: B023
+                lambda: theirs.create_tag(TONE, "fixed"),  # noqa: B023
+                lambda: theirs.delete_branch(TONE, "draft"),  # noqa: B023
+                lambda: theirs.delete_tag(TONE, "fixed"),  # noqa: B023
                 lambda: theirs.squash(TONE, "main", NOTE),  # noqa: B023
             ):
                 with pytest.raises(error):
@@ -229,9 +229,9 @@ class BranchPromises(Ground):
 
     def test_branches_and_tags_are_history(self, registry: Registry) -> None:
         registry.create_adapter(TONE, AdapterEdit())
-        registry.make_branch(TONE, "draft")
-        registry.drop_branch(TONE, "draft")
-        registry.make_tag(TONE, "fixed")
+        registry.create_branch(TONE, "draft")
+        registry.delete_branch(TONE, "draft")
+        registry.create_tag(TONE, "fixed")
         kinds = [event.kind for event in registry.history(TONE, limit=3).items]
         assert kinds == ["tag.made", "branch.dropped", "branch.made"]
 
@@ -239,20 +239,28 @@ class BranchPromises(Ground):
         self, registry: Registry, lora: MakeLora
     ) -> None:
         push(registry, lora(), TONE)
-        registry.make_branch(TONE, "draft")
+        registry.create_branch(TONE, "draft")
         registry.rename_adapter(TONE, VOICE)
-        assert registry.moved(TONE) == VOICE
+        assert registry.renamed_to(TONE) == VOICE
         assert [item.name for item in registry.references(VOICE)] == ["main", "draft"]
         registry.rename_adapter(VOICE, ALTO)
-        assert (registry.moved(TONE), registry.moved(VOICE), registry.moved(ALTO)) == (ALTO, ALTO, None)
+        assert (registry.renamed_to(TONE), registry.renamed_to(VOICE), registry.renamed_to(ALTO)) == (
+            ALTO,
+            ALTO,
+            None,
+        )
         registry.rename_adapter(ALTO, TONE)
-        assert (registry.moved(TONE), registry.moved(VOICE), registry.moved(ALTO)) == (None, TONE, TONE)
+        assert (registry.renamed_to(TONE), registry.renamed_to(VOICE), registry.renamed_to(ALTO)) == (
+            None,
+            TONE,
+            TONE,
+        )
 
     def test_a_name_that_is_taken_again_leads_nowhere_else(self, registry: Registry) -> None:
         registry.create_adapter(TONE, AdapterEdit())
         registry.rename_adapter(TONE, VOICE)
         registry.create_adapter(TONE, AdapterEdit())
-        assert registry.moved(TONE) is None
+        assert registry.renamed_to(TONE) is None
         assert registry.commit(TONE).digest == EMPTY.digest
 
     def test_a_deleted_adapter_is_nowhere(self, registry: Registry) -> None:
@@ -260,11 +268,11 @@ class BranchPromises(Ground):
         registry.rename_adapter(TONE, VOICE)
         registry.delete_adapter(VOICE)
         registry.create_adapter(VOICE, AdapterEdit())
-        assert registry.moved(TONE) is None
+        assert registry.renamed_to(TONE) is None
 
     def test_where_an_adapter_went_is_for_those_who_may_read_it(self, make_registry: MakeRegistry) -> None:
         ada = make_registry(ADA)
         ada.create_adapter(TONE, AdapterEdit())
         ada.rename_adapter(TONE, VOICE)
-        assert make_registry(RON).moved(TONE) == VOICE
-        assert make_registry(EVE).moved(TONE) is None
+        assert make_registry(RON).renamed_to(TONE) == VOICE
+        assert make_registry(EVE).renamed_to(TONE) is None

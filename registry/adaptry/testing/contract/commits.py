@@ -12,33 +12,33 @@ from adaptry.adapters.formats import CONFIG, WEIGHTS
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.digest import Digest
 from adaptry.core.errors import (
+    CheckFailed,
     Conflict,
-    Denied,
     FileMissing,
     InvalidManifest,
     InvalidPath,
     InvalidRef,
     InvalidWeights,
     NotFound,
-    Refused,
+    PermissionDenied,
     RevisionNotFound,
     Unsupported,
 )
 from adaptry.core.manifest import EMPTY, Manifest
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.operations.base_registry import register
+from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
-from adaptry.registry.manifest_inheritance import successor
-from adaptry.registry.records import AdapterEdit, CommitNote, Committed
-from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
+from adaptry.registry.manifest_inheritance import inherit_manifest
+from adaptry.registry.records import AdapterEdit, CommitNote, CommitResult
+from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, ContractFixtures, MakeLora, MakeRegistry
 from adaptry.testing.samples import tiny_base
 
 NOTE = CommitNote(title="Upload model", message="after three epochs")
 Files = dict[str, bytes]
 
 
-class CommitPromises(Ground):
+class CommitsContract(ContractFixtures):
     """`put_commit`, `commit`, `commits`, `tree`, and what they mean for versions."""
 
     def test_an_adapter_begins_with_a_tree_of_no_files(self, registry: Registry) -> None:
@@ -120,7 +120,7 @@ class CommitPromises(Ground):
         for files in drafts:
             send(registry, files)
 
-        def attempt(files: Files) -> Committed | Conflict:
+        def attempt(files: Files) -> CommitResult | Conflict:
             try:
                 return commit(registry, files, parent=seen)
             except Conflict as error:
@@ -128,7 +128,7 @@ class CommitPromises(Ground):
 
         with ThreadPoolExecutor(5) as pool:
             results = list(pool.map(attempt, drafts))
-        assert sum(isinstance(result, Committed) for result in results) == 1
+        assert sum(isinstance(result, CommitResult) for result in results) == 1
         assert registry.adapter(TONE).versions == 2
 
     def test_commits_without_a_parent_all_land(self, registry: Registry, lora: MakeLora) -> None:
@@ -166,8 +166,8 @@ class CommitPromises(Ground):
         before = registry.tree(TONE, registry.commit(TONE).digest)
         entries = {entry.path: (entry.size, entry.sha256) for entry in before.files}
         readme = {"README.md": (6, Digest.of(b"# Tone"))}
-        assert successor(before, entries | readme).provenance == {"run": "42"}
-        assert successor(before, readme).provenance == {}
+        assert inherit_manifest(before, entries | readme).provenance == {"run": "42"}
+        assert inherit_manifest(before, readme).provenance == {}
 
     def test_history_is_read_page_by_page(self, registry: Registry, lora: MakeLora) -> None:
         for seed in range(4):
@@ -204,7 +204,7 @@ class CommitPromises(Ground):
         self, registry: Registry, lora: MakeLora
     ) -> None:
         push(registry, lora(1), TONE)
-        registry.make_branch(TONE, "training")
+        registry.create_branch(TONE, "training")
         files = files_of(lora(1)) | {f"last/{path}": data for path, data in files_of(lora(2)).items()}
         committed = commit(registry, files, branch="training").commit
         assert (committed.number, committed.carries) == (None, 1)
@@ -221,7 +221,7 @@ class CommitPromises(Ground):
         self, registry: Registry, lora: MakeLora
     ) -> None:
         registry.create_adapter(TONE, AdapterEdit())
-        registry.make_branch(TONE, "training")
+        registry.create_branch(TONE, "training")
         one = files_of(lora(1))
         many = {f"checkpoint-{step}/{path}": data for step in range(100) for path, data in one.items()}
         committed = commit(registry, many, branch="training").commit
@@ -249,16 +249,16 @@ class CommitPromises(Ground):
         self, registry: Registry, lora: MakeLora, tmp_path: Path
     ) -> None:
         checkpoint = open_checkpoint(tiny_base(tmp_path / "base"))
-        register(registry, checkpoint, ("org/tiny",), cache=tmp_path / "cache")
+        register_base(registry, checkpoint, ("org/tiny",), cache=tmp_path / "cache")
         registry.create_adapter(TONE, AdapterEdit())
-        with pytest.raises(Refused, match="→"):
+        with pytest.raises(CheckFailed, match="→"):
             commit(registry, files_of(lora(hidden=32)))
         assert registry.commit(TONE).digest == EMPTY.digest
 
     def test_only_who_may_write_commits(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
         push(make_registry(ADA), lora(), TONE)
         tree = Manifest.of({}).to_bytes()
-        with pytest.raises(Denied):
+        with pytest.raises(PermissionDenied):
             make_registry(RON).put_commit(TONE, "main", tree, NOTE)
         with pytest.raises(NotFound, match="no adapter"):
             make_registry(EVE).put_commit(TONE, "main", tree, NOTE)
@@ -302,7 +302,7 @@ def commit(
     branch: str = "main",
     parent: str | None = None,
     tree: Manifest | None = None,
-) -> Committed:
+) -> CommitResult:
     """Sends what is missing of `files`, and commits the tree of them."""
     send(registry, files or {})
     return registry.put_commit(TONE, branch, (tree or tree_of(files or {})).to_bytes(), NOTE, parent)
@@ -322,4 +322,4 @@ def tree_of(files: Files) -> Manifest:
 
 def files_of(adapter: Adapter) -> Files:
     """An adapter's files, whole."""
-    return {path: adapter.content.whole(path, 1 << 20) for path in adapter.content.sizes}
+    return {path: adapter.content.read_all(path, 1 << 20) for path in adapter.content.sizes}

@@ -12,7 +12,7 @@ from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
 from adaptry.registry.jobs_values.records import JobOrder
 from adaptry.storage.catalog import cursors
-from adaptry.testing.contract.fixtures import TONE, Ground, MakeLora
+from adaptry.testing.contract.fixtures import TONE, ContractFixtures, MakeLora
 
 _KEYS = range(1, 40)  # the keys of rows that a forger tries for the one he cannot see
 _NO_NUMBERS = (
@@ -25,7 +25,7 @@ _NO_TEXTS = ("\x00", "acme/\x00", "\n", "\u202e", "\x1b[31m", "\ufeff")
 List = Callable[[str], object]
 
 
-class CursorPromises(Ground):
+class CursorsContract(ContractFixtures):
     """The mark in a cursor can be computed by anybody who knows the listing."""
 
     def test_a_forged_cursor_is_refused_by_every_listing(self, registry: Registry, lora: MakeLora) -> None:

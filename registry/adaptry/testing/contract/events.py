@@ -13,17 +13,17 @@ from adaptry.core.errors import Invalid
 from adaptry.core.identity import ANONYMOUS, LOCAL
 from adaptry.core.refs import AdapterName, Number, Ref
 from adaptry.operations.transfer import push
-from adaptry.operations.watch import Change, Watch
+from adaptry.operations.watch import RefChange, RefWatcher
 from adaptry.registry.interface import Registry
-from adaptry.registry.records import AdapterEdit, Event, News, PushOptions, StateChange
-from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
+from adaptry.registry.records import AdapterEdit, Event, EventBatch, PushOptions, StateChange
+from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, ContractFixtures, MakeLora, MakeRegistry
 
 LONG = 60.0
 """Seconds, so many that a wait of them is over only because something happened."""
 VOICE = AdapterName.parse("acme/voice")
 
 
-class FeedPromises(Ground):
+class EventsContract(ContractFixtures):
     """`events`, and `watching` on it."""
 
     def test_everything_is_told_in_order_with_what_a_watcher_needs(
@@ -32,7 +32,7 @@ class FeedPromises(Ground):
         digest = push(registry, lora(), TONE, options=PushOptions(alias="prod")).version.digest
         registry.set_state(TONE, digest, StateChange(state="yanked", reason="for a test"), was=0)
         registry.remove_alias(TONE, "prod", was=1)
-        happened = every(registry)
+        happened = all_events(registry)
         assert [event.seq for event in happened] == sorted(event.seq for event in happened)
         assert {event.name for event in happened} == {TONE}
         pushed, moved, yanked, removed = happened[-4:]
@@ -52,7 +52,7 @@ class FeedPromises(Ground):
         first = registry.events(0, limit=2)
         second = registry.events(first.seq, limit=2)
         assert [str(event.name) for event in (*first.items, *second.items)] == ["acme/a", "acme/b", "acme/c"]
-        assert registry.events(second.seq) == News(seq=second.seq, epoch=first.epoch)
+        assert registry.events(second.seq) == EventBatch(seq=second.seq, epoch=first.epoch)
 
     def test_from_now_on_tells_nothing_of_before(self, registry: Registry) -> None:
         registry.create_adapter(TONE, AdapterEdit())
@@ -71,14 +71,14 @@ class FeedPromises(Ground):
     def test_a_wait_ends_with_the_first_event(self, make_registry: MakeRegistry) -> None:
         waiting, acting = make_registry(ADA), make_registry(LOCAL)
         start = waiting.events().seq
-        with meanwhile(lambda: waiting.events(start, wait=LONG)) as heard:
+        with wait_in_background(lambda: waiting.events(start, wait=LONG)) as heard:
             acting.create_adapter(TONE, AdapterEdit())
         assert [event.kind for event in heard.result().items] == ["adapter.created"]
 
     def test_a_wait_from_now_on_ends_with_the_first_event(self, make_registry: MakeRegistry) -> None:
         waiting, acting = make_registry(ADA), make_registry(LOCAL)
         waiting.events()
-        with meanwhile(lambda: waiting.events(wait=LONG)) as heard:
+        with wait_in_background(lambda: waiting.events(wait=LONG)) as heard:
             # It may happen before the wait begins; so it happens until it is heard.
             for number in range(10_000):
                 acting.create_adapter(AdapterName("acme", f"tone-{number}"), AdapterEdit())
@@ -102,14 +102,15 @@ class FeedPromises(Ground):
         make_registry(ADA).create_adapter(TONE, AdapterEdit())
         make_registry(ADA).create_adapter(VOICE, AdapterEdit(visibility="public"))
         names = {
-            who.name: {event.name for event in every(make_registry(who))} for who in (RON, EVE, ANONYMOUS)
+            who.name: {event.name for event in all_events(make_registry(who))}
+            for who in (RON, EVE, ANONYMOUS)
         }
         assert names == {"ron": {TONE, VOICE}, "eve": {VOICE}, "anonymous": {VOICE}}
 
     def test_what_is_not_for_the_caller_ends_no_wait(self, make_registry: MakeRegistry) -> None:
         eve, ada = make_registry(EVE), make_registry(ADA)
         start = eve.events().seq
-        with meanwhile(lambda: eve.events(start, wait=LONG)) as heard:
+        with wait_in_background(lambda: eve.events(start, wait=LONG)) as heard:
             ada.create_adapter(TONE, AdapterEdit())
             eve.create_adapter(AdapterName.parse("evil/tone"), AdapterEdit())
         assert [str(event.name) for event in heard.result().items] == ["evil/tone"]
@@ -169,34 +170,36 @@ class FeedPromises(Ground):
     def test_a_watch_tells_what_is_and_then_what_changes(self, registry: Registry, lora: MakeLora) -> None:
         first = push(registry, lora(1), TONE, options=PushOptions(alias="prod")).version
         push(registry, lora(3), AdapterName.parse("other/tone"), options=PushOptions(alias="prod"))
-        watch = Watch(registry, ["acme/*@prod", "acme/tone@1"])
-        assert [(change.ref, change.now and change.now.number, change.was) for change in watch.changes()] == [
+        watch = RefWatcher(registry, ["acme/*@prod", "acme/tone@1"])
+        assert [
+            (change.ref, change.now and change.now.number, change.was) for change in watch.next_changes()
+        ] == [
             ("acme/tone@1", 1, None),
             ("acme/tone@prod", 1, None),
         ]
         second = push(registry, lora(2), TONE).version
         registry.log_metrics(Ref(TONE, Number(first.number)), {"accuracy": 0.5})
         registry.move_alias(TONE, "prod", second.digest, was=1)
-        assert told(watch) == [("acme/tone@prod", 2)]
+        assert next_changes(watch) == [("acme/tone@prod", 2)]
         registry.set_state(TONE, second.digest, StateChange(state="revoked", reason="for a test"), was=0)
-        assert told(watch) == [("acme/tone@prod", 2)]
-        assert watch.seen["acme/tone@prod"].state == "revoked"
+        assert next_changes(watch) == [("acme/tone@prod", 2)]
+        assert watch.versions["acme/tone@prod"].state == "revoked"
         registry.remove_alias(TONE, "prod", was=2)
-        assert told(watch) == [("acme/tone@prod", None)]
-        assert watch.seen.keys() == {"acme/tone@1"}
+        assert next_changes(watch) == [("acme/tone@prod", None)]
+        assert watch.versions.keys() == {"acme/tone@1"}
 
     def test_a_watch_follows_names(self, registry: Registry, lora: MakeLora) -> None:
         push(registry, lora(), TONE, options=PushOptions(alias="prod"))
-        watch = Watch(registry, ["*/*@*"])
-        watch.changes()
+        watch = RefWatcher(registry, ["*/*@*"])
+        watch.next_changes()
         registry.rename_adapter(TONE, VOICE)
-        assert told(watch) == [("acme/tone@prod", None), ("acme/voice@prod", 1)]
+        assert next_changes(watch) == [("acme/tone@prod", None), ("acme/voice@prod", 1)]
         registry.remove_alias(VOICE, "prod", was=1)
         registry.delete_adapter(VOICE)
-        assert told(watch) == [("acme/voice@prod", None)]
+        assert next_changes(watch) == [("acme/voice@prod", None)]
 
 
-def every(registry: Registry) -> list[Event]:
+def all_events(registry: Registry) -> list[Event]:
     """All that the caller may hear, page by page."""
     found: list[Event] = []
     after = -1
@@ -209,7 +212,7 @@ def every(registry: Registry) -> list[Event]:
 
 
 @contextmanager
-def meanwhile(wait: Callable[[], News]) -> Iterator[Future[News]]:
+def wait_in_background(wait: Callable[[], EventBatch]) -> Iterator[Future[EventBatch]]:
     """A wait in another thread, which is over at the end of the block."""
     with ThreadPoolExecutor(1) as pool:
         heard = pool.submit(wait)
@@ -217,9 +220,9 @@ def meanwhile(wait: Callable[[], News]) -> Iterator[Future[News]]:
         heard.result(LONG)
 
 
-def told(watch: Watch) -> list[tuple[str, int | None]]:
+def next_changes(watch: RefWatcher) -> list[tuple[str, int | None]]:
     """The next changes that are any, each with the version's number."""
-    changes: tuple[Change, ...] = ()
+    changes: tuple[RefChange, ...] = ()
     while not changes:
-        changes = watch.changes(LONG)
+        changes = watch.next_changes(LONG)
     return [(change.ref, change.now.number if change.now else None) for change in changes]

@@ -22,7 +22,7 @@ EVE = Identity("eve", "writer", ("evil",))
 RON = Identity("ron", "reader", ("acme",))
 
 
-class Ground:
+class ContractFixtures:
     """Fixtures. An implementation overrides `make_registry`."""
 
     @pytest.fixture

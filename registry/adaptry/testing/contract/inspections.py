@@ -10,15 +10,15 @@ import pytest
 from adaptry.adapters.adapter import Adapter
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Invalid, NotFound, Refused
+from adaptry.core.errors import CheckFailed, Invalid, NotFound
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import Ref
-from adaptry.operations.base_registry import register
+from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import copy, push
 from adaptry.registry.interface import Registry
-from adaptry.registry.paging import every
-from adaptry.registry.records import AdapterEdit, CommitNote, Pushed, PushOptions, TensorInspection
-from adaptry.testing.contract.fixtures import EVE, TONE, Ground, MakeLora, MakeRegistry
+from adaptry.registry.paging import iter_items
+from adaptry.registry.records import AdapterEdit, CommitNote, PushOptions, PushResult, TensorInspection
+from adaptry.testing.contract.fixtures import EVE, TONE, ContractFixtures, MakeLora, MakeRegistry
 from adaptry.testing.samples import Tensors, tiny_base
 
 MODULE = "base_model.model.model.layers.0.self_attn.q_proj"
@@ -26,7 +26,7 @@ FACTOR = f"{MODULE}.lora_B.weight"
 NAN, INFINITY = float("nan"), float("inf")
 
 
-class InspectionPromises(Ground):
+class InspectionsContract(ContractFixtures):
     """`inspect_tensors`, and what admission makes of weights."""
 
     @pytest.mark.parametrize(("value", "code"), [(NAN, "weights_nan"), (-INFINITY, "weights_infinite")])
@@ -35,17 +35,17 @@ class InspectionPromises(Ground):
     ) -> None:
         registry.create_adapter(TONE, AdapterEdit())
         adapter = lora(extra=one_value(value))
-        manifest = sent(registry, adapter)
-        with pytest.raises(Refused, match=code):
+        manifest = upload_adapter(registry, adapter)
+        with pytest.raises(CheckFailed, match=code):
             registry.put_revision(TONE, manifest.to_bytes(), PushOptions())
-        with pytest.raises(Refused, match=code):
+        with pytest.raises(CheckFailed, match=code):
             registry.put_commit(TONE, "main", manifest.to_bytes(), CommitNote(title="diverged"))
-        registry.make_branch(TONE, "run.step-1")
+        registry.create_branch(TONE, "run.step-1")
         before = registry.commit(TONE, "run.step-1")
-        with pytest.raises(Refused, match=code):
+        with pytest.raises(CheckFailed, match=code):
             registry.put_commit(TONE, "run.step-1", manifest.to_bytes(), CommitNote(title="diverged"))
         assert registry.commit(TONE, "run.step-1") == before
-        with pytest.raises(Refused, match=code):
+        with pytest.raises(CheckFailed, match=code):
             push(registry, adapter, TONE)
         assert registry.adapter(TONE).versions == 0
 
@@ -56,7 +56,7 @@ class InspectionPromises(Ground):
             registry, lora(extra=one_value(NAN)), TONE, options=PushOptions(force_reason="to show the fault")
         )
         detail = registry.detail(Ref(TONE))
-        assert "weights_nan" in codes(pushed)
+        assert "weights_nan" in finding_codes(pushed)
         assert detail.report == pushed.report
         assert detail.forced == "to show the fault"
         assert detail.inspection is not None
@@ -64,7 +64,7 @@ class InspectionPromises(Ground):
 
     def test_what_a_push_warned_of_is_stored(self, registry: Registry, lora: MakeLora) -> None:
         pushed = push(registry, lora(layers=1, targets=("q_proj",), extra=zeros()), TONE)
-        assert "untrained" in codes(pushed)
+        assert "untrained" in finding_codes(pushed)
         detail = registry.detail(Ref(TONE))
         assert detail.report == pushed.report
         assert detail.version.findings == len(pushed.report.findings)
@@ -73,7 +73,7 @@ class InspectionPromises(Ground):
         self, registry: Registry, lora: MakeLora, tmp_path: Path
     ) -> None:
         push(registry, lora(layers=1, targets=("q_proj",), extra=zeros()), TONE)
-        register(registry, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",))
+        register_base(registry, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",))
         detail = registry.detail(Ref(TONE))
         assert detail.version.base_status == "verified"
         found = {finding.code for finding in detail.report.findings}
@@ -86,7 +86,7 @@ class InspectionPromises(Ground):
         first = registry.inspect_tensors(ref, limit=3)
         assert len(first.items) == 3
         assert first.next is not None
-        tensors = list(every(lambda cursor: registry.inspect_tensors(ref, cursor, 3)))
+        tensors = list(iter_items(lambda cursor: registry.inspect_tensors(ref, cursor, 3)))
         assert len(tensors) == 8
         assert tensors[:3] == list(first.items)
         assert (
@@ -111,7 +111,7 @@ class InspectionPromises(Ground):
 
     def test_a_copy_is_inspected_where_it_arrives(self, registry: Registry, lora: MakeLora) -> None:
         push(registry, lora(extra=one_value(NAN)), TONE, options=PushOptions(force_reason="to copy it"))
-        with pytest.raises(Refused, match="weights_nan"):
+        with pytest.raises(CheckFailed, match="weights_nan"):
             copy(registry, Ref(TONE), registry, "acme/other")
 
 
@@ -124,13 +124,13 @@ def zeros() -> Tensors:
     return {FACTOR: ("F32", (16, 4), bytes(256))}
 
 
-def codes(pushed: Pushed) -> list[str]:
+def finding_codes(pushed: PushResult) -> list[str]:
     return [finding.code for finding in pushed.report.findings]
 
 
-def sent(registry: Registry, adapter: Adapter) -> Manifest:
+def upload_adapter(registry: Registry, adapter: Adapter) -> Manifest:
     """Uploads an adapter's files as any client may."""
-    files = {path: adapter.content.whole(path, 1 << 20) for path in adapter.content.sizes}
+    files = {path: adapter.content.read_all(path, 1 << 20) for path in adapter.content.sizes}
     for data in files.values():
         digest = Digest.of(data)
         if not registry.has_file(TONE, digest):

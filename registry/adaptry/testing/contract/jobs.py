@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from adaptry.core.errors import Conflict, Denied, Invalid, NotFound
+from adaptry.core.errors import Conflict, Invalid, NotFound, PermissionDenied
 from adaptry.core.identity import ANONYMOUS, LOCAL, Identity
 from adaptry.registry.interface import Registry
-from adaptry.registry.jobs_values.records import JobOrder, Needs
-from adaptry.testing.contract.fixtures import ADA, EVE, RON, Ground, MakeRegistry
+from adaptry.registry.jobs_values.records import JobNeeds, JobOrder
+from adaptry.testing.contract.fixtures import ADA, EVE, RON, ContractFixtures, MakeRegistry
 
 CONVERT = JobOrder(kind="convert", task={"source": "acme/tone@1", "to": "acme/plain"})
 VERIFY = JobOrder(kind="verify", task={})
@@ -16,11 +16,11 @@ MERGE = {"base": "o/m", "inputs": ["a/b"], "to": "o/x"}
 COMBINE = {"inputs": ["acme/tone", "acme/voice"], "to": "acme/both"}
 
 
-class JobPromises(Ground):
+class JobsContract(ContractFixtures):
     """Submitting, listing, cancelling, trying again; and whose jobs are whose."""
 
     def test_a_job_that_was_asked_for_waits_and_says_what_it_is(self, make_registry: MakeRegistry) -> None:
-        needs = Needs(device="cuda", tag="big", memory=8 << 30)
+        needs = JobNeeds(device="cuda", tag="big", memory=8 << 30)
         order = CONVERT.model_copy(update={"needs": needs, "priority": 2})
 
         job = make_registry(ADA).submit_job(order)
@@ -106,14 +106,14 @@ class JobPromises(Ground):
             for ask in (registry.job, registry.job_log, registry.cancel_job, registry.retry_job):
                 with pytest.raises(NotFound, match="no job"):
                     ask(job.id)
-            with pytest.raises(Denied):
+            with pytest.raises(PermissionDenied):
                 registry.submit_job(CONVERT)
         reader = make_registry(RON)
         assert [each.id for each in reader.jobs().items] == [job.id]
         for change in (reader.cancel_job, reader.retry_job):
-            with pytest.raises(Denied):
+            with pytest.raises(PermissionDenied):
                 change(job.id)
-        with pytest.raises(Denied):
+        with pytest.raises(PermissionDenied):
             reader.submit_job(CONVERT)
         assert make_registry(LOCAL).job(job.id).state == "queued"
 
@@ -125,7 +125,7 @@ class JobPromises(Ground):
         for less in (ADA, Identity("amy", "admin", ("acme",)), Identity("wil", "writer", ("*",))):
             registry = make_registry(less)
             for order in (VERIFY, merge):
-                with pytest.raises(Denied, match="administrator"):
+                with pytest.raises(PermissionDenied, match="administrator"):
                     registry.submit_job(order)
         with pytest.raises(NotFound):
             make_registry(ADA).job(job.id)
@@ -177,14 +177,14 @@ class JobPromises(Ground):
     def test_schedules_of_jobs_are_for_those_who_may_ask_for_them(self, make_registry: MakeRegistry) -> None:
         ada = make_registry(ADA)
         ada.schedule_job("nightly", "0 3 * * *", CONVERT)
-        with pytest.raises(Denied):
+        with pytest.raises(PermissionDenied):
             ada.schedule_job("other", "0 3 * * *", VERIFY)
         assert make_registry(EVE).schedules() == make_registry(ANONYMOUS).schedules() == ()
         with pytest.raises(NotFound):
             make_registry(EVE).unschedule_job("nightly")
         evil = CONVERT.model_copy(update={"task": {**CONVERT.task, "to": "evil/plain"}})
         make_registry(EVE).schedule_job("nightly", "* * * * *", evil)  # a namespace's names are its own
-        with pytest.raises(Denied):
+        with pytest.raises(PermissionDenied):
             make_registry(RON).unschedule_job("nightly")
         assert len(ada.schedules()) == 1
 

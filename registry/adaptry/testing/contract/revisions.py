@@ -13,28 +13,28 @@ from adaptry.adapters.formats import CONFIG, WEIGHTS
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.digest import Digest
 from adaptry.core.errors import (
+    CheckFailed,
     Conflict,
-    Denied,
     Invalid,
     InvalidManifest,
     InvalidPath,
     NotFound,
-    Refused,
+    PermissionDenied,
     Unsupported,
 )
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import ByDigest, Latest, Number, Ref
-from adaptry.operations.base_registry import register
+from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit, PushOptions
-from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
+from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, ContractFixtures, MakeLora, MakeRegistry
 from adaptry.testing.samples import tiny_base
 
 OPTIONS = PushOptions()
 
 
-class RevisionPromises(Ground):
+class RevisionsContract(ContractFixtures):
     """`put_revision` to `count_download`, and `read_file`."""
 
     def test_a_push_is_described_by_us(self, registry: Registry, lora: MakeLora) -> None:
@@ -48,7 +48,7 @@ class RevisionPromises(Ground):
         self, registry: Registry, lora: MakeLora
     ) -> None:
         adapter = lora()
-        whole = adapter.content.whole(WEIGHTS, 1 << 20)
+        whole = adapter.content.read_all(WEIGHTS, 1 << 20)
         upload = registry.open_upload(TONE, Digest.of(whole), len(whole))
         for start, end in ((0, 5), (5, 700), (700, len(whole))):
             upload = registry.append_upload(upload, start, [whole[start:end]])
@@ -206,17 +206,17 @@ class RevisionPromises(Ground):
         push(make_registry(ADA), lora(1), TONE)
         manifest = manifest_of(lora(1)).to_bytes()
         for other in (RON, EVE):
-            with pytest.raises(Denied):
+            with pytest.raises(PermissionDenied):
                 make_registry(other).put_revision(TONE, manifest, OPTIONS)
 
     def test_an_adapter_that_does_not_fit_its_base_is_refused_with_the_remedy(
         self, registry: Registry, lora: MakeLora, tmp_path: Path
     ) -> None:
-        register(
+        register_base(
             registry, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",), cache=tmp_path / "cache"
         )
         misfit = lora(hidden=32)
-        with pytest.raises(Refused, match="→"):
+        with pytest.raises(CheckFailed, match="→"):
             push(registry, misfit, TONE)
         forced = push(registry, misfit, TONE, options=PushOptions(force_reason="for the archive"))
         assert forced.version.base_status == "declared"

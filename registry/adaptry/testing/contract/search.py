@@ -6,12 +6,12 @@ import math
 
 import pytest
 
-from adaptry.core.errors import Denied, Invalid, InvalidQuery, NotFound
+from adaptry.core.errors import Invalid, InvalidQuery, NotFound, PermissionDenied
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit, PushOptions
-from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
+from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, ContractFixtures, MakeLora, MakeRegistry
 
 VOICE = AdapterName.parse("acme/voice-over")
 FINDS = {
@@ -69,7 +69,7 @@ FINDS = {
 """Queries about `shelf`, and what each finds."""
 
 
-class SearchPromises(Ground):
+class SearchContract(ContractFixtures):
     """`search`, `log_metrics`, `metrics`."""
 
     def test_a_query_finds_what_it_says_newest_first(self, registry: Registry, lora: MakeLora) -> None:
@@ -226,7 +226,7 @@ class SearchPromises(Ground):
 
     def test_only_who_may_write_logs(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
         push(make_registry(ADA), lora(), TONE)
-        with pytest.raises(Denied):
+        with pytest.raises(PermissionDenied):
             make_registry(RON).log_metrics(Ref(TONE), {"accuracy": 1.0})
         with pytest.raises(NotFound):
             make_registry(EVE).log_metrics(Ref(TONE), {"accuracy": 1.0})

@@ -7,20 +7,20 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapters.formats import CONFIG
-from adaptry.core.errors import Conflict, Denied, NotFound, Refused, Withdrawn
+from adaptry.core.errors import CheckFailed, Conflict, NotFound, PermissionDenied, Withdrawn
 from adaptry.core.identity import LOCAL, Identity
-from adaptry.core.lifecycle import RULES, WITHDRAWN, State
+from adaptry.core.lifecycle import STATE_RULES, WITHDRAWN, State
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import copy, open_revision, pull, push
 from adaptry.operations.version_state import change_state
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import CommitNote, PushOptions, StateChange, VersionInfo
-from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
+from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, ContractFixtures, MakeLora, MakeRegistry
 
 FIRST = Ref.parse("acme/tone@1")
 ANN = Identity("ann", "admin", ("acme",))
 BOB = Identity("bob", "admin", ("other",))
-GIVEN: dict[State, set[str]] = {
+READABLE_BY: dict[State, set[str]] = {
     "active": {"ada", "ann", "ron", "local"},
     "deprecated": {"ada", "ann", "ron", "local"},
     "yanked": {"ada", "ann", "ron", "local"},
@@ -30,14 +30,14 @@ GIVEN: dict[State, set[str]] = {
 """Who of a namespace's writer, administrator and reader is given the files."""
 
 
-class StatePromises(Ground):
+class StatesContract(ContractFixtures):
     """`set_state`, and what a state means to the other methods."""
 
     def test_a_state_is_kept_with_who_why_and_what_instead(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         registry = make_registry(ADA)
-        first, _ = pushed(registry, lora)
+        first, _ = push_two(registry, lora)
         registry.move_alias(TONE, "prod", first.digest, was=None)
         change = StateChange(state="deprecated", reason="it stutters", successor="acme/tone@2")
         version = registry.set_state(TONE, first.digest, change, was=0)
@@ -59,7 +59,7 @@ class StatePromises(Ground):
         }
 
     def test_a_state_changes_only_from_where_you_saw_it(self, registry: Registry, lora: MakeLora) -> None:
-        first, _ = pushed(registry, lora)
+        first, _ = push_two(registry, lora)
         registry.set_state(TONE, first.digest, StateChange(state="yanked", reason="wrong data"), was=0)
         with pytest.raises(Conflict, match=r"acme/tone@1 is yanked .*look again"):
             registry.set_state(TONE, first.digest, StateChange(state="revoked", reason="leaked"), was=0)
@@ -67,7 +67,7 @@ class StatePromises(Ground):
         assert (revoked.state, revoked.state_generation) == ("revoked", 2)
 
     def test_the_same_change_again_changes_nothing(self, registry: Registry, lora: MakeLora) -> None:
-        first, _ = pushed(registry, lora)
+        first, _ = push_two(registry, lora)
         change = StateChange(state="yanked", reason="wrong data")
         once = registry.set_state(TONE, first.digest, change, was=0)
         seen = registry.history(TONE)
@@ -79,14 +79,14 @@ class StatePromises(Ground):
         assert active.standing is None
 
     def test_another_reason_is_another_generation(self, registry: Registry, lora: MakeLora) -> None:
-        first, _ = pushed(registry, lora)
+        first, _ = push_two(registry, lora)
         registry.set_state(TONE, first.digest, StateChange(state="yanked", reason="wrong data"), was=0)
         again = registry.set_state(TONE, first.digest, StateChange(state="yanked", reason="and rude"), was=1)
         assert again.standing is not None
         assert (again.standing.generation, again.standing.reason) == (2, "and rude")
 
     def test_a_restored_version_is_as_it_was(self, registry: Registry, lora: MakeLora) -> None:
-        _, second = pushed(registry, lora)
+        _, second = push_two(registry, lora)
         put(registry, "revoked", number=2)
         assert registry.version(Ref(TONE)).number == 1
         restored = put(registry, "active", number=2)
@@ -96,11 +96,11 @@ class StatePromises(Ground):
         registry.move_alias(TONE, "prod", second.digest, was=None)
         assert b"".join(registry.read_file(TONE, second.digest, CONFIG))
 
-    @pytest.mark.parametrize("state", [state for state in RULES if state != "active"])
+    @pytest.mark.parametrize("state", [state for state in STATE_RULES if state != "active"])
     def test_a_bare_name_means_the_newest_active_version(
         self, registry: Registry, lora: MakeLora, state: State
     ) -> None:
-        pushed(registry, lora)
+        push_two(registry, lora)
         put(registry, state, number=2)
         assert registry.version(Ref(TONE)).number == registry.adapter(TONE).latest == 1
         put(registry, state, number=1)
@@ -108,11 +108,11 @@ class StatePromises(Ground):
         with pytest.raises(NotFound, match="no active version"):
             registry.version(Ref(TONE))
 
-    @pytest.mark.parametrize("state", RULES)
+    @pytest.mark.parametrize("state", STATE_RULES)
     def test_every_other_ref_means_what_it_did_whatever_the_state(
         self, registry: Registry, lora: MakeLora, state: State
     ) -> None:
-        first, _ = pushed(registry, lora)
+        first, _ = push_two(registry, lora)
         registry.move_alias(TONE, "prod", first.digest, was=None)
         put(registry, state)
         for text in ("@1", "@prod", f"@{first.digest}"):
@@ -120,13 +120,13 @@ class StatePromises(Ground):
             assert (found.number, found.state) == (1, state)
         assert [(one.number, one.state) for one in registry.versions(TONE).items][1] == (1, state)
 
-    @pytest.mark.parametrize("state", RULES)
+    @pytest.mark.parametrize("state", STATE_RULES)
     def test_an_alias_moves_only_to_what_may_be_used(
         self, registry: Registry, lora: MakeLora, state: State
     ) -> None:
-        first, _ = pushed(registry, lora)
+        first, _ = push_two(registry, lora)
         put(registry, state)
-        if RULES[state].takes_aliases:
+        if STATE_RULES[state].allows_aliases:
             assert registry.move_alias(TONE, "prod", first.digest, was=None).number == 1
             return
         with pytest.raises(Conflict, match=f"version 1 is {state}"):
@@ -137,7 +137,7 @@ class StatePromises(Ground):
     def test_a_search_that_asks_for_no_state_finds_what_may_be_used(
         self, registry: Registry, lora: MakeLora
     ) -> None:
-        for seed, state in enumerate(RULES, start=1):
+        for seed, state in enumerate(STATE_RULES, start=1):
             push(registry, lora(seed), TONE)
             put(registry, state, number=seed)
 
@@ -146,14 +146,16 @@ class StatePromises(Ground):
 
         assert found("") == found("method:lora") == ["deprecated", "active"]
         assert found("-state:deprecated") == ["active"]
-        assert found("state:*") == [*reversed(tuple(RULES))]
-        assert {state: found(f"state:{state}") for state in RULES} == {state: [state] for state in RULES}
+        assert found("state:*") == [*reversed(tuple(STATE_RULES))]
+        assert {state: found(f"state:{state}") for state in STATE_RULES} == {
+            state: [state] for state in STATE_RULES
+        }
 
-    @pytest.mark.parametrize("state", RULES)
+    @pytest.mark.parametrize("state", STATE_RULES)
     def test_files_are_given_to_whom_the_state_says(
         self, make_registry: MakeRegistry, lora: MakeLora, state: State
     ) -> None:
-        first, _ = pushed(make_registry(LOCAL), lora)
+        first, _ = push_two(make_registry(LOCAL), lora)
         put(make_registry(LOCAL), state)
         given = set()
         for who in (ADA, ANN, RON, LOCAL):
@@ -163,15 +165,15 @@ class StatePromises(Ground):
             except Withdrawn as error:
                 assert f"acme/tone@1 is {state}: for a test" in error.message
             assert make_registry(who).detail(FIRST).version.state == state
-        assert given == GIVEN[state]
+        assert given == READABLE_BY[state]
 
     @pytest.mark.parametrize("state", WITHDRAWN)
     def test_a_commit_beside_which_only_other_files_changed_is_held_back_too(
         self, make_registry: MakeRegistry, lora: MakeLora, state: State
     ) -> None:
         registry = make_registry(ADA)
-        first, _ = pushed(registry, lora)
-        registry.make_branch(TONE, "dev", str(first.digest.short_id))
+        first, _ = push_two(registry, lora)
+        registry.create_branch(TONE, "dev", str(first.digest.short_id))
         tree = registry.tree(TONE, first.digest)
         fewer = tree.model_copy(update={"parents": (), "provenance": {"note": "another tree"}})
         made = registry.put_commit(TONE, "dev", fewer.to_bytes(), CommitNote(title="Beside")).commit
@@ -184,7 +186,7 @@ class StatePromises(Ground):
     def test_nothing_is_made_from_what_is_withdrawn(
         self, registry: Registry, lora: MakeLora, state: State, tmp_path: Path
     ) -> None:
-        pushed(registry, lora)
+        push_two(registry, lora)
         open_revision(registry, FIRST, tmp_path / "cache")
         put(registry, state)
         for take in (
@@ -200,11 +202,11 @@ class StatePromises(Ground):
     def test_weights_that_are_withdrawn_are_not_taken_again_in_their_namespace(
         self, registry: Registry, lora: MakeLora
     ) -> None:
-        pushed(registry, lora)
+        push_two(registry, lora)
         put(registry, "revoked")
         same = lora(1, base_name="org/other")
         for name in ("acme/tone", "acme/other"):
-            with pytest.raises(Refused, match="the weights of acme/tone@1, and acme/tone@1 is revoked"):
+            with pytest.raises(CheckFailed, match="the weights of acme/tone@1, and acme/tone@1 is revoked"):
                 push(registry, same, AdapterName.parse(name), options=PushOptions(force_reason="again"))
         assert push(registry, same, AdapterName.parse("elsewhere/other")).is_new
         again = push(registry, lora(1), TONE)
@@ -215,25 +217,25 @@ class StatePromises(Ground):
     def test_whoever_writes_may_recall_and_only_an_administrator_takes_it_back(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
-        pushed(make_registry(ADA), lora)
+        push_two(make_registry(ADA), lora)
         put(make_registry(ADA), "revoked")
         for state in ("active", "quarantined"):
-            with pytest.raises(Denied, match="admin token"):
+            with pytest.raises(PermissionDenied, match="admin token"):
                 put(make_registry(ADA), state)
         with pytest.raises(NotFound):
             put(make_registry(BOB), "active")
         assert put(make_registry(ANN), "active").state == "active"
 
     def test_only_who_may_write_changes_a_state(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
-        first, _ = pushed(make_registry(ADA), lora)
+        first, _ = push_two(make_registry(ADA), lora)
         change = StateChange(state="yanked", reason="for a test")
-        with pytest.raises(Denied):
+        with pytest.raises(PermissionDenied):
             make_registry(RON).set_state(TONE, first.digest, change, was=0)
         with pytest.raises(NotFound):
             make_registry(EVE).set_state(TONE, first.digest, change, was=0)
 
     def test_a_successor_is_a_version_that_may_be_taken(self, registry: Registry, lora: MakeLora) -> None:
-        first, _ = pushed(registry, lora)
+        first, _ = push_two(registry, lora)
 
         def name(successor: str) -> VersionInfo:
             change = StateChange(state="deprecated", reason="for a test", successor=successor)
@@ -249,13 +251,13 @@ class StatePromises(Ground):
         assert registry.version(FIRST).standing is None
 
     def test_a_revision_that_is_no_version_has_no_state(self, registry: Registry, lora: MakeLora) -> None:
-        pushed(registry, lora)
+        push_two(registry, lora)
         empty = registry.commits(TONE).items[-1].digest
         with pytest.raises(NotFound):
             registry.set_state(TONE, empty, StateChange(state="yanked", reason="for a test"), was=0)
 
 
-def pushed(registry: Registry, lora: MakeLora) -> list[VersionInfo]:
+def push_two(registry: Registry, lora: MakeLora) -> list[VersionInfo]:
     """Two versions of one adapter."""
     return [push(registry, lora(seed), TONE).version for seed in (1, 2)]
 

@@ -8,7 +8,7 @@ import pytest
 
 from adaptry.adapters.formats import CONFIG, WEIGHTS
 from adaptry.core.digest import Digest
-from adaptry.core.errors import AdaptryError, Denied, NotFound
+from adaptry.core.errors import AdaptryError, NotFound, PermissionDenied
 from adaptry.core.identity import ANONYMOUS, Identity
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, Ref
@@ -16,7 +16,7 @@ from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit, PushOptions, StateChange
 from adaptry.registry.rollouts import RolloutChange, RolloutPlan
-from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
+from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, ContractFixtures, MakeLora, MakeRegistry
 
 ABSENT = AdapterName.parse("acme/absent")
 Ask = Callable[[Registry, AdapterName, Digest], object]
@@ -66,7 +66,7 @@ MAKES: Mapping[str, Ask] = {
 """What makes an adapter where there is none."""
 
 
-class TenantPromises(Ground):
+class TenantsContract(ContractFixtures):
     """Every method that names an adapter, for everyone who is not its owner."""
 
     @pytest.mark.parametrize("who", [EVE, ANONYMOUS], ids=lambda who: who.name)
@@ -90,8 +90,8 @@ class TenantPromises(Ground):
         private, absent = (
             _answer(MAKES[method], make_registry(who), name, digest) for name in (TONE, ABSENT)
         )
-        assert isinstance(private, Denied)
-        assert isinstance(absent, Denied)
+        assert isinstance(private, PermissionDenied)
+        assert isinstance(absent, PermissionDenied)
         assert private.message.replace("tone", "absent") == absent.message
 
     @pytest.mark.parametrize("method", READS)
@@ -106,12 +106,12 @@ class TenantPromises(Ground):
         self, make_registry: MakeRegistry, lora: MakeLora, method: str
     ) -> None:
         digest = push(make_registry(ADA), lora(), TONE, options=PushOptions(alias="prod")).version.digest
-        with pytest.raises(Denied):
+        with pytest.raises(PermissionDenied):
             WRITES[method](make_registry(RON), TONE, digest)
 
     @pytest.mark.parametrize("who", [RON, EVE, ANONYMOUS], ids=lambda who: who.name)
     def test_nobody_else_creates_in_a_namespace(self, make_registry: MakeRegistry, who: Identity) -> None:
-        with pytest.raises(Denied):
+        with pytest.raises(PermissionDenied):
             make_registry(who).create_adapter(TONE, AdapterEdit())
 
 

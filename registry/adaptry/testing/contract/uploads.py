@@ -8,20 +8,28 @@ from collections.abc import Iterator
 import pytest
 
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Busy, Conflict, Denied, DigestMismatch, NotFound, OffsetMismatch, TooLarge
+from adaptry.core.errors import (
+    Busy,
+    Conflict,
+    DigestMismatch,
+    NotFound,
+    OffsetMismatch,
+    PermissionDenied,
+    TooLarge,
+)
 from adaptry.core.identity import ANONYMOUS, LOCAL
 from adaptry.core.manifest import MAX_FILE
 from adaptry.registry.interface import Registry
-from adaptry.registry.paging import every
-from adaptry.registry.records import AdapterEdit, Upload
-from adaptry.storage.local.uploads import MOST_OPEN
-from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, Ground, MakeRegistry
+from adaptry.registry.paging import iter_items
+from adaptry.registry.records import AdapterEdit, UploadInfo
+from adaptry.storage.local.uploads import MAX_OPEN_UPLOADS
+from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, ContractFixtures, MakeRegistry
 
 DATA = os.urandom(300_000)
 DIGEST = Digest.of(DATA)
 
 
-class UploadPromises(Ground):
+class UploadsContract(ContractFixtures):
     """`has_file` to `drop_upload`."""
 
     def test_a_finished_file_is_its_owners_and_nobody_elses(self, make_registry: MakeRegistry) -> None:
@@ -90,7 +98,7 @@ class UploadPromises(Ground):
     def test_an_unknown_session_is_not_found(self, registry: Registry) -> None:
         for id in ("f" * 32, "../../etc/passwd", "x"):
             with pytest.raises(NotFound):
-                registry.append_upload(Upload(id=id, offset=0, size=3), 0, [b"abc"])
+                registry.append_upload(UploadInfo(id=id, offset=0, size=3), 0, [b"abc"])
 
     def test_an_empty_file_is_a_file(self, registry: Registry) -> None:
         session = registry.open_upload(TONE, Digest.of(b""), 0)
@@ -109,11 +117,11 @@ class UploadPromises(Ground):
         session = make_registry(ADA).open_upload(TONE, DIGEST, len(DATA))
         for other in (EVE, RON, ANONYMOUS):
             seen = make_registry(other)
-            with pytest.raises((Denied, NotFound)):
+            with pytest.raises((PermissionDenied, NotFound)):
                 seen.open_upload(TONE, DIGEST, len(DATA))
-            with pytest.raises((Denied, NotFound)):
+            with pytest.raises((PermissionDenied, NotFound)):
                 seen.append_upload(session, 0, [DATA])
-            with pytest.raises((Denied, NotFound)):
+            with pytest.raises((PermissionDenied, NotFound)):
                 seen.finish_upload(session)
 
     def test_an_open_upload_is_listed_for_those_who_may_write_there(
@@ -133,7 +141,7 @@ class UploadPromises(Ground):
     def test_open_uploads_come_in_pages_and_by_namespace(self, registry: Registry) -> None:
         opened = {registry.open_upload(TONE, Digest.of(bytes([number])), 1).id for number in range(5)}
         registry.open_upload(TONE.parse("other/tone"), DIGEST, len(DATA))
-        found = every(lambda cursor: registry.upload_sessions("acme", cursor, 2))
+        found = iter_items(lambda cursor: registry.upload_sessions("acme", cursor, 2))
         assert sorted(one.id for one in found) == sorted(opened)
         assert len(registry.upload_sessions().items) == 6
         assert not registry.upload_sessions("nobody").items
@@ -160,7 +168,9 @@ class UploadPromises(Ground):
         assert ada.open_upload(TONE, DIGEST, len(DATA)).offset == 0
 
     def test_at_its_limit_a_namespace_is_busy_and_others_are_not(self, registry: Registry) -> None:
-        opened = [registry.open_upload(TONE, Digest.of(bytes([number])), 1) for number in range(MOST_OPEN)]
+        opened = [
+            registry.open_upload(TONE, Digest.of(bytes([number])), 1) for number in range(MAX_OPEN_UPLOADS)
+        ]
         with pytest.raises(Busy, match="uploads are open in acme") as raised:
             registry.open_upload(TONE, DIGEST, len(DATA))
         assert raised.value.retry_after > 0
@@ -177,7 +187,7 @@ class UploadPromises(Ground):
                 make_registry(stranger).has_file(TONE, DIGEST)
 
 
-def send(registry: Registry) -> Upload:
+def send(registry: Registry) -> UploadInfo:
     """Sends `DATA` as a file of `TONE`."""
     session = registry.open_upload(TONE, DIGEST, len(DATA))
     session = registry.append_upload(session, session.offset, [DATA[session.offset :]])

@@ -6,15 +6,22 @@ from datetime import UTC, datetime
 
 import pytest
 
-from adaptry.core.errors import Conflict, Denied, NotFound
+from adaptry.core.errors import Conflict, NotFound, PermissionDenied
 from adaptry.core.identity import LOCAL, Identity
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import PushOptions, StateChange, VersionInfo
 from adaptry.registry.rollouts import RolloutChange, RolloutInfo, RolloutPlan
-from adaptry.registry.workers import Condition, Dropped, Resident, Told, Trouble, WorkerReport
-from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, Ground, MakeLora, MakeRegistry
+from adaptry.registry.workers import (
+    Condition,
+    DroppedAdapter,
+    ReportReply,
+    ResidentReport,
+    WorkerProblem,
+    WorkerReport,
+)
+from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, ContractFixtures, MakeLora, MakeRegistry
 
 GUS = Identity("gus", "worker", ("acme",))
 MEG = Identity("meg", "worker", ("acme", "evil"))
@@ -22,10 +29,10 @@ PROD = "acme/tone@prod"
 SINCE = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 
 
-def resident(
+def make_resident(
     version: VersionInfo, condition: Condition = "serving", served_as: str = PROD, reason: str | None = None
-) -> Resident:
-    return Resident(
+) -> ResidentReport:
+    return ResidentReport(
         name=version.name,
         digest=version.digest,
         served_as=served_as,
@@ -35,15 +42,15 @@ def resident(
     )
 
 
-def tell(
+def send_report(
     registry: Registry,
-    *residents: Resident,
+    *residents: ResidentReport,
     worker: str = "gpu-1",
     names: tuple[str, ...] = (PROD,),
     dropped: tuple[VersionInfo, ...] = (),
     lease: int = 600,
     seen: int | None = None,
-) -> Told:
+) -> ReportReply:
     return registry.report(
         WorkerReport(
             worker=worker,
@@ -55,7 +62,7 @@ def tell(
             seen=seen,
             names=names,
             residents=residents,
-            dropped=tuple(Dropped(name=one.name, digest=one.digest) for one in dropped),
+            dropped=tuple(DroppedAdapter(name=one.name, digest=one.digest) for one in dropped),
         )
     )
 
@@ -65,14 +72,14 @@ def revoke(registry: Registry, version: VersionInfo) -> None:
     registry.set_state(version.name, version.digest, change, version.state_generation)
 
 
-class ResidencyPromises(Ground):
+class WorkersContract(ContractFixtures):
     """`report`, `worker`, `workers`, `forget_worker` and `residents`."""
 
     def test_what_a_worker_has_is_shown_with_the_version_and_with_the_worker(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
-        first, second = two(make_registry(ADA), lora)
-        told = tell(make_registry(GUS), resident(first), resident(second, "loading"), seen=3)
+        first, second = push_two(make_registry(ADA), lora)
+        told = send_report(make_registry(GUS), make_resident(first), make_resident(second, "loading"), seen=3)
         assert told.seq > 3
         assert (told.withdrawn, told.turns, told.unknown) == ((), (), ())
         found = make_registry(RON).worker("gpu-1")
@@ -90,32 +97,32 @@ class ResidencyPromises(Ground):
     def test_what_a_worker_no_longer_reports_is_unloaded_and_stays_known(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
-        first, second = two(make_registry(ADA), lora)
-        tell(make_registry(GUS), resident(first))
-        tell(make_registry(GUS), resident(second))
+        first, second = push_two(make_registry(ADA), lora)
+        send_report(make_registry(GUS), make_resident(first))
+        send_report(make_registry(GUS), make_resident(second))
         (gone,) = make_registry(RON).residents(Ref.parse("acme/tone@1"))
         assert (gone.condition, gone.may_be_served, gone.dropped_at) == ("unloaded", False, None)
         assert gone.ended_at is not None
         assert [one.number for one in make_registry(RON).worker("gpu-1").residents] == [2]
-        tell(make_registry(GUS), resident(first))
+        send_report(make_registry(GUS), make_resident(first))
         (back,) = make_registry(RON).residents(Ref.parse("acme/tone@1"))
         assert (back.condition, back.ended_at) == ("serving", None)
 
     def test_a_worker_whose_engine_does_not_answer_keeps_what_it_had(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
-        first, _ = two(make_registry(ADA), lora)
-        tell(make_registry(GUS), resident(first))
+        first, _ = push_two(make_registry(ADA), lora)
+        send_report(make_registry(GUS), make_resident(first))
         make_registry(GUS).report(WorkerReport(worker="gpu-1", engine="vllm", residents=None))
         found = make_registry(RON).worker("gpu-1")
         assert not found.is_answering
         assert [one.condition for one in found.residents] == ["serving"]
 
     def test_the_same_report_again_only_renews(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
-        first, _ = two(make_registry(ADA), lora)
-        tell(make_registry(GUS), resident(first), seen=1)
+        first, _ = push_two(make_registry(ADA), lora)
+        send_report(make_registry(GUS), make_resident(first), seen=1)
         before = make_registry(RON).worker("gpu-1")
-        tell(make_registry(GUS), resident(first), seen=2)
+        send_report(make_registry(GUS), make_resident(first), seen=2)
         after = make_registry(RON).worker("gpu-1")
         assert after.reported_at >= before.reported_at
         assert (after.seen, after.first_at) == (2, before.first_at)
@@ -124,22 +131,24 @@ class ResidencyPromises(Ground):
     def test_a_worker_is_told_to_drop_what_is_withdrawn_until_it_has(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
-        first, second = two(make_registry(ADA), lora)
-        tell(make_registry(GUS), resident(first), resident(second, served_as="acme/tone@staging"))
-        tell(make_registry(GUS), resident(second))
+        first, second = push_two(make_registry(ADA), lora)
+        send_report(
+            make_registry(GUS), make_resident(first), make_resident(second, served_as="acme/tone@staging")
+        )
+        send_report(make_registry(GUS), make_resident(second))
         revoke(make_registry(ADA), first)
-        told = tell(make_registry(GUS), resident(second))
+        told = send_report(make_registry(GUS), make_resident(second))
         assert [(one.number, one.state) for one in told.withdrawn] == [(1, "revoked")]
-        assert tell(make_registry(GUS), resident(second), dropped=(first,)).withdrawn == ()
+        assert send_report(make_registry(GUS), make_resident(second), dropped=(first,)).withdrawn == ()
         (one,) = make_registry(RON).residents(Ref.parse("acme/tone@1"))
         assert one.dropped_at is not None
 
     def test_what_is_still_served_is_not_dropped_whatever_is_said(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
-        first, _ = two(make_registry(ADA), lora)
+        first, _ = push_two(make_registry(ADA), lora)
         revoke(make_registry(ADA), first)
-        told = tell(make_registry(GUS), resident(first), dropped=(first,))
+        told = send_report(make_registry(GUS), make_resident(first), dropped=(first,))
         assert [one.number for one in told.withdrawn] == [1]
         (one,) = make_registry(RON).residents(Ref.parse("acme/tone@1"))
         assert (one.dropped_at, one.may_be_served) == (None, True)
@@ -147,39 +156,41 @@ class ResidencyPromises(Ground):
     def test_a_load_of_what_was_just_withdrawn_is_called_off(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
-        first, _ = two(make_registry(ADA), lora)
+        first, _ = push_two(make_registry(ADA), lora)
         revoke(make_registry(ADA), first)
-        told = tell(make_registry(GUS), resident(first, "loading"))
+        told = send_report(make_registry(GUS), make_resident(first, "loading"))
         assert [one.digest for one in told.withdrawn] == [first.digest]
 
     def test_a_worker_that_is_not_heard_of_is_lost_and_not_clean(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
-        first, _ = two(make_registry(ADA), lora)
-        tell(make_registry(GUS), resident(first), lease=1)
+        first, _ = push_two(make_registry(ADA), lora)
+        send_report(make_registry(GUS), make_resident(first), lease=1)
         seen = make_registry(RON).worker("gpu-1")
         while not seen.is_lost:  # a lease is a matter of the registry's own clock
             assert (datetime.now(UTC) - seen.reported_at).total_seconds() < 30
             seen = make_registry(RON).worker("gpu-1")
         (one,) = make_registry(RON).residents(Ref.parse("acme/tone@1"))
         assert (one.is_lost, one.may_be_served) == (True, True)
-        tell(make_registry(GUS), resident(first))
+        send_report(make_registry(GUS), make_resident(first))
         assert not make_registry(RON).worker("gpu-1").is_lost
 
     def test_only_a_workers_token_reports(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
-        first, _ = two(make_registry(ADA), lora)
+        first, _ = push_two(make_registry(ADA), lora)
         for who in (ADA, RON):
-            with pytest.raises(Denied, match="--role worker"):
-                tell(make_registry(who), resident(first))
-        with pytest.raises(Denied):
+            with pytest.raises(PermissionDenied, match="--role worker"):
+                send_report(make_registry(who), make_resident(first))
+        with pytest.raises(PermissionDenied):
             push(make_registry(GUS), lora(3), TONE)
-        with pytest.raises(Denied):
+        with pytest.raises(PermissionDenied):
             make_registry(GUS).move_alias(TONE, "prod", first.digest, was=None)
 
     def test_each_owner_names_its_own_workers(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
-        first, second = two(make_registry(ADA), lora)
-        tell(make_registry(MEG), resident(second))  # whoever comes first has the name only for itself
-        tell(make_registry(GUS), resident(first))
+        first, second = push_two(make_registry(ADA), lora)
+        send_report(
+            make_registry(MEG), make_resident(second)
+        )  # whoever comes first has the name only for itself
+        send_report(make_registry(GUS), make_resident(first))
         assert [one.number for one in make_registry(GUS).worker("gpu-1").residents] == [1]
         assert [one.number for one in make_registry(MEG).worker("gpu-1").residents] == [2]
         assert [one.number for one in make_registry(RON).worker("gpu-1", "gus").residents] == [1]
@@ -202,9 +213,9 @@ class ResidencyPromises(Ground):
     def test_nothing_is_kept_of_a_version_that_the_worker_may_not_see(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
-        first, _ = two(make_registry(ADA), lora)
+        first, _ = push_two(make_registry(ADA), lora)
         foreign = Identity("fay", "worker", ("evil",))
-        told = tell(make_registry(foreign), resident(first), worker="evil-1")
+        told = send_report(make_registry(foreign), make_resident(first), worker="evil-1")
         assert told.unknown == (first.digest,)
         assert make_registry(RON).residents(Ref.parse("acme/tone@1")) == ()
         with pytest.raises(NotFound):
@@ -213,11 +224,16 @@ class ResidencyPromises(Ground):
     def test_a_worker_is_shown_to_who_may_read_what_it_has(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
-        first, _ = two(make_registry(ADA), lora)
+        first, _ = push_two(make_registry(ADA), lora)
         other = push(make_registry(EVE), lora(5), AdapterName.parse("evil/voice")).version
-        tell(make_registry(MEG), resident(first), resident(other, served_as="evil/voice@prod"), worker="both")
-        tell(make_registry(GUS), resident(first), worker="acme-1")
-        tell(make_registry(GUS), worker="idle")
+        send_report(
+            make_registry(MEG),
+            make_resident(first),
+            make_resident(other, served_as="evil/voice@prod"),
+            worker="both",
+        )
+        send_report(make_registry(GUS), make_resident(first), worker="acme-1")
+        send_report(make_registry(GUS), worker="idle")
 
         def seen(who: Identity) -> dict[str, list[str]]:
             items = make_registry(who).workers().items
@@ -234,9 +250,9 @@ class ResidencyPromises(Ground):
     def test_a_worker_is_forgotten_by_its_owner_or_an_administrator(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
-        first, _ = two(make_registry(ADA), lora)
-        tell(make_registry(GUS), resident(first))
-        with pytest.raises(Denied):
+        first, _ = push_two(make_registry(ADA), lora)
+        send_report(make_registry(GUS), make_resident(first))
+        with pytest.raises(PermissionDenied):
             make_registry(ADA).forget_worker("gpu-1")
         with pytest.raises(NotFound):
             make_registry(EVE).forget_worker("gpu-1")
@@ -246,28 +262,28 @@ class ResidencyPromises(Ground):
             make_registry(LOCAL).forget_worker("gpu-1")
 
     def test_what_is_served_is_not_deleted(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
-        first, _ = two(make_registry(ADA), lora)
+        first, _ = push_two(make_registry(ADA), lora)
         make_registry(ADA).remove_alias(TONE, "prod", was=1)
-        tell(make_registry(GUS), resident(first))
+        send_report(make_registry(GUS), make_resident(first))
         with pytest.raises(Conflict, match="loaded by gpu-1"):
             make_registry(ADA).delete_adapter(TONE)
-        tell(make_registry(GUS))
+        send_report(make_registry(GUS))
         make_registry(ADA).delete_adapter(TONE)
 
     def test_a_worker_says_what_it_cannot_serve(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
-        two(make_registry(ADA), lora)
-        trouble = Trouble(served_as=PROD, reason="rank 64 is above the server's 16")
+        push_two(make_registry(ADA), lora)
+        trouble = WorkerProblem(served_as=PROD, reason="rank 64 is above the server's 16")
         make_registry(GUS).report(WorkerReport(worker="gpu-1", engine="vllm", troubles=(trouble,)))
         assert make_registry(GUS).worker("gpu-1").troubles == (trouble,)
 
 
-class RolloutPromises(Ground):
+class RolloutsContract(ContractFixtures):
     """`start_rollout`, `rollouts`, `change_rollout`, and the turns that reports are answered with."""
 
     def test_a_rollout_reaches_a_part_of_the_workers_then_more_then_the_alias(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
-        first, second = two(make_registry(ADA), lora)
+        first, second = push_two(make_registry(ADA), lora)
         ada, gus = make_registry(ADA), make_registry(GUS)
         fleet = [f"gpu-{number}" for number in range(4)]
         begun = ada.start_rollout(TONE, "prod", second.digest, RolloutPlan(steps=(25, 50)))
@@ -275,8 +291,8 @@ class RolloutPromises(Ground):
 
         def turns() -> set[str]:
             for worker in fleet:
-                tell(gus, resident(first), worker=worker)
-            return {worker for worker in fleet if tell(gus, resident(first), worker=worker).turns}
+                send_report(gus, make_resident(first), worker=worker)
+            return {worker for worker in fleet if send_report(gus, make_resident(first), worker=worker).turns}
 
         quarter = turns()
         assert len(quarter) == 1
@@ -297,17 +313,17 @@ class RolloutPromises(Ground):
     def test_a_worker_learns_which_version_to_serve_instead(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
-        first, second = two(make_registry(ADA), lora)
+        first, second = push_two(make_registry(ADA), lora)
         make_registry(ADA).start_rollout(TONE, "prod", second.digest, RolloutPlan(steps=(50,)))
-        (turn,) = tell(make_registry(GUS), resident(first)).turns
+        (turn,) = send_report(make_registry(GUS), make_resident(first)).turns
         assert (turn.name, turn.alias, turn.digest, turn.number) == (TONE, "prod", second.digest, 2)
-        assert tell(make_registry(GUS), resident(first), names=("acme/tone@staging",)).turns == ()
+        assert send_report(make_registry(GUS), make_resident(first), names=("acme/tone@staging",)).turns == ()
 
     def test_a_failure_stops_it_and_says_why(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
-        first, second = two(make_registry(ADA), lora)
+        first, second = push_two(make_registry(ADA), lora)
         make_registry(ADA).start_rollout(TONE, "prod", second.digest, RolloutPlan(steps=(50,)))
-        failed = resident(second, "failed", reason="the engine refused it: rank 64")
-        assert tell(make_registry(GUS), resident(first), failed).turns == ()
+        failed = make_resident(second, "failed", reason="the engine refused it: rank 64")
+        assert send_report(make_registry(GUS), make_resident(first), failed).turns == ()
         (stopped,) = make_registry(ADA).rollouts(TONE)
         assert stopped.stage == "stopped"
         assert stopped.reason == "gpu-1 reports: the engine refused it: rank 64"
@@ -317,30 +333,30 @@ class RolloutPromises(Ground):
     def test_a_failure_of_another_version_or_name_stops_nothing(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
-        first, second = two(make_registry(ADA), lora)
+        first, second = push_two(make_registry(ADA), lora)
         make_registry(ADA).start_rollout(TONE, "prod", second.digest, RolloutPlan(steps=(50,)))
-        tell(make_registry(GUS), resident(first, "failed"))
-        tell(make_registry(GUS), resident(second, "failed", served_as="acme/tone@other"))
+        send_report(make_registry(GUS), make_resident(first, "failed"))
+        send_report(make_registry(GUS), make_resident(second, "failed", served_as="acme/tone@other"))
         assert make_registry(ADA).rollouts(TONE)[0].stage == "running"
 
     def test_it_goes_on_by_itself_only_once_everyone_whose_turn_it_is_serves_it(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
-        first, second = two(make_registry(ADA), lora)
+        first, second = push_two(make_registry(ADA), lora)
         ada, gus = make_registry(ADA), make_registry(GUS)
         begun = ada.start_rollout(TONE, "prod", second.digest, RolloutPlan(steps=(50,), every=1))
         while (datetime.now(UTC) - begun.step_at).total_seconds() < 1.1:
-            tell(gus, resident(first), resident(second, "loading"))
+            send_report(gus, make_resident(first), make_resident(second, "loading"))
         assert ada.rollouts(TONE)[0].stage == "running"
-        tell(gus, resident(second))
-        tell(gus, resident(second))
+        send_report(gus, make_resident(second))
+        send_report(gus, make_resident(second))
         assert ada.rollouts(TONE)[0].stage == "done"
         assert ada.aliases(TONE)[0].number == 2
 
     def test_an_alias_that_was_moved_meanwhile_is_left_alone(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
-        _, second = two(make_registry(ADA), lora)
+        _, second = push_two(make_registry(ADA), lora)
         third = push(make_registry(ADA), lora(3), TONE).version
         ada = make_registry(ADA)
         begun = ada.start_rollout(TONE, "prod", second.digest, RolloutPlan(steps=(50,)))
@@ -352,21 +368,21 @@ class RolloutPromises(Ground):
     def test_a_version_that_is_recalled_is_rolled_out_no_further(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
-        first, second = two(make_registry(ADA), lora)
+        first, second = push_two(make_registry(ADA), lora)
         make_registry(ADA).start_rollout(TONE, "prod", second.digest, RolloutPlan(steps=(50,)))
         revoke(make_registry(ADA), second)
-        assert tell(make_registry(GUS), resident(first)).turns == ()
+        assert send_report(make_registry(GUS), make_resident(first)).turns == ()
         assert make_registry(ADA).rollouts(TONE)[0].reason == "version 2 is revoked"
 
     def test_an_aborted_one_is_over(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
-        first, second = two(make_registry(ADA), lora)
+        first, second = push_two(make_registry(ADA), lora)
         ada = make_registry(ADA)
         begun = ada.start_rollout(TONE, "prod", second.digest, RolloutPlan())
         over = ada.change_rollout(
             TONE, "prod", RolloutChange(to="abort", reason="too slow"), begun.generation
         )
         assert (over.stage, over.reason) == ("aborted", "too slow")
-        assert tell(make_registry(GUS), resident(first)).turns == ()
+        assert send_report(make_registry(GUS), make_resident(first)).turns == ()
         with pytest.raises(NotFound, match="not being rolled out"):
             advance(ada, over)
         assert ada.start_rollout(TONE, "prod", second.digest, RolloutPlan()).id != begun.id
@@ -374,7 +390,7 @@ class RolloutPromises(Ground):
     def test_it_changes_only_from_where_it_was_seen(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
-        _, second = two(make_registry(ADA), lora)
+        _, second = push_two(make_registry(ADA), lora)
         ada = make_registry(ADA)
         begun = ada.start_rollout(TONE, "prod", second.digest, RolloutPlan())
         advance(ada, begun)
@@ -382,7 +398,7 @@ class RolloutPromises(Ground):
             advance(ada, begun)
 
     def test_what_makes_no_sense_is_refused(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
-        first, second = two(make_registry(ADA), lora)
+        first, second = push_two(make_registry(ADA), lora)
         ada = make_registry(ADA)
         with pytest.raises(NotFound, match="no alias staging"):
             ada.start_rollout(TONE, "staging", second.digest, RolloutPlan())
@@ -392,14 +408,14 @@ class RolloutPromises(Ground):
         with pytest.raises(Conflict, match="abort that first"):
             ada.start_rollout(TONE, "prod", second.digest, RolloutPlan())
         for who in (GUS, RON):
-            with pytest.raises(Denied):
+            with pytest.raises(PermissionDenied):
                 make_registry(who).start_rollout(TONE, "prod", second.digest, RolloutPlan())
         revoke(ada, second)
         with pytest.raises(Conflict, match="is revoked"):
             ada.start_rollout(TONE, "prod", second.digest, RolloutPlan())
 
 
-def two(registry: Registry, lora: MakeLora) -> tuple[VersionInfo, VersionInfo]:
+def push_two(registry: Registry, lora: MakeLora) -> tuple[VersionInfo, VersionInfo]:
     """Two versions of `acme/tone`, with `prod` at the first."""
     first = push(registry, lora(1), TONE, options=PushOptions(alias="prod")).version
     return first, push(registry, lora(2), TONE).version

@@ -21,7 +21,7 @@ _HERE = frozenset(["localhost", "127.0.0.1", "[::1]"])
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class OciReference:
     """A repository and a tag of it."""
 
     host: str
@@ -48,5 +48,5 @@ class Reference:
         return f"oci://{self.host}/{self.repository}:{self.tag}"
 
 
-def is_reference(text: str) -> bool:
+def is_oci_reference(text: str) -> bool:
     return text.startswith(("oci://", "oci+http://"))

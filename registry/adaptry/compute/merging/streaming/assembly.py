@@ -14,20 +14,20 @@ from adaptry.adapters.adapter import open_content
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.content import FolderContent
 from adaptry.bases.fingerprinting import fingerprint
-from adaptry.bases.hf_folder import Checkpoint, open_checkpoint
-from adaptry.compute.merging.fitting import Weighted
-from adaptry.compute.merging.kernels import choose
-from adaptry.compute.merging.merge import Source, check_values, decide
-from adaptry.compute.merging.plan import Plan
-from adaptry.compute.merging.record import NAME as RECORD
-from adaptry.compute.merging.record import record
+from adaptry.bases.hf_folder import HfCheckpoint, open_checkpoint
+from adaptry.compute.merging.fitting import WeightedAdapter
+from adaptry.compute.merging.kernels import choose_kernels
+from adaptry.compute.merging.merge import MergeSource, check_values, plan_recipe
+from adaptry.compute.merging.plan import MergePlan
+from adaptry.compute.merging.record import RECORD_FILE as RECORD
+from adaptry.compute.merging.record import build_merge_record
 from adaptry.compute.merging.streaming.virtual_checkpoint import VirtualCheckpoint
-from adaptry.compute.recipes.merge import Input, Recipe
-from adaptry.compute.sidecar_client.inputs import Ingredients
+from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
+from adaptry.compute.sidecar_client.inputs import ModelInputs
 from adaptry.core.errors import AdaptryError, NotFound
 
 
-def assembled(ingredients: Ingredients, scratch: Path) -> VirtualCheckpoint:
+def open_merged_model(ingredients: ModelInputs, scratch: Path) -> VirtualCheckpoint:
     """The merged model, beside its weights the record that a merge writes (without digests of files, and without the release
     that computes it, so that the same bytes have the same name). `scratch` is a folder to work in.
 
@@ -37,28 +37,30 @@ def assembled(ingredients: Ingredients, scratch: Path) -> VirtualCheckpoint:
         try:
             return _assembled(ingredients, Path(links), scratch)
         except AdaptryError as error:
-            raise type(error)(_told(error.message, ingredients, links)) from error
+            raise type(error)(_public_message(error.message, ingredients, links)) from error
 
 
-def _assembled(ingredients: Ingredients, links: Path, scratch: Path) -> VirtualCheckpoint:
+def _assembled(ingredients: ModelInputs, links: Path, scratch: Path) -> VirtualCheckpoint:
     folder = _linked(links / "adapter", ingredients.adapter_files)
     adapter = open_content(FolderContent(folder, list(ingredients.adapter_files)))
     checkpoint, base = _base(ingredients, links / "base")
-    source = Source(Weighted(adapter, 1.0, ingredients.adapter, base), ingredients.revision)
-    recipe = Recipe(base=str(ingredients.base), inputs=(Input(source=ingredients.adapter),))
-    plan = decide(recipe, checkpoint, [source])
+    source = MergeSource(WeightedAdapter(adapter, 1.0, ingredients.adapter, base), ingredients.revision)
+    recipe = MergeRecipe(base=str(ingredients.base), inputs=(RecipeInput(source=ingredients.adapter),))
+    plan = plan_recipe(recipe, checkpoint, [source])
     check_values(source.weighted)
-    kernels = choose()
-    made = _record(recipe, plan, kernels.used(plan.changed), ingredients)
+    kernels = choose_kernels()
+    made = _record(recipe, plan, kernels.names_for(plan.changed_tensors), ingredients)
     return VirtualCheckpoint(plan, kernels, ingredients.revision, {RECORD: made}, scratch)
 
 
-def _record(recipe: Recipe, plan: Plan, kernels: tuple[str, ...], ingredients: Ingredients) -> bytes:
-    made = record(recipe, plan, (), kernels, (ingredients.revision,))
+def _record(
+    recipe: MergeRecipe, plan: MergePlan, kernels: tuple[str, ...], ingredients: ModelInputs
+) -> bytes:
+    made = build_merge_record(recipe, plan, (), kernels, (ingredients.revision,))
     return (made.model_copy(update={"adaptry": ""}).model_dump_json(indent=2) + "\n").encode()
 
 
-def _base(ingredients: Ingredients, links: Path) -> tuple[Checkpoint, BaseRecord]:
+def _base(ingredients: ModelInputs, links: Path) -> tuple[HfCheckpoint, BaseRecord]:
     for folder in _folders(ingredients, links):
         try:
             checkpoint = open_checkpoint(folder)
@@ -73,7 +75,7 @@ def _base(ingredients: Ingredients, links: Path) -> tuple[Checkpoint, BaseRecord
     )
 
 
-def _folders(ingredients: Ingredients, links: Path) -> Iterator[Path]:
+def _folders(ingredients: ModelInputs, links: Path) -> Iterator[Path]:
     yield from map(Path, ingredients.base_folders)
     if ingredients.base_files:
         yield _linked(links, ingredients.base_files)
@@ -87,7 +89,7 @@ def _linked(folder: Path, files: Mapping[str, str]) -> Path:
     return folder
 
 
-def _told(message: str, ingredients: Ingredients, links: str) -> str:
+def _public_message(message: str, ingredients: ModelInputs, links: str) -> str:
     for folder in (*ingredients.base_folders, f"{links}/base"):
         message = message.replace(folder, ingredients.base_name)
     return message.replace(f"{links}/adapter", ingredients.adapter)

@@ -20,17 +20,17 @@ from adaptry.core.errors import Invalid
 _HALF_WAY = 64  # files of which the beginning was seen
 
 
-class Hashes:
+class FileHashCache:
     """Safe to use from many threads, and from many processes on the same folder, which is made."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = folder
         self._known: dict[Digest, Digest] = {}
-        self._begun: OrderedDict[Digest, Running] = OrderedDict()
+        self._begun: OrderedDict[Digest, RunningHash] = OrderedDict()
         self._lock = threading.Lock()
 
-    def of(self, tag: Digest) -> Digest | None:
+    def get(self, tag: Digest) -> Digest | None:
         """The SHA-256 of the file of that tag, if all of it was seen once."""
         if tag not in self._known:
             try:
@@ -40,27 +40,27 @@ class Hashes:
         return self._known[tag]
 
     @contextlib.contextmanager
-    def watching(self, tag: Digest, size: int, start: int) -> Iterator[Running | None]:
+    def hash_stream(self, tag: Digest, size: int, start: int) -> Iterator[RunningHash | None]:
         """What to give the bytes from `start` on to, in order; None where the file's hash is known, or cannot come of it."""
-        running = None if self.of(tag) else self._taken(tag, start)
+        running = None if self.get(tag) else self._resume(tag, start)
         try:
             yield running
         finally:
             if running is not None and running.position == size:
                 self._remember(tag, running.digest())
             elif running is not None:
-                self._put(tag, running)
+                self._suspend(tag, running)
 
-    def _taken(self, tag: Digest, start: int) -> Running | None:
+    def _resume(self, tag: Digest, start: int) -> RunningHash | None:
         with self._lock:
             begun = self._begun.get(tag)
             if begun is not None and begun.position >= start:
                 del self._begun[tag]
                 begun.skip = begun.position - start
                 return begun
-        return Running() if start == 0 else None
+        return RunningHash() if start == 0 else None
 
-    def _put(self, tag: Digest, running: Running) -> None:
+    def _suspend(self, tag: Digest, running: RunningHash) -> None:
         with self._lock:
             other = self._begun.get(tag)
             if other is None or other.position < running.position:
@@ -76,7 +76,7 @@ class Hashes:
             place.replace(self._folder / tag.hex)
 
 
-class Running:
+class RunningHash:
     """A hash that has come as far as `position`; the next `skip` bytes it has seen before."""
 
     def __init__(self) -> None:

@@ -12,20 +12,20 @@ import json
 import platform
 from collections.abc import Mapping
 
-from adaptry.compute.merging.kernels import Kernels
-from adaptry.compute.merging.plan import Plan
+from adaptry.compute.merging.kernels import KernelChoice
+from adaptry.compute.merging.plan import MergePlan
 from adaptry.core.digest import Digest
 
 ARITHMETIC = 1
 """Goes up whenever the same base and adapter come to give other bytes: what is cached under the old names stays apart."""
 
 
-def arithmetic(plan: Plan, kernels: Kernels) -> tuple[str, ...]:
+def arithmetic_versions(plan: MergePlan, kernels: KernelChoice) -> tuple[str, ...]:
     """What will compute this plan's bytes."""
-    return tuple(f"{name}{_release(name)}" for name in kernels.used(plan.changed))
+    return tuple(f"{name}{_release(name)}" for name in kernels.names_for(plan.changed_tensors))
 
 
-def layout(plan: Plan, adapter: Digest, computed_by: tuple[str, ...]) -> Digest:
+def layout_digest(plan: MergePlan, adapter: Digest, computed_by: tuple[str, ...]) -> Digest:
     """One name for all weights of a plan into which the revision `adapter` goes."""
     named = {
         "arithmetic": (ARITHMETIC, *computed_by),
@@ -37,12 +37,12 @@ def layout(plan: Plan, adapter: Digest, computed_by: tuple[str, ...]) -> Digest:
     return Digest.of(json.dumps(named, sort_keys=True).encode())
 
 
-def tag(layout: Digest, file: str) -> Digest:
+def file_tag(layout: Digest, file: str) -> Digest:
     """The name of one of the weights' files."""
     return Digest.of(f"{layout}/{file}".encode())
 
 
-def identity(layout: Digest, others: Mapping[str, Digest]) -> Digest:
+def model_identity(layout: Digest, others: Mapping[str, Digest]) -> Digest:
     """The name of everything: the weights, and the files beside them by their digests."""
     named = {name: str(digest) for name, digest in others.items()}
     return Digest.of(json.dumps([str(layout), named], sort_keys=True).encode())

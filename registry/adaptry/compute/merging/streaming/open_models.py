@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from adaptry.compute.merging.streaming.virtual_checkpoint import VirtualCheckpoint
-from adaptry.compute.sidecar_client.inputs import Ingredients
+from adaptry.compute.sidecar_client.inputs import ModelInputs
 from adaptry.core.digest import Digest
 
 _MOST = 8
@@ -15,19 +15,19 @@ _MOST = 8
 _Key = tuple[Digest, Digest, str, str]
 
 
-class Shelf:
+class ModelPool:
     """For many threads: each model is opened by one of them, and the others wait for it."""
 
-    def __init__(self, make: Callable[[Ingredients], VirtualCheckpoint]) -> None:
+    def __init__(self, make: Callable[[ModelInputs], VirtualCheckpoint]) -> None:
         self._make = make
-        self._places: OrderedDict[_Key, _Place] = OrderedDict()
+        self._places: OrderedDict[_Key, _PoolEntry] = OrderedDict()
         self._lock = threading.Lock()
 
-    def take(self, ingredients: Ingredients) -> VirtualCheckpoint:
+    def get(self, ingredients: ModelInputs) -> VirtualCheckpoint:
         """The model, opened anew where its base was written to. Raises what opening it raises."""
         key = (ingredients.base, ingredients.revision, ingredients.adapter, ingredients.base_name)
         with self._lock:
-            place = self._places.setdefault(key, _Place())
+            place = self._places.setdefault(key, _PoolEntry())
             self._places.move_to_end(key)
             while len(self._places) > _MOST:
                 self._places.popitem(last=False)
@@ -38,7 +38,7 @@ class Shelf:
             return place.model
 
 
-class _Place:
+class _PoolEntry:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.model: VirtualCheckpoint | None = None

@@ -17,50 +17,50 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from adaptry.adapters.content import read_at
-from adaptry.compute.merging.streaming.assembly import assembled
-from adaptry.compute.merging.streaming.hashes import Hashes
-from adaptry.compute.merging.streaming.open_models import Shelf
+from adaptry.compute.merging.streaming.assembly import open_merged_model
+from adaptry.compute.merging.streaming.hashes import FileHashCache
+from adaptry.compute.merging.streaming.open_models import ModelPool
 from adaptry.compute.merging.streaming.virtual_checkpoint import VirtualCheckpoint
 from adaptry.compute.sidecar_client import framing
-from adaptry.compute.sidecar_client.inputs import Described, Ingredients, MergedFile, Question
+from adaptry.compute.sidecar_client.inputs import ComputeRequest, MergedFile, ModelDescription, ModelInputs
 from adaptry.core.errors import AdaptryError, Conflict, NotFound
-from adaptry.core.files.background_io import Beside
-from adaptry.core.files.disk_cache import Finished
+from adaptry.core.files.background_io import BackgroundHasher
+from adaptry.core.files.disk_cache import DiskLruCache
 
 _FAILED = "the process that computes merged models failed at this; the server's log has the details"
 
 
-class Answerer:
+class ComputeServer:
     """Answers questions about merged models, many at once. `folder` is its place on disk; `cache` bytes of finished
     files are kept there."""
 
     def __init__(self, folder: Path, cache: int) -> None:
         self._scratch = folder
-        self._hashes = Hashes(folder / "hashes")
-        self._finished = Finished(folder / "files", cache)
-        self._open = Shelf(self._assembled)
+        self._hashes = FileHashCache(folder / "hashes")
+        self._finished = DiskLruCache(folder / "files", cache)
+        self._open = ModelPool(self._assembled)
 
-    def answer(self, channel: socket.socket) -> None:
+    def serve(self, channel: socket.socket) -> None:
         """One question, read from the channel. Nothing is raised: what goes wrong is an answer too, or nobody listens."""
         try:
             with channel:
                 kind, payload = framing.receive(channel)
                 if kind == "question":
-                    self._answered(channel, payload)
-        except framing.Gone:
+                    self._handle(channel, payload)
+        except framing.ChannelClosed:
             return
 
-    def _answered(self, channel: socket.socket, payload: bytes) -> None:
+    def _handle(self, channel: socket.socket, payload: bytes) -> None:
         try:
-            question = Question.model_validate_json(payload)
-            model = self._open.take(question.ingredients)
+            question = ComputeRequest.model_validate_json(payload)
+            model = self._open.get(question.ingredients)
             if question.file is None:
                 said = self._described(model).model_dump_json().encode()
-                for start in range(0, len(said), framing.MOST):
-                    framing.send(channel, "data", said[start : start + framing.MOST])
+                for start in range(0, len(said), framing.MAX_FRAME):
+                    framing.send(channel, "data", said[start : start + framing.MAX_FRAME])
             else:
                 self._send_file(channel, model, question, question.file)
-        except framing.Gone:
+        except framing.ChannelClosed:
             raise
         except AdaptryError as error:
             framing.send(channel, "error", framing.error_frame(error))
@@ -70,8 +70,8 @@ class Answerer:
         else:
             framing.send(channel, "end")
 
-    def _assembled(self, ingredients: Ingredients) -> VirtualCheckpoint:
-        model = assembled(ingredients, self._scratch)
+    def _assembled(self, ingredients: ModelInputs) -> VirtualCheckpoint:
+        model = open_merged_model(ingredients, self._scratch)
         if any(kernel.startswith("torch") for kernel in model.computed_by):
             import torch
 
@@ -80,22 +80,22 @@ class Answerer:
             )  # as in a merge: more would give other bits, and fight with other readers
         return model
 
-    def _described(self, model: VirtualCheckpoint) -> Described:
+    def _described(self, model: VirtualCheckpoint) -> ModelDescription:
         beside = [
             MergedFile(name=name, size=file.size, sha256=file.sha256, tag=file.sha256, blob_id=file.blob_id)
             for name, file in model.side_files.items()
         ]
         weights = [
-            MergedFile(name=name, size=model.sizes[name], sha256=self._hashes.of(tag), tag=tag)
+            MergedFile(name=name, size=model.sizes[name], sha256=self._hashes.get(tag), tag=tag)
             for name, tag in model.tags.items()
         ]
         files = sorted((*beside, *weights), key=lambda file: file.name)
-        return Described(
+        return ModelDescription(
             identity=model.identity, files=tuple(files), computed_by=model.computed_by, notes=model.plan.notes
         )
 
     def _send_file(
-        self, channel: socket.socket, model: VirtualCheckpoint, question: Question, name: str
+        self, channel: socket.socket, model: VirtualCheckpoint, question: ComputeRequest, name: str
     ) -> None:
         if model.identity != question.identity:
             raise Conflict("the merged model is made of other files now; ask for it again")
@@ -112,14 +112,14 @@ class Answerer:
         if kept is not None:
             with kept:
                 read = read_at(kept)
-                for at in range(start, end, framing.MOST):
-                    framing.send(channel, "data", read(at, min(framing.MOST, end - at)))
+                for at in range(start, end, framing.MAX_FRAME):
+                    framing.send(channel, "data", read(at, min(framing.MAX_FRAME, end - at)))
             return
         is_whole = (start, end) == (0, size)
         with (
-            self._hashes.watching(tag, size, start) as running,
-            self._finished.keeping(tag, size) if is_whole else contextlib.nullcontext() as keep,
-            Beside(running.update if running else None) as hashing,
+            self._hashes.hash_stream(tag, size, start) as running,
+            self._finished.writer(tag, size) if is_whole else contextlib.nullcontext() as keep,
+            BackgroundHasher(running.update if running else None) as hashing,
         ):
             for piece in _gathered(model.read(name, start, end)):
                 hashing.update(memoryview(piece))
@@ -134,7 +134,7 @@ def _gathered(parts: Iterable[bytes | memoryview]) -> Iterator[bytes]:
     The first part goes at once: who asks for a header waits for no tensor.
     """
     held: list[bytes] = []
-    room = framing.MOST
+    room = framing.MAX_FRAME
     is_first = True
     for part in parts:
         view = memoryview(part)
@@ -143,7 +143,7 @@ def _gathered(parts: Iterable[bytes | memoryview]) -> Iterator[bytes]:
             view, room = view[room:], room - len(held[-1])
             if not room or is_first:
                 yield b"".join(held)
-                held, room = [], framing.MOST
+                held, room = [], framing.MAX_FRAME
         is_first = False
     if held:
         yield b"".join(held)
@@ -157,7 +157,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--cache", type=int, default=0, help="bytes of finished files to keep")
     given = parser.parse_args(arguments)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with the server, which lets its readers finish
-    answerer = Answerer(given.folder, given.cache)
+    answerer = ComputeServer(given.folder, given.cache)
     with socket.socket(fileno=given.control) as control:
         while True:
             message, descriptors, _, _ = socket.recv_fds(control, 1, 1)
@@ -165,4 +165,4 @@ def main(arguments: list[str]) -> None:
                 return
             for descriptor in descriptors:
                 channel = socket.socket(fileno=descriptor)
-                threading.Thread(target=answerer.answer, args=(channel,), daemon=True).start()
+                threading.Thread(target=answerer.serve, args=(channel,), daemon=True).start()

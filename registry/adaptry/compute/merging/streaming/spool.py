@@ -15,25 +15,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from adaptry.adapters.content import CHUNK
-from adaptry.compute.merging.dense_change import bake_whole
-from adaptry.compute.merging.io import Reader
-from adaptry.compute.merging.layout import Piece
-from adaptry.core.files.durable import explained
+from adaptry.compute.merging.dense_change import merge_whole_tensor
+from adaptry.compute.merging.io import ShardReader
+from adaptry.compute.merging.layout import OutputTensor
+from adaptry.core.files.durable import write_error
 
 _KEPT = 2  # of each checkpoint; those that are being read stay until their readers are done
 _MAKING = threading.Semaphore(2)  # a tensor being made is a few copies of it in memory
 
 
-class Spool:
+class TensorSpool:
     """Of one checkpoint, for many threads. Files lie in `folder`, without a name there."""
 
-    def __init__(self, base: Reader, folder: Path) -> None:
+    def __init__(self, base: ShardReader, folder: Path) -> None:
         self._base = base
         self._folder = folder
-        self._made: OrderedDict[str, _Made] = OrderedDict()
+        self._made: OrderedDict[str, _SpooledTensor] = OrderedDict()
         self._lock = threading.Lock()
 
-    def read(self, piece: Piece, first: int, last: int) -> Iterator[bytes]:
+    def read(self, piece: OutputTensor, first: int, last: int) -> Iterator[bytes]:
         """Bytes [first, last) of the piece. Raises `InvalidWeights`, `StorageFull`."""
         made = self._of(piece)
         while first < last:
@@ -41,9 +41,9 @@ class Spool:
             yield data
             first += len(data)
 
-    def _of(self, piece: Piece) -> _Made:
+    def _of(self, piece: OutputTensor) -> _SpooledTensor:
         with self._lock:
-            made = self._made.setdefault(piece.name, _Made())
+            made = self._made.setdefault(piece.name, _SpooledTensor())
             self._made.move_to_end(piece.name)
             while len(self._made) > _KEPT:
                 self._made.popitem(last=False)
@@ -54,7 +54,7 @@ class Spool:
         return made
 
 
-class _Made:
+class _SpooledTensor:
     """One tensor, for as long as somebody keeps it."""
 
     def __init__(self) -> None:
@@ -62,20 +62,20 @@ class _Made:
         self.is_empty = True
         self.file: io.FileIO
 
-    def fill(self, piece: Piece, base: Reader, folder: Path) -> None:
+    def fill(self, piece: OutputTensor, base: ShardReader, folder: Path) -> None:
         try:
             self.file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  closed with the last reader
             weakref.finalize(self, self.file.close)
-            bake_whole(piece, _Into(self.file, base, piece.offset))
+            merge_whole_tensor(piece, _FileSink(self.file, base, piece.offset))
         except OSError as error:
-            raise explained(error, folder) from error
+            raise write_error(error, folder) from error
         self.is_empty = False
 
 
-class _Into:
+class _FileSink:
     """A sink whose file begins where the piece does."""
 
-    def __init__(self, file: io.FileIO, base: Reader, offset: int) -> None:
+    def __init__(self, file: io.FileIO, base: ShardReader, offset: int) -> None:
         self._file = file
         self._base = base
         self._offset = offset

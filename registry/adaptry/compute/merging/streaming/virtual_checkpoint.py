@@ -16,14 +16,19 @@ from pathlib import Path
 
 from adaptry.adapters.content import CHUNK, FolderContent
 from adaptry.bases.shards import Shards
-from adaptry.compute.merging.execute import term_of
-from adaptry.compute.merging.kernels import Bench, Kernels, rows_of, weight_of
-from adaptry.compute.merging.layout import OutputFile, Piece
-from adaptry.compute.merging.model_files import kept_files, made_files
-from adaptry.compute.merging.output import Step, steps_of
-from adaptry.compute.merging.plan import Plan
-from adaptry.compute.merging.streaming.identity import arithmetic, identity, layout, tag
-from adaptry.compute.merging.streaming.spool import Spool
+from adaptry.compute.merging.execute import read_term
+from adaptry.compute.merging.kernels import KernelChoice, ThreadKernels, kernel_weight, row_layout
+from adaptry.compute.merging.layout import OutputFile, OutputTensor
+from adaptry.compute.merging.model_files import copied_files, generated_files
+from adaptry.compute.merging.output import WriteOp, plan_writes
+from adaptry.compute.merging.plan import MergePlan
+from adaptry.compute.merging.streaming.identity import (
+    arithmetic_versions,
+    file_tag,
+    layout_digest,
+    model_identity,
+)
+from adaptry.compute.merging.streaming.spool import TensorSpool
 from adaptry.compute.tensors.kernel import row_blocks
 from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound
@@ -49,30 +54,35 @@ class VirtualCheckpoint:
     """
 
     def __init__(
-        self, plan: Plan, kernels: Kernels, adapter: Digest, made: Mapping[str, bytes], scratch: Path
+        self,
+        plan: MergePlan,
+        kernels: KernelChoice,
+        adapter: Digest,
+        made: Mapping[str, bytes],
+        scratch: Path,
     ) -> None:
         """`adapter` is the digest of what was merged in; `made` are more files to show; `scratch` a folder to work in.
 
-        Raises `Missing` or `Invalid` where a piece needs a kernel that is not here, and what opening files raises.
+        Raises `MissingDependency` or `Invalid` where a piece needs a kernel that is not here, and what opening files raises.
         """
-        kernels.check(plan.changed)
+        kernels.check(plan.changed_tensors)
         self.plan = plan
         self._kernels = kernels
         self._shards = Shards(plan.checkpoint)
         weakref.finalize(self, self._shards.__exit__)
         self._states = self._shards.states()
-        self._kept = FolderContent(plan.checkpoint.folder, [path.name for path in kept_files(plan)])
-        self._made = {**made_files(plan), **made}
-        self._spool = Spool(self._shards, scratch)
-        self._streamed = [piece for piece in plan.changed if not piece.is_whole]
+        self._kept = FolderContent(plan.checkpoint.folder, [path.name for path in copied_files(plan)])
+        self._made = {**generated_files(plan), **made}
+        self._spool = TensorSpool(self._shards, scratch)
+        self._streamed = [piece for piece in plan.changed_tensors if not piece.is_whole]
         self._files = {file.name: _Steps(file) for file in plan.files}
         self.side_files = {name: self._described(name) for name in sorted({*self._kept.sizes, *self._made})}
         weights = {file.name: file.size for file in plan.files}
         self.sizes = {**weights, **{name: file.size for name, file in self.side_files.items()}}
-        self.computed_by = arithmetic(plan, kernels)
-        named = layout(plan, adapter, self.computed_by)
-        self.tags = {name: tag(named, name) for name in weights}
-        self.identity = identity(named, {name: file.sha256 for name, file in self.side_files.items()})
+        self.computed_by = arithmetic_versions(plan, kernels)
+        named = layout_digest(plan, adapter, self.computed_by)
+        self.tags = {name: file_tag(named, name) for name in weights}
+        self.identity = model_identity(named, {name: file.sha256 for name, file in self.side_files.items()})
 
     @property
     def is_current(self) -> bool:
@@ -91,16 +101,16 @@ class VirtualCheckpoint:
         steps = self._steps(name)
         if start < len(steps.header):
             yield steps.header[start:end]
-        bench: Bench | None = None
+        bench: ThreadKernels | None = None
         for step in steps.touching(start, end):
             first, last = max(start - step.offset, 0), min(end - step.offset, step.size)
-            if step.piece is None:
+            if step.tensor is None:
                 yield from self._copied(step.shard, step.source + first, step.source + last)
-            elif step.piece.is_whole:
-                yield from self._spool.read(step.piece, first, last)
+            elif step.tensor.is_whole:
+                yield from self._spool.read(step.tensor, first, last)
             else:
-                bench = bench or self._kernels.bench(self._streamed)
-                yield from self._baked(step.piece, bench, first, last)
+                bench = bench or self._kernels.for_thread(self._streamed)
+                yield from self._merged(step.tensor, bench, first, last)
 
     def _steps(self, name: str) -> _Steps:
         try:
@@ -116,11 +126,13 @@ class VirtualCheckpoint:
             yield part
             at += len(part)
 
-    def _baked(self, piece: Piece, bench: Bench, first: int, last: int) -> Iterator[memoryview]:
+    def _merged(
+        self, piece: OutputTensor, bench: ThreadKernels, first: int, last: int
+    ) -> Iterator[memoryview]:
         """Bytes [first, last) of a piece that streams: whole blocks are baked, and cut."""
-        rows, row_bytes = rows_of(piece)
+        rows, row_bytes = row_layout(piece)
         row_out = row_bytes * piece.size // piece.source.size
-        lane = bench.lane(weight_of(piece), [term_of(update) for update in piece.updates])
+        lane = bench.begin_kernel(kernel_weight(piece), [read_term(update) for update in piece.updates])
         for row, count in row_blocks(rows, row_bytes, self._kernels.block):
             begin, end = row * row_out, (row + count) * row_out
             if end <= first:
@@ -130,7 +142,7 @@ class VirtualCheckpoint:
             self._shards.read(
                 piece.shard, lane.source[: count * row_bytes], piece.source.start + row * row_bytes
             )
-            yield lane.bake(row, count)[max(0, first - begin) : min(end, last) - begin]
+            yield lane.merge_rows(row, count)[max(0, first - begin) : min(end, last) - begin]
 
     def _read_side(self, name: str, start: int, end: int) -> Iterator[bytes]:
         if name in self._made:
@@ -154,10 +166,10 @@ class _Steps:
 
     def __init__(self, file: OutputFile) -> None:
         self.header = file.header
-        self._steps = [step for step in steps_of(file) if step.size]
+        self._steps = [step for step in plan_writes(file) if step.size]
         self._ends = [step.offset + step.size for step in self._steps]
 
-    def touching(self, start: int, end: int) -> Iterator[Step]:
+    def touching(self, start: int, end: int) -> Iterator[WriteOp]:
         """The steps that have bytes in [start, end)."""
         for number in range(bisect.bisect_right(self._ends, start), len(self._steps)):
             if self._steps[number].offset >= end:

@@ -11,45 +11,51 @@ from pathlib import Path
 
 from adaptry.core.errors import StorageFull
 from adaptry.core.files.locks import FileLock
-from adaptry.integrations.serving.cache.layout import FILES, About, Entry, Shelf, in_turn
+from adaptry.integrations.serving.cache.layout import (
+    FILES,
+    CacheEntry,
+    CacheLayout,
+    EntryMetadata,
+    eviction_order,
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class Evictor:
     """The room on a shelf: `size` bytes; None is no limit but the disk's."""
 
-    shelf: Shelf
+    layout: CacheLayout
     size: int | None
 
-    def begin(self, part: Path, about: About) -> None:
+    def reserve(self, part: Path, about: EntryMetadata) -> None:
         """Makes room for a version and a folder that it arrives in. Raises `StorageFull` where what is in use leaves none."""
-        with FileLock.alone(self.shelf.room):
-            self.shelf.sweep()
+        with FileLock.acquire_exclusive(self.layout.eviction_lock):
+            self.layout.sweep()
             if self.size is not None and not part.is_dir():
-                self._require(about.size)
+                self._make_room(about.size)
             (part / FILES).mkdir(parents=True, exist_ok=True)
             about.write(part)
 
-    def shrink(self, size: int) -> tuple[Entry, ...]:
+    def shrink(self, size: int) -> tuple[CacheEntry, ...]:
         """Evicts until `size` bytes or fewer are left, or only what is in use; what went, in turn."""
-        with FileLock.alone(self.shelf.room):
-            self.shelf.sweep()
+        with FileLock.acquire_exclusive(self.layout.eviction_lock):
+            self.layout.sweep()
             return tuple(self._evict(size))
 
-    def _require(self, needed: int) -> None:
+    def _make_room(self, needed: int) -> None:
         assert self.size is not None
         if needed <= self.size:
             for _ in self._evict(self.size - needed):
                 pass
-        left = sum(entry.size for entry in self.shelf.entries())
+        left = sum(entry.size for entry in self.layout.entries())
         if left + needed > self.size:
             raise StorageFull(
-                f"{needed:,} bytes do not fit into the cache in {self.shelf.root}: it may take {self.size:,}, and {left:,} "
+                f"{needed:,} bytes do not fit into the cache in {self.layout.root}: it may take {self.size:,}, and {left:,} "
                 "are in use; allow it more (ADAPTRY_CACHE_SIZE), or serve fewer adapters at once"
             )
 
-    def _evict(self, size: int) -> Iterator[Entry]:
-        entries = in_turn(self.shelf.entries())
+    def _evict(self, size: int) -> Iterator[CacheEntry]:
+        entries = eviction_order(self.layout.entries())
         total = sum(entry.size for entry in entries)
         for entry in entries:
             if total <= size:
@@ -58,13 +64,17 @@ class Room:
                 total -= entry.size
                 yield entry
 
-    def _remove(self, entry: Entry) -> bool:
+    def _remove(self, entry: CacheEntry) -> bool:
         """Whether nobody used it, so that it went."""
-        lease = FileLock.at_once(self.shelf.lease(entry.digest))
+        lease = FileLock.try_exclusive(self.layout.lease_file(entry.digest))
         if lease is None:
             return False
-        self.shelf.discard(self.shelf.part(entry.digest) if entry.is_part else self.shelf.place(entry.digest))
-        if filling := FileLock.at_once(self.shelf.fill(entry.digest)):
+        self.layout.discard(
+            self.layout.partial_folder(entry.digest)
+            if entry.is_partial
+            else self.layout.entry_folder(entry.digest)
+        )
+        if filling := FileLock.try_exclusive(self.layout.fill_lock(entry.digest)):
             filling.remove()
         lease.remove()
         return True

@@ -33,7 +33,7 @@ _ABOUT = "about.json"
 _ENTRY = re.compile(r"(?P<hidden>\.?)(?P<digest>[0-9a-f]{64})(?P<part>\.part)?")
 
 
-class About(BaseModel):
+class EntryMetadata(BaseModel):
     """What is said of a folder. `stamps` are each file's size and time of change (ns) when it was verified: as long
     as they are the same, it is not read again."""
 
@@ -47,9 +47,9 @@ class About(BaseModel):
     def size(self) -> int:
         return sum(entry.size for entry in self.files)
 
-    def stamped(self, folder: Path) -> About:
+    def with_current_stamps(self, folder: Path) -> EntryMetadata:
         """The same, with the files as they look now."""
-        return self.model_copy(update={"stamps": dict(stamps(folder))})
+        return self.model_copy(update={"stamps": dict(file_stamps(folder))})
 
     def write(self, folder: Path) -> None:
         """Whole or not at all."""
@@ -59,47 +59,47 @@ class About(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CacheEntry:
     """Something in a cache. `used_at` in seconds since 1970; a part is what has not all arrived."""
 
     digest: Digest
     version: VersionInfo
     size: int
     used_at: float
-    is_part: bool = False
+    is_partial: bool = False
 
 
-class Shelf:
+class CacheLayout:
     """The folders of a cache, by name."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.room = root / ".room"
+        self.eviction_lock = root / ".room"
 
-    def place(self, digest: Digest) -> Path:
+    def entry_folder(self, digest: Digest) -> Path:
         return self.root / digest.hex
 
-    def part(self, digest: Digest) -> Path:
-        return self._beside(digest, "part")
+    def partial_folder(self, digest: Digest) -> Path:
+        return self._hidden_path(digest, "part")
 
-    def lease(self, digest: Digest) -> Path:
-        return self._beside(digest, "lease")
+    def lease_file(self, digest: Digest) -> Path:
+        return self._hidden_path(digest, "lease")
 
-    def fill(self, digest: Digest) -> Path:
-        return self._beside(digest, "fill")
+    def fill_lock(self, digest: Digest) -> Path:
+        return self._hidden_path(digest, "fill")
 
-    def recalled(self, digest: Digest) -> Path:
-        return self._beside(digest, "recalled")
+    def recall_file(self, digest: Digest) -> Path:
+        return self._hidden_path(digest, "recalled")
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[CacheEntry]:
         """Everything that can be made out, in no order."""
         for name in _names(self.root):
             match = _ENTRY.fullmatch(name)
             if match and bool(match["hidden"]) == bool(match["part"]):
                 folder = self.root / name
-                if (about := about_of(folder)) and (used := last_used(folder)) is not None:
+                if (about := read_metadata(folder)) and (used := last_used_at(folder)) is not None:
                     digest = Digest(match["digest"])
-                    yield Entry(digest, about.version, about.size, used, bool(match["part"]))
+                    yield CacheEntry(digest, about.version, about.size, used, bool(match["part"]))
 
     def discard(self, folder: Path) -> None:
         """Takes a folder off the shelf: gone by its name at once, then from the disk."""
@@ -113,37 +113,37 @@ class Shelf:
         for name in _names(self.root):
             if name.endswith(".gone"):
                 shutil.rmtree(self.root / name, ignore_errors=True)
-            elif (match := _ENTRY.fullmatch(name)) and about_of(self.root / name) is None:
-                lease = FileLock.at_once(self.lease(Digest(match["digest"])))
+            elif (match := _ENTRY.fullmatch(name)) and read_metadata(self.root / name) is None:
+                lease = FileLock.try_exclusive(self.lease_file(Digest(match["digest"])))
                 if lease is not None:
                     self.discard(self.root / name)
                     lease.remove()
 
-    def _beside(self, digest: Digest, kind: str) -> Path:
+    def _hidden_path(self, digest: Digest, kind: str) -> Path:
         return self.root / f".{digest.hex}.{kind}"
 
 
-def about_of(folder: Path) -> About | None:
+def read_metadata(folder: Path) -> EntryMetadata | None:
     """What is said of a folder; None where nothing is, or nothing that can be read."""
     try:
-        return About.model_validate_json((folder / _ABOUT).read_bytes())
+        return EntryMetadata.model_validate_json((folder / _ABOUT).read_bytes())
     except (OSError, ValidationError):
         return None
 
 
-def touch(folder: Path) -> None:
+def mark_used(folder: Path) -> None:
     """Says that it is used now."""
     with contextlib.suppress(OSError):  # a cache that may only be read remembers no use
         os.utime(folder / _ABOUT)
 
 
-def last_used(folder: Path) -> float | None:
+def last_used_at(folder: Path) -> float | None:
     with contextlib.suppress(FileNotFoundError):
         return (folder / _ABOUT).stat().st_mtime
     return None
 
 
-def stamps(folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:
+def file_stamps(folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:
     """Each file under `folder/adapter` with its size and the time when it last changed (which nobody can set)."""
     root = folder / FILES
     for path in sorted(root.rglob("*")):
@@ -152,9 +152,9 @@ def stamps(folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:
             yield path.relative_to(root).as_posix(), (found.st_size, found.st_ctime_ns)
 
 
-def in_turn(entries: Iterable[Entry]) -> list[Entry]:
+def eviction_order(entries: Iterable[CacheEntry]) -> list[CacheEntry]:
     """In the order in which they go where room is needed: parts first, then what was not used for longest."""
-    return sorted(entries, key=lambda entry: (not entry.is_part, entry.used_at, entry.digest.hex))
+    return sorted(entries, key=lambda entry: (not entry.is_partial, entry.used_at, entry.digest.hex))
 
 
 def _names(root: Path) -> list[str]:

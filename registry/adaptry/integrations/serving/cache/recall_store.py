@@ -9,32 +9,32 @@ from pathlib import Path
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Withdrawn
-from adaptry.core.files.durable import explained, flush_folder
-from adaptry.integrations.serving.cache.layout import Shelf
+from adaptry.core.files.durable import flush_folder, write_error
+from adaptry.integrations.serving.cache.layout import CacheLayout
 from adaptry.registry.records import VersionInfo
 
 
-def recall(shelf: Shelf, digest: Digest, reason: str) -> None:
+def recall(shelf: CacheLayout, digest: Digest, reason: str) -> None:
     """Refuses a digest from now on; durable before this returns."""
-    _write(shelf.recalled(digest), f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {reason}")
+    _write(shelf.recall_file(digest), f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {reason}")
 
 
-def readmit(shelf: Shelf, digest: Digest) -> None:
+def readmit(shelf: CacheLayout, digest: Digest) -> None:
     """Takes it back. What was not recalled is none the worse."""
-    shelf.recalled(digest).unlink(missing_ok=True)
+    shelf.recall_file(digest).unlink(missing_ok=True)
 
 
-def reason_of(shelf: Shelf, digest: Digest) -> str | None:
+def recall_reason(shelf: CacheLayout, digest: Digest) -> str | None:
     """When it was recalled here, and why; None where it was not."""
     try:
-        return shelf.recalled(digest).read_text(encoding="utf-8")
+        return shelf.recall_file(digest).read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
 
 
-def require_not_recalled(shelf: Shelf, version: VersionInfo) -> None:
+def require_not_recalled(shelf: CacheLayout, version: VersionInfo) -> None:
     """Raises `Withdrawn` for what was recalled."""
-    if why := reason_of(shelf, version.digest):
+    if why := recall_reason(shelf, version.digest):
         raise Withdrawn(
             f"{version.name}@{version.number} was recalled on this machine ({why}); it is fetched again once that is taken "
             f"back: adaptry cache readmit {version.digest}"
@@ -53,4 +53,4 @@ def _write(path: Path, text: str) -> None:
         flush_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise explained(error, path) from error
+        raise write_error(error, path) from error

@@ -5,39 +5,52 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from adaptry.integrations.serving.engines.engine import Engine, Loaded, Tally
-from adaptry.integrations.serving.engines.hooks import NO_NAMES, NOTHING, Outside
-from adaptry.integrations.serving.engines.http import Reply, Speaking
+from adaptry.integrations.serving.engines.engine import Engine, EngineAdapter, RequestCounts
+from adaptry.integrations.serving.engines.hooks import NO_COMMANDS, NO_NAMES, OperatorCommands
+from adaptry.integrations.serving.engines.http import EngineClient, EngineResponse
 from adaptry.integrations.serving.engines.llamacpp import LlamaCpp
 from adaptry.integrations.serving.engines.lorax import Lorax
 from adaptry.integrations.serving.engines.mistralrs import MistralRs
 from adaptry.integrations.serving.engines.sglang import Sglang
 from adaptry.integrations.serving.engines.vllm import Vllm
 
-__all__ = ["ENGINES", "Engine", "Loaded", "Outside", "Reply", "Speaking", "Tally"]
+__all__ = [
+    "ENGINES",
+    "Engine",
+    "EngineAdapter",
+    "EngineClient",
+    "EngineResponse",
+    "OperatorCommands",
+    "RequestCounts",
+]
 
 
-class Make(Protocol):
+class EngineFactory(Protocol):
     """Makes an engine of its address, what it needs besides, and the names this worker gave it, with their folders."""
 
     def __call__(
-        self, speaking: Speaking, outside: Outside = NOTHING, names: Mapping[str, str] = NO_NAMES
+        self,
+        speaking: EngineClient,
+        outside: OperatorCommands = NO_COMMANDS,
+        names: Mapping[str, str] = NO_NAMES,
     ) -> Engine: ...
 
 
-def _alone(kind: Callable[[Speaking], Engine]) -> Make:
+def _without_commands(kind: Callable[[EngineClient], Engine]) -> EngineFactory:
     """Of an engine that needs nothing but requests."""
 
-    def make(speaking: Speaking, outside: Outside = NOTHING, names: Mapping[str, str] = NO_NAMES) -> Engine:
+    def make(
+        speaking: EngineClient, outside: OperatorCommands = NO_COMMANDS, names: Mapping[str, str] = NO_NAMES
+    ) -> Engine:
         return kind(speaking)
 
     return make
 
 
-ENGINES: Mapping[str, Make] = {
-    "vllm": _alone(Vllm),
-    "sglang": _alone(Sglang),
+ENGINES: Mapping[str, EngineFactory] = {
+    "vllm": _without_commands(Vllm),
+    "sglang": _without_commands(Sglang),
     "lorax": Lorax,
-    "mistralrs": _alone(MistralRs),
+    "mistralrs": _without_commands(MistralRs),
     "llamacpp": LlamaCpp,
 }

@@ -1,7 +1,7 @@
 """An engine as a worker sees it: what it has loaded, and how that is changed.
 
 Names are those that clients ask for, paths those of a cache, which contain the digest. An engine's own words are kept in
-what is raised: `Refused` for what it will not load, `Unavailable` where it does not answer.
+what is raised: `CheckFailed` for what it will not load, `Unavailable` where it does not answer.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import ClassVar
 
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Refused, Unavailable
-from adaptry.integrations.serving.engines.http import Reply, Speaking
+from adaptry.core.errors import CheckFailed, Unavailable
+from adaptry.integrations.serving.engines.http import EngineClient, EngineResponse
 
 _DIGEST = re.compile(r"(?:^|/)([0-9a-f]{64})(?:/|$)")
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class EngineAdapter:
     """An adapter that an engine has, by the name that clients ask for and the place it was loaded from."""
 
     name: str
@@ -34,7 +34,7 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class RequestCounts:
     """Requests that an engine has answered since it started, and how many of them with an error."""
 
     requests: float
@@ -46,85 +46,85 @@ class Engine(ABC):
 
     name: ClassVar[str]
     """As in the table of rules (`checks.runtimes`)."""
-    swaps: ClassVar[bool] = False
+    can_replace: ClassVar[bool] = False
     """Whether `load` under a name that is taken replaces it, requests under way ending with what they began with."""
-    forgets: ClassVar[bool] = True
+    is_unload_final: ClassVar[bool] = True
     """Whether `unload` makes it refuse a name for good, once the files are gone; else only `renew` does."""
 
-    def __init__(self, speaking: Speaking) -> None:
-        self.speaking = speaking
+    def __init__(self, speaking: EngineClient) -> None:
+        self.client = speaking
 
     @abstractmethod
-    def loaded(self) -> tuple[Loaded, ...]:
+    def list_adapters(self) -> tuple[EngineAdapter, ...]:
         """In name order. Raises `Unavailable`."""
 
     @abstractmethod
     def load(self, name: str, path: Path) -> None:
-        """Raises `Refused`, `Unavailable`, or `Conflict` where it must wait for requests that are under way."""
+        """Raises `CheckFailed`, `Unavailable`, or `Conflict` where it must wait for requests that are under way."""
 
     @abstractmethod
     def unload(self, name: str) -> None:
-        """What is not loaded is no error. Raises `Refused`, `Unavailable`."""
+        """What is not loaded is no error. Raises `CheckFailed`, `Unavailable`."""
 
     @abstractmethod
-    def ask(self, name: str) -> Reply:
+    def send_test_request(self, name: str) -> EngineResponse:
         """The answer to the shortest request that names an adapter. Raises `Unavailable`."""
 
-    def renew(self) -> None:
-        """Starts the engine anew, with what it should have and nothing else. Raises `Refused` where that cannot be done."""
-        raise Refused(f"{self.name} is not started anew by its worker")
+    def restart(self) -> None:
+        """Starts the engine anew, with what it should have and nothing else. Raises `CheckFailed` where that cannot be done."""
+        raise CheckFailed(f"{self.name} is not started anew by its worker")
 
-    def busy(self) -> frozenset[str]:
+    def names_in_use(self) -> frozenset[str]:
         """The names that requests are under way for, as far as it tells."""
         return frozenset()
 
-    def tally(self) -> Tally | None:
+    def request_counts(self) -> RequestCounts | None:
         """None where it does not count."""
         return None
 
-    def try_out(self, name: str) -> None:
-        """Raises `Refused` where a request that names the adapter ends in an error of the engine's, or in its not knowing
+    def require_working(self, name: str) -> None:
+        """Raises `CheckFailed` where a request that names the adapter ends in an error of the engine's, or in its not knowing
         the name."""
-        reply = self.ask(name)
+        reply = self.send_test_request(name)
         if reply.status >= 500 or reply.status == 404:
-            raise Refused(f"a request for {name} failed with {reply.status}: {reply.words}")
+            raise CheckFailed(f"a request for {name} failed with {reply.status}: {reply.error_message}")
 
     def refuses(self, name: str) -> bool:
         """Whether a request that names the adapter gets no answer made with it."""
-        return not self.ask(name).is_ok
+        return not self.send_test_request(name).is_ok
 
 
-def require_done(reply: Reply, what: str) -> None:
-    """Raises `Refused` with the engine's words."""
+def require_success(reply: EngineResponse, what: str) -> None:
+    """Raises `CheckFailed` with the engine's words."""
     if not reply.is_ok:
-        raise Refused(f"the engine would not {what}: {reply.words}")
+        raise CheckFailed(f"the engine would not {what}: {reply.error_message}")
 
 
-def require_told(reply: Reply, what: str) -> None:
+def require_answer(reply: EngineResponse, what: str) -> None:
     """The same of what every engine of its kind tells. Raises `Unavailable` where it cannot now: it starts, or ends."""
     if reply.status >= 500:
-        raise Unavailable(f"the engine cannot {what} now: {reply.words}")
+        raise Unavailable(f"the engine cannot {what} now: {reply.error_message}")
     if reply.status == 404:
-        raise Refused(
+        raise CheckFailed(
             f"what answers there does not {what}: is it another engine than was said, or is there more in its address than "
             "http://host:port?"
         )
-    require_done(reply, what)
+    require_success(reply, what)
 
 
-def models(speaking: Speaking) -> tuple[Loaded, ...]:
+def list_openai_adapters(speaking: EngineClient) -> tuple[EngineAdapter, ...]:
     """The adapters of an OpenAI listing: what has a `parent`."""
     reply = speaking.get("/v1/models")
-    require_told(reply, "list its models")
+    require_answer(reply, "list its models")
     found = [
-        Loaded(str(one.get("id")), str(one.get("root") or ""))
-        for one in reply.listed("data")
+        EngineAdapter(str(one.get("id")), str(one.get("root") or ""))
+        for one in reply.json_list("data")
         if one.get("parent")
     ]
     return tuple(sorted(found, key=lambda one: one.name))
 
 
-def sum_of(metrics: str, name: str, label: str = "") -> float:
+def sum_metric(metrics: str, name: str, label: str = "") -> float:
     """The sum of a counter's series in Prometheus's text, of those that carry a label where one is given."""
     total = 0.0
     for line in metrics.splitlines():

@@ -17,12 +17,12 @@ from adaptry.core import strictjson
 from adaptry.core.errors import Invalid, Unavailable
 from adaptry.core.http import check_url, open_pool
 
-_LIMITS = strictjson.Limits(size=8 << 20, depth=16, nodes=500_000)
+_LIMITS = strictjson.JsonLimits(size=8 << 20, depth=16, nodes=500_000)
 _LONGEST = 600
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class EngineResponse:
     """A status and a body."""
 
     status: int
@@ -41,13 +41,13 @@ class Reply:
             return {}
         return found if isinstance(found, dict) else {}
 
-    def listed(self, key: str) -> tuple[Mapping[str, Any], ...]:
+    def json_list(self, key: str) -> tuple[Mapping[str, Any], ...]:
         """The objects of a list in it. (`Any`: JSON.)"""
         items = self.json.get(key)
         return tuple(item for item in items if isinstance(item, dict)) if isinstance(items, list) else ()
 
     @property
-    def words(self) -> str:
+    def error_message(self) -> str:
         """What an error says, on one line."""
         error = self.json.get("error")
         said = error.get("message") if isinstance(error, dict) else error
@@ -56,7 +56,7 @@ class Reply:
         return " ".join(str(said or self.text).split())[:_LONGEST] or f"status {self.status}"
 
 
-class Speaking:
+class EngineClient:
     """Requests to the engine at `url`, with its API key where it has one."""
 
     def __init__(self, url: str, key: str | None = None, ca_bundle: str | None = None) -> None:
@@ -65,20 +65,20 @@ class Speaking:
         self._pool = open_pool(self.url, ca_bundle, None)
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
 
-    def get(self, path: str, patience: float = 10.0) -> Reply:
-        return self._ask("GET", path, None, patience)
+    def get(self, path: str, patience: float = 10.0) -> EngineResponse:
+        return self._request("GET", path, None, patience)
 
-    def post(self, path: str, body: object, patience: float = 120.0) -> Reply:
-        return self._ask("POST", path, json.dumps(body).encode(), patience)
+    def post(self, path: str, body: object, patience: float = 120.0) -> EngineResponse:
+        return self._request("POST", path, json.dumps(body).encode(), patience)
 
-    def is_up(self) -> bool:
+    def is_healthy(self) -> bool:
         """Whether it answers that it is well, as most engines do at `/health`."""
         try:
             return self.get("/health").is_ok
         except Unavailable:
             return False
 
-    def _ask(self, method: str, path: str, body: bytes | None, patience: float) -> Reply:
+    def _request(self, method: str, path: str, body: bytes | None, patience: float) -> EngineResponse:
         headers = {**self._headers, **({"Content-Type": "application/json"} if body is not None else {})}
         try:
             answer = self._pool.request(
@@ -92,4 +92,4 @@ class Speaking:
             )
         except (HTTPError, OSError) as error:
             raise Unavailable(f"the engine at {self.url} does not answer ({error})") from error
-        return Reply(answer.status, answer.data.decode("utf-8", "replace"))
+        return EngineResponse(answer.status, answer.data.decode("utf-8", "replace"))

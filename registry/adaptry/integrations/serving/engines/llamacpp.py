@@ -12,44 +12,47 @@ from pathlib import Path
 from typing import Any
 
 from adaptry.core import strictjson
-from adaptry.core.errors import Invalid, Refused
-from adaptry.integrations.serving.engines.engine import Engine, Loaded, require_done, require_told
-from adaptry.integrations.serving.engines.hooks import NO_NAMES, NOTHING, Outside
-from adaptry.integrations.serving.engines.http import Reply, Speaking
+from adaptry.core.errors import CheckFailed, Invalid
+from adaptry.integrations.serving.engines.engine import Engine, EngineAdapter, require_answer, require_success
+from adaptry.integrations.serving.engines.hooks import NO_COMMANDS, NO_NAMES, OperatorCommands
+from adaptry.integrations.serving.engines.http import EngineClient, EngineResponse
 
 _FILE = "adapter.gguf"
-_LIMITS = strictjson.Limits(size=1 << 20, depth=8, nodes=100_000)
+_LIMITS = strictjson.JsonLimits(size=1 << 20, depth=8, nodes=100_000)
 
 
 class LlamaCpp(Engine):
     """llama.cpp's HTTP server."""
 
     name = "llama.cpp"
-    swaps = True
-    forgets = False
+    can_replace = True
+    is_unload_final = False
 
     def __init__(
-        self, speaking: Speaking, outside: Outside = NOTHING, names: Mapping[str, str] = NO_NAMES
+        self,
+        speaking: EngineClient,
+        outside: OperatorCommands = NO_COMMANDS,
+        names: Mapping[str, str] = NO_NAMES,
     ) -> None:
         super().__init__(speaking)
-        self._outside = outside
+        self._commands = outside
         self._files = {name: str(Path(path).parent / _FILE) for name, path in names.items()}
 
-    def loaded(self) -> tuple[Loaded, ...]:
-        there = {str(one.get("path")) for one in self._listed()}
-        return tuple(Loaded(name, file) for name, file in sorted(self._files.items()) if file in there)
+    def list_adapters(self) -> tuple[EngineAdapter, ...]:
+        there = {str(one.get("path")) for one in self._server_adapters()}
+        return tuple(EngineAdapter(name, file) for name, file in sorted(self._files.items()) if file in there)
 
     def load(self, name: str, path: Path) -> None:
-        file = str(self._outside.prepared(path, _FILE))
+        file = str(self._commands.prepare_file(path, _FILE))
         before = dict(self._files)
         self._files[name] = file
-        if any(str(one.get("path")) == file for one in self._listed()):
+        if any(str(one.get("path")) == file for one in self._server_adapters()):
             return
         try:
-            self.renew()
-            if Loaded(name, file) not in self.loaded():
-                raise Refused(f"the engine was started anew and did not load {file}")
-        except Refused:
+            self.restart()
+            if EngineAdapter(name, file) not in self.list_adapters():
+                raise CheckFailed(f"the engine was started anew and did not load {file}")
+        except CheckFailed:
             self._files = before
             raise
 
@@ -57,29 +60,31 @@ class LlamaCpp(Engine):
         """The file stays in the server's memory until it is started anew, at scale 0."""
         self._files.pop(name, None)
 
-    def renew(self) -> None:
-        self._outside.write({name: file for name, file in self._files.items() if Path(file).is_file()})
-        self._outside.start_anew(self.speaking.is_up)
-        self._silence()
+    def restart(self) -> None:
+        self._commands.write_adapter_list(
+            {name: file for name, file in self._files.items() if Path(file).is_file()}
+        )
+        self._commands.run_restart(self.client.is_healthy)
+        self._zero_scales()
 
-    def ask(self, name: str) -> Reply:
+    def send_test_request(self, name: str) -> EngineResponse:
         file = self._files.get(name)
-        numbers = [one.get("id") for one in self._listed() if str(one.get("path")) == file]
+        numbers = [one.get("id") for one in self._server_adapters() if str(one.get("path")) == file]
         if not numbers:
-            return Reply(404, f"no adapter {name}")
+            return EngineResponse(404, f"no adapter {name}")
         body = {"prompt": "a", "n_predict": 1, "lora": [{"id": numbers[0], "scale": 1.0}]}
-        return self.speaking.post("/completion", body)
+        return self.client.post("/completion", body)
 
-    def _silence(self) -> None:
-        scales = [{"id": one.get("id"), "scale": 0.0} for one in self._listed()]
-        require_done(self.speaking.post("/lora-adapters", scales), "set its adapters' scales")
+    def _zero_scales(self) -> None:
+        scales = [{"id": one.get("id"), "scale": 0.0} for one in self._server_adapters()]
+        require_success(self.client.post("/lora-adapters", scales), "set its adapters' scales")
 
-    def _listed(self) -> list[Mapping[str, Any]]:
+    def _server_adapters(self) -> list[Mapping[str, Any]]:
         """(`Any`: JSON.)"""
-        reply = self.speaking.get("/lora-adapters")
-        require_told(reply, "list its adapters")
+        reply = self.client.get("/lora-adapters")
+        require_answer(reply, "list its adapters")
         try:
             found = strictjson.loads(reply.text.encode(), _LIMITS, "the engine's answer")
         except Invalid as error:
-            raise Refused(f"the engine's list of adapters cannot be read: {error.message}") from error
+            raise CheckFailed(f"the engine's list of adapters cannot be read: {error.message}") from error
         return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []

@@ -9,46 +9,49 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from adaptry.integrations.serving.engines.engine import Engine, Loaded, require_done, require_told
-from adaptry.integrations.serving.engines.hooks import NO_NAMES, NOTHING, Outside
-from adaptry.integrations.serving.engines.http import Reply, Speaking
+from adaptry.integrations.serving.engines.engine import Engine, EngineAdapter, require_answer, require_success
+from adaptry.integrations.serving.engines.hooks import NO_COMMANDS, NO_NAMES, OperatorCommands
+from adaptry.integrations.serving.engines.http import EngineClient, EngineResponse
 
 
 class Lorax(Engine):
     """LoRAX's HTTP server."""
 
     name = "lorax"
-    swaps = True
-    forgets = False
+    can_replace = True
+    is_unload_final = False
 
     def __init__(
-        self, speaking: Speaking, outside: Outside = NOTHING, names: Mapping[str, str] = NO_NAMES
+        self,
+        speaking: EngineClient,
+        outside: OperatorCommands = NO_COMMANDS,
+        names: Mapping[str, str] = NO_NAMES,
     ) -> None:
         super().__init__(speaking)
-        self._outside = outside
+        self._commands = outside
         self._paths = dict(names)
 
-    def loaded(self) -> tuple[Loaded, ...]:
-        require_told(self.speaking.get("/health"), "say that it is well")
-        return tuple(Loaded(name, path) for name, path in sorted(self._paths.items()))
+    def list_adapters(self) -> tuple[EngineAdapter, ...]:
+        require_answer(self.client.get("/health"), "say that it is well")
+        return tuple(EngineAdapter(name, path) for name, path in sorted(self._paths.items()))
 
     def load(self, name: str, path: Path) -> None:
-        require_done(self._generate(str(path)), f"load {name}")
+        require_success(self._generate(str(path)), f"load {name}")
         self._paths[name] = str(path)
 
     def unload(self, name: str) -> None:
         """Nobody is told its path any more; the engine has it until it is started anew."""
         self._paths.pop(name, None)
 
-    def renew(self) -> None:
-        self._outside.write(self._paths)
-        self._outside.start_anew(self.speaking.is_up)
+    def restart(self) -> None:
+        self._commands.write_adapter_list(self._paths)
+        self._commands.run_restart(self.client.is_healthy)
 
-    def ask(self, name: str) -> Reply:
+    def send_test_request(self, name: str) -> EngineResponse:
         if name not in self._paths:
-            return Reply(404, f"no adapter {name}")
+            return EngineResponse(404, f"no adapter {name}")
         return self._generate(self._paths[name])
 
-    def _generate(self, path: str) -> Reply:
+    def _generate(self, path: str) -> EngineResponse:
         parameters = {"adapter_id": path, "adapter_source": "local", "max_new_tokens": 1}
-        return self.speaking.post("/generate", {"inputs": "a", "parameters": parameters})
+        return self.client.post("/generate", {"inputs": "a", "parameters": parameters})

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adaptry.integrations.serving.engines.engine import Engine, Loaded, require_done, require_told
-from adaptry.integrations.serving.engines.http import Reply
+from adaptry.integrations.serving.engines.engine import Engine, EngineAdapter, require_answer, require_success
+from adaptry.integrations.serving.engines.http import EngineResponse
 
 
 class MistralRs(Engine):
     """mistral.rs's HTTP server, where MISTRALRS_ALLOW_RUNTIME_LORA_UPDATING is set."""
 
     name = "mistral.rs"
-    swaps = True
+    can_replace = True
 
-    def loaded(self) -> tuple[Loaded, ...]:
+    def list_adapters(self) -> tuple[EngineAdapter, ...]:
         found = [
-            Loaded(str(one.get("id")), str(one.get("source") or "")) for one in self._listing().listed("data")
+            EngineAdapter(str(one.get("id")), str(one.get("source") or ""))
+            for one in self._listing().json_list("data")
         ]
         return tuple(sorted(found, key=lambda one: one.name))
 
@@ -27,26 +28,26 @@ class MistralRs(Engine):
         body: dict[str, object] = {"lora_name": name, "lora_path": str(path)}
         if generation := self._generation(name):
             body |= {"load_inplace": True, "expected_generation": generation}
-        require_done(self.speaking.post("/v1/load_lora_adapter", body), f"load {name}")
+        require_success(self.client.post("/v1/load_lora_adapter", body), f"load {name}")
 
     def unload(self, name: str) -> None:
         if generation := self._generation(name):
             body = {"lora_name": name, "expected_generation": generation}
-            require_done(self.speaking.post("/v1/unload_lora_adapter", body), f"unload {name}")
+            require_success(self.client.post("/v1/unload_lora_adapter", body), f"unload {name}")
 
-    def ask(self, name: str) -> Reply:
-        return self.speaking.post("/v1/completions", {"model": name, "prompt": "a", "max_tokens": 1})
+    def send_test_request(self, name: str) -> EngineResponse:
+        return self.client.post("/v1/completions", {"model": name, "prompt": "a", "max_tokens": 1})
 
-    def busy(self) -> frozenset[str]:
+    def names_in_use(self) -> frozenset[str]:
         """The aliases of generations that requests hold."""
-        held = (one for one in self._listing().listed("generations") if one.get("active_leases"))
+        held = (one for one in self._listing().json_list("generations") if one.get("active_leases"))
         return frozenset(str(alias) for one in held for alias in one.get("aliases") or ())
 
     def _generation(self, name: str) -> str | None:
-        found = (one.get("generation") for one in self._listing().listed("data") if one.get("id") == name)
+        found = (one.get("generation") for one in self._listing().json_list("data") if one.get("id") == name)
         return next((str(one) for one in found if one), None)
 
-    def _listing(self) -> Reply:
-        reply = self.speaking.get("/v1/lora_adapters")
-        require_told(reply, "list its adapters")
+    def _listing(self) -> EngineResponse:
+        reply = self.client.get("/v1/lora_adapters")
+        require_answer(reply, "list its adapters")
         return reply

@@ -8,9 +8,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adaptry.core.errors import Refused
-from adaptry.integrations.serving.engines.engine import Engine, Loaded, Tally, models, sum_of
-from adaptry.integrations.serving.engines.http import Reply
+from adaptry.core.errors import CheckFailed
+from adaptry.integrations.serving.engines.engine import (
+    Engine,
+    EngineAdapter,
+    RequestCounts,
+    list_openai_adapters,
+    sum_metric,
+)
+from adaptry.integrations.serving.engines.http import EngineResponse
 
 
 class Sglang(Engine):
@@ -18,31 +24,31 @@ class Sglang(Engine):
 
     name = "sglang"
 
-    def loaded(self) -> tuple[Loaded, ...]:
-        return models(self.speaking)
+    def list_adapters(self) -> tuple[EngineAdapter, ...]:
+        return list_openai_adapters(self.client)
 
     def load(self, name: str, path: Path) -> None:
         body = {"lora_name": name, "lora_path": str(path)}
-        reply = self.speaking.post("/load_lora_adapter", body)
+        reply = self.client.post("/load_lora_adapter", body)
         if not _is_done(reply):
-            raise Refused(f"the engine would not load {name}: {reply.words}")
+            raise CheckFailed(f"the engine would not load {name}: {reply.error_message}")
 
     def unload(self, name: str) -> None:
-        reply = self.speaking.post("/unload_lora_adapter", {"lora_name": name})
-        if not _is_done(reply) and name in {one.name for one in self.loaded()}:
-            raise Refused(f"the engine would not unload {name}: {reply.words}")
+        reply = self.client.post("/unload_lora_adapter", {"lora_name": name})
+        if not _is_done(reply) and name in {one.name for one in self.list_adapters()}:
+            raise CheckFailed(f"the engine would not unload {name}: {reply.error_message}")
 
-    def ask(self, name: str) -> Reply:
+    def send_test_request(self, name: str) -> EngineResponse:
         body = {"text": "a", "sampling_params": {"max_new_tokens": 1, "temperature": 0}, "lora_path": name}
-        return self.speaking.post("/generate", body)
+        return self.client.post("/generate", body)
 
-    def tally(self) -> Tally | None:
-        reply = self.speaking.get("/metrics")
+    def request_counts(self) -> RequestCounts | None:
+        reply = self.client.get("/metrics")
         if not reply.is_ok:
             return None
-        errors = sum_of(reply.text, "sglang:num_aborted_requests_total")
-        return Tally(sum_of(reply.text, "sglang:num_requests_total"), errors)
+        errors = sum_metric(reply.text, "sglang:num_aborted_requests_total")
+        return RequestCounts(sum_metric(reply.text, "sglang:num_requests_total"), errors)
 
 
-def _is_done(reply: Reply) -> bool:
+def _is_done(reply: EngineResponse) -> bool:
     return reply.is_ok and reply.json.get("success") is not False

@@ -13,8 +13,15 @@ import time
 from pathlib import Path
 
 from adaptry.core.errors import Conflict
-from adaptry.integrations.serving.engines.engine import Engine, Loaded, Tally, models, require_done, sum_of
-from adaptry.integrations.serving.engines.http import Reply
+from adaptry.integrations.serving.engines.engine import (
+    Engine,
+    EngineAdapter,
+    RequestCounts,
+    list_openai_adapters,
+    require_success,
+    sum_metric,
+)
+from adaptry.integrations.serving.engines.http import EngineResponse
 
 _INFO = re.compile(r"^vllm:lora_requests_info\{([^}]*)\} (\S+)$", re.MULTILINE)
 _NAMES = re.compile(r'(?:running|waiting)_lora_adapters="([^"]*)"')
@@ -28,44 +35,44 @@ class Vllm(Engine):
 
     name = "vllm"
 
-    def loaded(self) -> tuple[Loaded, ...]:
-        return models(self.speaking)
+    def list_adapters(self) -> tuple[EngineAdapter, ...]:
+        return list_openai_adapters(self.client)
 
     def load(self, name: str, path: Path) -> None:
         self._wait_for_requests(name)
-        reply = self.speaking.post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
-        if reply.status == 400 and Loaded(name, str(path)) in self.loaded():
+        reply = self.client.post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
+        if reply.status == 400 and EngineAdapter(name, str(path)) in self.list_adapters():
             return
-        require_done(reply, f"load {name}")
+        require_success(reply, f"load {name}")
 
     def unload(self, name: str) -> None:
-        reply = self.speaking.post("/v1/unload_lora_adapter", {"lora_name": name})
+        reply = self.client.post("/v1/unload_lora_adapter", {"lora_name": name})
         if reply.status != 404:
-            require_done(reply, f"unload {name}")
+            require_success(reply, f"unload {name}")
             self._step()
 
-    def ask(self, name: str) -> Reply:
+    def send_test_request(self, name: str) -> EngineResponse:
         body = {"model": name, "prompt": "a", "max_tokens": 1, "temperature": 0}
-        return self.speaking.post("/v1/completions", body)
+        return self.client.post("/v1/completions", body)
 
-    def busy(self) -> frozenset[str]:
+    def names_in_use(self) -> frozenset[str]:
         """From a gauge whose value is the time it was set at: the newest series counts."""
         series = [(float(when), labels) for labels, when in _INFO.findall(self._metrics())]
         newest = max(series, default=(0.0, ""))[1]
         names = [name for listed in _NAMES.findall(newest) for name in listed.split(",")]
         return frozenset(name.strip() for name in names if name.strip())
 
-    def tally(self) -> Tally | None:
+    def request_counts(self) -> RequestCounts | None:
         metrics = self._metrics()
-        requests = sum_of(metrics, "vllm:request_success_total")
-        errors = sum_of(metrics, "vllm:request_success_total", 'finished_reason="error"')
-        failed = sum_of(metrics, "http_requests_total", 'status="5xx"')
-        return Tally(requests + failed, errors + failed)
+        requests = sum_metric(metrics, "vllm:request_success_total")
+        errors = sum_metric(metrics, "vllm:request_success_total", 'finished_reason="error"')
+        failed = sum_metric(metrics, "http_requests_total", 'status="5xx"')
+        return RequestCounts(requests + failed, errors + failed)
 
     def _wait_for_requests(self, name: str) -> None:
         """Until none is under way with what had the name before. Raises `Conflict` where they take longer."""
         until = time.monotonic() + _PATIENCE
-        while name in self.busy():
+        while name in self.names_in_use():
             if time.monotonic() > until:
                 raise Conflict(
                     f"requests that began with what {name} was are under way; it is loaded once they end"
@@ -75,11 +82,11 @@ class Vllm(Engine):
 
     def _step(self) -> None:
         """Has the engine take a step, so that its metrics are those of now."""
-        listed = self.speaking.get("/v1/models").listed("data")
+        listed = self.client.get("/v1/models").json_list("data")
         base = next((str(one.get("id")) for one in listed if not one.get("parent")), None)
         if base is not None:
-            self.ask(base)
+            self.send_test_request(base)
 
     def _metrics(self) -> str:
-        reply = self.speaking.get("/metrics")
+        reply = self.client.get("/metrics")
         return reply.text if reply.is_ok else ""

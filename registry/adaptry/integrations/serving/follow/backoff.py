@@ -11,65 +11,65 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from adaptry.core.digest import Digest
-from adaptry.integrations.serving.engines import Tally
+from adaptry.integrations.serving.engines import RequestCounts
 
-Place = tuple[str, Digest]
+ServedVersion = tuple[str, Digest]
 """A name, and the version that was to be served under it."""
 
 _FIRST_PAUSE = 30.0
 _LONGEST_PAUSE = 900.0
-_FEWEST = 3  # errors, below which a share of them says nothing
-_TOLERATED = 0.05
+_MIN_ERRORS = 3  # errors, below which a share of them says nothing
+_MAX_ERROR_RATE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """Why, how often, and when (on the clock of `Failures`) it is worth another try."""
+class FailureRecord:
+    """Why, how often, and when (on the clock of `Backoff`) it is worth another try."""
 
     reason: str
-    times: int
-    again_at: float
+    attempts: int
+    retry_at: float
 
 
-class Failures:
+class Backoff:
     """Failures so far; `clock` counts seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._found: dict[Place, Failure] = {}
-        self._since: dict[Place, Tally] = {}
+        self._failures: dict[ServedVersion, FailureRecord] = {}
+        self._baselines: dict[ServedVersion, RequestCounts] = {}
 
-    def note(self, place: Place, reason: str) -> None:
-        times = self._found[place].times + 1 if place in self._found else 1
+    def record_failure(self, place: ServedVersion, reason: str) -> None:
+        times = self._failures[place].attempts + 1 if place in self._failures else 1
         pause = min(_FIRST_PAUSE * 2 ** (times - 1), _LONGEST_PAUSE)
-        self._found[place] = Failure(reason, times, self._clock() + pause)
+        self._failures[place] = FailureRecord(reason, times, self._clock() + pause)
 
-    def reason(self, place: Place) -> str | None:
+    def failure_reason(self, place: ServedVersion) -> str | None:
         """None where it did not fail."""
-        return self._found[place].reason if place in self._found else None
+        return self._failures[place].reason if place in self._failures else None
 
-    def is_to_wait(self, place: Place) -> bool:
+    def is_blocked(self, place: ServedVersion) -> bool:
         """Whether it failed lately."""
-        return place in self._found and self._clock() < self._found[place].again_at
+        return place in self._failures and self._clock() < self._failures[place].retry_at
 
-    def forget(self, place: Place) -> None:
+    def record_success(self, place: ServedVersion) -> None:
         """It works."""
-        self._found.pop(place, None)
+        self._failures.pop(place, None)
 
-    def keep_only(self, places: Collection[Place]) -> None:
+    def retain(self, places: Collection[ServedVersion]) -> None:
         """Nobody asks for the others any more."""
-        self._found = {place: failure for place, failure in self._found.items() if place in places}
-        self._since = {place: tally for place, tally in self._since.items() if place in places}
+        self._failures = {place: failure for place, failure in self._failures.items() if place in places}
+        self._baselines = {place: tally for place, tally in self._baselines.items() if place in places}
 
-    def count(self, place: Place, tally: Tally | None) -> str | None:
+    def check_error_rate(self, place: ServedVersion, tally: RequestCounts | None) -> str | None:
         """Looks at the engine's errors since the version was first counted; why it has failed, if it has."""
         if tally is None:
             return None
-        since = self._since.setdefault(place, tally)
+        since = self._baselines.setdefault(place, tally)
         requests, errors = tally.requests - since.requests, tally.errors - since.errors
         if requests < 0:  # the engine was started anew
-            self._since[place] = tally
+            self._baselines[place] = tally
             return None
-        if errors < _FEWEST or errors <= _TOLERATED * requests:
+        if errors < _MIN_ERRORS or errors <= _MAX_ERROR_RATE * requests:
             return None
         return f"{errors:.0f} of {requests:.0f} requests to the engine ended in an error since it serves the version"

@@ -12,66 +12,66 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError
 from adaptry.core.lifecycle import WITHDRAWN
 from adaptry.core.refs import AdapterName, ByDigest, Ref
-from adaptry.integrations.serving.follow.backoff import Failures, Place
-from adaptry.integrations.serving.follow.plan import Wanted
-from adaptry.integrations.serving.follow.recall_executor import Recalling
-from adaptry.integrations.serving.follow.state_file import Memory
+from adaptry.integrations.serving.follow.backoff import Backoff, ServedVersion
+from adaptry.integrations.serving.follow.plan import DesiredAdapter
+from adaptry.integrations.serving.follow.recall_executor import RecallExecutor
+from adaptry.integrations.serving.follow.state_file import StateFile
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
-from adaptry.registry.workers import Turn
+from adaptry.registry.workers import RolloutAssignment
 
 
 @dataclass(slots=True)
-class Wanting:
+class DesiredState:
     """`turns`, wherever they are asked for, are the rollouts that it is this worker's turn to follow; `first` are the names that
     are the last to be left out."""
 
     registry: Registry
-    memory: Memory
-    failures: Failures
-    recalling: Recalling
-    first: frozenset[str]
-    _turned: dict[Digest, VersionInfo] = field(default_factory=dict)
+    state_file: StateFile
+    backoff: Backoff
+    recalls: RecallExecutor
+    preloaded: frozenset[str]
+    _rollout_versions: dict[Digest, VersionInfo] = field(default_factory=dict)
 
-    def wanted(self, turns: Sequence[Turn]) -> list[Wanted]:
+    def compute(self, turns: Sequence[RolloutAssignment]) -> list[DesiredAdapter]:
         """For each name the best version that may be served and has not failed lately. Failures of what nobody asks for any
         more are forgotten."""
         turn_of = {f"{one.name}@{one.alias}": one for one in turns}
-        wanted: list[Wanted] = []
-        asked: set[Place] = set()
-        for ref, version in self.memory.now.meant.items():
+        wanted: list[DesiredAdapter] = []
+        asked: set[ServedVersion] = set()
+        for ref, version in self.state_file.state.meant.items():
             # What is withdrawn is followed by nothing: what was there before it is no longer meant by anyone.
-            before = self.memory.now.ours.get(ref) if self.is_usable(version) else None
+            before = self.state_file.state.ours.get(ref) if self.is_usable(version) else None
             choices = [version, before]
             if turn := turn_of.get(ref):
-                choices.insert(0, self._version(turn.name, turn.digest))
+                choices.insert(0, self._rollout_version(turn.name, turn.digest))
             usable = [one for one in choices if one and self.is_usable(one)]
             asked |= {(ref, one.digest) for one in usable}
-            best = next((one for one in usable if not self.failures.is_to_wait((ref, one.digest))), None)
+            best = next((one for one in usable if not self.backoff.is_blocked((ref, one.digest))), None)
             if best is not None:
-                wanted.append(Wanted(ref, best, ref in self.first))
-        self.failures.keep_only(asked)
+                wanted.append(DesiredAdapter(ref, best, ref in self.preloaded))
+        self.backoff.retain(asked)
         return wanted
 
-    def asked(self, turns: Sequence[Turn]) -> list[tuple[str, VersionInfo]]:
+    def all_targets(self, turns: Sequence[RolloutAssignment]) -> list[tuple[str, VersionInfo]]:
         """Every version that some name should stand for, whether it can be had or not."""
-        found = list(self.memory.now.meant.items())
+        found = list(self.state_file.state.meant.items())
         found += [
             (f"{turn.name}@{turn.alias}", version)
             for turn in turns
-            if (version := self._turned.get(turn.digest))
+            if (version := self._rollout_versions.get(turn.digest))
         ]
         return found
 
     def is_usable(self, version: VersionInfo) -> bool:
         """Whether nobody has withdrawn it."""
-        return version.state not in WITHDRAWN and version.digest not in self.recalling.withdrawn
+        return version.state not in WITHDRAWN and version.digest not in self.recalls.withdrawn
 
-    def _version(self, name: AdapterName, digest: Digest) -> VersionInfo | None:
+    def _rollout_version(self, name: AdapterName, digest: Digest) -> VersionInfo | None:
         """The version that a rollout leads to. None where it cannot be asked for now."""
-        if digest not in self._turned:
+        if digest not in self._rollout_versions:
             try:
-                self._turned[digest] = self.registry.version(Ref(name, ByDigest(digest.hex)))
+                self._rollout_versions[digest] = self.registry.version(Ref(name, ByDigest(digest.hex)))
             except AdaptryError:
                 return None
-        return self._turned[digest]
+        return self._rollout_versions[digest]

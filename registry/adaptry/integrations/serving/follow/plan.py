@@ -14,12 +14,12 @@ from adaptry.registry.records import VersionInfo
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class DesiredAdapter:
     """A version to be served under a name. Those that are `first` are the last to be left out."""
 
     served_as: str
     version: VersionInfo
-    first: bool = False
+    is_preloaded: bool = False
 
     @property
     def digest(self) -> Digest:
@@ -27,7 +27,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Had:
+class ActualAdapter:
     """What an engine has under a name; `is_ours` where this worker may unload it."""
 
     served_as: str
@@ -36,56 +36,59 @@ class Had:
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class LoadAction:
     """A name that is free."""
 
-    wanted: Wanted
+    desired: DesiredAdapter
 
 
 @dataclass(frozen=True, slots=True)
-class Swap:
+class SwapAction:
     """A name that is taken by another version."""
 
-    wanted: Wanted
-    was: Had
+    desired: DesiredAdapter
+    actual: ActualAdapter
 
 
 @dataclass(frozen=True, slots=True)
-class Unload:
+class UnloadAction:
     """A name that is no longer to be answered."""
 
-    had: Had
+    actual: ActualAdapter
 
 
-Step = Load | Swap | Unload
+FollowAction = LoadAction | SwapAction | UnloadAction
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class FollowPlan:
     """The steps in turn, and what there is no slot for."""
 
-    steps: tuple[Step, ...]
-    left_out: tuple[Wanted, ...] = ()
+    actions: tuple[FollowAction, ...]
+    without_slot: tuple[DesiredAdapter, ...] = ()
 
 
-def plan(
-    wanted: Iterable[Wanted], had: Sequence[Had], slots: int | None, withdrawn: Collection[Digest] = ()
-) -> Plan:
+def plan_actions(
+    wanted: Iterable[DesiredAdapter],
+    had: Sequence[ActualAdapter],
+    slots: int | None,
+    withdrawn: Collection[Digest] = (),
+) -> FollowPlan:
     """How to get from `had` to `wanted`, whose names differ; of what is withdrawn nothing is loaded."""
     recalled = [one for one in had if one.digest in withdrawn]
     kept = [one for one in had if one not in recalled]
     places = {one.served_as: one for one in kept}
     asked = [one for one in wanted if one.digest not in withdrawn]
-    asked.sort(key=lambda one: (not one.first, one.served_as not in places, one.served_as))
+    asked.sort(key=lambda one: (not one.is_preloaded, one.served_as not in places, one.served_as))
     watched = {one.served_as for one in asked}
     ours = [one for one in kept if one.is_ours or one.served_as in watched]
     room = None if slots is None else max(0, slots - (len(kept) - len(ours)))
     taken = asked if room is None else asked[:room]
     names = {one.served_as for one in taken}
     stale = [one for one in ours if one.served_as not in names]
-    steps: list[Step] = [Unload(one) for one in recalled]
+    steps: list[FollowAction] = [UnloadAction(one) for one in recalled]
     steps += [
-        Swap(one, places[one.served_as])
+        SwapAction(one, places[one.served_as])
         for one in taken
         if one.served_as in places and places[one.served_as].digest != one.digest
     ]
@@ -94,9 +97,9 @@ def plan(
         if one.served_as in places:
             continue
         while slots is not None and occupied >= slots and stale:
-            steps.append(Unload(stale.pop(0)))
+            steps.append(UnloadAction(stale.pop(0)))
             occupied -= 1
-        steps.append(Load(one))
+        steps.append(LoadAction(one))
         occupied += 1
-    steps += [Unload(one) for one in stale]
-    return Plan(tuple(steps), () if room is None else tuple(asked[room:]))
+    steps += [UnloadAction(one) for one in stale]
+    return FollowPlan(tuple(steps), () if room is None else tuple(asked[room:]))

@@ -12,108 +12,110 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Refused, Unavailable
+from adaptry.core.errors import CheckFailed, Unavailable
 from adaptry.core.lifecycle import WITHDRAWN
 from adaptry.core.refs import AdapterName
 from adaptry.integrations.serving.cache.cache import Cache
-from adaptry.integrations.serving.engines import Engine, Loaded
-from adaptry.integrations.serving.follow.state_file import Memory
+from adaptry.integrations.serving.engines import Engine, EngineAdapter
+from adaptry.integrations.serving.follow.state_file import StateFile
 from adaptry.registry.records import VersionInfo
-from adaptry.registry.state_warnings import caution
-from adaptry.registry.workers import Dropped, RecallProof, Withdrawal
+from adaptry.registry.state_warnings import state_warning
+from adaptry.registry.workers import DroppedAdapter, RecallProof, Withdrawal
 
 
 @dataclass(slots=True)
-class Recalling:
+class RecallExecutor:
     """The withdrawn versions that this worker has or had; which they are is remembered across restarts."""
 
     engine: Engine
     cache: Cache
-    memory: Memory
-    tell: Callable[[str], None]
+    state_file: StateFile
+    log: Callable[[str], None]
     _names: dict[Digest, set[str]] = field(default_factory=dict)
     _reasons: dict[Digest, str] = field(default_factory=dict)
-    _renewed: set[Digest] = field(default_factory=set)
+    _restarted: set[Digest] = field(default_factory=set)
 
     @property
     def withdrawn(self) -> Mapping[Digest, AdapterName]:
         """Whose each is."""
-        return self.memory.now.recalled
+        return self.state_file.state.recalled
 
-    def note(
-        self, meant: Mapping[str, VersionInfo], told: Iterable[Withdrawal], loaded: Sequence[Loaded]
+    def update(
+        self, meant: Mapping[str, VersionInfo], told: Iterable[Withdrawal], loaded: Sequence[EngineAdapter]
     ) -> None:
         """Takes to heart what the registry says; what it takes back may be had again."""
         reasons = {one.digest: (one.name, f"{one.name}@{one.number} is {one.state}") for one in told}
         for version in meant.values():
             if version.state in WITHDRAWN:
-                reasons[version.digest] = (version.name, caution(version) or "withdrawn")
+                reasons[version.digest] = (version.name, state_warning(version) or "withdrawn")
             else:
-                self._take_back(version.digest)
+                self._readmit(version.digest)
         for digest, (name, reason) in reasons.items():
             if digest not in self.withdrawn:
-                self.tell(f"{reason}: it is dropped here")
+                self.log(f"{reason}: it is dropped here")
             self._reasons[digest] = reason
-            self.memory.now.recalled[digest] = name
+            self.state_file.state.recalled[digest] = name
             self._names.setdefault(digest, set()).update(one.name for one in loaded if one.digest == digest)
-        self.memory.note()
+        self.state_file.save_if_possible()
 
-    def keep_proofs(self, told: Iterable[Withdrawal], epoch: str | None) -> None:
+    def store_proofs(self, told: Iterable[Withdrawal], epoch: str | None) -> None:
         """Keeps the registry's signatures of what it withdrew, for when it is restored and has forgotten."""
         for one in told:
             if one.proof and epoch:
-                self.memory.now.proofs[one.digest] = RecallProof(
+                self.state_file.state.proofs[one.digest] = RecallProof(
                     name=one.name, digest=one.digest, state=one.state, epoch=epoch, proof=one.proof
                 )
-        self.memory.note()
+        self.state_file.save_if_possible()
 
-    def clear(self, loaded: Sequence[Loaded]) -> None:
+    def delete_files(self, loaded: Sequence[EngineAdapter]) -> None:
         """Removes the files of what is not loaded any more, and that no request is under way for."""
-        busy = self.engine.busy()
+        busy = self.engine.names_in_use()
         for digest in self.withdrawn:
             is_used = any(one.digest == digest for one in loaded) or self._names.get(digest, set()) & busy
-            if not is_used and self.cache.recalled(digest) is None:
+            if not is_used and self.cache.recall_reason(digest) is None:
                 try:
-                    self.cache.forget(digest, self._reasons.get(digest, "withdrawn"))
+                    self.cache.recall(digest, self._reasons.get(digest, "withdrawn"))
                 except Unavailable as error:  # it is not said to be dropped then, and tried again
-                    self.tell(error.message)
+                    self.log(error.message)
 
-    def dropped(self, told: Sequence[Withdrawal], loaded: Sequence[Loaded]) -> tuple[Dropped, ...]:
+    def confirm_dropped(
+        self, told: Sequence[Withdrawal], loaded: Sequence[EngineAdapter]
+    ) -> tuple[DroppedAdapter, ...]:
         """Of what the registry waits for: the versions that are gone from here for good."""
-        if not self.engine.forgets and not self._is_renewed({one.digest for one in told}):
+        if not self.engine.is_unload_final and not self._ensure_restarted({one.digest for one in told}):
             return ()
-        busy = self.engine.busy()
+        busy = self.engine.names_in_use()
         return tuple(
-            Dropped(name=one.name, digest=one.digest)
+            DroppedAdapter(name=one.name, digest=one.digest)
             for one in told
             if one.digest in self.withdrawn and self._is_gone(one.digest, loaded, busy)
         )
 
-    def _is_gone(self, digest: Digest, loaded: Sequence[Loaded], busy: frozenset[str]) -> bool:
+    def _is_gone(self, digest: Digest, loaded: Sequence[EngineAdapter], busy: frozenset[str]) -> bool:
         names = self._names.get(digest, set())
         if any(one.digest == digest for one in loaded) or names & busy:
             return False
-        if self.cache.recalled(digest) is None:
+        if self.cache.recall_reason(digest) is None:
             return False
         taken = {one.name for one in loaded}
         return all(name in taken or self.engine.refuses(name) for name in names)
 
-    def _is_renewed(self, digests: set[Digest]) -> bool:
+    def _ensure_restarted(self, digests: set[Digest]) -> bool:
         """Whether the engine was started anew since the files of these versions went; now, if need be."""
-        if digests <= self._renewed:
+        if digests <= self._restarted:
             return True
         try:
-            self.engine.renew()
-        except Refused as error:
-            self.tell(error.message)
+            self.engine.restart()
+        except CheckFailed as error:
+            self.log(error.message)
             return False
-        self._renewed |= digests
+        self._restarted |= digests
         return True
 
-    def _take_back(self, digest: Digest) -> None:
+    def _readmit(self, digest: Digest) -> None:
         """A recall of ours that is none any more; what an operator recalled on this machine stays so."""
         self._names.pop(digest, None)
-        self._renewed.discard(digest)
-        self.memory.now.proofs.pop(digest, None)
-        if self.memory.now.recalled.pop(digest, None):
+        self._restarted.discard(digest)
+        self.state_file.state.proofs.pop(digest, None)
+        if self.state_file.state.recalled.pop(digest, None):
             self.cache.readmit(digest)

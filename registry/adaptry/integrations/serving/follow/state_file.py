@@ -16,13 +16,13 @@ from pydantic import BaseModel, ValidationError
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Unavailable
-from adaptry.core.files.durable import explained, flush_folder
+from adaptry.core.files.durable import flush_folder, write_error
 from adaptry.core.refs import AdapterName
 from adaptry.registry.records import VersionInfo
 from adaptry.registry.workers import RecallProof
 
 
-class Remembered(BaseModel):
+class WorkerState(BaseModel):
     """`meant` is what each watched ref meant when it was last heard of; `ours` what was loaded under each name, `names`
     from where; `confirmed` are the names and digests that the registry knows this worker to have; `recalled` whose the
     versions are that were dropped here; `served` is what the engine called its base. `epoch` is the registry's that
@@ -38,25 +38,25 @@ class Remembered(BaseModel):
     proofs: dict[Digest, RecallProof] = {}
 
 
-class Memory:
+class StateFile:
     """The file at `path`, which is made when something is remembered. One worker writes it."""
 
     def __init__(self, path: Path) -> None:
         """A file that cannot be read is as good as none: what the engine has is looked at anyway."""
         self.path = path
-        self.now = Remembered()
+        self.state = WorkerState()
         with contextlib.suppress(FileNotFoundError, ValidationError, UnicodeDecodeError):
-            self.now = Remembered.model_validate_json(path.read_text(encoding="utf-8"))
-        self._written = self.now.model_dump_json()
+            self.state = WorkerState.model_validate_json(path.read_text(encoding="utf-8"))
+        self._written = self.state.model_dump_json()
 
-    def note(self) -> None:
+    def save_if_possible(self) -> None:
         """As `save`, where there is room; else it is written with whatever is saved next. For what must be done anyway."""
         with contextlib.suppress(Unavailable):
             self.save()
 
     def save(self) -> None:
         """Whole, or as it was; on the disk before this returns. Raises `StorageFull`, `Unavailable`."""
-        text = self.now.model_dump_json()
+        text = self.state.model_dump_json()
         if text == self._written:
             return
         temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}")
@@ -70,5 +70,5 @@ class Memory:
             flush_folder(self.path.parent)
         except OSError as error:
             temporary.unlink(missing_ok=True)
-            raise explained(error, self.path) from error
+            raise write_error(error, self.path) from error
         self._written = text

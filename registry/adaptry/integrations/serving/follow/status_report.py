@@ -9,17 +9,17 @@ from datetime import UTC, datetime
 from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidRef
 from adaptry.core.refs import AdapterName
-from adaptry.integrations.engine_probe import Running
-from adaptry.integrations.serving.engines import Loaded
-from adaptry.integrations.serving.follow.backoff import Place
+from adaptry.integrations.engine_probe import EngineInfo
+from adaptry.integrations.serving.engines import EngineAdapter
+from adaptry.integrations.serving.follow.backoff import ServedVersion
 from adaptry.registry.records import VersionInfo
-from adaptry.registry.workers import Condition, Dropped, Resident, Trouble, WorkerReport
+from adaptry.registry.workers import Condition, DroppedAdapter, ResidentReport, WorkerProblem, WorkerReport
 
 _MOST_TROUBLES = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class FollowSettings:
     """What a worker is told: its name, what to watch, what to have before all else, and how many may be loaded at once."""
 
     name: str
@@ -32,49 +32,49 @@ class Settings:
 
 
 @dataclass(slots=True)
-class Ledger:
+class ServingTimes:
     """Since when each place is served, and when it was last used, as far as the engine tells."""
 
-    since: dict[Place, datetime] = field(default_factory=dict)
-    used: dict[str, datetime] = field(default_factory=dict)
+    served_since: dict[ServedVersion, datetime] = field(default_factory=dict)
+    last_used: dict[str, datetime] = field(default_factory=dict)
 
 
-def residents_of(
-    loaded: Sequence[Loaded],
+def loaded_residents(
+    loaded: Sequence[EngineAdapter],
     names: Mapping[str, AdapterName],
-    ledger: Ledger,
+    ledger: ServingTimes,
     busy: frozenset[str],
     withdrawn: Mapping[Digest, object],
-) -> tuple[Resident, ...]:
+) -> tuple[ResidentReport, ...]:
     """What the engine has, of which it is known whose it is."""
     now = datetime.now(UTC)
-    ledger.used |= dict.fromkeys(busy, now)
-    found: list[Resident] = []
+    ledger.last_used |= dict.fromkeys(busy, now)
+    found: list[ResidentReport] = []
     for one in loaded:
-        name = names.get(one.name) or _named(one.name)
+        name = names.get(one.name) or _adapter_of_name(one.name)
         if one.digest is None or name is None:
             continue
         condition: Condition = "draining" if one.digest in withdrawn else "serving"
         found.append(
-            Resident(
+            ResidentReport(
                 name=name,
                 digest=one.digest,
                 served_as=one.name,
                 condition=condition,
-                since=ledger.since.setdefault((one.name, one.digest), now),
-                last_used=ledger.used.get(one.name),
+                since=ledger.served_since.setdefault((one.name, one.digest), now),
+                last_used=ledger.last_used.get(one.name),
             )
         )
     return tuple(found)
 
 
-def about(
+def unserved_residents(
     versions: Iterable[tuple[str, VersionInfo, str | None]], condition: Condition
-) -> tuple[Resident, ...]:
+) -> tuple[ResidentReport, ...]:
     """Residents that are not served: a name, a version, and perhaps a reason."""
     now = datetime.now(UTC)
     return tuple(
-        Resident(
+        ResidentReport(
             name=version.name,
             digest=version.digest,
             served_as=served_as,
@@ -86,15 +86,15 @@ def about(
     )
 
 
-def report_of(
-    settings: Settings,
-    running: Running | None,
+def build_report(
+    settings: FollowSettings,
+    running: EngineInfo | None,
     base: str | None,
     *,
     seen: int | None,
     names: Iterable[str],
-    residents: tuple[Resident, ...] | None,
-    dropped: Iterable[Dropped] = (),
+    residents: tuple[ResidentReport, ...] | None,
+    dropped: Iterable[DroppedAdapter] = (),
     troubles: Mapping[str, str] | None = None,
 ) -> WorkerReport:
     """The whole report; `residents` is None where the engine does not answer."""
@@ -112,11 +112,11 @@ def report_of(
         names=tuple(sorted(names)),
         residents=residents,
         dropped=tuple(dropped),
-        troubles=tuple(Trouble(served_as=name, reason=reason[:2048]) for name, reason in listed),
+        troubles=tuple(WorkerProblem(served_as=name, reason=reason[:2048]) for name, reason in listed),
     )
 
 
-def _named(served_as: str) -> AdapterName | None:
+def _adapter_of_name(served_as: str) -> AdapterName | None:
     """Whose a name is that somebody else loaded, such as a resolver (`acme/tone@prod@sha256:…`)."""
     try:
         return AdapterName.parse(served_as.partition("@")[0])

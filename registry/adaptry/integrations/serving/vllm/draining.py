@@ -16,38 +16,38 @@ from typing import Any
 
 from adaptry.core.digest import Digest
 from adaptry.core.refs import Ref
-from adaptry.integrations.serving.cache.cache import Cache, Kept
-from adaptry.integrations.serving.vllm.engine import Vllm
+from adaptry.integrations.serving.cache.cache import Cache, CachedAdapter
+from adaptry.integrations.serving.vllm.engine import InProcessVllm
 
 
 @dataclass(slots=True)
-class Loaded:
+class ResolvedAdapter:
     """A version under a name; `request` is what vLLM has for it. Times are those of the resolver's clock. (`Any`: vLLM's.)"""
 
     ref: Ref
-    kept: Kept
+    cached: CachedAdapter
     request: Any
     used_at: float
     retired_at: float = 0.0
     is_withdrawn: bool = False
 
     @property
-    def number(self) -> int:
+    def lora_id(self) -> int:
         """Which one it is to the engine; vLLM gives it when it loads it."""
         return int(self.request.lora_int_id)
 
 
 @dataclass(slots=True)
-class Holds:
+class LeaseRefCounts:
     """How many things here need a version's folder; its lease ends with the last."""
 
     cache: Cache
     _counts: Counter[Digest] = field(default_factory=Counter)
 
-    def add(self, digest: Digest) -> None:
+    def acquire(self, digest: Digest) -> None:
         self._counts[digest] += 1
 
-    def drop(self, digest: Digest) -> None:
+    def release(self, digest: Digest) -> None:
         self._counts[digest] -= 1
         if self._counts[digest] <= 0:
             del self._counts[digest]
@@ -55,29 +55,29 @@ class Holds:
 
 
 @dataclass(slots=True)
-class Leaving:
+class DrainingAdapters:
     """What is on its way out; `linger` is how many seconds it stays at least."""
 
-    holds: Holds
+    leases: LeaseRefCounts
     linger: float = 10.0
     clock: Callable[[], float] = time.monotonic
-    _waiting: list[Loaded] = field(default_factory=list)
+    _draining: list[ResolvedAdapter] = field(default_factory=list)
 
-    def add(self, loaded: Loaded) -> None:
+    def add(self, loaded: ResolvedAdapter) -> None:
         loaded.retired_at = self.clock()
-        self._waiting.append(loaded)
+        self._draining.append(loaded)
 
-    async def let_go(self, vllm: Vllm) -> None:
+    async def unload_drained(self, vllm: InProcessVllm) -> None:
         """Of what nobody can be using any more; withdrawn versions leave the disk too."""
-        in_use, now = vllm.in_use(), self.clock()
+        in_use, now = vllm.ids_in_use(), self.clock()
         going = [
             loaded
-            for loaded in self._waiting
-            if loaded.number not in in_use and now >= loaded.retired_at + self.linger
+            for loaded in self._draining
+            if loaded.lora_id not in in_use and now >= loaded.retired_at + self.linger
         ]
         for loaded in going:
-            self._waiting.remove(loaded)
-            await vllm.unload(loaded.number)
+            self._draining.remove(loaded)
+            await vllm.unload(loaded.lora_id)
             if loaded.is_withdrawn:
-                await asyncio.to_thread(self.holds.cache.remove, loaded.kept.digest)
-            self.holds.drop(loaded.kept.digest)
+                await asyncio.to_thread(self.leases.cache.remove, loaded.cached.digest)
+            self.leases.release(loaded.cached.digest)

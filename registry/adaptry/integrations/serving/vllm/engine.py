@@ -15,20 +15,20 @@ from typing import Any
 
 from adaptry.checks.runtimes import Runtime
 from adaptry.checks.runtimes.runtime import parse_version
-from adaptry.core.errors import Refused, Unsupported
+from adaptry.core.errors import CheckFailed, Unsupported
 
 _VERSION = re.compile(r"\d+(?:\.\d+){0,2}")
 _NEEDED = ("lora_requests", "lora_id_counter", "lora_resolver_lock", "engine_client", "model_config")
 
 
 @dataclass(frozen=True, slots=True)
-class Vllm:
+class InProcessVllm:
     """`models` is vLLM's `OpenAIServingModels`. (`Any`: vLLM's own types, wherever `Any` is said here.)"""
 
     models: Any
 
     @classmethod
-    def asking(cls) -> Vllm:
+    def current(cls) -> InProcessVllm:
         """The one that awaits the coroutine which calls this. Raises `Unsupported` where it is not what we know."""
         awaiting = sys._getframe(2)  # 1 is the coroutine that calls this; while it runs, 2 is who awaits it
         models = awaiting.f_locals.get("self")
@@ -77,17 +77,17 @@ class Vllm:
         return int(self.models.lora_id_counter.inc(1))
 
     async def load(self, request: Any) -> None:
-        """Into the engine; under no name yet. Raises `Refused` with what the engine says."""
+        """Into the engine; under no name yet. Raises `CheckFailed` with what the engine says."""
         try:
             await self.models.engine_client.add_lora(request)
         except Exception as error:
-            raise Refused(f"vLLM does not load it: {error}") from error
+            raise CheckFailed(f"vLLM does not load it: {error}") from error
 
     async def unload(self, number: int) -> None:
         """Out of the engine. No request may be under way with it."""
         await self.models.engine_client.remove_lora(number)
 
-    def in_use(self) -> frozenset[int]:
+    def ids_in_use(self) -> frozenset[int]:
         """The numbers of what requests are under way with."""
         processor = getattr(self.models.engine_client, "output_processor", None)
         states = getattr(processor, "request_states", {})

@@ -16,7 +16,7 @@ from adaptry.core.refs import ByDigest, Ref
 _LOADED = re.compile(r"(?P<name>[^@]+)(?:@[^@]+)?@sha256:(?P<digest>[0-9a-f]{12,64})(?:~\d+)?")
 
 
-def asked_for(model: str) -> Ref | None:
+def parse_model_name(model: str) -> Ref | None:
     """What a request's `model` names in the registry; None for what is no ref. A name that an engine showed is one."""
     if match := _LOADED.fullmatch(model):
         model = f"{match['name']}@sha256:{match['digest']}"
@@ -26,12 +26,12 @@ def asked_for(model: str) -> Ref | None:
         return None
 
 
-def loaded_as(model: str, digest: Digest) -> str:
+def loaded_name(model: str, digest: Digest) -> str:
     """The name for what `model` means now; whoever loads it again under that name numbers it (`numbered`)."""
-    exact = isinstance(ref.selector, ByDigest) if (ref := asked_for(model)) else False
+    exact = isinstance(ref.selector, ByDigest) if (ref := parse_model_name(model)) else False
     return model.partition("~")[0] if exact else f"{model}@{digest.brief}"
 
 
-def numbered(name: str, time: int) -> str:
+def numbered_name(name: str, time: int) -> str:
     """The name for what is loaded under it for the `time`th time (from 1): what was loaded before may be in use yet."""
     return name if time == 1 else f"{name}~{time}"

@@ -15,53 +15,55 @@ from vllm import exceptions
 from vllm.lora.request import LoRARequest
 from vllm.lora.resolver import LoRAResolver, LoRAResolverRegistry
 
-from adaptry.core.errors import AdaptryError, Conflict, Denied, Unauthenticated, Unavailable
-from adaptry.core.settings import Settings
-from adaptry.integrations.serving.settings import WorkerSettings, cache_of, registry_of
-from adaptry.integrations.serving.vllm.engine import Vllm
-from adaptry.integrations.serving.vllm.resolver import Means, Served
+from adaptry.core.errors import AdaptryError, Conflict, PermissionDenied, Unauthenticated, Unavailable
+from adaptry.core.settings import AdaptrySettings
+from adaptry.integrations.serving.settings import WorkerSettings, open_worker_cache, open_worker_registry
+from adaptry.integrations.serving.vllm.engine import InProcessVllm
+from adaptry.integrations.serving.vllm.resolver import AdapterResolver, ResolverConfig
 
 _NAME = "adaptry"
 _STATUS: Mapping[type[AdaptryError], HTTPStatus] = {
-    Denied: HTTPStatus.FORBIDDEN,
+    PermissionDenied: HTTPStatus.FORBIDDEN,
     Conflict: HTTPStatus.CONFLICT,
     Unauthenticated: HTTPStatus.SERVICE_UNAVAILABLE,  # the worker's token, not the caller's
     Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 
 
-class AdaptryResolver(LoRAResolver):  # type: ignore[misc]  # vLLM is not there when types are checked
+class LoraResolverPlugin(LoRAResolver):  # type: ignore[misc]  # vLLM is not there when types are checked
     """Resolves refs by a registry."""
 
-    def __init__(self, served: Served) -> None:
-        self._served = served
+    def __init__(self, served: AdapterResolver) -> None:
+        self._resolver = served
 
     async def resolve_lora(self, base_model_name: str, lora_name: str) -> Any:
         """A `LoRARequest`, or None for what is not ours. (`Any`: vLLM's own.)"""
         try:
-            return await self._served.resolve(Vllm.asking(), lora_name)
+            return await self._resolver.resolve(InProcessVllm.current(), lora_name)
         except AdaptryError as error:
-            raise _answer(error) from error
+            raise _vllm_error(error) from error
 
 
 def register_resolver() -> None:
     """Again is no error. Raises `Invalid` for settings that make no sense."""
     if _NAME in LoRAResolverRegistry.get_supported_resolvers():
         return
-    settings = Settings.from_env()
+    settings = AdaptrySettings.from_env()
     own = WorkerSettings.from_env()
-    means = Means(
-        registry=registry_of(settings),
-        cache=cache_of(settings),
-        request=lambda name, number, path: LoRARequest(lora_name=name, lora_int_id=number, lora_path=path),
+    means = ResolverConfig(
+        registry=open_worker_registry(settings),
+        cache=open_worker_cache(settings),
+        make_request=lambda name, number, path: LoRARequest(
+            lora_name=name, lora_int_id=number, lora_path=path
+        ),
         version=vllm.__version__,
         base=own.base,
-        every=own.watch_seconds,
+        refresh_interval=own.watch_seconds,
     )
-    LoRAResolverRegistry.register_resolver(_NAME, AdaptryResolver(Served(means)))
+    LoRAResolverRegistry.register_resolver(_NAME, LoraResolverPlugin(AdapterResolver(means)))
 
 
-def _answer(error: AdaptryError) -> Exception:
+def _vllm_error(error: AdaptryError) -> Exception:
     """What vLLM answers with a status and the sentence; versions without such an error answer 400."""
     graceful = getattr(exceptions, "GracefulHTTPError", None)
     if graceful is None:

@@ -18,219 +18,227 @@ from typing import Any
 
 from adaptry.core.errors import (
     AdaptryError,
-    Incompatible,
     NotFound,
+    ProtocolMismatch,
     StorageFull,
     Unauthenticated,
     Unavailable,
     Withdrawn,
 )
 from adaptry.core.refs import AdapterName, ByDigest, Ref
-from adaptry.integrations.serving.cache.cache import Cache, Kept
-from adaptry.integrations.serving.compatibility import Serving, require_base, require_served_as_trained
-from adaptry.integrations.serving.event_listener import Ear
-from adaptry.integrations.serving.limits import Pace, Refusals
-from adaptry.integrations.serving.served_base import base_served
-from adaptry.integrations.serving.vllm.draining import Holds, Leaving, Loaded
-from adaptry.integrations.serving.vllm.engine import Vllm
-from adaptry.integrations.serving.vllm.names import asked_for, loaded_as, numbered
+from adaptry.integrations.serving.cache.cache import Cache, CachedAdapter
+from adaptry.integrations.serving.compatibility import EngineProfile, require_base_match, require_compatible
+from adaptry.integrations.serving.event_listener import EventListener
+from adaptry.integrations.serving.limits import NegativeCache, RateLimiter
+from adaptry.integrations.serving.served_base import identify_served_base
+from adaptry.integrations.serving.vllm.draining import DrainingAdapters, LeaseRefCounts, ResolvedAdapter
+from adaptry.integrations.serving.vllm.engine import InProcessVllm
+from adaptry.integrations.serving.vllm.names import loaded_name, numbered_name, parse_model_name
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
 from adaptry.registry.state_warnings import require_usable
 
 log = logging.getLogger("vllm.adaptry")
 
-Request = Callable[[str, int, str], Any]
+MakeLoraRequest = Callable[[str, int, str], Any]
 """Makes vLLM's `LoRARequest` of a name, a number and a path. (`Any`: vLLM's own, wherever it is said here.)"""
 
-_AT_LATEST = 5.0
+_MAX_WAIT = 5.0
 """Seconds without any news after which what the names mean is looked at all the same."""
 
-_CANNOT_KNOW = (Unavailable, Unauthenticated, Incompatible)
+_UNREACHABLE = (Unavailable, Unauthenticated, ProtocolMismatch)
 """Answers that say nothing about the adapter: what is loaded stays."""
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class ResolverConfig:
     """What a resolver works with: a registry, a cache, vLLM's version and its kind of request; what is said of its base
     (`base_served`), and seconds: how many pass at least between two looks at what the names mean, how many what lost its name stays,
     and for how many a refusal holds. `clock` counts seconds."""
 
     registry: Registry
     cache: Cache
-    request: Request
+    make_request: MakeLoraRequest
     version: str
     base: str | None = None
-    every: float = 0.1
+    refresh_interval: float = 0.1
     linger: float = 10.0
-    refused_for: float = 5.0
+    refusal_ttl: float = 5.0
     clock: Callable[[], float] = time.monotonic
 
 
-class Served:
+class AdapterResolver:
     """One registry's adapters in one vLLM."""
 
-    def __init__(self, means: Means) -> None:
-        self._means = means
-        self._refusals = Refusals(means.refused_for)
-        self._pace = Pace(per_second=50)
-        self._names: dict[str, Loaded] = {}
-        self._holds = Holds(means.cache)
-        self._leaving = Leaving(self._holds, means.linger, means.clock)
-        self._times: Counter[str] = Counter()
-        self._serving: Serving | None = None
-        self._watching: asyncio.Task[None] | None = None
-        self._ear = Ear(means.registry)
+    def __init__(self, means: ResolverConfig) -> None:
+        self._config = means
+        self._refusals = NegativeCache(means.refusal_ttl)
+        self._rate_limiter = RateLimiter(per_second=50)
+        self._names: dict[str, ResolvedAdapter] = {}
+        self._leases = LeaseRefCounts(means.cache)
+        self._draining = DrainingAdapters(self._leases, means.linger, means.clock)
+        self._load_counts: Counter[str] = Counter()
+        self._engine_profile: EngineProfile | None = None
+        self._refresh_task: asyncio.Task[None] | None = None
+        self._listener = EventListener(means.registry)
 
-    async def resolve(self, vllm: Vllm, name: str) -> Any:
+    async def resolve(self, vllm: InProcessVllm, name: str) -> Any:
         """What vLLM is to load for a name it does not know; None for a name that is no ref, or unknown to the registry.
 
         Otherwise raises why it is not served; the same again for a few seconds, without asking.
         """
-        ref = asked_for(name)
+        ref = parse_model_name(name)
         if ref is None:
             return None
         try:
-            self._refusals.check(name, self._means.clock())
-            loaded = await self._asked(vllm, name, ref)
+            self._refusals.check(name, self._config.clock())
+            loaded = await self._resolve_limited(vllm, name, ref)
         except NotFound:
             return None
         self._names[name] = loaded
         return loaded.request
 
-    async def _asked(self, vllm: Vllm, name: str, ref: Ref) -> Loaded:
-        self._pace.take(self._means.clock())
-        self._watch(vllm)
-        self._ear.listen_to([ref.name, *self._of_interest()])
+    async def _resolve_limited(self, vllm: InProcessVllm, name: str, ref: Ref) -> ResolvedAdapter:
+        self._rate_limiter.acquire(self._config.clock())
+        self._start_refreshing(vllm)
+        self._listener.subscribe([ref.name, *self._watched_adapters()])
         try:
-            return await self._loadable(vllm, name, ref)
+            return await self._prepare(vllm, name, ref)
         except AdaptryError as error:
             self._refuse(name, error)
             raise
 
-    async def look_after(self, vllm: Vllm, about: Collection[AdapterName] = ()) -> None:
+    async def refresh(self, vllm: InProcessVllm, about: Collection[AdapterName] = ()) -> None:
         """One look at every name that is loaded, or at those of some adapters; and at what is leaving."""
         names = [name for name, loaded in self._names.items() if not about or loaded.ref.name in about]
-        await asyncio.gather(*(self._follow(vllm, name) for name in names))
-        in_use, now = vllm.in_use(), self._means.clock()
+        await asyncio.gather(*(self._refresh_name(vllm, name) for name in names))
+        in_use, now = vllm.ids_in_use(), self._config.clock()
         for loaded in self._names.values():
-            loaded.used_at = now if loaded.number in in_use else loaded.used_at
-        await self._leaving.let_go(vllm)
+            loaded.used_at = now if loaded.lora_id in in_use else loaded.used_at
+        await self._draining.unload_drained(vllm)
 
-    async def _follow(self, vllm: Vllm, name: str) -> None:
+    async def _refresh_name(self, vllm: InProcessVllm, name: str) -> None:
         loaded = self._names[name]
         if vllm.loaded.get(name) is not loaded.request:
             if not vllm.is_resolving(name):  # someone unloaded it, or the engine did not take it
-                self._leaving.add(self._names.pop(name))
+                self._draining.add(self._names.pop(name))
             return
         try:
-            newer = await self._newer(vllm, name, loaded)
-        except _CANNOT_KNOW as error:
-            log.warning("%s stays %s: %s", name, loaded.kept.digest.brief, error.message)
+            newer = await self._load_newer(vllm, name, loaded)
+        except _UNREACHABLE as error:
+            log.warning("%s stays %s: %s", name, loaded.cached.digest.brief, error.message)
         except AdaptryError as error:
             loaded.is_withdrawn = isinstance(error, Withdrawn)
             self._refuse(name, error)
-            self._take_name(vllm, name)
+            self._drain(vllm, name)
         else:
             if newer is not None:
                 self._switch(vllm, name, loaded, newer)
 
-    async def _newer(self, vllm: Vllm, name: str, loaded: Loaded) -> Loaded | None:
+    async def _load_newer(
+        self, vllm: InProcessVllm, name: str, loaded: ResolvedAdapter
+    ) -> ResolvedAdapter | None:
         """What the name means by now, in the engine; None where it means what it did."""
-        version = await asyncio.to_thread(self._means.registry.version, loaded.ref)
+        version = await asyncio.to_thread(self._config.registry.version, loaded.ref)
         require_usable(version)
-        if version.digest == loaded.kept.digest:
+        if version.digest == loaded.cached.digest:
             return None
-        newer = await self._loadable(vllm, name, loaded.ref)
+        newer = await self._prepare(vllm, name, loaded.ref)
         try:
             await vllm.load(newer.request)
         except AdaptryError:
-            self._leaving.add(newer)
+            self._draining.add(newer)
             raise
         return newer
 
-    def _switch(self, vllm: Vllm, name: str, loaded: Loaded, newer: Loaded) -> None:
+    def _switch(
+        self, vllm: InProcessVllm, name: str, loaded: ResolvedAdapter, newer: ResolvedAdapter
+    ) -> None:
         if vllm.loaded.get(name) is not loaded.request:  # unloaded, and maybe resolved anew, while we looked
-            self._leaving.add(newer)
+            self._draining.add(newer)
             return
         vllm.loaded[name] = newer.request
         self._names[name] = newer
-        self._leaving.add(loaded)
-        log.info("%s is %s@%d now", name, newer.kept.version.name, newer.kept.version.number)
+        self._draining.add(loaded)
+        log.info("%s is %s@%d now", name, newer.cached.version.name, newer.cached.version.number)
 
-    async def _loadable(self, vllm: Vllm, name: str, ref: Ref) -> Loaded:
+    async def _prepare(self, vllm: InProcessVllm, name: str, ref: Ref) -> ResolvedAdapter:
         """What `ref` means now: here, and found to be served as trained. Its folder is held until it is let go."""
-        version = await asyncio.to_thread(self._means.registry.version, ref)
+        version = await asyncio.to_thread(self._config.registry.version, ref)
         require_usable(version)
-        serving = await self._engine(vllm)
-        await asyncio.to_thread(require_base, self._means.registry, version, serving.base)
-        self._holds.add(version.digest)
+        serving = await self._profile_engine(vllm)
+        await asyncio.to_thread(require_base_match, self._config.registry, version, serving.base)
+        self._leases.acquire(version.digest)
         try:
-            kept = await self._fetched(vllm, version)
-            await asyncio.to_thread(require_served_as_trained, kept, serving)
+            kept = await self._fetch(vllm, version)
+            await asyncio.to_thread(require_compatible, kept, serving)
         except BaseException:
-            self._holds.drop(version.digest)
+            self._leases.release(version.digest)
             raise
-        label = loaded_as(name, kept.digest)
-        self._times[label] += 1
-        request = self._means.request(numbered(label, self._times[label]), vllm.new_id(), str(kept.path))
-        return Loaded(ref, kept, request, used_at=self._means.clock())
+        label = loaded_name(name, kept.digest)
+        self._load_counts[label] += 1
+        request = self._config.make_request(
+            numbered_name(label, self._load_counts[label]), vllm.new_id(), str(kept.path)
+        )
+        return ResolvedAdapter(ref, kept, request, used_at=self._config.clock())
 
-    async def _fetched(self, vllm: Vllm, version: VersionInfo) -> Kept:
+    async def _fetch(self, vllm: InProcessVllm, version: VersionInfo) -> CachedAdapter:
         exact = Ref(version.name, ByDigest(version.digest.hex))
         try:
-            return await asyncio.to_thread(self._means.cache.path_of, self._means.registry, exact)
+            return await asyncio.to_thread(self._config.cache.acquire, self._config.registry, exact)
         except StorageFull:
-            self._make_room(vllm)
+            self._free_cache_space(vllm)
             raise
 
-    async def _engine(self, vllm: Vllm) -> Serving:
+    async def _profile_engine(self, vllm: InProcessVllm) -> EngineProfile:
         """What runs here; its base is looked at once."""
-        if self._serving is None:
-            means = self._means
-            base = await asyncio.to_thread(base_served, means.registry, vllm.model, vllm.revision, means.base)
-            self._serving = Serving(vllm.runtime(means.version), base)
-        return self._serving
+        if self._engine_profile is None:
+            means = self._config
+            base = await asyncio.to_thread(
+                identify_served_base, means.registry, vllm.model, vllm.revision, means.base
+            )
+            self._engine_profile = EngineProfile(vllm.runtime(means.version), base)
+        return self._engine_profile
 
-    def _make_room(self, vllm: Vllm) -> None:
+    def _free_cache_space(self, vllm: InProcessVllm) -> None:
         """Takes its name from what was not used for longest; who asks for it later has it resolved again."""
-        in_use = vllm.in_use()
+        in_use = vllm.ids_in_use()
         idle = [
             (loaded.used_at, name)
             for name, loaded in self._names.items()
-            if vllm.loaded.get(name) is loaded.request and loaded.number not in in_use
+            if vllm.loaded.get(name) is loaded.request and loaded.lora_id not in in_use
         ]
         if idle:
             _, name = min(idle)
             log.info("%s makes room in the cache", name)
-            self._take_name(vllm, name)
+            self._drain(vllm, name)
 
-    def _take_name(self, vllm: Vllm, name: str) -> None:
+    def _drain(self, vllm: InProcessVllm, name: str) -> None:
         vllm.loaded.pop(name, None)
-        self._leaving.add(self._names.pop(name))
+        self._draining.add(self._names.pop(name))
 
     def _refuse(self, name: str, why: AdaptryError) -> None:
-        self._refusals.add(name, why, self._means.clock())
+        self._refusals.add(name, why, self._config.clock())
         log.warning("%s is not served: %s", name, why.message)
 
-    def _watch(self, vllm: Vllm) -> None:
-        if self._watching is None or self._watching.done():
-            self._watching = asyncio.get_running_loop().create_task(self._look_again_and_again(vllm))
+    def _start_refreshing(self, vllm: InProcessVllm) -> None:
+        if self._refresh_task is None or self._refresh_task.done():
+            self._refresh_task = asyncio.get_running_loop().create_task(self._refresh_forever(vllm))
 
-    async def _look_again_and_again(self, vllm: Vllm) -> None:
+    async def _refresh_forever(self, vllm: InProcessVllm) -> None:
         while True:
-            heard = await self._ear.wait(_AT_LATEST)
+            heard = await self._listener.wait(_MAX_WAIT)
             if heard:
                 self._refusals.clear()  # what was refused may be served by now
             try:
-                await self.look_after(vllm, heard)
+                await self.refresh(vllm, heard)
             except Exception:
                 log.exception("looking after what is served failed")
-            self._ear.listen_to(self._of_interest())
-            await asyncio.sleep(self._means.every)
+            self._listener.subscribe(self._watched_adapters())
+            await asyncio.sleep(self._config.refresh_interval)
 
-    def _of_interest(self) -> list[AdapterName]:
+    def _watched_adapters(self) -> list[AdapterName]:
         """Whose events matter: what is loaded, and what was refused and may be served by now."""
-        names = self._refusals.names(self._means.clock())
-        refused = (ref.name for name in names if (ref := asked_for(name)))
+        names = self._refusals.names(self._config.clock())
+        refused = (ref.name for name in names if (ref := parse_model_name(name)))
         return [*(loaded.ref.name for loaded in self._names.values()), *refused]

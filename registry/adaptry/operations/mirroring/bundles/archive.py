@@ -20,18 +20,18 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import DigestMismatch, InvalidBundle, NotFound, Unavailable
 from adaptry.core.manifest import FileEntry
 from adaptry.core.progress import Progress, no_progress
-from adaptry.operations.mirroring.bundles.index import LIMITS, Entry, Index
+from adaptry.operations.mirroring.bundles.index import LIMITS, BundleEntry, BundleIndex
 
-INDEX = "adaptry-bundle.json"
+INDEX_NAME = "adaptry-bundle.json"
 _BLOCK = 512
 _END = bytes(2 * _BLOCK)
 _CHUNK = 1 << 20
 
 
-def write(file: BinaryIO, index: Index, read: Callable[[Entry], Iterable[bytes]]) -> None:
+def write_bundle(file: BinaryIO, index: BundleIndex, read: Callable[[BundleEntry], Iterable[bytes]]) -> None:
     """Writes the whole bundle; `read` gives the bytes of an entry. Raises `DigestMismatch` where they are others."""
     data = index.to_bytes()
-    file.write(_header(INDEX, len(data)) + data + _padding(len(data)))
+    file.write(_header(INDEX_NAME, len(data)) + data + _padding(len(data)))
     for entry in index.entries:
         file.write(_header(entry.name, entry.size))
         hasher, size = hashlib.sha256(), 0
@@ -50,13 +50,13 @@ class Bundle:
     """An open bundle whose index is sound; `verify` looks at the rest."""
 
     file: BinaryIO
-    index: Index
+    index: BundleIndex
     start: int
     """Where the first entry's header is."""
 
     @classmethod
     def open(cls, file: BinaryIO) -> Bundle:
-        """Reads the index. Raises `InvalidBundle`, `Incompatible`."""
+        """Reads the index. Raises `InvalidBundle`, `ProtocolMismatch`."""
         first = file.read(_BLOCK)
         size = _claimed_size(first)
         if size > LIMITS.size:
@@ -64,7 +64,7 @@ class Bundle:
                 f"the bundle's index says it is {size:,} bytes; at most {LIMITS.size:,} are read"
             )
         data = file.read(size)
-        if len(data) < size or first != _header(INDEX, size):
+        if len(data) < size or first != _header(INDEX_NAME, size):
             raise InvalidBundle(
                 "not a bundle: it does not begin with an index of ours, or is cut short in it"
             )
@@ -72,7 +72,7 @@ class Bundle:
             raise InvalidBundle(
                 "the bundle is cut short, or has something behind its index that is not in it"
             )
-        return cls(file, Index.parse(data), _BLOCK + size + len(_padding(size)))
+        return cls(file, BundleIndex.parse(data), _BLOCK + size + len(_padding(size)))
 
     def verify(self, progress: Progress = no_progress) -> None:
         """Reads everything once. Raises `InvalidBundle` for whatever is not exactly as it should be."""
@@ -101,10 +101,10 @@ class Bundle:
         if self.file.read(len(_END) + 1) != _END:
             raise InvalidBundle("the bundle does not end where its index says, or is cut short")
 
-    def chunks(self, entry: Entry, start: int = 0) -> Iterator[bytes]:
+    def chunks(self, entry: BundleEntry, start: int = 0) -> Iterator[bytes]:
         position, end = (
-            self._places[entry.kind, entry.digest] + start,
-            self._places[entry.kind, entry.digest] + entry.size,
+            self._offsets[entry.kind, entry.digest] + start,
+            self._offsets[entry.kind, entry.digest] + entry.size,
         )
         while position < end:
             self.file.seek(position)
@@ -114,19 +114,19 @@ class Bundle:
             yield chunk
             position += len(chunk)
 
-    def whole(self, kind: str, digest: Digest) -> bytes:
+    def read_document(self, kind: str, digest: Digest) -> bytes:
         """A manifest or a record, of which the index says that it is there."""
         return b"".join(self.chunks(self._entries[kind, digest]))
 
     def content(self, files: Iterable[FileEntry]) -> Content:
-        return _Packed(self, {file.path: self._entries["file", file.sha256] for file in files})
+        return _BundleContent(self, {file.path: self._entries["file", file.sha256] for file in files})
 
     @cached_property
-    def _entries(self) -> Mapping[tuple[str, Digest], Entry]:
+    def _entries(self) -> Mapping[tuple[str, Digest], BundleEntry]:
         return {(entry.kind, entry.digest): entry for entry in self.index.entries}
 
     @cached_property
-    def _places(self) -> Mapping[tuple[str, Digest], int]:
+    def _offsets(self) -> Mapping[tuple[str, Digest], int]:
         """Where the bytes of each entry begin."""
         found: dict[tuple[str, Digest], int] = {}
         at = self.start
@@ -137,7 +137,7 @@ class Bundle:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Bundle]:
+def open_bundle(path: Path) -> Iterator[Bundle]:
     """The bundle in a file, its index read. Raises `NotFound`, `Unavailable` where it cannot be read, and as `Bundle.open`."""
     if not path.is_file():
         raise NotFound(f"no file {path}")
@@ -148,10 +148,10 @@ def opened(path: Path) -> Iterator[Bundle]:
         raise Unavailable(f"cannot read {path}: {error.strerror or error}") from error
 
 
-class _Packed(StreamedContent):
+class _BundleContent(StreamedContent):
     """Files of a bundle by the names that a manifest gives them."""
 
-    def __init__(self, bundle: Bundle, entries: Mapping[str, Entry]) -> None:
+    def __init__(self, bundle: Bundle, entries: Mapping[str, BundleEntry]) -> None:
         self._bundle = bundle
         self._entries = entries
 
@@ -175,7 +175,7 @@ def _claimed_size(first: bytes) -> int:
     digits = first[124:135]
     if (
         len(first) < _BLOCK
-        or not first.startswith(INDEX.encode())
+        or not first.startswith(INDEX_NAME.encode())
         or not all(0x30 <= byte <= 0x37 for byte in digits)
     ):
         raise InvalidBundle("not a bundle: it does not begin with an index of ours")

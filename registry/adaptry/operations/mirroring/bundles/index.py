@@ -13,22 +13,22 @@ from pydantic import Field, ValidationError
 
 from adaptry.core import strictjson
 from adaptry.core.digest import Digest
-from adaptry.core.errors import AdaptryError, Incompatible, InvalidBundle
+from adaptry.core.errors import AdaptryError, InvalidBundle, ProtocolMismatch
 from adaptry.core.manifest import LIMITS as MANIFEST_LIMITS
 from adaptry.core.manifest import MAX_FILE, FileEntry
-from adaptry.operations.mirroring.snapshot import Parcel
+from adaptry.operations.mirroring.snapshot import VersionSnapshot
 from adaptry.registry.records import Value
 
 FORMAT = 1
-LIMITS = strictjson.Limits(size=64 << 20, depth=8, nodes=4_000_000)
-RECORD = 64 << 20
+LIMITS = strictjson.JsonLimits(size=64 << 20, depth=8, nodes=4_000_000)
+MAX_BASE_RECORD = 64 << 20
 """Bytes of a base's record."""
 Kind = Literal["manifest", "base", "file"]
 _ORDER: tuple[Kind, ...] = ("manifest", "base", "file")
-_LARGEST: dict[Kind, int] = {"manifest": MANIFEST_LIMITS.size, "base": RECORD, "file": MAX_FILE}
+_LARGEST: dict[Kind, int] = {"manifest": MANIFEST_LIMITS.size, "base": MAX_BASE_RECORD, "file": MAX_FILE}
 
 
-class Entry(Value, extra="forbid"):
+class BundleEntry(Value, extra="forbid"):
     """One thing after the index: what kind of thing, its digest, its size in bytes."""
 
     kind: Kind
@@ -40,12 +40,12 @@ class Entry(Value, extra="forbid"):
         return f"{self.kind}s/{self.digest.hex}"
 
     @property
-    def place(self) -> tuple[int, str]:
+    def sort_key(self) -> tuple[int, str]:
         """Entries are in this order."""
         return _ORDER.index(self.kind), self.digest.hex
 
 
-class PackedBase(Value, extra="forbid"):
+class BundledBase(Value, extra="forbid"):
     """A base: its id, the digest of its record, the names it goes by, and its files if its weights are here."""
 
     id: Digest
@@ -54,25 +54,25 @@ class PackedBase(Value, extra="forbid"):
     files: tuple[FileEntry, ...] = Field(default=(), max_length=4096)
 
 
-class Index(Value, extra="forbid"):
+class BundleIndex(Value, extra="forbid"):
     """`parcels` in the order of names and numbers, `bases` in that of their ids, `entries` in their own."""
 
     bundle: int = FORMAT
-    parcels: tuple[Parcel, ...] = Field(min_length=1, max_length=100_000)
-    bases: tuple[PackedBase, ...] = Field(default=(), max_length=10_000)
-    entries: tuple[Entry, ...] = Field(max_length=1_000_000)
+    parcels: tuple[VersionSnapshot, ...] = Field(min_length=1, max_length=100_000)
+    bases: tuple[BundledBase, ...] = Field(default=(), max_length=10_000)
+    entries: tuple[BundleEntry, ...] = Field(max_length=1_000_000)
 
     def to_bytes(self) -> bytes:
         return strictjson.canonical(self.model_dump(mode="json"))
 
     @classmethod
-    def parse(cls, data: bytes) -> Index:
-        """Raises `InvalidBundle`, and `Incompatible` for the format of a newer Adaptry."""
+    def parse(cls, data: bytes) -> BundleIndex:
+        """Raises `InvalidBundle`, and `ProtocolMismatch` for the format of a newer Adaptry."""
         try:
             document = strictjson.loads(data, LIMITS, "the bundle's index")
             form = document.get("bundle") if isinstance(document, dict) else None
             if type(form) is int and form > FORMAT:
-                raise Incompatible(
+                raise ProtocolMismatch(
                     f"this bundle has format {form} and this Adaptry reads {FORMAT}: upgrade adaptry"
                 )
             index = cls.model_validate(document)
@@ -80,7 +80,7 @@ class Index(Value, extra="forbid"):
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(part) for part in first["loc"])
             raise InvalidBundle(f"not a bundle's index: {where[:200]}: {first['msg']}") from None
-        except Incompatible:
+        except ProtocolMismatch:
             raise
         except AdaptryError as error:
             raise InvalidBundle(error.message) from None
@@ -93,7 +93,7 @@ class Index(Value, extra="forbid"):
         """Raises `InvalidBundle` where the parts do not belong together."""
         if self.bundle != FORMAT:
             raise InvalidBundle(f'a bundle\'s index says "bundle": {FORMAT}')
-        _require_ascending((entry.place for entry in self.entries), "entries")
+        _require_ascending((entry.sort_key for entry in self.entries), "entries")
         _require_ascending(((str(one.name), one.number) for one in self.parcels), "parcels")
         _require_ascending((base.id.hex for base in self.bases), "bases")
         for entry in self.entries:

@@ -14,44 +14,44 @@ from adaptry.adapters.base_record import BaseRecord
 from adaptry.bases.fingerprinting.base_fingerprint import check_identity
 from adaptry.core import strictjson
 from adaptry.core.digest import Digest
-from adaptry.core.errors import AdaptryError, Denied, InvalidBundle
+from adaptry.core.errors import AdaptryError, InvalidBundle, PermissionDenied
 from adaptry.core.manifest import Manifest, check_path
 from adaptry.core.progress import Progress, no_progress
-from adaptry.operations.mirroring.actions import Failure, Followed, Steps
-from adaptry.operations.mirroring.apply import deliver, deliver_base, point_aliases
-from adaptry.operations.mirroring.bundles.archive import Bundle, opened
-from adaptry.operations.mirroring.bundles.index import RECORD, Index, PackedBase
-from adaptry.operations.transfer.retry import PATIENT, Persistence
+from adaptry.operations.mirroring.actions import MirrorFailure, MirrorLog, MirrorResult
+from adaptry.operations.mirroring.apply import apply_base, apply_snapshot, point_aliases
+from adaptry.operations.mirroring.bundles.archive import Bundle, open_bundle
+from adaptry.operations.mirroring.bundles.index import MAX_BASE_RECORD, BundledBase, BundleIndex
+from adaptry.operations.transfer.retry import DEFAULT_RETRY, RetryPolicy
 from adaptry.registry.interface import Registry
 
-_LIMITS = strictjson.Limits(size=RECORD, nodes=4_000_000)
+_LIMITS = strictjson.JsonLimits(size=MAX_BASE_RECORD, nodes=4_000_000)
 
 
-def load(
+def load_bundle(
     registry: Registry,
     path: Path,
     *,
     aliases: bool = False,
     progress: Progress = no_progress,
-    persistence: Persistence = PATIENT,
-) -> Followed:
+    persistence: RetryPolicy = DEFAULT_RETRY,
+) -> MirrorResult:
     """Delivers everything that is in the bundle; aliases are claims, pointed only where asked.
 
-    Raises `InvalidBundle` before anything is sent, `Incompatible`, `NotFound`, `Unavailable`; what is refused is among the failures.
+    Raises `InvalidBundle` before anything is sent, `ProtocolMismatch`, `NotFound`, `Unavailable`; what is refused is among the failures.
     """
-    with opened(path) as bundle:
-        manifests, records = examined(bundle, progress)
+    with open_bundle(path) as bundle:
+        manifests, records = verify_bundle(bundle, progress)
         return _deliver(registry, bundle, manifests, records, aliases, progress, persistence)
 
 
-def examine(path: Path, progress: Progress = no_progress) -> Index:
+def inspect_bundle(path: Path, progress: Progress = no_progress) -> BundleIndex:
     """What is in a bundle, verified from end to end; no registry is asked. Raises as `load`."""
-    with opened(path) as bundle:
-        examined(bundle, progress)
+    with open_bundle(path) as bundle:
+        verify_bundle(bundle, progress)
         return bundle.index
 
 
-def examined(
+def verify_bundle(
     bundle: Bundle, progress: Progress
 ) -> tuple[Mapping[Digest, Manifest], Mapping[Digest, BaseRecord]]:
     """The manifests and the bases' records, once all bytes were seen to be right and to belong together."""
@@ -59,7 +59,7 @@ def examined(
     index = bundle.index
     try:
         manifests = {
-            digest: Manifest.parse(bundle.whole("manifest", digest))
+            digest: Manifest.parse(bundle.read_document("manifest", digest))
             for digest in {parcel.digest for parcel in index.parcels}
         }
         records = {base.id: _record(bundle, base) for base in index.bases}
@@ -72,10 +72,10 @@ def examined(
     return manifests, records
 
 
-def _record(bundle: Bundle, base: PackedBase) -> BaseRecord:
+def _record(bundle: Bundle, base: BundledBase) -> BaseRecord:
     try:
         record = BaseRecord.model_validate(
-            strictjson.loads(bundle.whole("base", base.record), _LIMITS, "a base's record")
+            strictjson.loads(bundle.read_document("base", base.record), _LIMITS, "a base's record")
         )
     except ValidationError as error:
         raise InvalidBundle(f"not a base's record: {error.errors()[0]['msg']}") from None
@@ -92,28 +92,28 @@ def _deliver(
     records: Mapping[Digest, BaseRecord],
     aliases: bool,
     progress: Progress,
-    persistence: Persistence,
-) -> Followed:
-    steps = Steps()
+    persistence: RetryPolicy,
+) -> MirrorResult:
+    steps = MirrorLog()
     for base in bundle.index.bases:
         try:
-            if deliver_base(registry, records[base.id], base.names, base.files, bundle.content(base.files)):
+            if apply_base(registry, records[base.id], base.names, base.files, bundle.content(base.files)):
                 steps.bases.append(base.id)
-        except Denied as error:  # done without: its adapters are then declared, not verified
-            steps.failures.append(Failure(what=f"base {base.id.brief}", reason=error.message))
+        except PermissionDenied as error:  # done without: its adapters are then declared, not verified
+            steps.failures.append(MirrorFailure(what=f"base {base.id.brief}", reason=error.message))
     for parcel in sorted(bundle.index.parcels, key=lambda one: one.successor is not None):
-        with steps.take(str(parcel), steps.copied) as step:
+        with steps.record(str(parcel), steps.copied) as step:
             manifest = manifests[parcel.digest]
             content = bundle.content(manifest.files)
-            delivered = deliver(
+            delivered = apply_snapshot(
                 registry, parcel, manifest, content, progress=progress, persistence=persistence
             )
             step.is_change = delivered.is_change
     if aliases:
         for parcel in bundle.index.parcels:
             for alias in parcel.aliases:
-                with steps.take(f"{parcel.name}@{alias}", steps.pointed) as step:
+                with steps.record(f"{parcel.name}@{alias}", steps.pointed) as step:
                     step.is_change = bool(
                         point_aliases(registry, parcel.model_copy(update={"aliases": (alias,)}))
                     )
-    return steps.followed()
+    return steps.result()

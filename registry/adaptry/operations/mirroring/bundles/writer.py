@@ -16,17 +16,17 @@ from adaptry.core.errors import Conflict, NotFound, TooLarge
 from adaptry.core.files.atomic_file import atomic_file
 from adaptry.core.manifest import FileEntry
 from adaptry.core.progress import Progress, no_progress
-from adaptry.operations.mirroring.bundles.archive import write
-from adaptry.operations.mirroring.bundles.index import LIMITS, Entry, Index, PackedBase
-from adaptry.operations.mirroring.snapshot import Parcel, gather
-from adaptry.operations.transfer.file_download import ReadFrom, resumed
-from adaptry.operations.transfer.retry import PATIENT, Persistence
+from adaptry.operations.mirroring.bundles.archive import write_bundle
+from adaptry.operations.mirroring.bundles.index import LIMITS, BundledBase, BundleEntry, BundleIndex
+from adaptry.operations.mirroring.snapshot import VersionSnapshot, take_snapshot
+from adaptry.operations.transfer.file_download import ReadFrom, read_resumable
+from adaptry.operations.transfer.retry import DEFAULT_RETRY, RetryPolicy
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
 from adaptry.registry.state_warnings import require_usable
 
 
-def create(
+def create_bundle(
     registry: Registry,
     versions: Iterable[VersionInfo],
     file: Path,
@@ -34,8 +34,8 @@ def create(
     with_bases: bool = False,
     replace: bool = False,
     progress: Progress = no_progress,
-    persistence: Persistence = PATIENT,
-) -> Index:
+    persistence: RetryPolicy = DEFAULT_RETRY,
+) -> BundleIndex:
     """Packs the versions, with the records of their bases, and with `with_bases` their weights.
 
     Raises `Withdrawn`, `NotFound` where a base's weights are asked for and not stored, `Conflict` where there is something at `file`
@@ -48,35 +48,35 @@ def create(
     if len(index.to_bytes()) > LIMITS.size:
         raise TooLarge(f"{len(index.parcels):,} versions are too many for one bundle; make several")
 
-    def read(entry: Entry) -> Iterable[bytes]:
+    def read(entry: BundleEntry) -> Iterable[bytes]:
         if entry.kind != "file":
             return [packed.documents[entry.digest]]
         named = FileEntry(path=entry.name, size=entry.size, sha256=entry.digest)
-        return resumed(packed.readers[entry.digest], named, progress, persistence)
+        return read_resumable(packed.readers[entry.digest], named, progress, persistence)
 
     with atomic_file(file) as out:
-        write(out, index, read)
+        write_bundle(out, index, read)
     return index
 
 
 @dataclass
-class _Packed:
+class _BundleContents:
     """What goes in: parcels and bases, their documents, and how to read each file."""
 
-    parcels: dict[tuple[str, int], Parcel] = field(default_factory=dict)
-    bases: dict[Digest, PackedBase] = field(default_factory=dict)
+    parcels: dict[tuple[str, int], VersionSnapshot] = field(default_factory=dict)
+    bases: dict[Digest, BundledBase] = field(default_factory=dict)
     documents: dict[Digest, bytes] = field(default_factory=dict)
     sizes: dict[Digest, int] = field(default_factory=dict)
     readers: dict[Digest, ReadFrom] = field(default_factory=dict)
 
-    def index(self) -> Index:
+    def index(self) -> BundleIndex:
         manifests = {parcel.digest for parcel in self.parcels.values()}
         entries = [
-            Entry(kind="manifest" if digest in manifests else "base", digest=digest, size=len(data))
+            BundleEntry(kind="manifest" if digest in manifests else "base", digest=digest, size=len(data))
             for digest, data in self.documents.items()
         ]
-        entries += [Entry(kind="file", digest=digest, size=size) for digest, size in self.sizes.items()]
-        return Index(
+        entries += [BundleEntry(kind="file", digest=digest, size=size) for digest, size in self.sizes.items()]
+        return BundleIndex(
             parcels=tuple(self.parcels[key] for key in sorted(self.parcels)),
             bases=tuple(self.bases[id] for id in sorted(self.bases)),
             entries=tuple(sorted(entries, key=lambda entry: entry.place)),
@@ -88,11 +88,11 @@ class _Packed:
             self.readers[entry.sha256] = reader(entry.path)
 
 
-def _gather(registry: Registry, versions: Iterable[VersionInfo], with_bases: bool) -> _Packed:
-    packed = _Packed()
+def _gather(registry: Registry, versions: Iterable[VersionInfo], with_bases: bool) -> _BundleContents:
+    packed = _BundleContents()
     for version in versions:
         require_usable(version)
-        parcel, manifest = gather(registry, version)
+        parcel, manifest = take_snapshot(registry, version)
         packed.parcels[str(parcel.name), parcel.number] = parcel
         packed.documents[parcel.digest] = manifest.to_bytes()
         packed.add_files(manifest.files, partial(_file_of, registry, version))
@@ -107,7 +107,7 @@ def _file_of(registry: Registry, version: VersionInfo, path: str) -> ReadFrom:
     return partial(registry.read_file, version.name, version.digest, path)
 
 
-def _add_base(registry: Registry, id: Digest, packed: _Packed, with_weights: bool) -> None:
+def _add_base(registry: Registry, id: Digest, packed: _BundleContents, with_weights: bool) -> None:
     info, record = registry.base(str(id)), registry.base_record(id)
     if with_weights and not info.is_stored:
         raise NotFound(
@@ -117,5 +117,5 @@ def _add_base(registry: Registry, id: Digest, packed: _Packed, with_weights: boo
     data = strictjson.canonical(record.model_dump(mode="json"))
     files = info.stored if with_weights else ()
     packed.documents[Digest.of(data)] = data
-    packed.bases[id] = PackedBase(id=id, record=Digest.of(data), names=info.names[:16], files=files)
+    packed.bases[id] = BundledBase(id=id, record=Digest.of(data), names=info.names[:16], files=files)
     packed.add_files(files, lambda path: partial(registry.read_base_file, id, path))

@@ -5,7 +5,7 @@ not every server has (conditional writes, checksums, copies of parts) makes thin
 nothing wrong where it is missing.
 """
 
-from adaptry.storage.blobs.s3.location import Place
+from adaptry.storage.blobs.s3.location import S3Location
 from adaptry.storage.blobs.s3.store import S3Blobs
 
-__all__ = ["Place", "S3Blobs"]
+__all__ = ["S3Blobs", "S3Location"]

@@ -9,22 +9,22 @@ from botocore.exceptions import ClientError
 
 from adaptry.core.errors import AdaptryError, Unavailable
 from adaptry.storage.blobs.s3 import segments
-from adaptry.storage.blobs.s3.errors import explained, status_of
-from adaptry.storage.blobs.s3.location import Place
+from adaptry.storage.blobs.s3.errors import http_status, translated_errors
+from adaptry.storage.blobs.s3.location import S3Location
 from adaptry.storage.blobs.s3.multipart import compose
-from adaptry.storage.blobs.s3.objects import Objects
-from adaptry.storage.blobs.s3.segments import LEAST_PART, Segment
+from adaptry.storage.blobs.s3.objects import S3Objects
+from adaptry.storage.blobs.s3.segments import LEAST_PART, StagedSegment
 
 _SIZE = LEAST_PART
 
 
-def examine(place: Place) -> tuple[str, ...]:
+def find_missing_capabilities(place: S3Location) -> tuple[str, ...]:
     """What is missing and what that means, a sentence each; nothing of it makes the store wrong.
 
     Raises `Unavailable` for a server that cannot be used: no bucket, credentials refused, other bytes than were written.
     """
-    objects = Objects(place)
-    objects.require()
+    objects = S3Objects(place)
+    objects.require_bucket()
     key = secrets.token_hex(16)
     name, whole = (segments.new_name(key, 0) for _ in range(2))
     data = secrets.token_bytes(_SIZE)
@@ -39,7 +39,7 @@ def examine(place: Place) -> tuple[str, ...]:
             )
         elif not objects.has_conditions:
             missing.append("it has no conditional writes (501): every upload costs a request more")
-        compose(objects, whole, [Segment(name, 0, _SIZE)])
+        compose(objects, whole, [StagedSegment(name, 0, _SIZE)])
         if objects.read(whole, 0, _SIZE)[0] != data:
             raise Unavailable(f"{place} puts parts together wrongly; use another server")
         if objects.has_conditions and not _minds_the_end(objects, whole):
@@ -53,19 +53,19 @@ def examine(place: Place) -> tuple[str, ...]:
             objects.delete([name, whole])
 
 
-def _minds_the_end(objects: Objects, key: str) -> bool:
+def _minds_the_end(objects: S3Objects, key: str) -> bool:
     """Whether an object that is there is not written again by a multipart upload that ends on that condition."""
     client = objects.client
-    with explained(objects.place):
-        begun = client.create_multipart_upload(**objects.at(key), **objects.place.encryption)
-        upload = objects.at(key) | {"UploadId": begun["UploadId"]}
+    with translated_errors(objects.location):
+        begun = client.create_multipart_upload(**objects.key_params(key), **objects.location.encryption)
+        upload = objects.key_params(key) | {"UploadId": begun["UploadId"]}
         sent = client.upload_part(**upload, PartNumber=1, Body=b"again")
         parts = {"Parts": [{"PartNumber": 1, "ETag": sent["ETag"]}]}
         try:
             client.complete_multipart_upload(**upload, MultipartUpload=parts, IfNoneMatch="*")
         except ClientError as error:
             client.abort_multipart_upload(**upload)
-            if status_of(error) in (409, 412):
+            if http_status(error) in (409, 412):
                 return True
             raise
     return False

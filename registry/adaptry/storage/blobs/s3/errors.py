@@ -13,7 +13,7 @@ from urllib3.exceptions import HTTPError
 from adaptry.core.errors import AdaptryError, NotFound, StorageFull, Unavailable
 
 if TYPE_CHECKING:
-    from adaptry.storage.blobs.s3.location import Place
+    from adaptry.storage.blobs.s3.location import S3Location
 
 _AWAY = "the registry's files cannot be reached just now; its administrator has the details, try again in a moment"
 _REMEDIES = {
@@ -25,7 +25,7 @@ _REMEDIES = {
 _FULL = ("QuotaExceeded", "XMinioStorageFull", "InsufficientStorage")
 
 
-def refuse_pages(parsed: dict[str, Any], http_response: Any, **_: Any) -> None:
+def reject_html(parsed: dict[str, Any], http_response: Any, **_: Any) -> None:
     """Raises `Unavailable` for what a balancer or a login page answered in an S3 server's stead, with 200. (`Any`: botocore's.)"""
     kind = str(http_response.headers.get("content-type", ""))
     if http_response.status_code < 300 and kind.startswith("text/html"):
@@ -34,7 +34,7 @@ def refuse_pages(parsed: dict[str, Any], http_response: Any, **_: Any) -> None:
         )
 
 
-def expected(answer: Any, name: str, place: Place) -> Any:
+def require_answer(answer: Any, name: str, place: S3Location) -> Any:
     """The answer, if what an S3 server always says is in it. Raises `Unavailable`. (`Any`: botocore's.)"""
     if not answer.get(name):
         raise Unavailable(
@@ -44,16 +44,16 @@ def expected(answer: Any, name: str, place: Place) -> Any:
     return answer
 
 
-def status_of(error: ClientError) -> int:
+def http_status(error: ClientError) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
-def code_of(error: ClientError) -> str:
+def s3_error_code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
 @contextmanager
-def explained(place: Place) -> Iterator[None]:
+def translated_errors(place: S3Location) -> Iterator[None]:
     """Raises `NotFound` (no such object), `StorageFull`, or `Unavailable` with what to do."""
     try:
         yield
@@ -76,8 +76,8 @@ def explained(place: Place) -> Iterator[None]:
         ) from error
 
 
-def _meaning(error: ClientError, place: Place) -> AdaptryError:
-    status, code = status_of(error), code_of(error)
+def _meaning(error: ClientError, place: S3Location) -> AdaptryError:
+    status, code = http_status(error), s3_error_code(error)
     if code == "NoSuchBucket":
         return Unavailable(
             f"there is no bucket {place.bucket}; make it, or name another place for blobs", told=_AWAY

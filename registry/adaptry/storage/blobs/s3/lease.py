@@ -10,7 +10,7 @@ import secrets
 import time
 
 from adaptry.core.errors import NotFound
-from adaptry.storage.blobs.s3.objects import Objects
+from adaptry.storage.blobs.s3.objects import S3Objects
 
 LAPSES = 90.0
 """Seconds after which a lease that nobody renewed is anyone's."""
@@ -20,13 +20,13 @@ _RENEW = 20.0
 class Lease:
     """One that is held."""
 
-    def __init__(self, objects: Objects, name: str, token: bytes) -> None:
+    def __init__(self, objects: S3Objects, name: str, token: bytes) -> None:
         self._objects = objects
         self._name = name
         self._token = token
         self._renewed = time.monotonic()
 
-    def keep(self) -> None:
+    def renew(self) -> None:
         """Renews it if that is due; called while bytes come."""
         if time.monotonic() - self._renewed > _RENEW:
             self._objects.put(self._name, self._token)
@@ -36,12 +36,12 @@ class Lease:
         self._objects.delete([self._name])
 
 
-def take(objects: Objects, name: str) -> Lease | None:
+def acquire_lease(objects: S3Objects, name: str) -> Lease | None:
     """The lease, or None while someone else has it."""
     token = secrets.token_bytes(16)
     if objects.create(name, token):
         return Lease(objects, name, token)
-    if is_taken(objects, name):
+    if is_leased(objects, name):
         return None
     objects.put(name, token)
     try:
@@ -51,7 +51,7 @@ def take(objects: Objects, name: str) -> Lease | None:
     return Lease(objects, name, token) if found == token else None
 
 
-def is_taken(objects: Objects, name: str) -> bool:
+def is_leased(objects: S3Objects, name: str) -> bool:
     """Whether someone renewed it not long ago, by the server's clock."""
     age = objects.age(name)
     return age is not None and age < LAPSES

@@ -15,9 +15,9 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from adaptry.core.errors import Unavailable
-from adaptry.storage.blobs.s3.errors import code_of, expected, explained, status_of
-from adaptry.storage.blobs.s3.objects import Objects, md5
-from adaptry.storage.blobs.s3.segments import LEAST_PART, Segment, parts
+from adaptry.storage.blobs.s3.errors import http_status, require_answer, s3_error_code, translated_errors
+from adaptry.storage.blobs.s3.objects import S3Objects, md5
+from adaptry.storage.blobs.s3.segments import LEAST_PART, StagedSegment, parts
 
 _AT_ONCE = 8
 _TRIES = 4
@@ -25,15 +25,19 @@ _COPIED_AT_ONCE = 64 << 20
 """Of a segment that is larger, each part is a range: S3 copies no more than 5 GiB in one."""
 
 
-def compose(objects: Objects, key: str, row: Sequence[Segment]) -> None:
+def compose(objects: S3Objects, key: str, row: Sequence[StagedSegment]) -> None:
     """Makes `key` of the segments, in order; what is there already is left. Raises `Unavailable`."""
     size = row[-1].end
     found = objects.size(key)
     if found == size:
         return
-    with explained(objects.place):
-        begun = objects.client.create_multipart_upload(**objects.at(key), **objects.place.encryption)
-    upload = objects.at(key) | {"UploadId": expected(begun, "UploadId", objects.place)["UploadId"]}
+    with translated_errors(objects.location):
+        begun = objects.client.create_multipart_upload(
+            **objects.key_params(key), **objects.location.encryption
+        )
+    upload = objects.key_params(key) | {
+        "UploadId": require_answer(begun, "UploadId", objects.location)["UploadId"]
+    }
     try:
         with ThreadPoolExecutor(_AT_ONCE, "compose") as pool:
             sources = tuple(source for group in parts(row) for source in _sources(group))
@@ -46,7 +50,7 @@ def compose(objects: Objects, key: str, row: Sequence[Segment]) -> None:
         raise
     if objects.size(key) != size:
         raise Unavailable(
-            f"{objects.place} made an object of another size than its parts; it cannot be used for blobs"
+            f"{objects.location} made an object of another size than its parts; it cannot be used for blobs"
         )
 
 
@@ -54,7 +58,7 @@ def compose(objects: Objects, key: str, row: Sequence[Segment]) -> None:
 class _Source:
     """What one part is made of: segments, or of a large one the range from `start` on."""
 
-    group: Sequence[Segment]
+    group: Sequence[StagedSegment]
     start: int
     size: int
 
@@ -66,7 +70,7 @@ class _Source:
         return {"CopySourceRange": f"bytes={self.start}-{self.start + self.size - 1}"}
 
 
-def _sources(group: Sequence[Segment]) -> Iterator[_Source]:
+def _sources(group: Sequence[StagedSegment]) -> Iterator[_Source]:
     size = sum(segment.size for segment in group)
     if len(group) > 1:
         yield _Source(group, 0, size)
@@ -78,31 +82,31 @@ def _sources(group: Sequence[Segment]) -> Iterator[_Source]:
     yield _Source(group, start, size - start)
 
 
-def _part(objects: Objects, upload: dict[str, str], number: int, source: _Source) -> dict[str, Any]:
+def _part(objects: S3Objects, upload: dict[str, str], number: int, source: _Source) -> dict[str, Any]:
     """One part: copied by the server, or, where segments are too small for one, several sent again."""
-    with explained(objects.place):
+    with translated_errors(objects.location):
         if len(source.group) == 1:
             try:
                 copied = objects.client.upload_part_copy(
                     **upload,
                     PartNumber=number,
-                    CopySource=objects.at(source.group[0].name),
+                    CopySource=objects.key_params(source.group[0].name),
                     **source.copying,
                 )
-                made = expected(copied, "CopyPartResult", objects.place)["CopyPartResult"]
+                made = require_answer(copied, "CopyPartResult", objects.location)["CopyPartResult"]
                 return {"PartNumber": number, "ETag": made["ETag"]}
             except ClientError as error:
-                if status_of(error) != 501:
+                if http_status(error) != 501:
                     raise
             data = objects.read(source.group[0].name, source.start, source.size)[0]
         else:
             data = b"".join(objects.read(segment.name, 0, segment.size)[0] for segment in source.group)
         sent = objects.client.upload_part(**upload, PartNumber=number, Body=data, ContentMD5=md5(data))
-        return {"PartNumber": number, "ETag": expected(sent, "ETag", objects.place)["ETag"]}
+        return {"PartNumber": number, "ETag": require_answer(sent, "ETag", objects.location)["ETag"]}
 
 
 def _complete(
-    objects: Objects,
+    objects: S3Objects,
     key: str,
     upload: dict[str, str],
     made: list[dict[str, Any]],
@@ -111,7 +115,7 @@ def _complete(
 ) -> None:
     for left in reversed(range(_TRIES)):
         condition = {"IfNoneMatch": "*"} if objects.has_conditions and is_absent else {}
-        with explained(objects.place):
+        with translated_errors(objects.location):
             try:
                 objects.client.complete_multipart_upload(
                     **upload, MultipartUpload={"Parts": made}, **condition
@@ -119,16 +123,16 @@ def _complete(
                 return
             except ClientError as error:
                 if objects.size(key) == size and (
-                    status_of(error) == 412 or code_of(error) == "NoSuchUpload"
+                    http_status(error) == 412 or s3_error_code(error) == "NoSuchUpload"
                 ):
                     return  # someone else made it, or this is the answer to a request that was sent again
-                if left and (status_of(error) in (409, 412) or not _knows(objects, error)):
+                if left and (http_status(error) in (409, 412) or not _knows(objects, error)):
                     time.sleep(0.05 * (_TRIES - left))
                     is_absent = objects.size(key) is None
                     continue
                 raise
 
 
-def _knows(objects: Objects, error: ClientError) -> bool:
-    objects.is_settled(error)
+def _knows(objects: S3Objects, error: ClientError) -> bool:
+    objects.is_final_refusal(error)
     return objects.has_conditions

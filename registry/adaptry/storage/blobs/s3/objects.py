@@ -16,17 +16,23 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from adaptry.core.errors import Missing, NotFound, Unavailable
-from adaptry.storage.blobs.s3.location import Place
+from adaptry.core.errors import MissingDependency, NotFound, Unavailable
+from adaptry.storage.blobs.s3.location import S3Location
 
 try:
     import boto3
     from botocore.config import Config
     from botocore.exceptions import ClientError, IncompleteReadError, ResponseStreamingError
 except ModuleNotFoundError as error:
-    raise Missing(f"blobs in a bucket need {error.name}: pip install 'adaptry[s3]'") from error
+    raise MissingDependency(f"blobs in a bucket need {error.name}: pip install 'adaptry[s3]'") from error
 
-from adaptry.storage.blobs.s3.errors import code_of, expected, explained, refuse_pages, status_of
+from adaptry.storage.blobs.s3.errors import (
+    http_status,
+    reject_html,
+    require_answer,
+    s3_error_code,
+    translated_errors,
+)
 
 CONNECTIONS = 32
 _TRIES = 4
@@ -36,7 +42,7 @@ _READ_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class S3Object:
     """An object as a listing shows it; `age` in seconds, by the server's own clock."""
 
     key: str
@@ -44,25 +50,25 @@ class Listed:
     age: float
 
 
-class Objects:
+class S3Objects:
     """Safe to use from many threads. Raises `Unavailable` where the server or the bucket cannot be used."""
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
+    def __init__(self, place: S3Location) -> None:
+        self.location = place
         self.has_conditions = True
         self.client: Any = self._client(place.endpoint)
         self._signing = self._client(place.public) if place.public else self.client
 
     def _client(self, endpoint: str | None) -> Any:
         """(`Any`: boto3 makes its clients' methods at run time.)"""
-        with explained(self.place):
+        with translated_errors(self.location):
             client = boto3.session.Session().client(
                 "s3",
                 endpoint_url=endpoint,
-                region_name=self.place.region,
+                region_name=self.location.region,
                 config=Config(
                     signature_version="s3v4",
-                    s3={"addressing_style": self.place.addressing},
+                    s3={"addressing_style": self.location.addressing},
                     retries={"mode": "standard", "max_attempts": _TRIES},
                     connect_timeout=_CONNECT_SECONDS,
                     read_timeout=_READ_SECONDS,
@@ -72,30 +78,30 @@ class Objects:
                     response_checksum_validation="when_required",
                 ),
             )
-        client.meta.events.register("after-call.s3", refuse_pages)
+        client.meta.events.register("after-call.s3", reject_html)
         return client
 
-    def at(self, key: str) -> dict[str, str]:
+    def key_params(self, key: str) -> dict[str, str]:
         """How a request names an object."""
-        return {"Bucket": self.place.bucket, "Key": self.place.prefix + key}
+        return {"Bucket": self.location.bucket, "Key": self.location.prefix + key}
 
     def size(self, key: str) -> int | None:
         """In bytes; None if there is no such object."""
-        with explained(self.place):
+        with translated_errors(self.location):
             try:
                 return int(self._head(key)["ContentLength"])
             except ClientError as error:
-                if status_of(error) == 404 and code_of(error) != "NoSuchBucket":
+                if http_status(error) == 404 and s3_error_code(error) != "NoSuchBucket":
                     return None
                 raise
 
     def etag(self, key: str) -> str | None:
         """What changes when the object is written anew; None if there is no such object."""
-        with explained(self.place):
+        with translated_errors(self.location):
             try:
                 return str(self._head(key)["ETag"])
             except ClientError as error:
-                if status_of(error) == 404 and code_of(error) != "NoSuchBucket":
+                if http_status(error) == 404 and s3_error_code(error) != "NoSuchBucket":
                     return None
                 raise
 
@@ -104,19 +110,19 @@ class Objects:
         size = self.size(key)
         if size is None:
             return False
-        source = {"Bucket": self.place.bucket, "Key": self.place.prefix + key}
-        with explained(self.place):
+        source = {"Bucket": self.location.bucket, "Key": self.location.prefix + key}
+        with translated_errors(self.location):
             # In parts where it is over 5 GiB, which one request does not copy.
-            self.client.copy(source, **self.at(to), ExtraArgs=dict(self.place.encryption))
+            self.client.copy(source, **self.key_params(to), ExtraArgs=dict(self.location.encryption))
         return self.etag(key) == etag
 
     def age(self, key: str) -> float | None:
         """Seconds since it was written, by the server's clock; None if there is no such object."""
-        with explained(self.place):
+        with translated_errors(self.location):
             try:
                 found = self._head(key)
             except ClientError as error:
-                if status_of(error) == 404:
+                if http_status(error) == 404:
                     return None
                 raise
             return _age(found["LastModified"], found)
@@ -127,16 +133,16 @@ class Objects:
             return b"", self._known_size(key)
         asked = f"bytes={start}-{start + length - 1}"
         for left in reversed(range(_TRIES)):
-            with explained(self.place):
+            with translated_errors(self.location):
                 try:
-                    answer = self.client.get_object(**self.at(key), Range=asked)
+                    answer = self.client.get_object(**self.key_params(key), Range=asked)
                     data = bytes(answer["Body"].read())
                 except (ResponseStreamingError, IncompleteReadError):
                     if not left:
                         raise
                     continue
                 except ClientError as error:
-                    if status_of(error) == 416:
+                    if http_status(error) == 416:
                         return b"", self._known_size(key)
                     raise
             return _checked(data, answer, start, length)
@@ -144,7 +150,7 @@ class Objects:
 
     def put(self, key: str, data: bytes | bytearray) -> None:
         """Writes the object, over what is there."""
-        with explained(self.place):
+        with translated_errors(self.location):
             self._write(key, data)
 
     def create(self, key: str, data: bytes) -> bool:
@@ -152,15 +158,15 @@ class Objects:
         for left in reversed(range(_TRIES)):
             if not self.has_conditions:
                 break
-            with explained(self.place):
+            with translated_errors(self.location):
                 try:
                     self._write(key, data, IfNoneMatch="*")
                     return True
                 except ClientError as error:
-                    if not self.is_settled(error) and left:
+                    if not self.is_final_refusal(error) and left:
                         time.sleep(0.05 * (_TRIES - left))
                         continue
-                    if status_of(error) == 412:
+                    if http_status(error) == 412:
                         return False
                     if self.has_conditions:
                         raise
@@ -169,37 +175,37 @@ class Objects:
         self.put(key, data)
         return True
 
-    def is_settled(self, error: ClientError) -> bool:
+    def is_final_refusal(self, error: ClientError) -> bool:
         """What a refused condition says: False for a race that is to be tried again; learns that there are none."""
-        if status_of(error) == 501:
+        if http_status(error) == 501:
             self.has_conditions = False
-        return status_of(error) != 409
+        return http_status(error) != 409
 
     def delete(self, keys: Iterable[str]) -> None:
         """No error for those that are absent."""
-        with explained(self.place), ThreadPoolExecutor(_DELETED_AT_ONCE, "s3-delete") as pool:
-            for _ in pool.map(lambda key: self.client.delete_object(**self.at(key)), keys):
+        with translated_errors(self.location), ThreadPoolExecutor(_DELETED_AT_ONCE, "s3-delete") as pool:
+            for _ in pool.map(lambda key: self.client.delete_object(**self.key_params(key)), keys):
                 pass
 
-    def listed(self, prefix: str) -> Iterator[Listed]:
+    def list_objects(self, prefix: str) -> Iterator[S3Object]:
         """Every object whose key begins so, in the order of keys."""
         pages = self.client.get_paginator("list_objects_v2")
-        with explained(self.place):
-            for page in pages.paginate(Bucket=self.place.bucket, Prefix=self.place.prefix + prefix):
+        with translated_errors(self.location):
+            for page in pages.paginate(Bucket=self.location.bucket, Prefix=self.location.prefix + prefix):
                 for item in page.get("Contents", ()):
-                    key = item["Key"].removeprefix(self.place.prefix)
-                    yield Listed(key, int(item["Size"]), _age(item["LastModified"], page))
+                    key = item["Key"].removeprefix(self.location.prefix)
+                    yield S3Object(key, int(item["Size"]), _age(item["LastModified"], page))
 
     def abort_uploads(self, older: float) -> int:
         """Ends the multipart uploads begun more than so many seconds ago; how many there were."""
         ended = 0
         pages = self.client.get_paginator("list_multipart_uploads")
-        with explained(self.place):
-            for page in pages.paginate(Bucket=self.place.bucket, Prefix=self.place.prefix):
+        with translated_errors(self.location):
+            for page in pages.paginate(Bucket=self.location.bucket, Prefix=self.location.prefix):
                 for item in page.get("Uploads", ()):
                     if _age(item["Initiated"], page) > older:
                         upload = {
-                            "Bucket": self.place.bucket,
+                            "Bucket": self.location.bucket,
                             "Key": item["Key"],
                             "UploadId": item["UploadId"],
                         }
@@ -207,38 +213,38 @@ class Objects:
                         ended += 1
         return ended
 
-    def require(self) -> None:
+    def require_bucket(self) -> None:
         """Raises `Unavailable` where the bucket cannot be used."""
-        with explained(self.place):
-            self.client.list_objects_v2(Bucket=self.place.bucket, Prefix=self.place.prefix, MaxKeys=1)
+        with translated_errors(self.location):
+            self.client.list_objects_v2(Bucket=self.location.bucket, Prefix=self.location.prefix, MaxKeys=1)
 
-    def address(self, key: str, seconds: int, disposition: str) -> str:
+    def presigned_get(self, key: str, seconds: int, disposition: str) -> str:
         """A URL under which anybody may read this one object, for so long."""
-        asked = self.at(key) | {
+        asked = self.key_params(key) | {
             "ResponseContentDisposition": disposition,
             "ResponseContentType": "application/octet-stream",
         }
-        with explained(self.place):
+        with translated_errors(self.location):
             return str(self._signing.generate_presigned_url("get_object", Params=asked, ExpiresIn=seconds))
 
-    def writing_address(self, key: str, size: int, seconds: int) -> str:
+    def presigned_put(self, key: str, size: int, seconds: int) -> str:
         """A URL under which anybody may write this one object, of exactly so many bytes, for so long."""
-        asked = self.at(key) | self.place.encryption | {"ContentLength": size}
-        with explained(self.place):
+        asked = self.key_params(key) | self.location.encryption | {"ContentLength": size}
+        with translated_errors(self.location):
             return str(self._signing.generate_presigned_url("put_object", Params=asked, ExpiresIn=seconds))
 
     def _head(self, key: str) -> Any:
-        return expected(self.client.head_object(**self.at(key)), "ETag", self.place)
+        return require_answer(self.client.head_object(**self.key_params(key)), "ETag", self.location)
 
     def _write(self, key: str, data: bytes | bytearray, **condition: str) -> None:
-        asked = self.at(key) | self.place.encryption | condition
+        asked = self.key_params(key) | self.location.encryption | condition
         done = self.client.put_object(**asked, Body=data, ContentMD5=md5(data))
-        expected(done, "ETag", self.place)
+        require_answer(done, "ETag", self.location)
 
     def _known_size(self, key: str) -> int:
         size = self.size(key)
         if size is None:
-            raise NotFound(f"no such object in {self.place}")
+            raise NotFound(f"no such object in {self.location}")
         return size
 
 

@@ -9,13 +9,15 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from adaptry.storage.blobs.s3.objects import Objects
+from adaptry.storage.blobs.s3.objects import S3Objects
 
 _RANGE = 4 << 20
 _AHEAD = 3
 
 
-def read_on(objects: Objects, pool: ThreadPoolExecutor, key: str, start: int, end: int) -> Iterator[bytes]:
+def read_ahead(
+    objects: S3Objects, pool: ThreadPoolExecutor, key: str, start: int, end: int
+) -> Iterator[bytes]:
     """The bytes from `start` to `end`, in pieces of 4 MiB. Raises `NotFound`, `Unavailable`."""
     starts = iter(range(start, end, _RANGE))
     coming: deque[Future[tuple[bytes, int]]] = deque()

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from adaptry.core.errors import NotFound
-from adaptry.storage.blobs.s3.objects import Listed
+from adaptry.storage.blobs.s3.objects import S3Object
 
 SEGMENT = 8 << 20
 LEAST_PART = 5 << 20
@@ -26,7 +26,7 @@ _ANY = re.compile(r"tmp/([0-9a-f]{32})\..*")
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class StagedSegment:
     """The bytes from `start` to `end` of a staging, in an object of their own."""
 
     name: str
@@ -60,25 +60,25 @@ def key_of(name: str) -> str | None:
     return match[1] if match else None
 
 
-def chain(found: Iterable[Listed]) -> tuple[Segment, ...]:
+def chain(found: Iterable[S3Object]) -> tuple[StagedSegment, ...]:
     """The segments that make one run of bytes from 0 on; where several begin at one place, the longest."""
-    longest: dict[int, Segment] = {}
+    longest: dict[int, StagedSegment] = {}
     for item in found:
         match = _NAME.fullmatch(item.key)
         if match and item.size:
-            segment = Segment(item.key, int(match[2], 16), item.size, is_open=bool(match[3]))
+            segment = StagedSegment(item.key, int(match[2], 16), item.size, is_open=bool(match[3]))
             rival = longest.get(segment.start)
             if rival is None or segment.size > rival.size:
                 longest[segment.start] = segment
-    row: list[Segment] = []
+    row: list[StagedSegment] = []
     while following := longest.get(row[-1].end if row else 0):
         row.append(following)
     return tuple(row)
 
 
-def parts(row: Sequence[Segment], least: int = LEAST_PART) -> Iterator[tuple[Segment, ...]]:
+def parts(row: Sequence[StagedSegment], least: int = LEAST_PART) -> Iterator[tuple[StagedSegment, ...]]:
     """The segments in groups that may each be a part: at least so large, but for the last."""
-    group: list[Segment] = []
+    group: list[StagedSegment] = []
     for segment in row:
         group.append(segment)
         if sum(one.size for one in group) >= least:

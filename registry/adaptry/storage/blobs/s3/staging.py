@@ -11,31 +11,31 @@ from contextlib import suppress
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError
-from adaptry.core.files.background_io import Beside
+from adaptry.core.files.background_io import BackgroundHasher
 from adaptry.storage.blobs.s3 import segments
 from adaptry.storage.blobs.s3.lease import Lease
 from adaptry.storage.blobs.s3.multipart import compose
-from adaptry.storage.blobs.s3.objects import Objects
-from adaptry.storage.blobs.s3.segments import SEGMENT, Segment
-from adaptry.storage.blobs.s3.uploader import Sending
-from adaptry.storage.blobs.store import Hashers, Staged
+from adaptry.storage.blobs.s3.objects import S3Objects
+from adaptry.storage.blobs.s3.segments import SEGMENT, StagedSegment
+from adaptry.storage.blobs.s3.uploader import SegmentUploader
+from adaptry.storage.blobs.store import Hashers, StagedBlob
 
-Released = Callable[[str, tuple[Segment, ...]], None]
+Released = Callable[[str, tuple[StagedSegment, ...]], None]
 
 
-class StagedObjects(Staged):
+class StagedObjects(StagedBlob):
     """`whole` reads a segment; `release` is told the key and the segments when the staging is put down."""
 
     def __init__(
         self,
         key: str,
-        row: Sequence[Segment],
+        row: Sequence[StagedSegment],
         hashers: Hashers,
-        objects: Objects,
-        sending: Sending,
+        objects: S3Objects,
+        sending: SegmentUploader,
         lease: Lease,
         blob_key: Callable[[Digest], str],
-        whole: Callable[[Segment], Iterator[bytes]],
+        whole: Callable[[StagedSegment], Iterator[bytes]],
         release: Released,
     ) -> None:
         super().__init__(key, row[-1].end if row else 0, hashers)
@@ -61,17 +61,17 @@ class StagedObjects(Staged):
         """From now on nobody but us can change what is staged."""
         if self._buffer:
             self._flush()
-            self._sending.settle()
+            self._sending.drain()
         name = segments.new_name(self.key, 0)
         compose(self._objects, name, self._row)
         open_ones = [one.name for one in self._row]
-        self._row = [Segment(name, 0, self.offset)]
+        self._row = [StagedSegment(name, 0, self.offset)]
         self._hasher = None
         with suppress(AdaptryError):  # they are swept with the staging
             self._objects.delete(open_ones)
 
     def _write(self, piece: memoryview) -> None:
-        self._lease.keep()
+        self._lease.renew()
         self._buffer += piece
         if len(self._buffer) >= SEGMENT:
             self._flush()
@@ -80,16 +80,16 @@ class StagedObjects(Staged):
         start = self._flushed
         name = segments.new_name(self.key, start)
         data, self._buffer = self._buffer, bytearray()
-        self._row.append(Segment(name, start, len(data)))
+        self._row.append(StagedSegment(name, start, len(data)))
         self._sending.put(name, data)
 
     def _settle(self) -> None:
-        self._sending.settle()
+        self._sending.drain()
 
     def _truncate(self, offset: int) -> None:
         """Forgets what is after `offset`. Objects that cannot be deleted now are swept with the staging."""
         with suppress(AdaptryError):  # what could not be sent is after it
-            self._sending.settle()
+            self._sending.drain()
         if offset >= self._flushed:
             del self._buffer[offset - self._flushed :]
             return
@@ -102,7 +102,7 @@ class StagedObjects(Staged):
         with suppress(AdaptryError):
             self._objects.delete(gone)
 
-    def _begun(self, one: Segment) -> bytes | bytearray:
+    def _begun(self, one: StagedSegment) -> bytes | bytearray:
         """A segment that was filled while bytes came that are not wanted now; it may not have been sent."""
         return self._sending.unsent.get(one.name) or self._read(one.start, one.size)
 
@@ -119,10 +119,10 @@ class StagedObjects(Staged):
 
     def _rehash(self) -> str:
         hasher = hashlib.sha256()
-        with Beside(hasher.update) as beside:
+        with BackgroundHasher(hasher.update) as beside:
             for one in self._row:
                 for piece in self._whole(one):
-                    self._lease.keep()
+                    self._lease.renew()
                     beside.update(memoryview(piece))
         hasher.update(self._buffer)
         return hasher.hexdigest()
@@ -136,7 +136,7 @@ class StagedObjects(Staged):
         else:
             if self._buffer:
                 self._flush()
-                self._sending.settle()
+                self._sending.drain()
             compose(self._objects, key, self._row)
         self._buffer.clear()
         self._objects.delete(one.name for one in self._row)
@@ -145,14 +145,14 @@ class StagedObjects(Staged):
     def _discard(self) -> None:
         self._buffer.clear()
         self._row.clear()
-        found = self._objects.listed(segments.folder(self.key))
+        found = self._objects.list_objects(segments.folder(self.key))
         self._objects.delete([item.key for item in found if not item.key.endswith(".lease")])
 
     def _release(self) -> None:
         try:
             if self._buffer:
                 self._flush()
-            self._sending.settle()
+            self._sending.drain()
         finally:
             self._tell(self.key, tuple(self._row))
             self._lease.release()

@@ -17,13 +17,13 @@ from urllib.parse import quote
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, NotFound
 from adaptry.storage.blobs.s3 import lease, segments
-from adaptry.storage.blobs.s3.location import Place
-from adaptry.storage.blobs.s3.objects import Objects
-from adaptry.storage.blobs.s3.ranges import read_on
-from adaptry.storage.blobs.s3.segments import Segment
+from adaptry.storage.blobs.s3.location import S3Location
+from adaptry.storage.blobs.s3.objects import S3Objects
+from adaptry.storage.blobs.s3.ranges import read_ahead
+from adaptry.storage.blobs.s3.segments import StagedSegment
 from adaptry.storage.blobs.s3.staging import StagedObjects
-from adaptry.storage.blobs.s3.uploader import Sending
-from adaptry.storage.blobs.store import CHUNK, BlobStore, Staged, WritingAddress, absent
+from adaptry.storage.blobs.s3.uploader import SegmentUploader
+from adaptry.storage.blobs.store import CHUNK, BlobStore, StagedBlob, UploadUrl, blob_not_found
 
 _BLOB = re.compile(r"sha256/[0-9a-f]{2}/([0-9a-f]{64})")
 _KEPT_ROWS = 256
@@ -34,12 +34,12 @@ _ABANDONED = 24 * 3600.0
 class S3Blobs(BlobStore):
     """A `BlobStore` in a bucket, which must be there. Raises `Unavailable` where it cannot be used."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: S3Location) -> None:
         super().__init__()
-        self.place = place
-        self.objects = Objects(place)
+        self.location = place
+        self.objects = S3Objects(place)
         self._held: set[str] = set()
-        self._rows: dict[str, tuple[Segment, ...]] = {}
+        self._rows: dict[str, tuple[StagedSegment, ...]] = {}
         self._lock = Lock()
         self._reading = ThreadPoolExecutor(16, "s3-read")
         self._writing = ThreadPoolExecutor(16, "s3-write")
@@ -50,7 +50,7 @@ class S3Blobs(BlobStore):
     def size(self, digest: Digest) -> int:
         size = self.objects.size(_key(digest))
         if size is None:
-            raise absent(digest)
+            raise blob_not_found(digest)
         return size
 
     def read(self, digest: Digest, start: int, length: int) -> bytes:
@@ -73,21 +73,21 @@ class S3Blobs(BlobStore):
         return True
 
     def digests(self) -> Iterator[Digest]:
-        for item in self.objects.listed("sha256/"):
+        for item in self.objects.list_objects("sha256/"):
             if match := _BLOB.fullmatch(item.key):
                 yield Digest(match[1])
 
-    def staging(self, key: str) -> AbstractContextManager[Staged]:
+    def staging(self, key: str) -> AbstractContextManager[StagedBlob]:
         folder = segments.folder(key)
         with self._lock:
             if key in self._held:
                 raise _held()
             self._held.add(key)
         try:
-            taken = lease.take(self.objects, f"{folder}lease")
+            taken = lease.acquire_lease(self.objects, f"{folder}lease")
             if taken is None:
                 raise _held()
-            row = segments.chain(self.objects.listed(folder))
+            row = segments.chain(self.objects.list_objects(folder))
         except BaseException:
             self._held.discard(key)
             raise
@@ -98,45 +98,45 @@ class S3Blobs(BlobStore):
             row,
             self._hashers,
             self.objects,
-            Sending(self.objects, self._writing),
+            SegmentUploader(self.objects, self._writing),
             taken,
             _key,
             self._whole,
             self._released,
         )
 
-    def staged(self, key: str) -> int:
-        row = segments.chain(self.objects.listed(segments.folder(key)))
+    def staged_size(self, key: str) -> int:
+        row = segments.chain(self.objects.list_objects(segments.folder(key)))
         return row[-1].end if row else 0
 
     def is_held(self, key: str) -> bool:
-        return key in self._held or lease.is_taken(self.objects, f"{segments.folder(key)}lease")
+        return key in self._held or lease.is_leased(self.objects, f"{segments.folder(key)}lease")
 
     def last_write(self, key: str) -> datetime | None:
-        found = self.objects.listed(segments.folder(key))
+        found = self.objects.list_objects(segments.folder(key))
         ages = [item.age for item in found if not item.key.endswith(".lease")]
         return datetime.now(UTC) - timedelta(seconds=min(ages)) if ages else None
 
     def stagings(self) -> Iterator[str]:
-        keys = (segments.key_of(item.key) for item in self.objects.listed("tmp/"))
+        keys = (segments.key_of(item.key) for item in self.objects.list_objects("tmp/"))
         yield from dict.fromkeys(key for key in keys if key)
 
     def require_room(self, size: int) -> None:
         """A bucket has no size that could be asked for; but it must be there."""
-        self.objects.require()
+        self.objects.require_bucket()
 
     def tidy(self) -> int:
         return self.objects.abort_uploads(_ABANDONED)
 
-    def address(self, digest: Digest, filename: str, seconds: int) -> str:
+    def download_url(self, digest: Digest, filename: str, seconds: int) -> str:
         disposition = f"attachment; filename*=UTF-8''{quote(filename)}"
-        return self.objects.address(_key(digest), seconds, disposition)
+        return self.objects.presigned_get(_key(digest), seconds, disposition)
 
-    def writing_address(self, key: str, start: int, size: int, seconds: int) -> WritingAddress:
-        url = self.objects.writing_address(segments.new_open_name(key, start), size, seconds)
-        return WritingAddress(url, self.place.encryption_headers)
+    def upload_url(self, key: str, start: int, size: int, seconds: int) -> UploadUrl:
+        url = self.objects.presigned_put(segments.new_open_name(key, start), size, seconds)
+        return UploadUrl(url, self.location.encryption_headers)
 
-    def _released(self, key: str, row: tuple[Segment, ...]) -> None:
+    def _released(self, key: str, row: tuple[StagedSegment, ...]) -> None:
         if row:
             self._rows[key] = row
             while len(self._rows) > _KEPT_ROWS:
@@ -147,18 +147,18 @@ class S3Blobs(BlobStore):
         try:
             return self.objects.read(_key(digest), start, length)
         except NotFound:
-            raise absent(digest) from None
+            raise blob_not_found(digest) from None
 
     def _stream(self, digest: Digest, first: bytes, start: int, size: int) -> Iterator[bytes]:
         """The first piece, then what was asked for while those before it were read."""
         if first:
             yield first
-        for data in read_on(self.objects, self._reading, _key(digest), start + len(first), size):
+        for data in read_ahead(self.objects, self._reading, _key(digest), start + len(first), size):
             for at in range(0, len(data), CHUNK):
                 yield data[at : at + CHUNK]
 
-    def _whole(self, segment: Segment) -> Iterator[bytes]:
-        return read_on(self.objects, self._reading, segment.name, 0, segment.size)
+    def _whole(self, segment: StagedSegment) -> Iterator[bytes]:
+        return read_ahead(self.objects, self._reading, segment.name, 0, segment.size)
 
 
 def _key(digest: Digest) -> str:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from adaptry.storage.blobs.s3.objects import Objects
+from adaptry.storage.blobs.s3.objects import S3Objects
 
 _AT_ONCE = 3
 """With the one that is being filled, 32 MiB of an upload are in memory."""
 
 
-class Sending:
+class SegmentUploader:
     """What one staging has under way; the threads are the store's. What could not be written is in `unsent`."""
 
-    def __init__(self, objects: Objects, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, objects: S3Objects, pool: ThreadPoolExecutor) -> None:
         self.unsent: dict[str, bytearray] = {}
         self._objects = objects
         self._pool = pool
@@ -27,7 +27,7 @@ class Sending:
         while len(self._coming) > _AT_ONCE:
             self._coming.popleft().result()
 
-    def settle(self) -> None:
+    def drain(self) -> None:
         """Waits until none is under way any more. Raises what one of them raised."""
         ended, self._coming = self._coming, deque()
         failures = [failure for future in ended if (failure := future.exception())]

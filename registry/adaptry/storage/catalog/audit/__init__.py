@@ -7,6 +7,6 @@ beside running pushes sees no change by halves. Nothing is changed, and no store
 """
 
 from adaptry.storage.catalog.audit.audit import audit
-from adaptry.storage.catalog.audit.problem import Kind, Problem
+from adaptry.storage.catalog.audit.problem import IntegrityProblem, ProblemKind
 
-__all__ = ["Kind", "Problem", "audit"]
+__all__ = ["IntegrityProblem", "ProblemKind", "audit"]

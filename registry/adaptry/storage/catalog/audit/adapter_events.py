@@ -15,12 +15,12 @@ from sqlmodel import col, select
 
 from adaptry.storage.catalog.audit.epochs import Timeline
 from adaptry.storage.catalog.database import Transaction
-from adaptry.storage.catalog.encoding import unmapped
+from adaptry.storage.catalog.encoding import decode_map
 from adaptry.storage.catalog.rows import EventRow
 
 
 @dataclass(frozen=True)
-class Happening:
+class AuditedEvent:
     """An event with its detail read. `rise` is by how much restores of the registry raised generations since."""
 
     row: EventRow
@@ -43,23 +43,23 @@ class Happening:
 
 
 @dataclass(frozen=True)
-class History:
+class AdapterHistory:
     """The events of one life, oldest first, and all that were ever recorded under the adapter's key.
 
     `timeline` has the epochs of the registry.
     """
 
-    events: Sequence[Happening]
-    every: Sequence[Happening]
+    events: Sequence[AuditedEvent]
+    every: Sequence[AuditedEvent]
     timeline: Timeline
-    by_number: Mapping[int, list[Happening]] = field(default_factory=lambda: defaultdict(list))
+    by_number: Mapping[int, list[AuditedEvent]] = field(default_factory=lambda: defaultdict(list))
 
     @cached_property
-    def pushed(self) -> Mapping[int, Happening]:
+    def pushed(self) -> Mapping[int, AuditedEvent]:
         """By number, the event of each version that was pushed."""
-        return {one.row.number: one for one in self.of("version.pushed") if one.row.number is not None}
+        return {one.row.number: one for one in self.of_kinds("version.pushed") if one.row.number is not None}
 
-    def of(self, *kinds: str) -> Iterator[Happening]:
+    def of_kinds(self, *kinds: str) -> Iterator[AuditedEvent]:
         return (one for one in self.events if one.kind in kinds)
 
     @property
@@ -69,13 +69,13 @@ class History:
         return max(numbers, default=0)
 
 
-def history(tx: Transaction, key: int, name: str, timeline: Timeline) -> History:
+def read_history(tx: Transaction, key: int, name: str, timeline: Timeline) -> AdapterHistory:
     """That of the adapter which has this name now."""
     query = select(EventRow).where(EventRow.adapter_id == key).order_by(col(EventRow.seq))
     every = [
-        Happening(row, unmapped(row.detail), timeline.rise_since(row.seq or 0)) for row in tx.exec(query)
+        AuditedEvent(row, decode_map(row.detail), timeline.rise_since(row.seq or 0)) for row in tx.exec(query)
     ]
-    life: list[Happening] = []
+    life: list[AuditedEvent] = []
     for one in reversed(every):
         if one.row.name != name:
             continue  # of another line, whose name this one took
@@ -85,11 +85,11 @@ def history(tx: Transaction, key: int, name: str, timeline: Timeline) -> History
         if one.kind == "adapter.renamed":
             name = one.detail["was"]
     life.reverse()
-    by_number: dict[int, list[Happening]] = defaultdict(list)
+    by_number: dict[int, list[AuditedEvent]] = defaultdict(list)
     for one in life:
         if one.row.number is not None:
             by_number[one.row.number].append(one)
-    return History(life, every, timeline, by_number)
+    return AdapterHistory(life, every, timeline, by_number)
 
 
 def pushes_of(tx: Transaction, key: int) -> list[tuple[int, int]]:

@@ -10,11 +10,11 @@ from functools import partial
 from sqlmodel import col, func, select
 
 from adaptry.storage.catalog.audit import commits, rollouts, search_index, versions
-from adaptry.storage.catalog.audit.adapter_events import Happening, History, history, pushes_of
+from adaptry.storage.catalog.audit.adapter_events import AdapterHistory, AuditedEvent, pushes_of, read_history
 from adaptry.storage.catalog.audit.epochs import Timeline, timeline
-from adaptry.storage.catalog.audit.problem import Problem, differs, guarded
+from adaptry.storage.catalog.audit.problem import IntegrityProblem, compare_values, guard_problems
 from adaptry.storage.catalog.database import Catalog, Transaction
-from adaptry.storage.catalog.encoding import unlisted, unmapped
+from adaptry.storage.catalog.encoding import decode_list, decode_map
 from adaptry.storage.catalog.rows import (
     AdapterRow,
     AliasRow,
@@ -29,90 +29,96 @@ from adaptry.storage.catalog.rows import (
 
 
 @dataclass
-class Shared:
+class AuditContext:
     """What is looked at once for all adapters: the epochs, and every renaming, as (number of the event, key, name before, name
     after)."""
 
     timeline: Timeline = field(default_factory=Timeline)
     renamings: list[tuple[int, int, str, str]] = field(default_factory=list)
 
-    def concern(self, names: set[str]) -> bool:
+    def mentions(self, names: set[str]) -> bool:
         return any({was, to} & names for _, _, was, to in self.renamings)
 
 
-def among_all(catalog: Catalog, shared: Shared) -> Iterator[Problem]:
+def cross_adapter_problems(catalog: Catalog, shared: AuditContext) -> Iterator[IntegrityProblem]:
     """What concerns adapters together. Fills `shared`."""
     with catalog.read() as tx:
         shared.timeline = timeline(tx)
         query = select(EventRow).where(EventRow.kind == "adapter.renamed").order_by(col(EventRow.seq))
         for row in tx.exec(query):
-            detail = unmapped(row.detail)
+            detail = decode_map(row.detail)
             shared.renamings.append((row.seq or 0, row.adapter_id or 0, detail["was"], detail["to"]))
         used = set(tx.exec(select(AdapterRow.namespace).distinct()))
         known = set(tx.exec(select(NamespaceRow.name)))
     for name in sorted(used ^ known):
         reason = "it has adapters and no row" if name in used else "no adapter is or was in it"
-        yield Problem(f"namespace {name}", reason, "derived", "namespaces")
+        yield IntegrityProblem(f"namespace {name}", reason, "derived", "namespaces")
 
 
-def problems(catalog: Catalog, key: int, shared: Shared) -> Iterator[Problem]:
+def problems(catalog: Catalog, key: int, shared: AuditContext) -> Iterator[IntegrityProblem]:
     """All about one adapter, as it is at one moment."""
     with catalog.read() as tx:
         row = tx.get(AdapterRow, key)
         if row is None:
             return
         name, namespace = row.name, row.name.partition("/")[0]
-        yield from differs(name, "its namespace", row.namespace, namespace, "its name")
-        told = history(tx, key, name, shared.timeline)
-        yield from guarded(name, partial(_numbering, tx, row, told, shared))
-        yield from guarded(name, partial(_names_in_events, name, told))
+        yield from compare_values(name, "its namespace", row.namespace, namespace, "its name")
+        told = read_history(tx, key, name, shared.timeline)
+        yield from guard_problems(name, partial(_numbering, tx, row, told, shared))
+        yield from guard_problems(name, partial(_names_in_events, name, told))
         if row.deleted_at is not None:
-            yield from guarded(name, partial(_buried, tx, row, told, shared))
+            yield from guard_problems(name, partial(_buried, tx, row, told, shared))
             return
         if row.moved_to is not None:
-            yield Problem(name, "it is said to have been renamed, and is there")
-        yield from guarded(name, partial(_itself, tx, row, told))
-        yield from guarded(name, partial(versions.problems, tx, row, told))
-        yield from guarded(name, partial(commits.problems, tx, row, told))
-        yield from guarded(name, partial(_aliases, tx, row, told))
-        yield from guarded(name, partial(rollouts.problems, tx, row, told))
-        yield from guarded(name, partial(_metrics, tx, row, told))
-        yield from guarded(name, partial(search_index.problems, tx, row))
+            yield IntegrityProblem(name, "it is said to have been renamed, and is there")
+        yield from guard_problems(name, partial(_itself, tx, row, told))
+        yield from guard_problems(name, partial(versions.problems, tx, row, told))
+        yield from guard_problems(name, partial(commits.problems, tx, row, told))
+        yield from guard_problems(name, partial(_aliases, tx, row, told))
+        yield from guard_problems(name, partial(rollouts.problems, tx, row, told))
+        yield from guard_problems(name, partial(_metrics, tx, row, told))
+        yield from guard_problems(name, partial(search_index.problems, tx, row))
 
 
-def _itself(tx: Transaction, row: AdapterRow, told: History) -> Iterator[Problem]:
+def _itself(tx: Transaction, row: AdapterRow, told: AdapterHistory) -> Iterator[IntegrityProblem]:
     name = row.name
     if not told.events or told.events[0].kind != "adapter.created":
-        yield Problem(name, "no event says that it was created")
+        yield IntegrityProblem(name, "no event says that it was created")
         return
-    edits = list(told.of("adapter.created", "adapter.edited"))
+    edits = list(told.of_kinds("adapter.created", "adapter.edited"))
     visibility = [one.detail["visibility"] for one in edits if "visibility" in one.detail]
     if visibility:
-        yield from differs(
+        yield from compare_values(
             name, "its visibility", row.visibility, visibility[-1], "its last event about that"
         )
     described = [one.detail["description"] for one in edits if "description" in one.detail]
     if described:
-        yield from differs(
+        yield from compare_values(
             name, "its description", row.description, described[-1], "its last event about that"
         )
     tagged = [one.detail["tags"] for one in edits if "tags" in one.detail]
     if tagged:
-        tags = ", ".join(unlisted(row.tags))
-        yield from differs(name, "its tags", tags, tagged[-1], "its last event about that")
-    yield from differs(name, "when it was created", row.created_at, told.events[0].row.at, "its event")
-    changes = list(told.of("adapter.created", "adapter.edited", "adapter.renamed", "version.pushed"))
-    yield from differs(name, "when it changed last", row.updated_at, changes[-1].row.at, "its last event")
+        tags = ", ".join(decode_list(row.tags))
+        yield from compare_values(name, "its tags", tags, tagged[-1], "its last event about that")
+    yield from compare_values(name, "when it was created", row.created_at, told.events[0].row.at, "its event")
+    changes = list(told.of_kinds("adapter.created", "adapter.edited", "adapter.renamed", "version.pushed"))
+    yield from compare_values(
+        name, "when it changed last", row.updated_at, changes[-1].row.at, "its last event"
+    )
     taken = select(func.coalesce(func.sum(col(VersionRow.downloads)), 0)).where(
         VersionRow.adapter_id == row.id
     )
-    yield from differs(name, "its downloads", row.downloads, tx.exec(taken).one(), "the sum of its versions'")
+    yield from compare_values(
+        name, "its downloads", row.downloads, tx.exec(taken).one(), "the sum of its versions'"
+    )
 
 
-def _numbering(tx: Transaction, row: AdapterRow, told: History, shared: Shared) -> Iterator[Problem]:
+def _numbering(
+    tx: Transaction, row: AdapterRow, told: AdapterHistory, shared: AuditContext
+) -> Iterator[IntegrityProblem]:
     after = told.highest_number + 1
     if row.next_number < after:
-        yield Problem(
+        yield IntegrityProblem(
             row.name, f"its next number is {row.next_number}, and a version {after - 1} was there already"
         )
     if shared.timeline.is_restored:  # which leaves numbers free
@@ -123,15 +129,17 @@ def _numbering(tx: Transaction, row: AdapterRow, told: History, shared: Shared) 
         after = 1 + max(
             (number for seq, number in pushes_of(tx, left[0][1]) if seq < before and number), default=0
         )
-        yield from differs(row.name, "its next number", row.next_number, after, "what it was renamed from")
+        yield from compare_values(
+            row.name, "its next number", row.next_number, after, "what it was renamed from"
+        )
         return
     names = {one.row.name for one in told.every if one.row.name} | {row.name}
     # A name that was another adapter's before goes on with that one's numbers.
-    if row.next_number > after and not shared.concern(names):
-        yield Problem(row.name, f"its next number is {row.next_number}, and its events say {after}")
+    if row.next_number > after and not shared.mentions(names):
+        yield IntegrityProblem(row.name, f"its next number is {row.next_number}, and its events say {after}")
 
 
-def _names_in_events(name: str, told: History) -> Iterator[Problem]:
+def _names_in_events(name: str, told: AdapterHistory) -> Iterator[IntegrityProblem]:
     """An event bears a name that its adapter had, or that of an adapter whose name it took."""
     known = {name}
     for one in told.every:
@@ -139,21 +147,23 @@ def _names_in_events(name: str, told: History) -> Iterator[Problem]:
             known |= {one.row.name or "", one.detail.get("was", ""), one.detail.get("to", "")}
     for one in told.every:
         if one.row.name not in known:
-            yield Problem(
+            yield IntegrityProblem(
                 f"event {one.seq}", f"it is about {one.row.name}, and its adapter never had that name"
             )
 
 
-def _buried(tx: Transaction, row: AdapterRow, told: History, shared: Shared) -> Iterator[Problem]:
+def _buried(
+    tx: Transaction, row: AdapterRow, told: AdapterHistory, shared: AuditContext
+) -> Iterator[IntegrityProblem]:
     """A tombstone: of an adapter that was deleted, or of a name that was given up."""
     for table, what in ((VersionRow, "versions"), (CommitRow, "commits"), (MarkRow, "branches")):
         if tx.exec(select(func.count()).select_from(table).where(table.adapter_id == row.id)).one():
-            yield Problem(row.name, f"it is deleted, and has {what}")
+            yield IntegrityProblem(row.name, f"it is deleted, and has {what}")
     pointing = select(AliasRow.alias).where(
         AliasRow.adapter_id == row.id, col(AliasRow.version_id).is_not(None)
     )
     for alias in tx.exec(pointing):
-        yield Problem(f"{row.name}@{alias}", "its adapter is deleted, and it points at a version")
+        yield IntegrityProblem(f"{row.name}@{alias}", "its adapter is deleted, and it points at a version")
     left = [one for one in shared.renamings if one[2] == row.name]
     deleted = [one for one in told.events if one.kind == "adapter.deleted"]
     moment = deleted[-1].row.at if deleted else None
@@ -164,21 +174,23 @@ def _buried(tx: Transaction, row: AdapterRow, told: History, shared: Shared) -> 
             row.deleted_at
         )  # a name of the catalog that a restore replaced: its numbers are not given again
     if moment is None:
-        yield Problem(row.name, "it is deleted, and no event says so")
+        yield IntegrityProblem(row.name, "it is deleted, and no event says so")
         return
-    yield from differs(row.name, "when it was deleted", row.deleted_at, moment, "its event")
-    yield from differs(row.name, "when it changed last", row.updated_at, moment, "its event")
-    yield from differs(row.name, "its visibility", row.visibility, "private", "the rule for what is deleted")
+    yield from compare_values(row.name, "when it was deleted", row.deleted_at, moment, "its event")
+    yield from compare_values(row.name, "when it changed last", row.updated_at, moment, "its event")
+    yield from compare_values(
+        row.name, "its visibility", row.visibility, "private", "the rule for what is deleted"
+    )
     created = told.events[0].row.at if deleted else None
     target = tx.get(AdapterRow, row.moved_to) if row.moved_to is not None else None
     if target is not None and target.deleted_at is None:
         created = target.created_at
     if created is not None:
-        yield from differs(row.name, "when it was created", row.created_at, created, "its event")
+        yield from compare_values(row.name, "when it was created", row.created_at, created, "its event")
     if row.moved_to is not None and (not left or left[-1][1] != row.moved_to):
-        yield Problem(row.name, "what it was renamed to is not what its event says")
+        yield IntegrityProblem(row.name, "what it was renamed to is not what its event says")
     elif row.moved_to is None and left and not deleted and _stays(tx, left[-1]):
-        yield Problem(row.name, "what it was renamed to is missing")
+        yield IntegrityProblem(row.name, "what it was renamed to is missing")
 
 
 def _stays(tx: Transaction, renaming: tuple[int, int, str, str]) -> bool:
@@ -191,59 +203,65 @@ def _stays(tx: Transaction, renaming: tuple[int, int, str, str]) -> bool:
     return line is not None and line.deleted_at is None and tx.exec(ended.limit(1)).first() is None
 
 
-def _aliases(tx: Transaction, row: AdapterRow, told: History) -> Iterator[Problem]:
+def _aliases(tx: Transaction, row: AdapterRow, told: AdapterHistory) -> Iterator[IntegrityProblem]:
     rows = {one.alias: one for one in tx.exec(select(AliasRow).where(AliasRow.adapter_id == row.id))}
     found = tx.exec(
         select(VersionRow.id, VersionRow.number, VersionRow.digest).where(VersionRow.adapter_id == row.id)
     )
     by_key = {key: (number, f"sha256:{digest}") for key, number, digest in found}
-    moves: dict[str, list[Happening]] = {}
-    for one in told.of("alias.moved", "alias.removed"):
+    moves: dict[str, list[AuditedEvent]] = {}
+    for one in told.of_kinds("alias.moved", "alias.removed"):
         moves.setdefault(one.detail["alias"], []).append(one)
     for alias, alias_row in rows.items():
         if alias not in moves and alias_row.version_id is not None:
-            yield Problem(f"{row.name}@{alias}", "no event says that it was set")
+            yield IntegrityProblem(f"{row.name}@{alias}", "no event says that it was set")
     for alias, happened in moves.items():
         where = f"{row.name}@{alias}"
         yield from _moves(where, happened, dict(by_key.values()), told.timeline.floor)
         if alias not in rows:
-            yield Problem(where, "its events speak of it, and it is not there")
+            yield IntegrityProblem(where, "its events speak of it, and it is not there")
             continue
         last, now = happened[-1], rows[alias]
         target = (last.row.number, last.detail.get("to")) if last.kind == "alias.moved" else None
         here = by_key.get(now.version_id) if now.version_id is not None else None
-        yield from differs(where, "its version", here, target, "its last event")
-        yield from differs(where, "its generation", now.generation, last.generation, "its last event")
-        yield from differs(where, "when it moved", now.moved_at, last.row.at, "its last event")
-        yield from differs(where, "who moved it", now.moved_by, last.row.by, "its last event")
+        yield from compare_values(where, "its version", here, target, "its last event")
+        yield from compare_values(where, "its generation", now.generation, last.generation, "its last event")
+        yield from compare_values(where, "when it moved", now.moved_at, last.row.at, "its last event")
+        yield from compare_values(where, "who moved it", now.moved_by, last.row.by, "its last event")
 
 
 def _moves(
-    where: str, happened: Sequence[Happening], versions_: dict[int, str], floor: int
-) -> Iterator[Problem]:
+    where: str, happened: Sequence[AuditedEvent], versions_: dict[int, str], floor: int
+) -> Iterator[IntegrityProblem]:
     """Each move begins where the one before ended, in the next generation; the first is above the floor."""
     at: str | None = None
     number: str | None = None
     generation: int | None = None
     for one in happened:
         what, now = f"event {one.seq} of {where}", one.generation
-        yield from differs(what, "where it was", one.detail.get("was"), at, "the event before")
+        yield from compare_values(what, "where it was", one.detail.get("was"), at, "the event before")
         if one.kind == "alias.moved":
-            yield from differs(what, "where it was", one.detail.get("was_number"), number, "the event before")
+            yield from compare_values(
+                what, "where it was", one.detail.get("was_number"), number, "the event before"
+            )
             if generation is not None:
-                yield from differs(what, "its generation", now, generation + 1, "the event before")
+                yield from compare_values(what, "its generation", now, generation + 1, "the event before")
             elif now <= floor:
-                yield Problem(what, f"its generation is {now}, and those of this epoch are above {floor}")
+                yield IntegrityProblem(
+                    what, f"its generation is {now}, and those of this epoch are above {floor}"
+                )
             at, number = one.detail["to"], str(one.row.number)
-            yield from differs(what, "where it went", at, versions_.get(one.row.number or 0), "the version")
+            yield from compare_values(
+                what, "where it went", at, versions_.get(one.row.number or 0), "the version"
+            )
         else:
-            yield from differs(what, "its generation", now, generation, "the event before")
-            yield from differs(what, "its number", str(one.row.number), number, "the event before")
+            yield from compare_values(what, "its generation", now, generation, "the event before")
+            yield from compare_values(what, "its number", str(one.row.number), number, "the event before")
             at = number = None
         generation = now
 
 
-def _metrics(tx: Transaction, row: AdapterRow, told: History) -> Iterator[Problem]:
+def _metrics(tx: Transaction, row: AdapterRow, told: AdapterHistory) -> Iterator[IntegrityProblem]:
     """Every logged value is in an event and in a row, and what searches compare follows from the rows."""
     numbers = dict(
         tx.exec(select(VersionRow.id, VersionRow.number).where(VersionRow.adapter_id == row.id)).all()
@@ -252,7 +270,7 @@ def _metrics(tx: Transaction, row: AdapterRow, told: History) -> Iterator[Proble
     values = tx.exec(query.order_by(col(MetricRow.id))).all()
     logged = Counter(
         (one.row.number or 0, metric, value, one.row.at, one.row.by)
-        for one in told.of("metrics.logged")
+        for one in told.of_kinds("metrics.logged")
         for metric, value in one.detail.items()
     )
     here = Counter(
@@ -261,9 +279,13 @@ def _metrics(tx: Transaction, row: AdapterRow, told: History) -> Iterator[Proble
     expected = {(number, metric, float(value), at, by) for number, metric, value, at, by in logged - here}
     surplus = {(number, metric, float(value), at, by) for number, metric, value, at, by in here - logged}
     for number, metric, value, _, _ in sorted(expected - surplus, key=str):
-        yield Problem(f"{row.name}@{number}", f"an event says that {metric} was {value}, and no row does")
+        yield IntegrityProblem(
+            f"{row.name}@{number}", f"an event says that {metric} was {value}, and no row does"
+        )
     for number, metric, value, _, _ in sorted(surplus - expected, key=str):
-        yield Problem(f"{row.name}@{number}", f"a row says that {metric} was {value}, and no event does")
+        yield IntegrityProblem(
+            f"{row.name}@{number}", f"a row says that {metric} was {value}, and no event does"
+        )
     by_metric: dict[tuple[int, str], list[float]] = {}
     for one in values:
         by_metric.setdefault((one.version_id, one.metric), []).append(one.value)
@@ -274,7 +296,7 @@ def _metrics(tx: Transaction, row: AdapterRow, told: History) -> Iterator[Proble
     right = {pair: (each[-1], max(each), min(each)) for pair, each in by_metric.items()}
     for pair in sorted(known.keys() | right.keys()):
         if known.get(pair) != right.get(pair):
-            yield Problem(
+            yield IntegrityProblem(
                 f"{row.name}@{numbers[pair[0]]}",
                 f"what searches know of {pair[1]} is not what was logged",
                 "derived",

@@ -19,34 +19,34 @@ from adaptry.storage.catalog.audit import (
     inspections,
     manifests,
 )
-from adaptry.storage.catalog.audit.problem import Problem, guarded
+from adaptry.storage.catalog.audit.problem import IntegrityProblem, guard_problems
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.catalog.rows import AdapterRow
 
 
-def audit(catalog: Catalog) -> Iterator[Problem]:
+def audit(catalog: Catalog) -> Iterator[IntegrityProblem]:
     """Everything in the catalog that cannot be as it is. Raises `Unavailable`."""
-    yield from guarded("database", partial(_database, catalog))
-    yield from guarded("catalog", partial(column_values.problems, catalog))
-    yield from guarded("revisions", partial(manifests.problems, catalog))
-    yield from guarded("events", partial(events.problems, catalog))
-    yield from guarded("epochs", partial(epochs.problems, catalog))
-    shared = adapters.Shared()
-    yield from guarded("adapters", partial(adapters.among_all, catalog, shared))
-    yield from guarded("names", partial(folded_names.problems, catalog))
+    yield from guard_problems("database", partial(_database, catalog))
+    yield from guard_problems("catalog", partial(column_values.problems, catalog))
+    yield from guard_problems("revisions", partial(manifests.problems, catalog))
+    yield from guard_problems("events", partial(events.problems, catalog))
+    yield from guard_problems("epochs", partial(epochs.problems, catalog))
+    shared = adapters.AuditContext()
+    yield from guard_problems("adapters", partial(adapters.cross_adapter_problems, catalog, shared))
+    yield from guard_problems("names", partial(folded_names.problems, catalog))
     for key, name in _adapters(catalog):
-        yield from guarded(name, partial(adapters.problems, catalog, key, shared))
-    yield from guarded("bases", partial(bases.problems, catalog))
-    yield from guarded("files", partial(files.problems, catalog))
-    yield from guarded("inspections", partial(inspections.problems, catalog))
+        yield from guard_problems(name, partial(adapters.problems, catalog, key, shared))
+    yield from guard_problems("bases", partial(bases.problems, catalog))
+    yield from guard_problems("files", partial(files.problems, catalog))
+    yield from guard_problems("inspections", partial(inspections.problems, catalog))
 
 
-def _database(catalog: Catalog) -> Iterator[Problem]:
+def _database(catalog: Catalog) -> Iterator[IntegrityProblem]:
     with catalog.read() as tx:
         connection = tx.connection()
         kind = postgres if connection.dialect.name == "postgresql" else sqlite
         for text in kind.complaints(connection):
-            yield Problem("database", text, "database")
+            yield IntegrityProblem("database", text, "database")
 
 
 def _adapters(catalog: Catalog) -> Iterator[tuple[int, str]]:

@@ -11,23 +11,23 @@ from sqlmodel import col, select
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.registry.records import BaseInfo
 from adaptry.storage.catalog import bases
-from adaptry.storage.catalog.audit.problem import Problem, differs, guarded
+from adaptry.storage.catalog.audit.problem import IntegrityProblem, compare_values, guard_problems
 from adaptry.storage.catalog.database import Catalog, Transaction
-from adaptry.storage.catalog.encoding import unmapped, unpacked
+from adaptry.storage.catalog.encoding import decode_map, decode_model
 from adaptry.storage.catalog.rows import BaseFileRow, BaseNameRow, BaseRow, EventRow, FileRow
 
 
-def problems(catalog: Catalog) -> Iterator[Problem]:
+def problems(catalog: Catalog) -> Iterator[IntegrityProblem]:
     with catalog.read() as tx:
         ids = tx.exec(select(BaseRow.id).order_by(BaseRow.id)).all()
-        told = _told(tx)
+        told = _read_base_events(tx)
     for id in ids:
-        yield from guarded(f"base sha256:{id[:12]}", partial(_of_base, catalog, id, told.get(id)))
+        yield from guard_problems(f"base sha256:{id[:12]}", partial(_of_base, catalog, id, told.get(id)))
     for id in told.keys() - set(ids):
-        yield Problem(f"base sha256:{id[:12]}", "events speak of it, and it is not there")
+        yield IntegrityProblem(f"base sha256:{id[:12]}", "events speak of it, and it is not there")
 
 
-class _Told:
+class _BaseEvents:
     """What the events say of one base."""
 
     def __init__(self) -> None:
@@ -38,11 +38,11 @@ class _Told:
         """Before and after each change."""
 
 
-def _told(tx: Transaction) -> dict[str, _Told]:
-    found: dict[str, _Told] = defaultdict(_Told)
+def _read_base_events(tx: Transaction) -> dict[str, _BaseEvents]:
+    found: dict[str, _BaseEvents] = defaultdict(_BaseEvents)
     query = select(EventRow).where(col(EventRow.kind).like("base.%")).order_by(col(EventRow.seq))
     for row in tx.exec(query):
-        detail = unmapped(row.detail)
+        detail = decode_map(row.detail)
         one = found[detail["id"].removeprefix("sha256:")]
         one.names |= set(detail["names"].split(", ")) if "names" in detail else set()
         if row.kind == "base.registered":
@@ -54,19 +54,23 @@ def _told(tx: Transaction) -> dict[str, _Told]:
     return found
 
 
-def _of_base(catalog: Catalog, id: str, told: _Told | None) -> Iterator[Problem]:
+def _of_base(catalog: Catalog, id: str, told: _BaseEvents | None) -> Iterator[IntegrityProblem]:
     where = f"base sha256:{id[:12]}"
     with catalog.read() as tx:
         row = tx.exec(select(BaseRow).where(BaseRow.id == id)).first()
         if row is None:
             return
-        record = unpacked(BaseRecord, row.record)
-        yield from differs(where, "its id", id, record.id.hex, "its record")
+        record = decode_model(BaseRecord, row.record)
+        yield from compare_values(where, "its id", id, record.id.hex, "its record")
         if row.architecture != record.architecture.hex:
-            yield Problem(where, "its architecture is not that of its record", "derived", f"base:{id}")
+            yield IntegrityProblem(
+                where, "its architecture is not that of its record", "derived", f"base:{id}"
+            )
         expected = BaseInfo.model_validate_json(bases.summary(record, row.created_at, row.created_by))
         if BaseInfo.model_validate_json(row.summary) != expected:
-            yield Problem(where, "what listings show of it is not what its row says", "derived", f"base:{id}")
+            yield IntegrityProblem(
+                where, "what listings show of it is not what its row says", "derived", f"base:{id}"
+            )
         spaces = dict(
             tx.exec(select(BaseNameRow.name, BaseNameRow.namespace).where(BaseNameRow.base_id == id)).all()
         )
@@ -77,45 +81,47 @@ def _of_base(catalog: Catalog, id: str, told: _Told | None) -> Iterator[Problem]
     for name, namespace in sorted(spaces.items()):
         if namespace != bases.namespace_of(name):
             reason = f"its namespace is {namespace!a}, and it is in {bases.namespace_of(name)!a}"
-            yield Problem(f"{name}, a name of {where}", reason, "derived", f"base:{id}")
+            yield IntegrityProblem(f"{name}, a name of {where}", reason, "derived", f"base:{id}")
     for file in files:
-        yield from differs(
+        yield from compare_values(
             f"{file.path} of {where}", "its size", owned.get(file.digest), file.size, "the base's row"
         )
         if (known := record.file_hashes.get(file.path)) is not None:
-            yield from differs(f"{file.path} of {where}", "its digest", file.digest, known.hex, "its record")
+            yield from compare_values(
+                f"{file.path} of {where}", "its digest", file.digest, known.hex, "its record"
+            )
     if files:
         yield from _layout(where, {file.path for file in files})
     if told is None or told.registered is None:
-        yield Problem(where, "no event says that it was registered")
+        yield IntegrityProblem(where, "no event says that it was registered")
         return
-    yield from differs(where, "when it was added", row.created_at, told.registered.at, "its event")
-    yield from differs(where, "who added it", row.created_by, told.registered.by, "its event")
-    yield from differs(where, "its names", sorted(spaces), sorted(told.names), "its events")
+    yield from compare_values(where, "when it was added", row.created_at, told.registered.at, "its event")
+    yield from compare_values(where, "who added it", row.created_by, told.registered.by, "its event")
+    yield from compare_values(where, "its names", sorted(spaces), sorted(told.names), "its events")
     yield from _visibility(where, row.visibility, told)
     if told.stored_bytes is not None or files:
-        yield from differs(
+        yield from compare_values(
             where, "the size of its files", sum(file.size for file in files), told.stored_bytes, "its event"
         )
 
 
-def _visibility(where: str, visibility: str, told: _Told) -> Iterator[Problem]:
+def _visibility(where: str, visibility: str, told: _BaseEvents) -> Iterator[IntegrityProblem]:
     """Nothing tells what it was at first: private, or internal for a base that was there before bases had one."""
     if not told.visibilities and visibility not in ("private", "internal"):
-        yield Problem(where, f"its visibility is {visibility}, and no event says so")
+        yield IntegrityProblem(where, f"its visibility is {visibility}, and no event says so")
     known: str | None = None
     for was, now in told.visibilities:
         if known is not None:
-            yield from differs(where, "what its visibility was", was, known, "the event before")
+            yield from compare_values(where, "what its visibility was", was, known, "the event before")
         known = now
     if known is not None:
-        yield from differs(where, "its visibility", visibility, known, "its last event about that")
+        yield from compare_values(where, "its visibility", visibility, known, "its last event about that")
 
 
-def _layout(where: str, paths: set[str]) -> Iterator[Problem]:
+def _layout(where: str, paths: set[str]) -> Iterator[IntegrityProblem]:
     """Files as a checkpoint has them, by name; that their contents are the base's is seen where they are opened."""
     if "config.json" not in paths:
-        yield Problem(where, "config.json is not among its files")
+        yield IntegrityProblem(where, "config.json is not among its files")
     shards = {path for path in paths if path.endswith(".safetensors")}
     if "model.safetensors" not in shards and "model.safetensors.index.json" not in paths:
-        yield Problem(where, "neither model.safetensors nor an index of shards is among its files")
+        yield IntegrityProblem(where, "neither model.safetensors nor an index of shards is among its files")

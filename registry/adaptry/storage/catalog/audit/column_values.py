@@ -17,14 +17,14 @@ from sqlalchemy import BigInteger, Boolean, Column, Float, Integer, LargeBinary,
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError
 from adaptry.core.identity import BaseVisibility, Role, Visibility
-from adaptry.core.lifecycle import RULES, WITHDRAWN
+from adaptry.core.lifecycle import STATE_RULES, WITHDRAWN
 from adaptry.core.refs import AdapterName, parse_base_name, parse_stored_alias
 from adaptry.registry.jobs_values.cron import Cron
-from adaptry.registry.jobs_values.records import DEVICES, Fault, JobOrder, JobState, Needs
+from adaptry.registry.jobs_values.records import DEVICES, JobFault, JobNeeds, JobOrder, JobState
 from adaptry.registry.records import BaseStatus
-from adaptry.registry.rollouts import RolloutPlan, Stage
+from adaptry.registry.rollouts import RolloutPlan, RolloutStage
 from adaptry.registry.workers import Condition
-from adaptry.storage.catalog.audit.problem import Problem
+from adaptry.storage.catalog.audit.problem import IntegrityProblem
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.catalog.rows import Moment, Row
 
@@ -37,13 +37,13 @@ _BY_TYPE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{6})?")
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
-def problems(catalog: Catalog) -> Iterator[Problem]:
+def problems(catalog: Catalog) -> Iterator[IntegrityProblem]:
     for table in Row.metadata.sorted_tables:
         if table.name not in _SKIPPED:
             yield from _of_table(catalog, table)
 
 
-def _of_table(catalog: Catalog, table: Table) -> Iterator[Problem]:
+def _of_table(catalog: Catalog, table: Table) -> Iterator[IntegrityProblem]:
     tests = {column.name: _test_of(table, column) for column in table.columns}
     keys = [column.name for column in table.primary_key.columns]
     with catalog.read() as tx:
@@ -54,14 +54,14 @@ def _of_table(catalog: Catalog, table: Table) -> Iterator[Problem]:
             for name, test in tests.items():
                 if not _passes(test, row[name]):
                     is_derived = f"{table.name}.{name}" in _DERIVED
-                    yield Problem(
+                    yield IntegrityProblem(
                         f"{table.name} ({key})",
                         f"{name} cannot be {ascii(row[name])[:120]}",
                         "derived" if is_derived else "row",
                         f"version:{row[keys[0]]}" if is_derived else f"{table.name}:{key}",
                     )
             if (whole := _ROWS.get(table.name)) and not _passes(whole, row):
-                yield Problem(f"{table.name} ({key})", "its values contradict each other")
+                yield IntegrityProblem(f"{table.name} ({key})", "its values contradict each other")
 
 
 def _passes(test: Test, value: Any) -> bool:
@@ -170,11 +170,11 @@ _VALUES: Mapping[str, Test] = {
     "jobs.id": _matches(r"job-[0-9a-f]{16}"),
     "jobs.task": _is_map,
     "jobs.state": _among(*get_args(JobState)),
-    "jobs.needs": _reads(Needs.model_validate_json),
+    "jobs.needs": _reads(JobNeeds.model_validate_json),
     "jobs.priority": lambda value: value in range(1, 10),
     "jobs.tries": _positive,
     "jobs.result": _is_map,
-    "jobs.fault": _reads(Fault.model_validate_json),
+    "jobs.fault": _reads(JobFault.model_validate_json),
     "jobs.by_role": _among(*get_args(Role)),
     "jobs.by_namespaces": _is_list_of_texts,
     "inspections.file_digest": _digest,
@@ -188,7 +188,7 @@ _VALUES: Mapping[str, Test] = {
     "revisions.digest": _digest,
     "rollouts.alias": _reads(parse_stored_alias),
     "rollouts.steps": _reads(_steps),
-    "rollouts.stage": _among(*get_args(Stage)),
+    "rollouts.stage": _among(*get_args(RolloutStage)),
     "rollouts.was_digest": _digest,
     "rollouts.generation": _positive,
     "runners.devices": _is_list_of_texts,
@@ -204,7 +204,7 @@ _VALUES: Mapping[str, Test] = {
     "uploads.digest": _digest,
     "versions.digest": _digest,
     "versions.number": _positive,
-    "versions.state": _among(*RULES),
+    "versions.state": _among(*STATE_RULES),
     "versions.targets": _is_list_of_texts,
     "versions.traits": _is_list_of_texts,
     "versions.weights": _digest,

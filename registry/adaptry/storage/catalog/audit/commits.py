@@ -13,8 +13,8 @@ from adaptry.core.errors import AdaptryError
 from adaptry.core.manifest import EMPTY, Manifest
 from adaptry.registry.commits import COMMIT_MADE, MAIN
 from adaptry.registry.manifest_inheritance import is_same_adapter
-from adaptry.storage.catalog.audit.adapter_events import Happening, History
-from adaptry.storage.catalog.audit.problem import Problem, differs
+from adaptry.storage.catalog.audit.adapter_events import AdapterHistory, AuditedEvent
+from adaptry.storage.catalog.audit.problem import IntegrityProblem, compare_values
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.manifests import stored_manifest
 from adaptry.storage.catalog.rows import AdapterRow, CommitRow, MarkRow, RevisionRow, VersionRow
@@ -23,7 +23,7 @@ _MAKING = ("adapter.created", "version.pushed", COMMIT_MADE, "branch.squashed")
 
 
 @dataclass
-class _Mark:
+class _ReplayedRef:
     """Where a branch or tag is by the events; `commit` is None where they only say which revision."""
 
     kind: str
@@ -34,13 +34,15 @@ class _Mark:
     message: str = ""
 
 
-def problems(tx: Transaction, row: AdapterRow, told: History) -> Iterator[Problem]:
+def problems(tx: Transaction, row: AdapterRow, told: AdapterHistory) -> Iterator[IntegrityProblem]:
     commits = tx.exec(
         select(CommitRow).where(CommitRow.adapter_id == row.id).order_by(col(CommitRow.id))
     ).all()
     made = [one for one in told.events if one.kind in _MAKING]
     if len(commits) != len(made):
-        yield Problem(row.name, f"it has {len(commits)} commits, and its events speak of {len(made)}")
+        yield IntegrityProblem(
+            row.name, f"it has {len(commits)} commits, and its events speak of {len(made)}"
+        )
         return
     replay = _Replay(tx, row, list(commits))
     for one in told.events:
@@ -56,7 +58,7 @@ class _Replay:
         self._key = row.id
         self._commits = iter(commits)
         self._by_id = {commit.id: commit for commit in commits}
-        self._marks: dict[str, _Mark] = {}
+        self._marks: dict[str, _ReplayedRef] = {}
         versions = tx.exec(
             select(VersionRow.digest, VersionRow.number).where(VersionRow.adapter_id == row.id)
         )
@@ -64,7 +66,7 @@ class _Replay:
         found = select(RevisionRow).where(col(RevisionRow.digest).in_({commit.digest for commit in commits}))
         self._manifests = {one.digest: _read(one) for one in tx.exec(found)}
 
-    def take(self, one: Happening) -> Iterator[Problem]:
+    def take(self, one: AuditedEvent) -> Iterator[IntegrityProblem]:
         match one.kind:
             case "adapter.created":
                 yield from self._step(one, MAIN, str(EMPTY.digest), "Created")
@@ -74,57 +76,63 @@ class _Replay:
                 yield from self._step(one, one.detail["branch"], one.detail["commit"], one.detail["title"])
             case "branch.made" | "tag.made":
                 kind = one.kind.partition(".")[0]
-                self._marks[one.detail[kind]] = _Mark(
+                self._marks[one.detail[kind]] = _ReplayedRef(
                     kind, one.detail["commit"], None, one.row.at, one.row.by, one.detail.get("message", "")
                 )
             case "branch.dropped" | "tag.dropped":
                 dropped = self._marks.pop(one.detail[one.kind.partition(".")[0]], None)
                 was = dropped.digest if dropped else None
                 where = f"event {one.seq} of {self._name}"
-                yield from differs(where, "where it was", one.detail.get("was"), was, "the events before")
+                yield from compare_values(
+                    where, "where it was", one.detail.get("was"), was, "the events before"
+                )
 
-    def _step(self, one: Happening, branch: str, digest: str, title: str | None) -> Iterator[Problem]:
+    def _step(
+        self, one: AuditedEvent, branch: str, digest: str, title: str | None
+    ) -> Iterator[IntegrityProblem]:
         commit = next(self._commits)
         where = f"commit {commit.id} of {self._name}"
         before = self._marks.get(branch)
-        yield from differs(where, "its digest", f"sha256:{commit.digest}", digest, "its event")
-        yield from differs(where, "its branch", commit.branch, branch, "its event")
-        yield from differs(where, "its author", commit.author, one.row.by, "its event")
-        yield from differs(where, "its time", commit.at, one.row.at, "its event")
+        yield from compare_values(where, "its digest", f"sha256:{commit.digest}", digest, "its event")
+        yield from compare_values(where, "its branch", commit.branch, branch, "its event")
+        yield from compare_values(where, "its author", commit.author, one.row.by, "its event")
+        yield from compare_values(where, "its time", commit.at, one.row.at, "its event")
         if one.kind == "version.pushed":
             titles = {title, f"Version {one.row.number}"}  # an older catalog's commits were all called so
             if commit.title not in titles:
-                yield Problem(where, f"its title is {commit.title!a}, and its event says {title!a}")
+                yield IntegrityProblem(where, f"its title is {commit.title!a}, and its event says {title!a}")
             if title is None:
-                yield from differs(
+                yield from compare_values(
                     where, "its message", commit.message, one.detail.get("made", ""), "its event"
                 )
         else:
-            yield from differs(where, "its title", commit.title, title, "its event")
+            yield from compare_values(where, "its title", commit.title, title, "its event")
         if one.kind == COMMIT_MADE:
             number = self._numbers.get(commit.digest)
-            yield from differs(
+            yield from compare_values(
                 f"event {one.seq} of {self._name}", "its number", one.row.number, number, "its commit"
             )
         yield from self._parent(where, commit, None if one.kind == "branch.squashed" else before)
         yield from self._carries(where, commit, before, one)
-        self._marks[branch] = _Mark("branch", digest, commit, one.row.at, one.row.by)
+        self._marks[branch] = _ReplayedRef("branch", digest, commit, one.row.at, one.row.by)
 
-    def _parent(self, where: str, commit: CommitRow, before: _Mark | None) -> Iterator[Problem]:
+    def _parent(
+        self, where: str, commit: CommitRow, before: _ReplayedRef | None
+    ) -> Iterator[IntegrityProblem]:
         parent = self._by_id.get(commit.parent_id) if commit.parent_id is not None else None
         if before is None or before.commit is not None:
             expected = before.commit.id if before and before.commit else None
-            yield from differs(where, "the commit before it", commit.parent_id, expected, "its branch")
+            yield from compare_values(where, "the commit before it", commit.parent_id, expected, "its branch")
         elif parent is None or f"sha256:{parent.digest}" != before.digest:
-            yield Problem(where, "the commit before it is not where its branch was")
+            yield IntegrityProblem(where, "the commit before it is not where its branch was")
 
     def _carries(
-        self, where: str, commit: CommitRow, before: _Mark | None, one: Happening
-    ) -> Iterator[Problem]:
+        self, where: str, commit: CommitRow, before: _ReplayedRef | None, one: AuditedEvent
+    ) -> Iterator[IntegrityProblem]:
         """Which version's weights a commit has."""
         number = self._numbers.get(commit.digest)
         if number is not None:
-            yield from differs(where, "the version it carries", commit.carries, number, "the version")
+            yield from compare_values(where, "the version it carries", commit.carries, number, "the version")
             return
         head = before.commit if before else None
         if before is not None and head is None:
@@ -132,7 +140,7 @@ class _Replay:
                 (known for known in self._by_id.values() if f"sha256:{known.digest}" == before.digest), None
             )
         if head is None:
-            yield from differs(where, "the version it carries", commit.carries, None, "its tree")
+            yield from compare_values(where, "the version it carries", commit.carries, None, "its tree")
             return
         old, new = self._manifests.get(head.digest), self._manifests.get(commit.digest)
         if old is None or new is None:
@@ -140,27 +148,31 @@ class _Replay:
         keeps = one.kind == "branch.squashed" or is_same_adapter(old, new)
         head_carries = self._numbers.get(head.digest, head.carries)
         expected = head_carries if keeps else None
-        yield from differs(where, "the version it carries", commit.carries, expected, "the commit before it")
+        yield from compare_values(
+            where, "the version it carries", commit.carries, expected, "the commit before it"
+        )
 
-    def compare(self, tx: Transaction) -> Iterator[Problem]:
+    def compare(self, tx: Transaction) -> Iterator[IntegrityProblem]:
         """The marks that there are with those that the events lead to."""
         rows = {row.name: row for row in tx.exec(select(MarkRow).where(MarkRow.adapter_id == self._key))}
         for name in sorted(rows.keys() | self._marks.keys()):
             where = f"{self._name}, branch or tag {name}"
             row, mark = rows.get(name), self._marks.get(name)
             if row is None or mark is None:
-                yield Problem(where, "it is there, and no event says so" if row else "it is missing")
+                yield IntegrityProblem(where, "it is there, and no event says so" if row else "it is missing")
                 continue
             at = self._by_id.get(row.commit_id)
-            yield from differs(where, "its kind", row.kind, mark.kind, "its event")
-            yield from differs(
+            yield from compare_values(where, "its kind", row.kind, mark.kind, "its event")
+            yield from compare_values(
                 where, "its revision", f"sha256:{at.digest}" if at else None, mark.digest, "its last event"
             )
             if mark.commit is not None:
-                yield from differs(where, "its commit", row.commit_id, mark.commit.id, "its last event")
-            yield from differs(where, "when it was set", row.set_at, mark.at, "its last event")
-            yield from differs(where, "who set it", row.set_by, mark.by, "its last event")
-            yield from differs(where, "its message", row.message, mark.message, "its last event")
+                yield from compare_values(
+                    where, "its commit", row.commit_id, mark.commit.id, "its last event"
+                )
+            yield from compare_values(where, "when it was set", row.set_at, mark.at, "its last event")
+            yield from compare_values(where, "who set it", row.set_by, mark.by, "its last event")
+            yield from compare_values(where, "its message", row.message, mark.message, "its last event")
 
 
 def _read(row: RevisionRow) -> Manifest | None:

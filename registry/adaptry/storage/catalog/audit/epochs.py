@@ -10,9 +10,9 @@ from itertools import pairwise
 
 from sqlmodel import col, select
 
-from adaptry.storage.catalog.audit.problem import Problem, differs
+from adaptry.storage.catalog.audit.problem import IntegrityProblem, compare_values
 from adaptry.storage.catalog.database import Catalog, Transaction
-from adaptry.storage.catalog.encoding import unmapped
+from adaptry.storage.catalog.encoding import decode_map
 from adaptry.storage.catalog.rows import EpochRow, EventRow, RecallClaimRow
 
 RESTORED = "registry.restored"
@@ -51,37 +51,39 @@ def timeline(tx: Transaction) -> Timeline:
     return Timeline(starts, floors, frozenset(at for _, at in found))
 
 
-def problems(catalog: Catalog) -> Iterator[Problem]:
+def problems(catalog: Catalog) -> Iterator[IntegrityProblem]:
     with catalog.read() as tx:
         rows = tx.exec(select(EpochRow).order_by(col(EpochRow.number))).all()
         begun = tx.exec(select(EventRow).where(EventRow.kind == RESTORED).order_by(col(EventRow.seq))).all()
         claims = tx.exec(select(RecallClaimRow)).all()
         remembered = tx.exec(select(EventRow.detail).where(EventRow.kind == "recall.remembered")).all()
     if [row.number for row in rows] != list(range(1, len(rows) + 1)) or not rows:
-        yield Problem("epochs", "they are not numbered from 1 without a gap")
+        yield IntegrityProblem("epochs", "they are not numbered from 1 without a gap")
         return
     if len(rows) != len(begun) + 1:
-        yield Problem("epochs", f"there are {len(rows)}, and {len(begun)} events say that one began")
+        yield IntegrityProblem("epochs", f"there are {len(rows)}, and {len(begun)} events say that one began")
     for before, row in pairwise(rows):
         where = f"epoch {row.number}"
-        yield from differs(where, "its secret", row.secret, before.secret, "the epoch before")
+        yield from compare_values(where, "its secret", row.secret, before.secret, "the epoch before")
         if row.floor <= before.floor:
-            yield Problem(where, f"its floor is {row.floor}, and that of the epoch before is {before.floor}")
-    yield from differs("epoch 1", "its floor", rows[0].floor, 0, "the rule for a new registry")
+            yield IntegrityProblem(
+                where, f"its floor is {row.floor}, and that of the epoch before is {before.floor}"
+            )
+    yield from compare_values("epoch 1", "its floor", rows[0].floor, 0, "the rule for a new registry")
     if len({row.id for row in rows}) != len(rows):
-        yield Problem("epochs", "two have the same id")
+        yield IntegrityProblem("epochs", "two have the same id")
     for row, event in zip(rows[1:], begun, strict=False):
         where = f"epoch {row.number}"
-        yield from differs(where, "its id", row.id, unmapped(event.detail).get("epoch"), "its event")
-        yield from differs(where, "when it began", row.began_at, event.at, "its event")
-    yield from _claims(claims, list(map(unmapped, remembered)), rows)
+        yield from compare_values(where, "its id", row.id, decode_map(event.detail).get("epoch"), "its event")
+        yield from compare_values(where, "when it began", row.began_at, event.at, "its event")
+    yield from _claims(claims, list(map(decode_map, remembered)), rows)
 
 
 def _claims(
     claims: Sequence[RecallClaimRow],
     remembered: Sequence[dict[str, str]],
     rows: Sequence[EpochRow],
-) -> Iterator[Problem]:
+) -> Iterator[IntegrityProblem]:
     """Recalls that were forgotten: each with the event of the worker that knew it, or from a catalog that a restore replaced."""
     told = {
         (one["adapter"], one["digest"].removeprefix("sha256:")): (one["was"], f"worker {one['worker']}")
@@ -91,10 +93,14 @@ def _claims(
         where = f"recall claim {claim.name}@{claim.digest[:12]}"
         known = told.get((claim.name, claim.digest))
         if known is not None:
-            yield from differs(where, "its state and source", (claim.state, claim.source), known, "its event")
+            yield from compare_values(
+                where, "its state and source", (claim.state, claim.source), known, "its event"
+            )
         elif claim.source != "the replaced catalog":
-            yield Problem(where, "no event says that a worker remembered it")
+            yield IntegrityProblem(where, "no event says that a worker remembered it")
         elif claim.at not in {row.began_at for row in rows[1:]}:
-            yield Problem(where, "no epoch began when it was noted")
+            yield IntegrityProblem(where, "no epoch began when it was noted")
     for name, digest in sorted(told.keys() - {(claim.name, claim.digest) for claim in claims}):
-        yield Problem(f"recall claim {name}@{digest[:12]}", "an event speaks of it, and it is not there")
+        yield IntegrityProblem(
+            f"recall claim {name}@{digest[:12]}", "an event speaks of it, and it is not there"
+        )

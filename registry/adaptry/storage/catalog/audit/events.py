@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from sqlalchemy import select as select_columns
 from sqlmodel import func
 
-from adaptry.core.lifecycle import RULES
+from adaptry.core.lifecycle import STATE_RULES
 from adaptry.storage.catalog.audit.epochs import RESTORED
-from adaptry.storage.catalog.audit.problem import Problem
+from adaptry.storage.catalog.audit.problem import IntegrityProblem
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.catalog.rows import EventRow
 from adaptry.storage.catalog.version_info import table_of
@@ -37,7 +37,7 @@ OF_ADAPTERS = frozenset(
         "rollout.done",
         "rollout.stopped",
         "rollout.aborted",
-        *(f"version.{state}" for state in RULES if state != "active"),
+        *(f"version.{state}" for state in STATE_RULES if state != "active"),
     }
 )
 OF_NO_ADAPTER = frozenset(
@@ -56,20 +56,22 @@ _OF_VERSIONS = frozenset(
 )
 
 
-def problems(catalog: Catalog) -> Iterator[Problem]:
+def problems(catalog: Catalog) -> Iterator[IntegrityProblem]:
     with catalog.read() as tx:
         table = table_of(EventRow).c
         rows = tx.execute(select_columns(table.seq, table.kind, table.adapter_id, table.name, table.number))
         for seq, kind, adapter, name, number in rows:
             where = f"event {seq}"
             if kind not in OF_ADAPTERS | OF_NO_ADAPTER:
-                yield Problem(where, f"no event is called {kind[:80]!a}")
+                yield IntegrityProblem(where, f"no event is called {kind[:80]!a}")
             elif (kind in OF_ADAPTERS) != (adapter is not None) or (adapter is None) != (name is None):
-                yield Problem(where, f"{kind} is about {'an' if adapter is not None else 'no'} adapter")
+                yield IntegrityProblem(
+                    where, f"{kind} is about {'an' if adapter is not None else 'no'} adapter"
+                )
             elif kind in _OF_VERSIONS and number is None:
-                yield Problem(where, f"{kind} is about no version")
+                yield IntegrityProblem(where, f"{kind} is about no version")
             elif number is not None and kind not in _OF_VERSIONS and kind != "commit.made":
-                yield Problem(where, f"{kind} is about version {number}")
+                yield IntegrityProblem(where, f"{kind} is about version {number}")
         if tx.connection().dialect.name == "sqlite":  # PostgreSQL skips the numbers of what is rolled back
             before = func.lag(table.seq, 1, 0).over(order_by=table.seq).label("before")
             numbered = select_columns(table.seq, table.kind, before).subquery()
@@ -77,6 +79,6 @@ def problems(catalog: Catalog) -> Iterator[Problem]:
                 numbered.c.seq != numbered.c.before + 1, numbered.c.kind != RESTORED
             )
             for seq, last in tx.execute(gaps):
-                yield Problem(
+                yield IntegrityProblem(
                     "events", f"event {seq} comes after event {last}: some are missing between them"
                 )

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from sqlmodel import col, select
 
 from adaptry.storage.catalog import garbage
-from adaptry.storage.catalog.audit.problem import Problem
+from adaptry.storage.catalog.audit.problem import IntegrityProblem
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.catalog.rows import FileRow, UploadRow
 
 
-def problems(catalog: Catalog) -> Iterator[Problem]:
+def problems(catalog: Catalog) -> Iterator[IntegrityProblem]:
     after = ""
     while True:
         with catalog.read() as tx:
@@ -24,7 +24,7 @@ def problems(catalog: Catalog) -> Iterator[Problem]:
         after = owners[-1]
 
 
-def _of_owner(catalog: Catalog, owner: str) -> Iterator[Problem]:
+def _of_owner(catalog: Catalog, owner: str) -> Iterator[IntegrityProblem]:
     with catalog.read() as tx:
         marked = select(FileRow.digest).where(
             FileRow.owner == owner, col(FileRow.unneeded_since).is_not(None)
@@ -33,9 +33,9 @@ def _of_owner(catalog: Catalog, owner: str) -> Iterator[Problem]:
         sending = select(UploadRow.id).where(UploadRow.owner == owner, col(UploadRow.is_finished).is_(False))
         if not found or tx.exec(sending.limit(1)).first():
             return
-        needed = garbage.named(tx, owner)
+        needed = garbage.named_files(tx, owner)
         for digest in sorted(needed.intersection(found)):
-            yield Problem(
+            yield IntegrityProblem(
                 f"sha256:{digest[:12]} of {owner}",
                 "it is needed and marked as unneeded",
                 "derived",

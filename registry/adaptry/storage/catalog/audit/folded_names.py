@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from adaptry.storage.catalog import folded_names
-from adaptry.storage.catalog.audit.problem import Problem
+from adaptry.storage.catalog.audit.problem import IntegrityProblem
 from adaptry.storage.catalog.database import Catalog
 
 
-def problems(catalog: Catalog) -> Iterator[Problem]:
+def problems(catalog: Catalog) -> Iterator[IntegrityProblem]:
     with catalog.read() as tx:
         for table, name, folded in folded_names.misfolded(tx):
             reason = f"its lower case is kept as {folded!a}, by which it is not found in other capitals"
-            yield Problem(f"{name} in {table}", reason, "derived", "folded")
+            yield IntegrityProblem(f"{name} in {table}", reason, "derived", "folded")

@@ -9,14 +9,14 @@ from sqlmodel import col, select
 
 from adaptry.adapters.inspection.result import INSPECTION
 from adaptry.storage.catalog import inspections
-from adaptry.storage.catalog.audit.problem import UNREADABLE, Problem
+from adaptry.storage.catalog.audit.problem import UNREADABLE, IntegrityProblem
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.catalog.rows import InspectionRow
 
 _AT_ONCE = 100
 
 
-def problems(catalog: Catalog) -> Iterator[Problem]:
+def problems(catalog: Catalog) -> Iterator[IntegrityProblem]:
     after = ""
     while True:
         with catalog.read() as tx:
@@ -29,21 +29,23 @@ def problems(catalog: Catalog) -> Iterator[Problem]:
         after = rows[-1].file_digest
 
 
-def _of_row(row: InspectionRow) -> Iterator[Problem]:
+def _of_row(row: InspectionRow) -> Iterator[IntegrityProblem]:
     where, key = f"inspection of sha256:{row.file_digest[:12]}", f"inspection:{row.file_digest}"
     if row.inspection > INSPECTION:
         reason = f"it is of measurement {row.inspection}, and this Adaptry has {INSPECTION}"
-        yield Problem(where, reason, "derived", key)
+        yield IntegrityProblem(where, reason, "derived", key)
         return
     try:
         found = inspections.unpacked(row.statistics)
         whole = (len(found.tensors), found.nan, found.infinite)
         is_same = whole == (row.tensors, row.nan, row.infinite) and is_close(row.norm, found.norm)
     except UNREADABLE as error:
-        yield Problem(where, f"its statistics cannot be read: {str(error)[:200]}", "derived", key)
+        yield IntegrityProblem(where, f"its statistics cannot be read: {str(error)[:200]}", "derived", key)
         return
     if not is_same:
-        yield Problem(where, "its values of the whole file are not those of its tensors", "derived", key)
+        yield IntegrityProblem(
+            where, "its values of the whole file are not those of its tensors", "derived", key
+        )
 
 
 def is_close(one: float | None, other: float | None) -> bool:

@@ -8,23 +8,25 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError
 from adaptry.core.manifest import Manifest
 from adaptry.storage.catalog import scan
-from adaptry.storage.catalog.audit.problem import Problem
+from adaptry.storage.catalog.audit.problem import IntegrityProblem
 from adaptry.storage.catalog.database import Catalog
 
 
-def problems(catalog: Catalog) -> Iterator[Problem]:
+def problems(catalog: Catalog) -> Iterator[IntegrityProblem]:
     for digest, data in scan.manifests(catalog):
         where = f"revision {digest.brief}"
         if Digest.of(data) != digest:
             reason = "its manifest is not the one that was pushed; push the same files again or mend it from a copy"
-            yield Problem(where, reason, "manifest", digest.hex)
+            yield IntegrityProblem(where, reason, "manifest", digest.hex)
             continue
         try:
             manifest = Manifest.parse(data)
         except AdaptryError as error:
-            yield Problem(where, error.message, "manifest", digest.hex)
+            yield IntegrityProblem(where, error.message, "manifest", digest.hex)
             continue
         for owner, missing in scan.files_not_owned(catalog, digest, manifest):
-            yield Problem(f"{owner}@{digest.brief}", f"no row says that it has {missing}")
+            yield IntegrityProblem(f"{owner}@{digest.brief}", f"no row says that it has {missing}")
         for owner, path in scan.files_of_another_size(catalog, manifest):
-            yield Problem(f"{owner}@{digest.brief}", f"the row of {path} has another size than its manifest")
+            yield IntegrityProblem(
+                f"{owner}@{digest.brief}", f"the row of {path} has another size than its manifest"
+            )

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from adaptry.core.errors import AdaptryError, Unavailable
 
-Kind = Literal["file", "manifest", "derived", "row", "database"]
+ProblemKind = Literal["file", "manifest", "derived", "row", "database"]
 """`file`: stored bytes; `manifest`: a revision's row; `derived`: rows that follow from others and can be rebuilt; `row`: rows
 of which nothing here says what they should be; `database`: what the database says of itself."""
 
@@ -29,7 +29,7 @@ UNREADABLE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class IntegrityProblem:
     """Something that is not as it was stored: where, and what that means.
 
     `key` identifies what is damaged among its kind: the digest of a file or manifest, `version:12`, `base:<id>`.
@@ -37,11 +37,11 @@ class Problem:
 
     where: str
     reason: str
-    kind: Kind = "row"
+    kind: ProblemKind = "row"
     key: str = ""
 
 
-def guarded(where: str, look: Callable[[], Iterable[Problem]]) -> Iterator[Problem]:
+def guard_problems(where: str, look: Callable[[], Iterable[IntegrityProblem]]) -> Iterator[IntegrityProblem]:
     """What `look` finds; that it cannot read something is a problem too. Raises `Unavailable`."""
     try:
         yield from look()
@@ -49,13 +49,15 @@ def guarded(where: str, look: Callable[[], Iterable[Problem]]) -> Iterator[Probl
         raise
     except UNREADABLE as error:
         said = error.message if isinstance(error, AdaptryError) else f"{type(error).__name__}: {error}"
-        yield Problem(where, f"cannot be read: {said[:300]}")
+        yield IntegrityProblem(where, f"cannot be read: {said[:300]}")
 
 
-def differs(where: str, name: str, found: object, expected: object, source: str) -> Iterator[Problem]:
+def compare_values(
+    where: str, name: str, found: object, expected: object, source: str
+) -> Iterator[IntegrityProblem]:
     """A problem if a value is not what another place says."""
     if found != expected:
-        yield Problem(where, f"{name} is {_short(found)}, and {source} says {_short(expected)}")
+        yield IntegrityProblem(where, f"{name} is {_short(found)}, and {source} says {_short(expected)}")
 
 
 def _short(value: object) -> str:

@@ -8,8 +8,8 @@ from datetime import timedelta
 
 from sqlmodel import col, select
 
-from adaptry.storage.catalog.audit.adapter_events import Happening, History
-from adaptry.storage.catalog.audit.problem import Problem, differs
+from adaptry.storage.catalog.audit.adapter_events import AdapterHistory, AuditedEvent
+from adaptry.storage.catalog.audit.problem import IntegrityProblem, compare_values
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import AdapterRow, RolloutRow, VersionRow
 
@@ -24,25 +24,27 @@ _CLOSE = timedelta(minutes=1)
 """An event and its row are written in one transaction, each with the time of its own moment."""
 
 
-def problems(tx: Transaction, row: AdapterRow, told: History) -> Iterator[Problem]:
+def problems(tx: Transaction, row: AdapterRow, told: AdapterHistory) -> Iterator[IntegrityProblem]:
     rows = tx.exec(
         select(RolloutRow, VersionRow)
         .join(VersionRow, col(VersionRow.id) == col(RolloutRow.version_id))
         .where(RolloutRow.adapter_id == row.id)
         .order_by(col(RolloutRow.id))
     ).all()
-    begun: list[list[Happening]] = []
-    open_: dict[str, list[Happening]] = {}
-    for one in told.of(*_STAGES):
+    begun: list[list[AuditedEvent]] = []
+    open_: dict[str, list[AuditedEvent]] = {}
+    for one in told.of_kinds(*_STAGES):
         if one.kind == "rollout.started":
             open_[one.detail["alias"]] = []
             begun.append(open_[one.detail["alias"]])
         if one.detail["alias"] in open_:
             open_[one.detail["alias"]].append(one)
         else:
-            yield Problem(f"event {one.seq} of {row.name}", "it is about a rollout that was never started")
+            yield IntegrityProblem(
+                f"event {one.seq} of {row.name}", "it is about a rollout that was never started"
+            )
     if len(rows) != len(begun):
-        yield Problem(row.name, f"it has {len(rows)} rollouts, and its events speak of {len(begun)}")
+        yield IntegrityProblem(row.name, f"it has {len(rows)} rollouts, and its events speak of {len(begun)}")
         return
     for (rollout, version), happened in zip(rows, begun, strict=True):
         where = f"rollout {rollout.id} of {row.name}@{rollout.alias}"
@@ -51,8 +53,8 @@ def problems(tx: Transaction, row: AdapterRow, told: History) -> Iterator[Proble
 
 
 def _against(
-    where: str, rollout: RolloutRow, version: VersionRow, happened: list[Happening]
-) -> Iterator[Problem]:
+    where: str, rollout: RolloutRow, version: VersionRow, happened: list[AuditedEvent]
+) -> Iterator[IntegrityProblem]:
     first, last = happened[0], happened[-1]
     steps = json.loads(rollout.steps)
     pairs = (
@@ -68,22 +70,26 @@ def _against(
         ("who started it", rollout.started_by, first.row.by),
     )
     for name, found, expected in pairs:
-        yield from differs(where, name, found, expected, "its last event")
+        yield from compare_values(where, name, found, expected, "its last event")
     percents = [int(one.detail["percent"]) for one in happened]
     if any(percent not in steps for percent in percents):
-        yield Problem(where, "its steps are not those of its events")
+        yield IntegrityProblem(where, "its steps are not those of its events")
     if abs(rollout.started_at - first.row.at) > _CLOSE or abs(rollout.step_at - last.row.at) > _CLOSE:
-        yield Problem(where, "its times are not those of its events")
+        yield IntegrityProblem(where, "its times are not those of its events")
     ended = None if rollout.stage == "running" else rollout.step_at
-    yield from differs(where, "when it ended", rollout.ended_at, ended, "its stage")
+    yield from compare_values(where, "when it ended", rollout.ended_at, ended, "its stage")
 
 
-def _against_alias(where: str, rollout: RolloutRow, first: Happening, told: History) -> Iterator[Problem]:
+def _against_alias(
+    where: str, rollout: RolloutRow, first: AuditedEvent, told: AdapterHistory
+) -> Iterator[IntegrityProblem]:
     moves = [
-        one for one in told.of("alias.moved") if one.detail["alias"] == rollout.alias and one.seq < first.seq
+        one
+        for one in told.of_kinds("alias.moved")
+        if one.detail["alias"] == rollout.alias and one.seq < first.seq
     ]
     if moves:
-        yield from differs(
+        yield from compare_values(
             where,
             "the generation it began at",
             rollout.alias_generation,

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 
 from sqlmodel import col, select
 
-from adaptry.core.errors import Corrupt
+from adaptry.core.errors import CorruptData
 from adaptry.storage.catalog import versions
-from adaptry.storage.catalog.audit.problem import Problem
+from adaptry.storage.catalog.audit.problem import IntegrityProblem
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import AdapterRow, PostingRow, TermRow, VersionRow
 
 
-def problems(tx: Transaction, row: AdapterRow) -> Iterator[Problem]:
+def problems(tx: Transaction, row: AdapterRow) -> Iterator[IntegrityProblem]:
     of_line = select(VersionRow.id).where(VersionRow.adapter_id == row.id)
     query = (
         select(PostingRow.version_id, TermRow.field, TermRow.text)
@@ -28,11 +28,11 @@ def problems(tx: Transaction, row: AdapterRow) -> Iterator[Problem]:
         assert version.id is not None
         try:
             expected = versions.terms_of(tx, version)
-        except Corrupt:  # said of the revision already
+        except CorruptData:  # said of the revision already
             continue
         if found[version.id] != expected:
             wrong = sorted(found[version.id] ^ expected)
-            yield Problem(
+            yield IntegrityProblem(
                 f"{row.name}@{version.number}",
                 f"searches do not find it as it is: {', '.join(f'{field}:{text}' for field, text in wrong[:3])[:200]}",
                 "derived",

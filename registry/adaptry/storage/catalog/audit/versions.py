@@ -7,15 +7,15 @@ from functools import partial
 
 from sqlmodel import col, select
 
-from adaptry.adapters.formats import format_of
+from adaptry.adapters.formats import detect_format
 from adaptry.adapters.spec import Spec
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError
-from adaptry.core.report import Report
-from adaptry.storage.catalog.audit.adapter_events import Happening, History
-from adaptry.storage.catalog.audit.problem import UNREADABLE, Problem, differs, guarded
+from adaptry.core.report import CheckReport
+from adaptry.storage.catalog.audit.adapter_events import AdapterHistory, AuditedEvent
+from adaptry.storage.catalog.audit.problem import UNREADABLE, IntegrityProblem, compare_values, guard_problems
 from adaptry.storage.catalog.database import Transaction
-from adaptry.storage.catalog.encoding import listed, unpacked
+from adaptry.storage.catalog.encoding import decode_model, encode_list
 from adaptry.storage.catalog.manifests import stored_manifest
 from adaptry.storage.catalog.rows import (
     AdapterRow,
@@ -36,7 +36,7 @@ _STATES = (
 )
 
 
-def problems(tx: Transaction, row: AdapterRow, told: History) -> Iterator[Problem]:
+def problems(tx: Transaction, row: AdapterRow, told: AdapterHistory) -> Iterator[IntegrityProblem]:
     query = (
         select(VersionRow, VersionDetailRow, RevisionRow.manifest)
         .join(VersionDetailRow, col(VersionDetailRow.version_id) == col(VersionRow.id), isouter=True)
@@ -48,45 +48,51 @@ def problems(tx: Transaction, row: AdapterRow, told: History) -> Iterator[Proble
     for version, detail, manifest in tx.exec(query).all():
         numbers.add(version.number)
         where = f"{row.name}@{version.number}"
-        yield from guarded(where, partial(_against_events, where, version, told))
-        yield from guarded(where, partial(_state, where, version, told))
+        yield from guard_problems(where, partial(_against_events, where, version, told))
+        yield from guard_problems(where, partial(_state, where, version, told))
         if detail is None:
-            yield Problem(where, "it has no spec and report", "derived", f"version:{version.id}")
+            yield IntegrityProblem(where, "it has no spec and report", "derived", f"version:{version.id}")
         else:
-            yield from guarded(where, partial(_derived, tx, where, version, detail))
+            yield from guard_problems(where, partial(_derived, tx, where, version, detail))
             pushed = told.pushed.get(version.number)
             if pushed is not None:
-                yield from differs(
+                yield from compare_values(
                     where, "why it was forced", detail.forced, pushed.detail.get("forced"), "its event"
                 )
         if manifest is not None:
             yield from _of_files(tx, where, version, manifest)
     for number in sorted(told.pushed.keys() - numbers):
-        yield Problem(f"{row.name}@{number}", "an event says that it was pushed, and it is not there")
+        yield IntegrityProblem(
+            f"{row.name}@{number}", "an event says that it was pushed, and it is not there"
+        )
 
 
-def _against_events(where: str, version: VersionRow, told: History) -> Iterator[Problem]:
+def _against_events(where: str, version: VersionRow, told: AdapterHistory) -> Iterator[IntegrityProblem]:
     pushed = told.pushed.get(version.number)
     if pushed is None:
-        yield Problem(where, "no event says that it was pushed")
+        yield IntegrityProblem(where, "no event says that it was pushed")
         return
-    yield from differs(where, "its digest", f"sha256:{version.digest}", pushed.detail["digest"], "its event")
-    yield from differs(where, "when it was pushed", version.created_at, pushed.row.at, "its event")
-    yield from differs(where, "who pushed it", version.created_by, pushed.row.by, "its event")
+    yield from compare_values(
+        where, "its digest", f"sha256:{version.digest}", pushed.detail["digest"], "its event"
+    )
+    yield from compare_values(where, "when it was pushed", version.created_at, pushed.row.at, "its event")
+    yield from compare_values(where, "who pushed it", version.created_by, pushed.row.by, "its event")
     checked = [one for one in told.by_number[version.number] if "base_status" in one.detail]
     said = checked[-1].detail["base_status"]
-    yield from differs(where, "the state of its base", version.base_status, said, "its last event about that")
+    yield from compare_values(
+        where, "the state of its base", version.base_status, said, "its last event about that"
+    )
 
 
-def _state(where: str, version: VersionRow, told: History) -> Iterator[Problem]:
+def _state(where: str, version: VersionRow, told: AdapterHistory) -> Iterator[IntegrityProblem]:
     changes = [one for one in told.by_number[version.number] if one.kind in _STATES]
     state = "active"
     for generation, one in enumerate(changes, 1):
         what = f"event {one.seq} of {where}"
         expected_generation = told.timeline.floor + generation
-        yield from differs(what, "its generation", one.generation, expected_generation, "their order")
-        yield from differs(what, "the state before", one.detail.get("was"), state, "the event before")
-        yield from differs(
+        yield from compare_values(what, "its generation", one.generation, expected_generation, "their order")
+        yield from compare_values(what, "the state before", one.detail.get("was"), state, "the event before")
+        yield from compare_values(
             what, "its digest", one.detail.get("digest"), f"sha256:{version.digest}", "the version"
         )
         state = _state_after(one)
@@ -120,33 +126,39 @@ def _state(where: str, version: VersionRow, told: History) -> Iterator[Problem]:
         "who changed its state",
     )
     for name, here, there in zip(names, found, expected, strict=True):
-        yield from differs(where, name, here, there, "its events")
+        yield from compare_values(where, name, here, there, "its events")
 
 
-def _state_after(one: Happening) -> str:
+def _state_after(one: AuditedEvent) -> str:
     said = one.kind.partition(".")[2]
     return "active" if said == "restored" else said
 
 
-def _derived(tx: Transaction, where: str, version: VersionRow, detail: VersionDetailRow) -> Iterator[Problem]:
+def _derived(
+    tx: Transaction, where: str, version: VersionRow, detail: VersionDetailRow
+) -> Iterator[IntegrityProblem]:
     """Columns that repeat what is in the spec and the report."""
     key = f"version:{version.id}"
     try:
-        spec, report = unpacked(Spec, detail.spec), unpacked(Report, detail.report)
+        spec, report = decode_model(Spec, detail.spec), decode_model(CheckReport, detail.report)
     except UNREADABLE as error:  # compressed JSON whose bytes have changed fails in many ways
-        yield Problem(where, f"its spec or report cannot be read: {str(error)[:200]}", "derived", key)
+        yield IntegrityProblem(
+            where, f"its spec or report cannot be read: {str(error)[:200]}", "derived", key
+        )
         return
     pairs = (
         ("its method", version.method, spec.method),
         ("its rank", version.rank, spec.rank),
-        ("its modules", version.targets, listed(spec.targets)),
-        ("its traits", version.traits, listed(spec.traits)),
+        ("its modules", version.targets, encode_list(spec.targets)),
+        ("its traits", version.traits, encode_list(spec.traits)),
         ("its parameters", version.parameters, spec.parameters),
         ("the number of its findings", version.findings, len(report.findings)),
     )
     for name, found, expected in pairs:
         if found != expected:
-            yield Problem(where, f"{name} is {found}, and its spec and report say {expected}", "derived", key)
+            yield IntegrityProblem(
+                where, f"{name} is {found}, and its spec and report say {expected}", "derived", key
+            )
     is_known = version.base_id is not None and bool(
         tx.exec(select(BaseRow.id).where(BaseRow.id == version.base_id)).first()
     )
@@ -154,34 +166,36 @@ def _derived(tx: Transaction, where: str, version: VersionRow, detail: VersionDe
     if version.base_id is None and version.base_name is None:
         status = "unknown"
     if version.base_status == "verified" and status != "verified":
-        yield Problem(
+        yield IntegrityProblem(
             where, "its base is verified, and there is no such base or its report says no", "derived", key
         )
     if (version.base_status == "unknown") != (status == "unknown"):
-        yield Problem(
+        yield IntegrityProblem(
             where, f"its base is {version.base_status}, and its name and id say {status}", "derived", key
         )
     if is_known and version.base_name is not None:
         named = tx.get(BaseNameRow, version.base_name)
         if named is None or named.base_id != version.base_id:
-            yield Problem(where, "the name of its base is not that base's", "derived", key)
+            yield IntegrityProblem(where, "the name of its base is not that base's", "derived", key)
 
 
-def _of_files(tx: Transaction, where: str, version: VersionRow, data: bytes) -> Iterator[Problem]:
+def _of_files(tx: Transaction, where: str, version: VersionRow, data: bytes) -> Iterator[IntegrityProblem]:
     try:
         manifest = stored_manifest(Digest(version.digest), data)
     except AdaptryError:  # said of the revision already
         return
     key = f"version:{version.id}"
     if version.size != manifest.size:
-        yield Problem(
+        yield IntegrityProblem(
             where, f"its size is {version.size}, and its manifest says {manifest.size}", "derived", key
         )
     claimed = manifest.base.id if manifest.base else None
     if claimed is not None and version.base_id != claimed.hex:
-        yield Problem(where, "its base is not the one that its manifest names", "derived", key)
-    format = format_of(entry.path for entry in manifest.files)
+        yield IntegrityProblem(where, "its base is not the one that its manifest names", "derived", key)
+    format = detect_format(entry.path for entry in manifest.files)
     entry = manifest.file(format.weights) if format else None
     weighed = tx.get(WeightsRow, entry.sha256.hex) if entry else None
     if weighed is None or weighed.weights_digest != version.weights:
-        yield Problem(where, "the digest of its weights is not the one that was derived", "derived", key)
+        yield IntegrityProblem(
+            where, "the digest of its weights is not the one that was derived", "derived", key
+        )

@@ -9,11 +9,11 @@ from sqlalchemy import BigInteger, Index, Text
 from sqlmodel import Field
 
 from adaptry.core.identity import Identity, Role
-from adaptry.storage.catalog.encoding import unlisted
+from adaptry.storage.catalog.encoding import decode_list
 from adaptry.storage.catalog.rows.row import KEYS_GIVEN_ONCE, Moment, Row
 
 
-class Asked(Row):
+class SubmittedRow(Row):
     """Columns of what somebody asked for: who, and the rights that it therefore has."""
 
     by: str
@@ -21,11 +21,11 @@ class Asked(Row):
     by_namespaces: str
 
     @property
-    def asker(self) -> Identity:
-        return Identity(self.by, cast(Role, self.by_role), unlisted(self.by_namespaces))
+    def submitter(self) -> Identity:
+        return Identity(self.by, cast(Role, self.by_role), decode_list(self.by_namespaces))
 
 
-class JobRow(Asked, table=True):
+class JobRow(SubmittedRow, table=True):
     """A job: what was asked, by whom, and what became of it."""
 
     __tablename__ = "jobs"
@@ -86,7 +86,7 @@ class RunnerRow(Row, table=True):
     seen_at: datetime = Field(sa_type=Moment)
 
 
-class JobScheduleRow(Asked, table=True):
+class JobScheduleRow(SubmittedRow, table=True):
     """An order that is given again and again, when its `cron` expression says so (in UTC). Each namespace has names of its own."""
 
     __tablename__ = "job_schedules"

@@ -12,39 +12,57 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from adaptry.core.errors import Denied
+from adaptry.core.errors import PermissionDenied
 from adaptry.core.progress import Progress, no_progress
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.local.uploads import purge
 from adaptry.storage.maintenance.gc.deletion import sweep
-from adaptry.storage.maintenance.gc.scan import Found, Orphan, survey
-from adaptry.storage.maintenance.gc.sweep_plan import Plan, Swept, foreseen, plan
+from adaptry.storage.maintenance.gc.scan import GarbageScan, OrphanBlob, scan_garbage
+from adaptry.storage.maintenance.gc.sweep_plan import SweepPlan, SweepResult, expected_result, plan_sweep
 
-__all__ = ["GRACE", "Found", "Orphan", "Plan", "Swept", "collect", "foreseen", "plan", "survey", "sweep"]
+__all__ = [
+    "GRACE",
+    "GarbageScan",
+    "OrphanBlob",
+    "SweepPlan",
+    "SweepResult",
+    "collect_garbage",
+    "expected_result",
+    "plan_sweep",
+    "scan_garbage",
+    "sweep",
+]
 GRACE = timedelta(hours=24)
 
 
-def collect(
+def collect_garbage(
     registry: LocalRegistry,
     *,
     grace: timedelta = GRACE,
     dry_run: bool = False,
     progress: Progress = no_progress,
-) -> Swept:
-    """Surveys, plans and sweeps; again is no harm, also at the same time elsewhere. Raises `Denied` to who may not administer.
+) -> SweepResult:
+    """Surveys, plans and sweeps; again is no harm, also at the same time elsewhere. Raises `PermissionDenied` to who may not administer.
 
     With `dry_run` nothing changes and the answer says what would. Without grace, what is found is surveyed twice and goes at once.
     """
     if not registry.identity.may_administer:
-        raise Denied(f"{registry.identity.name} may not sweep; it takes an administrator of all namespaces")
+        raise PermissionDenied(
+            f"{registry.identity.name} may not sweep; it takes an administrator of all namespaces"
+        )
     catalog, blobs = registry.catalog, registry.blobs
     if dry_run:
-        return foreseen(plan(survey(catalog, blobs, progress), registry.clock(), grace))
+        return expected_result(plan_sweep(scan_garbage(catalog, blobs, progress), registry.clock(), grace))
     uploads = purge(catalog, blobs, registry.clock())
-    swept = sweep(catalog, blobs, plan(survey(catalog, blobs, progress), registry.clock(), grace), progress)
+    swept = sweep(
+        catalog, blobs, plan_sweep(scan_garbage(catalog, blobs, progress), registry.clock(), grace), progress
+    )
     if not grace and swept.waiting:
         again = sweep(
-            catalog, blobs, plan(survey(catalog, blobs, progress), registry.clock(), grace), progress
+            catalog,
+            blobs,
+            plan_sweep(scan_garbage(catalog, blobs, progress), registry.clock(), grace),
+            progress,
         )
         swept = again.model_copy(
             update={

@@ -12,32 +12,36 @@ from adaptry.storage.catalog import garbage, idempotency, pending_deletes
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.local.idempotency import KEPT
 from adaptry.storage.maintenance.gc.batches import batches
-from adaptry.storage.maintenance.gc.sweep_plan import Plan, Swept
+from adaptry.storage.maintenance.gc.sweep_plan import SweepPlan, SweepResult
 
 _DELETED_AT_ONCE = 64
 _HASTE = 30.0
 """Seconds for deleting what was said to be going: a quarter of what others wait before they think we died."""
 
 
-def sweep(catalog: Catalog, blobs: BlobStore, decided: Plan, progress: Progress = no_progress) -> Swept:
+def sweep(
+    catalog: Catalog, blobs: BlobStore, decided: SweepPlan, progress: Progress = no_progress
+) -> SweepResult:
     """Carries a plan out: marks, rows, then bytes. What became needed since the survey stays."""
-    sizes = {one.digest: one.size for one in decided.delete} | {had.digest: had.size for had in decided.take}
-    for some in batches(decided.unmark):
+    sizes = {one.digest: one.size for one in decided.delete_orphans} | {
+        had.digest: had.size for had in decided.release_files
+    }
+    for some in batches(decided.unmark_files):
         with catalog.write() as tx:
-            garbage.unmark(tx, some)
-    for some in batches(decided.mark):
+            garbage.unmark_unneeded(tx, some)
+    for some in batches(decided.mark_files):
         with catalog.write() as tx:
-            garbage.mark(tx, some, decided.now)
-    for orphans in batches(decided.leave):
+            garbage.mark_unneeded(tx, some, decided.now)
+    for orphans in batches(decided.mark_orphans):
         with catalog.write() as tx:
-            pending_deletes.mark(
-                tx, pending_deletes.nobodys(tx, [one.digest for one in orphans]), decided.now
+            pending_deletes.mark_for_delete(
+                tx, pending_deletes.unowned(tx, [one.digest for one in orphans]), decided.now
             )
     reach("gc.after_marks")
     taken = dropped = 0
-    for some in batches(decided.take):
+    for some in batches(decided.release_files):
         with catalog.write() as tx:
-            taken += garbage.let_go(tx, some)
+            taken += garbage.delete_unneeded(tx, some)
     for digests in batches(decided.revisions):
         with catalog.write() as tx:
             dropped += garbage.forget_revisions(tx, digests)
@@ -45,19 +49,19 @@ def sweep(catalog: Catalog, blobs: BlobStore, decided: Plan, progress: Progress 
         idempotency.forget(tx, decided.now - KEPT)
     reach("gc.after_rows")
     deleted = _delete_bytes(catalog, blobs, decided, progress)
-    waiting = {one.digest: one.size for one in decided.leave if one.digest not in deleted}
+    waiting = {one.digest: one.size for one in decided.mark_orphans if one.digest not in deleted}
     reach("gc.after_all")
-    return Swept(
+    return SweepResult(
         taken=taken,
         deleted=len(deleted),
         bytes=sum(sizes.get(digest, 0) for digest in deleted),
         revisions=dropped,
-        waiting=len(decided.mark) + len(waiting),
-        waiting_bytes=sum(had.size for had in decided.mark) + sum(waiting.values()),
+        waiting=len(decided.mark_files) + len(waiting),
+        waiting_bytes=sum(had.size for had in decided.mark_files) + sum(waiting.values()),
     )
 
 
-def _delete_bytes(catalog: Catalog, blobs: BlobStore, decided: Plan, progress: Progress) -> set[Digest]:
+def _delete_bytes(catalog: Catalog, blobs: BlobStore, decided: SweepPlan, progress: Progress) -> set[Digest]:
     """All bytes that are due, some at a time: said to be going, deleted, said to be gone."""
     deleted: set[Digest] = set()
     after: str | None = ""
@@ -66,20 +70,20 @@ def _delete_bytes(catalog: Catalog, blobs: BlobStore, decided: Plan, progress: P
             if not may_delete:  # a backup is reading them; they leave at a later sweep
                 break
             after = _delete_some(catalog, blobs, decided, after, deleted)
-        progress("deleting", len(deleted), max(len(deleted), len(decided.delete)))
+        progress("deleting", len(deleted), max(len(deleted), len(decided.delete_orphans)))
     return deleted
 
 
 def _delete_some(
-    catalog: Catalog, blobs: BlobStore, decided: Plan, after: str, deleted: set[Digest]
+    catalog: Catalog, blobs: BlobStore, decided: SweepPlan, after: str, deleted: set[Digest]
 ) -> str | None:
     """Deletes the next bytes that are due after that digest; the last of them, or None at the end."""
     patience = _ticks() + _HASTE
     with catalog.write() as tx:
-        some = pending_deletes.due(tx, decided.before, after, _DELETED_AT_ONCE)
+        some = pending_deletes.due_for_delete(tx, decided.before, after, _DELETED_AT_ONCE)
         if not some:
             return None
-        going, began = pending_deletes.go(tx, some, decided.held)
+        going, began = pending_deletes.start_delete(tx, some, decided.held)
     reach("gc.after_going")
     done: list[Digest] = []
     try:
@@ -91,9 +95,9 @@ def _delete_some(
     finally:
         reach("gc.after_bytes")
         with catalog.write() as tx:
-            pending_deletes.gone(tx, done, began)
+            pending_deletes.finish_delete(tx, done, began)
             garbage.forget_weights(tx, done)
-            pending_deletes.stay(tx, going[len(done) :], began)
+            pending_deletes.cancel_delete(tx, going[len(done) :], began)
     deleted.update(done)
     return some[-1].hex
 

@@ -14,12 +14,12 @@ from adaptry.storage.blobs import BlobStore
 from adaptry.storage.catalog import garbage as unneeded
 from adaptry.storage.catalog import pending_deletes
 from adaptry.storage.catalog.database import Catalog
-from adaptry.storage.catalog.garbage import Had
+from adaptry.storage.catalog.garbage import OwnedFile
 from adaptry.storage.maintenance.gc.batches import AT_ONCE, batches
 
 
 @dataclass(frozen=True, slots=True)
-class Orphan:
+class OrphanBlob:
     """Stored bytes that nobody has, and since when they are marked as leaving."""
 
     digest: Digest
@@ -28,18 +28,18 @@ class Orphan:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class GarbageScan:
     """What a survey saw. `needed` are files that were marked and are needed after all; `revisions` are manifests that no adapter
     has, and `held` the files of those that something was made from."""
 
-    unneeded: tuple[Had, ...] = ()
-    needed: tuple[Had, ...] = ()
-    orphans: tuple[Orphan, ...] = ()
+    unneeded: tuple[OwnedFile, ...] = ()
+    needed: tuple[OwnedFile, ...] = ()
+    orphans: tuple[OrphanBlob, ...] = ()
     revisions: tuple[Digest, ...] = ()
     held: frozenset[Digest] = frozenset()
 
 
-def survey(catalog: Catalog, blobs: BlobStore, progress: Progress = no_progress) -> Found:
+def scan_garbage(catalog: Catalog, blobs: BlobStore, progress: Progress = no_progress) -> GarbageScan:
     """Looks at every owner, every manifest that none has, and every blob; changes nothing."""
     revisions: list[Digest] = []
     held: set[Digest] = set()
@@ -50,15 +50,15 @@ def survey(catalog: Catalog, blobs: BlobStore, progress: Progress = no_progress)
             revisions.append(revision.digest)
     # Blobs are listed before it is asked who has them: what comes meanwhile is not seen, and what is seen may be had by then.
     orphans = tuple(_orphans(catalog, blobs, held, progress))
-    spare: list[Had] = []
-    needed: list[Had] = []
+    spare: list[OwnedFile] = []
+    needed: list[OwnedFile] = []
     for owner in _owners(catalog):
         with catalog.read() as tx:
             found, marked = unneeded.of_owner(tx, owner)
         spare += found
         needed += marked
     reach("gc.after_survey")
-    return Found(tuple(spare), tuple(needed), orphans, tuple(revisions), frozenset(held))
+    return GarbageScan(tuple(spare), tuple(needed), orphans, tuple(revisions), frozenset(held))
 
 
 def _owners(catalog: Catalog) -> Iterator[str]:
@@ -72,26 +72,28 @@ def _owners(catalog: Catalog) -> Iterator[str]:
         after = some[-1]
 
 
-def _unowned(catalog: Catalog) -> Iterator[unneeded.Unowned]:
+def _unowned(catalog: Catalog) -> Iterator[unneeded.UnownedRevision]:
     after = ""
     while True:
         with catalog.read() as tx:
-            some = unneeded.unowned(tx, after, AT_ONCE)
+            some = unneeded.unowned_revisions(tx, after, AT_ONCE)
         if not some:
             return
         yield from some
         after = some[-1].digest.hex
 
 
-def _orphans(catalog: Catalog, blobs: BlobStore, held: set[Digest], progress: Progress) -> Iterator[Orphan]:
+def _orphans(
+    catalog: Catalog, blobs: BlobStore, held: set[Digest], progress: Progress
+) -> Iterator[OrphanBlob]:
     seen = 0
     for some in batches(blobs.digests()):
         with catalog.read() as tx:
-            found = pending_deletes.nobodys(tx, some) - held
-            since = pending_deletes.since(tx, found)
+            found = pending_deletes.unowned(tx, some) - held
+            since = pending_deletes.marked_since(tx, found)
         for digest in sorted(found):
             try:
-                yield Orphan(digest, blobs.size(digest), since.get(digest))
+                yield OrphanBlob(digest, blobs.size(digest), since.get(digest))
             except NotFound:
                 continue
         seen += len(some)

@@ -7,12 +7,12 @@ from datetime import datetime, timedelta
 
 from adaptry.core.digest import Digest
 from adaptry.registry.records import Value
-from adaptry.storage.catalog.garbage import Had
-from adaptry.storage.maintenance.gc.scan import Found, Orphan
+from adaptry.storage.catalog.garbage import OwnedFile
+from adaptry.storage.maintenance.gc.scan import GarbageScan, OrphanBlob
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SweepPlan:
     """What a sweep will do: rows to mark, to unmark and to take from their owners, manifests to drop, bytes to mark and to delete.
 
     `before` is the moment since which bytes must have been leaving to be deleted.
@@ -20,16 +20,16 @@ class Plan:
 
     now: datetime
     before: datetime
-    mark: tuple[Had, ...]
-    unmark: tuple[Had, ...]
-    take: tuple[Had, ...]
+    mark_files: tuple[OwnedFile, ...]
+    unmark_files: tuple[OwnedFile, ...]
+    release_files: tuple[OwnedFile, ...]
     revisions: tuple[Digest, ...]
-    leave: tuple[Orphan, ...]
-    delete: tuple[Orphan, ...]
+    mark_orphans: tuple[OrphanBlob, ...]
+    delete_orphans: tuple[OrphanBlob, ...]
     held: frozenset[Digest]
 
 
-class Swept(Value):
+class SweepResult(Value):
     """What was done, or would be: files `taken` from their owners, blobs `deleted` with their `bytes`, `revisions` dropped, and what
     is `waiting` until it is due, with its `waiting_bytes`; abandoned `uploads` dropped."""
 
@@ -43,34 +43,34 @@ class Swept(Value):
     is_dry: bool = False
 
 
-def plan(found: Found, now: datetime, grace: timedelta) -> Plan:
+def plan_sweep(found: GarbageScan, now: datetime, grace: timedelta) -> SweepPlan:
     """Decides; a pure function. What is found for the first time is marked, and goes when it is found again after the grace."""
     before = now - grace
-    return Plan(
+    return SweepPlan(
         now=now,
         before=before,
-        mark=tuple(had for had in found.unneeded if had.since is None),
-        unmark=found.needed,
-        take=tuple(had for had in found.unneeded if had.since is not None and had.since <= before),
+        mark_files=tuple(had for had in found.unneeded if had.since is None),
+        unmark_files=found.needed,
+        release_files=tuple(had for had in found.unneeded if had.since is not None and had.since <= before),
         revisions=found.revisions,
-        leave=tuple(one for one in found.orphans if one.since is None),
-        delete=tuple(one for one in found.orphans if (one.since or now) <= before),
+        mark_orphans=tuple(one for one in found.orphans if one.since is None),
+        delete_orphans=tuple(one for one in found.orphans if (one.since or now) <= before),
         held=found.held,
     )
 
 
-def foreseen(decided: Plan) -> Swept:
+def expected_result(decided: SweepPlan) -> SweepResult:
     """What a sweep would do by that plan."""
-    shared = {had.digest for had in decided.mark}
-    alone = {had.digest: had.size for had in decided.take if had.digest not in shared}
-    alone |= {one.digest: one.size for one in decided.delete}
-    waiting = [one for one in decided.leave if one.digest not in alone]
-    return Swept(
-        taken=len(decided.take),
+    shared = {had.digest for had in decided.mark_files}
+    alone = {had.digest: had.size for had in decided.release_files if had.digest not in shared}
+    alone |= {one.digest: one.size for one in decided.delete_orphans}
+    waiting = [one for one in decided.mark_orphans if one.digest not in alone]
+    return SweepResult(
+        taken=len(decided.release_files),
         deleted=len(alone),
         bytes=sum(alone.values()),
         revisions=len(decided.revisions),
-        waiting=len(decided.mark) + len(waiting),
-        waiting_bytes=sum(had.size for had in decided.mark) + sum(one.size for one in waiting),
+        waiting=len(decided.mark_files) + len(waiting),
+        waiting_bytes=sum(had.size for had in decided.mark_files) + sum(one.size for one in waiting),
         is_dry=True,
     )

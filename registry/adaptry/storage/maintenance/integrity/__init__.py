@@ -6,7 +6,7 @@ changed is one, and so is a row that disagrees with what else is known of it. `v
 
 from __future__ import annotations
 
-from adaptry.storage.catalog.audit import Problem
+from adaptry.storage.catalog.audit import IntegrityProblem
 from adaptry.storage.maintenance.integrity.verification import verify
 
-__all__ = ["Problem", "verify"]
+__all__ = ["IntegrityProblem", "verify"]

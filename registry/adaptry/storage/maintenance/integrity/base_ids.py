@@ -8,22 +8,22 @@ from functools import partial
 from adaptry.bases.fingerprinting.base_fingerprint import check_identity
 from adaptry.core.digest import Digest
 from adaptry.storage.catalog import bases
-from adaptry.storage.catalog.audit import Problem
-from adaptry.storage.catalog.audit.problem import guarded
+from adaptry.storage.catalog.audit import IntegrityProblem
+from adaptry.storage.catalog.audit.problem import guard_problems
 from adaptry.storage.catalog.database import Catalog
 
 
-def problems(catalog: Catalog) -> Iterator[Problem]:
+def problems(catalog: Catalog) -> Iterator[IntegrityProblem]:
     with catalog.read() as tx:
         ids = bases.ids(tx)
     for id in ids:
-        yield from guarded(f"base {id.brief}", partial(_of_base, catalog, id))
+        yield from guard_problems(f"base {id.brief}", partial(_of_base, catalog, id))
 
 
-def _of_base(catalog: Catalog, id: Digest) -> Iterator[Problem]:
+def _of_base(catalog: Catalog, id: Digest) -> Iterator[IntegrityProblem]:
     with catalog.read() as tx:
         record = bases.record(tx, id)
     if record is not None:
         check_identity(record)
         if record.id != id:
-            yield Problem(f"base {id.brief}", f"its record is that of base {record.id.brief}")
+            yield IntegrityProblem(f"base {id.brief}", f"its record is that of base {record.id.brief}")

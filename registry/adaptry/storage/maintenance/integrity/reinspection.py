@@ -12,7 +12,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, Unavailable
 from adaptry.storage.blobs import BlobStore
 from adaptry.storage.catalog import inspections, scan
-from adaptry.storage.catalog.audit import Problem
+from adaptry.storage.catalog.audit import IntegrityProblem
 from adaptry.storage.catalog.audit.inspections import is_close
 from adaptry.storage.catalog.audit.problem import UNREADABLE
 from adaptry.storage.catalog.database import Catalog
@@ -20,7 +20,7 @@ from adaptry.storage.catalog.manifests import stored_manifest
 from adaptry.storage.local.blob_content import BlobContent
 
 
-def problems(catalog: Catalog, blobs: BlobStore, damaged: frozenset[Digest]) -> Iterator[Problem]:
+def problems(catalog: Catalog, blobs: BlobStore, damaged: frozenset[Digest]) -> Iterator[IntegrityProblem]:
     """Inspections with another result than their file has now; those of damaged files are passed over.
 
     Reads each file that was inspected once more. One that cannot be inspected at this moment is not compared.
@@ -43,7 +43,7 @@ def problems(catalog: Catalog, blobs: BlobStore, damaged: frozenset[Digest]) -> 
 
 def _compare(
     catalog: Catalog, inspector: Inspector, content: BlobContent, path: str, digest: Digest
-) -> Iterator[Problem]:
+) -> Iterator[IntegrityProblem]:
     with catalog.read() as tx:
         try:
             known = inspections.find(tx, [digest]).get(digest)
@@ -57,10 +57,12 @@ def _compare(
     except Unavailable:
         return
     except AdaptryError as error:
-        yield Problem(where, f"its file cannot be inspected any more: {error.message}", "derived", key)
+        yield IntegrityProblem(
+            where, f"its file cannot be inspected any more: {error.message}", "derived", key
+        )
         return
     if not _is_same(known, found):
-        yield Problem(where, "its values are not those of the tensors in the file", "derived", key)
+        yield IntegrityProblem(where, "its values are not those of the tensors in the file", "derived", key)
 
 
 def _is_same(known: WeightsInspection, found: WeightsInspection) -> bool:

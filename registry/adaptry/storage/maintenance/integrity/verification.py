@@ -17,7 +17,7 @@ from adaptry.core.progress import Progress, no_progress
 from adaptry.storage.blobs import BlobStore
 from adaptry.storage.blobs.tiered import TieredBlobs
 from adaptry.storage.catalog import damage, files, scan
-from adaptry.storage.catalog.audit import Problem, audit
+from adaptry.storage.catalog.audit import IntegrityProblem, audit
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.maintenance.integrity import base_ids, job_tasks, rederivation, reinspection
 
@@ -27,7 +27,7 @@ _REMEDY = "push it again or restore it from a copy with `adaptry mend --from`"
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _FileCheck:
     """What was found of one file: what is wrong, if anything, and which copy of it was looked at."""
 
     digest: Digest
@@ -43,7 +43,7 @@ def verify(
     note: bool = True,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     progress: Progress = no_progress,
-) -> tuple[Problem, ...]:
+) -> tuple[IntegrityProblem, ...]:
     """Every problem found. Without `read_bytes`, files are only looked for and measured (in bytes), not hashed.
 
     With `note`, damaged files are marked as such. Raises `Unavailable`.
@@ -51,16 +51,16 @@ def verify(
     problems = [*audit(catalog), *base_ids.problems(catalog), *job_tasks.problems(catalog)]
     expected = scan.referenced_files(catalog)
     known = _marked(catalog)
-    seen = tuple(_look(blobs.original, expected, read_bytes, progress))
+    seen = tuple(_check_files(blobs.original, expected, read_bytes, progress))
     found = {one.digest: one for one in seen if one.reason}
     for digest, reason in known.items():
         if digest in expected and digest not in found and not read_bytes:
-            found[digest] = _Seen(digest, reason, None)
+            found[digest] = _FileCheck(digest, reason, None)
     for digest in sorted(found):
         owners = ", ".join(scan.owners_of(catalog, digest))
         if owners:  # else a sweep took it while we looked
             reason = f"{found[digest].reason}; {_REMEDY}"
-            problems.append(Problem(f"{digest.brief} of {owners}", reason, "file", digest.hex))
+            problems.append(IntegrityProblem(f"{digest.brief} of {owners}", reason, "file", digest.hex))
     if read_bytes:
         problems += _wrong_copies(blobs, expected)
         problems += rederivation.problems(catalog, blobs, frozenset(found))
@@ -68,54 +68,56 @@ def verify(
     if note:
         manifests = {Digest(one.key) for one in problems if one.kind == "manifest"}
         with suppress(Unavailable):  # a registry that may only be read is looked at all the same
-            _note(catalog, blobs.original, seen if read_bytes else tuple(found.values()), manifests, clock())
+            _record_damage(
+                catalog, blobs.original, seen if read_bytes else tuple(found.values()), manifests, clock()
+            )
     return tuple(dict.fromkeys(problems))
 
 
 def _marked(catalog: Catalog) -> Mapping[Digest, str]:
     with catalog.read() as tx:
-        return damage.marked(tx)
+        return damage.all_damaged(tx)
 
 
-def _look(
+def _check_files(
     blobs: BlobStore,
     expected: Mapping[Digest, int],
     read_bytes: bool,
     progress: Progress,
-) -> Iterator[_Seen]:
+) -> Iterator[_FileCheck]:
     total = sum(expected.values())
     done = 0
     for digest, size in sorted(expected.items()):
-        yield _looked_at(blobs, digest, size, read_bytes)
+        yield _check_file(blobs, digest, size, read_bytes)
         done += size
         progress("verifying", done, total)
 
 
-def _looked_at(blobs: BlobStore, digest: Digest, size: int, read_bytes: bool) -> _Seen:
+def _check_file(blobs: BlobStore, digest: Digest, size: int, read_bytes: bool) -> _FileCheck:
     copy = blobs.copy_id(digest)
     try:
         found = blobs.size(digest)
         if found != size:
-            return _Seen(digest, f"its bytes are {found:,}, not the {size:,} that were stored", copy)
+            return _FileCheck(digest, f"its bytes are {found:,}, not the {size:,} that were stored", copy)
         if not read_bytes:
-            return _Seen(digest, None, copy)
+            return _FileCheck(digest, None, copy)
         is_sound = blobs.is_sound(digest)
     except NotFound:
-        return _Seen(digest, GONE, None)
-    return _Seen(digest, None if is_sound else CHANGED, copy)
+        return _FileCheck(digest, GONE, None)
+    return _FileCheck(digest, None if is_sound else CHANGED, copy)
 
 
-def _wrong_copies(blobs: BlobStore, expected: Mapping[Digest, int]) -> Iterator[Problem]:
+def _wrong_copies(blobs: BlobStore, expected: Mapping[Digest, int]) -> Iterator[IntegrityProblem]:
     """Copies in a cache on this machine, which readers are given before the store is asked."""
     if isinstance(blobs, TieredBlobs):
         for digest in sorted(expected):
             if blobs.has_damaged_copy(digest):
                 reason = "its copy in the cache of this machine has changed"
-                yield Problem(digest.brief, reason, "derived", f"copy:{digest.hex}")
+                yield IntegrityProblem(digest.brief, reason, "derived", f"copy:{digest.hex}")
 
 
-def _note(
-    catalog: Catalog, blobs: BlobStore, seen: tuple[_Seen, ...], manifests: set[Digest], at: datetime
+def _record_damage(
+    catalog: Catalog, blobs: BlobStore, seen: tuple[_FileCheck, ...], manifests: set[Digest], at: datetime
 ) -> None:
     """Marks what is damaged, and takes the mark from what is not (any more)."""
     known = _marked(catalog)
@@ -130,13 +132,13 @@ def _note(
             if not is_same and blobs.copy_id(one.digest) != one.copy:
                 continue
             if one.reason and files.is_owned(tx, one.digest):
-                damage.mark(tx, one.digest, one.reason, revisions[one.digest], at)
+                damage.mark_damaged(tx, one.digest, one.reason, revisions[one.digest], at)
             else:
-                damage.clear(tx, one.digest)
+                damage.clear_damage(tx, one.digest)
     for digest in manifests:
         with catalog.write() as tx:
-            damage.mark(tx, digest, "its manifest has changed since it was stored", [digest], at)
+            damage.mark_damaged(tx, digest, "its manifest has changed since it was stored", [digest], at)
     with catalog.write() as tx:
-        for digest in damage.marked(tx).keys() - manifests:
+        for digest in damage.all_damaged(tx).keys() - manifests:
             if not files.is_owned(tx, digest):
-                damage.clear(tx, digest)
+                damage.clear_damage(tx, digest)
