@@ -30,7 +30,7 @@ from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.digest import Digest
 from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
-from adaptry.registry.jobs_values.records import JobOrder
+from adaptry.registry.job_types.records import JobOrder
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
 

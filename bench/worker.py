@@ -33,7 +33,7 @@ from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.integrations.engine_probe import probe_engine as running_at
 from adaptry.integrations.serving import Cache
-from adaptry.integrations.serving.engine_info import inspect_engine
+from adaptry.integrations.serving.engine_profile import inspect_engine
 from adaptry.integrations.serving.engines import ENGINES, EngineClient
 from adaptry.integrations.serving.follow.reconciler import Reconciler, ReconcilerDeps, run_forever
 from adaptry.integrations.serving.follow.state_file import StateFile

@@ -185,7 +185,7 @@ def match(ctx: click.Context, registry: Registry, folder: Path, as_json: bool) -
 
 def _add_from_hub(registry: Registry, ref: HubRef, names: tuple[str, ...]) -> BaseInfo:
     from adaptry.operations.hf_import.bases import register_from_hub
-    from adaptry.operations.hf_import.hub import open_hub
+    from adaptry.operations.hf_import.hub_client import open_hub
 
     with progress() as told:
         return register_from_hub(registry, open_hub(), ref, names, progress=told)

@@ -17,8 +17,8 @@ from adaptry_cli.tables import print_table
 
 if TYPE_CHECKING:
     from adaptry.compute.converting.base_shapes import ConversionBase
-    from adaptry.compute.converting.curve import RankPoint
     from adaptry.compute.converting.options import ConvertOptions
+    from adaptry.compute.converting.rank_energy import RankPoint
     from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
     from adaptry.core.progress import Progress
 
@@ -159,7 +159,7 @@ def _ranks(text: str | None) -> list[int]:
 
 def _chosen(parent: ParentAdapter, ranks: Sequence[int], energy: float | None) -> int:
     """The allowed rank that is taken, told with what it keeps. Raises `Invalid`."""
-    from adaptry.compute.converting.curve import compute_spectra, smallest_allowed_rank
+    from adaptry.compute.converting.rank_energy import compute_spectra, smallest_allowed_rank
     from adaptry.compute.lazy_adapters.deltas import open_adapter_deltas
 
     if energy is not None and not 0 < energy <= 1:
@@ -174,7 +174,7 @@ def _chosen(parent: ParentAdapter, ranks: Sequence[int], energy: float | None) -
 
 
 def _points(parent: ParentAdapter, rank: int | None, allowed: Sequence[int]) -> list[RankPoint]:
-    from adaptry.compute.converting.curve import compute_spectra, rank_curve, rank_point
+    from adaptry.compute.converting.rank_energy import compute_spectra, rank_curve, rank_point
     from adaptry.compute.lazy_adapters.deltas import open_adapter_deltas
 
     found = compute_spectra(open_adapter_deltas(parent))
@@ -184,7 +184,7 @@ def _points(parent: ParentAdapter, rank: int | None, allowed: Sequence[int]) -> 
 
 
 def _say_curve(points: Sequence[RankPoint], as_json: bool) -> None:
-    from adaptry.compute.converting.curve import as_json as rows
+    from adaptry.compute.converting.rank_energy import as_json as rows
 
     if as_json:
         print_json({"curve": rows(points)})

@@ -17,7 +17,7 @@ from adaptry.registry.records import AdapterInfo, VersionDetail, VersionInfo
 from adaptry_cli.arguments import NAME, REF, SOURCE, Source
 from adaptry_cli.connection import RegistryOpener, lazy_registry_option, registry_option
 from adaptry_cli.derive_output import open_parent
-from adaptry_cli.diff import DiffSide, find_differences
+from adaptry_cli.differences import DiffSide, find_differences
 from adaptry_cli.inputs import no_version_message, open_input
 from adaptry_cli.out import (
     collect_pages,
@@ -132,7 +132,7 @@ def _verdicts(registry: Registry, detail: VersionDetail) -> Sequence[RuntimeVerd
     """Every engine's; none where the files of a version are not given out, or are damaged."""
     from adaptry.adapters.adapter import open_content
     from adaptry.checks.runtimes import check_all_runtimes
-    from adaptry.operations.transfer.remote import RevisionContent
+    from adaptry.operations.transfer.revision_content import RevisionContent
 
     try:
         adapter = open_content(RevisionContent(registry, detail.version, detail.manifest))

@@ -94,7 +94,7 @@ def follow(
     the role `worker`.
     """
     from adaptry.integrations.serving.cache.cache import Cache
-    from adaptry.integrations.serving.engine_info import inspect_engine
+    from adaptry.integrations.serving.engine_profile import inspect_engine
     from adaptry.integrations.serving.engines import ENGINES, EngineClient, OperatorCommands
     from adaptry.integrations.serving.engines.hooks import parse_command
     from adaptry.integrations.serving.follow.reconciler import Reconciler, ReconcilerDeps

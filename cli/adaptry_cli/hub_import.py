@@ -51,7 +51,7 @@ def import_(
     goes on where it stopped. HF_ENDPOINT and HF_TOKEN say which hub, and as whom. Exit code 1 means that some failed.
     """
     from adaptry.operations.hf_import import bulk_import
-    from adaptry.operations.hf_import.hub import open_hub
+    from adaptry.operations.hf_import.hub_client import open_hub
 
     require_usage(
         bool(source or search or filters or collection),

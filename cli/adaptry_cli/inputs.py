@@ -15,7 +15,7 @@ from adaptry.adapters.base_record import BaseRecord
 from adaptry.core.errors import Conflict, Invalid, NotFound, Unavailable
 from adaptry.core.refs import AdapterName, Latest, Ref
 from adaptry.operations.known_base import base_record_or_none as record_of_base
-from adaptry.operations.transfer.remote import RevisionContent
+from adaptry.operations.transfer.revision_content import RevisionContent
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
 from adaptry_cli.arguments import Source, is_folder_path

@@ -13,8 +13,8 @@ from adaptry.core.errors import AdaptryError, Invalid, NotFound, by_code
 from adaptry.core.refs import Ref
 from adaptry.jobs.queues import can_run
 from adaptry.registry.interface import Registry
-from adaptry.registry.jobs_values.records import DEVICES, GIB, JobInfo, JobNeeds, JobOrder, JobState
-from adaptry.registry.jobs_values.tasks import TASKS, parse_task
+from adaptry.registry.job_types.records import DEVICES, GIB, JobInfo, JobNeeds, JobOrder, JobState
+from adaptry.registry.job_types.tasks import TASKS, parse_task
 from adaptry_cli.arguments import validate_options
 from adaptry_cli.connection import registry_option
 from adaptry_cli.exit_codes import NO

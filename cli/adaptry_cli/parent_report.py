@@ -74,7 +74,7 @@ def write_and_report(
 
 def _compare(draft: LazyAdapter, there: DerivedResult, connected: RegistryOpener, to: ReportTarget) -> None:
     from adaptry.adapters.adapter import open_dir
-    from adaptry.compute.comparing.report import build_combine_report
+    from adaptry.compute.comparing.combine_report import build_combine_report
     from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 
     with progress() as told:

@@ -23,7 +23,7 @@ from adaptry_cli.out import (
     print_json,
     progress,
 )
-from adaptry_cli.states import set_state
+from adaptry_cli.state_change import set_state
 
 _FORMS = (
     "A version: adaptry restore NAME@VERSION --reason WHY, as in acme/tone@3. A backup: adaptry restore PATH, where PATH begins "

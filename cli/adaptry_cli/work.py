@@ -18,7 +18,7 @@ import click
 
 from adaptry.core.errors import Invalid, MissingDependency
 from adaptry.registry.interface import Registry
-from adaptry.registry.jobs_values.records import DEVICES, RunnerInfo
+from adaptry.registry.job_types.records import DEVICES, RunnerInfo
 from adaptry_cli.arguments import require_usage
 from adaptry_cli.connection import folder_of, registry_option
 from adaptry_cli.durations import DURATION

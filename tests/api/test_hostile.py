@@ -18,7 +18,7 @@ from adaptry.core import strictjson
 from adaptry.core.digest import Digest
 from adaptry.core.processes import json_check
 from adaptry.operations.transfer import push
-from adaptry.registry.jobs_values.records import JobOrder
+from adaptry.registry.job_types.records import JobOrder
 from adaptry.registry.records import PushOptions
 from adaptry.storage.catalog import cursors
 from adaptry.testing.samples import tiny_lora

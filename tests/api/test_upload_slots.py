@@ -19,7 +19,7 @@ from adaptry.operations.transfer import push
 from adaptry.operations.transfer.retry import RetryPolicy
 from adaptry.registry.http import HttpRegistry
 from adaptry.storage.local.uploads import MAX_OPEN_UPLOADS
-from adaptry.testing.flaky import NO_WAIT
+from adaptry.testing.flaky_registry import NO_WAIT
 from adaptry_api.testing import Server
 
 TONE = AdapterName.parse("acme/tone")

@@ -12,7 +12,7 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.bases.fingerprinting.base_fingerprint import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks.runtimes import ENGINES, RuntimeVerdict, check_runtime, parse_runtime
-from adaptry.checks.runtimes.page import render_page
+from adaptry.checks.runtimes.rules_page import render_page
 from adaptry.core.errors import Invalid
 from adaptry.testing.samples import Tensors, random_tensor, tiny_base, tiny_lora
 from adaptry_cli.main import COMMANDS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from adaptry.compute.combining import COMBINE_METHODS
-from adaptry.compute.combining.page import render_page
+from adaptry.compute.combining.methods_page import render_page
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,8 +14,8 @@ from .matrices import conflict, cosine, joined, norm, overlap
 torch = pytest.importorskip("torch")
 from adaptry.compute.combining.combine import build_combined_adapter  # noqa: E402
 from adaptry.compute.combining.plan import plan_combination  # noqa: E402
+from adaptry.compute.comparing.combine_report import build_combine_report  # noqa: E402
 from adaptry.compute.comparing.measures import measure_sign_conflict  # noqa: E402
-from adaptry.compute.comparing.report import build_combine_report  # noqa: E402
 from adaptry.compute.lazy_adapters.folder_writer import write_adapter  # noqa: E402
 from adaptry.compute.recipes.combine import CombineRecipe  # noqa: E402
 from adaptry.compute.recipes.merge import RecipeInput  # noqa: E402

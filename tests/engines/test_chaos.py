@@ -27,7 +27,7 @@ from adaptry.core.errors import Conflict, Unavailable
 from adaptry.core.refs import AdapterName, Number, Ref
 from adaptry.integrations.engine_probe import probe_engine
 from adaptry.integrations.serving.cache.cache import Cache
-from adaptry.integrations.serving.engine_info import inspect_engine
+from adaptry.integrations.serving.engine_profile import inspect_engine
 from adaptry.integrations.serving.engines import ENGINES, EngineClient, EngineResponse, OperatorCommands
 from adaptry.integrations.serving.follow.reconciler import Reconciler, ReconcilerDeps
 from adaptry.integrations.serving.follow.state_file import StateFile
@@ -39,7 +39,7 @@ from adaptry.registry.http import HttpRegistry
 from adaptry.registry.records import StateChange, VersionInfo
 from adaptry.storage import tokens
 from adaptry.storage.connect import open_local
-from adaptry.testing.flaky import NO_WAIT
+from adaptry.testing.flaky_registry import NO_WAIT
 from adaptry.testing.samples import tiny_base, tiny_lora
 
 from .fakes import FAKES, WEIGHTS, FakeEngine

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adaptry.compute.exporting.page import render_page
+from adaptry.compute.exporting.formats_page import render_page
 
 
 def test_the_page_is_current() -> None:

@@ -17,7 +17,7 @@ from adaptry.core.errors import Conflict, NotFound
 from adaptry.operations.transfer import push
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
-from adaptry.testing.flaky import NO_WAIT
+from adaptry.testing.flaky_registry import NO_WAIT
 
 NAMES = 3
 _THREADS = 2

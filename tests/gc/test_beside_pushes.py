@@ -35,7 +35,7 @@ from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.maintenance.gc import collect_garbage
 from adaptry.storage.maintenance.integrity import verify
-from adaptry.testing.flaky import NO_WAIT
+from adaptry.testing.flaky_registry import NO_WAIT
 from adaptry.testing.samples import tiny_lora
 
 from .storming import NAMES

@@ -20,8 +20,8 @@ from adaptry.core.errors import NotFound
 from adaptry.core.refs import AdapterName
 from adaptry.jobs.context import JobContext
 from adaptry.jobs.dispatch import run_handler
-from adaptry.registry.jobs_values.records import JobInfo, JobOrder
-from adaptry.registry.jobs_values.tasks import parse_task
+from adaptry.registry.job_types.records import JobInfo, JobOrder
+from adaptry.registry.job_types.tasks import parse_task
 from adaptry.storage.catalog.jobs import row_of
 from adaptry.storage.catalog.rows import EventRow, JobStepRow
 from adaptry.storage.maintenance.integrity import verify

@@ -8,7 +8,7 @@ import pytest
 
 from adaptry.jobs.ipc import RegistryLocation, StepRequest
 from adaptry.jobs.subprocess import OutputHandler, StepProcess
-from adaptry.registry.jobs_values.records import JobFault
+from adaptry.registry.job_types.records import JobFault
 
 pytest.importorskip("psycopg")
 NOBODY = "postgresql://adaptry@127.0.0.1:1/adaptry"  # nobody listens at port 1

@@ -15,7 +15,7 @@ from sqlmodel import col, update
 
 from adaptry.core.errors import Conflict, NotFound
 from adaptry.core.identity import LOCAL, Identity
-from adaptry.registry.jobs_values.records import JobOrder
+from adaptry.registry.job_types.records import JobOrder
 from adaptry.storage import tokens
 from adaptry.storage.catalog import job_steps, jobs, schedules
 from adaptry.storage.catalog.rows import JobRow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adaptry.registry.jobs_values.records import JobOrder
+from adaptry.registry.job_types.records import JobOrder
 from adaptry.storage.local import LocalRegistry
 from adaptry.testing.runners import RunnerProcess, wait_until
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from adaptry.operations.base_registry import open_base
-from adaptry.registry.jobs_values.records import JobOrder
+from adaptry.registry.job_types.records import JobOrder
 from adaptry.storage.local import LocalRegistry
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.runners import MERGE, RunnerProcess, make_merge_registry, start_runner, wait_for_job

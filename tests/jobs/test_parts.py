@@ -13,9 +13,9 @@ from adaptry.core.refs import AdapterName
 from adaptry.jobs.capacity import CapacityLimiter
 from adaptry.jobs.liveness import LivenessMonitor
 from adaptry.jobs.queues import runner_queues, step_queue
-from adaptry.registry.jobs_values.cron import Cron
-from adaptry.registry.jobs_values.records import GIB, JobNeeds, JobOrder, RunnerInfo
-from adaptry.registry.jobs_values.tasks import TASKS
+from adaptry.registry.job_types.cron import Cron
+from adaptry.registry.job_types.records import GIB, JobNeeds, JobOrder, RunnerInfo
+from adaptry.registry.job_types.tasks import TASKS
 from adaptry.registry.records import AdapterEdit
 from adaptry.storage.blobs.memory import MemoryBlobs
 from adaptry.storage.catalog import job_steps, jobs, runners, schedules

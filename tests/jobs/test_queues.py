@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from adaptry.jobs.queues import can_run
-from adaptry.registry.jobs_values.records import GIB, JobNeeds, RunnerInfo
+from adaptry.registry.job_types.records import GIB, JobNeeds, RunnerInfo
 
 EU = RunnerInfo(
     id="one",

@@ -7,7 +7,7 @@ from pathlib import Path
 from adaptry import open_dir, push
 from adaptry.core.identity import Identity
 from adaptry.core.refs import Ref
-from adaptry.registry.jobs_values.records import JobInfo, JobOrder
+from adaptry.registry.job_types.records import JobInfo, JobOrder
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
 from adaptry.testing.contract.fixtures import ADA, EVE

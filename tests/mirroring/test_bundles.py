@@ -41,7 +41,7 @@ from adaptry.registry.records import AdapterEdit, PushOptions, StateChange
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.maintenance.integrity import verify
-from adaptry.testing.flaky import FlakyRegistry, TamperingRegistry
+from adaptry.testing.flaky_registry import FlakyRegistry, TamperingRegistry
 from adaptry.testing.samples import tiny_base, tiny_lora, write_safetensors
 
 TONE = AdapterName.parse("acme/tone")

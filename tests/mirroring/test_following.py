@@ -28,7 +28,7 @@ from adaptry.storage import backup
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.maintenance.integrity import verify
-from adaptry.testing.flaky import FlakyRegistry
+from adaptry.testing.flaky_registry import FlakyRegistry
 from adaptry.testing.samples import tiny_base
 
 TONE, VOICE = AdapterName.parse("acme/tone"), AdapterName.parse("acme/voice")

@@ -20,7 +20,7 @@ from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import pull
 from adaptry.registry.records import StateChange, VersionInfo
 from adaptry.storage.backup import create, restore
-from adaptry.storage.backup.restore import check
+from adaptry.storage.backup.restoration import check
 from adaptry.storage.blobs.local import LocalBlobs
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.connect import open_local

@@ -14,7 +14,7 @@ from adaptry import open_dir, push
 from adaptry.core.errors import Conflict, InvalidRef
 from adaptry.core.identity import LOCAL, Identity
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.registry.jobs_values.records import JobOrder
+from adaptry.registry.job_types.records import JobOrder
 from adaptry.registry.records import AdapterEdit
 from adaptry.registry.workers import ResidentReport, WorkerReport
 from adaptry.storage.connect import open_local

@@ -13,7 +13,7 @@ from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
-from adaptry.registry.jobs_values.records import JobInfo, JobOrder
+from adaptry.registry.job_types.records import JobInfo, JobOrder
 from adaptry.testing.samples import tiny_base, tiny_lora
 
 from .repeating import patiently

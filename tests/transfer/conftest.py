@@ -9,7 +9,7 @@ import pytest
 
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
-from adaptry.testing.flaky import FlakyRegistry, TamperingRegistry
+from adaptry.testing.flaky_registry import FlakyRegistry, TamperingRegistry
 from adaptry.testing.samples import large_lora, tiny_lora
 
 

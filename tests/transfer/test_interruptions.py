@@ -14,7 +14,7 @@ from adaptry.operations import transfer
 from adaptry.operations.transfer.retry import RetryPolicy
 from adaptry.registry.records import UploadInfo
 from adaptry.storage.local import LocalRegistry
-from adaptry.testing.flaky import NO_WAIT, FlakyRegistry, TamperingRegistry
+from adaptry.testing.flaky_registry import NO_WAIT, FlakyRegistry, TamperingRegistry
 
 
 class Unreachable(LocalRegistry):

@@ -14,7 +14,7 @@ from adaptry.integrations.serving import Cache
 from adaptry.operations.transfer import push
 from adaptry.registry.records import VersionInfo
 from adaptry.storage.local import LocalRegistry
-from adaptry.testing.flaky import NO_WAIT
+from adaptry.testing.flaky_registry import NO_WAIT
 from adaptry.testing.samples import large_lora, tiny_lora
 
 Publish = Callable[..., VersionInfo]

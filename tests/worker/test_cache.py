@@ -19,7 +19,7 @@ from adaptry.integrations.serving import Cache
 from adaptry.operations.version_state import change_state
 from adaptry.registry.records import StateChange, VersionInfo
 from adaptry.storage.local import LocalRegistry
-from adaptry.testing.flaky import FlakyRegistry, TamperingRegistry
+from adaptry.testing.flaky_registry import FlakyRegistry, TamperingRegistry
 
 Publish = Callable[..., VersionInfo]
 Start = Callable[[str, str], "subprocess.Popen[str]"]

@@ -7,16 +7,16 @@ from fastapi import APIRouter
 from adaptry_api.hub import (
     info,
     lfs_batch,
-    lfs_bytes,
     lfs_files,
+    lfs_objects,
     lfs_parts,
-    listing,
+    models,
     namespaces,
     preupload,
     refs,
     repos,
     resolve,
-    trees,
+    tree,
     validate_yaml,
     whoami,
     xet_routes,
@@ -25,7 +25,7 @@ from adaptry_api.hub import (
 
 def hub_routes() -> list[APIRouter]:
     """What stands at the root of the host, by the addresses that the Hub's clients know."""
-    uploads = [xet_routes.ROUTES, lfs_batch.ROUTES, lfs_bytes.ROUTES, lfs_parts.ROUTES]
-    reads = [listing.ROUTES, info.ROUTES, trees.ROUTES, refs.ROUTES, resolve.ROUTES]
+    uploads = [xet_routes.ROUTES, lfs_batch.ROUTES, lfs_objects.ROUTES, lfs_parts.ROUTES]
+    reads = [models.ROUTES, info.ROUTES, tree.ROUTES, refs.ROUTES, resolve.ROUTES]
     reads += [namespaces.ROUTES, lfs_files.ROUTES]
     return [whoami.ROUTES, validate_yaml.ROUTES, *uploads, repos.ROUTES, preupload.ROUTES, *reads]

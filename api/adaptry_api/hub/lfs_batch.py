@@ -18,7 +18,7 @@ from adaptry.core.manifest import MAX_FILE
 from adaptry.core.refs import AdapterName
 from adaptry.registry.interface import Registry
 from adaptry_api.auth_policy import Caller, CallersRegistry, app_state_of
-from adaptry_api.hub import lfs_bytes, lfs_parts
+from adaptry_api.hub import lfs_objects, lfs_parts
 from adaptry_api.hub.addresses import Name, origin, url_path_of
 from adaptry_api.hub.lfs_bodies import LFS_MEDIA_TYPE, LfsBatchRequest, LfsObject, read_lfs_body
 from adaptry_api.hub.refusals import hub_router
@@ -84,12 +84,12 @@ class _Offer:
             return said
         if self._xet:
             return said | {"actions": {"upload": self._xet}}
-        grant = lfs_bytes.PutGrant(
+        grant = lfs_objects.PutGrant(
             name=self._name, by=self._by, until=self._until, digest=wanted.digest, size=wanted.size
         )
         if wanted.size > self._part:
             upload = lfs_parts.addresses(grant, self._part, self._sign, self._origin)
         else:
-            upload = {"href": lfs_bytes.address(grant, self._sign, self._origin), "header": {}}
+            upload = {"href": lfs_objects.address(grant, self._sign, self._origin), "header": {}}
         verify = f"{self._origin}/{url_path_of(str(self._name))}.git/info/lfs/objects/verify"
         return said | {"actions": {"upload": upload, "verify": {"href": verify, "header": {}}}}

@@ -19,7 +19,7 @@ from adaptry_api.auth_policy import GrantContext, RequireGrant, app_state_of
 from adaptry_api.bodies import stream_body
 from adaptry_api.grants import Grant
 from adaptry_api.hub.lfs_bodies import LFS_MEDIA_TYPE, LfsCompletionRequest, read_lfs_body
-from adaptry_api.hub.lfs_bytes import PutGrant, Sign
+from adaptry_api.hub.lfs_objects import PutGrant, Sign
 from adaptry_api.hub.refusals import hub_router
 from adaptry_api.hub.upload_spool import UploadSpool
 from adaptry_api.hub.uploads import content_length, require_length, store_file

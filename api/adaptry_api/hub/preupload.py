@@ -24,8 +24,8 @@ from adaptry_api.hub.adapters import AdapterRepository
 from adaptry_api.hub.addresses import MODELS, Name, Revision, origin, url_path_of
 from adaptry_api.hub.announced_files import FULL_BATCHES
 from adaptry_api.hub.card_sync import sync_card
-from adaptry_api.hub.commit import apply_commit, drop_excluded_files, require_branch
 from adaptry_api.hub.commit_ops import MAX_BODY, read_operations
+from adaptry_api.hub.commit_tree import apply_commit, drop_excluded_files, require_branch
 from adaptry_api.hub.file_policy import AnnouncedFile, UploadFilter, excluded_files, require_some_kept
 from adaptry_api.hub.gitignore import IgnoreRule, parse_rules
 from adaptry_api.hub.refusals import hub_router

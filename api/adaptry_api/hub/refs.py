@@ -19,7 +19,7 @@ from adaptry.registry.paging import iter_items
 from adaptry.registry.records import CommitNote
 from adaptry_api.auth_policy import CallersRegistry
 from adaptry_api.hub.addresses import MODELS, Name, Revision, next_link
-from adaptry_api.hub.commit import commit_title
+from adaptry_api.hub.commit_tree import commit_title
 from adaptry_api.hub.refusals import hub_router
 from adaptry_api.hub.tree_entries import format_time
 

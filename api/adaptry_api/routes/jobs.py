@@ -8,14 +8,7 @@ from fastapi import Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from adaptry.registry import protocol
-from adaptry.registry.jobs_values.records import (
-    JobInfo,
-    JobOrder,
-    JobState,
-    LogLine,
-    RunnerInfo,
-    ScheduleInfo,
-)
+from adaptry.registry.job_types.records import JobInfo, JobOrder, JobState, LogLine, RunnerInfo, ScheduleInfo
 from adaptry.registry.records import Page
 from adaptry_api.auth_policy import CallersRegistry, guarded_router
 from adaptry_api.etags import etag_response

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from adaptry_cli.demo.quiet import quiet_libraries
+from adaptry_cli.demo.dependencies import quiet_libraries
 from adaptry_cli.demo.tasks import DemoTask
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from adaptry.core.progress import Progress, no_progress
 from adaptry_cli.demo.batches import Model, Tokenizer, encode
-from adaptry_cli.demo.quiet import quiet_libraries
+from adaptry_cli.demo.dependencies import quiet_libraries
 from adaptry_cli.demo.tasks import DemoTask, Example
 
 _BATCH = 20

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adaptry_cli.demo.quiet import quiet_libraries
+from adaptry_cli.demo.dependencies import quiet_libraries
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,11 +14,11 @@ from pathlib import Path
 import click
 
 from adaptry.core.errors import AdaptryError
-from adaptry_cli.demo import model, stranger, tasks
+from adaptry_cli.demo import foreign_adapter, model, tasks
 from adaptry_cli.demo.comparison import compare_with_peft
+from adaptry_cli.demo.dependencies import require_dependencies
 from adaptry_cli.demo.evaluation import measure
 from adaptry_cli.demo.narrator import Narrator
-from adaptry_cli.demo.quiet import require_dependencies
 from adaptry_cli.demo.shell import Shell
 from adaptry_cli.demo.tasks import DemoTask
 from adaptry_cli.demo.training import PACKAGE_FIRST, PACKAGE_SECOND, SUMMARY, DemoAdapter, LoraTraining, train
@@ -132,7 +132,7 @@ def _find(stage: _Stage) -> None:
 
 def _refuse(stage: _Stage) -> None:
     stage.narrator.chapter("An adapter for another base is refused, and told why")
-    stranger.write_foreign_adapter(stage.folder / "stranger")
+    foreign_adapter.write_foreign_adapter(stage.folder / "stranger")
     stage.shell.adaptry("check", "./stranger", "--base", model.BASE, expect=1)
     stage.shell.adaptry("push", "./stranger", "demo/stranger", "--base", model.BASE, expect=1)
 

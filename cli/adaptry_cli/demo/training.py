@@ -10,9 +10,9 @@ from pathlib import Path
 
 from adaptry.core.progress import Progress
 from adaptry_cli.demo.batches import ExampleBatch, Model, Tokenizer, encode
+from adaptry_cli.demo.dependencies import quiet_libraries
 from adaptry_cli.demo.evaluation import evaluate, load
 from adaptry_cli.demo.model import BASE
-from adaptry_cli.demo.quiet import quiet_libraries
 from adaptry_cli.demo.tasks import DemoTask, Example
 
 _BATCH = 8

@@ -9,7 +9,7 @@ from adaptry.core.refs import AdapterName, Ref
 from adaptry.jobs.context import JobContext
 from adaptry.jobs.ipc import StepResult
 from adaptry.operations.derive import DeriveResult, derive
-from adaptry.registry.jobs_values.tasks import CombineTask, ConvertTask, ExportTask
+from adaptry.registry.job_types.tasks import CombineTask, ConvertTask, ExportTask
 
 
 def combine(task: CombineTask, desk: JobContext) -> StepResult:

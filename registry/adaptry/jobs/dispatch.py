@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from adaptry.jobs.context import JobContext
 from adaptry.jobs.ipc import StepResult
-from adaptry.registry.jobs_values.task import JobTask
+from adaptry.registry.job_types.task import JobTask
 
 HANDLERS: Mapping[str, str] = {
     "merge": "merge_jobs",

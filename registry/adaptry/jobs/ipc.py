@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from adaptry.core.identity import Role
-from adaptry.registry.jobs_values.records import JobFault
+from adaptry.registry.job_types.records import JobFault
 
 
 class _IpcModel(BaseModel):

@@ -10,7 +10,7 @@ from adaptry.jobs.context import JobContext
 from adaptry.jobs.ipc import StepResult
 from adaptry.operations.base_registry import open_base, register_base
 from adaptry.operations.transfer import copy
-from adaptry.registry.jobs_values.tasks import CollectTask, FingerprintBaseTask, ReplicateTask, VerifyTask
+from adaptry.registry.job_types.tasks import CollectTask, FingerprintBaseTask, ReplicateTask, VerifyTask
 from adaptry.storage.maintenance.gc import collect_garbage as swept_out
 from adaptry.storage.maintenance.integrity import verify as looked_at
 

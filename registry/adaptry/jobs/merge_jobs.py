@@ -37,7 +37,7 @@ from adaptry.jobs.context import JobContext
 from adaptry.jobs.ipc import ShardStep, StepResult
 from adaptry.operations.base_registry import open_base
 from adaptry.operations.quantised_variants import open_original
-from adaptry.registry.jobs_values.tasks import MergeTask
+from adaptry.registry.job_types.tasks import MergeTask
 from adaptry.storage.blobs import BlobStore
 from adaptry.storage.local.context import require_sound
 

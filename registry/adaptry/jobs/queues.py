@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from adaptry.registry.jobs_values.records import GIB, JobNeeds, RunnerInfo
+from adaptry.registry.job_types.records import GIB, JobNeeds, RunnerInfo
 
 _SIZES = (8, 64, 512, 1 << 20)  # GiB
 

@@ -28,7 +28,7 @@ from adaptry.jobs.queues import runner_queues
 from adaptry.jobs.scratch import scratch_folder
 from adaptry.jobs.step_runner import StepRunner, finish_job, unfinished_jobs
 from adaptry.jobs.workflows import RunnerCallbacks
-from adaptry.registry.jobs_values.records import JobFault, JobInfo, RunnerInfo
+from adaptry.registry.job_types.records import JobFault, JobInfo, RunnerInfo
 from adaptry.storage.catalog import jobs, runners, schedules
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.connect import catalog_of, open_local

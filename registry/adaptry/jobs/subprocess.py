@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from adaptry.core.errors import Unavailable
 from adaptry.jobs.ipc import ChildMessage, StepRequest, StepResult
-from adaptry.registry.jobs_values.records import JobFault
+from adaptry.registry.job_types.records import JobFault
 
 _PASSED_VARIABLES = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "VIRTUAL_ENV")
 _PREFIXES = (

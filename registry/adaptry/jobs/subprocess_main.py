@@ -19,8 +19,8 @@ from adaptry.core.failpoints import reach
 from adaptry.core.identity import Identity
 from adaptry.jobs.context import JobContext
 from adaptry.jobs.ipc import ChildMessage, StepRequest, StepResult
-from adaptry.registry.jobs_values.records import JobFault
-from adaptry.registry.jobs_values.tasks import parse_task
+from adaptry.registry.job_types.records import JobFault
+from adaptry.registry.job_types.tasks import parse_task
 from adaptry.storage.catalog import job_steps
 from adaptry.storage.connect import open_local
 

@@ -16,7 +16,7 @@ from dbos import DBOS, WorkflowHandle
 
 from adaptry.core.errors import AdaptryError, Unavailable
 from adaptry.jobs.queues import step_queue
-from adaptry.registry.jobs_values.records import JobInfo
+from adaptry.registry.job_types.records import JobInfo
 
 VERSION = "1"  # those of another version are left to runners that know them
 _PATIENCE = 0.1  # seconds between two looks at whether a step is done, for each job that is overseen here

@@ -18,8 +18,8 @@ from adaptry.core.manifest import FileEntry
 from adaptry.core.progress import no_progress
 from adaptry.core.refs import ByDigest, Ref
 from adaptry.operations.transfer.file_download import download
-from adaptry.operations.transfer.remote import RevisionContent
 from adaptry.operations.transfer.retry import DEFAULT_RETRY
+from adaptry.operations.transfer.revision_content import RevisionContent
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
 

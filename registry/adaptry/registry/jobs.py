@@ -8,14 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from adaptry.registry.jobs_values.records import (
-    JobInfo,
-    JobOrder,
-    JobState,
-    LogLine,
-    RunnerInfo,
-    ScheduleInfo,
-)
+from adaptry.registry.job_types.records import JobInfo, JobOrder, JobState, LogLine, RunnerInfo, ScheduleInfo
 from adaptry.registry.records import Page
 
 

@@ -16,7 +16,7 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.failpoints import GATE, VARIABLE
 from adaptry.operations.base_registry import register_base
-from adaptry.registry.jobs_values.records import JobInfo, JobOrder
+from adaptry.registry.job_types.records import JobInfo, JobOrder
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
 from adaptry.testing.samples import tiny_base, tiny_lora

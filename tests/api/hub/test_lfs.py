@@ -21,7 +21,7 @@ from adaptry.core.refs import AdapterName
 from adaptry.storage.local.uploads import MAX_OPEN_UPLOADS
 from adaptry.storage.tokens import hash_token
 from adaptry_api.grants import GrantSigner
-from adaptry_api.hub.lfs_bytes import PutGrant
+from adaptry_api.hub.lfs_objects import PutGrant
 from adaptry_api.hub.lfs_parts import PartGrant
 from adaptry_api.testing import RawResponse, Server
 

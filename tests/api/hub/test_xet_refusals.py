@@ -14,7 +14,7 @@ import pytest
 from adaptry.core.refs import AdapterName
 from adaptry.storage.tokens import hash_token
 from adaptry_api.grants import GrantSigner
-from adaptry_api.hub.lfs_bytes import PutGrant
+from adaptry_api.hub.lfs_objects import PutGrant
 from adaptry_api.hub.xet_routes import XetGrant
 from adaptry_api.testing import Server
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.header import TensorInfo
-from adaptry.adapters.methods import parameters
+from adaptry.adapters.methods import target_parameters
 from adaptry.adapters.methods.extras import PREFIX, extra_weight, is_duplicate_of_saved
 from adaptry.adapters.methods.lora_config import (
     blocks,
@@ -68,7 +68,7 @@ def describe(
         else:
             unclaimed.append(name)
     config.patterns.prepare(path.replace(".base_layer", "") for path in roles)
-    wrapped = parameters.parameter_paths(config, roles)
+    wrapped = target_parameters.parameter_paths(config, roles)
     config.patterns.prepare(
         f"{path.replace('.base_layer', '')}.{parameter}" for path, parameter in wrapped.items() if parameter
     )

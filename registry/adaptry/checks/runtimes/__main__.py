@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from adaptry.checks.runtimes.page import render_page
+from adaptry.checks.runtimes.rules_page import render_page
 
 sys.stdout.write(render_page())

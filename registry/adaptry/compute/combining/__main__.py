@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from adaptry.compute.combining.page import render_page
+from adaptry.compute.combining.methods_page import render_page
 
 sys.stdout.write(render_page())

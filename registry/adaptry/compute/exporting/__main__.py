@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from adaptry.compute.exporting.page import render_page
+from adaptry.compute.exporting.formats_page import render_page
 
 sys.stdout.write(render_page())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from adaptry.adapters.adapter import Adapter
 from adaptry.compute.extracting.plan import ExtractPlan
 from adaptry.compute.merging.fitting import WeightedAdapter
-from adaptry.compute.merging.plan import plan_merge as plan_merge
+from adaptry.compute.merging.plan import plan_merge
 from adaptry.compute.verifying.verdict import Verification
 from adaptry.compute.verifying.verification import verify
 from adaptry.core.errors import CheckFailed, Unsupported

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.config import AdapterConfig
-from adaptry.compute.layout_conversion.modules import ConvertedModule
+from adaptry.compute.layout_conversion.converted_modules import ConvertedModule
 from adaptry.compute.lazy_adapters.lazy_adapter import Json
 
 _NARROWING = ("layers_to_transform", "layers_pattern", "exclude_modules")

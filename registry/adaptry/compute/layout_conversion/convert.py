@@ -10,12 +10,12 @@ from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.formats import PEFT
 from adaptry.adapters.key_layout import EXPERTS_FUSED
-from adaptry.adapters.methods.parameters import require_not_transposed
+from adaptry.adapters.methods.target_parameters import require_not_transposed
 from adaptry.bases.module_map import ModuleMap, place
 from adaptry.checks import check
 from adaptry.compute.layout_conversion.config import config_of
+from adaptry.compute.layout_conversion.converted_modules import ConvertedModule, convert_modules
 from adaptry.compute.layout_conversion.module_names import LayoutVersion, LoadedNames
-from adaptry.compute.layout_conversion.modules import ConvertedModule, convert_modules
 from adaptry.compute.lazy_adapters.lazy_adapter import ComputedModule, LazyAdapter, ParentAdapter
 from adaptry.compute.lazy_adapters.lora import base_claim
 from adaptry.compute.lazy_adapters.whole_weights import tokenizer_of

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.parameters import in_module_order
+from adaptry.adapters.methods.target_parameters import in_module_order
 from adaptry.compute.lazy_adapters.lazy_adapter import ComputedModule, Json, LazyAdapter, ParentAdapter
 from adaptry.compute.lazy_adapters.sites import WeightSite, lora_tensors, tensor_names
 from adaptry.compute.lazy_adapters.whole_weights import NO_WHOLE_WEIGHTS, WholeWeights

@@ -15,7 +15,7 @@ from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.methods.extras import PREFIX
 from adaptry.adapters.methods.lora import scale_of
 from adaptry.adapters.methods.lora_config import blocks, initialisation
-from adaptry.adapters.methods.parameters import require_not_transposed
+from adaptry.adapters.methods.target_parameters import require_not_transposed
 from adaptry.adapters.spec import ModuleKind, ModuleSpec
 from adaptry.core.errors import CheckFailed
 

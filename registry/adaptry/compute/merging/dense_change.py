@@ -6,10 +6,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.header import TensorInfo
-from adaptry.compute.merging.changes import apply_changes
 from adaptry.compute.merging.dequantisation import dequantise
 from adaptry.compute.merging.io import ShardReader, TensorSink
 from adaptry.compute.merging.layout import BaseTensor, OutputTensor
+from adaptry.compute.merging.whole_changes import apply_changes
 from adaptry.core.errors import InvalidWeights
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from adaptry.adapters.header import TensorInfo
 from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.bases.quantised import LogicalView, PackedWeight
-from adaptry.compute.merging.changes import StreamedChange
+from adaptry.compute.merging.whole_changes import StreamedChange
 
 if TYPE_CHECKING:
     from torch import Tensor

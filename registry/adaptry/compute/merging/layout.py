@@ -16,7 +16,7 @@ from adaptry.adapters.header import DTYPE_BITS, TensorInfo
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.bases.hf_folder import SINGLE
 from adaptry.bases.quantised import PackedWeight
-from adaptry.compute.merging.changes import WholeChange
+from adaptry.compute.merging.whole_changes import WholeChange
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.methods.lora import scale_of
 from adaptry.adapters.methods.lora_config import blocks, initialisation
-from adaptry.adapters.methods.parameters import is_transposed_by_peft
+from adaptry.adapters.methods.target_parameters import is_transposed_by_peft
 from adaptry.adapters.spec import ModuleSpec, Spec
 from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.bases.module_map import ModuleMap, TargetTensor

@@ -15,7 +15,7 @@ from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.bases.module_map import ModuleMap
 from adaptry.bases.quantised import PackedWeight, open_logical_view
 from adaptry.compute.merging.base_copy import BaseCopy, choose_copy, dtype_notes, dtype_of_int8
-from adaptry.compute.merging.combined import MethodChoice, combine_changes
+from adaptry.compute.merging.combined_changes import MethodChoice, combine_changes
 from adaptry.compute.merging.dequantisation import SummedLoras, dequantised_view
 from adaptry.compute.merging.fitting import PLAIN, WeightedAdapter, check_base, fit
 from adaptry.compute.merging.layout import OutputFile, OutputTensor, plan_files

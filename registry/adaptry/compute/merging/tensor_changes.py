@@ -16,7 +16,12 @@ from adaptry.adapters.methods.extras import token_rows
 from adaptry.adapters.methods.lora_merge import merge_expert
 from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.bases.module_map import ExtraTarget, ModuleMap, TargetTensor
-from adaptry.compute.merging.changes import (
+from adaptry.compute.merging.combined_changes import PlacedChange
+from adaptry.compute.merging.fitting import WeightedAdapter
+from adaptry.compute.merging.layout import BaseTensor, LoraDelta
+from adaptry.compute.merging.lora_fitting import stored_orientation
+from adaptry.compute.merging.tied_embeddings import TiedSide, TiedSides, sides_of_extra, sides_of_module
+from adaptry.compute.merging.whole_changes import (
     ChangeChain,
     MethodChange,
     Replacement,
@@ -25,11 +30,6 @@ from adaptry.compute.merging.changes import (
     StreamedChange,
     WholeChange,
 )
-from adaptry.compute.merging.combined import PlacedChange
-from adaptry.compute.merging.fitting import WeightedAdapter
-from adaptry.compute.merging.layout import BaseTensor, LoraDelta
-from adaptry.compute.merging.lora_fitting import stored_orientation
-from adaptry.compute.merging.tied_embeddings import TiedSide, TiedSides, sides_of_extra, sides_of_module
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,6 @@ the model is as it was. torch and PEFT are imported when something is loaded, no
 """
 
 from adaptry.integrations.inprocess.load_result import LoadResult
-from adaptry.integrations.inprocess.verbs import load
+from adaptry.integrations.inprocess.loader import load
 
 __all__ = ["LoadResult", "load"]

@@ -17,7 +17,7 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.core.errors import Conflict, Invalid, NotFound, Unavailable
 from adaptry.core.manifest import BaseClaim
 from adaptry.core.refs import AdapterName, ByDigest, Ref, parse_stored_alias
-from adaptry.integrations.rl.serving import EngineBackend, PolicyBackend, WorkerBackend
+from adaptry.integrations.rl.backends import EngineBackend, PolicyBackend, WorkerBackend
 from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.integrations.serving.engines import Engine
 from adaptry.integrations.training.runs import new_run_name, parse_run_name

@@ -19,9 +19,9 @@ from adaptry.core.errors import DigestMismatch, TooLarge
 from adaptry.core.manifest import MAX_REVISION, BaseClaim, FileEntry, check_path
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName
-from adaptry.operations.hf_import.hub import HubClient, HubRepoRevision
+from adaptry.operations.hf_import.file_reader import HubFileReader
+from adaptry.operations.hf_import.hub_client import HubClient, HubRepoRevision
 from adaptry.operations.hf_import.hub_names import HubRef
-from adaptry.operations.hf_import.remote import HubFileReader
 from adaptry.operations.transfer import push
 from adaptry.operations.transfer.file_download import download
 from adaptry.operations.transfer.retry import DEFAULT_RETRY, RetryPolicy

@@ -30,9 +30,9 @@ from adaptry.bases.hf_folder import (
 from adaptry.bases.quantised import open_logical_view
 from adaptry.core.errors import NotFound, TooLarge, Unsupported
 from adaptry.core.progress import Progress, no_progress
-from adaptry.operations.hf_import.hub import HubClient, HubRepoRevision
+from adaptry.operations.hf_import.file_reader import CONNECTIONS, HubFileReader
+from adaptry.operations.hf_import.hub_client import HubClient, HubRepoRevision
 from adaptry.operations.hf_import.hub_names import HubRef
-from adaptry.operations.hf_import.remote import CONNECTIONS, HubFileReader
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import BaseInfo
 

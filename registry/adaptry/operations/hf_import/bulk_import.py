@@ -19,7 +19,7 @@ from adaptry.operations.hf_import.adapters import (
     adapter_format,
     push_from_hub,
 )
-from adaptry.operations.hf_import.hub import HubClient, HubRepoInfo
+from adaptry.operations.hf_import.hub_client import HubClient, HubRepoInfo
 from adaptry.operations.hf_import.hub_names import HubRef
 from adaptry.registry.interface import Registry
 

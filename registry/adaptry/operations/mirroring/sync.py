@@ -18,8 +18,8 @@ from adaptry.operations.mirroring.actions import MirrorFailure, MirrorLog, Mirro
 from adaptry.operations.mirroring.apply import apply_base, apply_snapshot, point_aliases
 from adaptry.operations.mirroring.plan import MirrorPlan, MirrorSelection, mirrored_adapters, plan_mirror
 from adaptry.operations.mirroring.snapshot import VersionSnapshot, take_snapshot
-from adaptry.operations.transfer.remote import RevisionContent
 from adaptry.operations.transfer.retry import DEFAULT_RETRY, RetryPolicy
+from adaptry.operations.transfer.revision_content import RevisionContent
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import BaseInfo, Event, VersionInfo
 

@@ -32,8 +32,8 @@ from adaptry.operations.mirroring.apply import (
     point_aliases,
 )
 from adaptry.operations.mirroring.snapshot import exact_ref, take_snapshot
-from adaptry.operations.transfer.remote import RevisionContent
 from adaptry.operations.transfer.retry import RetryPolicy
+from adaptry.operations.transfer.revision_content import RevisionContent
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
 

@@ -4,6 +4,6 @@
 patiently; `remote` reads a revision where it is.
 """
 
-from adaptry.operations.transfer.verbs import copy, open_revision, pull, push, upload
+from adaptry.operations.transfer.push_pull import copy, open_revision, pull, push, upload
 
 __all__ = ["copy", "open_revision", "pull", "push", "upload"]

@@ -6,15 +6,8 @@ from pydantic import TypeAdapter
 
 from adaptry.registry.http.connection import Connection, api_path
 from adaptry.registry.http.paths import idempotency_header
+from adaptry.registry.job_types.records import JobInfo, JobOrder, JobState, LogLine, RunnerInfo, ScheduleInfo
 from adaptry.registry.jobs import JobsApi
-from adaptry.registry.jobs_values.records import (
-    JobInfo,
-    JobOrder,
-    JobState,
-    LogLine,
-    RunnerInfo,
-    ScheduleInfo,
-)
 from adaptry.registry.records import Page
 
 _JOB = TypeAdapter(JobInfo)

@@ -11,8 +11,8 @@ from typing import BinaryIO
 from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidBackup, NotFound, Unavailable
 from adaptry.storage.backup import tar
-from adaptry.storage.backup.create import FILES, SNAPSHOTS
 from adaptry.storage.backup.index import LIMITS, BackupIndex
+from adaptry.storage.backup.writer import FILES, SNAPSHOTS
 from adaptry.storage.blobs.store import CHUNK
 
 

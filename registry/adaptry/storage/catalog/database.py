@@ -27,7 +27,7 @@ from adaptry.storage.catalog import epochs, sqlite
 from adaptry.storage.catalog.dialect import HAS_EVENTS, DatabaseDialect
 from adaptry.storage.catalog.epochs import Epoch
 from adaptry.storage.catalog.migrate import migrate, schema_of
-from adaptry.storage.catalog.notify import CommitNotifier
+from adaptry.storage.catalog.notifier import CommitNotifier
 
 Transaction = Session
 """What the functions of this package work in; opaque to everyone else."""

@@ -16,7 +16,7 @@ from typing import Any
 from sqlmodel import col, select
 
 from adaptry.core.errors import Conflict, PermissionDenied
-from adaptry.registry.jobs_values.records import OPEN, JobFault
+from adaptry.registry.job_types.records import OPEN, JobFault
 from adaptry.storage.catalog import tokens
 from adaptry.storage.catalog.database import Catalog, Transaction
 from adaptry.storage.catalog.jobs import finish, row_of

@@ -11,7 +11,7 @@ from sqlalchemy import delete, func, update
 from sqlmodel import col, select
 
 from adaptry.core.identity import Identity
-from adaptry.registry.jobs_values.records import (
+from adaptry.registry.job_types.records import (
     OPEN,
     JobFault,
     JobInfo,

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from sqlalchemy import delete
 from sqlmodel import col, select
 
-from adaptry.registry.jobs_values.records import RunnerInfo
+from adaptry.registry.job_types.records import RunnerInfo
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.encoding import decode_list, encode_list
 from adaptry.storage.catalog.rows import RunnerRow

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from sqlmodel import select
 
 from adaptry.core.identity import Identity
-from adaptry.registry.jobs_values.cron import Cron
-from adaptry.registry.jobs_values.records import JobOrder, ScheduleInfo
+from adaptry.registry.job_types.cron import Cron
+from adaptry.registry.job_types.records import JobOrder, ScheduleInfo
 from adaptry.storage.catalog import jobs, tokens
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.encoding import encode_list

@@ -9,16 +9,9 @@ from pydantic import TypeAdapter
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, Invalid, NotFound, PermissionDenied
-from adaptry.registry.jobs_values.cron import Cron
-from adaptry.registry.jobs_values.records import (
-    JobInfo,
-    JobOrder,
-    JobState,
-    LogLine,
-    RunnerInfo,
-    ScheduleInfo,
-)
-from adaptry.registry.jobs_values.tasks import parse_task
+from adaptry.registry.job_types.cron import Cron
+from adaptry.registry.job_types.records import JobInfo, JobOrder, JobState, LogLine, RunnerInfo, ScheduleInfo
+from adaptry.registry.job_types.tasks import parse_task
 from adaptry.registry.records import Page
 from adaptry.storage.catalog import cursors, job_steps, jobs, runners, schedules
 from adaptry.storage.catalog.database import Transaction

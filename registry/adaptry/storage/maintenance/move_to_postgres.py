@@ -14,7 +14,7 @@ from pathlib import Path
 from adaptry.core.errors import Conflict, NotFound
 from adaptry.core.progress import Progress, no_progress
 from adaptry.storage.blobs.factory import open_blobs
-from adaptry.storage.catalog import copy_database, factory
+from adaptry.storage.catalog import database_copy, factory
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.maintenance.integrity import IntegrityProblem, verify
 
@@ -43,11 +43,11 @@ def move_catalog(folder: Path, url: str, progress: Progress = no_progress) -> Ca
         )
     with closing(Catalog.open(folder / factory.FILE)) as source, closing(Catalog(url)) as target:
         with source.write() as leaving, target.write() as arriving:
-            if copy_database.is_retired(leaving, place):  # and then the last step was not taken
-                rows = copy_database.count(arriving)
+            if database_copy.is_retired(leaving, place):  # and then the last step was not taken
+                rows = database_copy.count(arriving)
             else:
-                rows = copy_database.copy(leaving, arriving)
-                copy_database.retire(leaving, place)
+                rows = database_copy.copy(leaving, arriving)
+                database_copy.retire(leaving, place)
         factory.keep_address(folder, url)
         problems = verify(target, open_blobs(folder), read_bytes=False, progress=progress)
     return CatalogMoveResult(rows, problems)

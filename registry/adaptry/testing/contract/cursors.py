@@ -10,7 +10,7 @@ from adaptry.core.errors import Invalid, InvalidQuery
 from adaptry.core.refs import Number, Ref
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
-from adaptry.registry.jobs_values.records import JobOrder
+from adaptry.registry.job_types.records import JobOrder
 from adaptry.storage.catalog import cursors
 from adaptry.testing.contract.fixtures import TONE, ContractFixtures, MakeLora
 

@@ -7,7 +7,7 @@ import pytest
 from adaptry.core.errors import Conflict, Invalid, NotFound, PermissionDenied
 from adaptry.core.identity import ANONYMOUS, LOCAL, Identity
 from adaptry.registry.interface import Registry
-from adaptry.registry.jobs_values.records import JobNeeds, JobOrder
+from adaptry.registry.job_types.records import JobNeeds, JobOrder
 from adaptry.testing.contract.fixtures import ADA, EVE, RON, ContractFixtures, MakeRegistry
 
 CONVERT = JobOrder(kind="convert", task={"source": "acme/tone@1", "to": "acme/plain"})

@@ -28,8 +28,8 @@ from adaptry.integrations.serving.cache.layout import (
 )
 from adaptry.integrations.serving.cache.recall_store import require_not_recalled
 from adaptry.operations.transfer.file_download import download
-from adaptry.operations.transfer.remote import RevisionContent
 from adaptry.operations.transfer.retry import RetryPolicy
+from adaptry.operations.transfer.revision_content import RevisionContent
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionDetail
 

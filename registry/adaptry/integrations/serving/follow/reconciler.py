@@ -18,7 +18,7 @@ from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.integrations.serving.compatibility import EngineProfile
 from adaptry.integrations.serving.engines import Engine, EngineAdapter
 from adaptry.integrations.serving.follow.backoff import Backoff, ServedVersion
-from adaptry.integrations.serving.follow.desired import DesiredState
+from adaptry.integrations.serving.follow.desired_state import DesiredState
 from adaptry.integrations.serving.follow.executor import PlanExecutor, version_label
 from adaptry.integrations.serving.follow.plan import (
     ActualAdapter,

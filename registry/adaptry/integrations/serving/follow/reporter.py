@@ -14,7 +14,7 @@ from types import MappingProxyType
 from adaptry.integrations.engine_probe import EngineInfo
 from adaptry.integrations.serving.engines import Engine, EngineAdapter
 from adaptry.integrations.serving.follow.backoff import ServedVersion
-from adaptry.integrations.serving.follow.desired import DesiredState
+from adaptry.integrations.serving.follow.desired_state import DesiredState
 from adaptry.integrations.serving.follow.state_file import StateFile
 from adaptry.integrations.serving.follow.status_report import (
     FollowSettings,

@@ -6,7 +6,7 @@ their records (`bases`), files against manifests (`files`). Each adapter is look
 beside running pushes sees no change by halves. Nothing is changed, and no stored file is read.
 """
 
-from adaptry.storage.catalog.audit.audit import audit
+from adaptry.storage.catalog.audit.full_audit import audit
 from adaptry.storage.catalog.audit.problem import IntegrityProblem, ProblemKind
 
 __all__ = ["IntegrityProblem", "ProblemKind", "audit"]

@@ -19,8 +19,8 @@ from adaptry.core.errors import AdaptryError
 from adaptry.core.identity import BaseVisibility, Role, Visibility
 from adaptry.core.lifecycle import STATE_RULES, WITHDRAWN
 from adaptry.core.refs import AdapterName, parse_base_name, parse_stored_alias
-from adaptry.registry.jobs_values.cron import Cron
-from adaptry.registry.jobs_values.records import DEVICES, JobFault, JobNeeds, JobOrder, JobState
+from adaptry.registry.job_types.cron import Cron
+from adaptry.registry.job_types.records import DEVICES, JobFault, JobNeeds, JobOrder, JobState
 from adaptry.registry.records import BaseStatus
 from adaptry.registry.rollouts import RolloutPlan, RolloutStage
 from adaptry.registry.workers import Condition

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from adaptry.registry.jobs_values.tasks import parse_task
+from adaptry.registry.job_types.tasks import parse_task
 from adaptry.storage.catalog import jobs, schedules
 from adaptry.storage.catalog.audit import IntegrityProblem
 from adaptry.storage.catalog.audit.problem import UNREADABLE, guard_problems

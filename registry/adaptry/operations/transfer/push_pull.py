@@ -29,8 +29,8 @@ from adaptry.operations.transfer.files import (
     hash_files,
     upload_missing,
 )
-from adaptry.operations.transfer.remote import RevisionContent
 from adaptry.operations.transfer.retry import DEFAULT_RETRY, RetryPolicy
+from adaptry.operations.transfer.revision_content import RevisionContent
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import PushOptions, PushResult, VersionInfo
 from adaptry.registry.state_warnings import require_usable

@@ -12,7 +12,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
 from adaptry.core.errors import Unavailable
-from adaptry.operations.hf_import.hub import DownloadLocation, HubClient, HubFileInfo, HubRepoRevision
+from adaptry.operations.hf_import.hub_client import DownloadLocation, HubClient, HubFileInfo, HubRepoRevision
 
 CONNECTIONS = 16
 _PIECE = 1 << 20

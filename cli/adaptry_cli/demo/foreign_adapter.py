@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adaptry_cli.demo.quiet import quiet_libraries
+from adaptry_cli.demo.dependencies import quiet_libraries
 
 BASE = "example/tiny-random-llama"
 

@@ -9,15 +9,8 @@ from pydantic import Field, ValidationError
 
 from adaptry.core.errors import Invalid
 from adaptry.core.refs import AdapterName, split_weight
-from adaptry.registry.jobs_values.fields import (
-    BaseKey,
-    BaseName,
-    Dtype,
-    RefText,
-    RuntimeText,
-    WeightedRefText,
-)
-from adaptry.registry.jobs_values.task import JobTask, reason_of
+from adaptry.registry.job_types.fields import BaseKey, BaseName, Dtype, RefText, RuntimeText, WeightedRefText
+from adaptry.registry.job_types.task import JobTask, reason_of
 
 if TYPE_CHECKING:
     from adaptry.compute.recipes.combine import CombineRecipe

@@ -182,7 +182,7 @@ def _push_from_hub(
     registry: Registry, source: str, name: AdapterName, base: str | None, options: PushOptions
 ) -> PushResult:
     from adaptry.operations.hf_import.adapters import push_from_hub
-    from adaptry.operations.hf_import.hub import open_hub
+    from adaptry.operations.hf_import.hub_client import open_hub
 
     ref, hub = HubRef.parse(source), open_hub()
     claim = base_claim(registry, base) if base else None

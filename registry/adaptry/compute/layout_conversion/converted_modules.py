@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.methods.extras import PREFIX
-from adaptry.adapters.methods.parameters import in_module_order
+from adaptry.adapters.methods.target_parameters import in_module_order
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.adapters.transformers_loading import LoadedTensor
 from adaptry.bases.module_map import ModuleMap, TargetTensor
