@@ -345,9 +345,9 @@ def test_two_mends_at_once_and_a_push_beside_them_leave_one_sound_file(
 
 _MEND = """
 import sys
-from adaptry.operations.repair import mend
+from adaptry.operations.repair import repair_registry
 from adaptry.storage.connect import open_local
-assert mend(open_local(sys.argv[1]), sources=[sys.argv[2]]).left == ()
+assert repair_registry(open_local(sys.argv[1]), sources=[sys.argv[2]]).left == ()
 """
 
 
