@@ -26,9 +26,52 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["NO_PROXY"] = "127.0.0.1,localhost"
 os.environ.pop("COLUMNS", None)
 
+SLOW = (
+    "tests/contract/test_registry_balanced.py",
+    "tests/contract/test_registry_local.py::TestInMemory",
+    "tests/demo",
+    "tests/engines",
+    "tests/gc/test_beside_pushes.py",
+    "tests/hub/test_clients.py",
+    "tests/hub/test_taking_over.py",
+    "tests/jobs",
+    "tests/live",
+    "tests/mirroring",
+    "tests/oci",
+    "tests/probing",
+    "tests/storage/test_crashes.py",
+    "tests/storage/test_database_faults.py",
+    "tests/test_examples.py",
+    "tests/test_wheel.py",
+    "tests/topology",
+    "tests/training",
+    "tests/vllm",
+)
+"""Where the tests are that `make test` leaves to `make test-slow`: folders, files, classes and tests that took longest when
+they were measured. A single test or case may be marked where it stands. What needs a server of PostgreSQL or S3 is slow, too."""
+SERVERS = frozenset({"postgres", "seaweed", "ceph"})
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Marks what is slow."""
+    path = item.nodeid.partition("[")[0]
+    needs = SERVERS.intersection(getattr(item, "fixturenames", ()))
+    if needs or any(path == place or path.startswith((f"{place}/", f"{place}::")) for place in SLOW):
+        item.add_marker("slow")
+
+
 pytest.register_assert_rewrite(
     "adaptry.testing", "adaptry_api.testing"
 )  # the contracts' asserts show their values
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared() -> Iterator[None]:
+    """All registries of this process have their compiled statements and their inspecting processes in common."""
+    from adaptry.testing.sharing import shared_between_registries
+
+    with shared_between_registries():
+        yield
 
 
 @pytest.fixture(autouse=True)

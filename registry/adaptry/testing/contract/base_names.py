@@ -18,6 +18,7 @@ from adaptry.core.identity import LOCAL
 from adaptry.core.refs import AdapterName
 from adaptry.operations.base_registry import register
 from adaptry.operations.transfer import push
+from adaptry.operations.transfer.retry import Persistence
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit
 from adaptry.testing.contract.fixtures import TONE, Ground, MakeLora, MakeRegistry
@@ -44,7 +45,7 @@ class BaseNamePromises(Ground):
         with pytest.raises(Conflict, match="is the name of a base"):
             registry.create_adapter(name, AdapterEdit())
         with pytest.raises(Conflict, match="is the name of a base"):
-            push(registry, lora(), name)
+            push(registry, lora(), name, persistence=Persistence(tries=1))
         with pytest.raises(Conflict, match="is the name of a base"):
             registry.rename_adapter(TONE, name)
         with pytest.raises(Conflict, match="is the name of a base"):
