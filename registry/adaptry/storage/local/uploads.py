@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Busy, Conflict, Denied, DigestMismatch, NotFound, TooLarge
+from adaptry.core.errors import Busy, Conflict, Denied, DigestMismatch, NotFound, TooLarge, Unavailable
 from adaptry.core.failpoints import reach
 from adaptry.core.files.background_io import Beside
 from adaptry.core.identity import require_read, require_write
@@ -75,7 +75,7 @@ class Uploads(Ground):
             if isinstance(owner, AdapterName) and adapters.find(tx, owner) is None:
                 require_no_base(tx, owner)  # said before gigabytes are sent for it
             if pending_deletes.is_going(tx, digest):
-                raise Conflict(
+                raise Unavailable(
                     "these very bytes are being deleted just now; wait a moment and send them again"
                 )
             for session in files.unfinished(tx, owner, digest, size):

@@ -29,6 +29,13 @@ ALIAS = AdapterName.parse("org/again")
 OTHER_CASE = AdapterName.parse("org/TINY")
 
 
+class Hurried(Persistence):
+    """Nothing is tried again after a wait."""
+
+    def wait(self, failures: int) -> None:
+        raise AssertionError("waited for what does not change")
+
+
 class BaseNamePromises(Ground):
     """One name, one thing."""
 
@@ -45,7 +52,7 @@ class BaseNamePromises(Ground):
         with pytest.raises(Conflict, match="is the name of a base"):
             registry.create_adapter(name, AdapterEdit())
         with pytest.raises(Conflict, match="is the name of a base"):
-            push(registry, lora(), name, persistence=Persistence(tries=1))
+            push(registry, lora(), name, persistence=Hurried())
         with pytest.raises(Conflict, match="is the name of a base"):
             registry.rename_adapter(TONE, name)
         with pytest.raises(Conflict, match="is the name of a base"):
