@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,15 +28,25 @@ os.environ["NO_PROXY"] = "127.0.0.1,localhost"
 os.environ.pop("COLUMNS", None)
 
 SLOW = (
+    "tests/api/hub/test_any_case.py",
+    "tests/api/test_proxies.py",
+    "tests/api/test_serve.py",
+    "tests/cli/test_program.py",
+    "tests/cli/test_serving.py",
     "tests/contract/test_registry_balanced.py",
     "tests/contract/test_registry_local.py::TestInMemory",
     "tests/demo",
+    "tests/domain/test_long_headers.py",
+    "tests/domain/test_patterns.py::test_a_pattern_that_runs_for_ever_is_refused_after_a_second_and_delays_no_plain_name",
     "tests/engines",
     "tests/gc/test_beside_pushes.py",
     "tests/hub/test_clients.py",
     "tests/hub/test_taking_over.py",
+    "tests/integrity/test_rows.py",
     "tests/jobs",
     "tests/live",
+    "tests/merging/test_crashes.py",
+    "tests/methods/test_algebra.py",
     "tests/mirroring",
     "tests/oci",
     "tests/probing",
@@ -72,6 +83,13 @@ def shared() -> Iterator[None]:
 
     with shared_between_registries():
         yield
+
+
+@pytest.fixture(scope="session")
+def at_the_end() -> Iterator[ExitStack]:
+    """What is done after the last test of this process."""
+    with ExitStack() as stack:
+        yield stack
 
 
 @pytest.fixture(autouse=True)
