@@ -29,8 +29,12 @@ os.environ.pop("COLUMNS", None)
 
 SLOW = (
     "tests/api/hub",
+    "tests/api/test_draining.py",
+    "tests/api/test_hostile.py",
     "tests/api/test_proxies.py",
+    "tests/api/test_schema.py",
     "tests/api/test_serve.py",
+    "tests/api/test_uploads.py::test_an_upload_goes_on_after_the_server_was_killed_in_the_middle_of_it",
     "tests/cli/test_program.py",
     "tests/cli/test_serving.py",
     "tests/combining/test_peft_modes.py",
