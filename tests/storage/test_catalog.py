@@ -11,12 +11,26 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine
+from sqlalchemy import Connection, create_engine, inspect
 
 from adaptry.core.errors import CorruptData, ProtocolMismatch, Unavailable
+from adaptry.storage.catalog import sqlite_schema
 from adaptry.storage.catalog.database import Catalog
-from adaptry.storage.catalog.migrate import KNOWN
+from adaptry.storage.catalog.migrate import KNOWN, schema_of, upgrade
 from adaptry.storage.catalog.rows import Row
+
+REMEDY = "python tests/storage/write_sqlite_schema.py"
+
+
+def rows_of(connection: Connection) -> dict[str, list[tuple[object, ...]]]:
+    """The rows of every table that has any; of an epoch only what is not random."""
+    tables = [*sorted(inspect(connection).get_table_names())]
+    found = {table: connection.exec_driver_sql(f'SELECT * FROM "{table}"').all() for table in tables}
+    rows: dict[str, list[tuple[object, ...]]] = {
+        table: [tuple(row) for row in each] for table, each in found.items() if each
+    }
+    rows["epochs"] = [(row.number, len(row.id), len(row.secret)) for row in found["epochs"]]
+    return rows
 
 
 @pytest.fixture
@@ -29,6 +43,29 @@ def test_the_migrations_make_the_tables_that_the_code_means(path: Path) -> None:
     engine = create_engine(f"sqlite:///{path}")
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Row.metadata) == []
+    engine.dispose()
+
+
+def test_the_script_of_a_new_database_makes_what_the_migrations_make(path: Path) -> None:
+    Catalog.at(path).close()
+    migrated, scripted = create_engine("sqlite://"), create_engine(f"sqlite:///{path}")
+    with migrated.begin() as connection:
+        upgrade(connection)
+        expected, first = sqlite_schema.script_of(connection), rows_of(connection)
+    with scripted.connect() as connection:
+        assert sqlite_schema.script_of(connection) == expected, f"run {REMEDY}"
+        assert rows_of(connection) == first
+    for engine in (migrated, scripted):
+        engine.dispose()
+
+
+def test_a_new_database_beside_tables_of_another_program_is_migrated(path: Path) -> None:
+    change(path, "CREATE TABLE counts (value integer)")
+    Catalog.at(path).close()
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        assert schema_of(connection) == KNOWN[-1]
+        assert rows_of(connection)["epochs"] == [(1, 16, 64)]
     engine.dispose()
 
 
