@@ -72,16 +72,16 @@ class Place:
 
     def follow(self, url: str) -> Reconciler:
         registry = self._server.registry(self._server.token("gpu-1", "worker", ("acme",)))
-        around = ReconcilerDeps(
+        deps = ReconcilerDeps(
             registry=registry,
             engine=ENGINES["vllm"](EngineClient(url), OperatorCommands(Path()), {}),
-            cache=Cache(self.folder / "cache", persistence=NO_WAIT),
-            memory=StateFile(self.folder / "state.json"),
+            cache=Cache(self.folder / "cache", retry=NO_WAIT),
+            state_file=StateFile(self.folder / "state.json"),
             look=lambda: found_at(url),
             judge=lambda found: inspect_engine(registry, found),
             tell=print,
         )
-        return Reconciler(around, FollowSettings(name="gpu-1", engine="vllm", watch=("acme/*@prod",)))
+        return Reconciler(deps, FollowSettings(name="gpu-1", engine="vllm", watch=("acme/*@prod",)))
 
 
 @pytest.fixture(scope="module")

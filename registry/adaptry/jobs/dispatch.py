@@ -26,13 +26,13 @@ HANDLERS: Mapping[str, str] = {
 """`module` of this package for three steps, `module:function` for one."""
 
 
-def run_handler(kind: str, task: JobTask, step: str, desk: JobContext) -> StepResult:
+def run_handler(kind: str, task: JobTask, step: str, context: JobContext) -> StepResult:
     """Does one step of a job, and says what it came to."""
     place, _, only = HANDLERS[kind].partition(":")
     module = importlib.import_module(f"adaptry.jobs.{place}")
     if only or step in ("start", "end"):
-        came_to = getattr(module, only or step)(task, desk)
+        outcome = getattr(module, only or step)(task, context)
     else:
-        came_to = module.piece(task, desk, step)
-    assert isinstance(came_to, StepResult)
-    return came_to
+        outcome = module.piece(task, context, step)
+    assert isinstance(outcome, StepResult)
+    return outcome

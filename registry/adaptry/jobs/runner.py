@@ -86,21 +86,21 @@ def run_jobs(
     )
     catalog, me = registry.catalog, _describe_runner(settings)
     with scratch_folder() as room_on_disk:
-        room = CapacityLimiter(settings.concurrency, me.memory)
-        bench = StepRunner(
-            me.id, catalog, settings.location, room, settings.devices, settings.remotes, room_on_disk
+        capacity = CapacityLimiter(settings.concurrency, me.memory)
+        steps = StepRunner(
+            me.id, catalog, settings.location, capacity, settings.devices, settings.remotes, room_on_disk
         )
         _send_heartbeat(catalog, me)
         reach("runner.after_hello")
         place = database_url(folder, settings.location.catalog or catalog_of(folder))
         queues = runner_queues(settings.devices, settings.tags, me.memory)
-        engine = WorkflowEngine(place, me.id, _callbacks(bench), queues, settings.concurrency, settings.poll)
+        engine = WorkflowEngine(place, me.id, _callbacks(steps), queues, settings.concurrency, settings.poll)
         engine.launch()
         announce(me)
         try:
-            _RunnerLoop(settings, me, bench, engine).run_until(stop)
+            _RunnerLoop(settings, me, steps, engine).run_until(stop)
         finally:
-            bench.kill_all()
+            steps.kill_all()
             with catalog.write() as tx:
                 runners.forget(tx, [me.id])
 
@@ -126,26 +126,26 @@ def _send_heartbeat(catalog: Catalog, me: RunnerInfo) -> None:
         runners.beat(tx, me.model_copy(update={"seen_at": datetime.now(UTC)}))
 
 
-def _callbacks(bench: StepRunner) -> RunnerCallbacks:
+def _callbacks(steps: StepRunner) -> RunnerCallbacks:
     def end(id: str, result: dict[str, Any] | None, fault: dict[str, Any] | None) -> None:
-        finish_job(bench.catalog, id, result, JobFault.model_validate(fault) if fault else None)
+        finish_job(steps.catalog, id, result, JobFault.model_validate(fault) if fault else None)
 
     def find(id: str) -> JobInfo | None:
-        with bench.catalog.read() as tx:
+        with steps.catalog.read() as tx:
             return jobs.find(tx, id)
 
-    return RunnerCallbacks(bench.run_step, end, find)
+    return RunnerCallbacks(steps.run_step, end, find)
 
 
 class _RunnerLoop:
     """What a runner looks after again and again, in one thread; steps run in others."""
 
     def __init__(
-        self, settings: RunnerSettings, me: RunnerInfo, bench: StepRunner, engine: WorkflowEngine
+        self, settings: RunnerSettings, me: RunnerInfo, steps: StepRunner, engine: WorkflowEngine
     ) -> None:
         self._settings = settings
         self._me = me
-        self._steps = bench
+        self._steps = steps
         self._engine = engine
         self._liveness = LivenessMonitor(settings.lease)
         self._enqueued: set[tuple[str, int]] = set()

@@ -112,7 +112,7 @@ class StepRunner:
             return begun.result
         reach("runner.after_begin")
         with tempfile.TemporaryDirectory(dir=self.scratch, prefix=f"{id}-") as folder:
-            paper = StepRequest(
+            request = StepRequest(
                 place=self.location,
                 job=id,
                 step=step,
@@ -127,15 +127,15 @@ class StepRunner:
                 scratch=folder,
                 remotes=dict(self.remotes),
             )
-            came_to = self._run_process(paper)
+            came_to = self._run_process(request)
         if isinstance(came_to, StepResult):
-            return self._record_result(paper, came_to)
+            return self._record_result(request, came_to)
         return came_to or dict(GONE)
 
-    def _run_process(self, paper: StepRequest) -> StepResult | _Failure | None:
+    def _run_process(self, request: StepRequest) -> StepResult | _Failure | None:
         """What the child came to, or why it failed; None where it was not wanted any more."""
-        told = _ProgressLog(self.catalog, paper)
-        child = StepProcess.start(paper)
+        told = _ProgressLog(self.catalog, request)
+        child = StepProcess.start(request)
         with self.lock:
             self.children.add(child)
             if self.stopping.is_set():
@@ -153,31 +153,31 @@ class StepRunner:
         if child.is_cancelled:
             return None
         if child.is_over_memory:
-            took = f"the step {paper.step} took more than the {self.capacity.memory / 1e9:.1f} GB that this runner has for its steps"
+            took = f"the step {request.step} took more than the {self.capacity.memory / 1e9:.1f} GB that this runner has for its steps"
             return _Failure.unavailable(f"{took}: run it where there is more, with --memory", tries=1)
         if came_to is None:
-            return _Failure.unavailable(f"the step {paper.step} failed: {child.exit_reason}", tries=_DEATHS)
-        if came_to.code == Conflict.code and not self._is_ours(paper):
+            return _Failure.unavailable(f"the step {request.step} failed: {child.exit_reason}", tries=_DEATHS)
+        if came_to.code == Conflict.code and not self._is_ours(request):
             return None
         return _Failure(came_to, _TRIES, 1.0) if came_to.code == Unavailable.code else _Failure(came_to)
 
-    def _record_result(self, paper: StepRequest, outcome: StepResult) -> dict[str, Any]:
+    def _record_result(self, request: StepRequest, outcome: StepResult) -> dict[str, Any]:
         result = {**outcome.result}
         if outcome.pieces:
             result["pieces"] = [piece.model_dump() for piece in outcome.pieces]
         sizes = {piece.name: piece.size for piece in outcome.pieces}
         try:
             with self.catalog.write() as tx:
-                job_steps.finish_step(tx, paper.job, paper.step, paper.turn, result, sizes)
+                job_steps.finish_step(tx, request.job, request.step, request.turn, result, sizes)
         except Conflict:
             return dict(GONE)
         reach("runner.concluded")
         return result
 
-    def _is_ours(self, paper: StepRequest) -> bool:
+    def _is_ours(self, request: StepRequest) -> bool:
         try:
             with self.catalog.read() as tx:
-                job_steps.require_current(tx, paper.job, paper.step, paper.turn)
+                job_steps.require_current(tx, request.job, request.step, request.turn)
         except Conflict:
             return False
         return True
@@ -189,9 +189,9 @@ class StepRunner:
 class _ProgressLog:
     """What a child says, on its way to the catalog: lines together, and how far it is not too often. An aside is logged here."""
 
-    def __init__(self, catalog: Catalog, paper: StepRequest) -> None:
+    def __init__(self, catalog: Catalog, request: StepRequest) -> None:
         self._catalog = catalog
-        self._request = paper
+        self._request = request
         self._lines: list[str] = []
         self._lock = threading.Lock()
         self._flushed_at = time.monotonic()
@@ -214,14 +214,14 @@ class _ProgressLog:
         with self._lock:
             lines, self._lines = self._lines, []
         stage, self._stage = self._stage, None
-        paper = self._request
+        request = self._request
         if not lines and not stage:
             return
         with suppress(AdaptryError), self._catalog.write_nondurable() as tx:  # a story is worth no failure
             if lines:
-                jobs.append_log(tx, paper.job, paper.step, lines, _now())
+                jobs.append_log(tx, request.job, request.step, lines, _now())
             if stage:
-                job_steps.report(tx, paper.job, paper.step, paper.turn, *stage)
+                job_steps.report(tx, request.job, request.step, request.turn, *stage)
 
     def _flush_if_due(self) -> None:
         if time.monotonic() - self._flushed_at >= _EVERY:

@@ -31,10 +31,10 @@ _FAILED = "a fault in adaptry; the job's log has the details"
 def main() -> None:
     said = _RunnerPipe(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)  # whatever a library prints is part of the story
-    paper = StepRequest.model_validate_json(sys.stdin.readline())
+    request = StepRequest.model_validate_json(sys.stdin.readline())
     threading.Thread(target=_exit_at_eof, daemon=True).start()
     try:
-        said.send(ChildMessage(what="outcome", outcome=_run_step(paper, said)))
+        said.send(ChildMessage(what="outcome", outcome=_run_step(request, said)))
     except AdaptryError as error:
         if error.public_message != error.message:
             said.send(ChildMessage(what="aside", text=error.message))
@@ -47,28 +47,28 @@ def main() -> None:
         said.send(ChildMessage(what="fault", fault=fault))
 
 
-def _run_step(paper: StepRequest, said: _RunnerPipe) -> StepResult:
+def _run_step(request: StepRequest, said: _RunnerPipe) -> StepResult:
     from adaptry.jobs.dispatch import run_handler  # it brings all that computes
 
-    place = paper.place
+    place = request.place
     registry = open_local(place.folder, catalog=place.catalog, blobs=place.blobs, blob_cache=place.blob_cache)
     fenced = job_steps.FencedCatalog(
-        registry.catalog, lambda tx: job_steps.require_current(tx, paper.job, paper.step, paper.turn)
+        registry.catalog, lambda tx: job_steps.require_current(tx, request.job, request.step, request.turn)
     )
     # The rights of who asked, whatever the runner's are; and every change only while the step is ours.
     registry.catalog = fenced
-    acting = registry.on_behalf_of(Identity(paper.by, paper.role, paper.namespaces))
+    acting = registry.on_behalf_of(Identity(request.by, request.role, request.namespaces))
     reach("child.opened")
-    desk = JobContext(
+    context = JobContext(
         acting,
-        paper.before,
-        paper.device,
-        Path(paper.scratch),
-        paper.remotes,
+        request.before,
+        request.device,
+        Path(request.scratch),
+        request.remotes,
         said.report_progress,
         said.log,
     )
-    return run_handler(paper.kind, parse_task(paper.kind, paper.task), paper.step, desk)
+    return run_handler(request.kind, parse_task(request.kind, request.task), request.step, context)
 
 
 class _RunnerPipe:

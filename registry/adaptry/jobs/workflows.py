@@ -130,18 +130,18 @@ class _Run:
         given = [(step, memory, self._enqueue_step(step, memory, 0)) for step, memory in steps]
         found: list[Json | None] = []
         for step, memory, handle in given:
-            came_to = handle.get_result(polling_interval_sec=self.workflows.poll_interval)
+            outcome = handle.get_result(polling_interval_sec=self.workflows.poll_interval)
             again = 0
-            while came_to.get("gone"):
+            while outcome.get("gone"):
                 # Somebody else had begun it as well, and may be dead by now; or the job is over.
                 if self.workflows.is_open(self.id) is None:
                     return [None]
                 again += 1
-                came_to = self._enqueue_step(step, memory, again).get_result(
+                outcome = self._enqueue_step(step, memory, again).get_result(
                     polling_interval_sec=self.workflows.poll_interval
                 )
-            found.append(came_to)
-            if "fault" in came_to:
+            found.append(outcome)
+            if "fault" in outcome:
                 break
         return found
 

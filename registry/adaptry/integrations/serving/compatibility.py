@@ -50,11 +50,11 @@ def require_base_match(registry: Registry, version: VersionInfo, base: BaseRecor
         )
 
 
-def require_compatible(kept: CachedAdapter, serving: EngineProfile) -> None:
+def require_compatible(cached: CachedAdapter, profile: EngineProfile) -> None:
     """Raises `CheckFailed` where the engine refuses the adapter, or would serve something else; with what repairs it."""
-    found = check_runtime(open_dir(kept.path), serving.runtime, serving.base)
+    found = check_runtime(open_dir(cached.path), profile.runtime, profile.base)
     if found.outcome == "as_trained":
         return
     first = found.findings[0]
-    ref = f"{kept.version.name}@{kept.version.number}"
+    ref = f"{cached.version.name}@{cached.version.number}"
     raise CheckFailed(f"{ref} on {found.runtime}: {first.reason}. {first.remedy}")

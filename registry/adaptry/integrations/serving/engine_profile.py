@@ -14,25 +14,27 @@ from adaptry.registry.interface import Registry
 
 
 def inspect_engine(
-    registry: Registry, found: EngineInfo, said: Runtime | None = None, base: str | None = None
+    registry: Registry, found: EngineInfo, configured: Runtime | None = None, base: str | None = None
 ) -> EngineProfile:
     """The engine that was found, and the base it serves. What was said of it (limits that it keeps to itself) goes first.
 
     The base is `base`, else what the engine says it serves: a folder on this machine by its content, or a name that the
     registry knows. Raises `NotFound` where it is none of these, `Invalid` where another engine runs there, `CheckFailed`.
     """
-    told = found.runtime
-    if said is None:
-        return EngineProfile(told, _base(registry, found, base))
-    if said.engine != told.engine:
-        raise Invalid(f"the engine is {told}, and not {said.engine}")
-    runtime = Runtime(told.engine, said.version or told.version, {**told.options, **said.options})
+    reported = found.runtime
+    if configured is None:
+        return EngineProfile(reported, _base(registry, found, base))
+    if configured.engine != reported.engine:
+        raise Invalid(f"the engine is {reported}, and not {configured.engine}")
+    runtime = Runtime(
+        reported.engine, configured.version or reported.version, {**reported.options, **configured.options}
+    )
     return EngineProfile(runtime, _base(registry, found, base))
 
 
-def _base(registry: Registry, found: EngineInfo, said: str | None) -> BaseRecord:
-    if said:
-        return identify_served_base(registry, said, said=said)
+def _base(registry: Registry, found: EngineInfo, configured: str | None) -> BaseRecord:
+    if configured:
+        return identify_served_base(registry, configured, configured=configured)
     for name in found.models:
         if (Path(name) / "config.json").is_file():
             return identify_served_base(registry, name)
@@ -41,7 +43,7 @@ def _base(registry: Registry, found: EngineInfo, said: str | None) -> BaseRecord
             return registry.base_record(registry.base(name).id)
         except (Invalid, NotFound):
             continue
-    told = ", ".join(found.models[:3]) or "no model"
+    reported = ", ".join(found.models[:3]) or "no model"
     raise NotFound(
-        f"the engine serves {told}, which is no folder here and no base that the registry knows: say which it is (--base NAME)"
+        f"the engine serves {reported}, which is no folder here and no base that the registry knows: say which it is (--base NAME)"
     )

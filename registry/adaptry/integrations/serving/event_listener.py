@@ -55,8 +55,8 @@ class EventListener:
             ):  # unlike wait_for, it never takes a cancellation for an answer
                 await self._has_news.wait()
         self._has_news.clear()
-        heard, self._changed = frozenset(self._changed), set()
-        return heard
+        changed, self._changed = frozenset(self._changed), set()
+        return changed
 
     def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
         seq: int | None = None
@@ -67,14 +67,14 @@ class EventListener:
             except AdaptryError:
                 time.sleep(_PAUSE)
                 continue
-            heard = affected_adapters(news)
+            changed = affected_adapters(news)
             if (
-                seq is None or heard or news.seq < seq or news.epoch != epoch
+                seq is None or changed or news.seq < seq or news.epoch != epoch
             ):  # what came before the first answer is not told
                 with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-                    loop.call_soon_threadsafe(self._notify, heard)
+                    loop.call_soon_threadsafe(self._notify, changed)
             seq, epoch = news.seq, news.epoch
 
-    def _notify(self, heard: Collection[AdapterName]) -> None:
-        self._changed.update(heard)
+    def _notify(self, changed: Collection[AdapterName]) -> None:
+        self._changed.update(changed)
         self._has_news.set()

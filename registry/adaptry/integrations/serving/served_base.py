@@ -15,15 +15,15 @@ from adaptry.registry.interface import Registry
 
 
 def identify_served_base(
-    registry: Registry, model: str, revision: str | None = None, said: str | None = None
+    registry: Registry, model: str, revision: str | None = None, configured: str | None = None
 ) -> BaseRecord:
     """The base of an engine that was started with `model`, a folder or a name of the Hub whose files are on this machine.
 
     `said` is a base in the registry by name or id, believed instead where someone said it. Raises `CheckFailed` with what to
     do where the weights cannot be looked at.
     """
-    if said:
-        return registry.base_record(registry.base(said).id)
+    if configured:
+        return registry.base_record(registry.base(configured).id)
     try:
         return fingerprint(open_checkpoint(_folder(model, revision)))
     except (AdaptryError, OSError, ValueError) as error:

@@ -26,21 +26,21 @@ class WorkerSettings:
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
         """Reads ADAPTRY_BASE, ADAPTRY_WATCH_SECONDS. Raises `Invalid`."""
-        said = environ.get("ADAPTRY_WATCH_SECONDS") or "0.1"
+        configured = environ.get("ADAPTRY_WATCH_SECONDS") or "0.1"
         try:
-            seconds = float(said)
+            seconds = float(configured)
         except ValueError:
             seconds = 0.0
         if not 0.05 <= seconds <= 3600:
-            raise Invalid(f"ADAPTRY_WATCH_SECONDS is a number from 0.05 to 3600, not {said[:40]!r}")
+            raise Invalid(f"ADAPTRY_WATCH_SECONDS is a number from 0.05 to 3600, not {configured[:40]!r}")
         return cls(environ.get("ADAPTRY_BASE") or None, seconds)
 
 
 def open_worker_registry(settings: AdaptrySettings) -> HttpRegistry:
     """The server that ADAPTRY_URL names. Raises `Invalid` where it names none: a worker reaches no folder and no rows."""
     if settings.registry is None or not is_server(settings.registry):
-        said = f", not {settings.registry[:200]!r}" if settings.registry else ""
-        raise Invalid(f"a worker needs a registry's address: set ADAPTRY_URL to http(s)://…{said}")
+        configured = f", not {settings.registry[:200]!r}" if settings.registry else ""
+        raise Invalid(f"a worker needs a registry's address: set ADAPTRY_URL to http(s)://…{configured}")
     return HttpRegistry(settings.registry, settings.token, settings.ca_bundle, settings.proxy)
 
 

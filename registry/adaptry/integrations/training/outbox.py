@@ -35,8 +35,8 @@ class Outbox:
     `told` hears of what is not done, from another thread. `retry` is how many seconds pass between two tries.
     """
 
-    def __init__(self, told: Callable[[str], None], retry: float = 15.0) -> None:
-        self._warn, self._retry = told, retry
+    def __init__(self, warn: Callable[[str], None], retry: float = 15.0) -> None:
+        self._warn, self._retry = warn, retry
         self._root = Path(tempfile.mkdtemp(prefix="adaptry-outbox-"))
         self._waiting: deque[PendingPush] = deque()
         self._failed: list[PendingPush] = []
@@ -73,10 +73,10 @@ class Outbox:
 
     def _run(self) -> None:
         while True:
-            parcel = self._next()
-            if parcel is None:
+            pending = self._next()
+            if pending is None:
                 return
-            if not self._try_push(parcel):
+            if not self._try_push(pending):
                 with self._changed:
                     self._changed.wait(self._retry)
 
@@ -86,28 +86,28 @@ class Outbox:
             self._changed.wait_for(lambda: self._waiting or self._is_closed)
             return self._waiting[0] if self._waiting and not self._is_abandoned else None
 
-    def _try_push(self, parcel: PendingPush) -> bool:
+    def _try_push(self, pending: PendingPush) -> bool:
         """False where it is to be tried again."""
         is_refused = False
         try:
-            parcel.work(parcel.folder)
+            pending.work(pending.folder)
         except Unavailable as error:
-            if parcel.error is None:
-                self._warn(f"{parcel.title} waits for the registry: {error.message}")
-            parcel.error = error
+            if pending.error is None:
+                self._warn(f"{pending.title} waits for the registry: {error.message}")
+            pending.error = error
             return False
         except AdaptryError as error:
-            parcel.error, is_refused = error, True
+            pending.error, is_refused = error, True
         except Exception as error:  # noqa: BLE001  what comes after it is pushed all the same
-            parcel.error, is_refused = CheckFailed(f"{type(error).__name__}: {error}"), True
-        if is_refused and parcel.error:
-            self._warn(f"{parcel.title} was not pushed: {parcel.error.message}")
+            pending.error, is_refused = CheckFailed(f"{type(error).__name__}: {error}"), True
+        if is_refused and pending.error:
+            self._warn(f"{pending.title} was not pushed: {pending.error.message}")
         with self._changed:
             self._waiting.popleft()
             if is_refused:
-                self._failed.append(parcel)
+                self._failed.append(pending)
         if not is_refused:
-            shutil.rmtree(parcel.folder, ignore_errors=True)
+            shutil.rmtree(pending.folder, ignore_errors=True)
         return True
 
 

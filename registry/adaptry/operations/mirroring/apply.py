@@ -51,36 +51,36 @@ class ApplyResult:
 
 def apply_snapshot(
     registry: Registry,
-    parcel: VersionSnapshot,
+    snapshot: VersionSnapshot,
     manifest: Manifest,
     content: Content,
     *,
     progress: Progress = no_progress,
-    persistence: RetryPolicy = DEFAULT_RETRY,
+    retry: RetryPolicy = DEFAULT_RETRY,
 ) -> ApplyResult:
     """Makes the parcel a version here, under its name and, where nobody had it, its number; with its metrics and its state.
 
     Its adapter is made if need be, private, with what is said of it. Raises what pushing raises, `CheckFailed` among it, and `CheckFailed`
     where the source has forgotten a recall (`has_forgotten_recall`): the version stays withdrawn here.
     """
-    name, ref = parcel.name, Ref(parcel.name, ByDigest(parcel.digest.hex))
+    name, ref = snapshot.name, Ref(snapshot.name, ByDigest(snapshot.digest.hex))
     version = _version_or_none(registry, ref)
     is_new = version is None
     if version is None:
-        _make_adapter(registry, name, parcel)
-        upload_missing(registry, name, content, manifest, progress, persistence)
-        options = PushOptions(number=parcel.number, force_reason=parcel.forced)
+        _make_adapter(registry, name, snapshot)
+        upload_missing(registry, name, content, manifest, progress, retry)
+        options = PushOptions(number=snapshot.number, force_reason=snapshot.forced)
         version = registry.put_revision(name, manifest.to_bytes(), options).version
-    logged = copy_missing_metrics(registry, ref, parcel.metrics)
-    if has_forgotten_recall(version, parcel):
+    logged = copy_missing_metrics(registry, ref, snapshot.metrics)
+    if has_forgotten_recall(version, snapshot):
         raise CheckFailed(
             f"{name}@{version.number} stays {version.state} here: the source revoked or quarantined it earlier and now shows it as "
-            f"{parcel.state}, without a decision made since, as after a restore from an older backup. Revoke it again at the "
+            f"{snapshot.state}, without a decision made since, as after a restore from an older backup. Revoke it again at the "
             f"source; or, if the recall was taken back, run: adaptry restore {name}@{version.number} --reason WHY, in this registry"
         )
-    change = plan_state_change(version, parcel)
+    change = plan_state_change(version, snapshot)
     if change is not None:
-        version = _change_state(registry, version, parcel, change)
+        version = _change_state(registry, version, snapshot, change)
     return ApplyResult(version, is_new or bool(logged) or change is not None)
 
 
@@ -197,13 +197,13 @@ def plan_state_change(here: VersionInfo, there: VersionSnapshot) -> StateChange 
     )
 
 
-def point_aliases(registry: Registry, parcel: VersionSnapshot) -> int:
+def point_aliases(registry: Registry, snapshot: VersionSnapshot) -> int:
     """Points the parcel's aliases at its version here; how many moved."""
     moved = 0
-    for alias in parcel.aliases:
-        found = current_alias(registry, parcel.name, alias)
-        if found is None or found.digest != parcel.digest:
-            registry.move_alias(parcel.name, alias, parcel.digest, found.generation if found else None)
+    for alias in snapshot.aliases:
+        found = current_alias(registry, snapshot.name, alias)
+        if found is None or found.digest != snapshot.digest:
+            registry.move_alias(snapshot.name, alias, snapshot.digest, found.generation if found else None)
             moved += 1
     return moved
 
@@ -212,12 +212,12 @@ def _mark(reason: str) -> str:
     return f"{_MARK}{reason}"[:1024]
 
 
-def _make_adapter(registry: Registry, name: AdapterName, parcel: VersionSnapshot) -> None:
+def _make_adapter(registry: Registry, name: AdapterName, snapshot: VersionSnapshot) -> None:
     if _exists(registry, name):
         return
-    tags = tuple(dict.fromkeys((*parcel.tags[:63], MIRRORED)))
+    tags = tuple(dict.fromkeys((*snapshot.tags[:63], MIRRORED)))
     try:
-        registry.create_adapter(name, AdapterEdit(description=parcel.description, tags=tags))
+        registry.create_adapter(name, AdapterEdit(description=snapshot.description, tags=tags))
     except Conflict:
         if not _exists(registry, name):  # else someone else made it meanwhile
             raise

@@ -53,16 +53,16 @@ class MirrorPlan:
 def plan_mirror(
     source: Registry,
     destination: Registry,
-    choice: MirrorSelection,
+    selection: MirrorSelection,
     only: Collection[AdapterName] | None = None,
 ) -> MirrorPlan:
     """Compares; all that is chosen, or of these adapters `only`. Raises `InvalidQuery`, and `NotFound` for an adapter that was named and is not there."""
-    parse(choice.query)
-    if choice.query and choice.names:
+    parse(selection.query)
+    if selection.query and selection.names:
         raise InvalidQuery("give a query or names of adapters, not both")
-    wanted = _wanted(source, choice, only)
-    names = sorted(wanted.keys() | _mirrored_names(destination, choice, only))
-    found = [_plan_adapter(source, destination, name, wanted.get(name, set()), choice) for name in names]
+    wanted = _wanted(source, selection, only)
+    names = sorted(wanted.keys() | _mirrored_names(destination, selection, only))
+    found = [_plan_adapter(source, destination, name, wanted.get(name, set()), selection) for name in names]
     return MirrorPlan(
         copy=tuple(version for one in found for version in one.copy),
         update=tuple(version for one in found for version in one.update),
@@ -73,7 +73,11 @@ def plan_mirror(
 
 
 def _plan_adapter(
-    source: Registry, destination: Registry, name: AdapterName, wanted: set[Digest], choice: MirrorSelection
+    source: Registry,
+    destination: Registry,
+    name: AdapterName,
+    wanted: set[Digest],
+    selection: MirrorSelection,
 ) -> MirrorPlan:
     """What of one adapter is not here, or not as it is there."""
     try:
@@ -87,7 +91,7 @@ def _plan_adapter(
         update=tuple(
             version for digest, version in there.items() if digest in here and _differs(version, here[digest])
         ),
-        point=tuple(_moved_aliases(source, destination, name, lacking, here)) if choice.aliases else (),
+        point=tuple(_moved_aliases(source, destination, name, lacking, here)) if selection.aliases else (),
         withheld=tuple(version for version in lacking if version.state in WITHDRAWN),
     )
 
@@ -144,16 +148,18 @@ def list_versions(registry: Registry, name: AdapterName) -> Iterator[VersionInfo
 
 
 def _wanted(
-    source: Registry, choice: MirrorSelection, only: Collection[AdapterName] | None
+    source: Registry, selection: MirrorSelection, only: Collection[AdapterName] | None
 ) -> dict[AdapterName, set[Digest]]:
     found: dict[AdapterName, set[Digest]] = {}
-    for name in choice.names:
+    for name in selection.names:
         found[name] = {version.digest for version in list_versions(source, name)}
-    if choice.names:
+    if selection.names:
         return found
-    queries = [choice.query] if only is None else [f"{choice.query} name:{name}" for name in sorted(only)]
+    queries = (
+        [selection.query] if only is None else [f"{selection.query} name:{name}" for name in sorted(only)]
+    )
     chosen = [version for query in queries for version in search_versions(source, query)]
-    if choice.parents:
+    if selection.parents:
         chosen += ancestors(source, chosen)
     for version in chosen:
         found.setdefault(version.name, set()).add(version.digest)
@@ -167,10 +173,10 @@ def mirrored_adapters(destination: Registry) -> set[AdapterName]:
 
 
 def _mirrored_names(
-    destination: Registry, choice: MirrorSelection, only: Collection[AdapterName] | None
+    destination: Registry, selection: MirrorSelection, only: Collection[AdapterName] | None
 ) -> set[AdapterName]:
     """The adapters that are looked at because a mirror made them."""
-    if choice.names:
+    if selection.names:
         return set()
     if only is not None:
         return {name for name in only if _is_mirrored(destination, name)}

@@ -58,7 +58,7 @@ def take_snapshot(registry: Registry, version: VersionInfo) -> tuple[VersionSnap
     detail = registry.detail(exact_ref(version))
     adapter = registry.adapter(version.name)
     now, standing = detail.version, detail.version.standing
-    parcel = VersionSnapshot(
+    snapshot = VersionSnapshot(
         name=now.name,
         number=now.number,
         digest=now.digest,
@@ -73,4 +73,4 @@ def take_snapshot(registry: Registry, version: VersionInfo) -> tuple[VersionSnap
         tags=adapter.tags,
         base_id=now.base_id if now.base_status == "verified" else None,
     )
-    return parcel, detail.manifest
+    return snapshot, detail.manifest

@@ -31,33 +31,33 @@ _MOST_NAMES = 100
 def sync_once(
     source: Registry,
     destination: Registry,
-    choice: MirrorSelection,
+    selection: MirrorSelection,
     *,
     only: Collection[AdapterName] | None = None,
     progress: Progress = no_progress,
-    persistence: RetryPolicy = DEFAULT_RETRY,
+    retry: RetryPolicy = DEFAULT_RETRY,
 ) -> MirrorResult:
     """One round; of these adapters `only`, if some are given. Raises `Unavailable` where either registry does not answer, and as `plan`; `CheckFailed` where everything that was ever
     mirrored would be deleted: whoever may read nothing there sees the same as where nothing is."""
     return apply_plan(
-        source, destination, plan_mirror(source, destination, choice, only), choice, progress, persistence
+        source, destination, plan_mirror(source, destination, selection, only), selection, progress, retry
     )
 
 
 def sync_continuously(
     source: Registry,
     destination: Registry,
-    choice: MirrorSelection,
+    selection: MirrorSelection,
     *,
     progress: Progress = no_progress,
-    persistence: RetryPolicy = DEFAULT_RETRY,
+    retry: RetryPolicy = DEFAULT_RETRY,
     wait: float = _WAIT,
 ) -> Iterator[MirrorResult]:
     """A whole round, then one of what changed whenever something did; each is given when it is done, and once in `wait` seconds at
     least. Raises as `follow`, after which a new one begins with a whole round again."""
     begin = source.events()
     seen, epoch = begin.seq, begin.epoch
-    yield sync_once(source, destination, choice, progress=progress, persistence=persistence)
+    yield sync_once(source, destination, selection, progress=progress, retry=retry)
     while True:
         news = source.events(seen, 200, wait)
         was_set_back = news.seq < seen or news.epoch != epoch
@@ -65,9 +65,7 @@ def sync_continuously(
         names = {name for event in news.items for name in _names(event)}
         only = None if was_set_back or len(names) > _MOST_NAMES else names
         if only is None or only:
-            yield sync_once(
-                source, destination, choice, only=only, progress=progress, persistence=persistence
-            )
+            yield sync_once(source, destination, selection, only=only, progress=progress, retry=retry)
         else:
             yield MirrorResult()
 
@@ -76,33 +74,33 @@ def apply_plan(
     source: Registry,
     destination: Registry,
     decided: MirrorPlan,
-    choice: MirrorSelection,
+    selection: MirrorSelection,
     progress: Progress = no_progress,
-    persistence: RetryPolicy = DEFAULT_RETRY,
+    retry: RetryPolicy = DEFAULT_RETRY,
 ) -> MirrorResult:
     """Does what was planned, in an order in which what is needed comes first: bases, versions, aliases, ends."""
     steps = MirrorLog()
-    bringing = _VersionCopier(source, destination, choice, steps, progress, persistence)
+    copier = _VersionCopier(source, destination, selection, steps, progress, retry)
     for version in decided.copy:
         with steps.record(_version_label(version), steps.copied) as step:
-            step.is_change = bringing.copy(version)
+            step.is_change = copier.copy(version)
     for version in decided.update:
         with steps.record(_version_label(version), steps.updated) as step:
-            step.is_change = bringing.copy(version)
+            step.is_change = copier.copy(version)
     for name, alias in decided.point:
         with steps.record(f"{name}@{alias.alias}", steps.pointed) as step:
-            parcel = VersionSnapshot(
+            snapshot = VersionSnapshot(
                 name=name, number=alias.number, digest=alias.digest, aliases=(alias.alias,)
             )
-            step.is_change = bool(point_aliases(destination, parcel))
+            step.is_change = bool(point_aliases(destination, snapshot))
     gone = tuple(map(str, decided.delete))
-    if choice.delete:
+    if selection.delete:
         _require_some_left(destination, decided)
         for name in decided.delete:
             with steps.record(str(name), steps.deleted):
                 _delete(destination, name)
     return steps.result(
-        gone=() if choice.delete else gone, withheld=tuple(map(_version_label, decided.withheld))
+        gone=() if selection.delete else gone, withheld=tuple(map(_version_label, decided.withheld))
     )
 
 
@@ -112,20 +110,20 @@ class _VersionCopier:
 
     source: Registry
     destination: Registry
-    choice: MirrorSelection
+    selection: MirrorSelection
     log: MirrorLog
     progress: Progress
-    persistence: RetryPolicy
+    retry: RetryPolicy
     seen_bases: set[Digest] = field(default_factory=set)
 
     def copy(self, version: VersionInfo) -> bool:
         """Whether anything is other here than before."""
-        parcel, manifest = take_snapshot(self.source, version)
-        if parcel.base_id is not None:
-            self._copy_base(parcel.base_id)
+        snapshot, manifest = take_snapshot(self.source, version)
+        if snapshot.base_id is not None:
+            self._copy_base(snapshot.base_id)
         content = RevisionContent(self.source, version, manifest)
         return apply_snapshot(
-            self.destination, parcel, manifest, content, progress=self.progress, persistence=self.persistence
+            self.destination, snapshot, manifest, content, progress=self.progress, retry=self.persistence
         ).is_change
 
     def _copy_base(self, id: Digest) -> None:

@@ -145,8 +145,8 @@ class UpstreamMirror:
         meant = self._upstream.version(ref)
         self._sync_version(meant)
         if isinstance(ref.selector, Label) and ref.selector.label in meant.aliases:
-            parcel, _ = take_snapshot(self._upstream, meant)
-            point_aliases(self._local, parcel.model_copy(update={"aliases": (ref.selector.label,)}))
+            snapshot, _ = take_snapshot(self._upstream, meant)
+            point_aliases(self._local, snapshot.model_copy(update={"aliases": (ref.selector.label,)}))
         if isinstance(ref.selector, Latest):
             self._sync_newer(meant)
 
@@ -166,21 +166,26 @@ class UpstreamMirror:
             return False
         if here is not None and (here.state, here.metrics) == (there.state, there.metrics):
             return False
-        parcel, manifest = take_snapshot(self._upstream, there)
+        snapshot, manifest = take_snapshot(self._upstream, there)
         if (
             here is not None
-            and not has_forgotten_recall(here, parcel)
-            and plan_state_change(here, parcel) is None
+            and not has_forgotten_recall(here, snapshot)
+            and plan_state_change(here, snapshot) is None
             and here.metrics == there.metrics
         ):
             return False
-        if parcel.base_id is not None:
-            info = self._upstream.base(str(parcel.base_id))
+        if snapshot.base_id is not None:
+            info = self._upstream.base(str(snapshot.base_id))
             apply_base(
-                self._local, self._upstream.base_record(parcel.base_id), info.names, (), None, info.visibility
+                self._local,
+                self._upstream.base_record(snapshot.base_id),
+                info.names,
+                (),
+                None,
+                info.visibility,
             )
         content = RevisionContent(self._upstream, there, manifest)
-        return apply_snapshot(self._local, parcel, manifest, content, persistence=_TRIES).is_change
+        return apply_snapshot(self._local, snapshot, manifest, content, retry=_TRIES).is_change
 
     def _version_here(self, there: VersionInfo) -> VersionInfo | None:
         try:

@@ -53,12 +53,10 @@ class Cache:
     object's, one for each digest however often it was asked for, and end with `release`, `close`, or the process.
     """
 
-    def __init__(
-        self, root: Path | str, size: int | None = None, persistence: RetryPolicy = DEFAULT_RETRY
-    ) -> None:
+    def __init__(self, root: Path | str, size: int | None = None, retry: RetryPolicy = DEFAULT_RETRY) -> None:
         self.root = Path(root).expanduser().absolute()
         self.size = size
-        self._persistence = persistence
+        self._persistence = retry
         self._layout = CacheLayout(self.root)
         self._leases = CacheLeases(self._layout)
 
@@ -70,8 +68,8 @@ class Cache:
         """
         detail = registry.detail(Ref.parse(ref) if isinstance(ref, str) else ref)
         require_usable(detail.version)
-        room = Evictor(self._layout, self.size)
-        filling = CacheFill(self._layout, room, registry, detail, progress, self._persistence)
+        evictor = Evictor(self._layout, self.size)
+        filling = CacheFill(self._layout, evictor, registry, detail, progress, self._persistence)
         was_fetched = False
 
         def ensure() -> bool:
@@ -89,11 +87,11 @@ class Cache:
     def acquire_local(self, digest: Digest) -> CachedAdapter | None:
         """The adapter of this digest, leased, if it is here whole and not recalled. No registry is asked, so what became
         of it meanwhile is not known."""
-        place = self._layout.entry_folder(digest)
-        about = read_metadata(place)
-        if about is None or self.recall_reason(digest):
+        folder = self._layout.entry_folder(digest)
+        metadata = read_metadata(folder)
+        if metadata is None or self.recall_reason(digest):
             return None
-        return self._lease_if_present(about.version, lambda: is_intact(place))
+        return self._lease_if_present(metadata.version, lambda: is_intact(folder))
 
     def release(self, digest: Digest) -> None:
         """Ends this object's lease: the folder may go when room is needed. Again is no error."""
@@ -106,12 +104,12 @@ class Cache:
     def remove(self, digest: Digest) -> bool:
         """Removes the files, leased or not; who asks again has them fetched again. Whether there were any."""
         self._prepare()
-        place, part = self._layout.entry_folder(digest), self._layout.partial_folder(digest)
-        was_here = place.is_dir() or part.is_dir()
-        self._layout.discard(place)
+        folder, partial = self._layout.entry_folder(digest), self._layout.partial_folder(digest)
+        was_here = folder.is_dir() or partial.is_dir()
+        self._layout.discard(folder)
         if idle := FileLock.try_exclusive(self._layout.fill_lock(digest)):
             with idle:  # else someone fills it: what they fill is not what was here
-                self._layout.discard(part)
+                self._layout.discard(partial)
         self.release(digest)
         return was_here
 
@@ -155,20 +153,20 @@ class Cache:
 
     def _lease_if_present(self, version: VersionInfo, ensure: Callable[[], bool]) -> CachedAdapter | None:
         """The version, leased from now on, if `ensure` finds it here."""
-        digest, place = version.digest, self._layout.entry_folder(version.digest)
+        digest, folder = version.digest, self._layout.entry_folder(version.digest)
         self._prepare()
         with self._leases.hold(digest) as keep:
             recall_store.require_not_recalled(self._layout, version)
             try:
                 is_here = ensure()
             except OSError as error:
-                raise write_error(error, place) from error
+                raise write_error(error, folder) from error
             if not is_here:
                 return None
             self._require_not_recalled_since(version)
-            mark_used(place)
+            mark_used(folder)
             keep()
-        return CachedAdapter(place / FILES, digest, version)
+        return CachedAdapter(folder / FILES, digest, version)
 
     def _require_not_recalled_since(self, version: VersionInfo) -> None:
         """A recall that came between its look and its removal found nothing to remove yet."""

@@ -45,7 +45,7 @@ class CacheFill:
     registry: Registry
     detail: VersionDetail
     progress: Progress
-    persistence: RetryPolicy
+    retry: RetryPolicy
 
     @property
     def digest(self) -> Digest:
@@ -67,40 +67,40 @@ class CacheFill:
         return True
 
     def _fetch(self) -> None:
-        part = self.layout.partial_folder(self.digest)
-        goes_on = part.is_dir()
+        partial = self.layout.partial_folder(self.digest)
+        goes_on = partial.is_dir()
         while True:
             try:
-                self._download_and_publish(part)
+                self._download_and_publish(partial)
                 return
             except DigestMismatch:
-                self.layout.discard(part)
+                self.layout.discard(partial)
                 if not goes_on:
                     raise
                 goes_on = False  # what was left may have been what is wrong
             except Withdrawn:
-                self.layout.discard(part)
+                self.layout.discard(partial)
                 raise
             except OSError as error:
-                said = write_error(error, self.layout.entry_folder(self.digest))
-                if not isinstance(said, StorageFull):
-                    raise said from error
-                self.layout.discard(part)
+                configured = write_error(error, self.layout.entry_folder(self.digest))
+                if not isinstance(configured, StorageFull):
+                    raise configured from error
+                self.layout.discard(partial)
                 if not self.evictor.shrink(0):  # what nobody uses goes first
-                    raise said from error
+                    raise configured from error
 
-    def _download_and_publish(self, part: Path) -> None:
-        about = EntryMetadata(version=self.detail.version, files=self.detail.manifest.files)
-        self.evictor.reserve(part, about)
+    def _download_and_publish(self, partial: Path) -> None:
+        metadata = EntryMetadata(version=self.detail.version, files=self.detail.manifest.files)
+        self.evictor.reserve(partial, metadata)
         content = RevisionContent(self.registry, self.detail.version, self.detail.manifest)
-        for entry in about.files:
-            path = part / FILES / entry.path
+        for entry in metadata.files:
+            path = partial / FILES / entry.path
             path.parent.mkdir(parents=True, exist_ok=True)
             download(_reader(content, entry), entry, path, self._report_progress, self.persistence)
-        _require_only(part, about)
-        about.with_current_stamps(part).write(part)
-        flush_files(part)
-        part.rename(self.layout.entry_folder(self.digest))
+        _require_only(partial, metadata)
+        metadata.with_current_stamps(partial).write(partial)
+        flush_files(partial)
+        partial.rename(self.layout.entry_folder(self.digest))
         flush_folder(self.layout.root)
 
     def _report_progress(self, text: str, done: int, total: int) -> None:
@@ -110,19 +110,19 @@ class CacheFill:
 
 def is_intact(place: Path) -> bool:
     """Whether the folder has the files that were verified; what looks otherwise than it did is read again."""
-    about = read_metadata(place)
-    if about is None:
+    metadata = read_metadata(place)
+    if metadata is None:
         return False
     found = dict(file_stamps(place))
-    if found == about.stamps:
+    if found == metadata.stamps:
         return True
     try:
-        _require_only(place, about)
-        if not all(_is_same(place / FILES / entry.path, entry) for entry in about.files):
+        _require_only(place, metadata)
+        if not all(_is_same(place / FILES / entry.path, entry) for entry in metadata.files):
             return False
     except (AdaptryError, OSError):
         return False
-    about.with_current_stamps(place).write(place)
+    metadata.with_current_stamps(place).write(place)
     return True
 
 
@@ -130,10 +130,10 @@ def _reader(content: RevisionContent, entry: FileEntry) -> Callable[[int], Itera
     return lambda start: content.chunks(entry.path, start)
 
 
-def _require_only(folder: Path, about: EntryMetadata) -> None:
+def _require_only(folder: Path, metadata: EntryMetadata) -> None:
     found = [path for path, _ in file_stamps(folder)]
-    if found != [entry.path for entry in about.files]:
-        raise DigestMismatch(f"{folder} holds other files than those of {about.version.digest.brief}…")
+    if found != [entry.path for entry in metadata.files]:
+        raise DigestMismatch(f"{folder} holds other files than those of {metadata.version.digest.brief}…")
 
 
 def _is_same(path: Path, entry: FileEntry) -> bool:

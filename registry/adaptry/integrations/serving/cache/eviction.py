@@ -27,14 +27,14 @@ class Evictor:
     layout: CacheLayout
     size: int | None
 
-    def reserve(self, part: Path, about: EntryMetadata) -> None:
+    def reserve(self, partial: Path, metadata: EntryMetadata) -> None:
         """Makes room for a version and a folder that it arrives in. Raises `StorageFull` where what is in use leaves none."""
         with FileLock.acquire_exclusive(self.layout.eviction_lock):
             self.layout.sweep()
-            if self.size is not None and not part.is_dir():
-                self._make_room(about.size)
-            (part / FILES).mkdir(parents=True, exist_ok=True)
-            about.write(part)
+            if self.size is not None and not partial.is_dir():
+                self._make_room(metadata.size)
+            (partial / FILES).mkdir(parents=True, exist_ok=True)
+            metadata.write(partial)
 
     def shrink(self, size: int) -> tuple[CacheEntry, ...]:
         """Evicts until `size` bytes or fewer are left, or only what is in use; what went, in turn."""

@@ -97,9 +97,9 @@ class CacheLayout:
             match = _ENTRY.fullmatch(name)
             if match and bool(match["hidden"]) == bool(match["part"]):
                 folder = self.root / name
-                if (about := read_metadata(folder)) and (used := last_used_at(folder)) is not None:
+                if (metadata := read_metadata(folder)) and (used := last_used_at(folder)) is not None:
                     digest = Digest(match["digest"])
-                    yield CacheEntry(digest, about.version, about.size, used, bool(match["part"]))
+                    yield CacheEntry(digest, metadata.version, metadata.size, used, bool(match["part"]))
 
     def discard(self, folder: Path) -> None:
         """Takes a folder off the shelf: gone by its name at once, then from the disk."""

@@ -15,8 +15,8 @@ from adaptry.integrations.serving.cache.layout import CacheLayout
 class CacheLeases:
     """One lease for each digest, however many threads ask for it; all end with the process."""
 
-    def __init__(self, shelf: CacheLayout) -> None:
-        self._layout = shelf
+    def __init__(self, layout: CacheLayout) -> None:
+        self._layout = layout
         self._locks: dict[Digest, FileLock] = {}
         self._holders: Counter[Digest] = Counter()
         self._kept: set[Digest] = set()

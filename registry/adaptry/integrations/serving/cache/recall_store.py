@@ -14,27 +14,27 @@ from adaptry.integrations.serving.cache.layout import CacheLayout
 from adaptry.registry.records import VersionInfo
 
 
-def recall(shelf: CacheLayout, digest: Digest, reason: str) -> None:
+def recall(layout: CacheLayout, digest: Digest, reason: str) -> None:
     """Refuses a digest from now on; durable before this returns."""
-    _write(shelf.recall_file(digest), f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {reason}")
+    _write(layout.recall_file(digest), f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {reason}")
 
 
-def readmit(shelf: CacheLayout, digest: Digest) -> None:
+def readmit(layout: CacheLayout, digest: Digest) -> None:
     """Takes it back. What was not recalled is none the worse."""
-    shelf.recall_file(digest).unlink(missing_ok=True)
+    layout.recall_file(digest).unlink(missing_ok=True)
 
 
-def recall_reason(shelf: CacheLayout, digest: Digest) -> str | None:
+def recall_reason(layout: CacheLayout, digest: Digest) -> str | None:
     """When it was recalled here, and why; None where it was not."""
     try:
-        return shelf.recall_file(digest).read_text(encoding="utf-8")
+        return layout.recall_file(digest).read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
 
 
-def require_not_recalled(shelf: CacheLayout, version: VersionInfo) -> None:
+def require_not_recalled(layout: CacheLayout, version: VersionInfo) -> None:
     """Raises `Withdrawn` for what was recalled."""
-    if why := recall_reason(shelf, version.digest):
+    if why := recall_reason(layout, version.digest):
         raise Withdrawn(
             f"{version.name}@{version.number} was recalled on this machine ({why}); it is fetched again once that is taken "
             f"back: adaptry cache readmit {version.digest}"

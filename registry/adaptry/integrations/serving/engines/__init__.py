@@ -30,8 +30,8 @@ class EngineFactory(Protocol):
 
     def __call__(
         self,
-        speaking: EngineClient,
-        outside: OperatorCommands = NO_COMMANDS,
+        client: EngineClient,
+        commands: OperatorCommands = NO_COMMANDS,
         names: Mapping[str, str] = NO_NAMES,
     ) -> Engine: ...
 
@@ -40,9 +40,9 @@ def _without_commands(kind: Callable[[EngineClient], Engine]) -> EngineFactory:
     """Of an engine that needs nothing but requests."""
 
     def make(
-        speaking: EngineClient, outside: OperatorCommands = NO_COMMANDS, names: Mapping[str, str] = NO_NAMES
+        client: EngineClient, commands: OperatorCommands = NO_COMMANDS, names: Mapping[str, str] = NO_NAMES
     ) -> Engine:
-        return kind(speaking)
+        return kind(client)
 
     return make
 

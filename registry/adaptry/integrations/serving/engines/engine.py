@@ -51,8 +51,8 @@ class Engine(ABC):
     is_unload_final: ClassVar[bool] = True
     """Whether `unload` makes it refuse a name for good, once the files are gone; else only `renew` does."""
 
-    def __init__(self, speaking: EngineClient) -> None:
-        self.client = speaking
+    def __init__(self, client: EngineClient) -> None:
+        self.client = client
 
     @abstractmethod
     def list_adapters(self) -> tuple[EngineAdapter, ...]:
@@ -85,40 +85,40 @@ class Engine(ABC):
     def require_working(self, name: str) -> None:
         """Raises `CheckFailed` where a request that names the adapter ends in an error of the engine's, or in its not knowing
         the name."""
-        reply = self.send_test_request(name)
-        if reply.status >= 500 or reply.status == 404:
-            raise CheckFailed(f"a request for {name} failed with {reply.status}: {reply.error_message}")
+        response = self.send_test_request(name)
+        if response.status >= 500 or response.status == 404:
+            raise CheckFailed(f"a request for {name} failed with {response.status}: {response.error_message}")
 
     def refuses(self, name: str) -> bool:
         """Whether a request that names the adapter gets no answer made with it."""
         return not self.send_test_request(name).is_ok
 
 
-def require_success(reply: EngineResponse, what: str) -> None:
+def require_success(response: EngineResponse, what: str) -> None:
     """Raises `CheckFailed` with the engine's words."""
-    if not reply.is_ok:
-        raise CheckFailed(f"the engine would not {what}: {reply.error_message}")
+    if not response.is_ok:
+        raise CheckFailed(f"the engine would not {what}: {response.error_message}")
 
 
-def require_answer(reply: EngineResponse, what: str) -> None:
+def require_answer(response: EngineResponse, what: str) -> None:
     """The same of what every engine of its kind tells. Raises `Unavailable` where it cannot now: it starts, or ends."""
-    if reply.status >= 500:
-        raise Unavailable(f"the engine cannot {what} now: {reply.error_message}")
-    if reply.status == 404:
+    if response.status >= 500:
+        raise Unavailable(f"the engine cannot {what} now: {response.error_message}")
+    if response.status == 404:
         raise CheckFailed(
             f"what answers there does not {what}: is it another engine than was said, or is there more in its address than "
             "http://host:port?"
         )
-    require_success(reply, what)
+    require_success(response, what)
 
 
-def list_openai_adapters(speaking: EngineClient) -> tuple[EngineAdapter, ...]:
+def list_openai_adapters(client: EngineClient) -> tuple[EngineAdapter, ...]:
     """The adapters of an OpenAI listing: what has a `parent`."""
-    reply = speaking.get("/v1/models")
-    require_answer(reply, "list its models")
+    response = client.get("/v1/models")
+    require_answer(response, "list its models")
     found = [
         EngineAdapter(str(one.get("id")), str(one.get("root") or ""))
-        for one in reply.json_list("data")
+        for one in response.json_list("data")
         if one.get("parent")
     ]
     return tuple(sorted(found, key=lambda one: one.name))

@@ -108,7 +108,7 @@ def _run(command: tuple[str, ...], more: Mapping[str, str]) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CheckFailed(f"cannot run {shlex.join(command)}: {error}") from error
     if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines()
+        configured = (done.stderr or done.stdout).strip().splitlines()
         raise CheckFailed(
-            f"{shlex.join(command)} ended with {done.returncode}: {said[-1][:500] if said else 'nothing'}"
+            f"{shlex.join(command)} ended with {done.returncode}: {configured[-1][:500] if configured else 'nothing'}"
         )

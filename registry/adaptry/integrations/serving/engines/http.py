@@ -50,10 +50,10 @@ class EngineResponse:
     def error_message(self) -> str:
         """What an error says, on one line."""
         error = self.json.get("error")
-        said = error.get("message") if isinstance(error, dict) else error
+        configured = error.get("message") if isinstance(error, dict) else error
         for key in ("error_message", "message", "detail"):
-            said = said or self.json.get(key)
-        return " ".join(str(said or self.text).split())[:_LONGEST] or f"status {self.status}"
+            configured = configured or self.json.get(key)
+        return " ".join(str(configured or self.text).split())[:_LONGEST] or f"status {self.status}"
 
 
 class EngineClient:

@@ -30,12 +30,12 @@ class LlamaCpp(Engine):
 
     def __init__(
         self,
-        speaking: EngineClient,
-        outside: OperatorCommands = NO_COMMANDS,
+        client: EngineClient,
+        commands: OperatorCommands = NO_COMMANDS,
         names: Mapping[str, str] = NO_NAMES,
     ) -> None:
-        super().__init__(speaking)
-        self._commands = outside
+        super().__init__(client)
+        self._commands = commands
         self._files = {name: str(Path(path).parent / _FILE) for name, path in names.items()}
 
     def list_adapters(self) -> tuple[EngineAdapter, ...]:
@@ -81,10 +81,10 @@ class LlamaCpp(Engine):
 
     def _server_adapters(self) -> list[Mapping[str, Any]]:
         """(`Any`: JSON.)"""
-        reply = self.client.get("/lora-adapters")
-        require_answer(reply, "list its adapters")
+        response = self.client.get("/lora-adapters")
+        require_answer(response, "list its adapters")
         try:
-            found = strictjson.loads(reply.text.encode(), _LIMITS, "the engine's answer")
+            found = strictjson.loads(response.text.encode(), _LIMITS, "the engine's answer")
         except Invalid as error:
             raise CheckFailed(f"the engine's list of adapters cannot be read: {error.message}") from error
         return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []

@@ -23,12 +23,12 @@ class Lorax(Engine):
 
     def __init__(
         self,
-        speaking: EngineClient,
-        outside: OperatorCommands = NO_COMMANDS,
+        client: EngineClient,
+        commands: OperatorCommands = NO_COMMANDS,
         names: Mapping[str, str] = NO_NAMES,
     ) -> None:
-        super().__init__(speaking)
-        self._commands = outside
+        super().__init__(client)
+        self._commands = commands
         self._paths = dict(names)
 
     def list_adapters(self) -> tuple[EngineAdapter, ...]:

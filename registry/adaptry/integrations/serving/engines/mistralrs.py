@@ -48,6 +48,6 @@ class MistralRs(Engine):
         return next((str(one) for one in found if one), None)
 
     def _listing(self) -> EngineResponse:
-        reply = self.client.get("/v1/lora_adapters")
-        require_answer(reply, "list its adapters")
-        return reply
+        response = self.client.get("/v1/lora_adapters")
+        require_answer(response, "list its adapters")
+        return response

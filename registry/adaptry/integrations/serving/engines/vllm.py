@@ -40,15 +40,15 @@ class Vllm(Engine):
 
     def load(self, name: str, path: Path) -> None:
         self._wait_for_requests(name)
-        reply = self.client.post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
-        if reply.status == 400 and EngineAdapter(name, str(path)) in self.list_adapters():
+        response = self.client.post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
+        if response.status == 400 and EngineAdapter(name, str(path)) in self.list_adapters():
             return
-        require_success(reply, f"load {name}")
+        require_success(response, f"load {name}")
 
     def unload(self, name: str) -> None:
-        reply = self.client.post("/v1/unload_lora_adapter", {"lora_name": name})
-        if reply.status != 404:
-            require_success(reply, f"unload {name}")
+        response = self.client.post("/v1/unload_lora_adapter", {"lora_name": name})
+        if response.status != 404:
+            require_success(response, f"unload {name}")
             self._step()
 
     def send_test_request(self, name: str) -> EngineResponse:
@@ -88,5 +88,5 @@ class Vllm(Engine):
             self.send_test_request(base)
 
     def _metrics(self) -> str:
-        reply = self.client.get("/metrics")
-        return reply.text if reply.is_ok else ""
+        response = self.client.get("/metrics")
+        return response.text if response.is_ok else ""

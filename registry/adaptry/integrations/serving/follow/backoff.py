@@ -39,36 +39,36 @@ class Backoff:
         self._failures: dict[ServedVersion, FailureRecord] = {}
         self._baselines: dict[ServedVersion, RequestCounts] = {}
 
-    def record_failure(self, place: ServedVersion, reason: str) -> None:
-        times = self._failures[place].attempts + 1 if place in self._failures else 1
+    def record_failure(self, key: ServedVersion, reason: str) -> None:
+        times = self._failures[key].attempts + 1 if key in self._failures else 1
         pause = min(_FIRST_PAUSE * 2 ** (times - 1), _LONGEST_PAUSE)
-        self._failures[place] = FailureRecord(reason, times, self._clock() + pause)
+        self._failures[key] = FailureRecord(reason, times, self._clock() + pause)
 
-    def failure_reason(self, place: ServedVersion) -> str | None:
+    def failure_reason(self, key: ServedVersion) -> str | None:
         """None where it did not fail."""
-        return self._failures[place].reason if place in self._failures else None
+        return self._failures[key].reason if key in self._failures else None
 
-    def is_blocked(self, place: ServedVersion) -> bool:
+    def is_blocked(self, key: ServedVersion) -> bool:
         """Whether it failed lately."""
-        return place in self._failures and self._clock() < self._failures[place].retry_at
+        return key in self._failures and self._clock() < self._failures[key].retry_at
 
-    def record_success(self, place: ServedVersion) -> None:
+    def record_success(self, key: ServedVersion) -> None:
         """It works."""
-        self._failures.pop(place, None)
+        self._failures.pop(key, None)
 
     def retain(self, places: Collection[ServedVersion]) -> None:
         """Nobody asks for the others any more."""
-        self._failures = {place: failure for place, failure in self._failures.items() if place in places}
-        self._baselines = {place: tally for place, tally in self._baselines.items() if place in places}
+        self._failures = {key: failure for key, failure in self._failures.items() if key in places}
+        self._baselines = {key: tally for key, tally in self._baselines.items() if key in places}
 
-    def check_error_rate(self, place: ServedVersion, tally: RequestCounts | None) -> str | None:
+    def check_error_rate(self, key: ServedVersion, tally: RequestCounts | None) -> str | None:
         """Looks at the engine's errors since the version was first counted; why it has failed, if it has."""
         if tally is None:
             return None
-        since = self._baselines.setdefault(place, tally)
+        since = self._baselines.setdefault(key, tally)
         requests, errors = tally.requests - since.requests, tally.errors - since.errors
         if requests < 0:  # the engine was started anew
-            self._baselines[place] = tally
+            self._baselines[key] = tally
             return None
         if errors < _MIN_ERRORS or errors <= _MAX_ERROR_RATE * requests:
             return None

@@ -41,10 +41,13 @@ class RecallExecutor:
         return self.state_file.state.recalled
 
     def update(
-        self, meant: Mapping[str, VersionInfo], told: Iterable[Withdrawal], loaded: Sequence[EngineAdapter]
+        self,
+        meant: Mapping[str, VersionInfo],
+        withdrawals: Iterable[Withdrawal],
+        loaded: Sequence[EngineAdapter],
     ) -> None:
         """Takes to heart what the registry says; what it takes back may be had again."""
-        reasons = {one.digest: (one.name, f"{one.name}@{one.number} is {one.state}") for one in told}
+        reasons = {one.digest: (one.name, f"{one.name}@{one.number} is {one.state}") for one in withdrawals}
         for version in meant.values():
             if version.state in WITHDRAWN:
                 reasons[version.digest] = (version.name, state_warning(version) or "withdrawn")
@@ -58,9 +61,9 @@ class RecallExecutor:
             self._names.setdefault(digest, set()).update(one.name for one in loaded if one.digest == digest)
         self.state_file.save_if_possible()
 
-    def store_proofs(self, told: Iterable[Withdrawal], epoch: str | None) -> None:
+    def store_proofs(self, withdrawals: Iterable[Withdrawal], epoch: str | None) -> None:
         """Keeps the registry's signatures of what it withdrew, for when it is restored and has forgotten."""
-        for one in told:
+        for one in withdrawals:
             if one.proof and epoch:
                 self.state_file.state.proofs[one.digest] = RecallProof(
                     name=one.name, digest=one.digest, state=one.state, epoch=epoch, proof=one.proof
@@ -79,15 +82,17 @@ class RecallExecutor:
                     self.log(error.message)
 
     def confirm_dropped(
-        self, told: Sequence[Withdrawal], loaded: Sequence[EngineAdapter]
+        self, withdrawals: Sequence[Withdrawal], loaded: Sequence[EngineAdapter]
     ) -> tuple[DroppedAdapter, ...]:
         """Of what the registry waits for: the versions that are gone from here for good."""
-        if not self.engine.is_unload_final and not self._ensure_restarted({one.digest for one in told}):
+        if not self.engine.is_unload_final and not self._ensure_restarted(
+            {one.digest for one in withdrawals}
+        ):
             return ()
         busy = self.engine.names_in_use()
         return tuple(
             DroppedAdapter(name=one.name, digest=one.digest)
-            for one in told
+            for one in withdrawals
             if one.digest in self.withdrawn and self._is_gone(one.digest, loaded, busy)
         )
 

@@ -70,17 +70,17 @@ class ResolverConfig:
 class AdapterResolver:
     """One registry's adapters in one vLLM."""
 
-    def __init__(self, means: ResolverConfig) -> None:
-        self._config = means
-        self._refusals = NegativeCache(means.refusal_ttl)
+    def __init__(self, config: ResolverConfig) -> None:
+        self._config = config
+        self._refusals = NegativeCache(config.refusal_ttl)
         self._rate_limiter = RateLimiter(per_second=50)
         self._names: dict[str, ResolvedAdapter] = {}
-        self._leases = LeaseRefCounts(means.cache)
-        self._draining = DrainingAdapters(self._leases, means.linger, means.clock)
+        self._leases = LeaseRefCounts(config.cache)
+        self._draining = DrainingAdapters(self._leases, config.linger, config.clock)
         self._load_counts: Counter[str] = Counter()
         self._engine_profile: EngineProfile | None = None
         self._refresh_task: asyncio.Task[None] | None = None
-        self._listener = EventListener(means.registry)
+        self._listener = EventListener(config.registry)
 
     async def resolve(self, vllm: InProcessVllm, name: str) -> Any:
         """What vLLM is to load for a name it does not know; None for a name that is no ref, or unknown to the registry.
@@ -166,21 +166,21 @@ class AdapterResolver:
         """What `ref` means now: here, and found to be served as trained. Its folder is held until it is let go."""
         version = await asyncio.to_thread(self._config.registry.version, ref)
         require_usable(version)
-        serving = await self._profile_engine(vllm)
-        await asyncio.to_thread(require_base_match, self._config.registry, version, serving.base)
+        profile = await self._profile_engine(vllm)
+        await asyncio.to_thread(require_base_match, self._config.registry, version, profile.base)
         self._leases.acquire(version.digest)
         try:
-            kept = await self._fetch(vllm, version)
-            await asyncio.to_thread(require_compatible, kept, serving)
+            cached = await self._fetch(vllm, version)
+            await asyncio.to_thread(require_compatible, cached, profile)
         except BaseException:
             self._leases.release(version.digest)
             raise
-        label = loaded_name(name, kept.digest)
+        label = loaded_name(name, cached.digest)
         self._load_counts[label] += 1
         request = self._config.make_request(
-            numbered_name(label, self._load_counts[label]), vllm.new_id(), str(kept.path)
+            numbered_name(label, self._load_counts[label]), vllm.new_id(), str(cached.path)
         )
-        return ResolvedAdapter(ref, kept, request, used_at=self._config.clock())
+        return ResolvedAdapter(ref, cached, request, used_at=self._config.clock())
 
     async def _fetch(self, vllm: InProcessVllm, version: VersionInfo) -> CachedAdapter:
         exact = Ref(version.name, ByDigest(version.digest.hex))
@@ -193,11 +193,11 @@ class AdapterResolver:
     async def _profile_engine(self, vllm: InProcessVllm) -> EngineProfile:
         """What runs here; its base is looked at once."""
         if self._engine_profile is None:
-            means = self._config
+            config = self._config
             base = await asyncio.to_thread(
-                identify_served_base, means.registry, vllm.model, vllm.revision, means.base
+                identify_served_base, config.registry, vllm.model, vllm.revision, config.base
             )
-            self._engine_profile = EngineProfile(vllm.runtime(means.version), base)
+            self._engine_profile = EngineProfile(vllm.runtime(config.version), base)
         return self._engine_profile
 
     def _free_cache_space(self, vllm: InProcessVllm) -> None:

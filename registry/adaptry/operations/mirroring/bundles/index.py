@@ -102,7 +102,7 @@ class BundleIndex(Value, extra="forbid"):
                     f"{entry.name} is {entry.size:,} bytes; at most {_LARGEST[entry.kind]:,} are read"
                 )
         for kind, wanted in (
-            ("manifest", {parcel.digest for parcel in self.parcels}),
+            ("manifest", {snapshot.digest for snapshot in self.parcels}),
             ("base", {base.record for base in self.bases}),
         ):
             if {entry.digest for entry in self.entries if entry.kind == kind} != wanted:

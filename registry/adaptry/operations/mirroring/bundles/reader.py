@@ -33,7 +33,7 @@ def load_bundle(
     *,
     aliases: bool = False,
     progress: Progress = no_progress,
-    persistence: RetryPolicy = DEFAULT_RETRY,
+    retry: RetryPolicy = DEFAULT_RETRY,
 ) -> MirrorResult:
     """Delivers everything that is in the bundle; aliases are claims, pointed only where asked.
 
@@ -41,7 +41,7 @@ def load_bundle(
     """
     with open_bundle(path) as bundle:
         manifests, records = verify_bundle(bundle, progress)
-        return _deliver(registry, bundle, manifests, records, aliases, progress, persistence)
+        return _deliver(registry, bundle, manifests, records, aliases, progress, retry)
 
 
 def inspect_bundle(path: Path, progress: Progress = no_progress) -> BundleIndex:
@@ -60,7 +60,7 @@ def verify_bundle(
     try:
         manifests = {
             digest: Manifest.parse(bundle.read_document("manifest", digest))
-            for digest in {parcel.digest for parcel in index.parcels}
+            for digest in {snapshot.digest for snapshot in index.parcels}
         }
         records = {base.id: _record(bundle, base) for base in index.bases}
         for base in index.bases:
@@ -92,28 +92,26 @@ def _deliver(
     records: Mapping[Digest, BaseRecord],
     aliases: bool,
     progress: Progress,
-    persistence: RetryPolicy,
+    retry: RetryPolicy,
 ) -> MirrorResult:
-    steps = MirrorLog()
+    log = MirrorLog()
     for base in bundle.index.bases:
         try:
             if apply_base(registry, records[base.id], base.names, base.files, bundle.content(base.files)):
-                steps.bases.append(base.id)
+                log.bases.append(base.id)
         except PermissionDenied as error:  # done without: its adapters are then declared, not verified
-            steps.failures.append(MirrorFailure(what=f"base {base.id.brief}", reason=error.message))
-    for parcel in sorted(bundle.index.parcels, key=lambda one: one.successor is not None):
-        with steps.record(str(parcel), steps.copied) as step:
-            manifest = manifests[parcel.digest]
+            log.failures.append(MirrorFailure(what=f"base {base.id.brief}", reason=error.message))
+    for snapshot in sorted(bundle.index.parcels, key=lambda one: one.successor is not None):
+        with log.record(str(snapshot), log.copied) as step:
+            manifest = manifests[snapshot.digest]
             content = bundle.content(manifest.files)
-            delivered = apply_snapshot(
-                registry, parcel, manifest, content, progress=progress, persistence=persistence
-            )
-            step.is_change = delivered.is_change
+            result = apply_snapshot(registry, snapshot, manifest, content, progress=progress, retry=retry)
+            step.is_change = result.is_change
     if aliases:
-        for parcel in bundle.index.parcels:
-            for alias in parcel.aliases:
-                with steps.record(f"{parcel.name}@{alias}", steps.pointed) as step:
+        for snapshot in bundle.index.parcels:
+            for alias in snapshot.aliases:
+                with log.record(f"{snapshot.name}@{alias}", log.pointed) as step:
                     step.is_change = bool(
-                        point_aliases(registry, parcel.model_copy(update={"aliases": (alias,)}))
+                        point_aliases(registry, snapshot.model_copy(update={"aliases": (alias,)}))
                     )
-    return steps.result()
+    return log.result()

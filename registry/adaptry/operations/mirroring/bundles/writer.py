@@ -34,7 +34,7 @@ def create_bundle(
     with_bases: bool = False,
     replace: bool = False,
     progress: Progress = no_progress,
-    persistence: RetryPolicy = DEFAULT_RETRY,
+    retry: RetryPolicy = DEFAULT_RETRY,
 ) -> BundleIndex:
     """Packs the versions, with the records of their bases, and with `with_bases` their weights.
 
@@ -52,7 +52,7 @@ def create_bundle(
         if entry.kind != "file":
             return [packed.documents[entry.digest]]
         named = FileEntry(path=entry.name, size=entry.size, sha256=entry.digest)
-        return read_resumable(packed.readers[entry.digest], named, progress, persistence)
+        return read_resumable(packed.readers[entry.digest], named, progress, retry)
 
     with atomic_file(file) as out:
         write_bundle(out, index, read)
@@ -70,7 +70,7 @@ class _BundleContents:
     readers: dict[Digest, ReadFrom] = field(default_factory=dict)
 
     def index(self) -> BundleIndex:
-        manifests = {parcel.digest for parcel in self.parcels.values()}
+        manifests = {snapshot.digest for snapshot in self.parcels.values()}
         entries = [
             BundleEntry(kind="manifest" if digest in manifests else "base", digest=digest, size=len(data))
             for digest, data in self.documents.items()
@@ -92,12 +92,12 @@ def _gather(registry: Registry, versions: Iterable[VersionInfo], with_bases: boo
     packed = _BundleContents()
     for version in versions:
         require_usable(version)
-        parcel, manifest = take_snapshot(registry, version)
-        packed.parcels[str(parcel.name), parcel.number] = parcel
-        packed.documents[parcel.digest] = manifest.to_bytes()
+        snapshot, manifest = take_snapshot(registry, version)
+        packed.parcels[str(snapshot.name), snapshot.number] = snapshot
+        packed.documents[snapshot.digest] = manifest.to_bytes()
         packed.add_files(manifest.files, partial(_file_of, registry, version))
-        if parcel.base_id is not None and parcel.base_id not in packed.bases:
-            _add_base(registry, parcel.base_id, packed, with_bases)
+        if snapshot.base_id is not None and snapshot.base_id not in packed.bases:
+            _add_base(registry, snapshot.base_id, packed, with_bases)
     if not packed.parcels:
         raise NotFound("nothing to bundle: no version was found")
     return packed
