@@ -1,7 +1,7 @@
-"""`adaptry work`: a process that runs jobs, beside as many others as there are machines.
+"""`adaptry work`: a runner, one process that runs jobs; any number of runners share a registry.
 
-It says that it lives, hands waiting jobs to the engine, has steps done by children as its room allows, stops those that are
-not wanted any more, and gives out again what runners that died were doing.
+It sends heartbeats, enqueues waiting jobs with the workflow engine, runs steps in processes as its capacity allows, kills those
+that are cancelled, and requeues the steps of runners that died.
 """
 
 from __future__ import annotations
@@ -35,18 +35,19 @@ from adaptry.storage.connect import catalog_of, open_local
 
 KEEP = timedelta(days=30)
 _PURGE_INTERVAL = 600.0
-_AT_ONCE = 100  # jobs that are handed to the engine in one round
+_AT_ONCE = 100  # jobs enqueued per round
 _PURGE_BATCH = 200
-_LEAST = 64 << 20  # bytes: less than any process of a step takes
+_LEAST = 64 << 20  # bytes; every step process takes more
 
 
 @dataclass(frozen=True, slots=True)
 class RunnerSettings:
-    """`devices` are what it can compute on beside the processor. `lease` is how many seconds others wait for a sign of life
-    before they take its work over, `poll` how often it looks for work. With `once` it ends when no job is open. Jobs that ended
-    longer than `keep` ago are forgotten, by whichever runner comes to it.
+    """`devices` are the accelerators it can use besides the CPU. After `lease` seconds without a heartbeat, other runners take
+    its work over; every `poll` seconds it looks for work. With `once` it ends when no job is open. Jobs that ended longer than
+    `keep` ago are purged by any runner.
 
-    `memory` (bytes) is what its steps may take together; 0: all that the machine has. Raises `Invalid` for less than any step takes.
+    `memory` is the limit in bytes for all its steps together; 0 is all of the machine's. Raises `Invalid` if it is too little
+    for any step.
     """
 
     location: RegistryLocation
@@ -73,9 +74,9 @@ def run_jobs(
     stop: threading.Event,
     announce: Callable[[RunnerInfo], None] = lambda runner: None,
 ) -> None:
-    """Runs jobs until `stop` is set. The process should end then: threads of the engine wait for steps that were given up.
+    """Runs jobs until `stop` is set. The process should exit then: engine threads still wait for abandoned steps.
 
-    Raises `Unavailable`, `MissingDependency`, and what opening a registry raises, before any job was taken.
+    Raises `Unavailable`, `MissingDependency`, and the errors of opening a registry, before it takes any job.
     """
     folder = Path(settings.location.folder)
     registry = open_local(
@@ -85,16 +86,16 @@ def run_jobs(
         blob_cache=settings.location.blob_cache,
     )
     catalog, me = registry.catalog, _describe_runner(settings)
-    with scratch_folder() as room_on_disk:
+    with scratch_folder() as scratch:
         capacity = CapacityLimiter(settings.concurrency, me.memory)
         steps = StepRunner(
-            me.id, catalog, settings.location, capacity, settings.devices, settings.remotes, room_on_disk
+            me.id, catalog, settings.location, capacity, settings.devices, settings.remotes, scratch
         )
         _send_heartbeat(catalog, me)
         reach("runner.after_hello")
-        place = database_url(folder, settings.location.catalog or catalog_of(folder))
+        url = database_url(folder, settings.location.catalog or catalog_of(folder))
         queues = runner_queues(settings.devices, settings.tags, me.memory)
-        engine = WorkflowEngine(place, me.id, _callbacks(steps), queues, settings.concurrency, settings.poll)
+        engine = WorkflowEngine(url, me.id, _callbacks(steps), queues, settings.concurrency, settings.poll)
         engine.launch()
         announce(me)
         try:
@@ -138,7 +139,7 @@ def _callbacks(steps: StepRunner) -> RunnerCallbacks:
 
 
 class _RunnerLoop:
-    """What a runner looks after again and again, in one thread; steps run in others."""
+    """The runner's periodic work, in one thread; steps run in others."""
 
     def __init__(
         self, settings: RunnerSettings, me: RunnerInfo, steps: StepRunner, engine: WorkflowEngine
@@ -159,7 +160,7 @@ class _RunnerLoop:
                     return
                 self._run_round()
             except Unavailable:
-                continue  # a database that is busy or gone for a while; what is under way goes on
+                continue  # the database is busy or briefly gone; running steps continue
 
     def _run_round(self) -> None:
         self._enqueue_jobs()

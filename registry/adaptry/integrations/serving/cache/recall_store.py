@@ -1,4 +1,4 @@
-"""What was recalled on this machine: a small file for each digest, that outlives processes, restarts and the cache's files."""
+"""Recalls on this machine: one small file per digest, which outlives processes, restarts and the entry's files."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def recall(layout: CacheLayout, digest: Digest, reason: str) -> None:
 
 
 def readmit(layout: CacheLayout, digest: Digest) -> None:
-    """Takes it back. What was not recalled is none the worse."""
+    """Reverses a recall. No effect on a digest that is not recalled."""
     layout.recall_file(digest).unlink(missing_ok=True)
 
 
 def recall_reason(layout: CacheLayout, digest: Digest) -> str | None:
-    """When it was recalled here, and why; None where it was not."""
+    """When and why the digest was recalled here; None if it is not recalled."""
     try:
         return layout.recall_file(digest).read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -33,7 +33,7 @@ def recall_reason(layout: CacheLayout, digest: Digest) -> str | None:
 
 
 def require_not_recalled(layout: CacheLayout, version: VersionInfo) -> None:
-    """Raises `Withdrawn` for what was recalled."""
+    """Raises `Withdrawn` if the version is recalled here."""
     if why := recall_reason(layout, version.digest):
         raise Withdrawn(
             f"{version.name}@{version.number} was recalled on this machine ({why}); it is fetched again once that is taken "
@@ -42,7 +42,7 @@ def require_not_recalled(layout: CacheLayout, version: VersionInfo) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Whole or not at all, and on the disk. Raises `StorageFull`, `Unavailable`."""
+    """Writes the file atomically and flushes it to disk. Raises `StorageFull`, `Unavailable`."""
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     try:
         with temporary.open("w", encoding="utf-8") as file:
