@@ -178,7 +178,7 @@ class _RunnerLoop:
             self._purge()
 
     def _purge(self) -> None:
-        """Jobs that ended long ago go: rows first, so that what the engine remembers of jobs without rows is found again."""
+        """Purges jobs that ended long ago: their rows first, so that a purge cut short still finds the engine's leftovers."""
         catalog, before = self._steps.catalog, datetime.now(UTC) - self._settings.keep
         while True:
             with catalog.write() as tx:
@@ -194,14 +194,14 @@ class _RunnerLoop:
         self._engine.purge(before, unknown)
 
     def _enqueue_jobs(self) -> None:
-        """Jobs are asked for in the catalog alone; whoever sees one first hands it to the engine, and others do no harm.
+        """Enqueues new jobs with the engine. Jobs are submitted to the catalog only; enqueuing one twice does no harm.
 
-        Not all of very many in one round, which would keep this runner from saying that it lives.
+        At most `_AT_ONCE` per round, so that many jobs do not delay the heartbeat.
         """
-        there = {(job.id, job.tries): job for job in unfinished_jobs(self._steps.catalog)}
-        self._enqueued &= there.keys()
-        for name in islice((name for name in there if name not in self._enqueued), _AT_ONCE):
-            self._engine.enqueue(there[name])
+        open_jobs = {(job.id, job.tries): job for job in unfinished_jobs(self._steps.catalog)}
+        self._enqueued &= open_jobs.keys()
+        for name in islice((name for name in open_jobs if name not in self._enqueued), _AT_ONCE):
+            self._engine.enqueue(open_jobs[name])
             self._enqueued.add(name)
         reach("runner.after_feed")
 

@@ -48,11 +48,11 @@ class RepairResult(Value):
 
 @dataclass(frozen=True, slots=True)
 class _RepairInputs:
-    """What every step needs: the registry, where to look for sound bytes, and what is damaged, by digest."""
+    """What every repair step needs: the registry, the sources of intact copies, and the damaged files by digest."""
 
     registry: LocalRegistry
     sources: Sequence[RepairSource]
-    damaged_file: Mapping[Digest, DamagedFile]
+    damaged_files: Mapping[Digest, DamagedFile]
     owners: Mapping[Digest, tuple[AdapterName, ...]]
 
 
@@ -65,10 +65,10 @@ def repair_registry(
     show: Callable[[RegistryRepairPlan], object] = lambda _: None,
     progress: Progress = no_progress,
 ) -> RepairResult:
-    """Looks, plans, shows the plan, and carries it out. `sources` are registries, bundles and folders (`open_source`).
+    """Verifies, plans, shows the plan, and carries it out. `sources` are registries, bundles and folders (`open_source`).
 
-    Without `read_bytes`, only files that are known to be damaged, missing or of another size are mended. Raises `PermissionDenied` to who
-    may not administer, and as `open_source`; what cannot be mended is in the answer.
+    Without `read_bytes`, only files that are known to be damaged, missing or of the wrong size are repaired. Raises
+    `PermissionDenied` unless the caller is an administrator, and as `open_source`; what cannot be repaired is in the result.
     """
     if not registry.identity.may_administer:
         raise PermissionDenied(
@@ -88,14 +88,14 @@ def repair_registry(
                 progress=progress,
             )
             inputs = _gather_inputs(registry, opened, problems)
-            decided = plan_repair(problems, lambda problem: _source_of(inputs, problem))  # noqa: B023  # called at once
+            plan = plan_repair(problems, lambda problem: _source_of(inputs, problem))  # noqa: B023  # called at once
             if not round_:
-                show(decided)
+                show(plan)
             if dry_run:
-                return RepairResult(done=tuple(map(str, decided.steps)), set_aside=(), left=(), is_dry=True)
+                return RepairResult(done=tuple(map(str, plan.steps)), set_aside=(), left=(), is_dry=True)
             failed.clear()
             before = len(done)
-            for step in decided.steps:
+            for step in plan.steps:
                 if step.how == "leave":
                     continue
                 try:
@@ -125,7 +125,7 @@ def _gather_inputs(
     places: dict[Digest, list[FileLocation]] = defaultdict(list)
     for digest, owner, revision, path in rebuild.iter_owned_copies(registry.catalog, damaged):
         places[digest].append(FileLocation(owner, revision, path))
-    damaged_file = {
+    damaged_files = {
         digest: DamagedFile(digest, sizes[digest], tuple(places[digest]))
         for digest in damaged
         if digest in sizes
@@ -133,7 +133,7 @@ def _gather_inputs(
     with registry.catalog.read() as tx:
         data = {revision: rebuild.manifest_bytes(tx, revision) for revision in manifests}
         owners = {revision: rebuild.holders(tx, revision) for revision in manifests}
-    return _RepairInputs(registry, (LocalSource(registry.blobs, data), *opened), damaged_file, owners)
+    return _RepairInputs(registry, (LocalSource(registry.blobs, data), *opened), damaged_files, owners)
 
 
 def _source_of(inputs: _RepairInputs, problem: IntegrityProblem) -> str | None:
@@ -143,15 +143,15 @@ def _source_of(inputs: _RepairInputs, problem: IntegrityProblem) -> str | None:
             return source.name
         if (
             problem.kind == "file"
-            and digest in inputs.wanted
-            and source.find(inputs.wanted[digest]) is not None
+            and digest in inputs.damaged_files
+            and source.find(inputs.damaged_files[digest]) is not None
         ):
             return source.name
     return None
 
 
 def _run_step(inputs: _RepairInputs, step: RegistryRepairStep, progress: Progress) -> Iterator[str]:
-    """Takes one step; yields what was done. Raises what went wrong."""
+    """Runs one repair step; yields what was done. Raises the step's error."""
     match step.kind:
         case "manifest":
             yield from _replace_manifest(inputs, Digest(step.key))
@@ -183,8 +183,8 @@ def _replace_manifest(inputs: _RepairInputs, revision: Digest) -> Iterator[str]:
 
 
 def _replace_file(inputs: _RepairInputs, digest: Digest, progress: Progress) -> Iterator[str]:
-    """From the first source that gives the right bytes; without any, the damaged copy is only moved away."""
-    damaged_file = inputs.wanted.get(digest)
+    """Replaces a file from the first source with intact bytes; without one, the damaged copy is only set aside."""
+    damaged_file = inputs.damaged_files.get(digest)
     if damaged_file is None or not damaged_file.places:
         return
     inputs.registry.blobs.set_aside(digest)
