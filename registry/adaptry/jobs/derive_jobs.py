@@ -1,4 +1,4 @@
-"""Adapters made by jobs: one step each, whose result is a version with its parents and recipe."""
+"""Jobs that derive adapters: one step each, whose result is a version with its parents and recipe."""
 
 from __future__ import annotations
 

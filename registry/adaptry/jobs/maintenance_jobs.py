@@ -1,5 +1,4 @@
-"""Jobs that keep a registry in order: a base's full digests, everything looked at again, what nobody needs deleted, a version
-copied elsewhere."""
+"""Maintenance jobs: full digests of a base, verification, garbage collection, and replication to another registry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A merge as a job: planned once, each file of its weights made by whoever is free, and then one stored base.
+"""A merge as a job: planned once, each weight file computed by any free runner, then stored as one base.
 
 The three steps open the same model from the same ingredients, and compare its name, so that files made on different
 machines are files of one model. A piece's bytes go straight into the store; nobody knows of them until the last step
@@ -46,7 +46,7 @@ _COPIES = 4  # float32 copies of a tensor that is made as a whole, at most
 
 
 def start(task: MergeTask, context: JobContext) -> StepResult:
-    """Pins what goes in, plans, and names a piece for each file of weights. Whatever does not fit fails here."""
+    """Pins the inputs, plans, and returns a shard step for each weight file. Invalid merges fail here."""
     pinned = [(str(_pinned(context, text)), weight) for text, weight in map(split_weight, task.inputs)]
     base = context.registry.base(task.base)
     with _open_model(task, context, pinned, str(base.id)) as model:
@@ -65,7 +65,7 @@ def start(task: MergeTask, context: JobContext) -> StepResult:
 
 
 def piece(task: MergeTask, context: JobContext, step: str) -> StepResult:
-    """One file of weights, computed into the store."""
+    """Computes one weight file into the store."""
     with _reopen_planned(task, context) as model:
         file = model.plan.files[int(step.removeprefix("piece-")) - 1]
         _keep_to_one_thread(choose_kernels(context.device).names_for(model.plan.changed_tensors))
@@ -76,7 +76,7 @@ def piece(task: MergeTask, context: JobContext, step: str) -> StepResult:
 
 
 def end(task: MergeTask, context: JobContext) -> StepResult:
-    """The base: files beside the weights stored, then everything known at once."""
+    """Stores the side files, then registers the base."""
     with _reopen_planned(task, context) as model:
         made = [
             FileEntry.model_validate(context.previous_results[f"piece-{n}"])
@@ -102,7 +102,7 @@ def end(task: MergeTask, context: JobContext) -> StepResult:
 
 @dataclass(frozen=True, slots=True)
 class _Model:
-    """A merge opened: what was asked, decided, and can be read."""
+    """An open merge: its request, its plan and its readable inputs."""
 
     recipe: MergeRecipe
     plan: MergePlan
@@ -112,7 +112,7 @@ class _Model:
 
 @contextmanager
 def _reopen_planned(task: MergeTask, context: JobContext) -> Iterator[_Model]:
-    """The model that was planned. Raises `Conflict` where this machine would make another of the same ingredients."""
+    """Opens the planned merge. Raises `Conflict` if this machine would compute another result from the same inputs."""
     cut = context.previous_results["start"]
     with _open_model(task, context, cut["inputs"], cut["base"]) as model:
         if str(model.merged.identity) != cut["model"]:
@@ -153,7 +153,7 @@ def _base(context: JobContext, key: str) -> HfCheckpoint:
 
 
 def _keep_to_one_thread(kernels: tuple[str, ...]) -> None:
-    """As in a merge on one machine: another number of threads would give other bits."""
+    """Fixed as in a merge on one machine: the number of threads changes the bits."""
     if any(kernel != "llvm" for kernel in kernels):
         import torch
 
@@ -161,7 +161,7 @@ def _keep_to_one_thread(kernels: tuple[str, ...]) -> None:
 
 
 def _store_side_files(context: JobContext, model: _Model, made: tuple[FileEntry, ...]) -> Iterator[FileEntry]:
-    """The files beside the weights, and the record of the merge, each stored."""
+    """Stores the files beside the weights and the merge record."""
     merged = model.merged
     noted = build_merge_record(
         model.recipe, model.plan, made, choose_kernels(context.device).names, model.revisions
@@ -176,7 +176,7 @@ def _store_side_files(context: JobContext, model: _Model, made: tuple[FileEntry,
 
 @dataclass(frozen=True, slots=True)
 class _StoredCheckpoint(HfCheckpoint):
-    """A checkpoint whose folder has all but the weights, which are read in the store."""
+    """A checkpoint whose weights are read from the store; its folder has all other files."""
 
     blobs: BlobStore
     digests: Mapping[str, Digest]
@@ -188,7 +188,7 @@ class _StoredCheckpoint(HfCheckpoint):
 
 
 def _stored(blobs: BlobStore, files: tuple[FileEntry, ...], weights: set[str], folder: Path) -> HfCheckpoint:
-    """What was stored, as a base: read back, so that what is registered is what is there."""
+    """Registers the stored files as a base. They are read back, so that the record matches the store."""
     digests = {entry.path: entry.sha256 for entry in files}
     for name in digests.keys() - weights:
         (folder / name).write_bytes(b"".join(blobs.chunks(digests[name])))
@@ -216,12 +216,12 @@ def _with_progress(
 
 
 def _pinned(context: JobContext, text: str) -> Ref:
-    """What a ref means now, for good. Raises `NotFound`, `Withdrawn`."""
+    """Pins a ref to a digest. Raises `NotFound`, `Withdrawn`."""
     version = context.registry.version(Ref.parse(text))
     return Ref(version.name, ByDigest(version.digest.hex))
 
 
 def _memory(file: OutputFile) -> int:
-    """What computing a file takes at most: blocks of rows, but for tensors that are made as a whole."""
+    """The peak memory of computing a file: row blocks, except for tensors that are computed whole."""
     whole = max((piece.numel for piece in file.tensors if piece.is_whole), default=0)
     return _AROUND + whole * _COPIES * DTYPE_BITS["F32"] // 8
