@@ -101,7 +101,7 @@ def measure_follow(folder: Path, server: Server, times: int) -> None:
     made = [tiny_lora(folder / f"f{seed}", seed=seed, base_name="org/small") for seed in range(1, times + 2)]
     versions = [push(registry, open_dir(each), name).version for each in made]
     engine = FakeVllm(models=("org/small",))
-    around = ReconcilerDeps(
+    deps = ReconcilerDeps(
         registry=registry,
         engine=ENGINES["vllm"](EngineClient(engine.url)),
         cache=Cache(folder / "follow-cache"),
@@ -111,8 +111,8 @@ def measure_follow(folder: Path, server: Server, times: int) -> None:
         log=lambda line: None,
     )
     stop = threading.Event()
-    follower = Reconciler(around, FollowSettings(name="gpu-1", engine="vllm", watch=("acme/followed@prod",)))
-    following = threading.Thread(target=run_forever, args=(follower, stop))
+    reconciler = Reconciler(deps, FollowSettings(name="gpu-1", engine="vllm", watch=("acme/followed@prod",)))
+    following = threading.Thread(target=run_forever, args=(reconciler, stop))
     following.start()
     took, alias = [], None
     for version in versions:

@@ -125,7 +125,7 @@ class Worker(threading.Thread):
 
     def run(self) -> None:
         while not self._stop_asked.is_set():
-            cache = Cache(self._folder / "cache", persistence=NO_WAIT)
+            cache = Cache(self._folder / "cache", retry=NO_WAIT)
             try:
                 self._live(cache)
             except Died:
@@ -141,7 +141,7 @@ class Worker(threading.Thread):
     def _live(self, cache: Cache) -> None:
         self._speaking = Mortal(self.engine.url, self._chance)
         registry = HttpRegistry(self._url, self._token)
-        around = ReconcilerDeps(
+        deps = ReconcilerDeps(
             registry=registry,
             engine=ENGINES[self.engine.kind](self._speaking, OperatorCommands(Path()), {}),
             cache=cache,
@@ -151,11 +151,11 @@ class Worker(threading.Thread):
             log=lambda line: None,
         )
         watch = tuple(f"acme/*@{alias}" for alias in ALIASES)
-        follower = Reconciler(
-            around, FollowSettings(name=self.name, engine=self.engine.kind, watch=watch, slots=4)
+        reconciler = Reconciler(
+            deps, FollowSettings(name=self.name, engine=self.engine.kind, watch=watch, slots=4)
         )
         while not self._stop_asked.is_set():
-            follower.reconcile(0.1)
+            reconciler.reconcile(0.1)
 
 
 class Chaos:

@@ -84,41 +84,41 @@ def test_versions_and_recalls_beside_the_real_mistralrs(tmp_path: Path, url: str
             return push(registry, open_dir(folder), TONE).version
 
         first, second = publish(1), publish(2)
-        memory = StateFile(tmp_path / "state.json")
+        state_file = StateFile(tmp_path / "state.json")
         worker_registry = server.registry(server.token("gpu-1", "worker", ("acme",)))
         engine = ENGINES["mistralrs"](
-            EngineClient(url), OperatorCommands(tmp_path / "adapters"), memory.state.names
+            EngineClient(url), OperatorCommands(tmp_path / "adapters"), state_file.state.names
         )
-        around = ReconcilerDeps(
+        deps = ReconcilerDeps(
             registry=worker_registry,
             engine=engine,
             cache=Cache(tmp_path / "cache", persistence=NO_WAIT),
-            state_file=memory,
+            state_file=state_file,
             probe=lambda: probe_engine(url),
             inspect=lambda found: inspect_engine(worker_registry, found, None, "org/tiny"),
             log=print,
         )
-        follower = Reconciler(
-            around, FollowSettings(name="gpu-1", engine="mistralrs", watch=("acme/*@prod",))
+        reconciler = Reconciler(
+            deps, FollowSettings(name="gpu-1", engine="mistralrs", watch=("acme/*@prod",))
         )
         plain = odds(url, "default")
         assert engine.send_test_request(PROD).status == 404
 
         registry.move_alias(TONE, "prod", first.digest, None)
-        settle(follower)
+        settle(reconciler)
         assert {one.digest for one in engine.list_adapters()} == {first.digest}
         once = odds(url, PROD)
         assert once != plain
 
         registry.move_alias(TONE, "prod", second.digest, 1)
-        settle(follower)
+        settle(reconciler)
         assert {one.digest for one in engine.list_adapters() if one.name == PROD} == {second.digest}
         assert odds(url, PROD) not in (plain, once)
         assert odds(url, "default") == plain
 
         ref = Ref(TONE, ByDigest(second.digest.hex))
         change_state(registry, ref, StateChange(state="revoked", reason="for a test"))
-        settle(follower)
+        settle(reconciler)
         assert not any(one.digest == second.digest for one in engine.list_adapters())
         assert engine.send_test_request(PROD).status == 404
         (resident,) = registry.residents(ref)

@@ -72,7 +72,7 @@ class Place:
 
     def follow(self, url: str) -> Reconciler:
         registry = self._server.registry(self._server.token("gpu-1", "worker", ("acme",)))
-        around = ReconcilerDeps(
+        deps = ReconcilerDeps(
             registry=registry,
             engine=ENGINES["vllm"](EngineClient(url), OperatorCommands(Path()), {}),
             cache=Cache(self.folder / "cache", persistence=NO_WAIT),
@@ -81,7 +81,7 @@ class Place:
             inspect=lambda found: inspect_engine(registry, found),
             log=print,
         )
-        return Reconciler(around, FollowSettings(name="gpu-1", engine="vllm", watch=("acme/*@prod",)))
+        return Reconciler(deps, FollowSettings(name="gpu-1", engine="vllm", watch=("acme/*@prod",)))
 
 
 @pytest.fixture(scope="module")

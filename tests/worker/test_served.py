@@ -377,7 +377,7 @@ def test_a_cache_that_is_full_makes_room_by_what_nobody_asks_for(
     registry: LocalRegistry, base: Path, publish: Publish, tmp_path: Path
 ) -> None:
     first, second = publish(seed=1), publish(seed=2)
-    cache = Cache(tmp_path / "cache", size=first.size + 10, persistence=NO_WAIT)
+    cache = Cache(tmp_path / "cache", size=first.size + 10, retry=NO_WAIT)
     full = Bench(Flapping(registry.catalog, registry.blobs), base, cache, refused_for=0.0)
 
     async def test() -> None:

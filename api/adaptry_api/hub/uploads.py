@@ -91,7 +91,7 @@ def store_file(
     digest: Digest,
     size: int,
     read: Callable[[int], Iterator[bytes]],
-    persistence: RetryPolicy = BUSY_RETRIES,
+    retry: RetryPolicy = BUSY_RETRIES,
 ) -> None:
     """Gives the adapter a file, going on from what an earlier try left; `read` gives its bytes from a position on, more
     than once unless `persistence` is `ONCE`.
@@ -110,10 +110,10 @@ def store_file(
         except DigestMismatch:
             raise
         except Busy as busy:
-            queued = persistence.wait_in_queue(busy, queued)
+            queued = retry.wait_in_queue(busy, queued)
             continue
         except Conflict:
             failures += 1
-            if persistence.is_exhausted(failures):
+            if retry.is_exhausted(failures):
                 raise
-        persistence.wait(failures)
+        retry.wait(failures)
