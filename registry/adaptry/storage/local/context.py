@@ -42,25 +42,25 @@ class RegistryContext(Registry):
         *,
         require_known_base: bool = False,
         clock: Callable[[], datetime] = utc_now,
-        weighing: IncrementalDigests | None = None,
-        once: IdempotencyKey | None = None,
+        incremental_digests: IncrementalDigests | None = None,
+        idempotency_key: IdempotencyKey | None = None,
         presign_uploads: bool = False,
         inspector: Inspector | None = None,
     ) -> None:
         """With `require_known_base`, a push whose base is not registered is refused, not admitted as declared.
 
-        With `presign_uploads`, senders of large files are given addresses in the bucket that has them.
-        With `once`, what is created is created once for its key.
+        With `presign_uploads`, clients upload large files straight to the bucket, at presigned URLs.
+        With an `idempotency_key`, a request that is sent again with the same key creates nothing new.
         """
         self.catalog = catalog
         self.blobs = blobs
         self.identity = identity
         self.require_known_base = require_known_base
         self.clock = clock
-        self.incremental_digests = weighing or IncrementalDigests()
+        self.incremental_digests = incremental_digests or IncrementalDigests()
         self.presign_uploads = presign_uploads
         self.inspector = inspector or Inspector()
-        self._once = once
+        self._idempotency_key = idempotency_key
 
     def close(self) -> None:
         self.inspector.close()
@@ -68,9 +68,9 @@ class RegistryContext(Registry):
 
     def run_once(self, tx: Transaction, kind: TypeAdapter[Answer], action: Callable[[], Answer]) -> Answer:
         """What `action` answers; where the caller asked for this before, what it answered then."""
-        if self._once is None:
+        if self._idempotency_key is None:
             return action()
-        return self._once.run(tx, self.identity.name, self.clock(), kind, action)
+        return self._idempotency_key.run(tx, self.identity.name, self.clock(), kind, action)
 
     def readable_adapter(self, tx: Transaction, name: AdapterName) -> AdapterRecord:
         """The adapter, if it is there and may be read. Raises `NotFound`, with the same words for both."""

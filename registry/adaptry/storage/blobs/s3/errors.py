@@ -39,7 +39,7 @@ def require_answer(answer: Any, name: str, place: S3Location) -> Any:
     if not answer.get(name):
         raise Unavailable(
             f"{place} did not answer as an S3 server does ({name} is missing); try again in a moment",
-            told=_AWAY,
+            public_message=_AWAY,
         )
     return answer
 
@@ -62,17 +62,17 @@ def translated_errors(place: S3Location) -> Iterator[None]:
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise Unavailable(
             f"no credentials for {place}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what else boto3 reads",
-            told=_AWAY,
+            public_message=_AWAY,
         ) from error
     except (BotoCoreError, ResponseParserError, HTTPError) as error:
         raise Unavailable(
             f"{place} does not answer ({error}); is its endpoint right? if so, try again in a moment",
-            told=_AWAY,
+            public_message=_AWAY,
         ) from error
     except (ValueError, LookupError) as error:  # a time that is none, or none at all: botocore lets it pass
         raise Unavailable(
             f"{place} answered what no S3 server does ({error}); is something in between? try again in a moment",
-            told=_AWAY,
+            public_message=_AWAY,
         ) from error
 
 
@@ -80,19 +80,20 @@ def _meaning(error: ClientError, place: S3Location) -> AdaptryError:
     status, code = http_status(error), s3_error_code(error)
     if code == "NoSuchBucket":
         return Unavailable(
-            f"there is no bucket {place.bucket}; make it, or name another place for blobs", told=_AWAY
+            f"there is no bucket {place.bucket}; make it, or name another place for blobs",
+            public_message=_AWAY,
         )
     if status == 404:
         return NotFound(f"no such object in {place}")
     if status == 507 or code in _FULL:
         return StorageFull(
             f"no space left in {place}; free some and push again, what was stored is untouched",
-            told="no space left in the registry; free some and push again, what was stored is untouched",
+            public_message="no space left in the registry; free some and push again, what was stored is untouched",
         )
     if status in (401, 403):
         remedy = _REMEDIES.get(code, "they need to get, put, list and delete objects there")
         return Unavailable(
             f"{place} refuses these credentials ({code}); {remedy}",
-            told=_AWAY,
+            public_message=_AWAY,
         )
-    return Unavailable(f"{place} answered {status} {code}; try again in a moment", told=_AWAY)
+    return Unavailable(f"{place} answered {status} {code}; try again in a moment", public_message=_AWAY)
