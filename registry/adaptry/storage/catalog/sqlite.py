@@ -147,9 +147,9 @@ def _prepare(engine: Engine, *, is_durable: bool) -> None:
 
 def find_problems(connection: Connection) -> Iterator[str]:
     """What SQLite finds wrong with its own file and with references between rows."""
-    for (line,) in connection.exec_driver_sql("PRAGMA integrity_check"):
-        if line != "ok":
-            yield f"SQLite: {line}"
+    for (result,) in connection.exec_driver_sql("PRAGMA integrity_check"):
+        if result != "ok":
+            yield f"SQLite: {result}"
     for table, *_ in connection.exec_driver_sql("PRAGMA foreign_key_check"):
         yield f"a row of {table} names something that is not there"
 

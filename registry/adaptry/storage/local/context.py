@@ -78,11 +78,11 @@ class RegistryContext(Registry):
 
     def resolve(self, tx: Transaction, ref: Ref) -> Columns:
         """The version a ref means, if it may be read. Raises `NotFound`, `Conflict` (ambiguous)."""
-        meaning = resolve_ref(tx, ref)
-        self._seen(ref.name, meaning.adapter if meaning else None)
-        found = meaning.version(ref.selector) if meaning else None
-        if found is None and meaning and isinstance(ref.selector, Label):
-            found = self._marked(tx, meaning.adapter, ref.selector.label)
+        resolved = resolve_ref(tx, ref)
+        self._seen(ref.name, resolved.adapter if resolved else None)
+        found = resolved.version(ref.selector) if resolved else None
+        if found is None and resolved and isinstance(ref.selector, Label):
+            found = self._at_git_ref(tx, resolved.adapter, ref.selector.label)
         if found is None:
             if isinstance(ref.selector, Latest):
                 raise NotFound(
@@ -91,39 +91,39 @@ class RegistryContext(Registry):
             raise NotFound(f"no version {ref}; `adaptry history {ref.name}` shows what there is and was")
         return found
 
-    def _marked(self, tx: Transaction, line: AdapterRecord, label: str) -> Columns | None:
+    def _at_git_ref(self, tx: Transaction, adapter: AdapterRecord, label: str) -> Columns | None:
         """The version that a branch or tag is at. Raises `NotFound` for one whose commit is none."""
-        step = commits.find_by_ref(tx, line, label)
-        if step is None:
+        commit = commits.find_by_ref(tx, adapter, label)
+        if commit is None:
             return None
-        if step.info.number is None:
+        if commit.info.number is None:
             raise NotFound(
-                f"{line.name}@{label} is at commit {step.info.id[:12]}, which is no version; commit it to main to make it "
-                f"one, or read it as it is with `hf download {line.name} --revision {label}` from a server"
+                f"{adapter.name}@{label} is at commit {commit.info.id[:12]}, which is no version; commit it to main to make it "
+                f"one, or read it as it is with `hf download {adapter.name} --revision {label}` from a server"
             )
-        return self.resolve(tx, Ref(line.name, Number(step.info.number)))
+        return self.resolve(tx, Ref(adapter.name, Number(commit.info.number)))
 
     def writable_adapter(self, tx: Transaction, name: AdapterName) -> AdapterRecord:
         """Raises `NotFound`, or `PermissionDenied` to who may only read it."""
-        line = self.readable_adapter(tx, name)
+        adapter = self.readable_adapter(tx, name)
         require_write(self.identity, name)
-        return line
+        return adapter
 
     def create_adapter_record(self, tx: Transaction, name: AdapterName, edit: AdapterEdit) -> AdapterRecord:
         """A new adapter under a name that no other has, with the first commit of its `main`. Raises `Conflict` if a base
         has the name."""
         require_no_base(tx, name)
         now, by = self.clock(), self.identity.name
-        line = adapters.create(tx, name, edit, now)
-        git_refs.put(tx, line, MAIN, "branch", commits.add_first(tx, line, now, by), now, by)
-        detail = {"visibility": line.visibility}
-        events.record(tx, "adapter.created", at=now, by=by, line=line, detail=detail)
-        return line
+        adapter = adapters.create(tx, name, edit, now)
+        git_refs.put(tx, adapter, MAIN, "branch", commits.add_first(tx, adapter, now, by), now, by)
+        detail = {"visibility": adapter.visibility}
+        events.record(tx, "adapter.created", at=now, by=by, adapter=adapter, detail=detail)
+        return adapter
 
-    def require_own_name(self, tx: Transaction, line: AdapterRecord) -> None:
+    def require_own_name(self, tx: Transaction, adapter: AdapterRecord) -> None:
         """Before the first commit of an adapter. Raises `Conflict` if a base has its name, which the commit would hide."""
-        if shared_names.is_empty(tx, line.name):
-            require_no_base(tx, line.name)
+        if shared_names.is_empty(tx, adapter.name):
+            require_no_base(tx, adapter.name)
 
     def stored_chunks(self, digest: Digest, start: int, what: str) -> Iterator[bytes]:
         """Stored bytes from `start` on, for a reader of the file that `what` names.
@@ -146,11 +146,11 @@ class RegistryContext(Registry):
         except NotFound as error:
             raise _damaged(what, "its bytes are gone") from error
 
-    def _seen(self, name: AdapterName, line: AdapterRecord | None) -> AdapterRecord:
-        if line is None:
+    def _seen(self, name: AdapterName, adapter: AdapterRecord | None) -> AdapterRecord:
+        if adapter is None:
             raise NotFound(f"no adapter {name}")
-        require_read(self.identity, name, line.visibility)
-        return line
+        require_read(self.identity, name, adapter.visibility)
+        return adapter
 
     def read_scope(self, tx: Transaction) -> ReadScope:
         return read_scope(tx, self.identity)

@@ -63,29 +63,29 @@ def problems(catalog: Catalog, key: int, shared: AuditContext) -> Iterator[Integ
             return
         name, namespace = row.name, row.name.partition("/")[0]
         yield from compare_values(name, "its namespace", row.namespace, namespace, "its name")
-        told = read_history(tx, key, name, shared.timeline)
-        yield from guard_problems(name, partial(_numbering, tx, row, told, shared))
-        yield from guard_problems(name, partial(_names_in_events, name, told))
+        history = read_history(tx, key, name, shared.timeline)
+        yield from guard_problems(name, partial(_numbering, tx, row, history, shared))
+        yield from guard_problems(name, partial(_names_in_events, name, history))
         if row.deleted_at is not None:
-            yield from guard_problems(name, partial(_buried, tx, row, told, shared))
+            yield from guard_problems(name, partial(_buried, tx, row, history, shared))
             return
         if row.moved_to is not None:
             yield IntegrityProblem(name, "it is said to have been renamed, and is there")
-        yield from guard_problems(name, partial(_itself, tx, row, told))
-        yield from guard_problems(name, partial(versions.problems, tx, row, told))
-        yield from guard_problems(name, partial(commits.problems, tx, row, told))
-        yield from guard_problems(name, partial(_aliases, tx, row, told))
-        yield from guard_problems(name, partial(rollouts.problems, tx, row, told))
-        yield from guard_problems(name, partial(_metrics, tx, row, told))
+        yield from guard_problems(name, partial(_itself, tx, row, history))
+        yield from guard_problems(name, partial(versions.problems, tx, row, history))
+        yield from guard_problems(name, partial(commits.problems, tx, row, history))
+        yield from guard_problems(name, partial(_aliases, tx, row, history))
+        yield from guard_problems(name, partial(rollouts.problems, tx, row, history))
+        yield from guard_problems(name, partial(_metrics, tx, row, history))
         yield from guard_problems(name, partial(search_index.problems, tx, row))
 
 
-def _itself(tx: Transaction, row: AdapterRow, told: AdapterHistory) -> Iterator[IntegrityProblem]:
+def _itself(tx: Transaction, row: AdapterRow, history: AdapterHistory) -> Iterator[IntegrityProblem]:
     name = row.name
-    if not told.events or told.events[0].kind != "adapter.created":
+    if not history.events or history.events[0].kind != "adapter.created":
         yield IntegrityProblem(name, "no event says that it was created")
         return
-    edits = list(told.of_kinds("adapter.created", "adapter.edited"))
+    edits = list(history.of_kinds("adapter.created", "adapter.edited"))
     visibility = [one.detail["visibility"] for one in edits if "visibility" in one.detail]
     if visibility:
         yield from compare_values(
@@ -100,8 +100,10 @@ def _itself(tx: Transaction, row: AdapterRow, told: AdapterHistory) -> Iterator[
     if tagged:
         tags = ", ".join(decode_list(row.tags))
         yield from compare_values(name, "its tags", tags, tagged[-1], "its last event about that")
-    yield from compare_values(name, "when it was created", row.created_at, told.events[0].row.at, "its event")
-    changes = list(told.of_kinds("adapter.created", "adapter.edited", "adapter.renamed", "version.pushed"))
+    yield from compare_values(
+        name, "when it was created", row.created_at, history.events[0].row.at, "its event"
+    )
+    changes = list(history.of_kinds("adapter.created", "adapter.edited", "adapter.renamed", "version.pushed"))
     yield from compare_values(
         name, "when it changed last", row.updated_at, changes[-1].row.at, "its last event"
     )
@@ -114,9 +116,9 @@ def _itself(tx: Transaction, row: AdapterRow, told: AdapterHistory) -> Iterator[
 
 
 def _numbering(
-    tx: Transaction, row: AdapterRow, told: AdapterHistory, shared: AuditContext
+    tx: Transaction, row: AdapterRow, history: AdapterHistory, shared: AuditContext
 ) -> Iterator[IntegrityProblem]:
-    after = told.highest_number + 1
+    after = history.highest_number + 1
     if row.next_number < after:
         yield IntegrityProblem(
             row.name, f"its next number is {row.next_number}, and a version {after - 1} was there already"
@@ -124,7 +126,7 @@ def _numbering(
     if shared.timeline.is_restored:  # which leaves numbers free
         return
     left = [one for one in shared.renamings if one[2] == row.name]
-    if len(left) == 1 and row.moved_to == left[0][1] and not told.every:
+    if len(left) == 1 and row.moved_to == left[0][1] and not history.every:
         before = left[0][0]
         after = 1 + max(
             (number for seq, number in pushes_of(tx, left[0][1]) if seq < before and number), default=0
@@ -133,19 +135,19 @@ def _numbering(
             row.name, "its next number", row.next_number, after, "what it was renamed from"
         )
         return
-    names = {one.row.name for one in told.every if one.row.name} | {row.name}
+    names = {one.row.name for one in history.every if one.row.name} | {row.name}
     # A name that was another adapter's before goes on with that one's numbers.
     if row.next_number > after and not shared.mentions(names):
         yield IntegrityProblem(row.name, f"its next number is {row.next_number}, and its events say {after}")
 
 
-def _names_in_events(name: str, told: AdapterHistory) -> Iterator[IntegrityProblem]:
+def _names_in_events(name: str, history: AdapterHistory) -> Iterator[IntegrityProblem]:
     """An event bears a name that its adapter had, or that of an adapter whose name it took."""
     known = {name}
-    for one in told.every:
+    for one in history.every:
         if one.kind in ("adapter.created", "adapter.renamed"):
             known |= {one.row.name or "", one.detail.get("was", ""), one.detail.get("to", "")}
-    for one in told.every:
+    for one in history.every:
         if one.row.name not in known:
             yield IntegrityProblem(
                 f"event {one.seq}", f"it is about {one.row.name}, and its adapter never had that name"
@@ -153,7 +155,7 @@ def _names_in_events(name: str, told: AdapterHistory) -> Iterator[IntegrityProbl
 
 
 def _buried(
-    tx: Transaction, row: AdapterRow, told: AdapterHistory, shared: AuditContext
+    tx: Transaction, row: AdapterRow, history: AdapterHistory, shared: AuditContext
 ) -> Iterator[IntegrityProblem]:
     """A tombstone: of an adapter that was deleted, or of a name that was given up."""
     for table, what in ((VersionRow, "versions"), (CommitRow, "commits"), (MarkRow, "branches")):
@@ -165,11 +167,11 @@ def _buried(
     for alias in tx.exec(pointing):
         yield IntegrityProblem(f"{row.name}@{alias}", "its adapter is deleted, and it points at a version")
     left = [one for one in shared.renamings if one[2] == row.name]
-    deleted = [one for one in told.events if one.kind == "adapter.deleted"]
+    deleted = [one for one in history.events if one.kind == "adapter.deleted"]
     moment = deleted[-1].row.at if deleted else None
     if moment is None and left:
         moment = tx.exec(select(EventRow.at).where(EventRow.seq == left[-1][0])).one()
-    if moment is None and not told.every and row.deleted_at in shared.timeline.moments:
+    if moment is None and not history.every and row.deleted_at in shared.timeline.moments:
         moment = (
             row.deleted_at
         )  # a name of the catalog that a restore replaced: its numbers are not given again
@@ -181,7 +183,7 @@ def _buried(
     yield from compare_values(
         row.name, "its visibility", row.visibility, "private", "the rule for what is deleted"
     )
-    created = told.events[0].row.at if deleted else None
+    created = history.events[0].row.at if deleted else None
     target = tx.get(AdapterRow, row.moved_to) if row.moved_to is not None else None
     if target is not None and target.deleted_at is None:
         created = target.created_at
@@ -199,25 +201,25 @@ def _stays(tx: Transaction, renaming: tuple[int, int, str, str]) -> bool:
     ended = select(EventRow.seq).where(
         EventRow.adapter_id == key, EventRow.kind == "adapter.deleted", col(EventRow.seq) > seq
     )
-    line = tx.get(AdapterRow, key)
-    return line is not None and line.deleted_at is None and tx.exec(ended.limit(1)).first() is None
+    adapter = tx.get(AdapterRow, key)
+    return adapter is not None and adapter.deleted_at is None and tx.exec(ended.limit(1)).first() is None
 
 
-def _aliases(tx: Transaction, row: AdapterRow, told: AdapterHistory) -> Iterator[IntegrityProblem]:
+def _aliases(tx: Transaction, row: AdapterRow, history: AdapterHistory) -> Iterator[IntegrityProblem]:
     rows = {one.alias: one for one in tx.exec(select(AliasRow).where(AliasRow.adapter_id == row.id))}
     found = tx.exec(
         select(VersionRow.id, VersionRow.number, VersionRow.digest).where(VersionRow.adapter_id == row.id)
     )
     by_key = {key: (number, f"sha256:{digest}") for key, number, digest in found}
     moves: dict[str, list[AuditedEvent]] = {}
-    for one in told.of_kinds("alias.moved", "alias.removed"):
+    for one in history.of_kinds("alias.moved", "alias.removed"):
         moves.setdefault(one.detail["alias"], []).append(one)
     for alias, alias_row in rows.items():
         if alias not in moves and alias_row.version_id is not None:
             yield IntegrityProblem(f"{row.name}@{alias}", "no event says that it was set")
     for alias, happened in moves.items():
         where = f"{row.name}@{alias}"
-        yield from _moves(where, happened, dict(by_key.values()), told.timeline.floor)
+        yield from _moves(where, happened, dict(by_key.values()), history.timeline.floor)
         if alias not in rows:
             yield IntegrityProblem(where, "its events speak of it, and it is not there")
             continue
@@ -261,7 +263,7 @@ def _moves(
         generation = now
 
 
-def _metrics(tx: Transaction, row: AdapterRow, told: AdapterHistory) -> Iterator[IntegrityProblem]:
+def _metrics(tx: Transaction, row: AdapterRow, history: AdapterHistory) -> Iterator[IntegrityProblem]:
     """Every logged value is in an event and in a row, and what searches compare follows from the rows."""
     numbers = dict(
         tx.exec(select(VersionRow.id, VersionRow.number).where(VersionRow.adapter_id == row.id)).all()
@@ -270,7 +272,7 @@ def _metrics(tx: Transaction, row: AdapterRow, told: AdapterHistory) -> Iterator
     values = tx.exec(query.order_by(col(MetricRow.id))).all()
     logged = Counter(
         (one.row.number or 0, metric, value, one.row.at, one.row.by)
-        for one in told.of_kinds("metrics.logged")
+        for one in history.of_kinds("metrics.logged")
         for metric, value in one.detail.items()
     )
     here = Counter(

@@ -20,10 +20,10 @@ from adaptry.storage.catalog.rows import BaseFileRow, BaseNameRow, BaseRow, Even
 def problems(catalog: Catalog) -> Iterator[IntegrityProblem]:
     with catalog.read() as tx:
         ids = tx.exec(select(BaseRow.id).order_by(BaseRow.id)).all()
-        told = _read_base_events(tx)
+        events = _read_base_events(tx)
     for id in ids:
-        yield from guard_problems(f"base sha256:{id[:12]}", partial(_of_base, catalog, id, told.get(id)))
-    for id in told.keys() - set(ids):
+        yield from guard_problems(f"base sha256:{id[:12]}", partial(_of_base, catalog, id, events.get(id)))
+    for id in events.keys() - set(ids):
         yield IntegrityProblem(f"base sha256:{id[:12]}", "events speak of it, and it is not there")
 
 
@@ -54,7 +54,7 @@ def _read_base_events(tx: Transaction) -> dict[str, _BaseEvents]:
     return found
 
 
-def _of_base(catalog: Catalog, id: str, told: _BaseEvents | None) -> Iterator[IntegrityProblem]:
+def _of_base(catalog: Catalog, id: str, events: _BaseEvents | None) -> Iterator[IntegrityProblem]:
     where = f"base sha256:{id[:12]}"
     with catalog.read() as tx:
         row = tx.exec(select(BaseRow).where(BaseRow.id == id)).first()
@@ -92,25 +92,25 @@ def _of_base(catalog: Catalog, id: str, told: _BaseEvents | None) -> Iterator[In
             )
     if files:
         yield from _layout(where, {file.path for file in files})
-    if told is None or told.registered is None:
+    if events is None or events.registered is None:
         yield IntegrityProblem(where, "no event says that it was registered")
         return
-    yield from compare_values(where, "when it was added", row.created_at, told.registered.at, "its event")
-    yield from compare_values(where, "who added it", row.created_by, told.registered.by, "its event")
-    yield from compare_values(where, "its names", sorted(spaces), sorted(told.names), "its events")
-    yield from _visibility(where, row.visibility, told)
-    if told.stored_bytes is not None or files:
+    yield from compare_values(where, "when it was added", row.created_at, events.registered.at, "its event")
+    yield from compare_values(where, "who added it", row.created_by, events.registered.by, "its event")
+    yield from compare_values(where, "its names", sorted(spaces), sorted(events.names), "its events")
+    yield from _visibility(where, row.visibility, events)
+    if events.stored_bytes is not None or files:
         yield from compare_values(
-            where, "the size of its files", sum(file.size for file in files), told.stored_bytes, "its event"
+            where, "the size of its files", sum(file.size for file in files), events.stored_bytes, "its event"
         )
 
 
-def _visibility(where: str, visibility: str, told: _BaseEvents) -> Iterator[IntegrityProblem]:
+def _visibility(where: str, visibility: str, events: _BaseEvents) -> Iterator[IntegrityProblem]:
     """Nothing tells what it was at first: private, or internal for a base that was there before bases had one."""
-    if not told.visibilities and visibility not in ("private", "internal"):
+    if not events.visibilities and visibility not in ("private", "internal"):
         yield IntegrityProblem(where, f"its visibility is {visibility}, and no event says so")
     known: str | None = None
-    for was, now in told.visibilities:
+    for was, now in events.visibilities:
         if known is not None:
             yield from compare_values(where, "what its visibility was", was, known, "the event before")
         known = now

@@ -85,13 +85,13 @@ def _claims(
     rows: Sequence[EpochRow],
 ) -> Iterator[IntegrityProblem]:
     """Recalls that were forgotten: each with the event of the worker that knew it, or from a catalog that a restore replaced."""
-    told = {
+    events = {
         (one["adapter"], one["digest"].removeprefix("sha256:")): (one["was"], f"worker {one['worker']}")
         for one in remembered
     }
     for claim in claims:
         where = f"recall claim {claim.name}@{claim.digest[:12]}"
-        known = told.get((claim.name, claim.digest))
+        known = events.get((claim.name, claim.digest))
         if known is not None:
             yield from compare_values(
                 where, "its state and source", (claim.state, claim.source), known, "its event"
@@ -100,7 +100,7 @@ def _claims(
             yield IntegrityProblem(where, "no event says that a worker remembered it")
         elif claim.at not in {row.began_at for row in rows[1:]}:
             yield IntegrityProblem(where, "no epoch began when it was noted")
-    for name, digest in sorted(told.keys() - {(claim.name, claim.digest) for claim in claims}):
+    for name, digest in sorted(events.keys() - {(claim.name, claim.digest) for claim in claims}):
         yield IntegrityProblem(
             f"recall claim {name}@{digest[:12]}", "an event speaks of it, and it is not there"
         )

@@ -24,7 +24,7 @@ _CLOSE = timedelta(minutes=1)
 """An event and its row are written in one transaction, each with the time of its own moment."""
 
 
-def problems(tx: Transaction, row: AdapterRow, told: AdapterHistory) -> Iterator[IntegrityProblem]:
+def problems(tx: Transaction, row: AdapterRow, history: AdapterHistory) -> Iterator[IntegrityProblem]:
     rows = tx.exec(
         select(RolloutRow, VersionRow)
         .join(VersionRow, col(VersionRow.id) == col(RolloutRow.version_id))
@@ -33,7 +33,7 @@ def problems(tx: Transaction, row: AdapterRow, told: AdapterHistory) -> Iterator
     ).all()
     begun: list[list[AuditedEvent]] = []
     open_: dict[str, list[AuditedEvent]] = {}
-    for one in told.of_kinds(*_STAGES):
+    for one in history.of_kinds(*_STAGES):
         if one.kind == "rollout.started":
             open_[one.detail["alias"]] = []
             begun.append(open_[one.detail["alias"]])
@@ -49,7 +49,7 @@ def problems(tx: Transaction, row: AdapterRow, told: AdapterHistory) -> Iterator
     for (rollout, version), happened in zip(rows, begun, strict=True):
         where = f"rollout {rollout.id} of {row.name}@{rollout.alias}"
         yield from _against(where, rollout, version, happened)
-        yield from _against_alias(where, rollout, happened[0], told)
+        yield from _against_alias(where, rollout, happened[0], history)
 
 
 def _against(
@@ -81,11 +81,11 @@ def _against(
 
 
 def _against_alias(
-    where: str, rollout: RolloutRow, first: AuditedEvent, told: AdapterHistory
+    where: str, rollout: RolloutRow, first: AuditedEvent, history: AdapterHistory
 ) -> Iterator[IntegrityProblem]:
     moves = [
         one
-        for one in told.of_kinds("alias.moved")
+        for one in history.of_kinds("alias.moved")
         if one.detail["alias"] == rollout.alias and one.seq < first.seq
     ]
     if moves:

@@ -36,7 +36,7 @@ _STATES = (
 )
 
 
-def problems(tx: Transaction, row: AdapterRow, told: AdapterHistory) -> Iterator[IntegrityProblem]:
+def problems(tx: Transaction, row: AdapterRow, history: AdapterHistory) -> Iterator[IntegrityProblem]:
     query = (
         select(VersionRow, VersionDetailRow, RevisionRow.manifest)
         .join(VersionDetailRow, col(VersionDetailRow.version_id) == col(VersionRow.id), isouter=True)
@@ -48,27 +48,27 @@ def problems(tx: Transaction, row: AdapterRow, told: AdapterHistory) -> Iterator
     for version, detail, manifest in tx.exec(query).all():
         numbers.add(version.number)
         where = f"{row.name}@{version.number}"
-        yield from guard_problems(where, partial(_against_events, where, version, told))
-        yield from guard_problems(where, partial(_state, where, version, told))
+        yield from guard_problems(where, partial(_against_events, where, version, history))
+        yield from guard_problems(where, partial(_state, where, version, history))
         if detail is None:
             yield IntegrityProblem(where, "it has no spec and report", "derived", f"version:{version.id}")
         else:
             yield from guard_problems(where, partial(_derived, tx, where, version, detail))
-            pushed = told.pushed.get(version.number)
+            pushed = history.pushed.get(version.number)
             if pushed is not None:
                 yield from compare_values(
                     where, "why it was forced", detail.forced, pushed.detail.get("forced"), "its event"
                 )
         if manifest is not None:
             yield from _of_files(tx, where, version, manifest)
-    for number in sorted(told.pushed.keys() - numbers):
+    for number in sorted(history.pushed.keys() - numbers):
         yield IntegrityProblem(
             f"{row.name}@{number}", "an event says that it was pushed, and it is not there"
         )
 
 
-def _against_events(where: str, version: VersionRow, told: AdapterHistory) -> Iterator[IntegrityProblem]:
-    pushed = told.pushed.get(version.number)
+def _against_events(where: str, version: VersionRow, history: AdapterHistory) -> Iterator[IntegrityProblem]:
+    pushed = history.pushed.get(version.number)
     if pushed is None:
         yield IntegrityProblem(where, "no event says that it was pushed")
         return
@@ -77,19 +77,19 @@ def _against_events(where: str, version: VersionRow, told: AdapterHistory) -> It
     )
     yield from compare_values(where, "when it was pushed", version.created_at, pushed.row.at, "its event")
     yield from compare_values(where, "who pushed it", version.created_by, pushed.row.by, "its event")
-    checked = [one for one in told.by_number[version.number] if "base_status" in one.detail]
+    checked = [one for one in history.by_number[version.number] if "base_status" in one.detail]
     said = checked[-1].detail["base_status"]
     yield from compare_values(
         where, "the state of its base", version.base_status, said, "its last event about that"
     )
 
 
-def _state(where: str, version: VersionRow, told: AdapterHistory) -> Iterator[IntegrityProblem]:
-    changes = [one for one in told.by_number[version.number] if one.kind in _STATES]
+def _state(where: str, version: VersionRow, history: AdapterHistory) -> Iterator[IntegrityProblem]:
+    changes = [one for one in history.by_number[version.number] if one.kind in _STATES]
     state = "active"
     for generation, one in enumerate(changes, 1):
         what = f"event {one.seq} of {where}"
-        expected_generation = told.timeline.floor + generation
+        expected_generation = history.timeline.floor + generation
         yield from compare_values(what, "its generation", one.generation, expected_generation, "their order")
         yield from compare_values(what, "the state before", one.detail.get("was"), state, "the event before")
         yield from compare_values(
@@ -100,7 +100,7 @@ def _state(where: str, version: VersionRow, told: AdapterHistory) -> Iterator[In
     expected = (
         (
             state,
-            told.timeline.floor + len(changes),
+            history.timeline.floor + len(changes),
             last.detail.get("reason"),
             last.detail.get("successor"),
             last.row.at,
