@@ -45,7 +45,7 @@ def _database(catalog: Catalog) -> Iterator[IntegrityProblem]:
     with catalog.read() as tx:
         connection = tx.connection()
         kind = postgres if connection.dialect.name == "postgresql" else sqlite
-        for text in kind.complaints(connection):
+        for text in kind.find_problems(connection):
             yield IntegrityProblem("database", text, "database")
 
 
