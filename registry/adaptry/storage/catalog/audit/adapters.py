@@ -51,7 +51,7 @@ def cross_adapter_problems(catalog: Catalog, shared: AuditContext) -> Iterator[I
         used = set(tx.exec(select(AdapterRow.namespace).distinct()))
         known = set(tx.exec(select(NamespaceRow.name)))
     for name in sorted(used ^ known):
-        reason = "it has adapters and no row" if name in used else "no adapter is or was in it"
+        reason = "it has adapters but no row" if name in used else "it has a row but never had an adapter"
         yield IntegrityProblem(f"namespace {name}", reason, "derived", "namespaces")
 
 
@@ -70,7 +70,7 @@ def problems(catalog: Catalog, key: int, shared: AuditContext) -> Iterator[Integ
             yield from guard_problems(name, partial(_buried, tx, row, history, shared))
             return
         if row.moved_to is not None:
-            yield IntegrityProblem(name, "it is said to have been renamed, and is there")
+            yield IntegrityProblem(name, "it is marked as renamed, but still exists")
         yield from guard_problems(name, partial(_itself, tx, row, history))
         yield from guard_problems(name, partial(versions.problems, tx, row, history))
         yield from guard_problems(name, partial(commits.problems, tx, row, history))
@@ -83,35 +83,35 @@ def problems(catalog: Catalog, key: int, shared: AuditContext) -> Iterator[Integ
 def _itself(tx: Transaction, row: AdapterRow, history: AdapterHistory) -> Iterator[IntegrityProblem]:
     name = row.name
     if not history.events or history.events[0].kind != "adapter.created":
-        yield IntegrityProblem(name, "no event says that it was created")
+        yield IntegrityProblem(name, "the event of its creation is missing")
         return
     edits = list(history.of_kinds("adapter.created", "adapter.edited"))
     visibility = [one.detail["visibility"] for one in edits if "visibility" in one.detail]
     if visibility:
         yield from compare_values(
-            name, "its visibility", row.visibility, visibility[-1], "its last event about that"
+            name, "its visibility", row.visibility, visibility[-1], "the last event that set it"
         )
     described = [one.detail["description"] for one in edits if "description" in one.detail]
     if described:
         yield from compare_values(
-            name, "its description", row.description, described[-1], "its last event about that"
+            name, "its description", row.description, described[-1], "the last event that set it"
         )
     tagged = [one.detail["tags"] for one in edits if "tags" in one.detail]
     if tagged:
         tags = ", ".join(decode_list(row.tags))
-        yield from compare_values(name, "its tags", tags, tagged[-1], "its last event about that")
+        yield from compare_values(name, "its tags", tags, tagged[-1], "the last event that set it")
     yield from compare_values(
-        name, "when it was created", row.created_at, history.events[0].row.at, "its event"
+        name, "its creation time", row.created_at, history.events[0].row.at, "its event"
     )
     changes = list(history.of_kinds("adapter.created", "adapter.edited", "adapter.renamed", "version.pushed"))
     yield from compare_values(
-        name, "when it changed last", row.updated_at, changes[-1].row.at, "its last event"
+        name, "the time of its last change", row.updated_at, changes[-1].row.at, "its last event"
     )
     taken = select(func.coalesce(func.sum(col(VersionRow.downloads)), 0)).where(
         VersionRow.adapter_id == row.id
     )
     yield from compare_values(
-        name, "its downloads", row.downloads, tx.exec(taken).one(), "the sum of its versions'"
+        name, "its downloads", row.downloads, tx.exec(taken).one(), "the sum over its versions"
     )
 
 
@@ -121,7 +121,7 @@ def _numbering(
     after = history.highest_number + 1
     if row.next_number < after:
         yield IntegrityProblem(
-            row.name, f"its next number is {row.next_number}, and a version {after - 1} was there already"
+            row.name, f"its next version number is {row.next_number}, but version {after - 1} already existed"
         )
     if shared.timeline.is_restored:  # which leaves numbers free
         return
@@ -132,13 +132,19 @@ def _numbering(
             (number for seq, number in pushes_of(tx, left[0][1]) if seq < before and number), default=0
         )
         yield from compare_values(
-            row.name, "its next number", row.next_number, after, "what it was renamed from"
+            row.name,
+            "its next version number",
+            row.next_number,
+            after,
+            "the adapter's row under its new name",
         )
         return
     names = {one.row.name for one in history.every if one.row.name} | {row.name}
     # A name that was another adapter's before goes on with that one's numbers.
     if row.next_number > after and not shared.mentions(names):
-        yield IntegrityProblem(row.name, f"its next number is {row.next_number}, and its events say {after}")
+        yield IntegrityProblem(
+            row.name, f"its next version number is {row.next_number}, but its events give {after}"
+        )
 
 
 def _names_in_events(name: str, history: AdapterHistory) -> Iterator[IntegrityProblem]:
@@ -150,7 +156,7 @@ def _names_in_events(name: str, history: AdapterHistory) -> Iterator[IntegrityPr
     for one in history.every:
         if one.row.name not in known:
             yield IntegrityProblem(
-                f"event {one.seq}", f"it is about {one.row.name}, and its adapter never had that name"
+                f"event {one.seq}", f"it names {one.row.name}, but its adapter never had that name"
             )
 
 
@@ -160,12 +166,14 @@ def _buried(
     """A tombstone: of an adapter that was deleted, or of a name that was given up."""
     for table, what in ((VersionRow, "versions"), (CommitRow, "commits"), (MarkRow, "branches")):
         if tx.exec(select(func.count()).select_from(table).where(table.adapter_id == row.id)).one():
-            yield IntegrityProblem(row.name, f"it is deleted, and has {what}")
+            yield IntegrityProblem(row.name, f"it is deleted, but still has {what}")
     pointing = select(AliasRow.alias).where(
         AliasRow.adapter_id == row.id, col(AliasRow.version_id).is_not(None)
     )
     for alias in tx.exec(pointing):
-        yield IntegrityProblem(f"{row.name}@{alias}", "its adapter is deleted, and it points at a version")
+        yield IntegrityProblem(
+            f"{row.name}@{alias}", "its adapter is deleted, but it still points at a version"
+        )
     left = [one for one in shared.renamings if one[2] == row.name]
     deleted = [one for one in history.events if one.kind == "adapter.deleted"]
     moment = deleted[-1].row.at if deleted else None
@@ -176,23 +184,23 @@ def _buried(
             row.deleted_at
         )  # a name of the catalog that a restore replaced: its numbers are not given again
     if moment is None:
-        yield IntegrityProblem(row.name, "it is deleted, and no event says so")
+        yield IntegrityProblem(row.name, "it is deleted, but the event of its deletion is missing")
         return
-    yield from compare_values(row.name, "when it was deleted", row.deleted_at, moment, "its event")
-    yield from compare_values(row.name, "when it changed last", row.updated_at, moment, "its event")
+    yield from compare_values(row.name, "the time of its deletion", row.deleted_at, moment, "its event")
+    yield from compare_values(row.name, "the time of its last change", row.updated_at, moment, "its event")
     yield from compare_values(
-        row.name, "its visibility", row.visibility, "private", "the rule for what is deleted"
+        row.name, "its visibility", row.visibility, "private", "the rule for deleted adapters"
     )
     created = history.events[0].row.at if deleted else None
     target = tx.get(AdapterRow, row.moved_to) if row.moved_to is not None else None
     if target is not None and target.deleted_at is None:
         created = target.created_at
     if created is not None:
-        yield from compare_values(row.name, "when it was created", row.created_at, created, "its event")
+        yield from compare_values(row.name, "its creation time", row.created_at, created, "its event")
     if row.moved_to is not None and (not left or left[-1][1] != row.moved_to):
-        yield IntegrityProblem(row.name, "what it was renamed to is not what its event says")
+        yield IntegrityProblem(row.name, "its new name differs from the one in the event of the renaming")
     elif row.moved_to is None and left and not deleted and _stays(tx, left[-1]):
-        yield IntegrityProblem(row.name, "what it was renamed to is missing")
+        yield IntegrityProblem(row.name, "the adapter that it was renamed to is missing")
 
 
 def _stays(tx: Transaction, renaming: tuple[int, int, str, str]) -> bool:
@@ -216,20 +224,24 @@ def _aliases(tx: Transaction, row: AdapterRow, history: AdapterHistory) -> Itera
         moves.setdefault(one.detail["alias"], []).append(one)
     for alias, alias_row in rows.items():
         if alias not in moves and alias_row.version_id is not None:
-            yield IntegrityProblem(f"{row.name}@{alias}", "no event says that it was set")
+            yield IntegrityProblem(f"{row.name}@{alias}", "the event that set it is missing")
     for alias, happened in moves.items():
         where = f"{row.name}@{alias}"
         yield from _moves(where, happened, dict(by_key.values()), history.timeline.floor)
         if alias not in rows:
-            yield IntegrityProblem(where, "its events speak of it, and it is not there")
+            yield IntegrityProblem(where, "it has events, but its row is missing")
             continue
         last, now = happened[-1], rows[alias]
         target = (last.row.number, last.detail.get("to")) if last.kind == "alias.moved" else None
         here = by_key.get(now.version_id) if now.version_id is not None else None
         yield from compare_values(where, "its version", here, target, "its last event")
         yield from compare_values(where, "its generation", now.generation, last.generation, "its last event")
-        yield from compare_values(where, "when it moved", now.moved_at, last.row.at, "its last event")
-        yield from compare_values(where, "who moved it", now.moved_by, last.row.by, "its last event")
+        yield from compare_values(
+            where, "the time of its last move", now.moved_at, last.row.at, "its last event"
+        )
+        yield from compare_values(
+            where, "the author of its last move", now.moved_by, last.row.by, "its last event"
+        )
 
 
 def _moves(
@@ -241,20 +253,20 @@ def _moves(
     generation: int | None = None
     for one in happened:
         what, now = f"event {one.seq} of {where}", one.generation
-        yield from compare_values(what, "where it was", one.detail.get("was"), at, "the event before")
+        yield from compare_values(what, "its previous digest", one.detail.get("was"), at, "the event before")
         if one.kind == "alias.moved":
             yield from compare_values(
-                what, "where it was", one.detail.get("was_number"), number, "the event before"
+                what, "its previous version", one.detail.get("was_number"), number, "the event before"
             )
             if generation is not None:
                 yield from compare_values(what, "its generation", now, generation + 1, "the event before")
             elif now <= floor:
                 yield IntegrityProblem(
-                    what, f"its generation is {now}, and those of this epoch are above {floor}"
+                    what, f"its generation is {now}, but generations of this epoch are above {floor}"
                 )
             at, number = one.detail["to"], str(one.row.number)
             yield from compare_values(
-                what, "where it went", at, versions_.get(one.row.number or 0), "the version"
+                what, "its target digest", at, versions_.get(one.row.number or 0), "the version"
             )
         else:
             yield from compare_values(what, "its generation", now, generation, "the event before")
@@ -282,11 +294,11 @@ def _metrics(tx: Transaction, row: AdapterRow, history: AdapterHistory) -> Itera
     surplus = {(number, metric, float(value), at, by) for number, metric, value, at, by in here - logged}
     for number, metric, value, _, _ in sorted(expected - surplus, key=str):
         yield IntegrityProblem(
-            f"{row.name}@{number}", f"an event says that {metric} was {value}, and no row does"
+            f"{row.name}@{number}", f"an event logged {metric} = {value}, but the row is missing"
         )
     for number, metric, value, _, _ in sorted(surplus - expected, key=str):
         yield IntegrityProblem(
-            f"{row.name}@{number}", f"a row says that {metric} was {value}, and no event does"
+            f"{row.name}@{number}", f"a row has {metric} = {value}, but the event is missing"
         )
     by_metric: dict[tuple[int, str], list[float]] = {}
     for one in values:
@@ -300,7 +312,7 @@ def _metrics(tx: Transaction, row: AdapterRow, history: AdapterHistory) -> Itera
         if known.get(pair) != right.get(pair):
             yield IntegrityProblem(
                 f"{row.name}@{numbers[pair[0]]}",
-                f"what searches know of {pair[1]} is not what was logged",
+                f"the search summary of {pair[1]} differs from the logged values",
                 "derived",
                 f"metrics:{pair[0]}",
             )

@@ -41,7 +41,7 @@ def problems(tx: Transaction, row: AdapterRow, history: AdapterHistory) -> Itera
     made = [one for one in history.events if one.kind in _MAKING]
     if len(commits) != len(made):
         yield IntegrityProblem(
-            row.name, f"it has {len(commits)} commits, and its events speak of {len(made)}"
+            row.name, f"it has {len(commits)} commits, but {len(made)} events that made one"
         )
         return
     replay = _Replay(tx, row, list(commits))
@@ -84,7 +84,11 @@ class _Replay:
                 was = dropped.digest if dropped else None
                 where = f"event {one.seq} of {self._name}"
                 yield from compare_values(
-                    where, "where it was", one.detail.get("was"), was, "the events before"
+                    where,
+                    "the last commit of the branch or tag",
+                    one.detail.get("was"),
+                    was,
+                    "the events before",
                 )
 
     def _step(
@@ -100,7 +104,7 @@ class _Replay:
         if one.kind == "version.pushed":
             titles = {title, f"Version {one.row.number}"}  # an older catalog's commits were all called so
             if commit.title not in titles:
-                yield IntegrityProblem(where, f"its title is {commit.title!a}, and its event says {title!a}")
+                yield IntegrityProblem(where, f"its title is {commit.title!a}, but its event gives {title!a}")
             if title is None:
                 yield from compare_values(
                     where, "its message", commit.message, one.detail.get("made", ""), "its event"
@@ -122,9 +126,9 @@ class _Replay:
         parent = self._by_id.get(commit.parent_id) if commit.parent_id is not None else None
         if before is None or before.commit is not None:
             expected = before.commit.id if before and before.commit else None
-            yield from compare_values(where, "the commit before it", commit.parent_id, expected, "its branch")
+            yield from compare_values(where, "its parent commit", commit.parent_id, expected, "its branch")
         elif parent is None or f"sha256:{parent.digest}" != before.digest:
-            yield IntegrityProblem(where, "the commit before it is not where its branch was")
+            yield IntegrityProblem(where, "its parent commit is not the one that its branch was at")
 
     def _carries(
         self, where: str, commit: CommitRow, before: _ReplayedRef | None, one: AuditedEvent
@@ -132,7 +136,9 @@ class _Replay:
         """Which version's weights a commit has."""
         number = self._numbers.get(commit.digest)
         if number is not None:
-            yield from compare_values(where, "the version it carries", commit.carries, number, "the version")
+            yield from compare_values(
+                where, "the version whose weights it has", commit.carries, number, "the version"
+            )
             return
         head = before.commit if before else None
         if before is not None and head is None:
@@ -140,7 +146,9 @@ class _Replay:
                 (known for known in self._by_id.values() if f"sha256:{known.digest}" == before.digest), None
             )
         if head is None:
-            yield from compare_values(where, "the version it carries", commit.carries, None, "its tree")
+            yield from compare_values(
+                where, "the version whose weights it has", commit.carries, None, "its tree"
+            )
             return
         old, new = self._manifests.get(head.digest), self._manifests.get(commit.digest)
         if old is None or new is None:
@@ -149,7 +157,7 @@ class _Replay:
         head_carries = self._numbers.get(head.digest, head.carries)
         expected = head_carries if keeps else None
         yield from compare_values(
-            where, "the version it carries", commit.carries, expected, "the commit before it"
+            where, "the version whose weights it has", commit.carries, expected, "its parent commit"
         )
 
     def compare(self, tx: Transaction) -> Iterator[IntegrityProblem]:
@@ -159,7 +167,12 @@ class _Replay:
             where = f"{self._name}, branch or tag {name}"
             row, ref = rows.get(name), self._refs.get(name)
             if row is None or ref is None:
-                yield IntegrityProblem(where, "it is there, and no event says so" if row else "it is missing")
+                yield IntegrityProblem(
+                    where,
+                    "it exists, but the event that created it is missing"
+                    if row
+                    else "it has events, but its row is missing",
+                )
                 continue
             at = self._by_id.get(row.commit_id)
             yield from compare_values(where, "its kind", row.kind, ref.kind, "its event")
@@ -168,8 +181,8 @@ class _Replay:
             )
             if ref.commit is not None:
                 yield from compare_values(where, "its commit", row.commit_id, ref.commit.id, "its last event")
-            yield from compare_values(where, "when it was set", row.set_at, ref.at, "its last event")
-            yield from compare_values(where, "who set it", row.set_by, ref.by, "its last event")
+            yield from compare_values(where, "the time it was set", row.set_at, ref.at, "its last event")
+            yield from compare_values(where, "its author", row.set_by, ref.by, "its last event")
             yield from compare_values(where, "its message", row.message, ref.message, "its last event")
 
 
