@@ -1,4 +1,4 @@
-"""The registry: the narrow waist that every verb is written against.
+"""The registry interface: every operation is written against it.
 
 `LocalRegistry` (a catalog and blobs) and `HttpRegistry` (a server) are the two implementations; they pass
 the same contract suite, errors included. Every call for bytes names the adapter or base it is for: a

@@ -1,4 +1,4 @@
-"""Adapters in the catalog: lines of versions, and the tombstones of deleted ones."""
+"""Adapters in the catalog, and the tombstones of deleted ones."""
 
 from __future__ import annotations
 

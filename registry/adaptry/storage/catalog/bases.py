@@ -35,7 +35,7 @@ class BaseAccess:
 
 
 def find(tx: Transaction, scope: ReadScope, key: str) -> list[Digest]:
-    """The ids of bases in sight that `key` may mean: a name, an id, or the beginning of one. At most two are looked for."""
+    """The ids of readable bases that `key` may mean: a name, an id, or the beginning of one. At most two are looked for."""
     named = select(BaseNameRow.base_id).where(BaseNameRow.name == key)
     found = _seen(tx, scope, col(BaseRow.id).in_(named))
     if found:
@@ -47,7 +47,7 @@ def find(tx: Transaction, scope: ReadScope, key: str) -> list[Digest]:
 
 
 def visible_among(tx: Transaction, scope: ReadScope, ids: Collection[Digest]) -> frozenset[Digest]:
-    """Those of the ids that are bases in sight."""
+    """Those of the ids that are readable bases."""
     query = select(BaseRow.id).where(col(BaseRow.id).in_([id.hex for id in ids]))
     if (seen := scope.base_condition()) is not None:
         query = query.where(seen)

@@ -2,7 +2,7 @@
 
 The Hub's names are the same in any case, and so are files on many systems. Each name's lower case is kept beside it in a unique
 index (`folded`). Of names that were there before that rule, the first has it and the others have none: each is found as it is
-written. All names are ASCII, by `refs` and `revision_words`, so lower case is all the folding there is.
+written. All names are ASCII, by `refs` and `hub_revision`, so lower case is all the folding there is.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`Catalog`: an open database, up to date and safe to use, that gives out transactions.
 
     with catalog.write() as tx:
-        line = adapters.find(tx, name)
+        adapter = adapters.find(tx, name)
 
 Opening migrates the schema, refuses one from the future, and checks that commits are durable. A writer waits
 for the one before it, then gives up as `Unavailable`; readers see one moment and wait for nobody.

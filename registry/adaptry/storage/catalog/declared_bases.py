@@ -30,7 +30,7 @@ class DeclaredBase:
 
 
 def hidden_bases(tx: Transaction, scope: ReadScope, ids: Collection[Digest]) -> frozenset[Digest]:
-    """Those of the ids that are registered bases out of sight."""
+    """Those of the ids that are registered bases outside the read scope."""
     seen = scope.base_condition()
     if seen is None or not ids:
         return frozenset()

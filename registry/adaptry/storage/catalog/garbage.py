@@ -1,7 +1,7 @@
-"""What an owner has and nothing of the owner's names: found by reading manifests, marked, and let go.
+"""Files of an owner that none of its manifests name: found by reading manifests, marked as unneeded, then deleted.
 
-A mark is lifted in the transaction that begins to need a file again (`files.need`), so that a row which still bears the
-mark that was seen is named by nothing that came after it.
+A transaction that needs a file again removes the mark (`files.clear_unneeded`), so a row that still has the mark that a
+sweep saw is named by nothing newer.
 """
 
 from __future__ import annotations
@@ -102,9 +102,9 @@ def unmark_unneeded(tx: Transaction, found: Sequence[OwnedFile]) -> None:
 
 
 def delete_unneeded(tx: Transaction, found: Sequence[OwnedFile]) -> int:
-    """Takes the files from their owners, where they still bear the mark that was seen; how many were taken.
+    """Deletes the rows of these files, if they still have the mark that was seen; returns how many were deleted.
 
-    Bytes that nobody has then leave since they were marked.
+    Bytes that nobody owns then are marked for deletion, as of the time of that mark.
     """
     taken = 0
     for file in found:

@@ -68,7 +68,7 @@ def is_used(tx: Transaction, namespace: str) -> bool:
 
 
 def namespace_spelled(tx: Transaction, scope: ReadScope, namespace: str) -> str:
-    """The namespace of adapters in sight that is this one but for capitals; itself if it has any, or several others do."""
+    """The namespace of readable adapters that is this one but for capitals; itself if it has any, or several others do."""
     query = select(AdapterRow.namespace).where(
         col(AdapterRow.namespace).in_(_namespaces(tx, namespace)), col(AdapterRow.deleted_at).is_(None)
     )
@@ -79,8 +79,8 @@ def namespace_spelled(tx: Transaction, scope: ReadScope, namespace: str) -> str:
 
 
 def spelled_otherwise(tx: Transaction, scope: ReadScope, name: str, *, with_bases: bool) -> str | None:
-    """The name of the adapter, or else the base, in sight that is `name` but for capitals; `name` itself if something in
-    sight has it, and None if several others do."""
+    """The name of the readable adapter, or else base, that is `name` but for capitals; `name` itself if something
+    readable has it, and None if several others do."""
     found: set[str] = set()
     if "/" in name:
         adapters = select(AdapterRow.name).where(_is_adapter(name), col(AdapterRow.deleted_at).is_(None))

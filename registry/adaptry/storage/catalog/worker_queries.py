@@ -41,7 +41,7 @@ def page(
     limit: int,
     now: datetime,
 ) -> Page[WorkerInfo]:
-    """Workers in the order of their names and owners, as far as `sight` goes."""
+    """Workers in the order of their names and owners, as far as `scope` reaches."""
     query = select(WorkerRow).order_by(WorkerRow.name, WorkerRow.owner).limit(limit + 1)
     if cursor is not None:
         name, _, of = cursors.decode(cursor, _ABOUT).partition(" ")  # no worker's name has a space in it

@@ -39,7 +39,7 @@ class LocalRegistry(
     LocalJobs,
     LocalEvents,
 ):
-    """`LocalRegistry(catalog, blobs, identity)`; each parent is the part of the interface it is named for (`LocalCommits` goes on from `LocalRevisions` and `LocalBranches`, `Residency` from `Rollouts`)."""
+    """`LocalRegistry(catalog, blobs, identity)`; each parent is the part of the interface it is named for (`LocalCommits` goes on from `LocalRevisions` and `LocalBranches`, `LocalWorkers` from `LocalRollouts`)."""
 
     def on_behalf_of(
         self, identity: Identity, idempotency_key: IdempotencyKey | None = None

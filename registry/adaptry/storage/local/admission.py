@@ -52,7 +52,7 @@ def weights_digest(catalog: Catalog, manifest: Manifest, adapter: Adapter) -> Di
 
 
 def find_base(tx: Transaction, scope: ReadScope, manifest: Manifest, written: str | None) -> ResolvedBase:
-    """The base in sight that a revision means: by id if it claims one, else by the name it claims or its config has `written`.
+    """The readable base that a revision means: by id if it claims one, else by the name it claims or its config has `written`.
 
     An id that is unknown stays a claim, and what the config says beside it is no name for it."""
     claim = manifest.base

@@ -1,6 +1,6 @@
-"""The part of a local registry about names for commits: what a word means, branches, tags, and what they reach.
+"""The part of a local registry about names for commits: resolving a revision name, branches, tags, and the commits they reach.
 
-Branches, tags and aliases of an adapter share their names, so that one word has one meaning.
+Branches, tags and aliases of an adapter share their names, so that a name has one meaning.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_REFS = 1000
 
 
 class LocalBranches(RegistryContext):
-    """`commit`, `commits`, `references`, and `make_branch` to `squash`."""
+    """`commit`, `commits`, `references`, and `create_branch` to `squash`."""
 
     def commit(self, name: AdapterName, revision: str = MAIN) -> CommitInfo:
         with self.catalog.read() as tx:

@@ -1,4 +1,4 @@
-"""What every part of a local registry stands on: the stores, who is asking, and the first question of every method."""
+"""The context of every part of a local registry: the stores, the identity, and the lookups that every method begins with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An adapter's rows: against its events, its manifests, and what is derived of them."""
+"""Audit of an adapter's rows: against its events, its manifests, and what is derived from them."""
 
 from __future__ import annotations
 
@@ -30,8 +30,7 @@ from adaptry.storage.catalog.rows import (
 
 @dataclass
 class AuditContext:
-    """What is looked at once for all adapters: the epochs, and every renaming, as (number of the event, key, name before, name
-    after)."""
+    """Read once for all adapters: the epochs, and every renaming as (event number, adapter key, old name, new name)."""
 
     timeline: Timeline = field(default_factory=Timeline)
     renamings: list[tuple[int, int, str, str]] = field(default_factory=list)
@@ -41,7 +40,7 @@ class AuditContext:
 
 
 def cross_adapter_problems(catalog: Catalog, shared: AuditContext) -> Iterator[IntegrityProblem]:
-    """What concerns adapters together. Fills `shared`."""
+    """Problems across adapters. Fills `shared`."""
     with catalog.read() as tx:
         shared.timeline = timeline(tx)
         query = select(EventRow).where(EventRow.kind == "adapter.renamed").order_by(col(EventRow.seq))
@@ -56,7 +55,7 @@ def cross_adapter_problems(catalog: Catalog, shared: AuditContext) -> Iterator[I
 
 
 def problems(catalog: Catalog, key: int, shared: AuditContext) -> Iterator[IntegrityProblem]:
-    """All about one adapter, as it is at one moment."""
+    """All problems of one adapter, read in one transaction."""
     with catalog.read() as tx:
         row = tx.get(AdapterRow, key)
         if row is None:

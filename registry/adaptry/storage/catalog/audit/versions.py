@@ -206,8 +206,8 @@ def _of_files(tx: Transaction, where: str, version: VersionRow, data: bytes) -> 
         yield IntegrityProblem(where, "its base differs from the one in its manifest", "derived", key)
     format = detect_format(entry.path for entry in manifest.files)
     entry = manifest.file(format.weights) if format else None
-    weighed = tx.get(WeightsRow, entry.sha256.hex) if entry else None
-    if weighed is None or weighed.weights_digest != version.weights:
+    weights_row = tx.get(WeightsRow, entry.sha256.hex) if entry else None
+    if weights_row is None or weights_row.weights_digest != version.weights:
         yield IntegrityProblem(
             where, "its weights digest differs from the one derived from its file", "derived", key
         )

@@ -1,4 +1,4 @@
-"""A plan carried out: marks, then rows, then bytes, so that who dies in between leaves only what the next sweep finds again."""
+"""Executes a sweep plan: marks, then rows, then bytes, so that a crash in between leaves only what the next sweep finds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HASTE = 30.0
 def sweep(
     catalog: Catalog, blobs: BlobStore, decided: SweepPlan, progress: Progress = no_progress
 ) -> SweepResult:
-    """Carries a plan out: marks, rows, then bytes. What became needed since the survey stays."""
+    """Executes a plan: marks, rows, then bytes. What became needed since the scan stays."""
     sizes = {one.digest: one.size for one in decided.delete_orphans} | {
         file.digest: file.size for file in decided.release_files
     }
