@@ -20,7 +20,7 @@ COMMIT_MADE = "commit.made"
 
 
 class CommitsApi(ABC):
-    """Revisions are named by words: `revision_words.GRAMMAR`."""
+    """How revisions are named: `hub_revision.GRAMMAR`."""
 
     @abstractmethod
     def commit(self, name: AdapterName, revision: str = MAIN) -> CommitInfo:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from adaptry.storage.local import LocalRegistry
 
 _CATALOG = "catalog.sqlite"
-_ADDRESS = "catalog.url"  # as `catalog.choosing` has them, which is not loaded to look for a file
+_ADDRESS = "catalog.url"  # as in `catalog.factory`, which is not imported just to look for a file
 
 
 def connect(

@@ -81,9 +81,9 @@ def require_distinct_name(tx: Transaction, name: AdapterName, renamed: AdapterNa
 
 
 def create(tx: Transaction, name: AdapterName, edit: AdapterEdit, at: datetime) -> AdapterRecord:
-    """A new line, or a deleted one of that name revived: empty, its numbering going on. The name must be free.
+    """A new adapter, or a deleted one of that name revived: empty, its numbering continued. The name must be free.
 
-    Raises `Conflict` as `require_unlike`.
+    Raises `Conflict` as `require_distinct_name`.
     """
     require_distinct_name(tx, name)
     row = _row(tx, name)
@@ -115,9 +115,9 @@ def edit(tx: Transaction, adapter: AdapterRecord, change: AdapterEdit, at: datet
 
 
 def rename(tx: Transaction, adapter: AdapterRecord, to: AdapterName, at: datetime) -> AdapterRecord:
-    """Moves a line to a name that is free; its numbering continues beyond any that was used under either name.
+    """Moves an adapter to a name that is free; its numbering continues beyond any that was used under either name.
 
-    Raises `Conflict` as `require_unlike`.
+    Raises `Conflict` as `require_distinct_name`.
     """
     require_distinct_name(tx, to, adapter.name)
     row = _require(tx, adapter)
@@ -165,7 +165,7 @@ def rename(tx: Transaction, adapter: AdapterRecord, to: AdapterName, at: datetim
 
 
 def mark_deleted(tx: Transaction, adapter: AdapterRecord, at: datetime) -> None:
-    """Removes a line's versions, aliases and files, and leaves its tombstone and its events."""
+    """Removes an adapter's versions, aliases and files; leaves its tombstone and its events."""
     row = _require(tx, adapter)
     tx.execute(update(AliasRow).where(col(AliasRow.adapter_id) == adapter.key).values(version_id=None))
     tx.execute(delete(VersionRow).where(col(VersionRow.adapter_id) == adapter.key))

@@ -72,7 +72,7 @@ def remove(tx: Transaction, adapter: AdapterRecord, alias: str, at: datetime, by
 
 
 def infos(tx: Transaction, adapter: AdapterRecord) -> tuple[AliasInfo, ...]:
-    """A line's aliases in name order."""
+    """An adapter's aliases in name order."""
     query = (
         select(AliasRow, VersionRow)
         .join(VersionRow, col(AliasRow.version_id) == col(VersionRow.id))

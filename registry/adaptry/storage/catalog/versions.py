@@ -169,7 +169,7 @@ def detail(tx: Transaction, stored: VersionRecord) -> VersionDetail:
 
 
 def page(tx: Transaction, adapter: AdapterRecord, cursor: str | None, limit: int) -> Page[VersionInfo]:
-    """A line's versions, newest first."""
+    """An adapter's versions, newest first."""
     about = f"versions {adapter.key}"
     before = cursors.decode_number(cursor, about)
     query = select(VersionRow.id, VersionRow.number).where(VersionRow.adapter_id == adapter.key)

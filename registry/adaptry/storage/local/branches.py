@@ -61,7 +61,7 @@ class LocalBranches(RegistryContext):
     def delete_branch(self, name: AdapterName, branch: str) -> None:
         if branch == MAIN:
             raise PermissionDenied(
-                f"main is the line of {name}'s versions and stays; delete the adapter to remove them"
+                f"main is the branch of {name}'s versions and cannot be deleted; delete the adapter to remove them"
             )
         self._drop(name, branch, "branch")
 

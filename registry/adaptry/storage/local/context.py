@@ -160,7 +160,7 @@ class RegistryContext(Registry):
         return hide_bases(tx, self.read_scope(tx), [version])[0] if version.base_id else version
 
     def require_base_write(self) -> None:
-        """Raises as `identity.require_base_writing`."""
+        """Raises as `identity.require_base_write`."""
         require_base_write(self.identity)
 
 
