@@ -138,7 +138,7 @@ class EventBroadcaster:
             with contextlib.suppress(RuntimeError):  # the loop may have ended meanwhile
                 loop.call_soon_threadsafe(self._rung.set)
 
-        with self._catalog.hearing.subscribed(ring):
+        with self._catalog.notifier.subscribed(ring):
             while not self._is_closed:
                 self._rung.clear()
                 try:

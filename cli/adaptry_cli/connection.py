@@ -44,7 +44,9 @@ def creating_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
     @_where
     @functools.wraps(command)
     def connected(*args: Any, where: str | None, **options: Any) -> Any:
-        registry = _open_for_dry_run(where) if options.get("dry_run") else connect_to(where, making=True)
+        registry = (
+            _open_for_dry_run(where) if options.get("dry_run") else connect_to(where, create_missing=True)
+        )
         return command(*args, registry=registry, **options)
 
     return connected
@@ -56,7 +58,7 @@ def freeing_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
     @_where
     @functools.wraps(command)
     def connected(*args: Any, where: str | None, **options: Any) -> Any:
-        return command(*args, registry=connect_to(where, freeing=not options.get("dry_run")), **options)
+        return command(*args, registry=connect_to(where, for_cleanup=not options.get("dry_run")), **options)
 
     return connected
 
@@ -72,15 +74,15 @@ def lazy_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return unconnected
 
 
-def connect_to(where: str | None, *, making: bool = False, freeing: bool = False) -> Registry:
-    """The registry at `where`, or the one this call is about anyway; `making` makes it and says so, `freeing` opens it on
-    a full disk too."""
+def connect_to(where: str | None, *, create_missing: bool = False, for_cleanup: bool = False) -> Registry:
+    """The registry at `where`, else the configured one. `create_missing` creates it and says so; `for_cleanup` opens it
+    for writing on a full disk too."""
     from adaptry.storage.connect import connect, is_registry, resolve_folder
 
     settings = settings_for(where)
     place = settings.registry
-    is_new = making and place and not is_server(place) and not is_registry(resolve_folder(place))
-    registry = connect(place, settings, making=making, freeing=freeing)
+    is_new = create_missing and place and not is_server(place) and not is_registry(resolve_folder(place))
+    registry = connect(place, settings, create_missing=create_missing, for_cleanup=for_cleanup)
     if is_new:
         print_err(f"made a registry in {place}")
     if context := click.get_current_context(silent=True):

@@ -76,7 +76,7 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
         target = _target(output, alias, metrics, force, reason)
         # A recipe may name a place in the registry that the call does not.
         is_making = isinstance(target.destination, AdapterName) or bool(options.get("recipe_file"))
-        connected = functools.cache(lambda: connect_to(where, making=is_making))
+        connected = functools.cache(lambda: connect_to(where, create_missing=is_making))
         return command(*args, target=target, connected=connected, **options)
 
     return making

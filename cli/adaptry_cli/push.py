@@ -145,7 +145,7 @@ def copy(
         )
         _copy_whole(registry, ref.name, to_registry, as_json)
         return
-    destination = connect_to(to_registry, making=True) if to_registry else registry
+    destination = connect_to(to_registry, create_missing=True) if to_registry else registry
     options = validate_options(PushOptions, alias=parse_alias(alias) if alias else None)
     with explain_empty_adapter(registry, ref), progress() as told:
         print_state_warning(registry.version(ref))
@@ -160,7 +160,10 @@ def _copy_whole(registry: Registry, name: AdapterName, to_registry: str | None, 
 
     with progress() as told:
         followed = sync_once(
-            registry, connect_to(to_registry, making=True), MirrorSelection(names=(name,)), progress=told
+            registry,
+            connect_to(to_registry, create_missing=True),
+            MirrorSelection(names=(name,)),
+            progress=told,
         )
     print_sync_result(followed, as_json)
     click.get_current_context().exit(NO if followed.failures else 0)
