@@ -112,7 +112,7 @@ def combine_deltas(plan: CombinePlan, planned: PlannedSite) -> Factors | Tensor:
     def random(place: int) -> Generator:
         return _generator(plan.recipe.seed, planned.site.key, planned.inputs[place])
 
-    given = CombineInputs(
+    inputs = CombineInputs(
         updates,
         planned.weights,
         planned.values,
@@ -124,7 +124,7 @@ def combine_deltas(plan: CombinePlan, planned: PlannedSite) -> Factors | Tensor:
         planned.site.key,
     )
     with _within_float32(planned):
-        made = planned.combination.combine(given)
+        made = planned.combination.combine(inputs)
     check_fits(made, planned.site.key, "F32")
     return made
 

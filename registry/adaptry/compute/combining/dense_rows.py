@@ -67,15 +67,15 @@ class DenseRows:
         return (self.block(place) for place in self.row_blocks())
 
 
-def combine_rows(given: CombineInputs, prunes: Sequence[PruneFunction], fuse: FuseFunction) -> Tensor:
+def combine_rows(inputs: CombineInputs, prunes: Sequence[PruneFunction], fuse: FuseFunction) -> Tensor:
     """Each update's blocks through its own of `prunes`, and what is left through `fuse`; [..., out, in]."""
-    updates = rows_of(given)
+    updates = rows_of(inputs)
     result = torch.empty(updates[0].shape)
     for member, rows in updates[0].row_blocks():
         pairs = zip(updates, prunes, strict=True)
         result[member, rows] = fuse(torch.stack([prune(each.block((member, rows))) for each, prune in pairs]))
-    return result.reshape(*given.updates[0].up.shape[:-1], -1)
+    return result.reshape(*inputs.updates[0].up.shape[:-1], -1)
 
 
-def rows_of(given: CombineInputs) -> list[DenseRows]:
-    return [DenseRows.from_factors(update) for update in given.updates]
+def rows_of(inputs: CombineInputs) -> list[DenseRows]:
+    return [DenseRows.from_factors(update) for update in inputs.updates]

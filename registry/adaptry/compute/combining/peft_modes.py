@@ -18,26 +18,26 @@ PREFIX = "peft:"
 _SOURCE = "PEFT 0.21, LoraModel.add_weighted_adapter"
 
 
-def _cat(given: CombineInputs) -> Factors:
+def _cat(inputs: CombineInputs) -> Factors:
     from adaptry.compute.combining import peft_arithmetic
 
-    return peft_arithmetic.cat(given)
+    return peft_arithmetic.cat(inputs)
 
 
 def _on_factors(prune: str, is_electing: bool) -> Callable[[CombineInputs], Factors]:
-    def combine(given: CombineInputs) -> Factors:
+    def combine(inputs: CombineInputs) -> Factors:
         from adaptry.compute.combining import peft_arithmetic
 
-        return peft_arithmetic.combine_factors(given, prune, is_electing)
+        return peft_arithmetic.combine_factors(inputs, prune, is_electing)
 
     return combine
 
 
 def _on_updates(prune: str, is_electing: bool) -> Callable[[CombineInputs], Factors]:
-    def combine(given: CombineInputs) -> Factors:
+    def combine(inputs: CombineInputs) -> Factors:
         from adaptry.compute.combining import peft_arithmetic
 
-        return peft_arithmetic.combine_dense(given, prune, is_electing)
+        return peft_arithmetic.combine_dense(inputs, prune, is_electing)
 
     return combine
 

@@ -107,7 +107,7 @@ def _replay_site(plan: CombinePlan, planned: PlannedSite, generator: Generator |
     is_transposed = site.kind == "embedding" or (
         site.kind == "linear" and plan.parents[0].adapter.config.fields.get("fan_in_fan_out") is True
     )
-    given = CombineInputs(
+    inputs = CombineInputs(
         [plan.updates[place].factors(site) for place in planned.inputs],
         planned.weights,
         planned.values,
@@ -118,9 +118,9 @@ def _replay_site(plan: CombinePlan, planned: PlannedSite, generator: Generator |
         replay=PeftReplay(is_transposed, site.kernel, generator),
     )
     if len(plan.recipe.inputs) == 1:  # PEFT: one adapter is always `linear`
-        return combine_factors(given)
+        return combine_factors(inputs)
     try:
-        made = planned.combination.combine(given)
+        made = planned.combination.combine(inputs)
     except RuntimeError as error:
         raise CheckFailed(
             f"PEFT's arithmetic fails at {site.key} ({str(error).splitlines()[0]}), since ranks or layouts there "

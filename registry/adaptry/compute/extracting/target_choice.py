@@ -66,8 +66,8 @@ class TargetChooser:
             return self._of_other_shape(weight, weight.base.shape)
         if "bias" in weight.parameter:
             return TargetChoice(weight, "bias")
-        if weight.parameter == "weight" and (held := self._matrix(weight)):
-            return held
+        if weight.parameter == "weight" and (choice := self._matrix(weight)):
+            return choice
         if len(weight.shape) == 3 and weight.path.rpartition(".")[2] == "experts":
             return self._experts(weight)
         return self._whole(weight)

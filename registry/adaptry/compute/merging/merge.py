@@ -51,7 +51,7 @@ def merge(
     checkpoint: HfCheckpoint,
     sources: Sequence[MergeSource],
     target: Path,
-    how: MergeOptions = MergeOptions(),
+    options: MergeOptions = MergeOptions(),
     progress: Progress = no_progress,
     found: str = "",
 ) -> MergeRecord:
@@ -63,13 +63,13 @@ def merge(
     """
     _check_new(target)
     decided = plan_recipe(recipe, checkpoint, sources, found)
-    kernels = choose_kernels(how.device, how.kernel)
+    kernels = choose_kernels(options.device, options.kernel)
     kernels.check(decided.changed_tensors)
     for source in sources:
         check_values(source.weighted)
     with output_folder(target) as folder:
         written = write_merged_weights(
-            decided, folder, kernels, hashing=how.hashing, threads=how.threads, progress=progress
+            decided, folder, kernels, hashing=options.hashing, threads=options.threads, progress=progress
         )
         write_side_files(decided, folder)
         files = tuple(
@@ -95,7 +95,7 @@ def plan_recipe(
         resize_vocab=recipe.resize_vocab,
         base_copy=recipe.base_copy,
         found=found,
-        way=None
+        method=None
         if recipe.method == "linear"
         else MethodChoice(recipe.method, recipe.parameters, recipe.seed),
     )

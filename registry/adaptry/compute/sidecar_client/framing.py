@@ -46,14 +46,14 @@ def receive(channel: socket.socket) -> tuple[FrameKind, bytes]:
 
 
 def error_frame(error: AdaptryError) -> bytes:
-    said = {"code": error.code, "message": error.message[:100_000]}
-    return json.dumps(said).encode()
+    response = {"code": error.code, "message": error.message[:100_000]}
+    return json.dumps(response).encode()
 
 
 def error_of(payload: bytes) -> AdaptryError:
     """The error that the other side raised."""
-    said = cast(dict[str, str], json.loads(payload))
-    return by_code().get(said["code"], AdaptryError)(said["message"])
+    response = cast(dict[str, str], json.loads(payload))
+    return by_code().get(response["code"], AdaptryError)(response["message"])
 
 
 def _exactly(channel: socket.socket, length: int) -> bytes:

@@ -1,4 +1,4 @@
-"""A lane: one thread's kernel and reused buffers, through which a weight streams in blocks of rows.
+"""A kernel: one thread's kernel and reused buffers, through which a weight streams in blocks of rows.
 
 The arithmetic is PEFT's `merge_and_unload` on CPU: `W' = round(float32(W) + scale · (B @ A))`, an fp32
 product summed from zero, one fp32 multiplication, one fp32 addition, one rounding to the result's dtype. No two

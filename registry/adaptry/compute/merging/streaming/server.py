@@ -52,14 +52,14 @@ class ComputeServer:
 
     def _handle(self, channel: socket.socket, payload: bytes) -> None:
         try:
-            question = ComputeRequest.model_validate_json(payload)
-            model = self._open.get(question.ingredients)
-            if question.file is None:
-                said = self._described(model).model_dump_json().encode()
-                for start in range(0, len(said), framing.MAX_FRAME):
-                    framing.send(channel, "data", said[start : start + framing.MAX_FRAME])
+            request = ComputeRequest.model_validate_json(payload)
+            model = self._open.get(request.ingredients)
+            if request.file is None:
+                response = self._described(model).model_dump_json().encode()
+                for start in range(0, len(response), framing.MAX_FRAME):
+                    framing.send(channel, "data", response[start : start + framing.MAX_FRAME])
             else:
-                self._send_file(channel, model, question, question.file)
+                self._send_file(channel, model, request, request.file)
         except framing.ChannelClosed:
             raise
         except AdaptryError as error:
@@ -70,8 +70,8 @@ class ComputeServer:
         else:
             framing.send(channel, "end")
 
-    def _assembled(self, ingredients: ModelInputs) -> VirtualCheckpoint:
-        model = open_merged_model(ingredients, self._scratch)
+    def _assembled(self, inputs: ModelInputs) -> VirtualCheckpoint:
+        model = open_merged_model(inputs, self._scratch)
         if any(kernel.startswith("torch") for kernel in model.computed_by):
             import torch
 
@@ -95,14 +95,14 @@ class ComputeServer:
         )
 
     def _send_file(
-        self, channel: socket.socket, model: VirtualCheckpoint, question: ComputeRequest, name: str
+        self, channel: socket.socket, model: VirtualCheckpoint, request: ComputeRequest, name: str
     ) -> None:
-        if model.identity != question.identity:
+        if model.identity != request.identity:
             raise Conflict("the merged model is made of other files now; ask for it again")
         size = model.sizes.get(name)
         if size is None:
             raise NotFound(f"the merged model has no file {name[:80]!a}")
-        start, end = question.start, min(question.end, size)
+        start, end = request.start, min(request.end, size)
         if name in model.side_files:
             for piece in _gathered(model.read(name, start, end)):
                 framing.send(channel, "data", piece)
