@@ -199,7 +199,7 @@ class PatternMatcher:
 
 
 class _Index:
-    """The keys of one field by number: the plain ones in an index, the others as questions for an engine."""
+    """The keys of one field by number: the plain ones in an index, the others as queries for an engine."""
 
     def __init__(self, patterns: Mapping[str, object]) -> None:
         self.patterns = list(patterns)

@@ -1,4 +1,4 @@
-"""Several adapters of one base made into one: recipe, plan, and the table of ways to combine."""
+"""Several adapters of one base made into one: recipe, plan, and the table of methods."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ COMBINE_METHODS: Mapping[str, CombineMethod] = {
         *peft_modes.METHODS,
     )
 }
-"""Every way to combine, by the name that recipes use."""
+"""Every method of combining, by the name that recipes use."""
 
 
 def get_combine_method(name: str) -> CombineMethod:

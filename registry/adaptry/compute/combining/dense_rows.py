@@ -1,4 +1,4 @@
-"""Dense updates, a few rows at a time: what elementwise ways of combining run on.
+"""Dense updates, a few rows at a time: what elementwise methods run on.
 
 The dense updates of several adapters are never all there: a block of rows of each is multiplied out, treated while the
 processor's cache has it, and dropped. Multiplying out twice is cheaper than keeping. A block is cut the same way each

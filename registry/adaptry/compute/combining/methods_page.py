@@ -1,4 +1,4 @@
-"""The page of all ways to combine: what is to know of them together, and each as the table has it."""
+"""The page of all methods of combining: what is to know of them together, and each as the table has it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Everything a combination decides before a weight is read: sites, who counts at each, the method, ranks, costs.
 
-Whatever does not fit fails here. The plan is a value to print; `draft` makes of it what the sinks take.
+Whatever does not fit fails here. The plan is a value to print; `build_combined_adapter` makes a lazy adapter of it.
 """
 
 from __future__ import annotations

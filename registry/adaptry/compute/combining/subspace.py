@@ -1,4 +1,4 @@
-"""An elementwise way of combining, done in other coordinates than the model's own.
+"""An elementwise method, done in other coordinates than the model's own.
 
 Methods that first align the updates (KnOTS, Core Space) hand the small, aligned matrices to one of these; it sees
 updates like any other, with its own parameters.

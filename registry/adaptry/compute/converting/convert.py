@@ -229,7 +229,7 @@ def _recorded(parent: ParentAdapter, options: ConvertOptions, base: ConversionBa
 
 
 def _on(adapter: LazyAdapter, base: ConversionBase | None) -> LazyAdapter:
-    """The draft with the base it was computed on as its base."""
+    """The lazy adapter with the base it was computed on as its base."""
     if base is None:
         return adapter
     return replace(
@@ -238,7 +238,7 @@ def _on(adapter: LazyAdapter, base: ConversionBase | None) -> LazyAdapter:
 
 
 def with_config_fields(adapter: LazyAdapter, alpha: float, fields: Json) -> LazyAdapter:
-    """A plain LoRA's draft with other fields in its config, and its alphas multiplied by `alpha`."""
+    """A plain LoRA with other fields in its config, and its alphas multiplied by `alpha`."""
 
     def config(shapes: Mapping[str, tuple[int, ...]]) -> Json:
         found = adapter.config(shapes)

@@ -28,7 +28,7 @@ _ROUNDS = 4
 @dataclass(frozen=True, slots=True)
 class RepairedAdapter:
     """`parent` is the adapter as the engine is to get it, `original` the one it was made of; `steps` in the order they were
-    made. `merged`: it is to go into its base's weights, for these findings."""
+    made. `plan.needs_merge`: the findings for which it is to go into its base's weights instead."""
 
     original: ParentAdapter
     parent: ParentAdapter

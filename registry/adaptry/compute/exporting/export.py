@@ -54,7 +54,7 @@ def export(
     runtime: Runtime | None = None,
     format: str | None = None,
 ) -> ExportResult:
-    """`parent` in the folder `target`, as `ready` decides. Raises what repairing and the format's function raise."""
+    """`parent` in the folder `target`, as `prepare_export` decides. Raises what repairing and the format's function raise."""
     with prepare_export(parent, options, runtime=runtime, format=format) as found:
         return found.write(target, options)
 

@@ -25,7 +25,7 @@ def rewrite_adapter(
     figures: Mapping[str, Mapping[str, float]] | None = None,
     notes: tuple[str, ...] = (),
 ) -> LazyAdapter:
-    """`parent` with `fields` in the place of its config's, and its tensors renamed. Tensors of one module are one `Made`,
+    """`parent` with `fields` in the place of its config's, and its tensors renamed. Tensors of one module are one `ComputedModule`,
     with its `figures` if it has some."""
     adapter = parent.adapter
     names = {old: new for old in adapter.tensors if (new := name(old)) is not None}

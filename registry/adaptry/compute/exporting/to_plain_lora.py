@@ -35,7 +35,7 @@ def fold_scales(parent: ParentAdapter, runtime: Runtime, options: ExportOptions)
 
 
 def fold_scales_uniformly(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
-    """As `folded`, all modules of one rank: zeros fill it."""
+    """As `fold_scales`, all modules of one rank: zeros fill it."""
     convert_options = ConvertOptions(uniform=True, other_base=options.other_base)
     return convert(parent, convert_options, options.conversion_base(reading=False))
 

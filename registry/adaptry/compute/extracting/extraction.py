@@ -1,4 +1,4 @@
-"""The draft of an extracted LoRA: each matrix's change read, decomposed and written, one after the other."""
+"""An extracted LoRA as a lazy adapter: each matrix's change read, decomposed and written, one after the other."""
 
 from __future__ import annotations
 

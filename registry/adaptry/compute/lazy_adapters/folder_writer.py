@@ -1,4 +1,4 @@
-"""The folder sink: a draft computed and written as PEFT's `save_pretrained` would, whole or not at all."""
+"""The folder sink: a lazy adapter computed and written as PEFT's `save_pretrained` would, whole or not at all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ModuleFigures:
-    """What is to be told about one module that was made (see `Made.figures`)."""
+    """What is to be told about one module that was made (see `ComputedModule.figures`)."""
 
     module: str
     figures: Mapping[str, float]
@@ -30,7 +30,7 @@ class ModuleFigures:
 
 @dataclass(frozen=True, slots=True)
 class ComputeResult:
-    """What came of a draft: figures by module, in the order they were made, and of all together."""
+    """What came of computing an adapter: figures by module, in the order they were made, and of all together."""
 
     modules: tuple[ModuleFigures, ...]
 
@@ -52,9 +52,9 @@ class ComputeResult:
 def write_adapter(
     adapter: LazyAdapter, target: Path, *, replace: bool = False, progress: Progress = no_progress
 ) -> ComputeResult:
-    """Computes the draft into the folder `target`, which appears whole or not at all.
+    """Computes the adapter into the folder `target`, which appears whole or not at all.
 
-    Raises `MissingDependency` (no torch), what `output_folder` raises, and what the draft's own computing raises.
+    Raises `MissingDependency` (no torch), what `output_folder` raises, and what the adapter's own `compute` raises.
     """
     _require_torch()
     with output_folder(target, replace=replace) as folder:
@@ -62,7 +62,7 @@ def write_adapter(
 
 
 def write_adapter_into(adapter: LazyAdapter, folder: Path, progress: Progress = no_progress) -> ComputeResult:
-    """The draft's files in an empty folder that the caller answers for."""
+    """The adapter's files in an empty folder that the caller answers for."""
     _require_torch()
     figures: list[ModuleFigures] = []
     shapes = write_tensors(folder / WEIGHTS, adapter.names, _computed_tensors(adapter, figures, progress))

@@ -1,6 +1,6 @@
-"""Adapters merged another way than as a sum: each weight gets one update, combined of theirs and never brought to a rank.
+"""Adapters merged by another method than the sum: each weight gets one update, combined of theirs and never brought to a rank.
 
-The ways are those of `combining`. A weight is formed, changed and written as a whole, one a thread in memory.
+The methods are those of `combining`. A weight is formed, changed and written as a whole, one a thread in memory.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _KINDS = ("linear", "conv1d", "embedding", "conv")
 
 @dataclass(frozen=True, slots=True)
 class MethodChoice:
-    """How inputs are combined: a name of `COMBINATIONS`, its parameters, the seed of what it draws."""
+    """How inputs are combined: a name of `COMBINE_METHODS`, its parameters, the seed of what it draws."""
 
     method: str
     parameters: dict[str, Any]

@@ -61,7 +61,7 @@ class ComputeClient:
     ) -> Iterator[bytes]:
         """The bytes [start, end) of a file of `model`, in order. Close it to stop early.
 
-        Raises `Conflict` where the ingredients have come to be another model, `Unavailable`, `InvalidWeights`,
+        Raises `Conflict` where the inputs have come to be another model, `Unavailable`, `InvalidWeights`,
         `StorageFull`.
         """
         if not self._streams.acquire(blocking=False):
@@ -88,7 +88,7 @@ class ComputeClient:
             self._streams.release()
 
     def close(self) -> None:
-        """Ends the process; questions that are open fail."""
+        """Ends the process; requests that are open fail."""
         with self._lock:
             self._is_closed = True
             self._end()
@@ -122,7 +122,7 @@ class ComputeClient:
         return ours, process
 
     def _discard_process(self, process: subprocess.Popen[bytes]) -> None:
-        """So that the next question finds another."""
+        """So that the next request finds another."""
         with self._lock:
             if self._process is process:
                 self._end()

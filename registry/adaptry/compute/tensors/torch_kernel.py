@@ -22,10 +22,10 @@ DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 class TorchKernel(MergeKernel):
-    """On the CPU. Kernels are the threads: let torch have one each (`one_thread_each`)."""
+    """On the CPU. Kernels are the threads: let torch have one each (`single_torch_threads`)."""
 
     def __init__(self, capacity: int) -> None:
-        """`capacity`: bytes of the largest block to come (`room_for`)."""
+        """`capacity`: bytes of the largest block to come (`block_buffer_size`)."""
         self.source = memoryview(mmap.mmap(-1, capacity))
         self._result = memoryview(mmap.mmap(-1, 2 * capacity))  # a 2-byte weight may be widened
         self._wide = torch.empty(capacity // 2)

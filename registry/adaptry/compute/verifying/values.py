@@ -47,7 +47,7 @@ class DeltaOrigin:
 
 
 def delta_origins(tensor: OutputTensor) -> tuple[DeltaOrigin, ...]:
-    """Of each delta of the piece's blocks."""
+    """Of each delta of the tensor's blocks."""
     if tensor.updates:
         return tuple(
             DeltaOrigin(

@@ -71,7 +71,7 @@ def verify(
 
 
 def _recast(pair: TensorPair) -> TensorPair | None:
-    """The pair with its piece in the dtype that was found, where it can be; None where the two cannot be compared."""
+    """The pair with its expected tensor in the dtype that was found, where it can be; None where the two cannot be compared."""
     tensor, info = pair.expected, pair.location.info
     if info.shape != tensor.shape:
         return None
@@ -107,7 +107,7 @@ def _verdict(
 
 
 class _Work:
-    """The pieces, shared by threads; each has kernels of its own."""
+    """The tensors, shared by threads; each has kernels of its own."""
 
     def __init__(self, base: Shards, found: Shards, kernels: KernelChoice, progress: Progress) -> None:
         self._base = base
@@ -153,7 +153,7 @@ class _Work:
 
 
 class _ComparingSink:
-    """What `bake_piece` writes into: nothing is kept, each run is held against the bytes that were found."""
+    """What `merge_tensor` writes into: nothing is kept, each run is held against the bytes that were found."""
 
     def __init__(self, pair: TensorPair, base: Shards, found: Shards) -> None:
         self.tally = UlpDiff(pair.expected.dtype)

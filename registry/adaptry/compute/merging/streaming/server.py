@@ -1,7 +1,7 @@
-"""The program that computes merged models for a server: `python -m adaptry.merging.streaming`, started by
+"""The program that computes merged models for a server: `python -m adaptry.compute.merging.streaming`, started by
 `adaptry.compute.sidecar_client`.
 
-It is given one end of a control socket; each message on it brings one end of a pair, on which one question is asked and
+It is given one end of a control socket; each message on it brings one end of a pair, on which one request is sent and
 answered, in a thread of its own. It ends when the control socket does, which is when the server is gone, however it went.
 """
 
@@ -31,7 +31,7 @@ _FAILED = "the process that computes merged models failed at this; the server's 
 
 
 class ComputeServer:
-    """Answers questions about merged models, many at once. `folder` is its place on disk; `cache` bytes of finished
+    """Answers requests about merged models, many at once. `folder` is its place on disk; `cache` bytes of finished
     files are kept there."""
 
     def __init__(self, folder: Path, cache: int) -> None:
@@ -41,7 +41,7 @@ class ComputeServer:
         self._open = ModelPool(self._assembled)
 
     def serve(self, channel: socket.socket) -> None:
-        """One question, read from the channel. Nothing is raised: what goes wrong is an answer too, or nobody listens."""
+        """One request, read from the channel. Nothing is raised: what goes wrong is an answer too, or nobody listens."""
         try:
             with channel:
                 kind, payload = framing.receive(channel)

@@ -2,7 +2,7 @@
 
 Names, sizes and headers are the plan's, known before a weight is read. Reading a range computes the blocks of rows that it
 touches, cut where a merge cuts them, so the bytes are those that `adaptry merge` writes with the same kernels. Memory is a
-few blocks for each reader; what can only be made as a whole tensor is made once and kept on disk (`spooling`).
+few blocks for each reader; what can only be made as a whole tensor is made once and kept on disk (`spool`).
 """
 
 from __future__ import annotations
