@@ -85,13 +85,13 @@ def s3_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def s3_place(seaweed: Seaweed, s3_credentials: None) -> str:
     """An address in a bucket, with nothing there yet and the credentials for it in the environment."""
-    return seaweed.new_place()
+    return seaweed.new_location()
 
 
 @pytest.fixture
 def ceph_place(ceph: Ceph, s3_credentials: None) -> str:
     """The same on the server that has less."""
-    return ceph.new_place()
+    return ceph.new_location()
 
 
 @pytest.fixture(scope="session")

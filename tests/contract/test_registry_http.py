@@ -43,4 +43,4 @@ class TestHttpRegistry(RegistryContract):
 class TestHttpRegistryOnPostgres(TestHttpRegistry):
     @pytest.fixture
     def catalog(self, postgres: PostgresServer) -> str:
-        return postgres.url(postgres.migrated())
+        return postgres.url(postgres.create_migrated())

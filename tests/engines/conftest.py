@@ -104,12 +104,12 @@ class Scene:
             registry=registry,
             engine=self.spoken_to(engine, memory, home / "files.list", restarts),
             cache=Cache(home / "cache", cache_size, NO_WAIT),
-            memory=memory,
-            look=lambda: (
+            state_file=memory,
+            probe=lambda: (
                 probe_engine(engine.url) if engine.kind != "lorax" else EngineInfo(parse_runtime("lorax"), ())
             ),
-            judge=lambda found: inspect_engine(registry, found, None, "org/tiny"),
-            tell=self.story.append,
+            inspect=lambda found: inspect_engine(registry, found, None, "org/tiny"),
+            log=self.story.append,
         )
         self._stack.callback(around.cache.close)
         self.memories[name] = memory
@@ -123,12 +123,12 @@ class Scene:
         restart = (sys.executable, "-c", _RESTART, engine.url)
         prepare = (sys.executable, "-c", _PREPARE, "{folder}", "{file}")
         outside = OperatorCommands(listed, restart if restarts else (), prepare)
-        return ENGINES[engine.kind](EngineClient(engine.url), outside, memory.now.names)
+        return ENGINES[engine.kind](EngineClient(engine.url), outside, memory.state.names)
 
     def serves(self, engine: FakeEngine, name: str = PROD, worker: str = "gpu-1") -> int | None:
         """The number of the version whose weights a request is answered with; None where it is refused."""
         memory = self.memories.get(worker) or StateFile(self.folder / "none.json")
-        reply = self.spoken_to(engine, memory, self.folder / "none.list").ask(name)
+        reply = self.spoken_to(engine, memory, self.folder / "none.list").send_test_request(name)
         if not reply.is_ok:
             return None
         return self.weights[engine.answers[-1][2]].number
@@ -149,6 +149,6 @@ def kind(request: pytest.FixtureRequest) -> str:
 def settle(follower: Reconciler, turns: int = 20) -> None:
     """Turns until nothing is left to do."""
     for _ in range(turns):
-        if follower.turn(wait=0.0):
+        if follower.reconcile(wait=0.0):
             return
     raise AssertionError(f"not settled after {turns} turns")
