@@ -35,7 +35,7 @@ seed: 7
 output: acme/both
 ```
 
-This page is written by `python -m adaptry.combining > docs/combining.md`.
+This page is written by `python -m adaptry.compute.combining > docs/combining.md`.
 
 ## What holds for all
 

@@ -13,7 +13,7 @@ from adaptry.compute.combining import get_combine_method
 from adaptry.compute.combining.base_check import check_one_base, check_sequence
 from adaptry.compute.combining.method import CombineMethod, Number
 from adaptry.compute.combining.peft_order import order_note
-from adaptry.compute.combining.peft_replay import check_replay, check_site, configured_rank
+from adaptry.compute.combining.replay_checks import check_replay, check_site, configured_rank
 from adaptry.compute.lazy_adapters.deltas import AdapterDeltas, open_adapter_deltas
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.compute.lazy_adapters.sites import WeightSite

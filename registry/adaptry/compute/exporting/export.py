@@ -29,7 +29,7 @@ class ExportResult:
 
 @dataclass(frozen=True, slots=True)
 class PreparedExport:
-    """An adapter as it is to be written: in `format`, after the repairs of `made` where a runtime asked for some."""
+    """An adapter as it is to be written: in `format`, after the repairs of `repaired` where a runtime asked for some."""
 
     parent: ParentAdapter
     format: ExportFormat

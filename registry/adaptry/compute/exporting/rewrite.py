@@ -1,4 +1,4 @@
-"""The same numbers under other names, or beside another config: a draft that copies tensors as they are."""
+"""The same numbers under other names, or beside another config: a lazy adapter that copies tensors as they are."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class _ExtractedModules:
 
     @property
     def heads(self) -> dict[str, WeightSite]:
-        """The other end of a tied embedding that is changed: PEFT has the transposed factors there."""
+        """The other side of a tied embedding that is changed: PEFT has the transposed factors there."""
         choice = next((each for each in self.plan.lora if each.has_head), None)
         if choice is None or choice.site is None:
             return {}

@@ -98,7 +98,7 @@ class TargetChooser:
         if weight.tied and not is_causal and self._task in (None, "SEQ_2_SEQ_LM"):
             return TargetChoice(
                 weight, "embedding"
-            )  # written through the tie, whatever its other ends are called
+            )  # written through the tie, whatever its other sides are called
         site = WeightSite(weight.path, "embedding", width, rows)
         return TargetChoice(weight, "lora", site, is_transposed=True, has_head=weight.tied and is_causal)
 

@@ -21,7 +21,7 @@ from adaptry.compute.merging.whole_changes import StreamedChange
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from adaptry.compute.merging.layout import LoraDelta
+    from adaptry.compute.merging.lora_delta import LoraDelta
     from adaptry.compute.tensors.adapter_tensors import ReadBias
 
 _PER_INT8 = 7.874015718698502e-3  # 1/127, as bitsandbytes and PEFT write it

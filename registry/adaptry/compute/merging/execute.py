@@ -1,6 +1,6 @@
 """A plan carried out: one pass over the base, streaming, in memory that does not grow with the model.
 
-Each output file is a queue of steps: ranges to copy, weights to bake block by block. Threads always go on
+Each output file is a queue of steps: ranges to copy, weights to merge block by block. Threads always go on
 with the file that has most left. A file that is hashed belongs to one thread for one step, so its bytes pass
 in order and are hashed while hot; with fewer files than threads the hash follows in a thread of its own.
 """
@@ -17,7 +17,8 @@ from pathlib import Path
 from adaptry.compute.merging.dense_change import merge_whole_tensor
 from adaptry.compute.merging.io import TensorSink
 from adaptry.compute.merging.kernels import KernelChoice, ThreadKernels, kernel_weight, row_layout
-from adaptry.compute.merging.layout import LoraDelta, OutputTensor
+from adaptry.compute.merging.layout import OutputTensor
+from adaptry.compute.merging.lora_delta import LoraDelta
 from adaptry.compute.merging.output import OutputWriter, WriteOp
 from adaptry.compute.merging.plan import MergePlan
 from adaptry.compute.tensors.kernel import LoraTerm, StoredMatrix, row_blocks

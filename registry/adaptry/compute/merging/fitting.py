@@ -1,4 +1,4 @@
-"""What must hold before an adapter may be baked into a base: said of headers, configs and records, all at once.
+"""What must hold before an adapter may be merged into a base: said of headers, configs and records, all at once.
 
 Whatever would be dropped, changed or added to the wrong thing in silence is refused here, with the way out.
 """
@@ -20,12 +20,12 @@ from adaptry.compute.merging.vocabulary import RowCounts, new_rows
 from adaptry.core.errors import CheckFailed, Unsupported
 
 PLAIN = frozenset({"F32", "F16", "BF16"})
-"""Dtypes that are baked."""
+"""Dtypes that are merged."""
 
 _TOLD = frozenset(
     ["keys_unknown", "layers_uncovered", "targets_without_tensors", "saved_modules_without_tensors"]
 )
-"""Findings that block nothing and mean that less is baked than the config says was trained."""
+"""Findings that block nothing and mean that less is merged than the config says was trained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def check_base(entry: WeightedAdapter, base: BaseRecord, other_base: bool) -> li
 
 
 def refuse_unmergeable(entry: WeightedAdapter) -> None:
-    """What its files alone say against baking it. Raises `Unsupported`, `CheckFailed`."""
+    """What its files alone say against merging it. Raises `Unsupported`, `CheckFailed`."""
     spec, label = entry.adapter.spec, entry.label
     format = entry.adapter.format
     if format is not PEFT:
@@ -151,14 +151,14 @@ def _refuse_loaded(label: str, target: TargetTensor) -> None:
     if len(target.weight.parts) > 1:
         raise Unsupported(
             f"{label}: {target.module.path} is one weight in memory and {len(target.weight.parts)} on disk, which is not "
-            "baked here; merge it with PEFT"
+            "merged here; merge it with PEFT"
         )
 
 
 def _check_shapes(
     entry: WeightedAdapter, target: TargetTensor, checkpoint: HfCheckpoint, rows: RowCounts
 ) -> None:
-    """The update must have the weight's shape, and the weight a dtype that is baked."""
+    """The update must have the weight's shape, and the weight a dtype that is merged."""
     module, info = target.module, checkpoint.tensors[target.tensor]
     if module.fan_in and module.fan_out and target.orientation in ("linear", "conv1d"):
         wanted = (module.fan_out, module.fan_in)
@@ -170,7 +170,7 @@ def _check_shapes(
                 f"{checkpoint.folder} is {'×'.join(map(str, found))}: this is not the base it was trained on"
             )
     if info.dtype not in PLAIN:
-        raise Unsupported(f"{target.tensor} is {info.dtype}; weights are baked in F32, F16 and BF16")
+        raise Unsupported(f"{target.tensor} is {info.dtype}; weights are merged in F32, F16 and BF16")
     if entry.adapter.spec.method == "lora":
         shape = (rows.get(target.tensor, info.shape[0]), *info.shape[1:])
         check_lora(entry.label, entry.adapter, target, shape)

@@ -1,4 +1,4 @@
-"""Which kernel bakes a piece: chosen once a merge, by what is installed and what was asked for."""
+"""Which kernel merges a tensor: chosen once a merge, by what is installed and what was asked for."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _LLVM_TAKES = (
 
 @dataclass(frozen=True, slots=True)
 class KernelChoice:
-    """Makes a thread's kernels: the first that takes a piece bakes it. `block` is bytes of W at a time.
+    """Makes a thread's kernels: the first that supports a tensor merges it. `block` is bytes of W at a time.
 
-    `asked` is the kernel that was asked for by name, if any.
+    `requested` is the kernel that was asked for by name, if any.
     """
 
     names: tuple[str, ...]
@@ -31,7 +31,7 @@ class KernelChoice:
     requested: str | None = None
 
     def check(self, tensors: Iterable[OutputTensor]) -> None:
-        """Raises `Invalid` or `MissingDependency` where one of these pieces to bake needs a kernel that is not here."""
+        """Raises `Invalid` or `MissingDependency` where one of these tensors to merge needs a kernel that is not here."""
         tensors = list(tensors)
         if not _has("torch") and (whole := next((tensor for tensor in tensors if tensor.is_whole), None)):
             raise MissingDependency(
@@ -47,7 +47,7 @@ class KernelChoice:
             )
 
     def names_for(self, tensors: Iterable[OutputTensor]) -> tuple[str, ...]:
-        """The names of those that will bake these pieces."""
+        """The names of those that will merge these tensors."""
         tensors = list(tensors)
         uses_torch = any(tensor.is_whole for tensor in tensors)
         if self.names[0] != "llvm":
@@ -58,7 +58,7 @@ class KernelChoice:
 
     @contextlib.contextmanager
     def limit_torch_threads(self, tensors: Iterable[OutputTensor]) -> Iterator[None]:
-        """While kernels bake these pieces: torch, where one of them needs it, keeps to one thread a kernel."""
+        """While kernels merge these tensors: torch, where one of them needs it, keeps to one thread a kernel."""
         tensors = list(tensors)
         is_streamed = "torch" in self.names and ("llvm" not in self.names or any(_beyond_llvm(tensors)))
         uses_torch = is_streamed or any(tensor.is_whole for tensor in tensors)
@@ -71,7 +71,7 @@ class KernelChoice:
             yield
 
     def for_thread(self, tensors: Iterable[OutputTensor]) -> ThreadKernels:
-        """Kernels with room for every piece to come, to be used by one thread."""
+        """Kernels with room for every tensor to come, to be used by one thread."""
         room = max(
             (block_buffer_size(*row_layout(tensor), self.block) for tensor in tensors), default=self.block
         )
@@ -88,7 +88,7 @@ class ThreadKernels:
         self.buffer = memoryview(bytearray(BLOCK))  # for bytes that only pass through
 
     def begin_kernel(self, weight: KernelWeight, terms: Sequence[LoraTerm]) -> MergeKernel:
-        """The kernel for this piece, begun."""
+        """The kernel for this tensor, begun."""
         for number, make in enumerate(self._makers):
             if number not in self._kernels:
                 self._kernels[number] = make(self._room)
@@ -96,11 +96,11 @@ class ThreadKernels:
             if kernel.supports(weight, sum(term.down.shape[0] for term in terms)):
                 kernel.begin(weight, terms)
                 return kernel
-        raise AssertionError(f"no kernel bakes {weight}, and `Kernels.check` comes first")
+        raise AssertionError(f"no kernel merges {weight}, and `KernelChoice.check` comes first")
 
 
 def _beyond_llvm(tensors: Iterable[OutputTensor]) -> Iterator[OutputTensor]:
-    """Those that stream and that the llvm kernel leaves to torch, which takes every piece of a plan."""
+    """Those that stream and that the llvm kernel leaves to torch, which takes every tensor of a plan."""
     from adaptry.compute.tensors.llvm_kernel import LlvmKernel
 
     for tensor in tensors:
@@ -111,7 +111,7 @@ def _beyond_llvm(tensors: Iterable[OutputTensor]) -> Iterator[OutputTensor]:
 
 
 def row_layout(tensor: OutputTensor) -> tuple[int, int]:
-    """(rows, bytes of a row) of a piece as stored in the base; what is not a matrix is one long row a piece."""
+    """(rows, bytes of a row) of a tensor as stored in the base; what is not a matrix is one long row a tensor."""
     shape = tensor.source.shape
     if len(shape) == 2 and tensor.source.numel:
         return shape[0], tensor.source.size // shape[0]
@@ -120,7 +120,7 @@ def row_layout(tensor: OutputTensor) -> tuple[int, int]:
 
 
 def kernel_weight(tensor: OutputTensor) -> KernelWeight:
-    """What a kernel must know of a piece."""
+    """What a kernel must know of a tensor."""
     rows, row_bytes = row_layout(tensor)
     columns = row_bytes * tensor.source.numel // max(1, tensor.source.size)
     return KernelWeight(tensor.source.dtype, tensor.dtype, rows, columns, tensor.is_transposed)

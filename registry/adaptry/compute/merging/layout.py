@@ -1,6 +1,6 @@
 """The files of a merged checkpoint, laid out before a byte is written.
 
-Each output file is a header and pieces in order: tensors to copy as they are, to cast, or to bake. Names,
+Each output file is a header and tensors in order: to copy as they are, to cast, or to merge. Names,
 offsets and sizes are known here, so files can be allocated at once and written in any order.
 """
 
@@ -11,21 +11,11 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.header import DTYPE_BITS, TensorInfo
-from adaptry.adapters.spec import ModuleSpec
 from adaptry.bases.hf_folder import SINGLE
 from adaptry.bases.quantised import PackedWeight
+from adaptry.compute.merging.lora_delta import LoraDelta
 from adaptry.compute.merging.whole_changes import WholeChange
-
-
-@dataclass(frozen=True, slots=True)
-class LoraDelta:
-    """One adapter's change of one weight: `scale` · up @ down, [out, in]; the weight is folded into `scale`."""
-
-    adapter: Adapter
-    module: ModuleSpec
-    scale: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +89,7 @@ class OutputTensor:
 
 @dataclass(frozen=True, slots=True)
 class OutputFile:
-    """One weights file of the result: header bytes (length prefix included), then the pieces in order."""
+    """One weights file of the result: header bytes (length prefix included), then the tensors in order."""
 
     name: str
     header: bytes
@@ -113,7 +103,7 @@ class OutputFile:
 def plan_files(
     shards: Iterable[str], tensors: Sequence[OutputTensor], limit: int | None
 ) -> tuple[OutputFile, ...]:
-    """The pieces in files: those of the base, or as many as `limit` bytes each allow, in the same order."""
+    """The tensors in files: those of the base, or as many as `limit` bytes each allow, in the same order."""
     groups: list[list[OutputTensor]] = []
     if limit is None:
         by_shard: dict[str, list[OutputTensor]] = {name: [] for name in shards}

@@ -34,7 +34,7 @@ def check_lora(label: str, adapter: Adapter, target: TargetTensor, shape: tuple[
         raise CheckFailed(f"{label}: the factors of {module.path} are empty, so it was never trained")
     if not {down.dtype, up.dtype} <= _FLOATS:
         raise Unsupported(
-            f"{label}: the factors of {module.path} are {down.dtype} and {up.dtype}; F32, F16 and BF16 are baked"
+            f"{label}: the factors of {module.path} are {down.dtype} and {up.dtype}; F32, F16 and BF16 are merged"
         )
     for_down, for_up = blocks(adapter.config, module.path)
     if module.kind == "conv" and up.shape[1] < module.rank and module.rank % up.shape[1] == 0:

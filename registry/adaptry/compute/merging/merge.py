@@ -1,4 +1,4 @@
-"""The verb: adapters baked into a base, as a checkpoint folder that appears whole or not at all."""
+"""The verb: adapters merged into a base, as a checkpoint folder that appears whole or not at all."""
 
 from __future__ import annotations
 

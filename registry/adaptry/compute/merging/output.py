@@ -31,7 +31,7 @@ _KERNEL_COPY = 64 << 20  # bytes a step copies inside the kernel, so that thread
 
 @dataclass(frozen=True, slots=True)
 class WriteOp:
-    """A run of the output: one piece to bake or cast, or bytes of the base's `shard` from `source` on to copy."""
+    """A run of the output: one tensor to merge or cast, or bytes of the base's `shard` from `source` on to copy."""
 
     offset: int
     size: int
@@ -179,7 +179,7 @@ class _Background:
 
 
 def plan_writes(file: OutputFile, most: int | None = None) -> Iterator[WriteOp]:
-    """The pieces of a file as steps: neighbours that are copied are one step, of at most `most` bytes."""
+    """The tensors of a file as steps: neighbours that are copied are one step, of at most `most` bytes."""
     run: WriteOp | None = None
     for tensor in file.tensors:
         start = tensor.source.start

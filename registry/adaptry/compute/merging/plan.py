@@ -1,6 +1,6 @@
 """Everything a merge decides, before a weight is read.
 
-`plan` takes headers and configs and gives output files as lists of pieces: bytes to copy, weights to bake.
+`plan_merge` takes headers and configs and gives output files as lists of tensors: bytes to copy, weights to merge.
 Sizes, names and dtypes of the result are known here, and whatever does not fit fails here or not at all.
 """
 
@@ -59,7 +59,7 @@ class MergePlan:
 
     @property
     def changed_tensors(self) -> Iterator[OutputTensor]:
-        """The pieces whose bytes are not the base's: baked, or cast."""
+        """The tensors whose bytes are not the base's: merged, or cast."""
         return (tensor for file in self.files for tensor in file.tensors if not tensor.is_copy)
 
     @property
@@ -80,11 +80,11 @@ def plan_merge(
     found: str = "",
     method: MethodChoice | None = None,
 ) -> MergePlan:
-    """How `inputs` are baked into `checkpoint`: as their weighted sum, or combined in another `method`.
+    """How `inputs` are merged into `checkpoint`: as their weighted sum, or combined by another `method`.
 
     `other_base`: also into another model than an input is known to be for, if the shapes fit. `resize_vocab`: also
     where an input brings a larger vocabulary. `base_copy`: into which copy, where one is quantised. `found`: how it was
-    found, where it is the original of the base that was named. Raises `Unsupported` (a method or variant that cannot be baked, a base that is not dequantised here) and
+    found, where it is the original of the base that was named. Raises `Unsupported` (a method or variant that cannot be merged, a base that is not dequantised here) and
     `CheckFailed` (modules or shapes that do not fit, a copy that is not chosen); each names what, where and the way out.
     """
     view = open_logical_view(checkpoint)
@@ -166,7 +166,7 @@ def _output_tensor(
     rows: int | None,
     packed: PackedByPosition,
 ) -> OutputTensor:
-    """A piece that has no place in a file yet."""
+    """A tensor that has no place in a file yet."""
     info, shard = checkpoint.tensors[source], checkpoint.shard_of[source]
     kept = dtype is None or info.dtype not in FLOATS
     own = packed.get((shard, info.start))

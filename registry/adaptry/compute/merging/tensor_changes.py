@@ -18,7 +18,8 @@ from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.bases.module_map import ExtraTarget, ModuleMap, TargetTensor
 from adaptry.compute.merging.combined_changes import PlacedChange
 from adaptry.compute.merging.fitting import WeightedAdapter
-from adaptry.compute.merging.layout import BaseTensor, LoraDelta
+from adaptry.compute.merging.layout import BaseTensor
+from adaptry.compute.merging.lora_delta import LoraDelta
 from adaptry.compute.merging.lora_fitting import stored_orientation
 from adaptry.compute.merging.tied_embeddings import TiedSide, TiedSides, sides_of_extra, sides_of_module
 from adaptry.compute.merging.whole_changes import (
@@ -44,7 +45,7 @@ class TensorChanges:
 
 
 class ChangeSet:
-    """Gathers what each input wants, tensor by tensor; the two ends of a tied embedding apart."""
+    """Gathers what each input wants, tensor by tensor; the two sides of a tied embedding apart."""
 
     def __init__(self, checkpoint: HfCheckpoint) -> None:
         self._checkpoint = checkpoint

@@ -1,7 +1,7 @@
-"""The two ends of a tied embedding: one tensor on disk that the model reads as embedding and as output head.
+"""The two sides of a tied embedding: one tensor on disk that the model reads as embedding and as output head.
 
-A live adapter may change one end alone, and PEFT's merge then writes both, so that the merged model answers
-otherwise than the adapter did. Here each end gets what the live adapter does to it; where the two come to differ, the
+A live adapter may change one side alone, and PEFT's merge then writes both, so that the merged model answers
+otherwise than the adapter did. Here each side gets what the live adapter does to it; where the two come to differ, the
 result has a head of its own.
 """
 
@@ -34,7 +34,7 @@ class TiedSide:
 
 
 class TiedSides:
-    """Which ends there are, and whether they have come apart."""
+    """Which sides there are, and whether they have come apart."""
 
     def __init__(self, checkpoint: HfCheckpoint) -> None:
         self._checkpoint = checkpoint
@@ -48,7 +48,7 @@ class TiedSides:
         self.is_untied = False
 
     def stored_side(self, tensor: str) -> TiedSide:
-        """The end that is in the base's files under its own name."""
+        """The side that is in the base's files under its own name."""
         return TiedSide(tensor, tensor)
 
     def is_tied(self, target: TargetTensor) -> bool:
@@ -65,13 +65,13 @@ class TiedSides:
         return is_tied and self._stored_head is not None and tensor == self._stored_embedding
 
     def both_sides(self, tensor: str) -> tuple[TiedSide, ...]:
-        """The ends of a tied `tensor`, for a change of all of them."""
+        """The sides of a tied `tensor`, for a change of all of them."""
         self._tied.add(tensor)
         copies = (TiedSide(tensor, f"{copy}.weight") for copy in self._ties.copies)
         return self.stored_side(self._stored_embedding or tensor), self._head(tensor), *copies
 
     def one_side(self, entry: WeightedAdapter, tensor: str, path: str, is_head: bool) -> tuple[TiedSide]:
-        """One end of a tied `tensor`, that of the module `path`, for a change of it alone. Raises `Unsupported`."""
+        """One side of a tied `tensor`, that of the module `path`, for a change of it alone. Raises `Unsupported`."""
         self._check_untying(entry, path, is_head)
         self._tied.add(tensor)
         self.is_untied = self._ties.has_head
@@ -178,7 +178,7 @@ def sides_of_module(
 
 
 def _has_other_rows(adapter: Adapter, extra: ExtraTarget, module_map: ModuleMap) -> bool:
-    """Whether the adapter has rows of both ends, and not the same: then PEFT trains each end by itself."""
+    """Whether the adapter has rows of both sides, and not the same: then PEFT trains each side by itself."""
     rows = {
         token_rows(adapter.config, other.extra.target)
         for other in module_map.extras

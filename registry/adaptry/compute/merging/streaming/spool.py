@@ -34,7 +34,7 @@ class TensorSpool:
         self._lock = threading.Lock()
 
     def read(self, tensor: OutputTensor, first: int, last: int) -> Iterator[bytes]:
-        """Bytes [first, last) of the piece. Raises `InvalidWeights`, `StorageFull`."""
+        """Bytes [first, last) of the tensor. Raises `InvalidWeights`, `StorageFull`."""
         made = self._of(tensor)
         while first < last:
             data = os.pread(made.file.fileno(), min(CHUNK, last - first), first)
@@ -73,7 +73,7 @@ class _SpooledTensor:
 
 
 class _FileSink:
-    """A sink whose file begins where the piece does."""
+    """A sink whose file begins where the tensor does."""
 
     def __init__(self, file: io.FileIO, base: ShardReader, offset: int) -> None:
         self._file = file

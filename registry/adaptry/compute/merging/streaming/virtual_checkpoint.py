@@ -63,7 +63,7 @@ class VirtualCheckpoint:
     ) -> None:
         """`adapter` is the digest of what was merged in; `made` are more files to show; `scratch` a folder to work in.
 
-        Raises `MissingDependency` or `Invalid` where a piece needs a kernel that is not here, and what opening files raises.
+        Raises `MissingDependency` or `Invalid` where a tensor needs a kernel that is not here, and what opening files raises.
         """
         kernels.check(plan.changed_tensors)
         self.plan = plan
@@ -129,7 +129,7 @@ class VirtualCheckpoint:
     def _merged(
         self, tensor: OutputTensor, kernels: ThreadKernels, first: int, last: int
     ) -> Iterator[memoryview]:
-        """Bytes [first, last) of a piece that streams: whole blocks are baked, and cut."""
+        """Bytes [first, last) of a tensor that streams: whole blocks are merged, and cut."""
         rows, row_bytes = row_layout(tensor)
         row_out = row_bytes * tensor.size // tensor.source.size
         kernel = kernels.begin_kernel(kernel_weight(tensor), [read_term(update) for update in tensor.updates])
