@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def make_replay(plan: CombinePlan) -> Callable[[WeightSite], tuple[Factors, Mapping[str, float]]]:
     """What computes one site of a plan whose combination replays."""
     planned = {each.site: each for each in plan.sites}
-    if plan.sites[0].combination.replay_mode == "by site":
+    if plan.sites[0].method.replay_mode == "by site":
         return lambda site: (_replay_site(plan, planned[site], None), {})
 
     @functools.cache
@@ -64,7 +64,7 @@ def _replay_site(plan: CombinePlan, planned: PlannedSite, generator: Generator |
     if len(plan.recipe.inputs) == 1:  # PEFT: one adapter is always `linear`
         return combine_factors(inputs)
     try:
-        made = planned.combination.combine(inputs)
+        made = planned.method.combine(inputs)
     except RuntimeError as error:
         raise CheckFailed(
             f"PEFT's arithmetic fails at {site.key} ({str(error).splitlines()[0]}), since ranks or layouts there "

@@ -14,16 +14,14 @@ from adaptry.core.errors import CheckFailed, Invalid
 _SELECTING = ("layers_to_transform", "layers_pattern", "exclude_modules")
 
 
-def check_replay(recipe: CombineRecipe, parents: Sequence[ParentAdapter], combination: CombineMethod) -> None:
+def check_replay(recipe: CombineRecipe, parents: Sequence[ParentAdapter], method: CombineMethod) -> None:
     """Raises `Invalid` for what PEFT has no word for, `CheckFailed` where it raises or means something else."""
     if recipe.modules or recipe.energy is not None:
         raise Invalid(
-            f"{combination.name} is PEFT's, which has no overrides by module and no energy; leave them out"
+            f"{method.name} is PEFT's, which has no overrides by module and no energy; leave them out"
         )
-    if recipe.rank is not None and (combination.delta_form != "dense" or len(parents) == 1):
-        raise Invalid(
-            f"{combination.name} has the rank that PEFT gives it here; rank is for the types with svd"
-        )
+    if recipe.rank is not None and (method.delta_form != "dense" or len(parents) == 1):
+        raise Invalid(f"{method.name} has the rank that PEFT gives it here; rank is for the types with svd")
     for parent in parents:
         fields = parent.adapter.config.fields
         if fields.get("target_parameters"):
@@ -37,16 +35,16 @@ def check_replay(recipe: CombineRecipe, parents: Sequence[ParentAdapter], combin
                 "which leaves modules out: use `linear` or another method of our own"
             )
     initial = parents[0].adapter.config.fields.get("init_lora_weights", True)
-    if combination.replay_mode == "in order" and initial not in (True, False, "gaussian"):
+    if method.replay_mode == "in order" and initial not in (True, False, "gaussian"):
         raise CheckFailed(
             f"{parents[0].label} was begun with init_lora_weights={str(initial)[:40]!r}; what PEFT draws for that before "
             "its masks is not replayed: use dare_linear or dare_ties"
         )
 
 
-def check_site(site: WeightSite, combination: CombineMethod, rank: int) -> None:
+def check_site(site: WeightSite, method: CombineMethod, rank: int) -> None:
     """Raises `CheckFailed` where PEFT's decomposition of this module raises."""
-    if combination.delta_form != "dense":
+    if method.delta_form != "dense":
         return
     if len(site.kernel) not in (0, 2):
         raise CheckFailed(
