@@ -52,7 +52,8 @@ class BaseRecord(_Value):
     """A base as a registry keeps it: enough to check adapters and plan merges without its weights.
 
     `tensors` and `sketches` are keyed by the name on disk; `facts` are the config fields that matter
-    (model_type, heads, vocabulary, tying, …); `file_hashes` are (path, size, sha256) when its weights are stored.
+    (model_type, heads, vocabulary, tying, …); `file_hashes` are (path, size, sha256) when its weights are
+    stored.
     """
 
     id: Digest

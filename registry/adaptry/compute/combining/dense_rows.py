@@ -1,8 +1,9 @@
 """Dense updates, a few rows at a time: what elementwise methods run on.
 
-The dense updates of several adapters are never all there: a block of rows of each is multiplied out, treated while the
-processor's cache has it, and dropped. Multiplying out twice is cheaper than keeping. A block is cut the same way each
-time, so that it has the same bits each time. The members of a batch (experts) are rows one below the other.
+The dense updates of several adapters are never all there: a block of rows of each is multiplied out, treated
+while the processor's cache has it, and dropped. Multiplying out twice is cheaper than keeping. A block is cut
+the same way each time, so that it has the same bits each time. The members of a batch (experts) are rows one
+below the other.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""What a method of combining adapters is, as a value: its parameters, and one function from updates to an update.
+"""What a method of combining adapters is, as a value: its parameters, and one function from updates to an
+update.
 
-A method sees one site at a time and knows no files. Adding one is one function and one entry in `COMBINE_METHODS`;
-the recipe's schema, the command line's help and the docs are made from the table.
+A method sees one site at a time and knows no files. Adding one is one function and one entry in
+`COMBINE_METHODS`; the recipe's schema, the command line's help and the docs are made from the table.
 """
 
 from __future__ import annotations
@@ -68,14 +69,15 @@ class PeftReplay:
 @dataclass(frozen=True, slots=True)
 class CombineInputs:
     """What a method gets of one site: the updates of the adapters that have one there, each with its trained
-    scale, in the recipe's order; their weights; the parameters' values; `rank`, the rank the result is to have, for a
-    method whose arithmetic depends on it; `input_count`, how many adapters the recipe has.
+    scale, in the recipe's order; their weights; the parameters' values; `rank`, the rank the result is to
+    have, for a method whose arithmetic depends on it; `input_count`, how many adapters the recipe has.
 
-    `input_positions` says which of the recipe's inputs the updates are of; `all_weights` are the weights here of all of
-    them, also of those without an update at this site, for methods that take absence for an update of zero. `site_name`
-    is for errors.
+    `input_positions` says which of the recipe's inputs the updates are of; `all_weights` are the weights here
+    of all of them, also of those without an update at this site, for methods that take absence for an update
+    of zero. `site_name` is for errors.
 
-    `random(i)` is a fresh generator for the i-th update, seeded by recipe, site and input: never by order or threads.
+    `random(i)` is a fresh generator for the i-th update, seeded by recipe, site and input: never by order or
+    threads.
     """
 
     updates: Sequence[Factors]
@@ -105,11 +107,12 @@ CombineFunction = Callable[[CombineInputs], "Factors | Tensor"]
 
 @dataclass(frozen=True, slots=True)
 class CombineMethod:
-    """`name` as recipes spell it; `source`: paper and code whose arithmetic it is; `parameters` by name; `delta_form`:
-    whether it stays in factors or forms one site's updates densely; `inputs`: how many adapters it takes, at least and
-    at most; `rank`: the rank of its result from the ranks of its inputs, where no rank is asked for; `uses_weights`:
-    whether weights other than 0 and 1 mean something to it; `replay_mode`: whether it is another program's to the bit;
-    `differences`: where PEFT or mergekit do otherwise under this name.
+    """`name` as recipes spell it; `source`: paper and code whose arithmetic it is; `parameters` by name;
+    `delta_form`: whether it stays in factors or forms one site's updates densely; `inputs`: how many adapters
+    it takes, at least and at most; `rank`: the rank of its result from the ranks of its inputs, where no rank
+    is asked for; `uses_weights`: whether weights other than 0 and 1 mean something to it; `replay_mode`:
+    whether it is another program's to the bit; `differences`: where PEFT or mergekit do otherwise under this
+    name.
     """
 
     name: str

@@ -1,6 +1,8 @@
-"""Everything a combination decides before a weight is read: sites, who counts at each, the method, ranks, costs.
+"""Everything a combination decides before a weight is read: sites, who counts at each, the method, ranks,
+costs.
 
-Whatever does not fit fails here. The plan is a value to print; `build_combined_adapter` makes a lazy adapter of it.
+Whatever does not fit fails here. The plan is a value to print; `build_combined_adapter` makes a lazy adapter
+of it.
 """
 
 from __future__ import annotations

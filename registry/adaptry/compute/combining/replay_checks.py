@@ -15,7 +15,8 @@ _SELECTING = ("layers_to_transform", "layers_pattern", "exclude_modules")
 
 
 def check_replay(recipe: CombineRecipe, parents: Sequence[ParentAdapter], method: CombineMethod) -> None:
-    """Raises `Invalid` for what PEFT has no word for, `CheckFailed` where it raises or means something else."""
+    """Raises `Invalid` for what PEFT has no word for, `CheckFailed` where it raises or means something
+    else."""
     if recipe.modules or recipe.energy is not None:
         raise Invalid(
             f"{method.name} is PEFT's, which has no overrides by module and no energy; leave them out"

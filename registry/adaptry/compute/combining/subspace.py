@@ -1,7 +1,7 @@
 """An elementwise method, done in other coordinates than the model's own.
 
-Methods that first align the updates (KnOTS, Core Space) hand the small, aligned matrices to one of these; it sees
-updates like any other, with its own parameters.
+Methods that first align the updates (KnOTS, Core Space) hand the small, aligned matrices to one of these; it
+sees updates like any other, with its own parameters.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def inner_parameters(default: str) -> Mapping[str, MethodParameter]:
 
 
 def combine_in_subspace(inputs: CombineInputs, aligned: Sequence[Factors]) -> Tensor:
-    """The aligned updates [..., k, l], one for each of `inputs.updates`, combined as its `merge` says; float32."""
+    """The aligned updates [..., k, l], one for each of `inputs.updates`, combined as its `merge` says;
+    float32."""
     from adaptry.compute.tensors.lowrank import Factors
 
     inner = _INNER[inputs.word("merge")]

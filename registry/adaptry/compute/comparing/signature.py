@@ -28,7 +28,8 @@ SIGNATURE_LAYOUT = 1
 
 
 class Signature(BaseModel):
-    """`norm` is ‖Δ‖ over all sites, exactly; `sketch` SKETCH_WIDTH float32 numbers, little-endian, in base64."""
+    """`norm` is ‖Δ‖ over all sites, exactly; `sketch` SKETCH_WIDTH float32 numbers, little-endian, in
+    base64."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -44,8 +44,8 @@ def convert(
 ) -> LazyAdapter:
     """A plain LoRA that acts as `parent` does, on `base` where its base is known.
 
-    Raises `Unsupported` (a method or layout no LoRA is made of) and `CheckFailed` (the base is needed and not there, a rank
-    must be chosen, biases that a LoRA does not hold), each with the way out.
+    Raises `Unsupported` (a method or layout no LoRA is made of) and `CheckFailed` (the base is needed and not
+    there, a rank must be chosen, biases that a LoRA does not hold), each with the way out.
     """
     _refuse_unconvertible(parent)
     notes = check_conversion_base(parent, base, options.other_base) if base else []

@@ -24,8 +24,8 @@ _FACTORS = ("A", "B", "embedding_A", "embedding_B")
 
 @dataclass(frozen=True, slots=True)
 class NormalisedLora:
-    """A LoRA about to be written plainly. `common_scale`: that of all modules, which alpha keeps; None: each goes into its
-    factors. `dtype`: in which it is written."""
+    """A LoRA about to be written plainly. `common_scale`: that of all modules, which alpha keeps; None: each
+    goes into its factors. `dtype`: in which it is written."""
 
     adapter: Adapter
     options: ConvertOptions

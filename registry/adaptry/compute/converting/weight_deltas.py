@@ -1,7 +1,7 @@
 """The weights that an adapter changes, each with the site a LoRA has for it and the update as a matrix.
 
-With a base they are found by the rules of `module_map`. Without one an adapter's own tensors must tell the sides; what they
-cannot tell is refused, and a weight is then taken for that of a Linear.
+With a base they are found by the rules of `module_map`. Without one an adapter's own tensors must tell the
+sides; what they cannot tell is refused, and a weight is then taken for that of a Linear.
 """
 
 from __future__ import annotations

@@ -27,8 +27,9 @@ _ROUNDS = 4
 
 @dataclass(frozen=True, slots=True)
 class RepairedAdapter:
-    """`parent` is the adapter as the engine is to get it, `original` the one it was made of; `steps` in the order they were
-    made. `plan.needs_merge`: the findings for which it is to go into its base's weights instead."""
+    """`parent` is the adapter as the engine is to get it, `original` the one it was made of; `steps` in the
+    order they were made. `plan.needs_merge`: the findings for which it is to go into its base's weights
+    instead."""
 
     original: ParentAdapter
     parent: ParentAdapter

@@ -29,7 +29,8 @@ class ExportResult:
 
 @dataclass(frozen=True, slots=True)
 class PreparedExport:
-    """An adapter as it is to be written: in `format`, after the repairs of `repaired` where a runtime asked for some."""
+    """An adapter as it is to be written: in `format`, after the repairs of `repaired` where a runtime asked
+    for some."""
 
     parent: ParentAdapter
     format: ExportFormat
@@ -54,7 +55,8 @@ def export(
     runtime: Runtime | None = None,
     format: str | None = None,
 ) -> ExportResult:
-    """`parent` in the folder `target`, as `prepare_export` decides. Raises what repairing and the format's function raise."""
+    """`parent` in the folder `target`, as `prepare_export` decides. Raises what repairing and the format's
+    function raise."""
     with prepare_export(parent, options, runtime=runtime, format=format) as found:
         return found.write(target, options)
 

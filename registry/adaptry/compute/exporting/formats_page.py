@@ -1,4 +1,5 @@
-"""The tables of repairs and formats as the page `docs/exporting.md`: `python -m adaptry.compute.exporting > docs/exporting.md`."""
+"""The tables of repairs and formats as the page `docs/exporting.md`: `python -m adaptry.compute.exporting >
+docs/exporting.md`."""
 
 from __future__ import annotations
 

@@ -29,8 +29,8 @@ class PlannedRepair:
 
 @dataclass(frozen=True, slots=True)
 class ExportPlan:
-    """`steps` in order; `needs_merge`: findings for which it must go into the base's weights, and nothing else is then done;
-    `unresolved`: findings that nothing here mends."""
+    """`steps` in order; `needs_merge`: findings for which it must go into the base's weights, and nothing
+    else is then done; `unresolved`: findings that nothing here mends."""
 
     runtime: Runtime
     verdict: RuntimeVerdict

@@ -1,4 +1,5 @@
-"""Repairs that make a plain LoRA or change its rank, and those that touch the config alone: each a lazy adapter over a view."""
+"""Repairs that make a plain LoRA or change its rank, and those that touch the config alone: each a lazy
+adapter over a view."""
 
 from __future__ import annotations
 

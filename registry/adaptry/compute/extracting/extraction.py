@@ -1,4 +1,5 @@
-"""An extracted LoRA as a lazy adapter: each matrix's change read, decomposed and written, one after the other."""
+"""An extracted LoRA as a lazy adapter: each matrix's change read, decomposed and written, one after the
+other."""
 
 from __future__ import annotations
 

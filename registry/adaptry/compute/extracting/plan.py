@@ -19,8 +19,9 @@ from adaptry.core.progress import Progress, no_progress
 
 @dataclass(frozen=True, slots=True)
 class ExtractPlan:
-    """What will be done. `lora` are the matrices, `whole` the weights that are written as they are (of a module in
-    modules_to_save all, changed or not), `left_out` what no adapter holds, `modules` every module of the model by path."""
+    """What will be done. `lora` are the matrices, `whole` the weights that are written as they are (of a
+    module in modules_to_save all, changed or not), `left_out` what no adapter holds, `modules` every module
+    of the model by path."""
 
     recipe: ExtractRecipe
     base: HfCheckpoint

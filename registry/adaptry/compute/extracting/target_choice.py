@@ -35,9 +35,9 @@ _ROUTERS = ("gate", "router")
 
 @dataclass(frozen=True, slots=True)
 class TargetChoice:
-    """How a weight's change is held. `lora`: at `site`, of which the weight is the transpose where `is_transposed`. `module`:
-    in modules_to_save; `embedding`: written whole beside the LoRA; `nothing`: `reason` says why. `has_head`: it is tied to
-    an lm_head, which gets the same update."""
+    """How a weight's change is held. `lora`: at `site`, of which the weight is the transpose where
+    `is_transposed`. `module`: in modules_to_save; `embedding`: written whole beside the LoRA; `nothing`:
+    `reason` says why. `has_head`: it is tied to an lm_head, which gets the same update."""
 
     weight: WeightPair
     kind: TargetKind

@@ -1,4 +1,5 @@
-"""The verb: an adapter in another layout, as a lazy adapter, from the shapes of its base; no weight of the base is read."""
+"""The verb: an adapter in another layout, as a lazy adapter, from the shapes of its base; no weight of the
+base is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The folder sink: a lazy adapter computed and written as PEFT's `save_pretrained` would, whole or not at all."""
+"""The folder sink: a lazy adapter computed and written as PEFT's `save_pretrained` would, whole or not at
+all."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ class ModuleFigures:
 
 @dataclass(frozen=True, slots=True)
 class ComputeResult:
-    """What came of computing an adapter: figures by module, in the order they were made, and of all together."""
+    """What came of computing an adapter: figures by module, in the order they were made, and of all
+    together."""
 
     modules: tuple[ModuleFigures, ...]
 
@@ -54,7 +56,8 @@ def write_adapter(
 ) -> ComputeResult:
     """Computes the adapter into the folder `target`, which appears whole or not at all.
 
-    Raises `MissingDependency` (no torch), what `output_folder` raises, and what the adapter's own `compute` raises.
+    Raises `MissingDependency` (no torch), what `output_folder` raises, and what the adapter's own `compute`
+    raises.
     """
     _require_torch()
     with output_folder(target, replace=replace) as folder:

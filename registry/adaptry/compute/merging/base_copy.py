@@ -33,11 +33,11 @@ class BaseCopy(BaseModel):
 def choose_copy(
     view: LogicalView, inputs: Sequence[WeightedAdapter], requested: BaseCopyKind | None, found: str = ""
 ) -> tuple[BaseCopy | None, list[str]]:
-    """The copy to merge into, and what is to be told besides; None where nothing is quantised. `found` says how this base
-    was found to be the original of the one that was named, where it was.
+    """The copy to merge into, and what is to be told besides; None where nothing is quantised. `found` says
+    how this base was found to be the original of the one that was named, where it was.
 
-    Raises `CheckFailed` where more than one could be meant and `requested` does not say which, or says one that is not here;
-    `Unsupported` for a base whose weights cannot be dequantised exactly.
+    Raises `CheckFailed` where more than one could be meant and `requested` does not say which, or says one
+    that is not here; `Unsupported` for a base whose weights cannot be dequantised exactly.
     """
     folder = view.checkpoint.folder
     if view.packed:

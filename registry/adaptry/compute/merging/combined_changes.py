@@ -1,6 +1,8 @@
-"""Adapters merged by another method than the sum: each weight gets one update, combined of theirs and never brought to a rank.
+"""Adapters merged by another method than the sum: each weight gets one update, combined of theirs and never
+brought to a rank.
 
-The methods are those of `combining`. A weight is formed, changed and written as a whole, one a thread in memory.
+The methods are those of `combining`. A weight is formed, changed and written as a whole, one a thread in
+memory.
 """
 
 from __future__ import annotations

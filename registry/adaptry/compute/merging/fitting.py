@@ -1,4 +1,5 @@
-"""What must hold before an adapter may be merged into a base: said of headers, configs and records, all at once.
+"""What must hold before an adapter may be merged into a base: said of headers, configs and records, all at
+once.
 
 Whatever would be dropped, changed or added to the wrong thing in silence is refused here, with the way out.
 """

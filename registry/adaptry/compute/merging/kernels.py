@@ -31,7 +31,8 @@ class KernelChoice:
     requested: str | None = None
 
     def check(self, tensors: Iterable[OutputTensor]) -> None:
-        """Raises `Invalid` or `MissingDependency` where one of these tensors to merge needs a kernel that is not here."""
+        """Raises `Invalid` or `MissingDependency` where one of these tensors to merge needs a kernel that is
+        not here."""
         tensors = list(tensors)
         if not _has("torch") and (whole := next((tensor for tensor in tensors if tensor.is_whole), None)):
             raise MissingDependency(
@@ -58,7 +59,8 @@ class KernelChoice:
 
     @contextlib.contextmanager
     def limit_torch_threads(self, tensors: Iterable[OutputTensor]) -> Iterator[None]:
-        """While kernels merge these tensors: torch, where one of them needs it, keeps to one thread a kernel."""
+        """While kernels merge these tensors: torch, where one of them needs it, keeps to one thread a
+        kernel."""
         tensors = list(tensors)
         is_streamed = "torch" in self.names and ("llvm" not in self.names or any(_beyond_llvm(tensors)))
         uses_torch = is_streamed or any(tensor.is_whole for tensor in tensors)
@@ -111,7 +113,8 @@ def _beyond_llvm(tensors: Iterable[OutputTensor]) -> Iterator[OutputTensor]:
 
 
 def row_layout(tensor: OutputTensor) -> tuple[int, int]:
-    """(rows, bytes of a row) of a tensor as stored in the base; what is not a matrix is one long row a tensor."""
+    """(rows, bytes of a row) of a tensor as stored in the base; what is not a matrix is one long row a
+    tensor."""
     shape = tensor.source.shape
     if len(shape) == 2 and tensor.source.numel:
         return shape[0], tensor.source.size // shape[0]

@@ -57,9 +57,9 @@ def merge(
 ) -> MergeRecord:
     """Writes the merged checkpoint to `target`, with `adaptry_merge.json` beside its weights.
 
-    `found` is that of `plan_recipe`.
-    Nothing is written unless everything fits. Raises what `plan_merge` raises, `MissingDependency` (no torch), `Conflict` (something
-    is at `target`), `InvalidWeights` (a file that became shorter since), `StorageFull`, `Unavailable`.
+    `found` is that of `plan_recipe`. Nothing is written unless everything fits. Raises what `plan_merge`
+    raises, `MissingDependency` (no torch), `Conflict` (something is at `target`), `InvalidWeights` (a file
+    that became shorter since), `StorageFull`, `Unavailable`.
     """
     _check_new(target)
     decided = plan_recipe(recipe, checkpoint, sources, found)
@@ -84,8 +84,9 @@ def merge(
 def plan_recipe(
     recipe: MergeRecipe, checkpoint: HfCheckpoint, sources: Sequence[MergeSource], found: str = ""
 ) -> MergePlan:
-    """The plan of a recipe whose base and inputs are open. `found` says how the base was found to be the original of the
-    one that the recipe names, where it is that (`adaptry.operations.quantised_variants.open_original`)."""
+    """The plan of a recipe whose base and inputs are open. `found` says how the base was found to be the
+    original of the one that the recipe names, where it is that
+    (`adaptry.operations.quantised_variants.open_original`)."""
     return plan_merge(
         checkpoint,
         [source.weighted for source in sources],

@@ -31,7 +31,8 @@ _KERNEL_COPY = 64 << 20  # bytes a step copies inside the kernel, so that thread
 
 @dataclass(frozen=True, slots=True)
 class WriteOp:
-    """A run of the output: one tensor to merge or cast, or bytes of the base's `shard` from `source` on to copy."""
+    """A run of the output: one tensor to merge or cast, or bytes of the base's `shard` from `source` on to
+    copy."""
 
     offset: int
     size: int

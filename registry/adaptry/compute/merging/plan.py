@@ -1,7 +1,8 @@
 """Everything a merge decides, before a weight is read.
 
-`plan_merge` takes headers and configs and gives output files as lists of tensors: bytes to copy, weights to merge.
-Sizes, names and dtypes of the result are known here, and whatever does not fit fails here or not at all.
+`plan_merge` takes headers and configs and gives output files as lists of tensors: bytes to copy, weights to
+merge. Sizes, names and dtypes of the result are known here, and whatever does not fit fails here or not at
+all.
 """
 
 from __future__ import annotations
@@ -82,10 +83,11 @@ def plan_merge(
 ) -> MergePlan:
     """How `inputs` are merged into `checkpoint`: as their weighted sum, or combined by another `method`.
 
-    `other_base`: also into another model than an input is known to be for, if the shapes fit. `resize_vocab`: also
-    where an input brings a larger vocabulary. `base_copy`: into which copy, where one is quantised. `found`: how it was
-    found, where it is the original of the base that was named. Raises `Unsupported` (a method or variant that cannot be merged, a base that is not dequantised here) and
-    `CheckFailed` (modules or shapes that do not fit, a copy that is not chosen); each names what, where and the way out.
+    `other_base`: also into another model than an input is known to be for, if the shapes fit. `resize_vocab`:
+    also where an input brings a larger vocabulary. `base_copy`: into which copy, where one is quantised.
+    `found`: how it was found, where it is the original of the base that was named. Raises `Unsupported` (a
+    method or variant that cannot be merged, a base that is not dequantised here) and `CheckFailed` (modules
+    or shapes that do not fit, a copy that is not chosen); each names what, where and the way out.
     """
     view = open_logical_view(checkpoint)
     chosen, notes = choose_copy(view, inputs, base_copy, found)

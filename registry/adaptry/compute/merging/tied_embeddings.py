@@ -1,8 +1,8 @@
 """The two sides of a tied embedding: one tensor on disk that the model reads as embedding and as output head.
 
 A live adapter may change one side alone, and PEFT's merge then writes both, so that the merged model answers
-otherwise than the adapter did. Here each side gets what the live adapter does to it; where the two come to differ, the
-result has a head of its own.
+otherwise than the adapter did. Here each side gets what the live adapter does to it; where the two come to
+differ, the result has a head of its own.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ class TiedSides:
         return self.stored_side(self._stored_embedding or tensor), self._head(tensor), *copies
 
     def one_side(self, entry: WeightedAdapter, tensor: str, path: str, is_head: bool) -> tuple[TiedSide]:
-        """One side of a tied `tensor`, that of the module `path`, for a change of it alone. Raises `Unsupported`."""
+        """One side of a tied `tensor`, that of the module `path`, for a change of it alone. Raises
+        `Unsupported`."""
         self._check_untying(entry, path, is_head)
         self._tied.add(tensor)
         self.is_untied = self._ties.has_head

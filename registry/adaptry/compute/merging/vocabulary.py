@@ -27,7 +27,8 @@ def is_larger_vocabulary(extra: ExtraTarget, checkpoint: HfCheckpoint) -> bool:
 
 
 def new_rows(label: str, module_map: ModuleMap, checkpoint: HfCheckpoint, is_asked: bool) -> RowCounts:
-    """The rows of each tensor that grows. Raises `CheckFailed` where that was not asked for, or only one side would."""
+    """The rows of each tensor that grows. Raises `CheckFailed` where that was not asked for, or only one side
+    would."""
     rows = {
         extra.tensor: extra.extra.shape[0]
         for extra in module_map.extras

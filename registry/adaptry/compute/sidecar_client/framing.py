@@ -1,7 +1,8 @@
-"""What passes between a server and the process that computes for it: frames over a pair of sockets, one pair a request.
+"""What passes between a server and the process that computes for it: frames over a pair of sockets, one pair
+a request.
 
-A frame is a kind, a length and that many bytes. The request (kind `question`) is one frame; the answer is data and then its end, or an
-error in our own words. Whoever closes the pair has lost interest, or is dead.
+A frame is a kind, a length and that many bytes. The request (kind `question`) is one frame; the answer is
+data and then its end, or an error in our own words. Whoever closes the pair has lost interest, or is dead.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""A merge kernel: one thread's arithmetic and reused buffers, through which a weight streams in blocks of rows.
+"""A merge kernel: one thread's arithmetic and reused buffers, through which a weight streams in blocks of
+rows.
 
 The arithmetic is PEFT's `merge_and_unload` on CPU: `W' = round(float32(W) + scale · (B @ A))`, an fp32
-product summed from zero, one fp32 multiplication, one fp32 addition, one rounding to the result's dtype. No two
-of these steps may be fused, or elements change. Several terms are summed in fp32 before the one rounding
+product summed from zero, one fp32 multiplication, one fp32 addition, one rounding to the result's dtype. No
+two of these steps may be fused, or elements change. Several terms are summed in fp32 before the one rounding
 (PEFT rounds once per adapter, which is less exact).
 """
 

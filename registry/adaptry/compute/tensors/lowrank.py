@@ -148,8 +148,8 @@ def decompose(update: Factors, rank: int | None = None) -> Decomposition:
 def decompose_dense(delta: Tensor, rank: int | None = None) -> Decomposition:
     """As `decompose`, of a dense Δ [..., out, in].
 
-    With a `rank` that is small beside the sides only so many triplets are computed, by iteration: what they keep is
-    within `krylov.TOLERANCE` of the most that can be kept. Otherwise O(out·in·min(out, in)).
+    With a `rank` that is small beside the sides only so many triplets are computed, by iteration: what they
+    keep is within `krylov.TOLERANCE` of the most that can be kept. Otherwise O(out·in·min(out, in)).
     """
     matrices = delta.reshape(-1, *delta.shape[-2:])
     found = [_triplets(matrix.double(), rank) for matrix in matrices]

@@ -1,8 +1,8 @@
 """The kernel in torch: the reference, and what runs where nothing faster is installed or fits.
 
 Which torch calls round as the separate steps do was measured, not assumed: `add(alpha=s)` and
-`addmm(alpha=s)` use an fma and differ in the last bit unless s is a power of two; `addcmul(W, BA, one, value=s)`
-is safe, since it forms s · BA first and an fma by one rounds as an addition does.
+`addmm(alpha=s)` use an fma and differ in the last bit unless s is a power of two; `addcmul(W, BA, one,
+value=s)` is safe, since it forms s · BA first and an fma by one rounds as an addition does.
 """
 
 from __future__ import annotations

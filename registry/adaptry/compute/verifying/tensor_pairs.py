@@ -1,6 +1,7 @@
 """Which tensor of a checkpoint is to be which tensor of the merge: by name, whichever tool wrote it.
 
-A head that is tied in one of the two and stored in the other is compared with the embedding. Buffers are no weights.
+A head that is tied in one of the two and stored in the other is compared with the embedding. Buffers are no
+weights.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class TensorPair:
 
 @dataclass(frozen=True, slots=True)
 class TensorPairs:
-    """`missing`: tensors of the merge that the checkpoint has nowhere; `extra`: its tensors that the merge has not."""
+    """`missing`: tensors of the merge that the checkpoint has nowhere; `extra`: its tensors that the merge
+    has not."""
 
     pairs: tuple[TensorPair, ...]
     missing: tuple[str, ...]

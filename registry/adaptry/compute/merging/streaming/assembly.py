@@ -1,7 +1,7 @@
 """A merged model opened from its inputs: everything that can fail fails here, before a weight is computed.
 
-Files of a store lie under their digests; for as long as it takes to open them they are linked into folders as loaders
-expect them. Messages name the base and the adapter as people do, and never a place on this machine.
+Files of a store lie under their digests; for as long as it takes to open them they are linked into folders as
+loaders expect them. Messages name the base and the adapter as people do, and never a place on this machine.
 """
 
 from __future__ import annotations

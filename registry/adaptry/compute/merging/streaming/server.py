@@ -1,8 +1,9 @@
-"""The program that computes merged models for a server: `python -m adaptry.compute.merging.streaming`, started by
-`adaptry.compute.sidecar_client`.
+"""The program that computes merged models for a server: `python -m adaptry.compute.merging.streaming`,
+started by `adaptry.compute.sidecar_client`.
 
-It is given one end of a control socket; each message on it brings one end of a pair, on which one request is sent and
-answered, in a thread of its own. It ends when the control socket does, which is when the server is gone, however it went.
+It is given one end of a control socket; each message on it brings one end of a pair, on which one request is
+sent and answered, in a thread of its own. It ends when the control socket does, which is when the server is
+gone, however it went.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ _FAILED = "the process that computes merged models failed at this; the server's 
 
 
 class ComputeServer:
-    """Answers requests about merged models, many at once. `folder` is its place on disk; `cache` bytes of finished
-    files are kept there."""
+    """Answers requests about merged models, many at once. `folder` is its place on disk; `cache` bytes of
+    finished files are kept there."""
 
     def __init__(self, folder: Path, cache: int) -> None:
         self._scratch = folder
@@ -41,7 +42,8 @@ class ComputeServer:
         self._open = ModelPool(self._assembled)
 
     def serve(self, channel: socket.socket) -> None:
-        """One request, read from the channel. Nothing is raised: what goes wrong is an answer too, or nobody listens."""
+        """One request, read from the channel. Nothing is raised: what goes wrong is an answer too, or nobody
+        listens."""
         try:
             with channel:
                 kind, payload = framing.receive(channel)

@@ -1,8 +1,9 @@
 """A merged checkpoint as files that can be read at any place, though nobody wrote them.
 
-Names, sizes and headers are the plan's, known before a weight is read. Reading a range computes the blocks of rows that it
-touches, cut where a merge cuts them, so the bytes are those that `adaptry merge` writes with the same kernels. Memory is a
-few blocks for each reader; what can only be made as a whole tensor is made once and kept on disk (`spool`).
+Names, sizes and headers are the plan's, known before a weight is read. Reading a range computes the blocks of
+rows that it touches, cut where a merge cuts them, so the bytes are those that `adaptry merge` writes with the
+same kernels. Memory is a few blocks for each reader; what can only be made as a whole tensor is made once and
+kept on disk (`spool`).
 """
 
 from __future__ import annotations
@@ -61,9 +62,11 @@ class VirtualCheckpoint:
         made: Mapping[str, bytes],
         scratch: Path,
     ) -> None:
-        """`adapter` is the digest of what was merged in; `made` are more files to show; `scratch` a folder to work in.
+        """`adapter` is the digest of what was merged in; `made` are more files to show; `scratch` a folder to
+        work in.
 
-        Raises `MissingDependency` or `Invalid` where a tensor needs a kernel that is not here, and what opening files raises.
+        Raises `MissingDependency` or `Invalid` where a tensor needs a kernel that is not here, and what
+        opening files raises.
         """
         kernels.check(plan.changed_tensors)
         self.plan = plan
