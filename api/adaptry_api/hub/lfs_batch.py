@@ -23,7 +23,7 @@ from adaptry_api.hub.addresses import Name, origin, url_path_of
 from adaptry_api.hub.lfs_bodies import LFS_MEDIA_TYPE, LfsBatchRequest, LfsObject, read_lfs_body
 from adaptry_api.hub.refusals import hub_router
 from adaptry_api.hub.uploads import require_writer, token_hash
-from adaptry_api.hub.xet_routes import xet_action
+from adaptry_api.hub.xet_write_token import xet_action
 
 ROUTES = hub_router()
 GRANT_SECONDS = 12 * 3600

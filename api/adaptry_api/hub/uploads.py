@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Query, Request
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Busy, Conflict, DigestMismatch, Invalid, NotFound, TooLarge, Unauthenticated
@@ -13,7 +14,11 @@ from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer.retry import RetryPolicy
 from adaptry.registry.interface import Registry
 from adaptry.storage import tokens
+from adaptry_api.errors import HttpProblem
 from adaptry_api.hub.adapters import has_commit
+
+NO_PULL_REQUESTS = "this registry has no pull requests: commit to a branch of the adapter instead (create_branch, then revision=BRANCH)"
+AsPullRequest = Annotated[str, Query(alias="create_pr", max_length=8)]
 
 
 def require_writer(registry: Registry, identity: Identity, name: AdapterName) -> None:
@@ -38,6 +43,12 @@ def _is_base(registry: Registry, name: AdapterName) -> bool:
         return str(name) in registry.base(str(name)).names
     except (NotFound, Conflict):
         return False
+
+
+def refuse_pull_request(asked: str = "1") -> None:
+    """Raises `HttpProblem` (501) where one is asked for."""
+    if asked.lower() in ("1", "true"):
+        raise HttpProblem(501, NO_PULL_REQUESTS)
 
 
 def token_hash(request: Request) -> str:
