@@ -52,13 +52,13 @@ async def commit(
 
     async with app_state_of(request).uploads.slot((name.namespace,)) as threads:
         committed, unwanted = await stream_body(request, take, threads, None)
-    said = {
+    body = {
         "success": True,
         "commitOid": committed.commit.id,
         "commitUrl": f"{origin(request)}/{url_path_of(str(name))}/commit/{committed.commit.id}",
         "hookOutput": "",
     }
-    response = JSONResponse(said)
+    response = JSONResponse(body)
     add_warnings(response, "left-out", left_out_warnings(unwanted))
     add_warnings(response, "checks", finding_warnings(committed))
     return response

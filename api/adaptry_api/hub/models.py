@@ -29,7 +29,7 @@ ROUTES = hub_router()
 _PAGE = 200
 _MOST = 1000
 _LOOKED_AT = 5000
-"""Repositories looked at for one page, where few of them are wanted."""
+"""Most repositories read for one page, when the filter excludes many."""
 _ORDERS: Mapping[str, Callable[[AdapterInfo], datetime | int]] = {
     "createdAt": lambda info: info.created_at,
     "lastModified": lambda info: info.updated_at,
@@ -100,8 +100,8 @@ def models(
     for looked_at, (info, place) in enumerate(() if gated else candidates):
         if len(found) == min(limit, _MOST) or looked_at == _LOOKED_AT:
             return JSONResponse(found, headers=next_link(request, str(place)))
-        if (said := _item(reader, info, wanted, with_files=with_files)) is not None:
-            found.append(select_fields(said, asked))
+        if (body := _item(reader, info, wanted, with_files=with_files)) is not None:
+            found.append(select_fields(body, asked))
     return JSONResponse(found)
 
 
@@ -136,7 +136,7 @@ def _by_name(
 def _item(
     reader: HubReader, info: AdapterInfo, wanted: ListingFilter, *, with_files: bool
 ) -> dict[str, Any] | None:
-    """What is said of an adapter, or None where it is not wanted."""
+    """The listing entry of an adapter, or None if the filter excludes it."""
     if wanted.search not in str(info.name).lower():
         return None
     repository = AdapterRepository(reader, info)

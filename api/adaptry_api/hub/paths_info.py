@@ -41,7 +41,7 @@ for _at in (MODELS, ONE_WORD):
     ROUTES.add_api_route(f"{_at}/paths-info/{{revision}}", paths_info, methods=["POST"])
 
 
-async def _parse_request(kind: str, data: bytes, parsing: ParseSlots) -> tuple[list[str], bool]:
+async def _parse_request(kind: str, data: bytes, parse_slots: ParseSlots) -> tuple[list[str], bool]:
     """The paths and whether more is wanted of each: a form from Python, JSON from JavaScript. Raises `Invalid`."""
     match kind.partition(";")[0].strip().lower():
         case "application/x-www-form-urlencoded":
@@ -52,7 +52,7 @@ async def _parse_request(kind: str, data: bytes, parsing: ParseSlots) -> tuple[l
             paths: Any = form.get("paths", [])
             expand: Any = form.get("expand", ["false"])[0]
         case "application/json":
-            body = await read_json(data, _LIMITS, parsing, lambda document: document)
+            body = await read_json(data, _LIMITS, parse_slots, lambda document: document)
             body = body if isinstance(body, dict) else {}
             paths, expand = body.get("paths", []), body.get("expand", False)
         case _:

@@ -36,14 +36,14 @@ ROUTES = hub_router()
 
 
 class PreuploadFile(BaseModel):
-    """A file that is about to be sent. What it begins with (`sample`) is looked at when all of it is here."""
+    """A file that is about to be sent. Its first bytes (`sample`) are not read: the whole file is checked when it is here."""
 
     path: str = Field(min_length=1, max_length=1024)
     size: int = Field(ge=0)
 
 
 class PreuploadRequest(BaseModel):
-    """What is about to be sent, and a `.gitignore` among it."""
+    """The files that are about to be sent, and the text of a `.gitignore` among them."""
 
     files: list[PreuploadFile] = Field(max_length=256)
     gitIgnore: str = Field(default="", max_length=1 << 16)  # noqa: N815  the protocol's spelling
@@ -82,9 +82,9 @@ def _unwanted(
     name: AdapterName,
     branch: str,
 ) -> Mapping[str, str | None]:
-    """As `left_out`; all of the files, if the client would repeat a refusal for ever.
+    """As `excluded_files`; all of the files, if the client would repeat a refusal for ever.
 
-    Raises as `left_out` and `require_something`, and `TooLarge` if the branch cannot hold what was announced.
+    Raises as `excluded_files` and `require_some_kept`, and `TooLarge` if the branch cannot hold what was announced.
     """
     announcements, key, now = (
         reader.caches.announcements,
@@ -120,13 +120,13 @@ def _ignored_mode(coming: AnnouncedFile) -> str:
 
 
 def _mode(coming: AnnouncedFile, there: RepositoryFile | None, snapshot: Snapshot) -> dict[str, Any]:
-    """How a file comes, and what is at its path now, named as the client would name what it has. (`Any`: JSON.)"""
+    """How a file is to be sent, and the id of the file now at its path, in the form in which the client computes its own. (`Any`: JSON.)"""
     is_large = gitids.is_large(coming.path, coming.size)
-    said: dict[str, Any] = {
+    entry: dict[str, Any] = {
         "path": coming.path,
         "uploadMode": "lfs" if is_large else "regular",
         "shouldIgnore": False,
     }
     if there is not None and is_large == bool(there.sha256):
-        said["oid"] = there.etag
-    return said
+        entry["oid"] = there.etag
+    return entry

@@ -22,13 +22,13 @@ _VERSIONS = 200
 def list_all(name: Name, registry: CallersRegistry, include_prs: str = "") -> dict[str, Any]:
     """(`Any`: JSON.)"""
     named = registry.references(name)
-    said: dict[str, Any] = {
+    body: dict[str, Any] = {
         "branches": [_ref(info.name, "heads", info.commit) for info in named if info.kind != "tag"],
         "converts": [],
         "tags": [_ref(info.name, "tags", info.commit) for info in named if info.kind == "tag"]
         + _versions(registry, name),
     }
-    return said | ({"pullRequests": []} if include_prs else {})
+    return body | ({"pullRequests": []} if include_prs else {})
 
 
 def _ref(name: str, kind: str, commit: str) -> dict[str, str]:

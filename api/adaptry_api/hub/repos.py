@@ -61,16 +61,16 @@ class RepoMoveRequest(BaseModel):
 def create(
     request: Request, body: RepoCreateRequest, identity: Caller, registry: CallersRegistry
 ) -> Response:
-    """Where it is there already, the answer says so and where, and clients go on if they were told to."""
+    """Creates an adapter. If it exists, the 409 gives its address too, and clients go on if they were called with `exist_ok`."""
     wanted = AdapterName.parse(body.full_name(identity))
     # One that differs by case alone is the same to this protocol, and the answer says how it is spelled.
     name = canonical_adapter(app_state_of(request), identity, wanted)
-    said = {"url": f"{origin(request)}/{url_path_of(str(name))}", "name": str(name), "id": str(name)}
+    where = {"url": f"{origin(request)}/{url_path_of(str(name))}", "name": str(name), "id": str(name)}
     try:
         registry.create_adapter(name, body.edit)
     except Conflict as error:
-        return JSONResponse({"error": _why_taken(registry, name, error), **said}, 409)
-    return JSONResponse(said)
+        return JSONResponse({"error": _why_taken(registry, name, error), **where}, 409)
+    return JSONResponse(where)
 
 
 @ROUTES.delete("/api/repos/delete")

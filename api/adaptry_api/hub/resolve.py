@@ -38,7 +38,7 @@ async def resolve(request: Request, find: FindRepository, revision: Revision, pa
         "X-Linked-Size": str(file.size),
         "Cache-Control": "private, no-cache",
     }
-    store = app_state_of(request)
+    state = app_state_of(request)
 
     def read_on(start: int) -> Iterator[bytes]:
         return snapshot.read(file.path, start)
@@ -46,7 +46,7 @@ async def resolve(request: Request, find: FindRepository, revision: Revision, pa
     digest = Digest(file.sha256) if file.sha256 else None
     response = await redirect_to_bucket(request, digest, file.path, file.size, read_on)
     if response is None:
-        limiter = store.remote_reads if snapshot.is_remote else store.downloads
+        limiter = state.remote_reads if snapshot.is_remote else state.downloads
         response = await bytes_response(request, file.path, file.size, read_on, limiter, headers)
     add_warnings(response, "state", warnings)
     if request.method == "GET" and response.status_code in (200, 302):

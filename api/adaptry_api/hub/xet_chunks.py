@@ -22,12 +22,12 @@ ROUTES = hub_router()
 def known_chunk(request: Request, upload: XetUploadId, writer: XetWriter, kind: str, hash: str) -> Response:
     """Which chunks the adapter's own files have, if one of them begins with this chunk, or has it where clients ask.
     Raises `NotFound` where none has, whatever other adapters have."""
-    store, name = app_state_of(request), writer.grant.name
-    file = store.chunk_maps.find_file_with_chunk(name, check_hash(hash))
+    state, name = app_state_of(request), writer.grant.name
+    file = state.chunk_maps.find_file_with_chunk(name, check_hash(hash))
     if file is None or not writer.registry.has_file(name, file):
         raise NotFound(f"no file of {name} is known to have this chunk; send it")
     now = int(time.time())
     return Response(
-        dedup_shard(store.chunk_maps.iter_xorbs(name, file), now, now + TOKEN_SECONDS),
+        dedup_shard(state.chunk_maps.iter_xorbs(name, file), now, now + TOKEN_SECONDS),
         media_type=SHARD_MEDIA_TYPE,
     )

@@ -35,9 +35,9 @@ _FRAMES = "application/x-ndjson"
 async def put_shard(request: Request, upload: XetUploadId, writer: XetWriter) -> Response:
     """Joins the files that the shard describes; responds once all of them are stored."""
     files = await _read_shard(request, upload, writer)
-    store = app_state_of(request)
-    async with store.uploads.slot(slot_holder(writer)) as threads:
-        await to_thread.run_sync(lambda: list(_join_all(store, upload, writer, files)), limiter=threads)
+    state = app_state_of(request)
+    async with state.uploads.slot(slot_holder(writer)) as threads:
+        await to_thread.run_sync(lambda: list(_join_all(state, upload, writer, files)), limiter=threads)
     return JSONResponse({"result": 1})
 
 
@@ -48,20 +48,20 @@ async def put_shard_with_progress(request: Request, upload: XetUploadId, writer:
         files = await _read_shard(request, upload, writer)
     except AdaptryError as error:
         return Response(_failed(error), media_type=_FRAMES)
-    store = app_state_of(request)
-    joining = _join_all(store, upload, writer, files)
+    state = app_state_of(request)
+    joining = _join_all(state, upload, writer, files)
     return StreamingResponse(
-        _progress_frames(joining, len(files), store.uploads.slot(slot_holder(writer))), media_type=_FRAMES
+        _progress_frames(joining, len(files), state.uploads.slot(slot_holder(writer))), media_type=_FRAMES
     )
 
 
 async def _read_shard(request: Request, upload: str, writer: XetWriter) -> tuple[XetFile, ...]:
     """Reads the shard in the request body and returns the files that it describes."""
-    store = app_state_of(request)
+    state = app_state_of(request)
     size = content_length(request, shard.MAX_SHARD_BYTES)
 
     def read(pieces: Iterator[bytes]) -> tuple[XetFile, ...]:
-        with store.spools.open(writer.grant.name.namespace, upload) as spool:
+        with state.spools.open(writer.grant.name.namespace, upload) as spool:
             name = f"shard-{secrets.token_hex(8)}"
             spool.write(name, require_length(pieces, size))
             try:
@@ -70,27 +70,27 @@ async def _read_shard(request: Request, upload: str, writer: XetWriter) -> tuple
             finally:
                 spool.piece_path(name).unlink()
 
-    async with store.uploads.slot(slot_holder(writer)) as threads:
+    async with state.uploads.slot(slot_holder(writer)) as threads:
         return await stream_body(request, read, threads, kind=None)
 
 
 def _join_all(
-    store: AppState, upload: str, writer: GrantContext[XetGrant], files: tuple[XetFile, ...]
+    state: AppState, upload: str, writer: GrantContext[XetGrant], files: tuple[XetFile, ...]
 ) -> Iterator[int]:
     """Gives the files to the adapter, counting them; then lets go of what they were made of."""
     name = writer.grant.name
     # One shard of an upload at a time: what one of them lets go of, another may be reading.
-    with store.spools.open(name.namespace, upload) as spool, spool.exclusive():
-        joined = resolve_files(files, _XorbFinder(store, writer, spool))
+    with state.spools.open(name.namespace, upload) as spool, spool.exclusive():
+        joined = resolve_files(files, _XorbFinder(state, writer, spool))
         for done, file in enumerate(joined, 1):
-            _deliver(store, writer, file)
+            _deliver(state, writer, file)
             yield done
         for hash, (spooled_xorb, runs) in stored_runs(joined).items():
             spool.write(hash, xorb_trailer(spooled_xorb.table, runs))
         spool.mark_finished()
 
 
-def _deliver(store: AppState, writer: GrantContext[XetGrant], file: JoinedFile) -> None:
+def _deliver(state: AppState, writer: GrantContext[XetGrant], file: JoinedFile) -> None:
     name = writer.grant.name
     try:
         store_file(
@@ -98,21 +98,21 @@ def _deliver(store: AppState, writer: GrantContext[XetGrant], file: JoinedFile) 
             name,
             file.sha256,
             file.size,
-            lambda start: file.read(start, store.blobs.chunks),
+            lambda start: file.read(start, state.blobs.chunks),
         )
     except DigestMismatch:
         # Should a map be wrong, or a stored file damaged, the client sends all of it when it tries again.
         for source in file.sources:
-            store.chunk_maps.forget(name, source)
+            state.chunk_maps.forget(name, source)
         raise
-    store.chunk_maps.save(name, file.sha256, file.table)
+    state.chunk_maps.save(name, file.sha256, file.table)
 
 
 class _XorbFinder:
     """Finds the xorb of a hash: one of this upload, or a part of a file that the adapter has."""
 
-    def __init__(self, store: AppState, writer: GrantContext[XetGrant], spool: UploadSpool) -> None:
-        self._maps = store.chunk_maps
+    def __init__(self, state: AppState, writer: GrantContext[XetGrant], spool: UploadSpool) -> None:
+        self._maps = state.chunk_maps
         self._writer = writer
         self._spool = spool
         self._present: set[Digest] = set()

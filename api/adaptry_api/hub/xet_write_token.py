@@ -29,16 +29,16 @@ def write_token(
     registry: CallersRegistry,
     upload: Annotated[str, Query(pattern="^[0-9a-f]{32}$")] = "",
 ) -> Response:
-    """A token and an address for one upload, a new one or that of the number `upload`. Asked again, the token is good for
-    the addresses given before too."""
+    """A token and an address for one upload, a new one or that of the number `upload`. With the same `upload`, the token is
+    valid for the addresses given before too."""
     require_writer(registry, identity, name)
     headers = _write_headers(request, name, upload or secrets.token_hex(16))
-    said = {
+    body = {
         "accessToken": headers[_ACCESS_TOKEN],
         "exp": int(headers[_EXPIRATION]),
         "casUrl": headers[_CAS_URL],
     }
-    return JSONResponse(said, headers=headers)
+    return JSONResponse(body, headers=headers)
 
 
 def xet_action(request: Request, name: AdapterName) -> dict[str, object]:

@@ -22,13 +22,13 @@ ROUTES = hub_router()
 @ROUTES.post(f"{UPLOAD_PATH}/v1/xorbs/default/{{hash}}")
 async def put_xorb(request: Request, upload: XetUploadId, writer: XetWriter, hash: str) -> Response:
     """Unpacks the body as it comes, and keeps the chunks for the shards to follow."""
-    store, name = app_state_of(request), check_hash(hash)
+    state, name = app_state_of(request), check_hash(hash)
     size = content_length(request, xorb.MAX_BODY_BYTES)
 
     def keep(pieces: Iterator[bytes]) -> None:
-        with store.spools.open(writer.grant.name.namespace, upload) as spool:
+        with state.spools.open(writer.grant.name.namespace, upload) as spool:
             spool.write(name, xorb_with_trailer(xorb.unpack_chunks(require_length(pieces, size))))
 
-    async with store.uploads.slot(slot_holder(writer)) as threads:
+    async with state.uploads.slot(slot_holder(writer)) as threads:
         await stream_body(request, keep, threads, kind=None)
     return JSONResponse({"was_inserted": True})

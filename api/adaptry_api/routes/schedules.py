@@ -15,7 +15,7 @@ ROUTES = guarded_router(protocol.PREFIX, "jobs")
 
 
 class NewSchedule(BaseModel, extra="forbid"):
-    """When, and what."""
+    """A cron expression and the job to submit."""
 
     cron: Annotated[str, Field(max_length=256)]
     order: JobOrder
@@ -24,7 +24,10 @@ class NewSchedule(BaseModel, extra="forbid"):
 ScheduleName = Annotated[str, Path(max_length=64)]
 ScheduleNamespace = Annotated[
     str | None,
-    Query(description="Whose schedule, where several namespaces have one of that name.", max_length=96),
+    Query(
+        description="Namespace of the schedule; needed when several namespaces have one of that name.",
+        max_length=96,
+    ),
 ]
 
 
@@ -35,7 +38,7 @@ def list_schedules(registry: CallersRegistry) -> tuple[ScheduleInfo, ...]:
 
 @ROUTES.put("/schedules/{schedule}")
 def schedule(schedule: ScheduleName, body: NewSchedule, registry: CallersRegistry) -> ScheduleInfo:
-    """The order is given whenever the time comes, with the rights that the caller has now."""
+    """The job is submitted at each of these times, with the rights that the caller has now."""
     return registry.schedule_job(schedule, body.cron, body.order)
 
 
