@@ -30,7 +30,7 @@ from adaptry_cli.warnings import print_state_warning
 
 @click.group()
 def bundle() -> None:
-    """Carry versions in a file to where no network goes.
+    """Move versions in one file to a registry without a network.
 
     The file has all it takes: manifests and files, metrics and states, aliases as claims, the records of bases and, if asked, their
     weights. It is a plain tar file whose bytes follow from what is in it.

@@ -39,7 +39,7 @@ _folder = click.option(
 
 @click.group()
 def cache() -> None:
-    """Look after the cache of adapters that engines on this machine are given.
+    """Manage the cache of adapters for engines on this machine.
 
     Each lies in a folder named by its digest, verified, for as long as a process uses it or there is room.
     """

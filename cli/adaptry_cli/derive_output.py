@@ -26,12 +26,13 @@ if TYPE_CHECKING:
     from adaptry.core.progress import Progress
     from adaptry.registry.records import PushOptions, PushResult
 
+_DESTINATION = "say where the result goes: -o NAME, or -o ./DIR for a folder"
 _WORST = 5
 
 
 @dataclass(frozen=True, slots=True)
 class OutputTarget:
-    """Where a result goes and what goes along; `place` None: nowhere, it is only looked at."""
+    """Where a result goes and what goes along; `destination` None: nowhere, it is only looked at."""
 
     destination: Path | AdapterName | None
     options: PushOptions
@@ -76,7 +77,7 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
         target = _target(output, alias, metrics, force, reason)
         # A recipe may name a place in the registry that the call does not.
         is_making = isinstance(target.destination, AdapterName) or bool(options.get("recipe_file"))
-        connected = functools.cache(lambda: connect_to(where, making=is_making))
+        connected = functools.cache(lambda: connect_to(where, create_missing=is_making))
         return command(*args, target=target, connected=connected, **options)
 
     return making
@@ -90,7 +91,7 @@ def with_recipe_output(target: OutputTarget, output: str | None) -> OutputTarget
 
 
 def open_named_parent(connected: RegistryOpener, text: str, told: Progress) -> ParentAdapter:
-    """As `parent_of`, from a word; a folder keeps the label that was typed."""
+    """As `open_parent`, from an argument; a folder keeps the label that was typed."""
     if is_folder_path(text):
         return replace(open_parent(connected, Path(text), told), label=text)
     return open_parent(connected, Ref.parse(text), told)
@@ -113,11 +114,16 @@ def open_parent(connected: RegistryOpener, source: Source, told: Progress) -> Pa
     return ParentAdapter(adapter, f"{version.name}@{version.number}", version.digest, base)
 
 
+def require_destination(target: OutputTarget) -> None:
+    """Raises a usage error if the call does not name where the result goes."""
+    require_usage(target.destination is not None, _DESTINATION)
+
+
 def write_result(draft: LazyAdapter, target: OutputTarget, connected: RegistryOpener) -> DerivedResult:
     """Computes the draft and puts it where it is to go. Raises what `write` and `derive` raise."""
     place = target.destination
     if place is None:
-        raise Invalid("say where the result goes: -o NAME for the registry, -o ./DIR for a folder")
+        raise Invalid(_DESTINATION)
     with progress() as told:
         if isinstance(place, Path):
             from adaptry.compute.lazy_adapters.folder_writer import write_adapter
@@ -141,7 +147,7 @@ def print_result(draft: LazyAdapter, there: DerivedResult, as_json: bool) -> Non
         print_err("as PEFT computes it, to the bit; what is lost by that is not measured")
     pushed = there.pushed
     if pushed and not pushed.is_new:
-        print_err(f"{there.location} is this very adapter already")
+        print_err(f"{there.location} already holds this adapter, unchanged")
     if as_json:
         print_json(result_json(draft, there))
     else:

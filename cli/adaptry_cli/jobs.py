@@ -1,4 +1,4 @@
-"""`adaptry jobs`: ask for long work, look how it goes, stop it, ask again. `adaptry work` is who does it."""
+"""`adaptry jobs`: submit long-running jobs, follow them, stop them, retry them. `adaptry work` runs them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _LINES = 200
 
 @click.group()
 def jobs() -> None:
-    """Ask for long work, and see how it goes."""
+    """Submit long-running jobs, and follow their progress."""
 
 
 @jobs.command()

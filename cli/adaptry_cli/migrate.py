@@ -72,7 +72,7 @@ def migrate(ctx: click.Context, folder: Path | None, url: str | None, as_json: b
 
 
 def _bring_up_to_date(as_json: bool) -> None:
-    registry = connect_to(None, making=True)
+    registry = connect_to(None, create_missing=True)
     require_usage(
         isinstance(registry, LocalRegistry), "a server's catalog is migrated where its database is known"
     )
