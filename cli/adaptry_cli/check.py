@@ -72,8 +72,8 @@ def check(
         report = _with_weights(connected, source, report)
     verdicts = [check_runtime(opened.adapter, runtime, against.record) for runtime in runtimes]
     if as_json:
-        told = {"verdicts": [one.model_dump(mode="json") for one in verdicts]} if runtimes else {}
-        print_json({"blocked": report.is_blocked, **report.model_dump(mode="json"), **told})
+        verdict_json = {"verdicts": [one.model_dump(mode="json") for one in verdicts]} if runtimes else {}
+        print_json({"blocked": report.is_blocked, **report.model_dump(mode="json"), **verdict_json})
     else:
         print_lines(findings_text(report.findings).split("\n"))
         where = f"against {against.label}" if against.record else "on its own"
@@ -105,7 +105,7 @@ def _with_weights(connected: RegistryOpener, source: Source, report: CheckReport
     if isinstance(source, Path):
         adapter = open_dir(source)
     else:
-        with progress() as told:
-            adapter = open_revision(connected(), source, progress=told)
+        with progress() as bars:
+            adapter = open_revision(connected(), source, progress=bars)
     findings = sorted([*report.findings, *check_weights(adapter)], key=lambda one: _ORDER.index(one.severity))
     return report.model_copy(update={"findings": tuple(findings)})

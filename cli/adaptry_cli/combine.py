@@ -102,8 +102,8 @@ def run_combine(
 
     if not dry_run:
         require_destination(target)
-    with progress() as told:
-        parents = [open_named_parent(connected, entry.source, told) for entry in recipe.inputs]
+    with progress() as bars:
+        parents = [open_named_parent(connected, entry.source, bars) for entry in recipe.inputs]
     decided = plan_combination(recipe, parents)
     if dry_run:
         _print_plan(decided, as_json)

@@ -84,9 +84,9 @@ def convert(
         _convert_layout(target, connected, source, layout, base, as_json)
         return
     asked = validate_options(ConvertOptions, **options)
-    with progress() as told:
-        parent = open_named_parent(connected, source, told)
-        ground = _conversion_base(connected, base, parent, asked, told)
+    with progress() as bars:
+        parent = open_named_parent(connected, source, bars)
+        ground = _conversion_base(connected, base, parent, asked, bars)
     write_and_report(converted(parent, asked, ground), target, connected, report, as_json)
 
 
@@ -104,7 +104,11 @@ def _convert_layout(
 
 
 def _conversion_base(
-    connected: RegistryOpener, base: str | None, parent: ParentAdapter, asked: ConvertOptions, told: Progress
+    connected: RegistryOpener,
+    base: str | None,
+    parent: ParentAdapter,
+    asked: ConvertOptions,
+    progress: Progress,
 ) -> ConversionBase | None:
     """The base that the call names, else the one that the registry knows; its weights only where they are needed."""
     from adaptry.bases.fingerprinting import fingerprint
@@ -119,7 +123,7 @@ def _conversion_base(
     if is_folder_path(key):
         checkpoint = open_checkpoint(key)
     elif needs_base_values(parent, asked):
-        checkpoint = open_base(connected(), key, progress=told)
+        checkpoint = open_base(connected(), key, progress=progress)
     else:
         return ConversionBase(connected().base_record(connected().base(key).id))
     return ConversionBase(fingerprint(checkpoint), checkpoint)

@@ -51,9 +51,9 @@ def copy(
         return
     destination = connect_to(to_registry, create_missing=True) if to_registry else registry
     options = validate_options(PushOptions, alias=parse_alias(alias) if alias else None)
-    with explain_empty_adapter(registry, ref), progress() as told:
+    with explain_empty_adapter(registry, ref), progress() as bars:
         print_state_warning(registry.version(ref))
-        pushed = verbs.copy(registry, ref, destination, name or ref.name, options=options, progress=told)
+        pushed = verbs.copy(registry, ref, destination, name or ref.name, options=options, progress=bars)
     print_pushed(pushed, as_json)
 
 
@@ -62,12 +62,12 @@ def _copy_whole(registry: Registry, name: AdapterName, to_registry: str | None, 
     from adaptry.operations.mirroring.sync import sync_once
     from adaptry_cli.mirror import print_sync_result
 
-    with progress() as told:
+    with progress() as bars:
         followed = sync_once(
             registry,
             connect_to(to_registry, create_missing=True),
             MirrorSelection(names=(name,)),
-            progress=told,
+            progress=bars,
         )
     print_sync_result(followed, as_json)
     click.get_current_context().exit(NO if followed.failures else 0)

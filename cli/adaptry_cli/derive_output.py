@@ -1,4 +1,4 @@
-"""What the commands that make an adapter share: parents opened, the result put into a folder or a registry and told.
+"""What the commands that make an adapter share: they open parents, and put the result into a folder or a registry.
 
 `-o` is a folder if it is written as one (`./both`), else a name in the registry (`acme/both`).
 """
@@ -41,7 +41,7 @@ class OutputTarget:
 
 @dataclass(frozen=True, slots=True)
 class DerivedResult:
-    """A result that is there: `adapter`'s place, in words for the answer, and the version if a registry has it."""
+    """A result that is there: its location, in words for the answer, and the version if a registry has it."""
 
     location: str
     outcome: ComputeResult
@@ -64,7 +64,7 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--reason", metavar="TEXT", help="Why it is pushed all the same; kept with the version.")
     @click.option("--registry", "where", metavar="URL|DIR", help="The registry to use.")
     @functools.wraps(command)
-    def making(
+    def with_output(
         *args: Any,
         output: str | None,
         alias: str | None,
@@ -76,11 +76,11 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         target = _target(output, alias, metrics, force, reason)
         # A recipe may name a place in the registry that the call does not.
-        is_making = isinstance(target.destination, AdapterName) or bool(options.get("recipe_file"))
-        connected = functools.cache(lambda: connect_to(where, create_missing=is_making))
+        creates_registry = isinstance(target.destination, AdapterName) or bool(options.get("recipe_file"))
+        connected = functools.cache(lambda: connect_to(where, create_missing=creates_registry))
         return command(*args, target=target, connected=connected, **options)
 
-    return making
+    return with_output
 
 
 def with_recipe_output(target: OutputTarget, output: str | None) -> OutputTarget:
@@ -90,14 +90,14 @@ def with_recipe_output(target: OutputTarget, output: str | None) -> OutputTarget
     return _checked(replace(target, destination=_place(output)))
 
 
-def open_named_parent(connected: RegistryOpener, text: str, told: Progress) -> ParentAdapter:
+def open_named_parent(connected: RegistryOpener, text: str, progress: Progress) -> ParentAdapter:
     """As `open_parent`, from an argument; a folder keeps the label that was typed."""
     if is_folder_path(text):
-        return replace(open_parent(connected, Path(text), told), label=text)
-    return open_parent(connected, Ref.parse(text), told)
+        return replace(open_parent(connected, Path(text), progress), label=text)
+    return open_parent(connected, Ref.parse(text), progress)
 
 
-def open_parent(connected: RegistryOpener, source: Source, told: Progress) -> ParentAdapter:
+def open_parent(connected: RegistryOpener, source: Source, progress: Progress) -> ParentAdapter:
     """An input by ref or folder, its weights at hand. Raises `NotFound`, `Invalid…`."""
     from adaptry.adapters.adapter import open_dir
     from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
@@ -108,7 +108,7 @@ def open_parent(connected: RegistryOpener, source: Source, told: Progress) -> Pa
     registry = connected()
     version = registry.version(source)
     print_state_warning(version)
-    adapter = open_revision(registry, Ref(version.name, ByDigest(version.digest.hex)), progress=told)
+    adapter = open_revision(registry, Ref(version.name, ByDigest(version.digest.hex)), progress=progress)
     is_known = version.base_id is not None and version.base_status == "verified"
     base = registry.base_record(version.base_id) if is_known and version.base_id else None
     return ParentAdapter(adapter, f"{version.name}@{version.number}", version.digest, base)
@@ -124,15 +124,15 @@ def write_result(draft: LazyAdapter, target: OutputTarget, connected: RegistryOp
     place = target.destination
     if place is None:
         raise Invalid(_DESTINATION)
-    with progress() as told:
+    with progress() as bars:
         if isinstance(place, Path):
             from adaptry.compute.lazy_adapters.folder_writer import write_adapter
 
-            outcome = write_adapter(draft, place, replace=target.is_replacing, progress=told)
+            outcome = write_adapter(draft, place, replace=target.is_replacing, progress=bars)
             return DerivedResult(str(place), outcome, folder=place)
         from adaptry.operations.derive import derive
 
-        derived = derive(connected(), draft, place, options=target.options, progress=told)
+        derived = derive(connected(), draft, place, options=target.options, progress=bars)
     version = derived.pushed.version
     return DerivedResult(f"{version.name}@{version.number}", derived.outcome, derived.pushed)
 

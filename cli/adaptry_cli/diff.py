@@ -66,6 +66,6 @@ def diff(
 def _weight_distance(connected: RegistryOpener, before: Source, after: Source) -> AdapterDistance:
     from adaptry.compute.comparing.distance import measure_distance
 
-    with progress() as told:
-        one, other = (open_parent(connected, source, told) for source in (before, after))
-        return measure_distance(one, other, told)
+    with progress() as bars:
+        one, other = (open_parent(connected, source, bars) for source in (before, after))
+        return measure_distance(one, other, bars)

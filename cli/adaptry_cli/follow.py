@@ -111,33 +111,33 @@ def follow(
     settings = settings_for(None)
     cache: Cache = open_worker_cache(settings, folder)
     name = name or _name(url)
-    memory = StateFile(cache.root / f"follow-{_plain(name)}.json")
-    outside = OperatorCommands(
+    state_file = StateFile(cache.root / f"follow-{_plain(name)}.json")
+    commands = OperatorCommands(
         cache.root / f"follow-{_plain(name)}.list",
         parse_command(restart),
         parse_command(prepare),
     )
-    engine = ENGINES[kind](EngineClient(url, key, settings.ca_bundle), outside, memory.state.names)
+    engine = ENGINES[kind](EngineClient(url, key, settings.ca_bundle), commands, state_file.state.names)
 
-    around = ReconcilerDeps(
+    deps = ReconcilerDeps(
         registry=registry,
         engine=engine,
         cache=cache,
-        state_file=memory,
+        state_file=state_file,
         probe=lambda: _inspect_engine(engine, key, declared, settings.ca_bundle),
         inspect=lambda found: inspect_engine(registry, found, declared, base),
         log=print_err,
     )
-    config = FollowSettings(
+    follow_settings = FollowSettings(
         name=name, engine=kind, watch=watch, preload=preload, slots=slots, lease=lease, url=url
     )
     try:
-        _run(Reconciler(around, config), once)
+        _run(Reconciler(deps, follow_settings), once)
     finally:
         cache.close()
 
 
-def _run(follower: Reconciler, once: bool) -> None:
+def _run(reconciler: Reconciler, once: bool) -> None:
     """Reconciles until a signal stops it."""
     from adaptry.integrations.serving.follow.reconciler import converge, run_forever
 
@@ -147,9 +147,9 @@ def _run(follower: Reconciler, once: bool) -> None:
     before = [signal.signal(number, lambda *_: stop.set()) for number in signals]
     try:
         if once:
-            converge(follower, stop)
+            converge(reconciler, stop)
         else:
-            run_forever(follower, stop)
+            run_forever(reconciler, stop)
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)

@@ -63,11 +63,11 @@ def import_(
     )
     shown: list[dict[str, object]] = []
     taken = failed = passed = 0
-    with progress() as told:
+    with progress() as bars:
         for done in (
             map(bulk_import.ImportResult, plan)
             if dry_run
-            else bulk_import.run_import(registry, hub, plan, progress=told)
+            else bulk_import.run_import(registry, hub, plan, progress=bars)
         ):
             shown.append(_shown(done))
             failed += done.error is not None

@@ -63,7 +63,7 @@ def probe(
     """Test whether a running engine answers as an adapter was trained to.
 
     Asks it fixed prompts with the adapter and without, and compares with PEFT on this machine's CPU. The exit code is 0
-    for `as trained`, and 1 for `no-op` (the answers are the base's), for `differs`, and where it cannot be told.
+    for `as trained`, and 1 for `no-op` (the answers are the base's), for `differs`, and where that cannot be decided.
     """
     from adaptry.integrations.engine_test import comparison
     from adaptry.integrations.engine_test.prompts import PROMPTS
@@ -125,6 +125,6 @@ def _folder_of(connected: RegistryOpener, source: Source) -> Iterator[Path]:
         return
     from adaptry.operations.transfer import pull
 
-    with tempfile.TemporaryDirectory() as folder, progress() as told:
-        pull(connected(), source, Path(folder) / "adapter", progress=told)
+    with tempfile.TemporaryDirectory() as folder, progress() as bars:
+        pull(connected(), source, Path(folder) / "adapter", progress=bars)
         yield Path(folder) / "adapter"

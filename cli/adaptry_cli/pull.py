@@ -58,9 +58,9 @@ def pull(
         return
     assert ref is not None
     target = folder or Path(ref.name.name)
-    with explain_empty_adapter(registry, ref), progress() as told:
+    with explain_empty_adapter(registry, ref), progress() as bars:
         version = verbs.pull(
-            registry, ref, target, force=force, include_withdrawn=include_withdrawn, progress=told
+            registry, ref, target, force=force, include_withdrawn=include_withdrawn, progress=bars
         )
     print_state_warning(version)
     print_err(f"{version.name}@{version.number} {version.digest}")
@@ -70,10 +70,10 @@ def pull(
 def pull_locked(registry: Registry, file: Path, folder: Path, force: bool, as_json: bool) -> None:
     """Pulls exactly the pinned versions, each into a folder under `folder` that is named after its ref."""
     pulled = []
-    with progress() as told:
+    with progress() as bars:
         for entry in read_lock(file).pins:
             target = folder / entry.folder
-            version = verbs.pull(registry, entry.exact, target, force=force, progress=told)
+            version = verbs.pull(registry, entry.exact, target, force=force, progress=bars)
             print_state_warning(version)
             pulled.append({"folder": str(target), "version": version.model_dump(mode="json")})
             if not as_json:

@@ -74,8 +74,8 @@ def _push_folder(
     for left, why in adapter.left_out.items():
         print_err(f"left out {left}: {why}")
     claim = base_claim(registry, base) if base else claim_of_config(registry, adapter, folder)
-    with progress() as told:
-        return verbs.push(registry, adapter, name, base=claim, options=options, progress=told)
+    with progress() as bars:
+        return verbs.push(registry, adapter, name, base=claim, options=options, progress=bars)
 
 
 def _push_from_hub(
@@ -86,8 +86,8 @@ def _push_from_hub(
 
     ref, hub = HubRef.parse(source), open_hub()
     claim = base_claim(registry, base) if base else None
-    with progress() as told:
-        taken = push_from_hub(registry, hub, ref, name, base=claim, options=options, progress=told)
+    with progress() as bars:
+        taken = push_from_hub(registry, hub, ref, name, base=claim, options=options, progress=bars)
     print_err(f"from {taken.revision} at {hub.endpoint}")
     if taken.left_out:
         print_err(f"left out {', '.join(taken.left_out)}")

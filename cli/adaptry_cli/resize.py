@@ -59,8 +59,8 @@ def resize(
     if not dry_run:
         require_destination(target)
     require_usage(not (allowed and options["rank"]), "--allowed chooses the rank; leave out --rank")
-    with progress() as told:
-        parent = open_named_parent(connected, source, told)
+    with progress() as bars:
+        parent = open_named_parent(connected, source, bars)
     if dry_run:
         require_usage(
             options["energy"] is None, "--dry-run shows the energy that each rank keeps; leave out --energy"

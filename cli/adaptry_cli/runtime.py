@@ -96,7 +96,7 @@ def plan_server(
 ) -> None:
     """Say which flags a server needs for these adapters, and the memory they cost.
 
-    Only adapters that it would serve as trained count; of the others it is said why, and the exit code is 1.
+    Only adapters that it would serve as trained count; for each other one the reason is shown, and the exit code is 1.
     """
     from adaptry.checks.runtimes import build_server_plan
 

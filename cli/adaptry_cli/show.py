@@ -47,9 +47,9 @@ def show(registry: Registry, ref: Ref, as_json: bool) -> None:
     served = _verdicts(registry, detail)
     residents = registry.residents(ref)
     if as_json:
-        told = {"adapter": info.model_dump(mode="json"), **detail.model_dump(mode="json", by_alias=True)}
-        told["residents"] = [one.model_dump(mode="json") for one in residents]
-        print_json({**told, "runtimes": json_of_verdicts(served)})
+        answer = {"adapter": info.model_dump(mode="json"), **detail.model_dump(mode="json", by_alias=True)}
+        answer["residents"] = [one.model_dump(mode="json") for one in residents]
+        print_json({**answer, "runtimes": json_of_verdicts(served)})
         return
     loaded = served_text(residents)
     facts = [*facts_of_version(detail, info), *([("loaded by", loaded)] if loaded else [])]
