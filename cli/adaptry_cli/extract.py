@@ -15,6 +15,7 @@ from adaptry_cli.derive_output import (
     open_named_parent,
     output_options,
     print_result,
+    require_destination,
     result_json,
     write_result,
 )
@@ -66,9 +67,7 @@ def extract(
     require_usage(
         (options["rank"] is None) != (options["energy"] is None), "say either --rank N or --energy SHARE"
     )
-    require_usage(
-        target.destination is not None, "say where the result goes: -o NAME, or -o ./DIR for a folder"
-    )
+    require_destination(target)
     words = {key: value for key, value in options.items() if value is not None}
     recipe = validate_options(ExtractRecipe, **words)
     with progress() as bars:
