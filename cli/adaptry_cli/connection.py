@@ -52,7 +52,7 @@ def creating_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return connected
 
 
-def freeing_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
+def cleanup_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """As `registry_option`, for a command that frees space, unless it is a `--dry-run`: it works on a full disk too. (`Any`: likewise.)"""
 
     @_where
@@ -75,8 +75,8 @@ def lazy_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def connect_to(where: str | None, *, create_missing: bool = False, for_cleanup: bool = False) -> Registry:
-    """The registry at `where`, else the configured one. `create_missing` creates it and says so; `for_cleanup` opens it
-    for writing on a full disk too."""
+    """The registry at `where`, or the one this call is about anyway; `create_missing` makes it and says so, `for_cleanup` opens it on
+    a full disk too."""
     from adaptry.storage.connect import connect, is_registry, resolve_folder
 
     settings = settings_for(where)
@@ -127,3 +127,14 @@ def folder_of(data: Path | None, reason: str) -> Path:
         f"{where} is a server's address, and {reason}: say --data DIR, or unset ADAPTRY_URL for the embedded one",
     )
     return data or (resolve_folder(where) if where else data_folder())
+
+
+def require_server(url: str | None) -> str:
+    """The address of the server: `url`, or the one that `settings_for` finds. Raises a usage error where there is none."""
+    server = settings_for(url).registry
+    require_usage(bool(server), "which server? give its URL, or set ADAPTRY_URL")
+    assert server is not None
+    require_usage(
+        is_server(server), f"{server!r} is not a server's address (https://…); a folder needs no token"
+    )
+    return server

@@ -108,8 +108,8 @@ def _round(
     """Whether something was refused. Who comes back anyway only tells that a registry did not answer."""
     try:
         require_distinct(there, here)
-        with progress() as told:
-            followed = sync_once(there, here, choice, progress=told)
+        with progress() as bars:
+            followed = sync_once(there, here, choice, progress=bars)
     except Unavailable as error:
         if not forgiving:
             raise

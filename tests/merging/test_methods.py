@@ -147,7 +147,7 @@ def test_what_was_merged_so_is_proved_from_its_record(
 @pytest.mark.parametrize(
     ("method", "parameters", "error", "words"),
     [
-        ("tyes", {}, Invalid, "no method of combining is called 'tyes'"),
+        ("tyes", {}, Invalid, "unknown method 'tyes'"),
         ("ties", {"densty": 0.5}, Invalid, "ties has no parameter 'densty'"),
         ("peft:ties_svd", {}, Unsupported, "make it with `adaptry combine --method peft:ties_svd`"),
         ("slerp", {}, Invalid, "slerp combines 2 adapters, not 3"),

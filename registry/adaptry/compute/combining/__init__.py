@@ -44,7 +44,7 @@ COMBINE_METHODS: Mapping[str, CombineMethod] = {
         *peft_modes.METHODS,
     )
 }
-"""Every method of combining, by the name that recipes use."""
+"""Every method, by the name that recipes use."""
 
 
 def get_combine_method(name: str) -> CombineMethod:
@@ -52,6 +52,4 @@ def get_combine_method(name: str) -> CombineMethod:
     try:
         return COMBINE_METHODS[name]
     except KeyError:
-        raise Invalid(
-            f"no method of combining is called {name[:40]!r} (there are {', '.join(COMBINE_METHODS)})"
-        ) from None
+        raise Invalid(f"unknown method {name[:40]!r} (one of: {', '.join(COMBINE_METHODS)})") from None

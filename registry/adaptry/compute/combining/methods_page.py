@@ -69,7 +69,7 @@ adaptry combine ./a=0.7 ./b=0.3 --method peft:ties_svd --param density=0.2 -o ./
 Each `combination_type` has a mode named `peft:` and its name. They are PEFT 0.21's arithmetic in float32 on a CPU, in its
 order of operations, with its quirks: a weight of 0 still votes and divides; one input alone is always `linear`; the rank
 is that of the configs (`--rank` is `svd_rank`). Tests compare them with PEFT on models like Llama, GPT-2 and BERT and on
-convolutions, with 2, 4 and 8 adapters. What PEFT's way loses of a sum is not measured. Where PEFT raises over the adapters, so do these, with the way out. Differences:
+convolutions, with 2, 4 and 8 adapters. What PEFT's method loses of a sum is not measured. Where PEFT raises over the adapters, so do these, with the way out. Differences:
 
 - PEFT gives the result the first adapter's config: `use_rslora` there makes it √r too strong, a PiSSA-like
   `init_lora_weights` changes the base when it is loaded. Here the config is that of a plain LoRA.

@@ -40,7 +40,9 @@ def convert_layout(parent: ParentAdapter, base: BaseRecord, to: LayoutVersion) -
     """
     adapter, label = parent.adapter, parent.label
     if adapter.format is not PEFT:
-        raise Unsupported(f"{label} is in the layout of {adapter.format.tool}; only PEFT's is migrated")
+        raise Unsupported(
+            f"{label} is in the layout of {adapter.format.tool}; only PEFT's layouts can be converted"
+        )
     report = check(adapter, base, adapter.config.base_name)
     if report.is_blocked:
         raise CheckFailed(f"{label}: {report.sentence()}")

@@ -78,7 +78,7 @@ def pull(
     folder: Path | str,
     *,
     force: bool = False,
-    even_withdrawn: bool = False,
+    include_withdrawn: bool = False,
     progress: Progress = no_progress,
     retry: RetryPolicy = DEFAULT_RETRY,
 ) -> VersionInfo:
@@ -86,10 +86,10 @@ def pull(
 
     A folder that holds these very files already is left as it is. Raises `Conflict` where something else is
     there (`force` replaces another adapter, never other files), `DigestMismatch`, `NotFound`, `StorageFull`, and
-    `Withdrawn` for a version that is quarantined or revoked; `even_withdrawn` asks for one all the same.
+    `Withdrawn` for a version that is quarantined or revoked, unless `include_withdrawn`.
     """
     detail = registry.detail(Ref.parse(ref) if isinstance(ref, str) else ref)
-    if not even_withdrawn:
+    if not include_withdrawn:
         require_usable(detail.version)
     target = Path(folder).expanduser()
     if _holds(target, detail.manifest, progress):

@@ -52,7 +52,7 @@ class BaseNamesContract(ContractFixtures):
         with pytest.raises(Conflict, match="is the name of a base"):
             registry.create_adapter(name, AdapterEdit())
         with pytest.raises(Conflict, match="is the name of a base"):
-            push(registry, lora(), name, persistence=Hurried())
+            push(registry, lora(), name, retry=Hurried())
         with pytest.raises(Conflict, match="is the name of a base"):
             registry.rename_adapter(TONE, name)
         with pytest.raises(Conflict, match="is the name of a base"):
