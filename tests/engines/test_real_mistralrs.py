@@ -92,7 +92,7 @@ def test_versions_and_recalls_beside_the_real_mistralrs(tmp_path: Path, url: str
         deps = ReconcilerDeps(
             registry=worker_registry,
             engine=engine,
-            cache=Cache(tmp_path / "cache", persistence=NO_WAIT),
+            cache=Cache(tmp_path / "cache", retry=NO_WAIT),
             state_file=state_file,
             probe=lambda: probe_engine(url),
             inspect=lambda found: inspect_engine(worker_registry, found, None, "org/tiny"),

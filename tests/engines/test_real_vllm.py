@@ -75,7 +75,7 @@ class Place:
         deps = ReconcilerDeps(
             registry=registry,
             engine=ENGINES["vllm"](EngineClient(url), OperatorCommands(Path()), {}),
-            cache=Cache(self.folder / "cache", persistence=NO_WAIT),
+            cache=Cache(self.folder / "cache", retry=NO_WAIT),
             state_file=StateFile(self.folder / "state.json"),
             probe=lambda: found_at(url),
             inspect=lambda found: inspect_engine(registry, found),
