@@ -32,7 +32,7 @@ class Noticing(RetryPolicy):
     waits: threading.Event = field(default_factory=threading.Event)
     turn: threading.Event = field(default_factory=threading.Event)
 
-    def queue(self, busy: Busy, waited: float) -> float:
+    def wait_in_queue(self, busy: Busy, waited: float) -> float:
         self.waits.set()
         assert self.turn.wait(60)
         return waited

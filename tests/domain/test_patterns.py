@@ -60,7 +60,7 @@ ENDLESS = r"[\w.]{0,64}" * 12 + "!"
 LONG = "model." + "a" * 60 + ".layers." + "b" * 60 + ".q_proj"
 
 
-@pytest.fixture(params=["re2", "without re2"])
+@pytest.fixture(params=["re2", pytest.param("without re2", marks=pytest.mark.slow)])
 def engines(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Both kinds of installation."""
     if request.param == "without re2":

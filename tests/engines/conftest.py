@@ -105,11 +105,11 @@ class Scene:
             engine=self.spoken_to(engine, state_file, home / "files.list", restarts),
             cache=Cache(home / "cache", cache_size, NO_WAIT),
             state_file=state_file,
-            look=lambda: (
+            probe=lambda: (
                 probe_engine(engine.url) if engine.kind != "lorax" else EngineInfo(parse_runtime("lorax"), ())
             ),
-            judge=lambda found: inspect_engine(registry, found, None, "org/tiny"),
-            tell=self.story.append,
+            inspect=lambda found: inspect_engine(registry, found, None, "org/tiny"),
+            log=self.story.append,
         )
         self._stack.callback(deps.cache.close)
         self.memories[name] = state_file
@@ -125,12 +125,12 @@ class Scene:
         restart = (sys.executable, "-c", _RESTART, engine.url)
         prepare = (sys.executable, "-c", _PREPARE, "{folder}", "{file}")
         outside = OperatorCommands(listed, restart if restarts else (), prepare)
-        return ENGINES[engine.kind](EngineClient(engine.url), outside, state_file.now.names)
+        return ENGINES[engine.kind](EngineClient(engine.url), outside, state_file.state.names)
 
     def serves(self, engine: FakeEngine, name: str = PROD, worker: str = "gpu-1") -> int | None:
         """The number of the version whose weights a request is answered with; None where it is refused."""
         state_file = self.memories.get(worker) or StateFile(self.folder / "none.json")
-        reply = self.spoken_to(engine, state_file, self.folder / "none.list").ask(name)
+        reply = self.spoken_to(engine, state_file, self.folder / "none.list").send_test_request(name)
         if not reply.is_ok:
             return None
         return self.weights[engine.answers[-1][2]].number
@@ -151,6 +151,6 @@ def kind(request: pytest.FixtureRequest) -> str:
 def settle(reconciler: Reconciler, turns: int = 20) -> None:
     """Turns until nothing is left to do."""
     for _ in range(turns):
-        if reconciler.turn(wait=0.0):
+        if reconciler.reconcile(wait=0.0):
             return
     raise AssertionError(f"not settled after {turns} turns")

@@ -19,7 +19,7 @@ from adaptry.testing.samples import tiny_lora
 def test_a_registry_with_its_rows_in_postgres_is_found_by_its_folder(
     postgres: PostgresServer, folder: Path, tmp_path: Path
 ) -> None:
-    first = open_local(folder, catalog=postgres.url(postgres.empty()))
+    first = open_local(folder, catalog=postgres.url(postgres.create_empty()))
     pushed = push(first, open_dir(tiny_lora(tmp_path / "lora")), "acme/tone")
     first.close()
 

@@ -38,7 +38,7 @@ def old(folder: Path, tmp_path: Path) -> Path:
         registry.create_adapter(OTHER, AdapterEdit())
         registry.move_alias(TONE, "prod", version.digest, was=None)
         registry.move_alias(TONE, "staging", version.digest, was=None)
-        registry.make_branch(TONE, "draft")
+        registry.create_branch(TONE, "draft")
         registry.schedule_job("nightly", "0 3 * * *", JobOrder(kind="verify", task={}))
         served = ResidentReport(
             name=TONE,
@@ -123,7 +123,7 @@ def test_an_alias_or_branch_that_git_does_not_take_moves_and_goes(registry: Loca
     with pytest.raises(InvalidRef, match="write my-head"):
         registry.move_alias(TONE, "HEAD", head.digest, was=None)
     assert registry.commit(TONE, "a..b").number == 1
-    registry.drop_branch(TONE, "a..b")
+    registry.delete_branch(TONE, "a..b")
 
 
 def test_workers_residents_and_schedules_are_there_still(registry: LocalRegistry) -> None:

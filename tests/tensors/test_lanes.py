@@ -81,7 +81,7 @@ def test_the_odd_sizes_are_pefts_too_in_whatever_lane_takes_them(
         up, down = factors(stored, rank, transposed)
         wanted = by_peft(stored, up, down, scale, transposed)
         for lane in LANES:
-            if lane.takes(weight, rank):
+            if lane.supports(weight, rank):
                 assert_same_bits(baked(lane, stored, [term(up, down, scale)], transposed=transposed), wanted)
 
 
@@ -181,8 +181,8 @@ def test_subnormal_results_are_rounded_not_flushed() -> None:
     ids=["odd columns", "a cast", "few rows", "no columns", "a high rank", "no update"],
 )
 def test_what_the_compiled_loop_cannot_do_alike_falls_to_torch(weight: KernelWeight, rank: int) -> None:
-    assert not LlvmKernel.takes(weight, rank)
-    assert TorchKernel.takes(weight, rank)
+    assert not LlvmKernel.supports(weight, rank)
+    assert TorchKernel.supports(weight, rank)
 
 
 @pytest.mark.parametrize("lane", LANES)

@@ -98,7 +98,8 @@ class Registry(CommitsApi, EventsApi, WorkersApi, RolloutsApi, JobsApi, ABC):
     def open_upload(self, owner: Owner, digest: Digest, size: int) -> UploadInfo:
         """A session for a file of `size` bytes; an idle unfinished one for the same bytes is taken up again.
 
-        Raises `Busy` while the namespace has too many open that are not abandoned, `TooLarge`, `StorageFull`.
+        Raises `Busy` while the namespace has too many open that are not abandoned, `Conflict` if the adapter would have a
+        base's name, `Unavailable` while the same bytes are being deleted, `TooLarge`, `StorageFull`.
         """
 
     @abstractmethod

@@ -24,8 +24,9 @@ def upload(
 ) -> None:
     """Gives `owner` the file `path` of `content`, going on from what an earlier try left there.
 
-    Raises `DigestMismatch` if the file is not (or no longer) what `digest` says, `StorageFull`, `Unavailable` or
-    `Conflict` once too many tries in a row got nothing done, and `Busy` after too long a wait for a place.
+    Raises `DigestMismatch` if the file is not (or no longer) what `digest` says, `StorageFull`, `Conflict` at once where
+    `owner` cannot have files (it is the name of a base), `Unavailable` or `Conflict` once too many tries in a row got
+    nothing done, and `Busy` after too long a wait for a place.
     """
     size = content.sizes[path]
     furthest, failures, queued = -1, 0, 0.0
@@ -46,8 +47,8 @@ def upload(
             queued = retry.wait_in_queue(busy, queued)
             continue
         except (Unavailable, Conflict, NotFound) as error:
-            if isinstance(error, NotFound) and session is None:
-                raise
+            if isinstance(error, NotFound | Conflict) and session is None:
+                raise  # about the owner: no later try is answered differently
             failures += 1
             if retry.is_exhausted(failures):
                 raise

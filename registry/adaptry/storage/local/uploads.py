@@ -11,7 +11,15 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Busy, Conflict, DigestMismatch, NotFound, PermissionDenied, TooLarge
+from adaptry.core.errors import (
+    Busy,
+    Conflict,
+    DigestMismatch,
+    NotFound,
+    PermissionDenied,
+    TooLarge,
+    Unavailable,
+)
 from adaptry.core.failpoints import reach
 from adaptry.core.files.background_io import BackgroundHasher
 from adaptry.core.identity import require_read, require_write
@@ -77,7 +85,7 @@ class LocalUploads(RegistryContext):
             if isinstance(owner, AdapterName) and adapters.find(tx, owner) is None:
                 require_no_base(tx, owner)  # said before gigabytes are sent for it
             if pending_deletes.is_deleting(tx, digest):
-                raise Conflict(
+                raise Unavailable(
                     "these very bytes are being deleted just now; wait a moment and send them again"
                 )
             for session in files.unfinished_sessions(tx, owner, digest, size):
