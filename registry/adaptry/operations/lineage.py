@@ -1,7 +1,7 @@
 """Lineage: what a version was made from, and what was made from it, as a tree of revisions.
 
-A verb over the waist. Revisions name their parents by digest; a digest is shown under every name that whoever asks
-may read, and a parent that has none (pushed elsewhere, deleted, someone else's) as a digest and nothing more.
+Revisions name their parents by digest. A digest is shown under every name that the caller may read; a parent without one
+(pushed elsewhere, deleted, or not readable) is shown as the digest only.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ _Related = Callable[[VersionDetail], Iterable[Digest]]
 
 @dataclass
 class _Walk:
-    """One walk over revisions: each is opened once, and no more than `room` of them."""
+    """One walk over revisions: each is expanded once, and at most `remaining` of them."""
 
     registry: Registry
     related: _Related
@@ -109,7 +109,7 @@ class _Walk:
 
 
 def _versions(registry: Registry, query: str, most: int) -> list[VersionInfo]:
-    """The newest versions that match, at most so many."""
+    """The newest matching versions, up to the limit."""
     found: list[VersionInfo] = []
     cursor: str | None = None
     while len(found) < most:

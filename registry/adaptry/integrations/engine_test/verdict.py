@@ -1,4 +1,4 @@
-"""The verdict of a probe, from numbers alone.
+"""The verdict of an engine test, computed from numbers alone.
 
 For every prompt an engine names the next tokens that it holds for likeliest, with their logprobs; the reference knows those of
 every token. So four things can be said: how far the engine's base is from the reference's (which is the noise of its
@@ -31,7 +31,7 @@ _NOISES = 3.0
 _PART = 0.15
 """The part of the adapter's own effect that still counts as equal: its modules are rounded too."""
 _LEAST = 0.003
-"""The effect, in nats, below which nothing can be told."""
+"""The effect, in nats, below which the test is inconclusive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class PromptLogprobs:
 
 
 class EngineTestResult(BaseModel):
-    """What came of it. All but `strength` are root mean squares of differences of logprobs, in nats."""
+    """The result of an engine test. All but `strength` are root mean squares of differences of logprobs, in nats."""
 
     model_config = ConfigDict(frozen=True)
 

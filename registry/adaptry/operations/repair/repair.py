@@ -1,7 +1,7 @@
-"""`mend`: what `verify` found is put right where something says what it should be, and set aside where nothing does.
+"""Repairs what `verify` found (`adaptry mend`): replaces damaged data from a source, or sets it aside if there is none.
 
-Every step can be repeated, and every state between two steps is one that the next run understands: a file that was set aside is
-one that is gone, and storing it anew is an upload like any other, with all that an upload promises beside sweeps and pushes.
+Every step can be repeated, and a run can continue after any interruption: a file that was set aside counts as missing, and
+storing it again is an ordinary upload, with the same guarantees beside concurrent sweeps and pushes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Where sound bytes can be had: another registry, a bundle, a folder of files, a cache, or the damaged bytes less one flipped bit.
+"""Sources of intact bytes: another registry, a bundle, a folder, a cache, or the damaged file with one bit flipped back.
 
-A source is never believed: what it gives is hashed before it is stored.
+Sources are not trusted: their bytes are hashed before they are stored.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class DamagedFile:
 
 
 class RepairSource(ABC):
-    """Somewhere to look for sound bytes. `name` is how people know it."""
+    """A source of intact bytes. `name` is shown to users."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -141,7 +141,7 @@ class FolderSource(RepairSource):
 
 
 class LocalSource(RepairSource):
-    """What this registry has itself: a sound copy in its cache, or damaged bytes of which one bit is turned back."""
+    """This registry itself: an intact copy in its cache, or a damaged file with one bit flipped back."""
 
     def __init__(self, blobs: BlobStore, manifests: Mapping[Digest, bytes]) -> None:
         super().__init__("what is here")

@@ -21,7 +21,7 @@ from adaptry.registry.interface import Registry
 
 @contextmanager
 def inspect_early(registry: Registry, adapter: Adapter, *, is_forced: bool = False) -> Iterator[None]:
-    """Looks while the block runs. Raises `CheckFailed` at its end for weights that the registry would refuse.
+    """Inspects while the block runs. Raises `CheckFailed` at its end if the registry would refuse the weights.
 
     Does nothing if the registry is on this machine or the push is forced; nor for large files without numpy, since the
     registry's own inspection is sooner done.
