@@ -86,7 +86,7 @@ class CacheFill:
                 if not isinstance(failure, StorageFull):
                     raise failure from error
                 self.layout.discard(partial)
-                if not self.evictor.shrink(0):  # the disk is full: evict every unleased entry once
+                if not self.evictor.shrink(0):  # the disk is full: retry if evicting frees space
                     raise failure from error
 
     def _download_and_publish(self, partial: Path) -> None:
