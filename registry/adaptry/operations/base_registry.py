@@ -1,7 +1,7 @@
 """Registers bases by content, identifies the base in a folder, and opens bases by name.
 
-A base's weights stay in their folder unless they are stored in the registry. A stored base can be opened by name from anywhere,
-any other only on the machine that registered it.
+A base's weights stay in their folder unless they are stored in the registry. A stored base can be opened by
+name from anywhere, any other only on the machine that registered it.
 """
 
 from __future__ import annotations
@@ -46,10 +46,11 @@ def register_base(
 ) -> BaseInfo:
     """Registers a base under `names`; a known base gains names and evidence.
 
-    Without a `visibility`, a new base is private and a known one stays as it is.
-    `full` reads every weight and adds roots and file digests; `store` keeps the files too. Its folder is
-    remembered in `cache` (the user's, unless given). Raises `InvalidRef` for what is no name, `Conflict` where a name
-    is another base's, `TooLarge`, `Unsupported` (a pipeline, to be stored), and what uploading raises; registering again goes on from there.
+    Without a `visibility`, a new base is private and a known one stays as it is. `full` reads every weight
+    and adds roots and file digests; `store` keeps the files too. Its folder is remembered in `cache` (the
+    user's, unless given). Raises `InvalidRef` for what is no name, `Conflict` where a name is another base's,
+    `TooLarge`, `Unsupported` (a pipeline, to be stored), and what uploading raises; registering again goes on
+    from there.
     """
     for name in names:
         parse_base_name(name)
@@ -136,7 +137,8 @@ def _open_if_same(folder: Path, base: Digest) -> HfCheckpoint | None:
 
 
 def _missing_weights_message(info: BaseInfo, key: str, seen: tuple[Path, ...]) -> str:
-    """The error message for a base whose weights are not here, with what became of each folder that it was in."""
+    """The error message for a base whose weights are not here, with what became of each folder that it was
+    in."""
     fates = [f"{folder} {'has changed' if folder.is_dir() else 'is gone'}" for folder in seen]
     was = f" ({', '.join(fates)})" if fates else ""
     name = f" --name {info.names[0]}" if info.names else ""

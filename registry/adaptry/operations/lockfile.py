@@ -1,7 +1,7 @@
 """Lock files: refs pinned to digests, in a file that a deployment keeps under version control.
 
-A ref such as `acme/tone@prod` moves; the digest it meant when it was locked does not. Pulling by the lock gives
-those very bytes or an error; checking it tells which refs mean something else by now.
+A ref such as `acme/tone@prod` moves; the digest it meant when it was locked does not. Pulling by the lock
+gives those very bytes or an error; checking it tells which refs mean something else by now.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Watches refs: which versions `acme/*@prod` means, now and after each change.
 
-A watch begins with a full scan, then reads events and resolves the refs of the affected adapters again. It reports current
-states, not every step: of two quick moves only the second may be seen. A broken connection loses no change. The full scan is
-repeated now and then, because adapters that become unreadable send no event, and at once if the registry was restored or
-changed its epoch.
+A watch begins with a full scan, then reads events and resolves the refs of the affected adapters again. It
+reports current states, not every step: of two quick moves only the second may be seen. A broken connection
+loses no change. The full scan is repeated now and then, because adapters that become unreadable send no
+event, and at once if the registry was restored or changed its epoch.
 """
 
 from __future__ import annotations
@@ -130,7 +130,8 @@ class RefWatcher:
         self._seq = None
 
     def next_changes(self, wait: float = 30.0) -> tuple[RefChange, ...]:
-        """Waits up to `wait` seconds for the first event about these adapters. Can be called again after `Unavailable`."""
+        """Waits up to `wait` seconds for the first event about these adapters. Can be called again after
+        `Unavailable`."""
         if self._seq is None or time.monotonic() - self._looked_at > _FULL_LOOK:
             return self._rescan()
         news = self._registry.events(self._seq, _AT_ONCE, wait, self._about)
@@ -184,7 +185,8 @@ def follow_events(
     about: Sequence[str] = (),
     pause: Callable[[float], object] = time.sleep,
 ) -> Iterator[Event]:
-    """Yields every event after number `after` (None: from now on), for ever. Waits while the registry is down."""
+    """Yields every event after number `after` (None: from now on), for ever. Waits while the registry is
+    down."""
     reached = after
 
     def look() -> EventBatch:

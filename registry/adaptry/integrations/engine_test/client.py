@@ -1,7 +1,8 @@
 """Queries engines for an engine test: the likeliest next tokens after a prompt, with the adapter and without.
 
-vLLM: `/v1/completions` with `logprobs` and `return_tokens_as_token_ids`. llama.cpp: `/completion` with `n_probs` and `lora`.
-SGLang: `/generate` with `return_logprob` and `lora_path`. One function each, and a table entry.
+vLLM: `/v1/completions` with `logprobs` and `return_tokens_as_token_ids`. llama.cpp: `/completion` with
+`n_probs` and `lora`. SGLang: `/generate` with `return_logprob` and `lora_path`. One function each, and a
+table entry.
 """
 
 from __future__ import annotations
@@ -90,7 +91,8 @@ QUERY_BY_ENGINE: Mapping[str, QueryLogprobs] = {
 
 
 def _number_in_llamacpp(target: EngineTarget) -> int:
-    """The number of the adapter, given by number or part of its path; without either, that of the only adapter."""
+    """The number of the adapter, given by number or part of its path; without either, that of the only
+    adapter."""
     listed = _answer(target, "GET", "/lora-adapters", None)
     numbers = {int(one["id"]): str(one.get("path", "")) for one in listed if isinstance(one, dict)}
     if target.adapter.isdecimal() and int(target.adapter) in numbers:
@@ -127,7 +129,8 @@ def _answer(target: EngineTarget, method: str, path: str, body: Mapping[str, Any
 
 
 def _at(found: Any, *path: str | int) -> Any:
-    """The value at a path in a response. Raises `Unavailable` if it is missing: another version, or another engine."""
+    """The value at a path in a response. Raises `Unavailable` if it is missing: another version, or another
+    engine."""
     for step in path:
         try:
             found = found[step]

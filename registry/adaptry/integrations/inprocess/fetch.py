@@ -37,7 +37,8 @@ class FetchedFiles:
 def fetch_files(
     source: AdapterSource, registry: Registry | str | None, cache: Cache | None
 ) -> Iterator[FetchedFiles]:
-    """The files of `source`: a folder (a `Path`, or text that begins like one), else a ref. They are leased for the block.
+    """The files of `source`: a folder (a `Path`, or text that begins like one), else a ref. They are leased
+    for the block.
 
     Raises `Invalid`, and as `Cache.acquire` and `open_dir`.
     """

@@ -1,4 +1,5 @@
-"""Sources of intact bytes: another registry, a bundle, a folder, a cache, or the damaged file with one bit flipped back.
+"""Sources of intact bytes: another registry, a bundle, a folder, a cache, or the damaged file with one bit
+flipped back.
 
 Sources are not trusted: their bytes are hashed before they are stored.
 """
@@ -27,7 +28,8 @@ from adaptry.storage.local import LocalRegistry
 
 @dataclass(frozen=True, slots=True)
 class FileLocation:
-    """Where a file is in a registry: a revision of an adapter or a base (then without one), and its path there."""
+    """Where a file is in a registry: a revision of an adapter or a base (then without one), and its path
+    there."""
 
     owner: AdapterName | Digest
     revision: Digest | None
@@ -59,7 +61,8 @@ class RepairSource(ABC):
 
 
 class RegistrySource(RepairSource):
-    """Another registry, in which the adapters have the same names; in a folder, files are found whatever their names."""
+    """Another registry, in which the adapters have the same names; in a folder, files are found whatever
+    their names."""
 
     def __init__(self, name: str, registry: Registry) -> None:
         super().__init__(name)

@@ -1,7 +1,7 @@
 """Downloads one file from a registry and verifies it while it streams.
 
-Memory does not grow with file size. After a broken connection the download resumes; hashing and flushing run on threads of their
-own, so that they do not slow the transfer down.
+Memory does not grow with file size. After a broken connection the download resumes; hashing and flushing run
+on threads of their own, so that they do not slow the transfer down.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ ReadFrom = Callable[[int], Iterator[bytes]]
 def download(read: ReadFrom, entry: FileEntry, path: Path, progress: Progress, retry: RetryPolicy) -> None:
     """Writes the file to `path`, resuming an earlier partial download. The caller flushes it to disk.
 
-    Raises `DigestMismatch` if the bytes do not match `entry`, `Unavailable` after too many broken connections in a row.
+    Raises `DigestMismatch` if the bytes do not match `entry`, `Unavailable` after too many broken connections
+    in a row.
     """
     hasher = sha256()
     with (

@@ -24,9 +24,9 @@ def upload(
 ) -> None:
     """Uploads the file `path` of `content` for `owner`, resuming an earlier partial upload.
 
-    Raises `DigestMismatch` if the file is not (or no longer) what `digest` says, `StorageFull`, `Conflict` at once where
-    `owner` cannot have files (it is the name of a base), `Unavailable` or `Conflict` once too many tries in a row got
-    nothing done, and `Busy` after too long a wait for a place.
+    Raises `DigestMismatch` if the file is not (or no longer) what `digest` says, `StorageFull`, `Conflict` at
+    once where `owner` cannot have files (it is the name of a base), `Unavailable` or `Conflict` once too many
+    tries in a row got nothing done, and `Busy` after too long a wait for a place.
     """
     size = content.sizes[path]
     furthest, failures, queued = -1, 0, 0.0

@@ -1,7 +1,8 @@
 """Transfers adapters: `push` into a registry, `pull` out of one, `copy` between two.
 
-Works with every implementation of `Registry`. The receiver verifies every byte against its digest; an interrupted transfer
-resumes; memory does not grow with file size; and nothing is visible before it is complete.
+Works with every implementation of `Registry`. The receiver verifies every byte against its digest; an
+interrupted transfer resumes; memory does not grow with file size; and nothing is visible before it is
+complete.
 """
 
 from __future__ import annotations
@@ -54,10 +55,10 @@ def push(
 ) -> PushResult:
     """Pushes `adapter` as a version of `name`. Pushing identical files returns the existing version.
 
-    Without `base`, the base named in the adapter's config is declared. The registry inspects the weights: NaN or infinity
-    raises `CheckFailed` unless the options force; for a remote registry this is checked before the upload
-    (`inspect_early`). Raises as `Registry.put_revision` and `upload`; after an error, pushing again uploads only what is
-    missing.
+    Without `base`, the base named in the adapter's config is declared. The registry inspects the weights: NaN
+    or infinity raises `CheckFailed` unless the options force; for a remote registry this is checked before
+    the upload (`inspect_early`). Raises as `Registry.put_revision` and `upload`; after an error, pushing
+    again uploads only what is missing.
     """
     name = AdapterName.parse(name) if isinstance(name, str) else name
     with inspect_early(registry, adapter, is_forced=options.force_reason is not None):
@@ -84,9 +85,9 @@ def pull(
 ) -> VersionInfo:
     """Writes the adapter that `ref` means now into `folder`, which then contains exactly its files.
 
-    A folder that already has exactly these files stays unchanged. Raises `Conflict` if it contains anything else (`force`
-    replaces another adapter, never other files), `DigestMismatch`, `NotFound`, `StorageFull`, and `Withdrawn` if the version
-    is quarantined or revoked, unless `even_withdrawn`.
+    A folder that already has exactly these files stays unchanged. Raises `Conflict` if it contains anything
+    else (`force` replaces another adapter, never other files), `DigestMismatch`, `NotFound`, `StorageFull`,
+    and `Withdrawn` if the version is quarantined or revoked, unless `even_withdrawn`.
     """
     detail = registry.detail(Ref.parse(ref) if isinstance(ref, str) else ref)
     if not even_withdrawn:
@@ -121,7 +122,8 @@ def copy(
 ) -> PushResult:
     """Copies a revision to another registry as a version of `name`, with the same manifest and digest.
 
-    Files are streamed between the two. Raises the errors of reading from one and pushing to the other, and `Withdrawn`.
+    Files are streamed between the two. Raises the errors of reading from one and pushing to the other, and
+    `Withdrawn`.
     """
     detail = source.detail(Ref.parse(ref) if isinstance(ref, str) else ref)
     require_usable(detail.version)

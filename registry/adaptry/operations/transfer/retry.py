@@ -31,8 +31,8 @@ class RetryPolicy:
     def wait_in_queue(self, busy: Busy, waited: float) -> float:
         """Waits as long as a busy registry asks for, with jitter, so that clients do not return all at once.
 
-        `waited` is how long the caller has waited for it before; the new total is returned. Raises `busy` where that
-        would be more than `longest_queue`.
+        `waited` is how long the caller has waited for it before; the new total is returned. Raises `busy`
+        where that would be more than `longest_queue`.
         """
         seconds = min(busy.retry_after, self.longest_wait) * random.uniform(0.5, 1.5)
         if waited + seconds > self.longest_queue:
