@@ -142,8 +142,8 @@ def validate_options(model: type[Model], **fields: object) -> Model:
     field = str(first["loc"][0]) if first["loc"] else ""
     if field in _TAKES:
         raise Invalid(_TAKES[field])
-    said = first["msg"].removeprefix("Value error, ")
-    raise Invalid(f"{field.replace('_', ' ')}: {said}" if field else said)
+    reason = first["msg"].removeprefix("Value error, ")
+    raise Invalid(f"{field.replace('_', ' ')}: {reason}" if field else reason)
 
 
 def require_usage(condition: bool, sentence: str) -> None:

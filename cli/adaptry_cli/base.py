@@ -83,10 +83,10 @@ def add(
         if visibility is not None:
             info = registry.edit_base(info.id, BaseEdit(visibility=visibility))
     else:
-        with progress() as told:
+        with progress() as bars:
             checkpoint = open_base_folder(source)
             info = base_registry.register_base(
-                registry, checkpoint, names, full=full, store=store, visibility=visibility, progress=told
+                registry, checkpoint, names, full=full, store=store, visibility=visibility, progress=bars
             )
     record = registry.base_record(info.id)
     if method := record.facts.get("quantization"):
@@ -187,8 +187,8 @@ def _add_from_hub(registry: Registry, ref: HubRef, names: tuple[str, ...]) -> Ba
     from adaptry.operations.hf_import.bases import register_from_hub
     from adaptry.operations.hf_import.hub_client import open_hub
 
-    with progress() as told:
-        return register_from_hub(registry, open_hub(), ref, names, progress=told)
+    with progress() as bars:
+        return register_from_hub(registry, open_hub(), ref, names, progress=bars)
 
 
 def _row(info: BaseInfo) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ from adaptry_cli.warnings import print_state_warning
 
 @click.group()
 def bundle() -> None:
-    """Carry versions in a file to where no network goes.
+    """Move versions in one file to a registry without a network.
 
     The file has all it takes: manifests and files, metrics and states, aliases as claims, the records of bases and, if asked, their
     weights. It is a plain tar file whose bytes follow from what is in it.
@@ -86,8 +86,8 @@ def create(
         found += [one for one in ancestors(registry, found) if one.state not in WITHDRAWN]
     for version in found:
         print_state_warning(version)
-    with progress() as told:
-        index = pack(registry, found, file, with_bases=with_bases, replace=force, progress=told)
+    with progress() as bars:
+        index = pack(registry, found, file, with_bases=with_bases, replace=force, progress=bars)
     total = sum(entry.size for entry in index.entries)
     print_err(
         f"{format_count(len(index.parcels), 'version')}, {format_count(len(index.bases), 'base')}, {format_size(total)}"
@@ -108,8 +108,8 @@ def load(registry: Registry, file: Path, aliases: bool, as_json: bool) -> None:
     """
     from adaptry.operations.mirroring.bundles.reader import load_bundle as unpack
 
-    with progress() as told:
-        loaded = unpack(registry, file, aliases=aliases, progress=told)
+    with progress() as bars:
+        loaded = unpack(registry, file, aliases=aliases, progress=bars)
     print_sync_result(loaded, as_json)
     click.get_current_context().exit(NO if loaded.failures else 0)
 
@@ -121,8 +121,8 @@ def show(file: Path, as_json: bool) -> None:
     """Verify a bundle, and say what is in it."""
     from adaptry.operations.mirroring.bundles.reader import inspect_bundle
 
-    with progress() as told:
-        index = inspect_bundle(file, told)
+    with progress() as bars:
+        index = inspect_bundle(file, bars)
     if as_json:
         print_json(index)
         return

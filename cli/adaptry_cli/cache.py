@@ -39,7 +39,7 @@ _folder = click.option(
 
 @click.group()
 def cache() -> None:
-    """Look after the cache of adapters that engines on this machine are given.
+    """Manage the cache of adapters for engines on this machine.
 
     Each lies in a folder named by its digest, verified, for as long as a process uses it or there is room.
     """
@@ -85,8 +85,8 @@ def path(registry: Registry, ref: Ref, folder: Path | None, as_json: bool) -> No
     The folder is verified, and is another one for every version. Nothing keeps it from being evicted once this command has
     ended, where room is needed: a process that stays uses `adaptry.worker.Cache`.
     """
-    with progress() as told:
-        kept = _opened(folder).acquire(registry, ref, told)
+    with progress() as bars:
+        kept = _opened(folder).acquire(registry, ref, bars)
     print_err(f"{kept.version.name}@{kept.version.number} {kept.digest}")
     found = {"folder": str(kept.path), "version": kept.version.model_dump(mode="json")}
     print_answer(found, str(kept.path), as_json)
@@ -112,7 +112,7 @@ def gc(folder: Path | None, wanted: int) -> None:
 
 @cache.command()
 @click.argument("digest", metavar="DIGEST")
-@click.option("--reason", required=True, metavar="TEXT", help="Why; told to whoever asks for it here.")
+@click.option("--reason", required=True, metavar="TEXT", help="Why; shown to whoever asks for it here.")
 @_folder
 def forget(digest: str, folder: Path | None, reason: str) -> None:
     """Remove a version from this machine, used or not, and refuse it until it is readmitted."""

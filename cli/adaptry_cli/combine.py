@@ -1,4 +1,4 @@
-"""`adaptry combine` and `stack`: several adapters of one base made into one."""
+"""`adaptry combine`: several adapters of one base made into one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ import click
 
 from adaptry_cli.arguments import DTYPE, FOLDER, parse_parameters, require_usage, validate_options
 from adaptry_cli.connection import RegistryOpener
-from adaptry_cli.derive_output import OutputTarget, open_named_parent, output_options, with_recipe_output
+from adaptry_cli.derive_output import (
+    OutputTarget,
+    open_named_parent,
+    output_options,
+    require_destination,
+    with_recipe_output,
+)
 from adaptry_cli.out import (
     format_count,
     format_number,
@@ -29,7 +35,13 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("inputs", metavar="[REF|DIR[=WEIGHT]]...", nargs=-1)
-@click.option("--recipe", "recipe_file", metavar="FILE", type=FOLDER, help="A YAML recipe, instead of words.")
+@click.option(
+    "--recipe",
+    "recipe_file",
+    metavar="FILE",
+    type=FOLDER,
+    help="A YAML recipe, instead of inputs and options.",
+)
 @click.option(
     "--method", metavar="NAME", help="How: linear, svd, ties, dare_linear, … (`--methods` lists them)."
 )
@@ -60,7 +72,7 @@ def combine(
     dry_run: bool,
     is_listing: bool,
     as_json: bool,
-    **said: Any,
+    **options: Any,
 ) -> None:
     """Combine adapters of one base into one adapter.
 
@@ -69,48 +81,14 @@ def combine(
     same version.
     """
     if is_listing:
-        _say_methods(as_json)
+        _print_methods(as_json)
         return
-    recipe = _recipe(recipe_file, said)
+    recipe = parse_recipe(recipe_file, options)
     target = with_recipe_output(target, recipe.output)
-    _run(recipe, target, connected, report, dry_run, as_json)
+    run_combine(recipe, target, connected, report, dry_run, as_json)
 
 
-@click.command()
-@click.argument("inputs", metavar="REF|DIR[=WEIGHT]...", nargs=-1, required=True)
-@click.option("--in-sequence", is_flag=True, help="Each was trained on top of the base and those before it.")
-@click.option(
-    "--own-ranks", is_flag=True, help="Each module keeps its own rank (smaller; not for every engine)."
-)
-@click.option("--dtype", type=DTYPE, metavar="DTYPE", help="float32 (the default), float16 or bfloat16.")
-@click.option(
-    "--whole-weights", metavar="INPUT|none", help="Whose saved modules come along, if several have some."
-)
-@click.option("--other-base", is_flag=True, help="Also adapters that are known to be of different bases.")
-@click.option("--dry-run", is_flag=True, help="Print the plan, and make nothing.")
-@report_options
-@output_options
-@json_option
-def stack(
-    target: OutputTarget,
-    connected: RegistryOpener,
-    report: ReportTarget,
-    in_sequence: bool,
-    own_ranks: bool,
-    dry_run: bool,
-    as_json: bool,
-    **said: Any,
-) -> None:
-    """Stack adapters into one LoRA that acts as all of them together.
-
-    Exactly the weighted sum of their updates, by putting the factors side by side: the rank is the sum of the ranks.
-    Every module gets one rank and scale 1, so that any engine serves it.
-    """
-    recipe = _recipe(None, {**said, "uniform": not own_ranks, "in_sequence": in_sequence})
-    _run(recipe, target, connected, report, dry_run, as_json)
-
-
-def _run(
+def run_combine(
     recipe: CombineRecipe,
     target: OutputTarget,
     connected: RegistryOpener,
@@ -118,43 +96,44 @@ def _run(
     dry_run: bool,
     as_json: bool,
 ) -> None:
+    """Combines what the recipe names and reports the result, or prints the plan for a dry run."""
     from adaptry.compute.combining.combine import build_combined_adapter
     from adaptry.compute.combining.plan import plan_combination
 
-    require_usage(
-        dry_run or target.destination is not None,
-        "say where the result goes: -o NAME, or -o ./DIR for a folder",
-    )
-    with progress() as told:
-        parents = [open_named_parent(connected, entry.source, told) for entry in recipe.inputs]
+    if not dry_run:
+        require_destination(target)
+    with progress() as bars:
+        parents = [open_named_parent(connected, entry.source, bars) for entry in recipe.inputs]
     decided = plan_combination(recipe, parents)
     if dry_run:
-        _say_plan(decided, as_json)
+        _print_plan(decided, as_json)
         return
     write_and_report(build_combined_adapter(decided), target, connected, report, as_json)
 
 
-def _recipe(file: Path | None, said: dict[str, Any]) -> CombineRecipe:
-    """The recipe of a file, or of the words of the call; not of both."""
+def parse_recipe(file: Path | None, options: dict[str, Any]) -> CombineRecipe:
+    """The recipe in a file, or the one that inputs and options make; not both. Raises a usage error."""
     from adaptry.compute.combining.recipe_file import read_recipe
     from adaptry.compute.recipes.combine import CombineRecipe
     from adaptry.compute.recipes.merge import RecipeInput
     from adaptry.core.refs import split_weight
 
-    words = {key: value for key, value in said.items() if value not in (None, ()) and value is not False}
+    words = {key: value for key, value in options.items() if value not in (None, ()) and value is not False}
     if file is not None:
-        require_usage(not words, f"--recipe says it all; leave out {', '.join(sorted(words))}")
+        require_usage(
+            not words, f"--recipe replaces inputs and options; leave out {', '.join(sorted(words))}"
+        )
         return read_recipe(file)
     require_usage("inputs" in words, "name the adapters to combine, or a --recipe")
     words["inputs"] = tuple(
-        RecipeInput(source=source, weight=weight) for source, weight in map(split_weight, said["inputs"])
+        RecipeInput(source=source, weight=weight) for source, weight in map(split_weight, options["inputs"])
     )
     if "parameters" in words:
-        words["parameters"] = parse_parameters(said["parameters"])
+        words["parameters"] = parse_parameters(options["parameters"])
     return validate_options(CombineRecipe, **words)
 
 
-def _say_plan(plan: CombinePlan, as_json: bool) -> None:
+def _print_plan(plan: CombinePlan, as_json: bool) -> None:
     """Modules with their inputs, method and ranks; memory, time and size in all."""
     from adaptry.compute.combining.costs import estimate_seconds
 
@@ -162,7 +141,7 @@ def _say_plan(plan: CombinePlan, as_json: bool) -> None:
         {
             "module": planned.site.key,
             "inputs": len(planned.inputs),
-            "method": planned.combination.name,
+            "method": planned.method.name,
             "ranks": list(planned.ranks),
             "rank": planned.expected_rank,
         }
@@ -204,7 +183,7 @@ def _rank(expected: int, plan: CombinePlan) -> str:
     return f"≤ {expected}" if plan.recipe.energy is not None else str(expected)
 
 
-def _say_methods(as_json: bool) -> None:
+def _print_methods(as_json: bool) -> None:
     from adaptry.compute.combining import COMBINE_METHODS
 
     if as_json:

@@ -44,19 +44,21 @@ def creating_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
     @_where
     @functools.wraps(command)
     def connected(*args: Any, where: str | None, **options: Any) -> Any:
-        registry = _open_for_dry_run(where) if options.get("dry_run") else connect_to(where, making=True)
+        registry = (
+            _open_for_dry_run(where) if options.get("dry_run") else connect_to(where, create_missing=True)
+        )
         return command(*args, registry=registry, **options)
 
     return connected
 
 
-def freeing_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
+def cleanup_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """As `registry_option`, for a command that frees space, unless it is a `--dry-run`: it works on a full disk too. (`Any`: likewise.)"""
 
     @_where
     @functools.wraps(command)
     def connected(*args: Any, where: str | None, **options: Any) -> Any:
-        return command(*args, registry=connect_to(where, freeing=not options.get("dry_run")), **options)
+        return command(*args, registry=connect_to(where, for_cleanup=not options.get("dry_run")), **options)
 
     return connected
 
@@ -72,15 +74,15 @@ def lazy_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return unconnected
 
 
-def connect_to(where: str | None, *, making: bool = False, freeing: bool = False) -> Registry:
-    """The registry at `where`, or the one this call is about anyway; `making` makes it and says so, `freeing` opens it on
+def connect_to(where: str | None, *, create_missing: bool = False, for_cleanup: bool = False) -> Registry:
+    """The registry at `where`, or the one this call is about anyway; `create_missing` makes it and says so, `for_cleanup` opens it on
     a full disk too."""
     from adaptry.storage.connect import connect, is_registry, resolve_folder
 
     settings = settings_for(where)
     place = settings.registry
-    is_new = making and place and not is_server(place) and not is_registry(resolve_folder(place))
-    registry = connect(place, settings, making=making, freeing=freeing)
+    is_new = create_missing and place and not is_server(place) and not is_registry(resolve_folder(place))
+    registry = connect(place, settings, create_missing=create_missing, for_cleanup=for_cleanup)
     if is_new:
         print_err(f"made a registry in {place}")
     if context := click.get_current_context(silent=True):
@@ -125,3 +127,14 @@ def folder_of(data: Path | None, reason: str) -> Path:
         f"{where} is a server's address, and {reason}: say --data DIR, or unset ADAPTRY_URL for the embedded one",
     )
     return data or (resolve_folder(where) if where else data_folder())
+
+
+def require_server(url: str | None) -> str:
+    """The address of the server: `url`, or the one that `settings_for` finds. Raises a usage error where there is none."""
+    server = settings_for(url).registry
+    require_usage(bool(server), "which server? give its URL, or set ADAPTRY_URL")
+    assert server is not None
+    require_usage(
+        is_server(server), f"{server!r} is not a server's address (https://…); a folder needs no token"
+    )
+    return server

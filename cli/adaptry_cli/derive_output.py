@@ -1,4 +1,4 @@
-"""What the commands that make an adapter share: parents opened, the result put into a folder or a registry and told.
+"""What the commands that make an adapter share: they open parents, and put the result into a folder or a registry.
 
 `-o` is a folder if it is written as one (`./both`), else a name in the registry (`acme/both`).
 """
@@ -26,12 +26,13 @@ if TYPE_CHECKING:
     from adaptry.core.progress import Progress
     from adaptry.registry.records import PushOptions, PushResult
 
+_DESTINATION = "say where the result goes: -o NAME, or -o ./DIR for a folder"
 _WORST = 5
 
 
 @dataclass(frozen=True, slots=True)
 class OutputTarget:
-    """Where a result goes and what goes along; `place` None: nowhere, it is only looked at."""
+    """Where a result goes and what goes along; `destination` None: nowhere, it is only looked at."""
 
     destination: Path | AdapterName | None
     options: PushOptions
@@ -40,7 +41,7 @@ class OutputTarget:
 
 @dataclass(frozen=True, slots=True)
 class DerivedResult:
-    """A result that is there: `adapter`'s place, in words for the answer, and the version if a registry has it."""
+    """A result that is there: its location, in words for the answer, and the version if a registry has it."""
 
     location: str
     outcome: ComputeResult
@@ -63,7 +64,7 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--reason", metavar="TEXT", help="Why it is pushed all the same; kept with the version.")
     @click.option("--registry", "where", metavar="URL|DIR", help="The registry to use.")
     @functools.wraps(command)
-    def making(
+    def with_output(
         *args: Any,
         output: str | None,
         alias: str | None,
@@ -75,11 +76,11 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         target = _target(output, alias, metrics, force, reason)
         # A recipe may name a place in the registry that the call does not.
-        is_making = isinstance(target.destination, AdapterName) or bool(options.get("recipe_file"))
-        connected = functools.cache(lambda: connect_to(where, making=is_making))
+        creates_registry = isinstance(target.destination, AdapterName) or bool(options.get("recipe_file"))
+        connected = functools.cache(lambda: connect_to(where, create_missing=creates_registry))
         return command(*args, target=target, connected=connected, **options)
 
-    return making
+    return with_output
 
 
 def with_recipe_output(target: OutputTarget, output: str | None) -> OutputTarget:
@@ -89,14 +90,14 @@ def with_recipe_output(target: OutputTarget, output: str | None) -> OutputTarget
     return _checked(replace(target, destination=_place(output)))
 
 
-def open_named_parent(connected: RegistryOpener, text: str, told: Progress) -> ParentAdapter:
-    """As `parent_of`, from a word; a folder keeps the label that was typed."""
+def open_named_parent(connected: RegistryOpener, text: str, progress: Progress) -> ParentAdapter:
+    """As `open_parent`, from an argument; a folder keeps the label that was typed."""
     if is_folder_path(text):
-        return replace(open_parent(connected, Path(text), told), label=text)
-    return open_parent(connected, Ref.parse(text), told)
+        return replace(open_parent(connected, Path(text), progress), label=text)
+    return open_parent(connected, Ref.parse(text), progress)
 
 
-def open_parent(connected: RegistryOpener, source: Source, told: Progress) -> ParentAdapter:
+def open_parent(connected: RegistryOpener, source: Source, progress: Progress) -> ParentAdapter:
     """An input by ref or folder, its weights at hand. Raises `NotFound`, `Invalid…`."""
     from adaptry.adapters.adapter import open_dir
     from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
@@ -107,26 +108,31 @@ def open_parent(connected: RegistryOpener, source: Source, told: Progress) -> Pa
     registry = connected()
     version = registry.version(source)
     print_state_warning(version)
-    adapter = open_revision(registry, Ref(version.name, ByDigest(version.digest.hex)), progress=told)
+    adapter = open_revision(registry, Ref(version.name, ByDigest(version.digest.hex)), progress=progress)
     is_known = version.base_id is not None and version.base_status == "verified"
     base = registry.base_record(version.base_id) if is_known and version.base_id else None
     return ParentAdapter(adapter, f"{version.name}@{version.number}", version.digest, base)
+
+
+def require_destination(target: OutputTarget) -> None:
+    """Raises a usage error if the call does not name where the result goes."""
+    require_usage(target.destination is not None, _DESTINATION)
 
 
 def write_result(draft: LazyAdapter, target: OutputTarget, connected: RegistryOpener) -> DerivedResult:
     """Computes the draft and puts it where it is to go. Raises what `write` and `derive` raise."""
     place = target.destination
     if place is None:
-        raise Invalid("say where the result goes: -o NAME for the registry, -o ./DIR for a folder")
-    with progress() as told:
+        raise Invalid(_DESTINATION)
+    with progress() as bars:
         if isinstance(place, Path):
             from adaptry.compute.lazy_adapters.folder_writer import write_adapter
 
-            outcome = write_adapter(draft, place, replace=target.is_replacing, progress=told)
+            outcome = write_adapter(draft, place, replace=target.is_replacing, progress=bars)
             return DerivedResult(str(place), outcome, folder=place)
         from adaptry.operations.derive import derive
 
-        derived = derive(connected(), draft, place, options=target.options, progress=told)
+        derived = derive(connected(), draft, place, options=target.options, progress=bars)
     version = derived.pushed.version
     return DerivedResult(f"{version.name}@{version.number}", derived.outcome, derived.pushed)
 
@@ -141,7 +147,7 @@ def print_result(draft: LazyAdapter, there: DerivedResult, as_json: bool) -> Non
         print_err("as PEFT computes it, to the bit; what is lost by that is not measured")
     pushed = there.pushed
     if pushed and not pushed.is_new:
-        print_err(f"{there.location} is this very adapter already")
+        print_err(f"{there.location} already holds this adapter, unchanged")
     if as_json:
         print_json(result_json(draft, there))
     else:

@@ -100,13 +100,13 @@ def export(
     subject: str | None,
     dry_run: bool,
     as_json: bool,
-    **said: Any,
+    **options: Any,
 ) -> None:
     """Write an adapter as an engine needs it.
 
     The engine's verdict decides what is repaired: scales it does not read are folded in, other methods become a LoRA,
     names, ranks and experts are brought into its shape, and what no adapter can tell it goes into the base's weights. The result is served
-    as trained, or the export is refused; how near it is to what was trained is measured and told.
+    as trained, or the export is refused; how near it is to what was trained is measured and shown.
     """
     require_usage(
         runtime is not None or format is not None or artifact is not None,
@@ -123,9 +123,9 @@ def export(
         dry_run or target.destination is not None or artifact is not None,
         "say where it goes: -o NAME, -o ./DIR or --push oci://…",
     )
-    with progress() as told:
-        parent = open_named_parent(connected, source, told)
-        setting = _setting(connected, parent, told, {**said, "is_replacing": target.is_replacing})
+    with progress() as bars:
+        parent = open_named_parent(connected, source, bars)
+        setting = _setting(connected, parent, bars, {**options, "is_replacing": target.is_replacing})
         if dry_run:
             plan = _planned(parent, runtime, format, setting)
         elif artifact:
@@ -146,22 +146,26 @@ def export(
 
 
 def _setting(
-    connected: RegistryOpener, parent: ParentAdapter, told: Progress, said: dict[str, Any]
+    connected: RegistryOpener, parent: ParentAdapter, progress: Progress, options: dict[str, Any]
 ) -> ExportOptions:
     """The base by what the call says, else as the registry knows it. (`Any`: click's values.)"""
     from adaptry.compute.exporting.options import ExportOptions
 
-    base = said.pop("base")
+    base = options.pop("base")
     record, name = _base(connected, parent, base)
     key = base or (str(parent.base.id) if parent.base else None)
-    if said["energy"] is not None and not 0 < said["energy"] <= 1:
-        raise Invalid(f"--energy is a share from 0 to 1, not {said['energy']:g}")
+    if options["energy"] is not None and not 0 < options["energy"] <= 1:
+        raise Invalid(f"--energy is a share from 0 to 1, not {options['energy']:g}")
     require_usage(
-        said["rank"] is None or said["energy"] is None,
+        options["rank"] is None or options["energy"] is None,
         "say --rank or --energy, not both: each decides the rank",
     )
     return ExportOptions(
-        record=record, open_weights=_weights(connected, key, told), base_name=name, progress=told, **said
+        record=record,
+        open_weights=_weights(connected, key, progress),
+        base_name=name,
+        progress=progress,
+        **options,
     )
 
 
@@ -175,7 +179,7 @@ def _base(
     return found.record, found.name or parent.adapter.config.base_name
 
 
-def _weights(connected: RegistryOpener, key: str | None, told: Progress) -> Any:
+def _weights(connected: RegistryOpener, key: str | None, progress: Progress) -> Any:
     """What opens the base's files when they are asked for; None where no base is known. (`Any`: `ExportOptions` has the type.)"""
     from adaptry.bases.hf_folder import open_checkpoint
     from adaptry.operations.base_registry import open_base
@@ -184,7 +188,7 @@ def _weights(connected: RegistryOpener, key: str | None, told: Progress) -> Any:
         return None
     if is_folder_path(key):
         return lambda: open_checkpoint(key)
-    return lambda: open_base(connected(), key, progress=told)
+    return lambda: open_base(connected(), key, progress=progress)
 
 
 def _planned(
@@ -208,7 +212,7 @@ def _derived(
     target: OutputTarget,
     setting: ExportOptions,
 ) -> tuple[str, str, ExportResult]:
-    """A version of the name that was said; where it is, its digest, and what was made."""
+    """A version of the name that the call gives; where it is, its digest, and what was made."""
     from adaptry.operations.export import derive_for_runtime
 
     if format not in (None, "peft") or runtime is None:
@@ -231,7 +235,7 @@ def _push(
     subject: str | None,
     as_json: bool,
 ) -> None:
-    """Repaired where a runtime is said, and pushed as an OCI artifact."""
+    """Repaired if a runtime is given, and pushed as an OCI artifact."""
     from dataclasses import replace
 
     from adaptry.compute.exporting.artifact_layout import build_artifact
@@ -262,11 +266,11 @@ def _say_plan(plan: ExportPlan, as_json: bool) -> None:
             }
             for step in plan.steps
         ]
-        told = {
+        summary = {
             "merged": [each.code for each in plan.needs_merge],
             "open": [each.code for each in plan.unresolved],
         }
-        print_json({"runtime": str(plan.runtime), "format": plan.format, "repairs": steps, **told})
+        print_json({"runtime": str(plan.runtime), "format": plan.format, "repairs": steps, **summary})
         return
     print_lines(plan.sentences())
     print_err(f"written as {plan.format}; after its repairs it is looked at again")

@@ -15,6 +15,7 @@ from adaptry_cli.derive_output import (
     open_named_parent,
     output_options,
     print_result,
+    require_destination,
     result_json,
     write_result,
 )
@@ -51,27 +52,27 @@ def extract(
     connected: RegistryOpener,
     no_verify: bool,
     as_json: bool,
-    **said: Any,
+    **options: Any,
 ) -> None:
     """Extract a LoRA from a full fine-tune and its base.
 
     What training changed is taken apart tensor by tensor (SVD) and kept up to a rank or an energy; norms, biases and
-    resized embeddings come along whole. What is lost is told, and the result is merged back and compared with the
+    resized embeddings come along whole. What is lost is shown, and the result is merged back and compared with the
     fine-tune.
     """
     from adaptry.compute.extracting.extraction import build_extracted_adapter
     from adaptry.compute.extracting.plan import plan_extraction
     from adaptry.compute.extracting.recipe import ExtractRecipe
 
-    require_usage((said["rank"] is None) != (said["energy"] is None), "say either --rank N or --energy SHARE")
     require_usage(
-        target.destination is not None, "say where the result goes: -o NAME, or -o ./DIR for a folder"
+        (options["rank"] is None) != (options["energy"] is None), "say either --rank N or --energy SHARE"
     )
-    words = {key: value for key, value in said.items() if value is not None}
+    require_destination(target)
+    words = {key: value for key, value in options.items() if value is not None}
     recipe = validate_options(ExtractRecipe, **words)
-    with progress() as told:
-        base_checkpoint = _opened(connected, base, told)
-        decided = plan_extraction(recipe, base_checkpoint, _opened(connected, finetuned, told), told)
+    with progress() as bars:
+        base_checkpoint = _opened(connected, base, bars)
+        decided = plan_extraction(recipe, base_checkpoint, _opened(connected, finetuned, bars), bars)
     drafted = build_extracted_adapter(decided, _name(connected, base))
     there = write_result(drafted, target, connected)
     result = None if no_verify else _rejoined(decided, there, connected)
@@ -83,11 +84,11 @@ def extract(
         _tell(result)
 
 
-def _opened(connected: RegistryOpener, name: str, told: Progress) -> HfCheckpoint:
+def _opened(connected: RegistryOpener, name: str, progress: Progress) -> HfCheckpoint:
     from adaptry.bases.hf_folder import open_checkpoint
     from adaptry.operations.base_registry import open_base
 
-    return open_checkpoint(name) if is_folder(name) else open_base(connected(), name, progress=told)
+    return open_checkpoint(name) if is_folder(name) else open_base(connected(), name, progress=progress)
 
 
 def _name(connected: RegistryOpener, base: str) -> str | None:
@@ -99,13 +100,13 @@ def _rejoined(decided: ExtractPlan, there: DerivedResult, connected: RegistryOpe
     from adaptry.adapters.adapter import open_dir
     from adaptry.compute.extracting.verify_roundtrip import verify_extraction
 
-    with progress() as told:
+    with progress() as bars:
         adapter = (
             open_dir(there.folder)
             if there.folder
-            else open_named_parent(connected, there.location, told).adapter
+            else open_named_parent(connected, there.location, bars).adapter
         )
-        return verify_extraction(decided, adapter, there.location, told)
+        return verify_extraction(decided, adapter, there.location, bars)
 
 
 def _json(result: Verification | str | None) -> object:

@@ -27,48 +27,54 @@ _ENGINES = ("vllm", "sglang", "lorax", "mistralrs", "llamacpp")
 
 
 @click.command()
-@click.option("--engine", "kind", type=click.Choice(_ENGINES), required=True, help="What it is.")
-@click.option("--url", required=True, metavar="URL", help="Where it answers.")
+@click.option("--engine", "kind", type=click.Choice(_ENGINES), required=True, help="Engine to manage.")
+@click.option("--url", required=True, metavar="URL", help="Base URL of the engine.")
 @click.option(
     "--watch",
     multiple=True,
     required=True,
     metavar="REFS",
-    help="What to serve, under these very names: acme/tone@prod, or 'acme/*@prod'; may be repeated.",
+    help="Aliases to serve, each under its own name: acme/tone@prod, or 'acme/*@prod'; may be repeated.",
 )
 @click.option(
-    "--preload", multiple=True, metavar="REF", help="What to have before all else; may be repeated."
+    "--preload", multiple=True, metavar="REF", help="Refs to load before all others; may be repeated."
 )
-@click.option("--slots", type=click.IntRange(1), help="Never load more than so many at once.")
-@click.option("--name", metavar="WORKER", help="What this worker is called; else the machine and the port.")
+@click.option("--slots", type=click.IntRange(1), help="Maximum number of adapters loaded at once.")
+@click.option("--name", metavar="WORKER", help="Name of this worker; default: machine and port.")
 @click.option(
-    "--base", metavar="NAME|ID", help="The base it serves, where its own name for it is not known here."
+    "--base",
+    metavar="NAME|ID",
+    help="Base model that the engine serves, if the registry does not know the engine's name for it.",
 )
 @click.option(
     "--runtime",
-    "said",
+    "declared",
     type=RUNTIME,
     metavar="ENGINE[@VERSION][,OPTION=VALUE…]",
-    help="Limits that it does not tell, as in vllm,max_lora_rank=64.",
+    help="Limits that the engine does not report, as in vllm,max_lora_rank=64.",
 )
 @click.option(
     "--restart",
     metavar="COMMAND",
-    help="What starts the engine anew, where that is the only way to change or drop adapters (LoRAX, llama.cpp).",
+    help="Command that restarts the engine, for engines that change adapters only at start (LoRAX, llama.cpp).",
 )
 @click.option(
     "--prepare",
     metavar="COMMAND",
-    help="What makes the GGUF {file} of the adapter in {folder}, for llama.cpp.",
+    help="Command that makes the GGUF {file} of the adapter in {folder}, for llama.cpp.",
 )
 @click.option(
-    "--lease", type=click.IntRange(5, 3600), default=60, show_default=True, help="Seconds a report holds."
+    "--lease",
+    type=click.IntRange(5, 3600),
+    default=60,
+    show_default=True,
+    help="Seconds for which a report is valid.",
 )
 @click.option(
     "--cache", "folder", metavar="DIR", type=FOLDER, help="The cache; else ADAPTRY_CACHE, else yours."
 )
 @engine_key_option
-@click.option("--once", is_flag=True, help="Stop once all is as it should be, or with an error.")
+@click.option("--once", is_flag=True, help="Stop once the engine has what it should, or with an error.")
 @registry_option
 def follow(
     registry: Registry,
@@ -79,7 +85,7 @@ def follow(
     slots: int | None,
     name: str | None,
     base: str | None,
-    said: Runtime | None,
+    declared: Runtime | None,
     restart: str | None,
     prepare: str | None,
     lease: int,
@@ -118,8 +124,8 @@ def follow(
         engine=engine,
         cache=cache,
         state_file=state_file,
-        probe=lambda: _inspect_engine(engine, key, said, settings.ca_bundle),
-        inspect=lambda found: inspect_engine(registry, found, said, base),
+        probe=lambda: _inspect_engine(engine, key, declared, settings.ca_bundle),
+        inspect=lambda found: inspect_engine(registry, found, declared, base),
         log=print_err,
     )
     follow_settings = FollowSettings(
@@ -132,7 +138,7 @@ def follow(
 
 
 def _run(reconciler: Reconciler, once: bool) -> None:
-    """Turn after turn, until a signal asks to stop."""
+    """Reconciles until a signal stops it."""
     from adaptry.integrations.serving.follow.reconciler import converge, run_forever
 
     stop = threading.Event()
@@ -151,9 +157,9 @@ def _run(reconciler: Reconciler, once: bool) -> None:
 
 
 def _inspect_engine(
-    engine: Engine, key: str | None, said: Runtime | None, ca_bundle: str | None
+    engine: Engine, key: str | None, declared: Runtime | None, ca_bundle: str | None
 ) -> EngineInfo:
-    """What runs there; of an engine that cannot be asked, what was said. Raises `Invalid` where it is another kind."""
+    """The engine that runs there; what was declared, if the engine cannot be asked. Raises `Invalid` if it is of another kind."""
     from adaptry.checks.runtimes import parse_runtime
     from adaptry.core.errors import NotFound
     from adaptry.integrations.engine_probe import EngineInfo, probe_engine
@@ -162,9 +168,9 @@ def _inspect_engine(
     try:
         found = probe_engine(url, ca_bundle, key)
     except NotFound:
-        return EngineInfo(said or parse_runtime(engine.name), ())
+        return EngineInfo(declared or parse_runtime(engine.name), ())
     if found.runtime.engine != engine.name:
-        raise Invalid(f"{url} is {found.runtime}, and not {engine.name}: say what it is (--engine)")
+        raise Invalid(f"{url} is {found.runtime}, not {engine.name}; pass the right --engine")
     return found
 
 

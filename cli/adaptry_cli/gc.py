@@ -9,7 +9,7 @@ import click
 from adaptry.registry.interface import Registry
 from adaptry.storage.local import LocalRegistry
 from adaptry_cli.arguments import require_usage
-from adaptry_cli.connection import freeing_registry_option
+from adaptry_cli.connection import cleanup_registry_option
 from adaptry_cli.durations import DURATION
 from adaptry_cli.out import format_count, format_size, json_option, print_answer, progress
 
@@ -24,7 +24,7 @@ from adaptry_cli.out import format_count, format_size, json_option, print_answer
     metavar="SPAN",
     help="How long something must have been needless: 30m, 24h, 7d; 0 is at once.",
 )
-@freeing_registry_option
+@cleanup_registry_option
 @json_option
 def gc(registry: Registry, dry_run: bool, grace: timedelta, as_json: bool) -> None:
     """Delete files that no version needs any more.
@@ -40,8 +40,8 @@ def gc(registry: Registry, dry_run: bool, grace: timedelta, as_json: bool) -> No
         "adaptry jobs submit gc",
     )
     assert isinstance(registry, LocalRegistry)
-    with progress() as told:
-        swept = collect_garbage(registry, grace=grace, dry_run=dry_run, progress=told)
+    with progress() as bars:
+        swept = collect_garbage(registry, grace=grace, dry_run=dry_run, progress=bars)
     gone = f"{'would delete' if dry_run else 'deleted'} {format_count(swept.deleted, 'file')} ({format_size(swept.bytes)})"
     waiting = f"; {format_count(swept.waiting, 'file')} ({format_size(swept.waiting_bytes)}) found for the first time"
     print_answer(swept, gone + (waiting if swept.waiting else ""), as_json)

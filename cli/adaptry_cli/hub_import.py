@@ -1,4 +1,4 @@
-"""`adaptry import`: adapters of a hub taken over, many at once."""
+"""`adaptry import`: import many adapters from a hub at once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option(
     "--limit", type=click.IntRange(1), default=1000, show_default=True, help="Look at most at so many."
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be taken, and take nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would be imported; import nothing.")
 @creating_registry_option
 @json_option
 @click.pass_context
@@ -44,7 +44,7 @@ def import_(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Take adapters over from a hub.
+    """Import adapters from a hub.
 
     All of an author, one by name, those of a collection, or those that --search and --filter find. What is no adapter
     is passed over; what came from the newest commit already is not fetched again, so that a run that was broken off
@@ -63,11 +63,11 @@ def import_(
     )
     shown: list[dict[str, object]] = []
     taken = failed = passed = 0
-    with progress() as told:
+    with progress() as bars:
         for done in (
             map(bulk_import.ImportResult, plan)
             if dry_run
-            else bulk_import.run_import(registry, hub, plan, progress=told)
+            else bulk_import.run_import(registry, hub, plan, progress=bars)
         ):
             shown.append(_shown(done))
             failed += done.error is not None

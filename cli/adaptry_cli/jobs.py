@@ -1,4 +1,4 @@
-"""`adaptry jobs`: ask for long work, look how it goes, stop it, ask again. `adaptry work` is who does it."""
+"""`adaptry jobs`: submit long-running jobs, follow them, stop them, retry them. `adaptry work` runs them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _LINES = 200
 
 @click.group()
 def jobs() -> None:
-    """Ask for long work, and see how it goes."""
+    """Submit long-running jobs, and follow their progress."""
 
 
 @jobs.command()
@@ -45,7 +45,7 @@ def jobs() -> None:
 @click.argument("fields", metavar="FIELD=VALUE...", nargs=-1)
 @click.option("--device", type=click.Choice(DEVICES), help="Only on a runner with this device.")
 @click.option("--tag", metavar="TAG", help="Only on a runner with this tag.")
-@click.option("--memory", metavar="SIZE", help="What a step takes, as in 8GB; 2 GiB unless said.")
+@click.option("--memory", metavar="SIZE", help="What a step takes, as in 8GB; default: 2 GiB.")
 @click.option(
     "--priority", type=click.IntRange(1, 9), default=5, show_default=True, help="1 comes first, 9 last."
 )
@@ -69,7 +69,7 @@ def submit(
 ) -> None:
     """Ask for a job.
 
-    Its fields are said as NAME=VALUE, a list by saying it again: `adaptry jobs submit merge base=org/model
+    Fields are NAME=VALUE; repeat one for a list: `adaptry jobs submit merge base=org/model
     inputs=acme/tone@3 inputs=acme/voice=0.5 to=acme/both`. The job has your rights, and needs nothing of this machine.
     """
     from adaptry.core.byte_sizes import parse_bytes
@@ -211,7 +211,7 @@ def show(registry: Registry, job: str, as_json: bool) -> None:
 @click.option("--follow", is_flag=True, help="Go on until the job ends.")
 @registry_option
 def logs(registry: Registry, job: str, follow: bool) -> None:
-    """Print what a job's steps said."""
+    """Print the log of a job's steps."""
     log = _Log(registry, job, print_out)
     while True:
         found = registry.job(job)
@@ -270,7 +270,7 @@ def _waited(registry: Registry, job: JobInfo) -> JobInfo:
 
 
 class _Log:
-    """A job's log, told as it grows. Of what was told already only the last page is read again."""
+    """Prints a job's log as it grows. Of what was printed already, only the last page is read again."""
 
     def __init__(self, registry: Registry, job: str, line: Callable[[str], object]) -> None:
         self._registry = registry

@@ -55,11 +55,11 @@ def _branches(others: str, is_last: bool) -> tuple[str, str]:
 def _text(relative: LineageNode) -> str:
     if not relative.refs:
         return f"{relative.digest.brief}  not here"
-    told = [" = ".join(relative.refs)]
+    parts = [" = ".join(relative.refs)]
     if relative.made:
-        told.append(relative.made)
+        parts.append(relative.made)
     if relative.kept is not None:
-        told.append(f"kept {format_number(relative.kept)}")
+        parts.append(f"kept {format_number(relative.kept)}")
     if relative.is_repeated:
-        told.append("(as above)")
-    return "  ".join(told)
+        parts.append("(as above)")
+    return "  ".join(parts)

@@ -1,4 +1,4 @@
-"""`adaptry lock`, and the pulling of what a lock pins."""
+"""`adaptry lock`: pin refs to digests in a file."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ import click
 from adaptry.core.errors import Invalid, NotFound
 from adaptry.core.files.durable import write_error
 from adaptry.core.refs import Ref
-from adaptry.operations import transfer
 from adaptry.operations.lockfile import LockFile, find_stale_pins, pin_refs
 from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import FOLDER, REF, require_usage
 from adaptry_cli.connection import registry_option
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.out import json_option, print_err, print_json, print_lines, print_out, progress
-from adaptry_cli.warnings import print_state_warning
+from adaptry_cli.out import json_option, print_err, print_json, print_lines, print_out
 
 DEFAULT = Path("adaptry.lock")
 
@@ -76,21 +74,6 @@ def read_lock(file: Path) -> LockFile:
     except OSError as error:
         raise Invalid(f"cannot read {file}: {error.strerror}") from error
     return LockFile.parse(data, str(file))
-
-
-def pull_locked(registry: Registry, file: Path, folder: Path, force: bool, as_json: bool) -> None:
-    """Every pin's very bytes, each in a folder under `folder` that is named after its ref."""
-    pulled = []
-    with progress() as told:
-        for entry in read_lock(file).pins:
-            target = folder / entry.folder
-            version = transfer.pull(registry, entry.exact, target, force=force, progress=told)
-            print_state_warning(version)
-            pulled.append({"folder": str(target), "version": version.model_dump(mode="json")})
-            if not as_json:
-                print_out(f"{target} {version.digest}")
-    if as_json:
-        print_json(pulled)
 
 
 def _write(file: Path, text: str) -> None:

@@ -25,107 +25,108 @@ CommandEntry = tuple[str, str]
 """Where a command is (`module:name` inside this package) and its one line of help."""
 
 COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
-    "Move adapters": {
+    "Push, pull and copy adapters": {
         "push": ("push:push", "Put an adapter into the registry."),
-        "pull": ("push:pull", "Get an adapter out of the registry."),
-        "import": ("hub_import:import_", "Take adapters over from a hub."),
-        "copy": ("push:copy", "Copy a version to another name or registry."),
+        "pull": ("pull:pull", "Get an adapter out of the registry."),
+        "import": ("hub_import:import_", "Import adapters from a hub."),
+        "copy": ("copy:copy", "Copy a version to another name or registry."),
         "mirror": ("mirror:mirror", "Make this registry follow another."),
-        "bundle": ("bundle:bundle", "Carry versions in a file to where no network goes."),
+        "bundle": ("bundle:bundle", "Move versions in one file to a registry without a network."),
         "lock": ("lock:lock", "Pin refs to digests in a file."),
     },
-    "Find and look": {
-        "ls": ("find:ls", "List adapters, or the versions of one."),
-        "search": ("find:search", "Find versions by base, method, rank, module, metric and more."),
-        "show": ("find:show", "Show everything about a version."),
-        "diff": ("find:diff", "Show what differs between two adapters."),
-        "history": ("find:history", "Show what happened to an adapter."),
+    "Find and inspect adapters": {
+        "ls": ("ls:ls", "List adapters, or the versions of one."),
+        "search": ("search:search", "Find versions by base, method, rank, module, metric and more."),
+        "show": ("show:show", "Show everything about a version."),
+        "history": ("history:history", "Show what happened to an adapter."),
         "events": ("events:events", "Show what happens in the registry, as it happens."),
         "lineage": ("lineage:lineage", "Show what a version was made from, and how."),
+        "diff": ("diff:diff", "Show what differs between two adapters."),
         "similar": ("similar:similar", "Find adapters that are nearly the same."),
         "inspect": (
-            "check:inspect",
+            "inspect:inspect",
             "Show what an adapter is, from its files, and what can be done with it.",
         ),
         "check": ("check:check", "Check an adapter, alone, against a base, or for an engine."),
-        "runtime": ("runtime:runtime", "Look at engines: what they take, and what a server of them needs."),
     },
-    "Bases": {
+    "Describe and release adapters": {
+        "create": ("create:create", "Create an empty adapter."),
+        "edit": ("edit:edit", "Change an adapter's description, tags or visibility."),
+        "rename": ("rename:rename", "Give an adapter another name."),
+        "delete": ("delete:delete", "Delete an adapter."),
+        "metrics": ("metrics:metrics", "Log and show metrics of a version."),
+        "alias": ("alias:alias", "Name versions: prod, staging and the like."),
+        "promote": ("promote:promote", "Move an alias (prod) to a version."),
+        "rollback": ("rollback:rollback", "Move an alias back to where it was."),
+    },
+    "Withdraw and restore versions": {
+        "deprecate": ("deprecate:deprecate", "Advise against a version."),
+        "yank": ("yank:yank", "Take a version out of use."),
+        "quarantine": ("quarantine:quarantine", "Withhold a version's files while it is investigated."),
+        "revoke": ("revoke:revoke", "Recall a version: its files are given to nobody any more."),
+        "restore": ("restore:restore", "Make a version active again, or restore a registry from a backup."),
+    },
+    "Register base models": {
         "base": ("base:base", "Register base models by content, and recognise them."),
     },
-    "Manage": {
-        "create": ("adapter_options:create", "Create an empty adapter."),
-        "edit": ("adapter_options:edit", "Change an adapter's description, tags or visibility."),
-        "rename": ("adapter_options:rename", "Give an adapter another name."),
-        "delete": ("adapter_options:delete", "Delete an adapter."),
-        "alias": ("alias:alias", "Name versions: prod, staging and the like."),
-        "promote": ("alias:promote", "Move an alias (prod) to a version."),
-        "rollback": ("alias:rollback", "Move an alias back to where it was."),
-        "deprecate": ("state_change:deprecate", "Advise against a version."),
-        "yank": ("state_change:yank", "Take a version out of use."),
-        "quarantine": ("state_change:quarantine", "Hold a version's files back while it is looked into."),
-        "revoke": ("state_change:revoke", "Recall a version: nobody is given its files any more."),
-        "restore": (
-            "restore:restore",
-            "Make a version active again, or restore a registry from a backup.",
-        ),
-        "metrics": ("metrics:metrics", "Log and show metrics of a version."),
-    },
-    "Make": {
+    "Merge, combine and convert": {
         "merge": ("merge:merge", "Merge adapters into their base's weights."),
-        "extract": ("extract:extract", "Extract a LoRA from a full fine-tune and its base."),
         "verify-merge": (
             "verify_merge:verify_merge",
             "Prove or refute that a checkpoint is that base plus those adapters.",
         ),
         "combine": ("combine:combine", "Combine adapters of one base into one adapter."),
-        "stack": ("combine:stack", "Stack adapters into one LoRA that acts as all of them together."),
-        "relayout": ("relayout:relayout", "Rewrite an adapter's file in the layout of another version."),
-        "convert": ("convert:convert", "Make a plain LoRA of an adapter of any method."),
-        "resize": ("convert:resize", "Bring a LoRA to another rank."),
-        "export": ("export:export", "Write an adapter as an engine needs it."),
-    },
-    "Serve with engines": {
-        "probe": (
-            "probe:probe",
-            "Show that a running engine answers as an adapter was trained to, or that it does not.",
+        "stack": ("stack:stack", "Stack adapters into one LoRA that acts as all of them together."),
+        "extract": ("extract:extract", "Extract a LoRA from a full fine-tune and its base."),
+        "convert": (
+            "convert:convert",
+            "Make a plain LoRA of an adapter of any method, or rewrite its file in another layout.",
         ),
-        "cache": ("cache:cache", "Look after the cache of adapters that engines on this machine are given."),
+        "resize": ("resize:resize", "Bring a LoRA to another rank."),
     },
-    "Serve": {
+    "Serve adapters with inference engines": {
+        "runtime": (
+            "runtime:runtime",
+            "Show engine rules, plan a server's flags, or compare adapters with a running engine.",
+        ),
+        "export": ("export:export", "Write an adapter as an engine needs it."),
         "follow": ("follow:follow", "Keep an engine's adapters in step with the registry."),
+        "cache": ("cache:cache", "Manage the cache of adapters for engines on this machine."),
+        "probe": ("probe:probe", "Test whether a running engine answers as an adapter was trained to."),
         "workers": ("workers:workers", "See which engines there are, and what each has loaded."),
-        "recall": ("recall:recall", "See how far the recall of a version has come."),
         "rollout": (
             "rollout:rollout",
             "Let a version take over an alias on some workers first, then on more.",
         ),
+        "recall": ("recall:recall", "See how far the recall of a version has come."),
     },
-    "Jobs": {
-        "jobs": ("jobs:jobs", "Ask for long work, and see how it goes."),
+    "Run jobs": {
+        "jobs": ("jobs:jobs", "Submit long-running jobs, and follow their progress."),
         "work": ("work:work", "Run jobs."),
-        "runners": ("work:runners", "List who runs jobs."),
+        "runners": ("runners:runners", "List the runners of jobs."),
     },
-    "Run": {
-        "demo": ("demo.story:demo", "Show the whole job on a real model."),
+    "Run a registry": {
         "serve": ("serve:serve", "Serve the registry over HTTP."),
+        "token": ("token:token", "Create, list and revoke a server's tokens."),
+        "uploads": ("uploads:uploads", "List and drop open uploads."),
         "backup": (
             "backup:backup",
             "Back up a registry: its catalog at one moment, and every file it names.",
         ),
-        "uploads": ("uploads:uploads", "List and drop open uploads."),
         "verify": ("verify:verify", "Look for damage in the registry."),
-        "mend": ("verify:mend", "Repair what `adaptry verify` finds."),
+        "mend": ("mend:mend", "Repair what `adaptry verify` finds."),
         "gc": ("gc:gc", "Delete files that no version needs any more."),
         "migrate": (
             "migrate:migrate",
             "Bring a registry's catalog to this version's schema, or into PostgreSQL.",
         ),
-        "token": ("token:token", "Create, list and revoke a server's tokens."),
-        "login": ("login:login", "Keep a token for a server."),
-        "logout": ("login:logout", "Forget the token for a server."),
-        "whoami": ("login:whoami", "Show who you are to the registry."),
+    },
+    "Set up this machine": {
+        "demo": ("demo.story:demo", "Show the whole job on a real model."),
         "doctor": ("doctor:doctor", "Check that this machine and the registry are fit for work."),
+        "login": ("login:login", "Keep a token for a server."),
+        "logout": ("logout:logout", "Forget the token for a server."),
+        "whoami": ("whoami:whoami", "Show who you are to the registry."),
         "completion": ("completion:completion", "Print a script that completes commands in your shell."),
     },
 }

@@ -1,4 +1,4 @@
-"""`adaptry merge`: adapters baked into their base, as a checkpoint that any engine loads."""
+"""`adaptry merge`: adapters merged into their base, as a checkpoint that any engine loads."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def merge(
     dry_run: bool,
     where: str | None,
     as_json: bool,
-    **said: Any,
+    **options: Any,
 ) -> None:
     """Merge adapters into their base's weights.
 
@@ -93,33 +93,33 @@ def merge(
     from adaptry.compute.merging.merge import MergeOptions, plan_recipe
     from adaptry.compute.merging.merge import merge as carry_out
 
-    recipe = _recipe(base, inputs, said)
+    recipe = _recipe(base, inputs, options)
     connected = functools.cache(lambda: connect_to(where))  # folders need none
-    with progress() as told:
-        checkpoint, found = _base(connected, recipe, told)
-        sources = [_opened(connected, entry, told) for entry in recipe.inputs]
+    with progress() as bars:
+        checkpoint, found = _base(connected, recipe, bars)
+        sources = [_opened(connected, entry, bars) for entry in recipe.inputs]
         if dry_run:
             plan = plan_recipe(recipe, checkpoint, sources, found)
         else:
             how = MergeOptions(device, kernel, hashing=not no_hash)
-            record = carry_out(recipe, checkpoint, sources, output, how, told, found)
+            record = carry_out(recipe, checkpoint, sources, output, how, bars, found)
     if dry_run:
         _say_plan(plan, as_json)
     else:
         _say_record(record, output, as_json)
 
 
-def _recipe(base: str, inputs: tuple[str, ...], said: dict[str, Any]) -> MergeRecipe:
+def _recipe(base: str, inputs: tuple[str, ...], options: dict[str, Any]) -> MergeRecipe:
     """What was typed, as one value. (`Any`: each option has its field's type.)"""
     from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
     from adaptry.core.refs import split_weight
 
     entries = tuple(RecipeInput(source=source, weight=weight) for source, weight in map(split_weight, inputs))
-    said["parameters"] = parse_parameters(said["parameters"])
-    return validate_options(MergeRecipe, base=base, inputs=entries, **said)
+    options["parameters"] = parse_parameters(options["parameters"])
+    return validate_options(MergeRecipe, base=base, inputs=entries, **options)
 
 
-def _base(connected: RegistryOpener, recipe: MergeRecipe, told: Progress) -> tuple[HfCheckpoint, str]:
+def _base(connected: RegistryOpener, recipe: MergeRecipe, progress: Progress) -> tuple[HfCheckpoint, str]:
     """The base to merge into, its weights at hand, and how it was found where that is the original of the one named."""
     from adaptry.bases.hf_folder import open_checkpoint
     from adaptry.bases.quantised import open_logical_view
@@ -127,18 +127,18 @@ def _base(connected: RegistryOpener, recipe: MergeRecipe, told: Progress) -> tup
     from adaptry.operations.quantised_variants import open_original
 
     base = recipe.base
-    checkpoint = open_checkpoint(base) if is_folder(base) else open_base(connected(), base, progress=told)
+    checkpoint = open_checkpoint(base) if is_folder(base) else open_base(connected(), base, progress=progress)
     if recipe.base_copy == "original" and open_logical_view(checkpoint).packed:
-        return open_original(connected(), checkpoint, told)
+        return open_original(connected(), checkpoint, progress)
     return checkpoint, ""
 
 
-def _opened(connected: RegistryOpener, entry: RecipeInput, told: Progress) -> MergeSource:
+def _opened(connected: RegistryOpener, entry: RecipeInput, progress: Progress) -> MergeSource:
     """An input by folder or ref, its weights at hand."""
     from adaptry.compute.merging.fitting import WeightedAdapter
     from adaptry.compute.merging.merge import MergeSource
 
-    parent = open_named_parent(connected, entry.source, told)
+    parent = open_named_parent(connected, entry.source, progress)
     return MergeSource(
         WeightedAdapter(parent.adapter, entry.weight, parent.label, parent.base), parent.revision
     )

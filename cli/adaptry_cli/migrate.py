@@ -54,8 +54,8 @@ def migrate(ctx: click.Context, folder: Path | None, url: str | None, as_json: b
         raise click.UsageError("--from and --to go together")
     from adaptry.storage.maintenance.move_to_postgres import move_catalog
 
-    with progress() as told:
-        moved = move_catalog(folder, url, told)
+    with progress() as bars:
+        moved = move_catalog(folder, url, bars)
     problems = [{"where": problem.where, "reason": problem.reason} for problem in moved.problems]
     if as_json:
         print_json({"rows": dict(moved.rows), "problems": problems})
@@ -72,7 +72,7 @@ def migrate(ctx: click.Context, folder: Path | None, url: str | None, as_json: b
 
 
 def _bring_up_to_date(as_json: bool) -> None:
-    registry = connect_to(None, making=True)
+    registry = connect_to(None, create_missing=True)
     require_usage(
         isinstance(registry, LocalRegistry), "a server's catalog is migrated where its database is known"
     )

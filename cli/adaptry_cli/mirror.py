@@ -97,7 +97,7 @@ def source_registry(where: str, token_file: Path | None) -> Registry:
     from adaptry.storage.connect import connect
 
     settings = replace(settings_for(where), token=read_secret(token_file, "--from-token-file"))
-    registry = connect(where, settings, making=False)
+    registry = connect(where, settings, create_missing=False)
     click.get_current_context().call_on_close(registry.close)
     return registry
 
@@ -108,8 +108,8 @@ def _round(
     """Whether something was refused. Who comes back anyway only tells that a registry did not answer."""
     try:
         require_distinct(there, here)
-        with progress() as told:
-            followed = sync_once(there, here, choice, progress=told)
+        with progress() as bars:
+            followed = sync_once(there, here, choice, progress=bars)
     except Unavailable as error:
         if not forgiving:
             raise

@@ -31,7 +31,11 @@ def json_option(command: Command) -> Command:
 
 def limit_option(command: Command) -> Command:
     return click.option(
-        "--limit", type=click.IntRange(1), default=50, show_default=True, help="Show at most so many."
+        "--limit",
+        type=click.IntRange(1),
+        default=50,
+        show_default=True,
+        help="Maximum number of entries to show.",
     )(command)
 
 

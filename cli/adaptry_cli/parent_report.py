@@ -77,12 +77,12 @@ def _compare(draft: LazyAdapter, there: DerivedResult, connected: RegistryOpener
     from adaptry.compute.comparing.combine_report import build_combine_report
     from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 
-    with progress() as told:
+    with progress() as bars:
         if there.folder:
             result = ParentAdapter(open_dir(there.folder), there.location)
         else:
-            result = open_named_parent(connected, there.location, told)
-        compared = build_combine_report(draft.parents, result, there.outcome, told)
+            result = open_named_parent(connected, there.location, bars)
+        compared = build_combine_report(draft.parents, result, there.outcome, bars)
     if to.file:
         _write(to.file, {**result_json(draft, there), "report": compared.model_dump(mode="json")})
     if to.picture:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--engine", "url", metavar="URL", required=True, help="Where the engine answers.")
 @click.option(
     "--kind",
-    "said",
+    "declared",
     type=RUNTIME,
     metavar="ENGINE",
     help="Which it is, if it does not tell: vllm, sglang, llama.cpp.",
@@ -52,7 +52,7 @@ def probe(
     connected: RegistryOpener,
     source: Source,
     url: str,
-    said: Runtime | None,
+    declared: Runtime | None,
     base: str | None,
     model: str | None,
     base_model: str | None,
@@ -60,18 +60,18 @@ def probe(
     key: str | None,
     as_json: bool,
 ) -> None:
-    """Show that a running engine answers as an adapter was trained to, or that it does not.
+    """Test whether a running engine answers as an adapter was trained to.
 
     Asks it fixed prompts with the adapter and without, and compares with PEFT on this machine's CPU. The exit code is 0
-    for `as trained`, and 1 for `no-op` (the answers are the base's), for `differs`, and where it cannot be told.
+    for `as trained`, and 1 for `no-op` (the answers are the base's), for `differs`, and where that cannot be decided.
     """
     from adaptry.integrations.engine_test import comparison
     from adaptry.integrations.engine_test.prompts import PROMPTS
     from adaptry.integrations.engine_test.verdict import OUTCOMES
 
-    running = _running(url, said, base_model, key)
+    running = _running(url, declared, base_model, key)
     asked = EngineTarget(url, base_model or _base_model(running), model or str(source), key)
-    ask = _ask(said.engine if said else running.runtime.engine if running else "")
+    ask = _ask(declared.engine if declared else running.runtime.engine if running else "")
     folder = _base_folder(connected, open_input(connected, source), base)
     print_err(f"{source} at {url}, compared on {folder}")
     with _folder_of(connected, source) as adapter:
@@ -84,15 +84,17 @@ def probe(
     ctx.exit(0 if found.outcome == "as_trained" else NO)
 
 
-def _running(url: str, said: Runtime | None, base_model: str | None, key: str | None) -> EngineInfo | None:
-    """What the engine tells of itself; None where everything was said."""
+def _running(
+    url: str, declared: Runtime | None, base_model: str | None, key: str | None
+) -> EngineInfo | None:
+    """What the engine reports of itself; None if the call declares everything."""
     from adaptry.integrations.engine_probe import probe_engine
 
-    return None if said and base_model else probe_engine(url, settings_for(None).ca_bundle, key)
+    return None if declared and base_model else probe_engine(url, settings_for(None).ca_bundle, key)
 
 
 def _base_model(running: EngineInfo | None) -> str:
-    """What the engine calls its base: vLLM tells a folder and a name, and is asked by the name."""
+    """The name that the engine has for its base; vLLM reports a folder and a name, and takes the name."""
     return running.models[-1] if running and running.models else ""
 
 
@@ -123,6 +125,6 @@ def _folder_of(connected: RegistryOpener, source: Source) -> Iterator[Path]:
         return
     from adaptry.operations.transfer import pull
 
-    with tempfile.TemporaryDirectory() as folder, progress() as told:
-        pull(connected(), source, Path(folder) / "adapter", progress=told)
+    with tempfile.TemporaryDirectory() as folder, progress() as bars:
+        pull(connected(), source, Path(folder) / "adapter", progress=bars)
         yield Path(folder) / "adapter"

@@ -1,4 +1,4 @@
-"""`adaptry runtime ls`, `plan`, `fits`: engines, what a server needs for some adapters, and which ones one serves."""
+"""`adaptry runtime ls`, `plan`, `compare`: rules of engines, flags for a server, and which adapters an engine serves as trained."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 @click.group()
 def runtime() -> None:
-    """Look at engines: what they take, and what a server of them needs.
+    """Show engine rules, plan a server's flags, or compare adapters with a running engine.
 
-    `adaptry check REF --runtime ENGINE` says what one makes of an adapter.
+    `adaptry check REF --runtime ENGINE` checks one adapter.
     """
 
 
@@ -75,7 +75,7 @@ def list_engines(name: str | None, as_json: bool) -> None:
 @click.argument("sources", metavar="REF|DIR...", type=SOURCE, nargs=-1, required=True)
 @click.option(
     "--runtime",
-    "wanted",
+    "runtime",
     type=RUNTIME,
     default="vllm",
     show_default=True,
@@ -90,18 +90,18 @@ def plan_server(
     ctx: click.Context,
     connected: RegistryOpener,
     sources: tuple[Source, ...],
-    wanted: Runtime,
+    runtime: Runtime,
     slots: int | None,
     as_json: bool,
 ) -> None:
     """Say which flags a server needs for these adapters, and the memory they cost.
 
-    Only adapters that it would serve as trained count; of the others it is said why, and the exit code is 1.
+    Only adapters that it would serve as trained count; for each other one the reason is shown, and the exit code is 1.
     """
     from adaptry.checks.runtimes import build_server_plan
 
     subjects = dict(_subject(connected, source) for source in sources)
-    made = build_server_plan(subjects, wanted, slots)
+    made = build_server_plan(subjects, runtime, slots)
     if as_json:
         print_json(made)
     else:
@@ -109,83 +109,85 @@ def plan_server(
     ctx.exit(NO if made.unservable else 0)
 
 
-@runtime.command()
+@runtime.command("compare")
 @click.argument("url")
 @click.option(
-    "--base", metavar="NAME|ID", help="The base it serves, where its own name for it is not known here."
+    "--base",
+    metavar="NAME|ID",
+    help="Base model that the engine serves, if the registry does not know the engine's name for it.",
 )
 @click.option(
     "--runtime",
-    "said",
+    "declared",
     type=RUNTIME,
     metavar="ENGINE[@VERSION][,OPTION=VALUE…]",
-    help="What it is, or limits that it does not tell, as in vllm,max_lora_rank=64.",
+    help="The engine, or limits that it does not report, as in vllm,max_lora_rank=64.",
 )
 @engine_key_option
 @limit_option
 @lazy_registry_option
 @json_option
-def fits(
+def compare_running(
     connected: RegistryOpener,
     url: str,
     base: str | None,
-    said: Runtime | None,
+    declared: Runtime | None,
     key: str | None,
     limit: int,
     as_json: bool,
 ) -> None:
-    """Ask a running server what it is, and list the adapters that it serves as trained.
+    """Compare the registry's adapters with a running engine: list those it serves as trained.
 
-    vLLM, SGLang, llama.cpp and mistral.rs tell; of others say what they are (--runtime). The newest version of every
-    adapter of that base is looked at.
+    vLLM, SGLang, llama.cpp and mistral.rs report what they are; for others pass --runtime. The newest version of each
+    adapter of the engine's base is checked.
     """
     from adaptry.checks.runtimes import check_runtime
 
-    found = _asked(url, said, key)
+    found = _detect_engine(url, declared, key)
     name, record = _served_base(connected, found, base)
     print_err(f"{url} is {found.runtime}, serving {name}")
     verdicts = [
         (opened.label, check_runtime(opened.adapter, found.runtime, record))
         for opened in _newest(connected, name, limit)
     ]
-    fitting = [label for label, one in verdicts if one.outcome == "as_trained"]
+    as_trained = [label for label, one in verdicts if one.outcome == "as_trained"]
     if as_json:
         print_json(
             {
                 "runtime": str(found.runtime),
                 "base": name,
                 "loaded": list(found.adapters),
-                "fits": fitting,
+                "as_trained": as_trained,
                 "verdicts": {label: one.model_dump(mode="json") for label, one in verdicts},
             }
         )
         return
-    print_lines(fitting)
+    print_lines(as_trained)
     for label, one in verdicts:
         if one.outcome != "as_trained":
             first = one.findings[0]
             print_err(f"left out: {label}: {first.reason} [{first.code}] → {first.remedy}")
-    print_err(f"{len(fitting)} of {format_count(len(verdicts), 'adapter')} of {name}")
+    print_err(f"{len(as_trained)} of {format_count(len(verdicts), 'adapter')} of {name}")
 
 
-def _asked(url: str, said: Runtime | None, key: str | None) -> EngineInfo:
-    """What runs there; what was said goes before what is told. Nothing is asked of an engine that cannot tell."""
+def _detect_engine(url: str, declared: Runtime | None, key: str | None) -> EngineInfo:
+    """The engine that runs there; what the call declares goes before what the engine reports."""
     from adaptry.checks.runtimes import Runtime
     from adaptry.integrations.engine_probe import EngineInfo, probe_engine
 
     try:
         found = probe_engine(url, settings_for(None).ca_bundle, key)
     except NotFound:
-        if said is None:
+        if declared is None:
             raise
-        return EngineInfo(said, ())
-    if said is None:
+        return EngineInfo(declared, ())
+    if declared is None:
         return found
-    if said.engine != found.runtime.engine:
-        raise Invalid(f"{url} is {found.runtime}, and not {said.engine}")
-    told = found.runtime
-    options = {**told.options, **said.options}
-    return replace(found, runtime=Runtime(told.engine, said.version or told.version, options))
+    if declared.engine != found.runtime.engine:
+        raise Invalid(f"{url} is {found.runtime}, and not {declared.engine}")
+    detected = found.runtime
+    options = {**detected.options, **declared.options}
+    return replace(found, runtime=Runtime(detected.engine, declared.version or detected.version, options))
 
 
 def _served_base(connected: RegistryOpener, found: EngineInfo, base: str | None) -> tuple[str, BaseRecord]:
@@ -199,8 +201,10 @@ def _served_base(connected: RegistryOpener, found: EngineInfo, base: str | None)
                 raise
             continue
         return (info.names[0] if info.names else str(info.id)), connected().base_record(info.id)
-    told = ", ".join(names[:3]) or "no model"
-    raise NotFound(f"it serves {told}, and no base is known by that name: say which it is (--base NAME)")
+    served_names = ", ".join(names[:3]) or "no model"
+    raise NotFound(
+        f"the engine serves {served_names}, which the registry does not know as a base; pass --base NAME"
+    )
 
 
 def _newest(connected: RegistryOpener, base: str, limit: int) -> Iterator[OpenedAdapter]:

@@ -33,11 +33,11 @@ _ONLY_HERE = ("127.0.0.1", "::1", "localhost")
 @server_options
 @click.option("--work", "is_working", is_flag=True, help="Also run jobs, in a process beside the server.")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Server processes.")
-def serve(data: Path | None, host: str, port: int, is_working: bool, workers: int, **told: Any) -> None:
+def serve(data: Path | None, host: str, port: int, is_working: bool, workers: int, **options: Any) -> None:
     """Serve the registry over HTTP.
 
     Prints the address once it is reachable. Every caller needs a token; the first one, an administrator's, is
-    written to a file in the registry's folder, and its path is told.
+    written to a file in the registry's folder, and its path is printed.
     """
     # (`Any`: each of the options has its field's type.)
     try:
@@ -48,7 +48,9 @@ def serve(data: Path | None, host: str, port: int, is_working: bool, workers: in
     from adaptry_api.settings import ServerSettings
 
     folder = folder_of(data, "what is served is a folder")
-    settings = ServerSettings(data=folder, upstream_token=secret_or_env("ADAPTRY_HUB_UPSTREAM_TOKEN"), **told)
+    settings = ServerSettings(
+        data=folder, upstream_token=secret_or_env("ADAPTRY_HUB_UPSTREAM_TOKEN"), **options
+    )
     with runner_process(folder, settings.catalog, settings.blobs) if is_working else contextlib.nullcontext():
         run(settings, host, port, workers=workers, announce=_announce)
 

@@ -41,10 +41,10 @@ def similar(
     """
     from adaptry.operations.similarity import find_similar as find
 
-    with progress() as told:
-        parent = open_parent(connected, subject, told)
+    with progress() as bars:
+        parent = open_parent(connected, subject, bars)
         key = base or _base_of(connected, subject, parent)
-        found = find(connected(), parent, key, limit=limit, above=above, progress=told)
+        found = find(connected(), parent, key, limit=limit, above=above, progress=bars)
     for note in found.notes:
         print_err(f"note: {note}")
     if found.by_weights_only:

@@ -1,4 +1,4 @@
-"""`adaptry deprecate`, `yank`, `quarantine`, `revoke` and `restore`: the state of a version, with a reason."""
+"""What the commands that change the state of a version share: their options, and the change itself."""
 
 from __future__ import annotations
 
@@ -17,62 +17,25 @@ from adaptry_cli.connection import registry_option
 from adaptry_cli.out import json_option, print_answer, print_err
 
 _ref = click.argument("ref", metavar="NAME@VERSION", type=REF)
+
+
 _reason = click.option(
     "--reason", required=True, metavar="TEXT", help="Why; kept, and shown to whoever takes it."
 )
+
+
 _successor = click.option("--successor", metavar="REF", help="What to take instead.")
 
 
-def _options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """(`Any`: a command's own arguments.)"""
+def state_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the argument and the options of a command that withdraws a version. (`Any`: a command's own arguments.)"""
     return _ref(_reason(_successor(registry_option(json_option(command)))))
-
-
-@click.command()
-@_options
-def deprecate(registry: Registry, ref: Ref, reason: str, successor: str | None, as_json: bool) -> None:
-    """Advise against a version.
-
-    It is given and found as before, with a warning; a bare name no longer means it.
-    """
-    set_state(registry, ref, "deprecated", reason, successor, as_json)
-
-
-@click.command()
-@_options
-def yank(registry: Registry, ref: Ref, reason: str, successor: str | None, as_json: bool) -> None:
-    """Take a version out of use.
-
-    Whoever names it or has it locked still gets it, with a warning; searches leave it out, and no alias moves to it.
-    """
-    set_state(registry, ref, "yanked", reason, successor, as_json)
-
-
-@click.command()
-@_options
-def quarantine(registry: Registry, ref: Ref, reason: str, successor: str | None, as_json: bool) -> None:
-    """Hold a version's files back while it is looked into.
-
-    Who may write to the adapter still gets them, on request (`adaptry pull --even-withdrawn`).
-    """
-    set_state(registry, ref, "quarantined", reason, successor, as_json)
-
-
-@click.command()
-@_options
-def revoke(registry: Registry, ref: Ref, reason: str, successor: str | None, as_json: bool) -> None:
-    """Recall a version: nobody is given its files any more.
-
-    Nor are its weights taken again under another name of its namespace. Administrators alone can look into it, and
-    restore it.
-    """
-    set_state(registry, ref, "revoked", reason, successor, as_json)
 
 
 def set_state(
     registry: Registry, ref: Ref, state: State, reason: str, successor: str | None, as_json: bool
 ) -> None:
-    """Changes a version's state and prints what it is now. Raises as `standing.change_state`."""
+    """Changes a version's state and prints what it is now. Raises as `version_state.change_state`."""
     changed = change_state(
         registry, ref, validate_options(StateChange, state=state, reason=reason, successor=successor)
     )

@@ -6,7 +6,7 @@ import click
 
 from adaptry.registry.interface import Registry
 from adaptry.registry.paging import iter_items
-from adaptry_cli.connection import freeing_registry_option, registry_option
+from adaptry_cli.connection import cleanup_registry_option, registry_option
 from adaptry_cli.out import format_count, format_size, json_option, print_err, print_json
 from adaptry_cli.tables import print_table
 from adaptry_cli.version_text import format_when
@@ -57,7 +57,7 @@ def list_open(registry: Registry, namespace: str | None, as_json: bool) -> None:
 
 @uploads.command("rm")
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
-@freeing_registry_option
+@cleanup_registry_option
 def drop(registry: Registry, ids: tuple[str, ...]) -> None:
     """Drop open uploads by the ids that `uploads ls` shows.
 

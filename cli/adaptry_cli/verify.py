@@ -1,4 +1,4 @@
-"""`adaptry verify` and `adaptry mend`: find damaged rows and files, and repair them."""
+"""`adaptry verify`: find damaged rows and files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def verify(registry: Registry, read_data: bool, as_json: bool) -> None:
     """
     from adaptry.storage.maintenance.integrity import verify as look
 
-    local = _local(registry, "verified")
+    local = require_local(registry, "verified")
     with progress() as bars:
         problems = look(local.catalog, local.blobs, read_bytes=read_data, clock=local.clock, progress=bars)
     if as_json:
@@ -49,55 +49,7 @@ def verify(registry: Registry, read_data: bool, as_json: bool) -> None:
     click.get_current_context().exit(NO if problems else 0)
 
 
-@click.command()
-@click.option(
-    "--from",
-    "sources",
-    metavar="URL|DIR|FILE",
-    multiple=True,
-    help="Source of undamaged copies: another registry, a bundle, or a folder of files; may be repeated.",
-)
-@click.option("--read-data", is_flag=True, help="Read every stored file first, to find changed bytes.")
-@click.option("--dry-run", is_flag=True, help="Show what would be done; change nothing.")
-@registry_option
-@json_option
-def mend(registry: Registry, sources: tuple[str, ...], read_data: bool, dry_run: bool, as_json: bool) -> None:
-    """Repair what `adaptry verify` finds.
-
-    Shows a plan, then carries it out. Damaged files and manifests are replaced from the first source that has them; a single
-    flipped bit in a small file needs no source. Derived rows are rebuilt. A file that cannot be replaced is moved aside, and its
-    versions are shown as damaged until the same files are pushed again. Nothing is deleted. Works beside a running server, and
-    can be stopped at any point and run again. Exit code 1 means that damage remains.
-    """
-    from adaptry.operations.repair import RegistryRepairPlan
-    from adaptry.operations.repair import repair_registry as repair
-
-    def show(plan: RegistryRepairPlan) -> None:
-        if not dry_run:
-            for step in plan.steps:
-                print_err(str(step))
-
-    local = _local(registry, "mended")
-    with progress() as bars:
-        mended = repair(
-            local, sources=sources, read_bytes=read_data, dry_run=dry_run, show=show, progress=bars
-        )
-    if as_json:
-        print_json(mended)
-    else:
-        for line in mended.done:
-            print_out(line)
-        for line in mended.set_aside:
-            print_out(f"still damaged: {line}; push the same files again, or name a copy with --from")
-        for line in mended.left:
-            print_out(f"left: {line}")
-    if not (mended.done or mended.set_aside or mended.left):
-        print_err("nothing to mend")
-    is_damaged = bool(mended.left) or (dry_run and bool(mended.done))
-    click.get_current_context().exit(NO if is_damaged else 0)
-
-
-def _local(registry: Registry, verb: str) -> LocalRegistry:
+def require_local(registry: Registry, verb: str) -> LocalRegistry:
     require_usage(isinstance(registry, LocalRegistry), _ON_ITS_MACHINE.format(verb=verb))
     assert isinstance(registry, LocalRegistry)
     return registry

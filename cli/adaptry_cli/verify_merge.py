@@ -1,4 +1,4 @@
-"""`adaptry verify-merge`: whether a checkpoint is what it is said to be, a base plus adapters."""
+"""`adaptry verify-merge`: whether a checkpoint is a base plus adapters, as claimed."""
 
 from __future__ import annotations
 
@@ -97,12 +97,12 @@ def verify_merge(
     )
     allowed = _tolerance(tolerance)
     found = open_checkpoint(checkpoint)
-    with progress() as told:
+    with progress() as bars:
         if base is None:
-            decided = _recorded(connected, read_merge_record(found.folder), told)
+            decided = _recorded(connected, read_merge_record(found.folder), bars)
         else:
-            decided = _named(connected, base, adapters, base_copy, told)
-        result = verify(decided, found, tolerance=allowed, progress=told)
+            decided = _named(connected, base, adapters, base_copy, bars)
+        result = verify(decided, found, tolerance=allowed, progress=bars)
     what = f"{decided.checkpoint.folder} plus {' and '.join(_weighted(decided))}"
     if as_json:
         print_json({"proved": result.is_proved, "counts": result.counts(), **result.model_dump(mode="json")})
@@ -112,7 +112,7 @@ def verify_merge(
 
 
 def _named(
-    connected: RegistryOpener, base: str, adapters: tuple[str, ...], base_copy: str | None, told: Progress
+    connected: RegistryOpener, base: str, adapters: tuple[str, ...], base_copy: str | None, progress: Progress
 ) -> MergePlan:
     """The plan of what the call names."""
     from adaptry.compute.merging.merge import plan_recipe
@@ -125,10 +125,10 @@ def _named(
     recipe = validate_options(
         MergeRecipe, base=base, inputs=inputs, other_base=True, resize_vocab=True, base_copy=base_copy
     )
-    return plan_recipe(recipe, _base(connected, base, told), _sources(connected, recipe, told))
+    return plan_recipe(recipe, _base(connected, base, progress), _sources(connected, recipe, progress))
 
 
-def _recorded(connected: RegistryOpener, record: MergeRecord, told: Progress) -> MergePlan:
+def _recorded(connected: RegistryOpener, record: MergeRecord, progress: Progress) -> MergePlan:
     """The plan of what the checkpoint's record names, if that is still there. Raises `CheckFailed`, `NotFound`."""
     from adaptry.compute.merging.merge import plan_recipe
     from adaptry.compute.verifying.merge_record import check_base, check_inputs
@@ -138,18 +138,18 @@ def _recorded(connected: RegistryOpener, record: MergeRecord, told: Progress) ->
     texts = [
         _exact(entry.source, went.revision) for entry, went in zip(recipe.inputs, record.inputs, strict=True)
     ]
-    sources = _sources(connected, recipe, told, texts)
+    sources = _sources(connected, recipe, progress, texts)
     check_inputs(record, [source.weighted for source in sources])
-    plan = plan_recipe(recipe, _base(connected, recipe.base, told), sources)
+    plan = plan_recipe(recipe, _base(connected, recipe.base, progress), sources)
     check_base(record, plan)
     return plan
 
 
-def _base(connected: RegistryOpener, base: str, told: Progress) -> HfCheckpoint:
+def _base(connected: RegistryOpener, base: str, progress: Progress) -> HfCheckpoint:
     from adaptry.bases.hf_folder import open_checkpoint
     from adaptry.operations.base_registry import open_base
 
-    return open_checkpoint(base) if is_folder(base) else open_base(connected(), base, progress=told)
+    return open_checkpoint(base) if is_folder(base) else open_base(connected(), base, progress=progress)
 
 
 def _exact(source: str, revision: Digest | None) -> str:
@@ -158,7 +158,7 @@ def _exact(source: str, revision: Digest | None) -> str:
 
 
 def _sources(
-    connected: RegistryOpener, recipe: MergeRecipe, told: Progress, texts: Sequence[str] | None = None
+    connected: RegistryOpener, recipe: MergeRecipe, progress: Progress, texts: Sequence[str] | None = None
 ) -> list[MergeSource]:
     """The recipe's inputs, opened; `texts`: by these refs instead of the recipe's own."""
     from adaptry.compute.merging.fitting import WeightedAdapter
@@ -166,7 +166,7 @@ def _sources(
 
     found = []
     for entry, text in zip(recipe.inputs, texts or [entry.source for entry in recipe.inputs], strict=True):
-        parent = open_named_parent(connected, text, told)
+        parent = open_named_parent(connected, text, progress)
         weighted = WeightedAdapter(parent.adapter, entry.weight, parent.label, parent.base)
         found.append(MergeSource(weighted, parent.revision))
     return found

@@ -8,6 +8,6 @@ from adaptry_cli.out import print_err
 
 
 def print_state_warning(version: VersionInfo) -> None:
-    said = state_warning(version)
-    if said:
-        print_err(f"warns: {said}")
+    warning = state_warning(version)
+    if warning:
+        print_err(f"warns: {warning}")

@@ -1,4 +1,4 @@
-"""`adaptry work`: this machine runs jobs of a registry until it is told to stop. `adaptry runners` lists who does."""
+"""`adaptry work`: this machine runs jobs of a registry until it is told to stop."""
 
 from __future__ import annotations
 
@@ -17,16 +17,13 @@ from types import FrameType
 import click
 
 from adaptry.core.errors import Invalid, MissingDependency
-from adaptry.registry.interface import Registry
 from adaptry.registry.job_types.records import DEVICES, RunnerInfo
 from adaptry_cli.arguments import require_usage
-from adaptry_cli.connection import folder_of, registry_option
+from adaptry_cli.connection import folder_of
 from adaptry_cli.durations import DURATION
-from adaptry_cli.out import format_size, json_option, print_err, print_json, print_out
+from adaptry_cli.out import format_size, print_err, print_out
 from adaptry_cli.sizes import SIZE
 from adaptry_cli.storage_options import storage_options
-from adaptry_cli.tables import print_table
-from adaptry_cli.version_text import format_when
 
 
 @click.command()
@@ -56,7 +53,7 @@ from adaptry_cli.version_text import format_when
     type=click.FloatRange(0.5, 3600),
     default=30.0,
     show_default=True,
-    help="Seconds of silence after which a runner's work is taken over.",
+    help="Seconds without a heartbeat after which other runners take a runner's work.",
 )
 @click.option(
     "--poll",
@@ -82,7 +79,7 @@ from adaptry_cli.version_text import format_when
 )
 @click.option("--once", is_flag=True, help="End when no job is open any more.")
 @click.option(
-    "--until-eof", is_flag=True, help="End when standard input does, as for who starts it beside itself."
+    "--until-eof", is_flag=True, help="End when standard input ends, for a parent process that starts it."
 )
 def work(
     data: Path | None,
@@ -176,32 +173,3 @@ def _remote(text: str) -> tuple[str, str]:
     if not name or not url:
         raise Invalid(f"not a registry to copy to: {text[:200]!r} (write NAME=URL)")
     return name, url
-
-
-@click.command()
-@registry_option
-@json_option
-def runners(registry: Registry, as_json: bool) -> None:
-    """List who runs jobs."""
-    found = registry.runners()
-    if as_json:
-        print_json(found)
-    elif found:
-        print_table(
-            ("runner", "on", "devices", "tags", "at once", "memory", "heard of"),
-            (
-                (
-                    each.id,
-                    each.host or "",
-                    ", ".join(each.devices),
-                    ", ".join(each.tags),
-                    str(each.concurrency),
-                    format_size(each.memory),
-                    format_when(each.seen_at),
-                )
-                for each in found
-            ),
-            right=("at once", "memory"),
-        )
-    else:
-        print_err("nobody runs jobs; `adaptry work` does")

@@ -107,7 +107,7 @@ def test_a_plan_reads_no_weight(run) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("--method", "average"), "no way to combine is called 'average' (there are linear"),
+        (("--method", "average"), "unknown method 'average' (one of: linear"),
         (("--method", "svd", "--param", "density=0.5"), "has no parameter 'density'"),
         (("--param", "density"), "write name=value"),
         (("--rank", "4", "--energy", "0.9"), "rank or energy, not both"),

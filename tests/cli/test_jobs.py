@@ -11,7 +11,7 @@ TIES = ("combine", "inputs=acme/tone", "inputs=acme/voice=0.5", "to=acme/both", 
 
 def test_a_method_or_parameter_that_does_not_exist_is_refused_when_the_job_is_asked_for(run, answer) -> None:
     told = run("jobs", "submit", *TIES[:-1], "method=nonsense", code=2).stderr
-    assert "no way to combine is called 'nonsense' (there are linear, " in told
+    assert "unknown method 'nonsense' (one of: linear, " in told
     told = run("jobs", "submit", *TIES, 'parameters={"loudness": 11}', code=2).stderr
     assert "ties has no parameter 'loudness'" in told
     assert answer("jobs", "ls") == []

@@ -98,7 +98,7 @@ def test_an_interrupted_command_says_so_by_its_exit_code(run) -> None:
 
 
 def test_a_fault_of_ours_is_one_line_unless_asked_for_more(run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(COMMANDS["Run"], "doctor", ("nowhere:doctor", ""))  # type: ignore[arg-type]
+    monkeypatch.setitem(COMMANDS["Set up this machine"], "doctor", ("nowhere:doctor", ""))  # type: ignore[arg-type]
 
     result = run("doctor", code=70)
 

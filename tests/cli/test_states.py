@@ -61,7 +61,7 @@ def test_nothing_is_done_with_what_is_withdrawn(run: Run, base: Path, state: str
         ("merge", "--base", str(base), "acme/tone@1", "-o", "./merged"),
     ):
         assert "it leaks addresses" in run(*words, code=5).stderr, words
-    pulled = run("pull", "acme/tone@1", "--to", "pulled", "--even-withdrawn")
+    pulled = run("pull", "acme/tone@1", "--to", "pulled", "--include-withdrawn")
     assert "it leaks addresses" in pulled.stderr
     assert Path("pulled/adapter_config.json").is_file()
 

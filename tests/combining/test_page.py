@@ -1,4 +1,4 @@
-"""The page of all ways to combine is that of the table."""
+"""The page of all methods of combining is that of the table."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def test_the_registry_gets_a_version_that_knows_its_base_and_recipe(saved: Saved
     version = connect().version(Ref.parse("acme/lora"))
     assert (version.base_name, version.base_status) == ("acme/small", "verified")
     again = run(*words, "--no-verify")
-    assert "this very adapter already" in again.stderr
+    assert "already holds this adapter, unchanged" in again.stderr
 
 
 def test_neither_rank_nor_energy_is_a_question(saved: Saved, tmp_path: Path) -> None:

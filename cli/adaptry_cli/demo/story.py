@@ -151,8 +151,8 @@ def _merge(stage: _Stage, trained: _Adapters) -> list[str]:
     stage.shell.adaptry("merge", "--base", model.BASE, "demo/package@2", "-o", "./merged")
     merged, adapter = stage.folder / "merged", trained.second.folder
     compared = compare_with_peft(stage.folder / "smollm2", adapter, merged, stage.package)
-    with stage.narrator.progress() as told:
-        kept = measure(merged, stage.package, progress=told)
+    with stage.narrator.progress() as bars:
+        kept = measure(merged, stage.package, progress=bars)
     lines = [
         f"merged = PEFT's merge_and_unload: {compared.different} of {compared.weights:,} weights differ, "
         f"largest difference of a logit {compared.largest:g}",
@@ -201,8 +201,8 @@ def _hold(holds: bool, otherwise: str) -> None:
 def _trained(
     stage: _Stage, task: DemoTask, name: str, tuning: LoraTraining, base: float | None = None
 ) -> DemoAdapter:
-    with stage.narrator.progress() as told:
-        return train(stage.folder / "smollm2", task, stage.folder / name, tuning, told, base)
+    with stage.narrator.progress() as bars:
+        return train(stage.folder / "smollm2", task, stage.folder / name, tuning, bars, base)
 
 
 def _shape(tuning: LoraTraining) -> str:

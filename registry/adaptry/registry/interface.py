@@ -1,4 +1,4 @@
-"""The registry: the narrow waist that every verb is written against.
+"""The registry interface: every operation is written against it.
 
 `LocalRegistry` (a catalog and blobs) and `HttpRegistry` (a server) are the two implementations; they pass
 the same contract suite, errors included. Every call for bytes names the adapter or base it is for: a
@@ -44,7 +44,7 @@ Owner = AdapterName | Digest
 
 class Registry(CommitsApi, EventsApi, WorkersApi, RolloutsApi, JobsApi, ABC):
     """Versioned adapters and the bases they fit; commits and branches are in `CommitsApi`, what happens in `EventsApi`, workers
-    in `Residency`, how a version takes over from another in `Rollouts`, and jobs in `JobsApi`.
+    in `WorkersApi`, how a version takes over from another in `RolloutsApi`, and jobs in `JobsApi`.
 
     Pages hold at most `limit` (1 to 200) items.
     """

@@ -108,7 +108,7 @@ def test_spools_that_nobody_goes_on_with_make_room_the_longest_idle_first(all_sp
 
 
 def test_a_spool_holds_so_much_and_no_more(all_spools: UploadSpools, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upload_spool, "LARGEST", 10)
+    monkeypatch.setattr(upload_spool, "MAX_SPOOL_BYTES", 10)
     with all_spools.open("acme", "a") as spool:
         spool.write("first", [bytes(6)])
         with pytest.raises(TooLarge):

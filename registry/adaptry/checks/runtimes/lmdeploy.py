@@ -87,7 +87,7 @@ LMDEPLOY = RuntimeRules(
             "refuses",
             "module names that the base does not have on disk",
             base_conditions.names_not_on_disk,
-            repairs.RELAYOUT,
+            repairs.CONVERT_LAYOUT,
             f"{_LOAD}: KeyError",
         ),
         shared.variants("changes", _SCALE),

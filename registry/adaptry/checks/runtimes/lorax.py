@@ -50,7 +50,7 @@ LORAX = RuntimeRules(
             "changes",
             "module names that the base does not have on disk",
             base_conditions.names_not_on_disk,
-            repairs.RELAYOUT,
+            repairs.CONVERT_LAYOUT,
             _MAPPED,
         ),
         UNEVEN,

@@ -113,7 +113,7 @@ MISTRALRS = RuntimeRules(
             "refuses",
             "module names that the base does not have on disk",
             base_conditions.names_not_on_disk,
-            repairs.RELAYOUT,
+            repairs.CONVERT_LAYOUT,
             _ALL,
         ),
     ),

@@ -19,8 +19,8 @@ SPELL = "put its names right: adaptry export REF --for ENGINE -o NAME; else save
 SAVE_AGAIN = "write its config whole: adaptry convert REF -o NAME; else save it again with PEFT's model.save_pretrained(DIR), and push that"
 TO_PEFT = "bring it into PEFT's layout: adaptry export REF --format peft -o NAME"
 RESIZE = "bring it to a rank that the server takes: adaptry resize REF --allowed RANKS -o NAME"
-RELAYOUT = (
-    "rewrite it in the other layout: adaptry relayout REF --to transformers5 (or transformers4) -o NAME"
+CONVERT_LAYOUT = (
+    "rewrite it in the other layout: adaptry convert REF --layout transformers5 (or transformers4) -o NAME"
 )
 ONE_RUNTIME = "serve it with PEFT"
 WRITE_ANEW = "write it anew: adaptry export REF --for diffusers --base BASE -o DIR; else save it again with pipeline.save_lora_weights(DIR)"
@@ -36,6 +36,6 @@ PLAIN_SIDES = (
 )
 FILL_LAYERS = f"fill the layers that lack it with updates of zero: adaptry export REF --for ENGINE -o NAME; else {MERGE}"
 FILL_PARTS = f"fill what is one weight with it with updates of zero: adaptry export REF --for ENGINE --base BASE -o NAME; else {MERGE}"
-JOIN_EXPERTS = "put its experts together: adaptry relayout REF --to transformers5 -o NAME"
-SPLIT_EXPERTS = "take its experts apart: adaptry relayout REF --to transformers4 -o NAME"
+JOIN_EXPERTS = "put its experts together: adaptry convert REF --layout transformers5 -o NAME"
+SPLIT_EXPERTS = "take its experts apart: adaptry convert REF --layout transformers4 -o NAME"
 DROP_COPIES = "nothing, where no token was added to the base: adaptry export REF --base BASE --for ENGINE leaves the copy out; else merge it: adaptry merge --base BASE REF -o DIR"

@@ -29,7 +29,7 @@ older than the rules. A rule that needs the base's names is silent where the bas
 ```sh
 adaptry runtime ls                          # the engines, and the version whose rules these are
 adaptry runtime plan acme/tone acme/terse --runtime vllm   # which flags a server needs, and the memory they cost
-adaptry runtime fits http://gpu-1:8000      # what runs there, and which adapters it serves as trained
+adaptry runtime compare http://gpu-1:8000   # what runs there, and which adapters it serves as trained
 ```
 
 {versions}

@@ -130,7 +130,7 @@ VLLM = RuntimeRules(
             "changes",
             "module names that the base does not have on disk",
             base_conditions.names_not_on_disk,
-            repairs.RELAYOUT,
+            repairs.CONVERT_LAYOUT,
             "vllm/lora/lora_model.py · check_unexpected_modules looks at the last part only (vllm-project/vllm #34186, #41754, #48019)",
         ),
         RuntimeRule(

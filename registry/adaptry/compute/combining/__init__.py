@@ -1,4 +1,4 @@
-"""Several adapters of one base made into one: recipe, plan, and the table of ways to combine."""
+"""Several adapters of one base made into one: recipe, plan, and the table of methods."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from adaptry.compute.combining.method import CombineMethod
 from adaptry.core.errors import Invalid
 
 COMBINE_METHODS: Mapping[str, CombineMethod] = {
-    combination.name: combination
-    for combination in (
+    method.name: method
+    for method in (
         *linear.METHODS,
         *ties.METHODS,
         *dare.METHODS,
@@ -44,7 +44,7 @@ COMBINE_METHODS: Mapping[str, CombineMethod] = {
         *peft_modes.METHODS,
     )
 }
-"""Every way to combine, by the name that recipes use."""
+"""Every method, by the name that recipes use."""
 
 
 def get_combine_method(name: str) -> CombineMethod:
@@ -52,6 +52,4 @@ def get_combine_method(name: str) -> CombineMethod:
     try:
         return COMBINE_METHODS[name]
     except KeyError:
-        raise Invalid(
-            f"no way to combine is called {name[:40]!r} (there are {', '.join(COMBINE_METHODS)})"
-        ) from None
+        raise Invalid(f"unknown method {name[:40]!r} (one of: {', '.join(COMBINE_METHODS)})") from None

@@ -1,4 +1,4 @@
-"""Writes the page of all ways to combine: `python -m adaptry.combining > docs/combining.md`."""
+"""Writes the page of all methods of combining: `python -m adaptry.compute.combining > docs/combining.md`."""
 
 from __future__ import annotations
 

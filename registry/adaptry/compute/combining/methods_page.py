@@ -1,4 +1,4 @@
-"""The page of all ways to combine: what is to know of them together, and each as the table has it."""
+"""The page of all methods of combining: what is to know of them together, and each as the table has it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ seed: 7
 output: acme/both
 ```
 
-This page is written by `python -m adaptry.combining > docs/combining.md`.
+This page is written by `python -m adaptry.compute.combining > docs/combining.md`.
 
 ## What holds for all
 
@@ -69,7 +69,7 @@ adaptry combine ./a=0.7 ./b=0.3 --method peft:ties_svd --param density=0.2 -o ./
 Each `combination_type` has a mode named `peft:` and its name. They are PEFT 0.21's arithmetic in float32 on a CPU, in its
 order of operations, with its quirks: a weight of 0 still votes and divides; one input alone is always `linear`; the rank
 is that of the configs (`--rank` is `svd_rank`). Tests compare them with PEFT on models like Llama, GPT-2 and BERT and on
-convolutions, with 2, 4 and 8 adapters. What PEFT's way loses of a sum is not measured. Where PEFT raises over the adapters, so do these, with the way out. Differences:
+convolutions, with 2, 4 and 8 adapters. What PEFT's method loses of a sum is not measured. Where PEFT raises over the adapters, so do these, with the way out. Differences:
 
 - PEFT gives the result the first adapter's config: `use_rslora` there makes it √r too strong, a PiSSA-like
   `init_lora_weights` changes the base when it is loaded. Here the config is that of a plain LoRA.
@@ -108,11 +108,11 @@ def render_page() -> str:
     own = [each for name, each in COMBINE_METHODS.items() if not name.startswith(PREFIX)]
     of_peft = [each for name, each in COMBINE_METHODS.items() if name.startswith(PREFIX)]
     lines = [_ABOVE, "## The methods", "", *_overview(own)]
-    for combination in own:
-        lines += ["", *_section(combination)]
+    for method in own:
+        lines += ["", *_section(method)]
     lines += ["", "## PEFT's", "", *_overview(of_peft)]
-    for combination in of_peft:
-        lines += ["", *_section(combination)]
+    for method in of_peft:
+        lines += ["", *_section(method)]
     return "\n".join(lines) + "\n"
 
 
@@ -128,25 +128,25 @@ def _anchor(name: str) -> str:
     return name.replace(":", "")
 
 
-def _section(combination: CombineMethod) -> Iterator[str]:
-    yield f"### `{combination.name}`"
+def _section(method: CombineMethod) -> Iterator[str]:
+    yield f"### `{method.name}`"
     yield ""
-    yield f"{combination.title[0].upper()}{combination.title[1:]}. Source: {combination.source}."
-    if bounds := _bounds(combination):
+    yield f"{method.title[0].upper()}{method.title[1:]}. Source: {method.source}."
+    if bounds := _bounds(method):
         yield bounds
-    if combination.parameters:
+    if method.parameters:
         yield ""
         yield "| parameter | default | takes | |"
         yield "|---|---|---|---|"
-        for name, parameter in combination.parameters.items():
+        for name, parameter in method.parameters.items():
             yield f"| `{name}` | {_word(parameter.default)} | {_taken(parameter)} | {_cell(parameter.about)} |"
-    if combination.differences:
+    if method.differences:
         yield ""
-        yield combination.differences
+        yield method.differences
 
 
-def _bounds(combination: CombineMethod) -> str:
-    fewest, most = combination.inputs
+def _bounds(method: CombineMethod) -> str:
+    fewest, most = method.inputs
     told = (
         f"Takes {fewest} inputs."
         if fewest == most
@@ -154,7 +154,7 @@ def _bounds(combination: CombineMethod) -> str:
         if fewest > 1
         else ""
     )
-    return f"{told} Weights mean nothing to it.".strip() if not combination.uses_weights else told
+    return f"{told} Weights mean nothing to it.".strip() if not method.uses_weights else told
 
 
 def _taken(parameter: MethodParameter) -> str:

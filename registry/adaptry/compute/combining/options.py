@@ -1,4 +1,4 @@
-"""Parameters that several elementwise ways of combining have, each said once."""
+"""Parameters that several elementwise methods share."""
 
 from __future__ import annotations
 

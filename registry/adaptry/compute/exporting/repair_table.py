@@ -19,10 +19,11 @@ RepairFunction = Callable[[ParentAdapter, Runtime, ExportOptions], LazyAdapter]
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """One repair. `does` ends the sentence "this …"; `remedies` ask for it. `is_exact`: not a number of the update changes.
+    """One repair. `description` ends the sentence "this …"; `remedies` ask for it. `is_exact`: not a number
+    of the update changes.
 
-    Where it is exact and what it `needs` of the base is at hand, it is made also for a finding that only wants attention, because it
-    costs nothing. `covers`: repairs that are done with this one.
+    Where it is exact and what it `needs` of the base is at hand, it is made also for a finding that only
+    wants attention, because it costs nothing. `covers`: repairs that are done with this one.
     """
 
     name: str
@@ -37,7 +38,7 @@ class Repair:
 _ALL = (
     Repair("layout", "brings mlx-lm's files into PEFT's layout", (repairs.TO_PEFT,), from_mlx.convert_mlx_layout),
     Repair("names", "gives every factor its one prefix", (repairs.SPELL,), key_names.normalise_keys),
-    Repair("disk_names", "calls modules as the base does on disk, experts one by one", (repairs.RELAYOUT,), key_names.rename_to_disk),
+    Repair("disk_names", "calls modules as the base does on disk, experts one by one", (repairs.CONVERT_LAYOUT,), key_names.rename_to_disk),
     Repair("experts", "takes fused experts apart", (repairs.SPLIT_EXPERTS,), key_names.split_experts, needs="shapes"),
     Repair("experts_together", "puts the experts of a layer together", (repairs.JOIN_EXPERTS,), key_names.join_experts,
            needs="shapes"),

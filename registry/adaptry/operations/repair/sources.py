@@ -196,7 +196,7 @@ def open_source(where: str, stack: ExitStack) -> RepairSource:
     if path.is_file():
         return BundleSource(path, stack.enter_context(open_bundle(path)))
     if path.is_dir() and is_registry(path):
-        registry = connect(str(path.absolute()), making=False)
+        registry = connect(str(path.absolute()), create_missing=False)
         stack.callback(registry.close)
         return RegistrySource(str(path), registry)
     if path.is_dir():

@@ -79,7 +79,7 @@ def pull(
     folder: Path | str,
     *,
     force: bool = False,
-    even_withdrawn: bool = False,
+    include_withdrawn: bool = False,
     progress: Progress = no_progress,
     retry: RetryPolicy = DEFAULT_RETRY,
 ) -> VersionInfo:
@@ -87,10 +87,10 @@ def pull(
 
     A folder that already has exactly these files stays unchanged. Raises `Conflict` if it contains anything
     else (`force` replaces another adapter, never other files), `DigestMismatch`, `NotFound`, `StorageFull`,
-    and `Withdrawn` if the version is quarantined or revoked, unless `even_withdrawn`.
+    and `Withdrawn` if the version is quarantined or revoked, unless `include_withdrawn`.
     """
     detail = registry.detail(Ref.parse(ref) if isinstance(ref, str) else ref)
-    if not even_withdrawn:
+    if not include_withdrawn:
         require_usable(detail.version)
     target = Path(folder).expanduser()
     if _holds(target, detail.manifest, progress):

@@ -115,8 +115,8 @@ class LocalUploads(RegistryContext):
         """Stores the chunks and weighs them as they pass, so that admitting them need not read them again."""
         weights = self.incremental_digests.resume(session.id, offset, session.size)
         try:
-            with BackgroundHasher(weights.update if weights else None) as beside:
-                staged.append(offset, _hash_stream(chunks, beside))
+            with BackgroundHasher(weights.update if weights else None) as hasher:
+                staged.append(offset, _hash_stream(chunks, hasher))
         finally:
             if weights:
                 self.incremental_digests.put(session.id, weights, staged.offset)
@@ -145,8 +145,8 @@ class LocalUploads(RegistryContext):
                     files.close_session(tx, session.id)
                 raise
             reach("uploads.after_publish")
-            weighed = self.incremental_digests.pop(session.id)
-            weights = weighed.digest() if weighed else None
+            digests = self.incremental_digests.pop(session.id)
+            weights = digests.digest() if digests else None
             with self.catalog.write() as tx:
                 # Bytes whose session is open are spared by a sweep; those of one that lapsed may be gone by now.
                 if files.find_session(tx, session.id) is None:
@@ -243,10 +243,10 @@ class LocalUploads(RegistryContext):
         if isinstance(owner, Digest):
             self._require_base(tx, owner)
         elif not self.identity.may_write(owner):
-            line = adapters.find(tx, owner)
-            if line is None:
+            adapter = adapters.find(tx, owner)
+            if adapter is None:
                 raise NotFound(f"no adapter {owner}")
-            require_read(self.identity, owner, line.visibility)
+            require_read(self.identity, owner, adapter.visibility)
 
     def _require_writing(self, tx: Transaction, owner: Owner) -> None:
         if isinstance(owner, Digest):
@@ -293,9 +293,9 @@ def _is_alive(session: UploadSessionRecord | None) -> bool:
     return session is not None and not session.is_finished
 
 
-def _hash_stream(chunks: Iterable[bytes], beside: BackgroundHasher) -> Iterator[bytes]:
+def _hash_stream(chunks: Iterable[bytes], hasher: BackgroundHasher) -> Iterator[bytes]:
     for chunk in chunks:
-        beside.update(memoryview(chunk))
+        hasher.update(memoryview(chunk))
         yield chunk
 
 

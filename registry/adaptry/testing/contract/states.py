@@ -197,7 +197,7 @@ class StatesContract(ContractFixtures):
         ):
             with pytest.raises(Withdrawn, match=f"acme/tone@1 is {state}: for a test"):
                 take()
-        pulled = pull(registry, FIRST, tmp_path / "pulled", even_withdrawn=True)
+        pulled = pull(registry, FIRST, tmp_path / "pulled", include_withdrawn=True)
         assert (pulled.state, (tmp_path / "pulled" / CONFIG).is_file()) == (state, True)
 
     def test_weights_that_are_withdrawn_are_not_taken_again_in_their_namespace(

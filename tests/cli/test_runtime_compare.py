@@ -1,4 +1,4 @@
-"""`adaptry runtime fits`: what a server says it is, by recordings of what each engine answers."""
+"""`adaptry runtime compare`: engines are detected from recorded answers, and adapters compared with them."""
 
 from __future__ import annotations
 
@@ -140,36 +140,36 @@ def stocked(run, base: Path, out: Path, better: Path, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("stocked")
 def test_the_adapters_that_a_server_serves_as_trained_are_listed(run, answer, engine) -> None:
-    result = run("runtime", "fits", engine(VLLM))
+    result = run("runtime", "compare", engine(VLLM))
     assert set(result.stdout.split()) == {"acme/tone@1", "acme/better@1", "acme/rooted@1"}
     assert "vllm@0.33.0" in result.stderr
 
-    result = run("runtime", "fits", engine(SGLANG))
+    result = run("runtime", "compare", engine(SGLANG))
     assert result.stdout.split() == ["acme/tone@1"]  # better is of rank 8
     assert "acme/rooted@1" in result.stderr and "adaptry convert" in result.stderr
 
-    found = answer("runtime", "fits", engine(SGLANG))
-    assert found["fits"] == ["acme/tone@1"]
+    found = answer("runtime", "compare", engine(SGLANG))
+    assert found["as_trained"] == ["acme/tone@1"]
     assert found["verdicts"]["acme/better@1"]["outcome"] == "refused"
 
 
 @pytest.mark.usefixtures("stocked")
 def test_limits_that_a_server_does_not_tell_can_be_said(run, engine) -> None:
-    shown = run("runtime", "fits", engine(VLLM), "--runtime", "vllm,max_lora_rank=1").stdout
+    shown = run("runtime", "compare", engine(VLLM), "--runtime", "vllm,max_lora_rank=1").stdout
     assert shown == ""
-    assert "not sglang" in run("runtime", "fits", engine(VLLM), "--runtime", "sglang", code=2).stderr
+    assert "not sglang" in run("runtime", "compare", engine(VLLM), "--runtime", "sglang", code=2).stderr
 
 
 @pytest.mark.usefixtures("stocked")
 def test_a_base_that_is_known_by_a_path_only_is_to_be_named(run, engine) -> None:
     url = engine(LLAMACPP)
-    assert "--base NAME" in run("runtime", "fits", url, code=3).stderr
-    assert "acme/tone@1" in run("runtime", "fits", url, "--base", "org/tiny").stdout
+    assert "--base NAME" in run("runtime", "compare", url, code=3).stderr
+    assert "acme/tone@1" in run("runtime", "compare", url, "--base", "org/tiny").stdout
 
 
 @pytest.mark.usefixtures("stocked")
 def test_an_engine_that_tells_nothing_can_be_named(run, engine) -> None:
     url = engine({})
-    assert "--runtime ENGINE" in run("runtime", "fits", url, code=3).stderr
-    shown = run("runtime", "fits", url, "--runtime", "lmdeploy", "--base", "org/tiny")
+    assert "--runtime ENGINE" in run("runtime", "compare", url, code=3).stderr
+    shown = run("runtime", "compare", url, "--runtime", "lmdeploy", "--base", "org/tiny")
     assert "acme/tone@1" in shown.stdout

@@ -262,7 +262,7 @@ def test_a_version_is_rewritten_as_a_version_that_names_its_parent(
     run("base", "add", "./base", "--name", "org/moe")
     digest = run("push", "./fused", "acme/moe", "--base", "org/moe").split()[1]
 
-    run("relayout", "acme/moe", "--to", "transformers4", "-o", "acme/moe-each")
+    run("convert", "acme/moe", "--layout", "transformers4", "-o", "acme/moe-each")
 
     shown = json.loads(run("show", "acme/moe-each", "--json"))
     assert shown["manifest"]["parents"] == [digest]

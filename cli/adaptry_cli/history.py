@@ -1,0 +1,48 @@
+"""`adaptry history`: what happened to an adapter."""
+
+from __future__ import annotations
+
+import click
+
+from adaptry.core.refs import AdapterName
+from adaptry.registry.interface import Registry
+from adaptry_cli.arguments import NAME
+from adaptry_cli.connection import registry_option
+from adaptry_cli.out import (
+    collect_pages,
+    json_option,
+    limit_option,
+    print_json,
+)
+from adaptry_cli.tables import print_table
+from adaptry_cli.version_text import detail_text, format_when
+
+
+@click.command()
+@click.argument("name", type=NAME)
+@limit_option
+@registry_option
+@json_option
+def history(registry: Registry, name: AdapterName, limit: int, as_json: bool) -> None:
+    """Show what happened to an adapter.
+
+    Pushes, moves of aliases, metrics, edits: newest first, with who and when.
+    """
+    events = collect_pages(lambda cursor, many: registry.history(name, cursor, many), limit)
+    if as_json:
+        print_json(events)
+        return
+    print_table(
+        ("when", "who", "what", "version", "detail"),
+        (
+            (
+                format_when(event.at),
+                event.by,
+                event.kind,
+                "" if event.number is None else str(event.number),
+                detail_text(event),
+            )
+            for event in events
+        ),
+        right=("version",),
+    )

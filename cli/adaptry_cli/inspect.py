@@ -1,0 +1,80 @@
+"""`adaptry inspect`: what an adapter is, from its files, and what can be done with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import click
+
+from adaptry.registry.records import TensorInspection
+from adaptry_cli.arguments import SOURCE, Source
+from adaptry_cli.capabilities import facts_of_use, json_of_use
+from adaptry_cli.connection import RegistryOpener, lazy_registry_option
+from adaptry_cli.inputs import (
+    OpenedAdapter,
+    base_parameters,
+    open_input,
+    version_base,
+)
+from adaptry_cli.out import json_option, print_err, print_json
+from adaptry_cli.tables import print_facts, print_table
+from adaptry_cli.verdicts import facts_of_verdicts, json_of_verdicts
+from adaptry_cli.version_text import facts_of_spec, json_of_spec, row_of_tensor
+
+
+@click.command()
+@click.argument("source", metavar="REF|DIR", type=SOURCE)
+@click.option(
+    "--weights",
+    is_flag=True,
+    help="List every tensor with its norm and its numbers of NaN and infinite elements.",
+)
+@lazy_registry_option
+@json_option
+def inspect(connected: RegistryOpener, source: Source, weights: bool, as_json: bool) -> None:
+    """Show what an adapter is, from its files, and what can be done with it.
+
+    Method, modules with ranks and scales, extra weights, dtypes; its share of the base and the memory it takes when
+    served; whether it can be merged or written as a LoRA, and which engines serve it as trained. Read from headers and
+    config, never from a form.
+
+    With --weights, the registry inspects a version now if it was pushed before registries inspected weights.
+    """
+    from adaptry.checks.runtimes import check_all_runtimes
+
+    opened = open_input(connected, source)
+    spec = opened.adapter.spec
+    of_base = base_parameters(connected, opened)
+    record = version_base(connected, opened.version).record if opened.version else None
+    served = check_all_runtimes(opened.adapter, record)
+    tensors = _tensors(connected, source, opened) if weights else ()
+    if as_json:
+        of_use = json_of_use(opened.adapter, of_base)
+        listed = {"tensors": [one.model_dump(mode="json") for one in tensors]} if weights else {}
+        print_json({**json_of_spec(spec), **of_use, "runtimes": json_of_verdicts(served), **listed})
+        return
+    facts = [*facts_of_use(opened.adapter, of_base), *facts_of_verdicts(served)]
+    print_facts(
+        [("adapter", opened.label), ("base", spec.base_name or "not named"), *facts_of_spec(spec), *facts]
+    )
+    for left, why in opened.adapter.left_out.items():
+        print_err(f"not part of it: {left} ({why})")
+    if weights:
+        columns = ("tensor", "norm", "NaN", "infinite")
+        print_table(columns, map(row_of_tensor, tensors), right=columns[1:])
+
+
+def _tensors(connected: RegistryOpener, source: Source, opened: OpenedAdapter) -> Sequence[TensorInspection]:
+    """Of a folder, inspected here; of a version, as its registry found them."""
+    from adaptry.adapters.inspection.files import inspect_content
+    from adaptry.adapters.inspection.inspector import Inspector
+    from adaptry.registry.paging import iter_items
+    from adaptry.registry.tensor_listing import list_tensors
+
+    if isinstance(source, Path):
+        with closing(Inspector()) as inspector:
+            return tuple(list_tensors(inspect_content(inspector, opened.adapter.content)))
+    registry, ref = connected(), source
+    return tuple(iter_items(lambda cursor: registry.inspect_tensors(ref, cursor, 200)))

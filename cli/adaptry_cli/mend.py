@@ -1,0 +1,59 @@
+"""`adaptry mend`: repair what `adaptry verify` finds."""
+
+from __future__ import annotations
+
+import click
+
+from adaptry.registry.interface import Registry
+from adaptry_cli.connection import registry_option
+from adaptry_cli.exit_codes import NO
+from adaptry_cli.out import json_option, print_err, print_json, print_out, progress
+from adaptry_cli.verify import require_local
+
+
+@click.command()
+@click.option(
+    "--from",
+    "sources",
+    metavar="URL|DIR|FILE",
+    multiple=True,
+    help="Source of undamaged copies: another registry, a bundle, or a folder of files; may be repeated.",
+)
+@click.option("--read-data", is_flag=True, help="Read every stored file first, to find changed bytes.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done; change nothing.")
+@registry_option
+@json_option
+def mend(registry: Registry, sources: tuple[str, ...], read_data: bool, dry_run: bool, as_json: bool) -> None:
+    """Repair what `adaptry verify` finds.
+
+    Shows a plan, then carries it out. Damaged files and manifests are replaced from the first source that has them; a single
+    flipped bit in a small file needs no source. Derived rows are rebuilt. A file that cannot be replaced is moved aside, and its
+    versions are shown as damaged until the same files are pushed again. Nothing is deleted. Works beside a running server, and
+    can be stopped at any point and run again. Exit code 1 means that damage remains.
+    """
+    from adaptry.operations.repair import RegistryRepairPlan
+    from adaptry.operations.repair import repair_registry as repair
+
+    def show(plan: RegistryRepairPlan) -> None:
+        if not dry_run:
+            for step in plan.steps:
+                print_err(str(step))
+
+    local = require_local(registry, "mended")
+    with progress() as bars:
+        mended = repair(
+            local, sources=sources, read_bytes=read_data, dry_run=dry_run, show=show, progress=bars
+        )
+    if as_json:
+        print_json(mended)
+    else:
+        for line in mended.done:
+            print_out(line)
+        for line in mended.set_aside:
+            print_out(f"still damaged: {line}; push the same files again, or name a copy with --from")
+        for line in mended.left:
+            print_out(f"left: {line}")
+    if not (mended.done or mended.set_aside or mended.left):
+        print_err("nothing to mend")
+    is_damaged = bool(mended.left) or (dry_run and bool(mended.done))
+    click.get_current_context().exit(NO if is_damaged else 0)

@@ -1,0 +1,82 @@
+"""`adaptry pull`: get an adapter, or all that a lock file pins, out of the registry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from adaptry.core.refs import Ref
+from adaptry.operations import transfer as verbs
+from adaptry.registry.interface import Registry
+from adaptry_cli.arguments import FOLDER, REF, require_usage
+from adaptry_cli.connection import registry_option
+from adaptry_cli.inputs import explain_empty_adapter
+from adaptry_cli.lock import read_lock
+from adaptry_cli.out import json_option, print_answer, print_err, print_json, print_out, progress
+from adaptry_cli.warnings import print_state_warning
+
+
+@click.command()
+@click.argument("ref", type=REF, required=False)
+@click.option(
+    "--to", "folder", metavar="DIR", type=FOLDER, help="Where to put it; else a folder of its name."
+)
+@click.option("--force", is_flag=True, help="Replace another adapter that is there.")
+@click.option(
+    "--include-withdrawn",
+    is_flag=True,
+    help="Also pull a quarantined or revoked version, if you have access to it.",
+)
+@click.option(
+    "--locked", metavar="FILE", type=FOLDER, help="Pull exactly what a lock file pins, each under DIR."
+)
+@registry_option
+@json_option
+def pull(
+    registry: Registry,
+    ref: Ref | None,
+    folder: Path | None,
+    force: bool,
+    include_withdrawn: bool,
+    locked: Path | None,
+    as_json: bool,
+) -> None:
+    """Get an adapter out of the registry.
+
+    The folder then holds the adapter's files and nothing else, each verified, and appears whole or not at all.
+    A version that is deprecated or yanked comes with a warning; one that is quarantined or revoked does not come.
+    With --locked, every adapter of the lock file goes to DIR/namespace/name@….
+    """
+    require_usage((ref is None) != (locked is None), "give a REF, or --locked FILE")
+    require_usage(
+        locked is None or not include_withdrawn,
+        "--include-withdrawn needs a REF; it does not apply to --locked",
+    )
+    if locked is not None:
+        pull_locked(registry, locked, folder or Path(), force, as_json)
+        return
+    assert ref is not None
+    target = folder or Path(ref.name.name)
+    with explain_empty_adapter(registry, ref), progress() as bars:
+        version = verbs.pull(
+            registry, ref, target, force=force, include_withdrawn=include_withdrawn, progress=bars
+        )
+    print_state_warning(version)
+    print_err(f"{version.name}@{version.number} {version.digest}")
+    print_answer({"folder": str(target), "version": version.model_dump(mode="json")}, str(target), as_json)
+
+
+def pull_locked(registry: Registry, file: Path, folder: Path, force: bool, as_json: bool) -> None:
+    """Pulls exactly the pinned versions, each into a folder under `folder` that is named after its ref."""
+    pulled = []
+    with progress() as bars:
+        for entry in read_lock(file).pins:
+            target = folder / entry.folder
+            version = verbs.pull(registry, entry.exact, target, force=force, progress=bars)
+            print_state_warning(version)
+            pulled.append({"folder": str(target), "version": version.model_dump(mode="json")})
+            if not as_json:
+                print_out(f"{target} {version.digest}")
+    if as_json:
+        print_json(pulled)

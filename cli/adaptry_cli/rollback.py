@@ -1,0 +1,27 @@
+"""`adaptry rollback`: move an alias back to where it was."""
+
+from __future__ import annotations
+
+import click
+
+from adaptry.core.refs import Label, Latest, Ref, parse_stored_alias
+from adaptry.operations import promotion
+from adaptry.registry.interface import Registry
+from adaptry_cli.alias_move import PRODUCTION, print_move
+from adaptry_cli.arguments import REF, require_usage
+from adaptry_cli.connection import registry_option
+from adaptry_cli.out import json_option
+
+
+@click.command()
+@click.argument("ref", metavar="NAME[@ALIAS]", type=REF)
+@registry_option
+@json_option
+def rollback(registry: Registry, ref: Ref, as_json: bool) -> None:
+    """Move an alias back to where it was.
+
+    Without @ALIAS it is prod. Rolling back twice undoes the first.
+    """
+    require_usage(isinstance(ref.selector, Label | Latest), f"{ref} names a version; write {ref.name}@ALIAS")
+    name = ref.selector.label if isinstance(ref.selector, Label) else PRODUCTION
+    print_move(registry, ref.name, promotion.rollback(registry, ref.name, parse_stored_alias(name)), as_json)

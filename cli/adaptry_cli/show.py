@@ -1,0 +1,77 @@
+"""`adaptry show`: everything about a version."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from adaptry.core.errors import CorruptData, NotFound, PermissionDenied
+from adaptry.core.refs import Latest, Ref
+from adaptry.operations.known_base import base_record_or_none
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import AdapterInfo, VersionDetail
+from adaptry_cli.arguments import REF
+from adaptry_cli.connection import registry_option
+from adaptry_cli.inputs import no_version_message
+from adaptry_cli.out import (
+    json_option,
+    print_err,
+    print_json,
+)
+from adaptry_cli.tables import print_facts
+from adaptry_cli.verdicts import facts_of_verdicts, json_of_verdicts
+from adaptry_cli.version_text import facts_of_adapter, facts_of_version
+from adaptry_cli.workers import served_text
+
+if TYPE_CHECKING:
+    from adaptry.checks.runtimes import RuntimeVerdict
+
+
+@click.command()
+@click.argument("ref", type=REF)
+@registry_option
+@json_option
+def show(registry: Registry, ref: Ref, as_json: bool) -> None:
+    """Show everything about a version.
+
+    What it is, its base, metrics, aliases, what the checks found, which engines serve it as trained, its files and where
+    it comes from.
+    """
+    info = registry.adapter(ref.name)
+    if info.versions == 0 and isinstance(ref.selector, Latest):
+        _print_empty(info, as_json)
+        return
+    detail = registry.detail(ref)
+    served = _verdicts(registry, detail)
+    residents = registry.residents(ref)
+    if as_json:
+        answer = {"adapter": info.model_dump(mode="json"), **detail.model_dump(mode="json", by_alias=True)}
+        answer["residents"] = [one.model_dump(mode="json") for one in residents]
+        print_json({**answer, "runtimes": json_of_verdicts(served)})
+        return
+    loaded = served_text(residents)
+    facts = [*facts_of_version(detail, info), *([("loaded by", loaded)] if loaded else [])]
+    print_facts([*facts, *(facts_of_verdicts(served) if served else ())])
+
+
+def _verdicts(registry: Registry, detail: VersionDetail) -> Sequence[RuntimeVerdict]:
+    """Every engine's; none where the files of a version are not given out, or are damaged."""
+    from adaptry.adapters.adapter import open_content
+    from adaptry.checks.runtimes import check_all_runtimes
+    from adaptry.operations.transfer.revision_content import RevisionContent
+
+    try:
+        adapter = open_content(RevisionContent(registry, detail.version, detail.manifest))
+    except (CorruptData, PermissionDenied, NotFound):
+        return ()
+    return check_all_runtimes(adapter, base_record_or_none(registry, detail.version))
+
+
+def _print_empty(info: AdapterInfo, as_json: bool) -> None:
+    if as_json:
+        print_json(info)
+    else:
+        print_facts([("name", str(info.name)), *facts_of_adapter(info)])
+    print_err(no_version_message(info.name))
