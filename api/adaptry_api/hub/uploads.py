@@ -105,7 +105,7 @@ def store_file(
     retry: RetryPolicy = BUSY_RETRIES,
 ) -> None:
     """Gives the adapter a file, going on from what an earlier try left; `read` gives its bytes from a position on, more
-    than once unless `persistence` is `NO_RETRIES`.
+    than once unless `retry` is `NO_RETRIES`.
 
     Raises `DigestMismatch`, and then keeps nothing, where they are other bytes; `TooLarge`, `PermissionDenied`, `StorageFull`;
     `Busy` where the namespace has too many uploads open; `Conflict` where another request kept sending the same.

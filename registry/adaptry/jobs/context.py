@@ -1,4 +1,5 @@
-"""The context that a job step runs in: the registry with the submitter's rights, a scratch folder, a log and progress."""
+"""The context that a job step runs in: the registry with the submitter's rights, a scratch folder, a log and
+progress."""
 
 from __future__ import annotations
 
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class JobContext:
-    """`registry` accepts changes only while this attempt of the step is the current one. `previous_results` are the results of
-    the earlier steps, by name. `remotes` are the other registries configured on the runner, name to address. (`Any`: JSON.)
+    """`registry` accepts changes only while this attempt of the step is the current one. `previous_results`
+    are the results of the earlier steps, by name. `remotes` are the other registries configured on the
+    runner, name to address. (`Any`: JSON.)
     """
 
     registry: LocalRegistry

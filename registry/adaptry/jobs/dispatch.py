@@ -1,7 +1,8 @@
 """Maps each kind of job to its handler.
 
-A handler is one function of a task and a `JobContext`; or a module with three: `start` splits the job into shard steps, `piece`
-runs one of them on any runner with capacity, and `end` combines their results. Only the handler that is needed is imported.
+A handler is one function of a task and a `JobContext`; or a module with three: `start` splits the job into
+shard steps, `piece` runs one of them on any runner with capacity, and `end` combines their results. Only the
+handler that is needed is imported.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""The durable engine under the runners: DBOS, which remembers how far each job has come and gives what is next to who asks.
+"""The durable engine under the runners: DBOS, which remembers how far each job has come and gives what is
+next to who asks.
 
-A job is a workflow that computes nothing (`workflows`): it has its steps done, each a workflow in the queue of what it needs,
-and ends the job. What DBOS remembers is only what has been reached; what a step came to, and whether it may change anything, is the
-catalog's to say, so that work that is given out twice is done with one effect. Its tables lie beside the catalog: in the
-same PostgreSQL database, or in a file in the same folder.
+A job is a workflow that computes nothing (`workflows`): it has its steps done, each a workflow in the queue
+of what it needs, and ends the job. What DBOS remembers is only what has been reached; what a step came to,
+and whether it may change anything, is the catalog's to say, so that work that is given out twice is done with
+one effect. Its tables lie beside the catalog: in the same PostgreSQL database, or in a file in the same
+folder.
 """
 
 from __future__ import annotations
@@ -52,7 +54,8 @@ class _JsonSerializer(Serializer):
 
 
 class WorkflowEngine:
-    """One per process. `url` is its database; `runner` the executor id under which DBOS assigns work to this process."""
+    """One per process. `url` is its database; `runner` the executor id under which DBOS assigns work to this
+    process."""
 
     def __init__(
         self,
@@ -117,7 +120,8 @@ class WorkflowEngine:
     def requeue_orphans(self, living: Iterable[str]) -> int:
         """Gives out again what was under way at runners that are none of the `living`; how much that was.
 
-        And what was given to this one and is not at work: its thread may have died with a connection to the database.
+        And what was given to this one and is not at work: its thread may have died with a connection to the
+        database.
         """
         others = set(living) - {self._runner}
         with _database_errors():

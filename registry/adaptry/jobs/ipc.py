@@ -1,7 +1,8 @@
-"""The messages between a runner and the process that runs one step of a job: one request in, lines of JSON out.
+"""The messages between a runner and the process that runs one step of a job: one request in, lines of JSON
+out.
 
-The request is the process's only input: the step, and the registry's location with the submitter's rights. The process sends
-progress, log lines and, at its end, a result or a fault.
+The request is the process's only input: the step, and the registry's location with the submitter's rights.
+The process sends progress, log lines and, at its end, a result or a fault.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ class RegistryLocation(_IpcModel):
 
 
 class StepRequest(_IpcModel):
-    """One attempt (`turn`) at a step of a job. `before` are the results of the earlier steps, `remotes` other registries by
-    name."""
+    """One attempt (`turn`) at a step of a job. `before` are the results of the earlier steps, `remotes` other
+    registries by name."""
 
     place: RegistryLocation
     job: str

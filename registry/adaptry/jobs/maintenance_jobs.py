@@ -1,4 +1,5 @@
-"""Maintenance jobs: full digests of a base, verification, garbage collection, and replication to another registry."""
+"""Maintenance jobs: full digests of a base, verification, garbage collection, and replication to another
+registry."""
 
 from __future__ import annotations
 

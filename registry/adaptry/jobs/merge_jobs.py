@@ -1,8 +1,8 @@
 """A merge as a job: planned once, each weight file computed by any free runner, then stored as one base.
 
-The three steps open the same model from the same ingredients, and compare its name, so that files made on different
-machines are files of one model. A piece's bytes go straight into the store; nobody knows of them until the last step
-makes the base out of them, in one transaction.
+The three steps open the same model from the same ingredients, and compare its name, so that files made on
+different machines are files of one model. A piece's bytes go straight into the store; nobody knows of them
+until the last step makes the base out of them, in one transaction.
 """
 
 from __future__ import annotations
@@ -112,7 +112,8 @@ class _Model:
 
 @contextmanager
 def _reopen_planned(task: MergeTask, context: JobContext) -> Iterator[_Model]:
-    """Opens the planned merge. Raises `Conflict` if this machine would compute another result from the same inputs."""
+    """Opens the planned merge. Raises `Conflict` if this machine would compute another result from the same
+    inputs."""
     cut = context.previous_results["start"]
     with _open_model(task, context, cut["inputs"], cut["base"]) as model:
         if str(model.merged.identity) != cut["model"]:
@@ -145,8 +146,8 @@ def _open_model(task: MergeTask, context: JobContext, pinned: list[Any], base: s
 
 
 def _base(context: JobContext, key: str) -> HfCheckpoint:
-    """Its stored files, where it has some: a copy that this machine happens to have may be cut into other files, and
-    a piece is one of them."""
+    """Its stored files, where it has some: a copy that this machine happens to have may be cut into other
+    files, and a piece is one of them."""
     is_stored = context.registry.base(key).is_stored
     kept = data_folder() / "cache" / "stored" if is_stored else None
     return open_base(context.registry, key, cache=kept, progress=context.progress)

@@ -1,8 +1,9 @@
 """Which queue a step waits in, and which queues a runner takes from: by what the one needs and the other has.
 
-A queue's name is a need: a device or any, a tag or none, and a size of memory. A runner takes from every queue whose need it
-meets. Memory goes by sizes, so that there are few queues; within a size, runners count exactly (`room`). Jobs themselves wait in
-queues of their own, by the same needs: overseeing one computes nothing, but is for a runner that can do its steps.
+A queue's name is a need: a device or any, a tag or none, and a size of memory. A runner takes from every
+queue whose need it meets. Memory goes by sizes, so that there are few queues; within a size, runners count
+exactly (`room`). Jobs themselves wait in queues of their own, by the same needs: overseeing one computes
+nothing, but is for a runner that can do its steps.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ def job_queue(queue: str) -> str:
 
 
 def runner_queues(devices: Iterable[str], tags: Iterable[str], memory: int) -> tuple[str, ...]:
-    """The smallest size is everybody's: a small machine does small steps one at a time. `devices` are those beside the
-    processor, which every machine has."""
+    """The smallest size is everybody's: a small machine does small steps one at a time. `devices` are those
+    beside the processor, which every machine has."""
     sizes = [size for size in _SIZES if size == _SIZES[0] or size * GIB <= memory]
     return tuple(
         _name(device, tag, size) for device in (None, *devices) for tag in (None, *tags) for size in sizes

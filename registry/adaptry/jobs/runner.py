@@ -1,7 +1,7 @@
 """`adaptry work`: a runner, one process that runs jobs; any number of runners share a registry.
 
-It sends heartbeats, enqueues waiting jobs with the workflow engine, runs steps in processes as its capacity allows, kills those
-that are cancelled, and requeues the steps of runners that died.
+It sends heartbeats, enqueues waiting jobs with the workflow engine, runs steps in processes as its capacity
+allows, kills those that are cancelled, and requeues the steps of runners that died.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ _LEAST = 64 << 20  # bytes; every step process takes more
 
 @dataclass(frozen=True, slots=True)
 class RunnerSettings:
-    """`devices` are the accelerators it can use besides the CPU. After `lease` seconds without a heartbeat, other runners take
-    its work over; every `poll` seconds it looks for work. With `once` it ends when no job is open. Jobs that ended longer than
-    `keep` ago are purged by any runner.
+    """`devices` are the accelerators it can use besides the CPU. After `lease` seconds without a heartbeat,
+    other runners take its work over; every `poll` seconds it looks for work. With `once` it ends when no job
+    is open. Jobs that ended longer than `keep` ago are purged by any runner.
 
-    `memory` is the limit in bytes for all its steps together; 0 is all of the machine's. Raises `Invalid` if it is too little
-    for any step.
+    `memory` is the limit in bytes for all its steps together; 0 is all of the machine's. Raises `Invalid` if
+    it is too little for any step.
     """
 
     location: RegistryLocation
@@ -74,7 +74,8 @@ def run_jobs(
     stop: threading.Event,
     announce: Callable[[RunnerInfo], None] = lambda runner: None,
 ) -> None:
-    """Runs jobs until `stop` is set. The process should exit then: engine threads still wait for abandoned steps.
+    """Runs jobs until `stop` is set. The process should exit then: engine threads still wait for abandoned
+    steps.
 
     Raises `Unavailable`, `MissingDependency`, and the errors of opening a registry, before it takes any job.
     """
@@ -178,7 +179,8 @@ class _RunnerLoop:
             self._purge()
 
     def _purge(self) -> None:
-        """Purges jobs that ended long ago: their rows first, so that a purge cut short still finds the engine's leftovers."""
+        """Purges jobs that ended long ago: their rows first, so that a purge cut short still finds the
+        engine's leftovers."""
         catalog, before = self._steps.catalog, datetime.now(UTC) - self._settings.keep
         while True:
             with catalog.write() as tx:
@@ -194,7 +196,8 @@ class _RunnerLoop:
         self._engine.purge(before, unknown)
 
     def _enqueue_jobs(self) -> None:
-        """Enqueues new jobs with the engine. Jobs are submitted to the catalog only; enqueuing one twice does no harm.
+        """Enqueues new jobs with the engine. Jobs are submitted to the catalog only; enqueuing one twice does
+        no harm.
 
         At most `_AT_ONCE` per round, so that many jobs do not delay the heartbeat.
         """

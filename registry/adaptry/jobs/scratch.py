@@ -1,7 +1,7 @@
 """Where a runner's steps keep what they compute: a folder that goes with the runner, however that ends.
 
-A runner that is killed cannot tidy up. The next that starts on the machine removes what it left; a lock on the folder tells the
-living from the dead. Needs a POSIX system (flock), as runners do.
+A runner that is killed cannot tidy up. The next that starts on the machine removes what it left; a lock on
+the folder tells the living from the dead. Needs a POSIX system (flock), as runners do.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ _PREFIX = "adaptry-work-"
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A new folder among the system's temporary ones, gone at the end of the block. Raises `OSError` where none can be made."""
+    """A new folder among the system's temporary ones, gone at the end of the block. Raises `OSError` where
+    none can be made."""
     _sweep()
     place, descriptor = _made()
     try:

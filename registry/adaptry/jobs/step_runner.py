@@ -1,7 +1,9 @@
-"""Runs one step of a job on this runner: begins the next attempt, runs it in a process, and records the result.
+"""Runs one step of a job on this runner: begins the next attempt, runs it in a process, and records the
+result.
 
-After a crash any runner can run the step again. Every change checks, in its transaction, that its attempt is still the current
-one, so an attempt that was superseded changes nothing. A process that dies is started again a few times.
+After a crash any runner can run the step again. Every change checks, in its transaction, that its attempt is
+still the current one, so an attempt that was superseded changes nothing. A process that dies is started again
+a few times.
 """
 
 from __future__ import annotations
@@ -63,8 +65,8 @@ class StepRunner:
     stopping: threading.Event = field(default_factory=threading.Event)
 
     def run_step(self, id: str, step: str, memory: int) -> dict[str, Any]:
-        """Runs a step unless it has a result already. Returns the result; `{"fault": …}` if the step failed, `GONE` if its job
-        has ended or another attempt has begun."""
+        """Runs a step unless it has a result already. Returns the result; `{"fault": …}` if the step failed,
+        `GONE` if its job has ended or another attempt has begun."""
         with self.capacity.reserve(memory):
             for tried in range(1, _TRIES + 1):
                 outcome = self._try_step(id, step)
@@ -76,7 +78,8 @@ class StepRunner:
         raise AssertionError("unreachable: the last try returns")
 
     def kill_cancelled(self) -> None:
-        """Kills the processes of steps whose job has ended, or of which another runner has begun a newer attempt."""
+        """Kills the processes of steps whose job has ended, or of which another runner has begun a newer
+        attempt."""
         with self.lock:
             running = tuple(self.children)
         for child in running:
@@ -84,7 +87,8 @@ class StepRunner:
                 child.cancel()
 
     def kill_largest_if_over_memory(self) -> None:
-        """Kills the largest process if all together exceed the memory limit, before the system's OOM killer picks another."""
+        """Kills the largest process if all together exceed the memory limit, before the system's OOM killer
+        picks another."""
         with self.lock:
             sizes = {child: child.resident_memory for child in self.children}
         if sum(sizes.values()) > self.capacity.memory:

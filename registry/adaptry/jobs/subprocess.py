@@ -46,7 +46,8 @@ class OutputHandler:
 
 @dataclass(eq=False, slots=True)
 class StepProcess:
-    """A step that runs in a process of its own. `exit_reason` describes how a process ended that sent no result."""
+    """A step that runs in a process of its own. `exit_reason` describes how a process ended that sent no
+    result."""
 
     request: StepRequest
     process: subprocess.Popen[str]
@@ -78,7 +79,8 @@ class StepProcess:
         return child
 
     def wait(self, output: OutputHandler) -> StepResult | JobFault | None:
-        """Waits for the process and closes its pipes. Returns its result or fault; None if it died without sending one."""
+        """Waits for the process and closes its pipes. Returns its result or fault; None if it died without
+        sending one."""
         process = self.process
         assert process.stdin and process.stdout and process.stderr
         stderr = threading.Thread(target=_forward_stderr, args=(process.stderr, output.log), daemon=True)

@@ -1,6 +1,8 @@
-"""The DBOS workflows: a job, which enqueues its steps and ends; and a step, which runs on the runner that takes it.
+"""The DBOS workflows: a job, which enqueues its steps and ends; and a step, which runs on the runner that
+takes it.
 
-Their decisions depend only on results of DBOS steps, so a workflow that is resumed elsewhere decides the same.
+Their decisions depend only on results of DBOS steps, so a workflow that is resumed elsewhere decides the
+same.
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ class Workflows:
 
     @property
     def poll_interval(self) -> float:
-        """Seconds between two polls of a step's result. Grows with the number of jobs here, because each poll is a query."""
+        """Seconds between two polls of a step's result. Grows with the number of jobs here, because each poll
+        is a query."""
         return _PATIENCE * max(2, len(self.active_ids))
 
     def is_open(self, id: str) -> Json | None:
@@ -75,7 +78,8 @@ class Workflows:
 
     @contextmanager
     def _marked_active(self) -> Iterator[None]:
-        """Marks the workflow as active for the block, so that one assigned to this process but not running is noticed."""
+        """Marks the workflow as active for the block, so that one assigned to this process but not running is
+        noticed."""
         here = str(DBOS.workflow_id)
         self.active_ids.add(here)
         try:

@@ -1,7 +1,7 @@
-"""Bases as people use them: register one by content, find what a folder is, open one by name.
+"""Registers bases by content, identifies the base in a folder, and opens bases by name.
 
-Verbs over the waist. A base's weights stay where they are unless someone asks to store them; opening one by
-name then works wherever the registry is reached, and until then on the machine that registered it.
+A base's weights stay in their folder unless they are stored in the registry. A stored base can be opened by
+name from anywhere, any other only on the machine that registered it.
 """
 
 from __future__ import annotations
@@ -44,12 +44,13 @@ def register_base(
     cache: Path | None = None,
     progress: Progress = no_progress,
 ) -> BaseInfo:
-    """Makes a base known under `names`; one that is known gains names and evidence.
+    """Registers a base under `names`; a known base gains names and evidence.
 
-    Without a `visibility`, a new base is private and a known one stays as it is.
-    `full` reads every weight and adds roots and file digests; `store` keeps the files too. Its folder is
-    remembered in `cache` (the user's, unless given). Raises `InvalidRef` for what is no name, `Conflict` where a name
-    is another base's, `TooLarge`, `Unsupported` (a pipeline, to be stored), and what uploading raises; registering again goes on from there.
+    Without a `visibility`, a new base is private and a known one stays as it is. `full` reads every weight
+    and adds roots and file digests; `store` keeps the files too. Its folder is remembered in `cache` (the
+    user's, unless given). Raises `InvalidRef` for what is no name, `Conflict` where a name is another base's,
+    `TooLarge`, `Unsupported` (a pipeline, to be stored), and what uploading raises; registering again goes on
+    from there.
     """
     for name in names:
         parse_base_name(name)
@@ -69,12 +70,12 @@ def register_base(
 
 
 def find_matches(registry: Registry, checkpoint: HfCheckpoint) -> tuple[BaseMatch, ...]:
-    """The known bases that a folder is, is a copy of, or has the shapes of; the most alike first."""
+    """The known bases that a folder matches: the same, a copy, or the same shapes; best match first."""
     return find_record_matches(registry, fingerprint(checkpoint))
 
 
 def find_record_matches(registry: Registry, record: BaseRecord) -> tuple[BaseMatch, ...]:
-    """The same, of a base by its record."""
+    """As `find_matches`, for a base record."""
     found = [
         BaseMatch(base=info, match=match_bases(record, registry.base_record(info.id)))
         for info in _candidates(registry, record)
@@ -125,7 +126,7 @@ def _candidates(registry: Registry, record: BaseRecord) -> Iterator[BaseInfo]:
 
 
 def _open_if_same(folder: Path, base: Digest) -> HfCheckpoint | None:
-    """The checkpoint in `folder`, if it is there, whole, and still that base."""
+    """The checkpoint in `folder`, if it is complete and still that base."""
     try:
         checkpoint = open_checkpoint(folder)
         return checkpoint if fingerprint(checkpoint).id == base else None
@@ -136,7 +137,8 @@ def _open_if_same(folder: Path, base: Digest) -> HfCheckpoint | None:
 
 
 def _missing_weights_message(info: BaseInfo, key: str, seen: tuple[Path, ...]) -> str:
-    """What to do about a base that is registered and not at hand; says of each folder it was in what became of it."""
+    """The error message for a base whose weights are not here, with what became of each folder that it was
+    in."""
     fates = [f"{folder} {'has changed' if folder.is_dir() else 'is gone'}" for folder in seen]
     was = f" ({', '.join(fates)})" if fates else ""
     name = f" --name {info.names[0]}" if info.names else ""
@@ -162,7 +164,7 @@ def _check_sizes(checkpoint: HfCheckpoint) -> None:
 def _upload(
     registry: Registry, checkpoint: HfCheckpoint, record: BaseRecord, progress: Progress
 ) -> tuple[FileEntry, ...]:
-    """Gives the registry every file of the base; those it has already are not sent again."""
+    """Uploads every file of the base that the registry lacks."""
     from adaptry.operations.transfer import (
         upload,  # it reaches for the network's modules; most callers store nothing
     )
@@ -193,7 +195,7 @@ def _chunks_with_progress(
 
 
 def _fetch(registry: Registry, info: BaseInfo, folder: Path, progress: Progress) -> None:
-    """The stored files in `folder`, verified, all or none."""
+    """Downloads and verifies the stored files into `folder`, all or none."""
     from adaptry.adapters.output_folder import output_folder
     from adaptry.operations.transfer.file_download import download
     from adaptry.operations.transfer.retry import DEFAULT_RETRY

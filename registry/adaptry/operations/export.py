@@ -31,8 +31,8 @@ def export_version(
     exact: bool = False,
     progress: Progress = no_progress,
 ) -> tuple[DeriveResult, ExportResult]:
-    """Makes of a version a version of `name` that `runtime` serves as trained, on the base it is known to be for. Raises what
-    `derive_for` raises."""
+    """Makes of a version a version of `name` that `runtime` serves as trained, on the base it is known to be
+    for. Raises what `derive_for` raises."""
     key = str(parent.base.id) if parent.base else None
     setting = ExportOptions(
         record=parent.base,
@@ -56,8 +56,8 @@ def derive_for_runtime(
 ) -> tuple[DeriveResult, ExportResult]:
     """`parent` repaired for `runtime`, as a version of `name` with its parent, recipe and how near it is.
 
-    Raises `CheckFailed` where it must be merged (a checkpoint is no version of an adapter) or nothing is to be repaired, and
-    what repairing and deriving raise.
+    Raises `CheckFailed` where it must be merged (a checkpoint is no version of an adapter) or nothing is to
+    be repaired, and what repairing and deriving raise.
     """
     with prepare_export(parent, setting, runtime=runtime, format=None) as found:
         made = found.repaired

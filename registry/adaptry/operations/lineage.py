@@ -1,7 +1,7 @@
 """Lineage: what a version was made from, and what was made from it, as a tree of revisions.
 
-A verb over the waist. Revisions name their parents by digest; a digest is shown under every name that whoever asks
-may read, and a parent that has none (pushed elsewhere, deleted, someone else's) as a digest and nothing more.
+Revisions name their parents by digest. A digest is shown under every name that the caller may read; a parent
+without one (pushed elsewhere, deleted, or not readable) is shown as the digest only.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ _PAGE = 200
 class LineageNode(Value):
     """A revision in a tree.
 
-    `refs`: its versions here, as `acme/tone@3`, in name order; empty where there is none to see. `made`: its recipe in
-    one line. `kept`: the share of energy that its making kept, where that was recorded. `outside`: inputs that were no
-    revision, by the digests of their weights. `relatives`: its parents, or its children. `is_repeated`: its relatives
-    are shown where the tree had it first. `is_cut`: it has relatives that are not shown, the tree being full.
+    `refs`: its versions here, as `acme/tone@3`, in name order; empty where there is none to see. `made`: its
+    recipe in one line. `kept`: the share of energy that its making kept, where that was recorded. `outside`:
+    inputs that were no revision, by the digests of their weights. `relatives`: its parents, or its children.
+    `is_repeated`: its relatives are shown where the tree had it first. `is_cut`: it has relatives that are
+    not shown, the tree being full.
     """
 
     digest: Digest
@@ -48,7 +49,8 @@ def ancestor_tree(registry: Registry, ref: Ref | str, most: int = MOST) -> Linea
 
 
 def descendant_tree(registry: Registry, ref: Ref | str, most: int = MOST) -> LineageNode:
-    """The version that `ref` means now, what was made from it, and from that, oldest first. Raises `NotFound`."""
+    """The version that `ref` means now, what was made from it, and from that, oldest first. Raises
+    `NotFound`."""
 
     def children(detail: VersionDetail) -> Iterable[Digest]:
         found = _versions(registry, f"parent:{detail.version.digest} state:*", most + 1)
@@ -67,7 +69,7 @@ _Related = Callable[[VersionDetail], Iterable[Digest]]
 
 @dataclass
 class _Walk:
-    """One walk over revisions: each is opened once, and no more than `room` of them."""
+    """One walk over revisions: each is expanded once, and at most `remaining` of them."""
 
     registry: Registry
     related: _Related
@@ -109,7 +111,7 @@ class _Walk:
 
 
 def _versions(registry: Registry, query: str, most: int) -> list[VersionInfo]:
-    """The newest versions that match, at most so many."""
+    """The newest matching versions, up to the limit."""
     found: list[VersionInfo] = []
     cursor: str | None = None
     while len(found) < most:

@@ -1,7 +1,7 @@
-"""A lock: refs pinned to digests, in a file that a deployment keeps under version control.
+"""Lock files: refs pinned to digests, in a file that a deployment keeps under version control.
 
-A ref such as `acme/tone@prod` moves; the digest it meant when it was locked does not. Pulling by the lock gives
-those very bytes or an error; checking it tells which refs mean something else by now.
+A ref such as `acme/tone@prod` moves; the digest it meant when it was locked does not. Pulling by the lock
+gives those very bytes or an error; checking it tells which refs mean something else by now.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class LockFile(_Value):
 
 
 class StalePin(_Value):
-    """A pin whose ref means something else now; `now` is None where it means nothing."""
+    """A pin whose ref means another version now (`now`), or none (None)."""
 
     pin: PinnedRef
     now: VersionInfo | None = None
@@ -93,13 +93,13 @@ class StalePin(_Value):
 
 
 def pin_refs(registry: Registry, refs: Iterable[Ref]) -> LockFile:
-    """What the refs mean now. Raises `NotFound`, `Conflict`."""
+    """Pins the refs to their current versions. Raises `NotFound`, `Conflict`."""
     pins = {str(ref): _pin(ref, registry.version(ref)) for ref in refs}
     return LockFile(pins=tuple(pins[ref] for ref in sorted(pins)))
 
 
 def find_stale_pins(registry: Registry, lock: LockFile) -> tuple[StalePin, ...]:
-    """The pins that no longer hold."""
+    """The pins whose refs have moved."""
     found = []
     for entry in lock.pins:
         try:

@@ -1,9 +1,9 @@
-"""Watching refs: what `acme/*@prod` means, now and each time it changes.
+"""Watches refs: which versions `acme/*@prod` means, now and after each change.
 
-A watch begins with a full look, then hears of events and looks again at what they are about, so it tells how things
-are, never a step on the way: of two moves that came at once only the second is seen. Connections that break lose
-nothing. A full look is taken again now and then, because nobody is told of what he may no longer read, and at once
-where the registry was set back or is in another epoch.
+A watch begins with a full scan, then reads events and resolves the refs of the affected adapters again. It
+reports current states, not every step: of two quick moves only the second may be seen. A broken connection
+loses no change. The full scan is repeated now and then, because adapters that become unreadable send no
+event, and at once if the registry was restored or changed its epoch.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _AT_ONCE = 200
 
 @dataclass(frozen=True, slots=True)
 class RefPattern:
-    """A ref, or with `*`, `?` or `[…]` in it all aliases that fit: `acme/*@prod`, `acme/tone@*`."""
+    """A ref, or a glob (`*`, `?`, `[…]`) that matches aliases: `acme/*@prod`, `acme/tone@*`."""
 
     adapters: str
     selector: str
@@ -57,14 +57,14 @@ class RefPattern:
         return fnmatchcase(str(name), self.adapters)
 
     def matches_ref(self, text: str) -> bool:
-        """Whether it is one of the refs that are watched, or could be."""
+        """Whether a ref matches the pattern."""
         if self.ref is not None:
             return text == str(self.ref)
         adapters, _, selector = text.partition("@")
         return fnmatchcase(adapters, self.adapters) and fnmatchcase(selector, self.selector)
 
     def resolve(self, registry: Registry, name: AdapterName | None) -> Iterator[tuple[str, VersionInfo]]:
-        """Each ref that fits with what it means, of one adapter or of all."""
+        """Each matching ref with its version, of one adapter or of all."""
         if self.ref is not None:
             try:
                 yield str(self.ref), registry.version(self.ref)
@@ -78,7 +78,7 @@ class RefPattern:
                             yield str(Ref(version.name, Label(alias))), version
 
     def _query(self, name: AdapterName | None) -> str:
-        """As narrow as the language of searches can say; what it leaves is compared with the globs."""
+        """The narrowest query that the search language can express; the globs filter its results."""
         terms = ["state:*", _term("alias", self.selector)]
         if name is not None:
             terms.append(f"name:{name}")
@@ -90,7 +90,7 @@ class RefPattern:
 
 @dataclass(frozen=True, slots=True)
 class RefChange:
-    """What a ref means now, and what it meant when it was looked at before; None: nothing."""
+    """The version that a ref means now, and the one it meant at the previous scan; None if it meant none."""
 
     ref: str
     now: VersionInfo | None
@@ -98,7 +98,7 @@ class RefChange:
 
 
 class RefWatcher:
-    """`changes` gives what changed since it was called before; the first time, all there is."""
+    """`next_changes` returns what changed since the previous call; the first call returns all refs."""
 
     def __init__(self, registry: Registry, patterns: Sequence[str]) -> None:
         """Raises `InvalidRef`."""
@@ -112,25 +112,26 @@ class RefWatcher:
 
     @property
     def versions(self) -> dict[str, VersionInfo]:
-        """What each ref meant at the last look."""
+        """The version of each ref at the last scan."""
         return dict(self._seen)
 
     @property
     def seq(self) -> int | None:
-        """The number of the last event that was looked at; None before the first look."""
+        """The number of the last event read; None before the first scan."""
         return self._seq
 
     @property
     def epoch(self) -> str | None:
-        """The registry's epoch at the last look; None from an older server."""
+        """The registry's epoch at the last scan; None from an older server."""
         return self._epoch
 
     def reset(self) -> None:
-        """The next `changes` looks at everything anew."""
+        """Makes the next `next_changes` scan everything again."""
         self._seq = None
 
     def next_changes(self, wait: float = 30.0) -> tuple[RefChange, ...]:
-        """Waits so long for the first event about these adapters. After `Unavailable` it can be called again, and goes on."""
+        """Waits up to `wait` seconds for the first event about these adapters. Can be called again after
+        `Unavailable`."""
         if self._seq is None or time.monotonic() - self._looked_at > _FULL_LOOK:
             return self._rescan()
         news = self._registry.events(self._seq, _AT_ONCE, wait, self._about)
@@ -172,7 +173,7 @@ class RefWatcher:
 def watch_refs(
     registry: Registry, patterns: Sequence[str], pause: Callable[[float], object] = time.sleep
 ) -> Iterator[RefChange]:
-    """All that the refs mean, then every change, for ever. A registry that cannot be reached is waited for."""
+    """Yields the current refs, then every change, for ever. Waits while the registry is down."""
     watched = RefWatcher(registry, patterns)
     for changes in _retry_forever(watched.next_changes, pause):
         yield from changes
@@ -184,7 +185,8 @@ def follow_events(
     about: Sequence[str] = (),
     pause: Callable[[float], object] = time.sleep,
 ) -> Iterator[Event]:
-    """Every event after number `after` (None: from now on), for ever. A registry that cannot be reached is waited for."""
+    """Yields every event after number `after` (None: from now on), for ever. Waits while the registry is
+    down."""
     reached = after
 
     def look() -> EventBatch:
@@ -198,7 +200,7 @@ def follow_events(
 
 
 def affected_adapters(news: EventBatch) -> tuple[AdapterName, ...]:
-    """The adapters whose refs may mean something else now."""
+    """The adapters whose refs may have changed."""
     told = (name for event in news.items if event.kind != _IGNORED_KIND for name in adapters_of(event))
     return tuple(dict.fromkeys(told))
 
@@ -217,7 +219,7 @@ def _retry_forever(look: Callable[[], Answer], pause: Callable[[float], object])
 
 
 def _comparable(version: VersionInfo | None) -> object:
-    """What of a version is worth telling: that it is another, or stands differently, or that its base became known."""
+    """The fields whose change is reported: the digest, the state, and whether the base is known."""
     if version is None:
         return None
     return (
@@ -231,7 +233,7 @@ def _comparable(version: VersionInfo | None) -> object:
 
 
 def _term(field: str, glob: str) -> str:
-    """What of a glob a search can say: all of it, or how it begins."""
+    """The search term for a glob: exact, or its literal prefix."""
     plain = glob[: next((at for at, char in enumerate(glob) if char in _MAGIC), len(glob))]
     if plain == glob:
         return f"{field}:{glob}"

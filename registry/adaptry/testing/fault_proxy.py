@@ -1,8 +1,9 @@
 """A TCP proxy that injects connection faults between a client and a server, for tests.
 
-`with run_proxy(FaultProxy(host, port)) as proxy:` listens on `proxy.port` of this machine and forwards bytes until a `ProxyFault`
-is armed. The fault happens once `after` bytes have passed in its direction on a connection, old or new, since it was armed, and
-as many times as it was armed for. `http_fault_proxy` does the same at the level of HTTP messages.
+`with run_proxy(FaultProxy(host, port)) as proxy:` listens on `proxy.port` of this machine and forwards bytes
+until a `ProxyFault` is armed. The fault happens once `after` bytes have passed in its direction on a
+connection, old or new, since it was armed, and as many times as it was armed for. `http_fault_proxy` does the
+same at the level of HTTP messages.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ FaultDirection = Literal["up", "down"]
 
 @dataclass(frozen=True, slots=True)
 class ProxyFault:
-    """`refuse` a new connection; `reset` or `close` both ends of one; forward nothing more (`blackhole`); `delay` a chunk by
-    `seconds`; forward it `slow`ly, at `rate` bytes per second. `up` is the direction to the server.
+    """`refuse` a new connection; `reset` or `close` both ends of one; forward nothing more (`blackhole`);
+    `delay` a chunk by `seconds`; forward it `slow`ly, at `rate` bytes per second. `up` is the direction to
+    the server.
     """
 
     kind: FaultKind
@@ -36,8 +38,8 @@ class ProxyFault:
 
 
 class FaultProxy:
-    """The proxy; its methods may be called from any thread. `fault_count` counts injected faults, `connections` accepted
-    connections."""
+    """The proxy; its methods may be called from any thread. `fault_count` counts injected faults,
+    `connections` accepted connections."""
 
     def __init__(self, host: str, port: int) -> None:
         self.upstream = (host, port)

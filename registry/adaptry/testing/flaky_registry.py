@@ -1,4 +1,5 @@
-"""Registries with a connection that breaks, to test transfers. The stored content is real; only the connection fails."""
+"""Registries with a connection that breaks, to test transfers. The stored content is real; only the
+connection fails."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ NO_WAIT = RetryPolicy(tries=3, first_wait=0)
 
 
 class FlakyRegistry(LocalRegistry):
-    """Breaks each of the next `cuts` uploads or reads after one chunk; `sent` counts the bytes in both directions."""
+    """Breaks each of the next `cuts` uploads or reads after one chunk; `sent` counts the bytes in both
+    directions."""
 
     cuts = 0
     sent = 0

@@ -1,7 +1,7 @@
 """A fault proxy for HTTP: it injects faults into whole requests and responses, as seen with real servers.
 
-A kind of fault is one function and an entry in `HTTP_FAULTS`: it gets the request, may forward it, and sends, truncates or drops
-the response. Messages are buffered whole, so endless ones are not supported.
+A kind of fault is one function and an entry in `HTTP_FAULTS`: it gets the request, may forward it, and sends,
+truncates or drops the response. Messages are buffered whole, so endless ones are not supported.
 """
 
 from __future__ import annotations

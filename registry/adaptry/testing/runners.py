@@ -1,4 +1,5 @@
-"""Real runners for tests: `adaptry work` as a process that can be killed, stopped and waited for; and a registry with jobs."""
+"""Real runners for tests: `adaptry work` as a process that can be killed, stopped and waited for; and a
+registry with jobs."""
 
 from __future__ import annotations
 
@@ -28,8 +29,8 @@ MERGE = JobOrder(kind="merge", task={"base": "org/tiny", "inputs": ["acme/tone@1
 def make_merge_registry(
     folder: Path, scraps: Path, *, catalog: str | None = None, shards: int = 2
 ) -> LocalRegistry:
-    """A registry that has a base in so many files, `org/tiny`, and an adapter for it, `acme/tone`, of a width that the
-    llvm kernel takes: a process that loads torch takes two seconds longer."""
+    """A registry that has a base in so many files, `org/tiny`, and an adapter for it, `acme/tone`, of a width
+    that the llvm kernel takes: a process that loads torch takes two seconds longer."""
     registry = open_local(folder, catalog=catalog)
     base = open_checkpoint(tiny_base(scraps / "base", hidden=32, shards=shards))
     register_base(registry, base, ("org/tiny",), store=True, cache=scraps / "seen")
@@ -38,7 +39,8 @@ def make_merge_registry(
 
 
 class FailpointGate:
-    """A failpoint at which the first of all processes with `environ` waits, while the other threads of its process continue."""
+    """A failpoint at which the first of all processes with `environ` waits, while the other threads of its
+    process continue."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
@@ -64,7 +66,8 @@ class FailpointGate:
 
 
 class RunnerProcess:
-    """An `adaptry work` on the registry in a folder; with `armed`, a failpoint is armed in it and in its steps."""
+    """An `adaptry work` on the registry in a folder; with `armed`, a failpoint is armed in it and in its
+    steps."""
 
     def __init__(
         self,

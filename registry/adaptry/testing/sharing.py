@@ -1,7 +1,8 @@
-"""What the many registries of one test process share: compiled SQL statements, and the processes that inspect weights.
+"""What the many registries of one test process share: compiled SQL statements, and the processes that inspect
+weights.
 
-A test opens a new registry and does little with it, so most of its time went into compiling the same statements for another
-engine and into starting another child. A program opens one registry and keeps both.
+A test opens a new registry and does little with it, so most of its time went into compiling the same
+statements for another engine and into starting another child. A program opens one registry and keeps both.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from adaptry.storage.local import context
 
 
 class _SameDialect(SQLiteDialect_pysqlite):
-    """SQLAlchemy keeps a compiled statement for a dialect; those of all our engines are set up alike, so they are equal."""
+    """SQLAlchemy keeps a compiled statement for a dialect; those of all our engines are set up alike, so they
+    are equal."""
 
     supports_statement_cache = True
 

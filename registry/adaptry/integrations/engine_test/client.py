@@ -1,7 +1,8 @@
-"""Engines as a probe asks them: the likeliest next tokens after a prompt, with the adapter and without.
+"""Queries engines for an engine test: the likeliest next tokens after a prompt, with the adapter and without.
 
-vLLM: `/v1/completions` with `logprobs` and `return_tokens_as_token_ids`. llama.cpp: `/completion` with `n_probs` and `lora`.
-SGLang: `/generate` with `return_logprob` and `lora_path`. One function each, and a table entry.
+vLLM: `/v1/completions` with `logprobs` and `return_tokens_as_token_ids`. llama.cpp: `/completion` with
+`n_probs` and `lora`. SGLang: `/generate` with `return_logprob` and `lora_path`. One function each, and a
+table entry.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _TOP = 5
 
 @dataclass(frozen=True, slots=True)
 class EngineTarget:
-    """Whom to ask: an engine's address, what it calls its base, and what it calls the adapter."""
+    """The engine to test: its address, and its names for the base and for the adapter."""
 
     url: str
     base: str
@@ -34,7 +35,7 @@ class EngineTarget:
 
 
 QueryLogprobs = Callable[[EngineTarget, str, bool], Logprobs]
-"""`ask(whom, prompt, with_adapter)`. Raises `Unavailable`, `NotFound`, `CheckFailed`."""
+"""`query(target, prompt, with_adapter)`. Raises `Unavailable`, `NotFound`, `CheckFailed`."""
 
 
 def query_vllm(target: EngineTarget, prompt: str, with_adapter: bool) -> Logprobs:
@@ -90,7 +91,8 @@ QUERY_BY_ENGINE: Mapping[str, QueryLogprobs] = {
 
 
 def _number_in_llamacpp(target: EngineTarget) -> int:
-    """The number of the adapter that was given by number or by a part of its path; the only one, if there is one."""
+    """The number of the adapter, given by number or part of its path; without either, that of the only
+    adapter."""
     listed = _answer(target, "GET", "/lora-adapters", None)
     numbers = {int(one["id"]): str(one.get("path", "")) for one in listed if isinstance(one, dict)}
     if target.adapter.isdecimal() and int(target.adapter) in numbers:
@@ -127,7 +129,8 @@ def _answer(target: EngineTarget, method: str, path: str, body: Mapping[str, Any
 
 
 def _at(found: Any, *path: str | int) -> Any:
-    """What is there. Raises `Unavailable` where the answer has another form: another version, or another engine."""
+    """The value at a path in a response. Raises `Unavailable` if it is missing: another version, or another
+    engine."""
     for step in path:
         try:
             found = found[step]

@@ -1,4 +1,4 @@
-"""A probe from end to end: an engine asked, the reference asked, and both compared."""
+"""Runs an engine test end to end: queries the engine and the reference, and compares them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from adaptry.integrations.engine_test.verdict import EngineTestResult, PromptLog
 
 
 def run_engine_test(
-    ask: QueryLogprobs, target: EngineTarget, base: Path, adapter: Path, prompts: Sequence[str]
+    query: QueryLogprobs, target: EngineTarget, base: Path, adapter: Path, prompts: Sequence[str]
 ) -> EngineTestResult:
-    """Whether `whom` answers as the adapter in `adapter` was trained to on the model in `base`.
+    """Tests whether `target` serves the adapter in `adapter` as it was trained on the model in `base`.
 
-    Raises what asking and `next_tokens` raise, and `CheckFailed` where the engine names tokens that the base does not have.
+    Raises as the query and `compute_reference`, and `CheckFailed` if the engine returns tokens that the base
+    lacks.
     """
-    told = [
-        (ask(target, prompt, False), ask(target, prompt, True)) for prompt in prompts
+    responses = [
+        (query(target, prompt, False), query(target, prompt, True)) for prompt in prompts
     ]  # before anything is loaded
     answers = []
-    for (engine_base, engine), here in zip(told, compute_reference(base, adapter, prompts), strict=True):
+    for (engine_base, engine), here in zip(responses, compute_reference(base, adapter, prompts), strict=True):
         try:
             answers.append(
                 PromptLogprobs(

@@ -1,8 +1,9 @@
-"""The verdict of a probe, from numbers alone.
+"""The verdict of an engine test, computed from numbers alone.
 
-For every prompt an engine names the next tokens that it holds for likeliest, with their logprobs; the reference knows those of
-every token. So four things can be said: how far the engine's base is from the reference's (which is the noise of its
-number formats), how much the adapter should change, how far what it answers is from that, and how far from changing nothing.
+For every prompt an engine names the next tokens that it holds for likeliest, with their logprobs; the
+reference knows those of every token. So four things can be said: how far the engine's base is from the
+reference's (which is the noise of its number formats), how much the adapter should change, how far what it
+answers is from that, and how far from changing nothing.
 """
 
 from __future__ import annotations
@@ -31,12 +32,13 @@ _NOISES = 3.0
 _PART = 0.15
 """The part of the adapter's own effect that still counts as equal: its modules are rounded too."""
 _LEAST = 0.003
-"""The effect, in nats, below which nothing can be told."""
+"""The effect, in nats, below which the test is inconclusive."""
 
 
 @dataclass(frozen=True, slots=True)
 class PromptLogprobs:
-    """One prompt: what the engine says for the base and with the adapter, and what the reference says of both."""
+    """One prompt: what the engine says for the base and with the adapter, and what the reference says of
+    both."""
 
     engine_base: Logprobs
     engine: Logprobs
@@ -45,7 +47,8 @@ class PromptLogprobs:
 
 
 class EngineTestResult(BaseModel):
-    """What came of it. All but `strength` are root mean squares of differences of logprobs, in nats."""
+    """The result of an engine test. All but `strength` are root mean squares of differences of logprobs, in
+    nats."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -93,7 +96,8 @@ def compute_verdict(answers: Sequence[PromptLogprobs]) -> EngineTestResult:
 
 
 def _steps(answers: Sequence[PromptLogprobs]) -> Iterator[tuple[float, float]]:
-    """Of each token that the engine named: how far training moved it from the base, and how far the engine has it."""
+    """Of each token that the engine named: how far training moved it from the base, and how far the engine
+    has it."""
     for each in answers:
         for token, odds in each.engine.items():
             yield each.trained[token] - each.base[token], odds - each.base[token]

@@ -1,7 +1,8 @@
-"""Whether the model in memory is the base that a version was trained on, by the content of the files it came from.
+"""Whether the model in memory is the base that a version was trained on, by the content of the files it came
+from.
 
-The weights in memory may be cast, quantised or sharded over devices, so it is the files that are looked at: the folder or
-the hub's cache that the model was loaded from. Where there are none, nothing is claimed.
+The weights in memory may be cast, quantised or sharded over devices, so it is the files that are looked at:
+the folder or the hub's cache that the model was loaded from. Where there are none, nothing is claimed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where an adapter's files are on this machine: a folder as it is, or a version by way of the worker's cache."""
+"""Provides an adapter's files on this machine: a folder as it is, or a version through the worker's cache."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AdapterSource = Ref | Path | str
 
 @dataclass(frozen=True, slots=True)
 class FetchedFiles:
-    """An adapter's files here. A folder is no version and has no registry."""
+    """An adapter's local files. `version` and `registry` are None for a folder."""
 
     folder: Path
     adapter: Adapter
@@ -37,9 +37,10 @@ class FetchedFiles:
 def fetch_files(
     source: AdapterSource, registry: Registry | str | None, cache: Cache | None
 ) -> Iterator[FetchedFiles]:
-    """The files of `source`: a folder (a `Path`, or text that begins like one), else a ref. They stay for the block.
+    """The files of `source`: a folder (a `Path`, or text that begins like one), else a ref. They are leased
+    for the block.
 
-    Raises `Invalid`, and as `worker.cache.Cache.path_of` and `open_dir`.
+    Raises `Invalid`, and as `Cache.acquire` and `open_dir`.
     """
     if isinstance(source, Path) or (isinstance(source, str) and is_folder(source)):
         folder = Path(source).expanduser()
@@ -48,13 +49,13 @@ def fetch_files(
     if not isinstance(source, Ref | str):
         raise Invalid(f"an adapter is a ref (acme/tone@prod) or a folder (./out), not {source!r}")
     settings = AdaptrySettings.from_env()
-    place = registry if isinstance(registry, Registry) else connect(registry, settings)
-    shelf = cache or open_worker_cache(settings)
-    kept = shelf.acquire(place, source)
+    opened = registry if isinstance(registry, Registry) else connect(registry, settings)
+    used_cache = cache or open_worker_cache(settings)
+    cached = used_cache.acquire(opened, source)
     try:
-        yield FetchedFiles(kept.path, open_dir(kept.path), kept.version, place)
+        yield FetchedFiles(cached.path, open_dir(cached.path), cached.version, opened)
     finally:
         if cache is None:
-            shelf.close()
+            used_cache.close()
         else:
-            shelf.release(kept.digest)
+            used_cache.release(cached.digest)

@@ -1,7 +1,7 @@
 """Hotswap: an adapter's weights put where another's are, under its name, in a model that may be compiled.
 
-PEFT copies the weights and the scale. What it would do wrongly without a word is refused first, and its config is
-brought to what the model now computes, so that saving the model saves that.
+PEFT copies the weights and the scale. What it would do wrongly without a word is refused first, and its
+config is brought to what the model now computes, so that saving the model saves that.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def swap_adapter(model: Module, files: FetchedFiles, name: str) -> PeftModel:
     """The model, with the adapter in the place of `name`. Modules that it does not change are as in the base.
 
-    Raises `NotFound` without an adapter of that name, `Unsupported` for what PEFT cannot swap, `CheckFailed` for what does
-    not fit; then the model is as it was.
+    Raises `NotFound` without an adapter of that name, `Unsupported` for what PEFT cannot swap, `CheckFailed`
+    for what does not fit; then the model is as it was.
     """
     from peft import PeftConfig, PeftModel
     from peft.utils.hotswap import check_hotswap_configs_compatible
@@ -95,7 +95,8 @@ def _device(model: Any) -> str:
 
 
 def _as_it_is(model: Any, name: str, config: Any) -> Any:
-    """The new config, its rank that of the tensors: they stay as large as they were where the new adapter's are smaller."""
+    """The new config, its rank that of the tensors: they stay as large as they were where the new adapter's
+    are smaller."""
     held = [
         layer.lora_A[name].weight.shape[0]
         for layer in model.modules()

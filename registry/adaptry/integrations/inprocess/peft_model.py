@@ -1,7 +1,8 @@
-"""An adapter put into a PEFT model by PEFT itself, and looked at before and after: what fits nothing is an error.
+"""An adapter put into a PEFT model by PEFT itself, and looked at before and after: what fits nothing is an
+error.
 
-PEFT warns about keys that match nothing and goes on, and so the model answers as its base does. Here it is `CheckFailed`, and
-the model is as it was.
+PEFT warns about keys that match nothing and goes on, and so the model answers as its base does. Here it is
+`CheckFailed`, and the model is as it was.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ _PROMPT = "prompt_embeddings"
 
 
 def require_model(model: object) -> None:
-    """Raises `Invalid`, also for a model without weights: PEFT would leave the adapter's out as well, with a warning."""
+    """Raises `Invalid`, also for a model without weights: PEFT would leave the adapter's out as well, with a
+    warning."""
     from torch.nn import Module
 
     if not isinstance(model, Module):
@@ -37,7 +39,8 @@ def require_model(model: object) -> None:
 def add_adapter(model: Module, files: FetchedFiles, name: str, trainable: bool) -> PeftModel:
     """The PEFT model with the adapter `name` in it, active if the model had none.
 
-    Raises `Conflict` where the name is taken, `Unsupported` for a file of another tool, `CheckFailed` for what does not fit.
+    Raises `Conflict` where the name is taken, `Unsupported` for a file of another tool, `CheckFailed` for
+    what does not fit.
     """
     from peft import PeftModel
 
@@ -83,7 +86,8 @@ def _require_peft(adapter: Adapter, files: FetchedFiles) -> None:
 
 
 def _require_modules(model: Module, adapter: Adapter, files: FetchedFiles) -> None:
-    """PEFT itself matches names by their ends and translates old ones, so only what matches nothing is told here."""
+    """PEFT itself matches names by their ends and translates old ones, so only what matches nothing is told
+    here."""
     paths = [module.path for module in adapter.spec.modules]
     if not paths:
         return

@@ -1,4 +1,4 @@
-"""How a published version comes to be served, and who still answers from another one."""
+"""Backends that deploy a published policy version, and report which engines do not serve it yet."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from adaptry.registry.workers import WorkerInfo
 
 
 class PolicyBackend(ABC):
-    """Versions of one policy, served."""
+    """Deploys the versions of one policy."""
 
     @abstractmethod
     def model_name(self, version: VersionInfo) -> str:
-        """What engines are asked for."""
+        """The model name to request from engines."""
 
     @abstractmethod
     def deploy(self, version: VersionInfo) -> None:
-        """Begins. Raises `CheckFailed`, `Unavailable`."""
+        """Starts the deployment. Raises `CheckFailed`, `Unavailable`."""
 
     @abstractmethod
     def not_up_to_date(self, version: VersionInfo) -> tuple[str, ...]:
-        """Who does not serve `version` yet, or may still answer from another one."""
+        """The engines that do not serve `version` yet, or may still answer from another one."""
 
 
 class EngineBackend(PolicyBackend):
-    """Engines that are told directly. Each version has a name of its own, so a sample says what it was made with."""
+    """Loads versions into engines directly. Each version has its own name, so a sample records which version
+    produced it."""
 
     def __init__(self, registry: Registry, engines: Sequence[Engine], cache: Cache) -> None:
         self._registry, self._engines, self._cache = registry, engines, cache
@@ -40,7 +41,7 @@ class EngineBackend(PolicyBackend):
         return f"{version.name}@{version.number}"
 
     def deploy(self, version: VersionInfo) -> None:
-        """What is idle by now makes room first: an engine may have few slots."""
+        """Unloads idle older versions first, because an engine may have few slots."""
         kept = self._cache.acquire(self._registry, Ref(version.name, ByDigest(version.digest.hex)))
         for engine in self._engines:
             self._unload_idle(engine, version)
@@ -51,7 +52,7 @@ class EngineBackend(PolicyBackend):
         return tuple(engine.client.url for engine in self._engines if self._unload_idle(engine, version))
 
     def _unload_idle(self, engine: Engine, version: VersionInfo) -> bool:
-        """Whether one of the policy's older versions is still in use."""
+        """Unloads idle older versions; returns whether one is still in use."""
         busy = engine.names_in_use()
         older = [each for each in engine.list_adapters() if self._is_older(each.name, version)]
         for each in older:
@@ -62,13 +63,14 @@ class EngineBackend(PolicyBackend):
         return any(each.name in busy for each in older)
 
     def _is_older(self, name: str, version: VersionInfo) -> bool:
-        """Names that a resolver or a worker has given (`acme/policy@prod`) are theirs to take away."""
+        """Whether a name is an older version of ours. Names of a resolver or a worker (`acme/policy@prod`)
+        are left alone."""
         adapter, _, number = name.partition("@")
         return adapter == str(version.name) and number.isdigit() and name != self.model_name(version)
 
 
 class WorkerBackend(PolicyBackend):
-    """Engines whose workers follow the alias `served_as`, and report to the registry what they have."""
+    """Relies on workers that follow the alias `served_as` and report to the registry what they serve."""
 
     def __init__(self, registry: Registry, served_as: str) -> None:
         self._registry, self._served_as = registry, served_as
@@ -77,7 +79,7 @@ class WorkerBackend(PolicyBackend):
         return self._served_as
 
     def deploy(self, version: VersionInfo) -> None:
-        """The alias has moved: that is all they wait for."""
+        """Nothing to do: the alias has moved, and workers follow it."""
 
     def not_up_to_date(self, version: VersionInfo) -> tuple[str, ...]:
         return tuple(
@@ -94,6 +96,7 @@ class WorkerBackend(PolicyBackend):
         return filter(self._follows, iter_items(lambda cursor: self._registry.workers(cursor, 200)))
 
     def _follows(self, worker: WorkerInfo) -> bool:
-        """By what it has had under that name; one that never had any is seen by its complaint."""
+        """Whether a worker follows the alias: it has had a version under that name, or reports a problem with
+        it."""
         names = {each.served_as for each in worker.residents} | {each.served_as for each in worker.troubles}
         return self._served_as in names

@@ -1,6 +1,8 @@
-"""Checks that an engine serves a version as it was trained: compares the base by content, and applies the engine's limits.
+"""Checks that an engine serves a version as it was trained: compares the base by content, and applies the
+engine's limits.
 
-Checked before anything is loaded, because engines accept adapters that do not fit and then give wrong answers.
+Checked before anything is loaded, because engines accept adapters that do not fit and then give wrong
+answers.
 """
 
 from __future__ import annotations
@@ -28,8 +30,8 @@ class EngineProfile:
 
 
 def require_base_match(registry: Registry, version: VersionInfo, base: BaseRecord) -> None:
-    """Raises `CheckFailed` unless the version was trained on these weights, or on weights that these are a cast or a quantised
-    copy of. A base that is declared but not verified does not count."""
+    """Raises `CheckFailed` unless the version was trained on these weights, or on weights that these are a
+    cast or a quantised copy of. A base that is declared but not verified does not count."""
     ref = f"{version.name}@{version.number}"
     named = version.base_name or (version.base_id.brief if version.base_id else "no base")
     if version.base_id is None or version.base_status != "verified":
@@ -51,7 +53,8 @@ def require_base_match(registry: Registry, version: VersionInfo, base: BaseRecor
 
 
 def require_compatible(cached: CachedAdapter, profile: EngineProfile) -> None:
-    """Raises `CheckFailed`, with a remedy, if the engine refuses the adapter or would not serve it as trained."""
+    """Raises `CheckFailed`, with a remedy, if the engine refuses the adapter or would not serve it as
+    trained."""
     found = check_runtime(open_dir(cached.path), profile.runtime, profile.base)
     if found.outcome == "as_trained":
         return

@@ -1,7 +1,7 @@
 """Listens to a registry's events on a thread, for code that runs on an asyncio event loop.
 
-`wait` returns the adapters with new events, or times out: a registry that is down, or has no event feed, sends none, so the
-caller must check again anyway. Only events of the subscribed namespaces are read.
+`wait` returns the adapters with new events, or times out: a registry that is down, or has no event feed,
+sends none, so the caller must check again anyway. Only events of the subscribed namespaces are read.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class EventListener:
         self._thread: threading.Thread | None = None
 
     def subscribe(self, about: Collection[AdapterName]) -> None:
-        """Subscribes to the namespaces of these adapters only, from the next request on. Does nothing if there are none."""
+        """Subscribes to the namespaces of these adapters only, from the next request on. Does nothing if
+        there are none."""
         globs = tuple(sorted({f"{name.namespace}/*" for name in about}))
         if not globs:
             return
@@ -46,8 +47,8 @@ class EventListener:
             self._thread.start()
 
     async def wait(self, seconds: float) -> frozenset[AdapterName]:
-        """Waits up to `seconds` for new events. Returns the adapters that they are about, which may include others of the
-        subscribed namespaces; empty after a timeout, or if it is unknown what has changed."""
+        """Waits up to `seconds` for new events. Returns the adapters that they are about, which may include
+        others of the subscribed namespaces; empty after a timeout, or if it is unknown what has changed."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):  # unlike wait_for, it never swallows a cancellation
                 await self._has_news.wait()

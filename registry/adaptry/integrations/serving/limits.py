@@ -1,4 +1,5 @@
-"""Limits the requests that an engine's clients cause at the registry: a negative cache of refusals, and a rate limiter.
+"""Limits the requests that an engine's clients cause at the registry: a negative cache of refusals, and a
+rate limiter.
 
 Clients may ask an engine for any name, and each unknown one would be a request to the registry.
 """
@@ -13,7 +14,8 @@ from adaptry.core.errors import AdaptryError, Unavailable
 
 @dataclass(slots=True)
 class NegativeCache:
-    """Caches why names were refused, each for `seconds`, at most `most` names. Callers pass the current time in seconds."""
+    """Caches why names were refused, each for `seconds`, at most `most` names. Callers pass the current time
+    in seconds."""
 
     seconds: float
     most: int = 4096
@@ -42,7 +44,8 @@ class NegativeCache:
 
 @dataclass(slots=True)
 class RateLimiter:
-    """A token bucket: `per_second` requests per second, and bursts of as many. Callers pass the current time in seconds."""
+    """A token bucket: `per_second` requests per second, and bursts of as many. Callers pass the current time
+    in seconds."""
 
     per_second: float
     _tokens: float | None = None

@@ -1,6 +1,7 @@
 """Identifies the base that an engine serves, by the fingerprint of its weights.
 
-A path or a name does not identify the weights. The fingerprint reads headers and a few short samples of each tensor, once.
+A path or a name does not identify the weights. The fingerprint reads headers and a few short samples of each
+tensor, once.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from adaptry.registry.interface import Registry
 def identify_served_base(
     registry: Registry, model: str, revision: str | None = None, configured: str | None = None
 ) -> BaseRecord:
-    """The base of an engine that was started with `model`: a folder, or a name on the Hub whose files are on this machine.
+    """The base of an engine that was started with `model`: a folder, or a name on the Hub whose files are on
+    this machine.
 
-    `configured` is the name or id of a base in the registry, used instead without a check. Raises `CheckFailed`, with a
-    remedy, if the weights cannot be read.
+    `configured` is the name or id of a base in the registry, used instead without a check. Raises
+    `CheckFailed`, with a remedy, if the weights cannot be read.
     """
     if configured:
         return registry.base_record(registry.base(configured).id)

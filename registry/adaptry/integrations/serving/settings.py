@@ -17,8 +17,8 @@ from adaptry.registry.http import HttpRegistry
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """Settings of workers only: the base that the engine serves, if its files do not identify it, and the seconds between two
-    refreshes of a name."""
+    """Settings of workers only: the base that the engine serves, if its files do not identify it, and the
+    seconds between two refreshes of a name."""
 
     base: str | None = None
     watch_seconds: float = 0.1
@@ -37,7 +37,8 @@ class WorkerSettings:
 
 
 def open_worker_registry(settings: AdaptrySettings) -> HttpRegistry:
-    """The registry at ADAPTRY_URL. Raises `Invalid` unless it is an HTTP address: workers do not open folders or databases."""
+    """The registry at ADAPTRY_URL. Raises `Invalid` unless it is an HTTP address: workers do not open folders
+    or databases."""
     if settings.registry is None or not is_server(settings.registry):
         configured = f", not {settings.registry[:200]!r}" if settings.registry else ""
         raise Invalid(f"a worker needs a registry's address: set ADAPTRY_URL to http(s)://…{configured}")
@@ -45,7 +46,8 @@ def open_worker_registry(settings: AdaptrySettings) -> HttpRegistry:
 
 
 def open_worker_cache(settings: AdaptrySettings, folder: Path | None = None) -> Cache:
-    """The cache in `folder`, else in ADAPTRY_CACHE, else in the user's data folder, limited to ADAPTRY_CACHE_SIZE.
+    """The cache in `folder`, else in ADAPTRY_CACHE, else in the user's data folder, limited to
+    ADAPTRY_CACHE_SIZE.
 
     Raises `Invalid` if the size is malformed.
     """

@@ -1,7 +1,7 @@
 """The callback of transformers' Trainer: what it saves is pushed, what it ends with becomes a version.
 
-Only the first process of a training pushes, and never in the training's way: an `Outbox` does. What a registry refuses, or
-could not be reached for, is logged, and at the end where its files are.
+Only the first process of a training pushes, and never in the training's way: an `Outbox` does. What a
+registry refuses, or could not be reached for, is logged, and at the end where its files are.
 """
 
 from __future__ import annotations
@@ -50,11 +50,12 @@ _LIBRARIES = ("transformers", "peft", "torch")
 class AdaptryCallback(TrainerCallback):
     """Pushes each checkpoint that the Trainer saves as a draft of `name`, and the end as a version.
 
-    `run` names the training (None: by the time); the same name again goes on with its checkpoints. `keep_last` and `best`
-    say which stay. `release` is what becomes a version: "last", the model as the Trainer leaves it (which is its best with
-    `load_best_model_at_end`); "best", the best checkpoint by `best`; None, nothing. It gets the metrics that were measured
-    at its step, and `alias`. `resumed` is what the training went on from, and is named as its parent. At the end, up to
-    `patience` seconds are waited for what is still to push; `released` is then the version's ref, or None.
+    `run` names the training (None: by the time); the same name again goes on with its checkpoints.
+    `keep_last` and `best` say which stay. `release` is what becomes a version: "last", the model as the
+    Trainer leaves it (which is its best with `load_best_model_at_end`); "best", the best checkpoint by
+    `best`; None, nothing. It gets the metrics that were measured at its step, and `alias`. `resumed` is what
+    the training went on from, and is named as its parent. At the end, up to `patience` seconds are waited for
+    what is still to push; `released` is then the version's ref, or None.
 
     Raises `Invalid` and `InvalidRef` for what cannot be; nothing later stops a training.
     """

@@ -1,7 +1,7 @@
 """The outbox of a training run: one thread pushes in order, and retries while the registry is down.
 
-Training never waits for the outbox and never fails because of it. What could not be pushed is kept as folders and reported at
-the end.
+Training never waits for the outbox and never fails because of it. What could not be pushed is kept as folders
+and reported at the end.
 """
 
 from __future__ import annotations

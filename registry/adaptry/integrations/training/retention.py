@@ -30,7 +30,7 @@ class RetentionPolicy:
 def best_checkpoint(
     found: Sequence[TrainingCheckpoint], best: BestMetric | None
 ) -> TrainingCheckpoint | None:
-    """The best of those that were measured; of equals the earliest. None where none was."""
+    """The best measured checkpoint, the earliest of equals; None if none was measured."""
     if best is None:
         return None
     metric, sense = best
@@ -42,7 +42,7 @@ def best_checkpoint(
 def expired_checkpoints(
     found: Sequence[TrainingCheckpoint], policy: RetentionPolicy
 ) -> tuple[TrainingCheckpoint, ...]:
-    """Those of one run that need not be kept, oldest first."""
+    """The checkpoints of a run that the policy does not keep, oldest first."""
     if policy.last is None:
         return ()
     by_step = sorted(found, key=lambda each: each.step)

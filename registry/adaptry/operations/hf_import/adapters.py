@@ -1,7 +1,7 @@
 """An adapter on a hub made a version here, with where it came from in its manifest.
 
-Its files come down into a folder of their own, each verified against what the hub says it is, and are pushed from there as
-any others: the same checks, the same limits, nothing that can run.
+Its files come down into a folder of their own, each verified against what the hub says it is, and are pushed
+from there as any others: the same checks, the same limits, nothing that can run.
 """
 
 from __future__ import annotations
@@ -55,10 +55,11 @@ def push_from_hub(
     progress: Progress = no_progress,
     retry: RetryPolicy = DEFAULT_RETRY,
 ) -> ImportedAdapter:
-    """Makes the adapter that `ref` means now a version of `name`; the same commit again gives that version back.
+    """Makes the adapter that `ref` means now a version of `name`; the same commit again gives that version
+    back.
 
-    Raises as `Hub.revision` and `push`, `NotFound` and `Unsupported` where there is no adapter that we read, `TooLarge`
-    before anything is fetched, `DigestMismatch`.
+    Raises as `Hub.revision` and `push`, `NotFound` and `Unsupported` where there is no adapter that we read,
+    `TooLarge` before anything is fetched, `DigestMismatch`.
     """
     revision = hub.resolve(ref)
     names = set(revision.files)

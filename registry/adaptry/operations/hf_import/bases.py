@@ -1,8 +1,9 @@
-"""A base on a hub made known here without downloading it: its headers and a few short runs of each tensor are read.
+"""A base on a hub made known here without downloading it: its headers and a few short runs of each tensor are
+read.
 
-What comes of it is the same id as of the same files in a folder. Runs that a fingerprint will ask for are fetched ahead,
-many at once, since each is a request of its own; what it asks for besides is fetched when it asks. SHA-256 of the files of
-weights is what the hub says, kept as evidence.
+What comes of it is the same id as of the same files in a folder. Runs that a fingerprint will ask for are
+fetched ahead, many at once, since each is a request of its own; what it asks for besides is fetched when it
+asks. SHA-256 of the files of weights is what the hub says, kept as evidence.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ def register_from_hub(
 ) -> BaseInfo:
     """Makes the base that `ref` means now known, under its name on the hub and `names`.
 
-    Raises as `Hub.revision`, `open_checkpoint` and `put_base`; `Unsupported` for what has no safetensors weights or is a
-    pipeline.
+    Raises as `Hub.revision`, `open_checkpoint` and `put_base`; `Unsupported` for what has no safetensors
+    weights or is a pipeline.
     """
     revision = hub.resolve(ref)
     with tempfile.TemporaryDirectory() as folder, _opened(hub, revision, Path(folder)) as checkpoint:

@@ -1,7 +1,8 @@
-"""Many adapters of a hub taken over: by author, by filter, from a collection; again and again, going on where it stopped.
+"""Many adapters of a hub taken over: by author, by filter, from a collection; again and again, going on where
+it stopped.
 
-First the plan, which is what the hub has and what is here already; then one by one. What fails is told and left for the
-next time; what came from the commit that the hub has now is not fetched again.
+First the plan, which is what the hub has and what is here already; then one by one. What fails is told and
+left for the next time; what came from the commit that the hub has now is not fetched again.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ _HERE = "is here already"
 
 @dataclass(frozen=True, slots=True)
 class ImportSelection:
-    """Which repositories: those of an author, that a search finds, that have all of the tags, of a collection; one by name."""
+    """Which repositories: those of an author, that a search finds, that have all of the tags, of a
+    collection; one by name."""
 
     ref: HubRef | None = None
     author: str | None = None
@@ -60,7 +62,8 @@ class ImportResult:
 def plan_import(
     registry: Registry, hub: HubClient, selection: ImportSelection, namespace: str | None = None
 ) -> Iterator[ImportCandidate]:
-    """What would be taken over, into `namespace` or the one of the same name as on the hub. Raises as `HubClient`."""
+    """What would be taken over, into `namespace` or the one of the same name as on the hub. Raises as
+    `HubClient`."""
     for listed in _listed(hub, selection):
         ref = HubRef(listed.repository, listed.commit)
         try:
@@ -80,7 +83,8 @@ def run_import(
     plan: Iterator[ImportCandidate],
     progress: Progress = no_progress,
 ) -> Iterator[ImportResult]:
-    """Takes over what the plan says, and tells of each, skipped ones too. An error ends one candidate, not the rest.
+    """Takes over what the plan says, and tells of each, skipped ones too. An error ends one candidate, not
+    the rest.
 
     Raises `StorageFull` and `Unauthenticated`, which do end it.
     """

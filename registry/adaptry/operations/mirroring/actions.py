@@ -1,4 +1,5 @@
-"""The log of a mirror run. Each action is atomic; one that is refused is logged as a failure, and the run goes on."""
+"""The log of a mirror run. Each action is atomic; one that is refused is logged as a failure, and the run
+goes on."""
 
 from __future__ import annotations
 
@@ -19,9 +20,9 @@ class MirrorFailure(Value):
 
 
 class MirrorResult(Value):
-    """The result of a run: refs of versions `copied` and `updated` (states and metrics), aliases `pointed`, bases, adapters
-    `deleted`. `gone`: adapters that would be deleted. `withheld`: withdrawn versions, whose files cannot be copied.
-    `failures`: actions that were refused."""
+    """The result of a run: refs of versions `copied` and `updated` (states and metrics), aliases `pointed`,
+    bases, adapters `deleted`. `gone`: adapters that would be deleted. `withheld`: withdrawn versions, whose
+    files cannot be copied. `failures`: actions that were refused."""
 
     copied: tuple[str, ...] = ()
     updated: tuple[str, ...] = ()
@@ -57,8 +58,8 @@ class MirrorLog:
 
     @contextmanager
     def record(self, what: str, done: list[str]) -> Iterator[MirrorAction]:
-        """Runs the block as one action: adds `what` to `done` if it changed anything, or logs the failure if it was refused.
-        `Unavailable` is raised through."""
+        """Runs the block as one action: adds `what` to `done` if it changed anything, or logs the failure if
+        it was refused. `Unavailable` is raised through."""
         action = MirrorAction()
         try:
             yield action

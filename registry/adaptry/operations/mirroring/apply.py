@@ -1,7 +1,7 @@
 """Writes a version snapshot into a registry: first the files, then the version, then metrics and state.
 
-Every step checks what exists and adds only what is missing, so an interrupted run can be repeated, and two runs at once do no
-harm. Content is verified by the receiving registry.
+Every step checks what exists and adds only what is missing, so an interrupted run can be repeated, and two
+runs at once do no harm. Content is verified by the receiving registry.
 """
 
 from __future__ import annotations
@@ -58,10 +58,12 @@ def apply_snapshot(
     progress: Progress = no_progress,
     retry: RetryPolicy = DEFAULT_RETRY,
 ) -> ApplyResult:
-    """Creates or updates the version here, under its name and, if it is free, its number, with its metrics and state.
+    """Creates or updates the version here, under its name and, if it is free, its number, with its metrics
+    and state.
 
-    A missing adapter is created, private, with description and tags. Raises the errors of a push (`CheckFailed` among them), and
-    `CheckFailed` if the source has forgotten a recall (`has_forgotten_recall`): then the version stays withdrawn here.
+    A missing adapter is created, private, with description and tags. Raises the errors of a push
+    (`CheckFailed` among them), and `CheckFailed` if the source has forgotten a recall
+    (`has_forgotten_recall`): then the version stays withdrawn here.
     """
     name, ref = snapshot.name, Ref(snapshot.name, ByDigest(snapshot.digest.hex))
     version = _version_or_none(registry, ref)
@@ -94,8 +96,9 @@ def apply_base(
 ) -> bool:
     """Registers a base here, under those of its names that are free, with its weights if `content` has them.
 
-    A new base becomes internal if its `visibility` at the source is wider than private; a known one keeps its visibility.
-    Returns whether anything changed. Raises `PermissionDenied` if the caller may not change bases.
+    A new base becomes internal if its `visibility` at the source is wider than private; a known one keeps its
+    visibility. Returns whether anything changed. Raises `PermissionDenied` if the caller may not change
+    bases.
     """
     known = _base_or_none(registry, record.id)
     free = tuple(
@@ -163,10 +166,12 @@ def _change_state(
 
 
 def has_forgotten_recall(here: VersionInfo, there: VersionSnapshot) -> bool:
-    """Whether following the source would lift a recall that came from it, without a later decision there; a pure function.
+    """Whether following the source would lift a recall that came from it, without a later decision there; a
+    pure function.
 
-    A source that was restored from a backup older than the recall looks like this, and so does a bundle. Compares the clocks of both
-    registries: if they disagree by more than the time between recall and decision, the recall stays, which is the safe side.
+    A source that was restored from a backup older than the recall looks like this, and so does a bundle.
+    Compares the clocks of both registries: if they disagree by more than the time between recall and
+    decision, the recall stays, which is the safe side.
     """
     if here.state not in WITHDRAWN or here.standing is None or not here.standing.reason.startswith(_MARK):
         return False
@@ -176,8 +181,8 @@ def has_forgotten_recall(here: VersionInfo, there: VersionSnapshot) -> bool:
 
 
 def plan_state_change(here: VersionInfo, there: VersionSnapshot) -> StateChange | None:
-    """The state change to make here, or None; a pure function. A decision made here stays, unless the source's is stricter; so
-    does a recall that the source has forgotten."""
+    """The state change to make here, or None; a pure function. A decision made here stays, unless the
+    source's is stricter; so does a recall that the source has forgotten."""
     if has_forgotten_recall(here, there):
         return None
     current = here.standing.reason if here.standing else ""

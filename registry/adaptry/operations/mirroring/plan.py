@@ -1,7 +1,8 @@
 """Plans a mirror run: compares two registries, one adapter at a time, and changes nothing.
 
-New versions are those that the selection's query or names find. Adapters that were mirrored earlier are compared as well, even if
-the query no longer finds them, so that their states, metrics and deletions are mirrored too.
+New versions are those that the selection's query or names find. Adapters that were mirrored earlier are
+compared as well, even if the query no longer finds them, so that their states, metrics and deletions are
+mirrored too.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ _PAGE = 200
 class MirrorSelection(Value):
     """What to mirror: the versions that `query` finds, or all versions of the adapters `names`.
 
-    `aliases`: also point aliases as at the source. `bases`: register bases; with `base_files`, store their weights. `parents`:
-    also copy the versions that a version was made from. `delete`: delete mirrored adapters that the source no longer has.
+    `aliases`: also point aliases as at the source. `bases`: register bases; with `base_files`, store their
+    weights. `parents`: also copy the versions that a version was made from. `delete`: delete mirrored
+    adapters that the source no longer has.
     """
 
     query: str = ""
@@ -40,8 +42,9 @@ class MirrorSelection(Value):
 
 @dataclass(frozen=True, slots=True)
 class MirrorPlan:
-    """`copy`: missing versions, in order. `update`: versions whose state or metrics differ. `point`: aliases that differ.
-    `delete`: adapters that the source no longer has. `withheld`: missing versions that are withdrawn, so cannot be copied."""
+    """`copy`: missing versions, in order. `update`: versions whose state or metrics differ. `point`: aliases
+    that differ. `delete`: adapters that the source no longer has. `withheld`: missing versions that are
+    withdrawn, so cannot be copied."""
 
     copy: tuple[VersionInfo, ...] = ()
     update: tuple[VersionInfo, ...] = ()
@@ -56,8 +59,8 @@ def plan_mirror(
     selection: MirrorSelection,
     only: Collection[AdapterName] | None = None,
 ) -> MirrorPlan:
-    """Compares the selection, or of it only the adapters `only`. Raises `InvalidQuery`, and `NotFound` if the source lacks an
-    adapter that was selected by name."""
+    """Compares the selection, or of it only the adapters `only`. Raises `InvalidQuery`, and `NotFound` if the
+    source lacks an adapter that was selected by name."""
     parse(selection.query)
     if selection.query and selection.names:
         raise InvalidQuery("give a query or names of adapters, not both")
@@ -113,7 +116,8 @@ def _moved_aliases(
 
 
 def require_distinct(source: Registry, destination: Registry) -> None:
-    """Raises `Invalid` if both are the same registry or exact copies: then the newest event of one is also in the other."""
+    """Raises `Invalid` if both are the same registry or exact copies: then the newest event of one is also in
+    the other."""
     end = source.events().seq
     last = source.events(max(0, end - 1)).items
     here = destination.events(max(0, end - 1)).items

@@ -1,7 +1,7 @@
 """Syncs a registry with another: copies what is missing and updates what has changed at the source.
 
-A run may be interrupted anywhere and repeated: each action is atomic, and existing content is not sent again. An action that is
-refused is logged and skipped; a registry that does not answer ends the run.
+A run may be interrupted anywhere and repeated: each action is atomic, and existing content is not sent again.
+An action that is refused is logged and skipped; a registry that does not answer ends the run.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def sync_once(
     progress: Progress = no_progress,
     retry: RetryPolicy = DEFAULT_RETRY,
 ) -> MirrorResult:
-    """Syncs once; only the adapters `only`, if given. Raises `Unavailable` if either registry does not answer, and as
-    `plan_mirror`; `CheckFailed` if every mirrored adapter would be deleted, because a token that has lost its rights looks the
-    same as an empty source."""
+    """Syncs once; only the adapters `only`, if given. Raises `Unavailable` if either registry does not
+    answer, and as `plan_mirror`; `CheckFailed` if every mirrored adapter would be deleted, because a token
+    that has lost its rights looks the same as an empty source."""
     return apply_plan(
         source, destination, plan_mirror(source, destination, selection, only), selection, progress, retry
     )
@@ -54,8 +54,8 @@ def sync_continuously(
     retry: RetryPolicy = DEFAULT_RETRY,
     wait: float = _WAIT,
 ) -> Iterator[MirrorResult]:
-    """Syncs everything, then the changed adapters whenever the source has new events. Yields each result, at least once every
-    `wait` seconds. Raises as `sync_once`; a new call then starts with a full sync again."""
+    """Syncs everything, then the changed adapters whenever the source has new events. Yields each result, at
+    least once every `wait` seconds. Raises as `sync_once`; a new call then starts with a full sync again."""
     begin = source.events()
     seen, epoch = begin.seq, begin.epoch
     yield sync_once(source, destination, selection, progress=progress, retry=retry)
@@ -128,7 +128,8 @@ class _VersionCopier:
         ).is_change
 
     def _copy_base(self, id: Digest) -> None:
-        """Copies a base, once per run. Without the right to register it, its adapters' base stays declared, not verified."""
+        """Copies a base, once per run. Without the right to register it, its adapters' base stays declared,
+        not verified."""
         if not self.selection.bases or id in self.seen_bases:
             return
         self.seen_bases.add(id)

@@ -1,8 +1,8 @@
 """The upstream registry: a version that is requested and missing here is fetched from it, verified and kept.
 
-Only for names that this registry does not own, and only for callers with rights to their namespace here: fetched adapters are
-private, so nobody sees more than their own rights allow. A ref is resolved upstream again once the answer is older than `age`;
-while the upstream does not answer, the local versions are served.
+Only for names that this registry does not own, and only for callers with rights to their namespace here:
+fetched adapters are private, so nobody sees more than their own rights allow. A ref is resolved upstream
+again once the answer is older than `age`; while the upstream does not answer, the local versions are served.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ class UpstreamMirror:
         self._offline_until = float("-inf")
 
     def fetch(self, ref: Ref) -> AdaptryError | None:
-        """Copies the version that `ref` means upstream. Returns why that failed, for a caller that does not find it here."""
+        """Copies the version that `ref` means upstream. Returns why that failed, for a caller that does not
+        find it here."""
         known = self._fresh(ref)
         if known is not None:
             return known[1]
@@ -151,7 +152,8 @@ class UpstreamMirror:
             self._sync_newer(meant)
 
     def _sync_newer(self, latest: VersionInfo) -> None:
-        """Updates local versions that are newer than the upstream's latest: their state must have changed there."""
+        """Updates local versions that are newer than the upstream's latest: their state must have changed
+        there."""
         while True:
             found = self._local.version(Ref(latest.name, Latest()))
             if found.digest == latest.digest or not self._sync_version(

@@ -1,4 +1,4 @@
-"""What a mend will do about what was found: decided first, by a pure function, so that it can be shown before anything changes."""
+"""Plans a repair: a pure function, so that the plan can be shown before anything changes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ RepairMethod = Literal["replace", "set aside", "rebuild", "leave"]
 
 
 class RegistryRepairStep(Value):
-    """One thing to do. `source` is where the bytes come from; of `leave`, `reason` says what people can do."""
+    """One repair step. `source` is where the bytes come from; for `leave`, `reason` says what an operator can
+    do."""
 
     how: RepairMethod
     kind: str
@@ -33,7 +34,7 @@ class RegistryRepairStep(Value):
 
 
 class RegistryRepairPlan(Value):
-    """The steps, in the order in which they are taken."""
+    """The repair steps, in order."""
 
     steps: tuple[RegistryRepairStep, ...]
 

@@ -1,7 +1,9 @@
-"""`mend`: what `verify` found is put right where something says what it should be, and set aside where nothing does.
+"""Repairs what `verify` found (`adaptry mend`): replaces damaged data from a source, or sets it aside if
+there is none.
 
-Every step can be repeated, and every state between two steps is one that the next run understands: a file that was set aside is
-one that is gone, and storing it anew is an upload like any other, with all that an upload promises beside sweeps and pushes.
+Every step can be repeated, and a run can continue after any interruption: a file that was set aside counts as
+missing, and storing it again is an ordinary upload, with the same guarantees beside concurrent sweeps and
+pushes.
 """
 
 from __future__ import annotations
@@ -48,7 +50,8 @@ class RepairResult(Value):
 
 @dataclass(frozen=True, slots=True)
 class _RepairInputs:
-    """What every repair step needs: the registry, the sources of intact copies, and the damaged files by digest."""
+    """What every repair step needs: the registry, the sources of intact copies, and the damaged files by
+    digest."""
 
     registry: LocalRegistry
     sources: Sequence[RepairSource]
@@ -65,10 +68,12 @@ def repair_registry(
     show: Callable[[RegistryRepairPlan], object] = lambda _: None,
     progress: Progress = no_progress,
 ) -> RepairResult:
-    """Verifies, plans, shows the plan, and carries it out. `sources` are registries, bundles and folders (`open_source`).
+    """Verifies, plans, shows the plan, and carries it out. `sources` are registries, bundles and folders
+    (`open_source`).
 
-    Without `read_bytes`, only files that are known to be damaged, missing or of the wrong size are repaired. Raises
-    `PermissionDenied` unless the caller is an administrator, and as `open_source`; what cannot be repaired is in the result.
+    Without `read_bytes`, only files that are known to be damaged, missing or of the wrong size are repaired.
+    Raises `PermissionDenied` unless the caller is an administrator, and as `open_source`; what cannot be
+    repaired is in the result.
     """
     if not registry.identity.may_administer:
         raise PermissionDenied(
@@ -183,7 +188,8 @@ def _replace_manifest(inputs: _RepairInputs, revision: Digest) -> Iterator[str]:
 
 
 def _replace_file(inputs: _RepairInputs, digest: Digest, progress: Progress) -> Iterator[str]:
-    """Replaces a file from the first source with intact bytes; without one, the damaged copy is only set aside."""
+    """Replaces a file from the first source with intact bytes; without one, the damaged copy is only set
+    aside."""
     damaged_file = inputs.damaged_files.get(digest)
     if damaged_file is None or not damaged_file.places:
         return

@@ -1,6 +1,7 @@
-"""Where sound bytes can be had: another registry, a bundle, a folder of files, a cache, or the damaged bytes less one flipped bit.
+"""Sources of intact bytes: another registry, a bundle, a folder, a cache, or the damaged file with one bit
+flipped back.
 
-A source is never believed: what it gives is hashed before it is stored.
+Sources are not trusted: their bytes are hashed before they are stored.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from adaptry.storage.local import LocalRegistry
 
 @dataclass(frozen=True, slots=True)
 class FileLocation:
-    """Where a file is in a registry: a revision of an adapter or a base (then without one), and its path there."""
+    """Where a file is in a registry: a revision of an adapter or a base (then without one), and its path
+    there."""
 
     owner: AdapterName | Digest
     revision: Digest | None
@@ -44,7 +46,7 @@ class DamagedFile:
 
 
 class RepairSource(ABC):
-    """Somewhere to look for sound bytes. `name` is how people know it."""
+    """A source of intact bytes. `name` is shown to users."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -59,7 +61,8 @@ class RepairSource(ABC):
 
 
 class RegistrySource(RepairSource):
-    """Another registry, in which the adapters have the same names; in a folder, files are found whatever their names."""
+    """Another registry, in which the adapters have the same names; in a folder, files are found whatever
+    their names."""
 
     def __init__(self, name: str, registry: Registry) -> None:
         super().__init__(name)
@@ -141,7 +144,7 @@ class FolderSource(RepairSource):
 
 
 class LocalSource(RepairSource):
-    """What this registry has itself: a sound copy in its cache, or damaged bytes of which one bit is turned back."""
+    """This registry itself: an intact copy in its cache, or a damaged file with one bit flipped back."""
 
     def __init__(self, blobs: BlobStore, manifests: Mapping[Digest, bytes]) -> None:
         super().__init__("what is here")

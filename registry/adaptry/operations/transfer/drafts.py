@@ -1,4 +1,4 @@
-"""Drafts, moved: what is on a branch and need not be a version, such as a training's checkpoint."""
+"""Transfers drafts: commits on a branch that need not be versions, such as a training's checkpoints."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def push_draft(
     progress: Progress = no_progress,
     retry: RetryPolicy = DEFAULT_RETRY,
 ) -> CommitInfo:
-    """Commits `adapter` to `branch`, which is made at `main` if it is missing, as is the adapter of that name.
+    """Commits `adapter` to `branch`. A missing branch is created from `main`, and a missing adapter too.
 
-    Raises what `Chains.put_commit` (`CheckFailed` for NaN and infinity) and `upload` raise.
+    Raises as `Chains.put_commit` (`CheckFailed` for NaN and infinity) and `upload`.
     """
     with inspect_early(registry, adapter):
         manifest = Manifest.of(
@@ -56,9 +56,9 @@ def fetch_draft(
     progress: Progress = no_progress,
     retry: RetryPolicy = DEFAULT_RETRY,
 ) -> CommitInfo:
-    """Writes what the word for a revision means (a branch, a tag, an id) into the new folder `folder`.
+    """Writes a revision (given by branch, tag or id) into the new folder `folder`.
 
-    Raises `NotFound`, `RevisionNotFound`, `Withdrawn`, `Conflict` where something is there, `DigestMismatch`.
+    Raises `NotFound`, `RevisionNotFound`, `Withdrawn`, `Conflict` if the folder exists, `DigestMismatch`.
     """
     commit = registry.commit(name, word)
     fetch_revision(
@@ -75,7 +75,7 @@ def fetch_draft(
 
 
 def _make(registry: Registry, name: AdapterName, branch: str) -> None:
-    """Another process may be making the same."""
+    """Creates it, unless another process just has."""
     try:
         registry.adapter(name)
     except NotFound:

@@ -1,7 +1,7 @@
 """Inspects an adapter's weights before they are uploaded, while its files are hashed.
 
-Every registry inspects what it admits. If it is on another machine, finding NaN here first saves an upload of gigabytes
-that would be refused; the finding and its text are the same.
+Every registry inspects what it admits. If it is on another machine, finding NaN here first saves an upload of
+gigabytes that would be refused; the finding and its text are the same.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from adaptry.registry.interface import Registry
 
 @contextmanager
 def inspect_early(registry: Registry, adapter: Adapter, *, is_forced: bool = False) -> Iterator[None]:
-    """Looks while the block runs. Raises `CheckFailed` at its end for weights that the registry would refuse.
+    """Inspects while the block runs. Raises `CheckFailed` at its end if the registry would refuse the
+    weights.
 
-    Does nothing if the registry is on this machine or the push is forced; nor for large files without numpy, since the
-    registry's own inspection is sooner done.
+    Does nothing if the registry is on this machine or the push is forced; nor for large files without numpy,
+    since the registry's own inspection is sooner done.
     """
     if registry.is_on_this_machine or is_forced or not _is_cheap(adapter):
         yield

@@ -1,7 +1,7 @@
-"""One file out of a registry, verified while it streams.
+"""Downloads one file from a registry and verifies it while it streams.
 
-Memory does not grow with the file. A cut connection goes on where it stopped; hashing and flushing run on
-threads of their own, so that they cost nothing beside the network.
+Memory does not grow with file size. After a broken connection the download resumes; hashing and flushing run
+on threads of their own, so that they do not slow the transfer down.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ ReadFrom = Callable[[int], Iterator[bytes]]
 
 
 def download(read: ReadFrom, entry: FileEntry, path: Path, progress: Progress, retry: RetryPolicy) -> None:
-    """Writes the file to `path`, going on from what an earlier try left there; whoever publishes it flushes it.
+    """Writes the file to `path`, resuming an earlier partial download. The caller flushes it to disk.
 
-    Raises `DigestMismatch` where the bytes are not those of `entry`, `Unavailable` after too many cuts in a row.
+    Raises `DigestMismatch` if the bytes do not match `entry`, `Unavailable` after too many broken connections
+    in a row.
     """
     hasher = sha256()
     with (
@@ -55,7 +56,7 @@ def download(read: ReadFrom, entry: FileEntry, path: Path, progress: Progress, r
 
 
 def _hash_left(file: FileIO, hasher: Hash) -> int:
-    """Hashes what is in the file already; its size."""
+    """Hashes what the file already contains; returns its size."""
     file.seek(0)
     while chunk := file.read(_PIECE):
         hasher.update(chunk)
@@ -65,7 +66,7 @@ def _hash_left(file: FileIO, hasher: Hash) -> int:
 def read_resumable(
     read: ReadFrom, entry: FileEntry, progress: Progress, retry: RetryPolicy, start: int = 0
 ) -> Iterator[bytes]:
-    """The bytes of a file from `start` on, going on where a connection broke; whoever takes them verifies them."""
+    """Yields the bytes of a file from `start`, resuming after a broken connection. The caller verifies them."""
     position, failures = start, 0
     while position < entry.size:
         began = position

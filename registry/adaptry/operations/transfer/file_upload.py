@@ -1,4 +1,4 @@
-"""One file into a registry, going on from where an earlier try stopped."""
+"""Uploads one file to a registry, resuming an earlier partial upload."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def upload(
     progress: Progress | None = None,
     retry: RetryPolicy = DEFAULT_RETRY,
 ) -> None:
-    """Gives `owner` the file `path` of `content`, going on from what an earlier try left there.
+    """Uploads the file `path` of `content` for `owner`, resuming an earlier partial upload.
 
-    Raises `DigestMismatch` if the file is not (or no longer) what `digest` says, `StorageFull`, `Conflict` at once where
-    `owner` cannot have files (it is the name of a base), `Unavailable` or `Conflict` once too many tries in a row got
-    nothing done, and `Busy` after too long a wait for a place.
+    Raises `DigestMismatch` if the file is not (or no longer) what `digest` says, `StorageFull`, `Conflict` at
+    once where `owner` cannot have files (it is the name of a base), `Unavailable` or `Conflict` once too many
+    tries in a row got nothing done, and `Busy` after too long a wait for a place.
     """
     size = content.sizes[path]
     furthest, failures, queued = -1, 0, 0.0
@@ -60,7 +60,7 @@ def upload(
 def with_progress(
     chunks: Iterator[bytes], text: str, start: int, size: int, progress: Progress
 ) -> Iterator[bytes]:
-    """The same chunks, telling of each once it was taken."""
+    """Yields the same chunks, and reports progress after each."""
     done = start
     for chunk in chunks:
         yield chunk
@@ -73,7 +73,7 @@ def _told(chunks: Iterator[bytes], path: str, session: UploadInfo, progress: Pro
 
 
 def _is_stored(registry: Registry, owner: Owner, digest: Digest) -> bool:
-    """Whether the file is there after all: someone else sent it, or only the answer was lost."""
+    """Whether the file is stored after all: another client has sent it, or only the response was lost."""
     try:
         return registry.has_file(owner, digest)
     except Unavailable:

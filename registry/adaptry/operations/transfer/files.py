@@ -1,4 +1,4 @@
-"""The files of a revision, on their way up and down: hashed, uploaded where they are missing, fetched and verified."""
+"""Transfers the files of a revision: hashes them, uploads missing ones, downloads and verifies them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def hash_file(content: Content, path: str, progress: Progress) -> Digest:
 
 
 def base_claim(adapter: Adapter) -> BaseClaim | None:
-    """The base by the name in the config; a folder on someone's machine names nothing to anybody else."""
+    """The base by the name in the config, unless that is a local folder, which means nothing on other
+    machines."""
     name = adapter.config.base_name
     if name is None or is_folder(name) or len(name) > 512:
         return None
@@ -50,7 +51,7 @@ def upload_missing(
     progress: Progress,
     retry: RetryPolicy,
 ) -> None:
-    """Gives the adapter the files of `manifest` that it has not. Raises as `upload`."""
+    """Uploads the files of `manifest` that the adapter lacks. Raises as `upload`."""
     for entry in manifest.files:
         if not _has(registry, name, entry.sha256):
             upload(registry, name, content, entry.path, entry.sha256, progress, retry)
@@ -66,7 +67,8 @@ def fetch_revision(
     progress: Progress,
     retry: RetryPolicy,
 ) -> None:
-    """Fills the folder `target`, which appears whole. Raises as `download` and `output_folder`."""
+    """Downloads a revision into the folder `target`, which appears atomically. Raises as `download` and
+    `output_folder`."""
     with output_folder(target, replace=force) as place:
         for entry in manifest.files:
             path = place / entry.path
@@ -75,7 +77,8 @@ def fetch_revision(
 
 
 def _has(registry: Registry, name: AdapterName, digest: Digest) -> bool:
-    """An adapter that cannot be seen has nothing; whether one may be made is for the upload to say."""
+    """Whether the file is stored. An adapter that is not visible counts as empty; the upload checks the
+    rights."""
     try:
         return registry.has_file(name, digest)
     except NotFound:

@@ -1,8 +1,8 @@
-"""Moving adapters: `push` into a registry, `pull` out of one, `copy` between two.
+"""Transfers adapters: `push` into a registry, `pull` out of one, `copy` between two.
 
-Verbs over the waist, so they work between any two places. Every byte is verified against its digest where it
-ends; an interruption goes on from where it stopped; memory does not grow with file size; and nothing is visible
-before it is whole.
+Works with every implementation of `Registry`. The receiver verifies every byte against its digest; an
+interrupted transfer resumes; memory does not grow with file size; and nothing is visible before it is
+complete.
 """
 
 from __future__ import annotations
@@ -53,11 +53,12 @@ def push(
     progress: Progress = no_progress,
     retry: RetryPolicy = DEFAULT_RETRY,
 ) -> PushResult:
-    """Makes `adapter` a version of `name`; one that is there already is given back.
+    """Pushes `adapter` as a version of `name`. Pushing identical files returns the existing version.
 
-    Without `base`, the base named in the adapter's config is claimed. The registry inspects the weights: NaN or infinity is
-    `CheckFailed`, unless the options force, and for a registry far away before a byte moves (`first_look`). Raises what
-    `Registry.put_revision` and `upload` raise; after an error, pushing again uploads only what is missing.
+    Without `base`, the base named in the adapter's config is declared. The registry inspects the weights: NaN
+    or infinity raises `CheckFailed` unless the options force; for a remote registry this is checked before
+    the upload (`inspect_early`). Raises as `Registry.put_revision` and `upload`; after an error, pushing
+    again uploads only what is missing.
     """
     name = AdapterName.parse(name) if isinstance(name, str) else name
     with inspect_early(registry, adapter, is_forced=options.force_reason is not None):
@@ -82,11 +83,11 @@ def pull(
     progress: Progress = no_progress,
     retry: RetryPolicy = DEFAULT_RETRY,
 ) -> VersionInfo:
-    """Writes the adapter that `ref` means now into `folder`, which then holds its files and nothing else.
+    """Writes the adapter that `ref` means now into `folder`, which then contains exactly its files.
 
-    A folder that holds these very files already is left as it is. Raises `Conflict` where something else is
-    there (`force` replaces another adapter, never other files), `DigestMismatch`, `NotFound`, `StorageFull`, and
-    `Withdrawn` for a version that is quarantined or revoked, unless `include_withdrawn`.
+    A folder that already has exactly these files stays unchanged. Raises `Conflict` if it contains anything
+    else (`force` replaces another adapter, never other files), `DigestMismatch`, `NotFound`, `StorageFull`,
+    and `Withdrawn` if the version is quarantined or revoked, unless `include_withdrawn`.
     """
     detail = registry.detail(Ref.parse(ref) if isinstance(ref, str) else ref)
     if not include_withdrawn:
@@ -119,9 +120,10 @@ def copy(
     progress: Progress = no_progress,
     retry: RetryPolicy = DEFAULT_RETRY,
 ) -> PushResult:
-    """Makes a revision of one registry a version of `name` in another: the same manifest, so the same digest.
+    """Copies a revision to another registry as a version of `name`, with the same manifest and digest.
 
-    Bytes stream from one to the other. Raises what reading the one and pushing to the other raise, and `Withdrawn`.
+    Files are streamed between the two. Raises the errors of reading from one and pushing to the other, and
+    `Withdrawn`.
     """
     detail = source.detail(Ref.parse(ref) if isinstance(ref, str) else ref)
     require_usable(detail.version)
@@ -139,7 +141,7 @@ def open_revision(
     progress: Progress = no_progress,
     retry: RetryPolicy = DEFAULT_RETRY,
 ) -> Adapter:
-    """The adapter that `ref` means now, from verified local files kept by digest in `cache`.
+    """Opens the adapter that `ref` means now, from verified files that are cached by digest in `cache`.
 
     Unless `cache` is given it is in the user's data folder. Raises as `pull`.
     """

@@ -1,4 +1,4 @@
-"""How long we keep trying when a connection or a server goes away: a value, so that tests need not wait."""
+"""The retry policy for lost connections and servers: a value, so that tests need not wait."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from adaptry.core.errors import Busy
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Up to `tries` attempts in a row that get nothing done; the wait before each doubles (seconds).
+    """Up to `tries` attempts in a row without progress; the pause before each doubles (seconds).
 
-    A registry that is `Busy` is no failure: it is asked again for up to `longest_queue` seconds in total.
+    `Busy` does not count as a failure: the request is repeated for up to `longest_queue` seconds in total.
     """
 
     tries: int = 8
@@ -25,14 +25,14 @@ class RetryPolicy:
         return failures >= self.tries
 
     def wait(self, failures: int) -> None:
-        """Waits before the try that follows `failures` fruitless ones."""
+        """Waits before the next try, after `failures` tries without progress."""
         time.sleep(min(self.first_wait * 2 ** max(failures - 1, 0), self.longest_wait))
 
     def wait_in_queue(self, busy: Busy, waited: float) -> float:
-        """Waits as long as a busy registry asks for, more or less, so that many clients do not come back at once.
+        """Waits as long as a busy registry asks for, with jitter, so that clients do not return all at once.
 
-        `waited` is how long the caller has waited for it before; the new total is returned. Raises `busy` where that
-        would be more than `longest_queue`.
+        `waited` is how long the caller has waited for it before; the new total is returned. Raises `busy`
+        where that would be more than `longest_queue`.
         """
         seconds = min(busy.retry_after, self.longest_wait) * random.uniform(0.5, 1.5)
         if waited + seconds > self.longest_queue:

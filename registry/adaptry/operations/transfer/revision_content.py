@@ -1,4 +1,4 @@
-"""A revision's files where they are, in a registry: bytes stream from it when asked, unverified."""
+"""A revision's files in a registry, read without a download; the bytes are not verified."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from adaptry.registry.records import VersionInfo
 
 
 class RevisionContent(StreamedContent):
-    """The files of a revision where they are: bytes stream from the registry when asked."""
+    """The files of a revision, streamed from the registry on demand."""
 
     def __init__(self, registry: Registry, version: VersionInfo, manifest: Manifest) -> None:
         self._registry = registry

@@ -1,4 +1,5 @@
-"""Promises about the names of bases: an adapter takes none of them, and an adapter's name is given to no base."""
+"""Promises about the names of bases: an adapter takes none of them, and an adapter's name is given to no
+base."""
 
 from __future__ import annotations
 

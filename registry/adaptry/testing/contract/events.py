@@ -1,5 +1,5 @@
-"""Contract of the event feed: a reader that continues from its last number gets every event that it may see, and can wait for
-new ones."""
+"""Contract of the event feed: a reader that continues from its last number gets every event that it may see,
+and can wait for new ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Promises about states: changed only from where they were seen, kept with a reason, and meaning the same everywhere."""
+"""Promises about states: changed only from where they were seen, kept with a reason, and meaning the same
+everywhere."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The worker's cache: adapters in folders named by digest, shared by every process on the machine.
 
-`Cache.acquire` leases an entry: a folder with verified files that was published by one rename and is not evicted until the
-lease is released or the process ends. The content of a digest never changes, so an engine that caches by path never serves an
-older version. One process downloads while the others wait; after a crash the next one resumes the partial download. A recalled
-version is deleted and not fetched again.
+`Cache.acquire` leases an entry: a folder with verified files that was published by one rename and is not
+evicted until the lease is released or the process ends. The content of a digest never changes, so an engine
+that caches by path never serves an older version. One process downloads while the others wait; after a crash
+the next one resumes the partial download. A recalled version is deleted and not fetched again.
 """
 
 from __future__ import annotations
@@ -47,10 +47,12 @@ class CachedAdapter:
 
 
 class Cache:
-    """The cache in the folder `root`, which is created. Safe for use by many threads, and `root` by many processes.
+    """The cache in the folder `root`, which is created. Safe for use by many threads, and `root` by many
+    processes.
 
-    `size` is the limit in bytes; None is no limit. Leased entries count towards it and are never evicted. An object holds one
-    lease per digest, however often it is acquired; the lease ends with `release`, `close`, or the process.
+    `size` is the limit in bytes; None is no limit. Leased entries count towards it and are never evicted. An
+    object holds one lease per digest, however often it is acquired; the lease ends with `release`, `close`,
+    or the process.
     """
 
     def __init__(self, root: Path | str, size: int | None = None, retry: RetryPolicy = DEFAULT_RETRY) -> None:
@@ -61,10 +63,11 @@ class Cache:
         self._leases = CacheLeases(self._layout)
 
     def acquire(self, registry: Registry, ref: Ref | str, progress: Progress = no_progress) -> CachedAdapter:
-        """Resolves `ref` with the registry (so an alias is never stale), fetches the version if needed, and leases it.
+        """Resolves `ref` with the registry (so an alias is never stale), fetches the version if needed, and
+        leases it.
 
-        Raises `Withdrawn` if the version is quarantined, revoked, or recalled here; `StorageFull` if evicting every unleased
-        entry does not free enough space; `DigestMismatch`; and the registry's errors.
+        Raises `Withdrawn` if the version is quarantined, revoked, or recalled here; `StorageFull` if evicting
+        every unleased entry does not free enough space; `DigestMismatch`; and the registry's errors.
         """
         detail = registry.detail(Ref.parse(ref) if isinstance(ref, str) else ref)
         require_usable(detail.version)
@@ -85,8 +88,8 @@ class Cache:
         return cached
 
     def acquire_local(self, digest: Digest) -> CachedAdapter | None:
-        """Leases the entry of this digest if it is complete and not recalled here; else None. The registry is not asked, so
-        a later withdrawal goes unnoticed."""
+        """Leases the entry of this digest if it is complete and not recalled here; else None. The registry is
+        not asked, so a later withdrawal goes unnoticed."""
         folder = self._layout.entry_folder(digest)
         metadata = read_metadata(folder)
         if metadata is None or self.recall_reason(digest):
@@ -102,7 +105,8 @@ class Cache:
         self._leases.release_all()
 
     def remove(self, digest: Digest) -> bool:
-        """Deletes the files, leased or not; the next `acquire` fetches them again. Returns whether there were any."""
+        """Deletes the files, leased or not; the next `acquire` fetches them again. Returns whether there were
+        any."""
         self._prepare()
         folder, partial = self._layout.entry_folder(digest), self._layout.partial_folder(digest)
         was_here = folder.is_dir() or partial.is_dir()
@@ -114,8 +118,8 @@ class Cache:
         return was_here
 
     def recall(self, digest: Digest, reason: str) -> bool:
-        """Deletes the files and refuses the digest until `readmit`, in every process and across restarts; a download under
-        way stops. Returns whether there were any files."""
+        """Deletes the files and refuses the digest until `readmit`, in every process and across restarts; a
+        download under way stops. Returns whether there were any files."""
         self._prepare()
         was_here = False
         try:
@@ -126,7 +130,8 @@ class Cache:
         return self.remove(digest) or was_here
 
     def readmit(self, digest: Digest) -> None:
-        """Reverses a recall, so that the version may be fetched again. No effect on a digest that is not recalled."""
+        """Reverses a recall, so that the version may be fetched again. No effect on a digest that is not
+        recalled."""
         recall_store.readmit(self._layout, digest)
 
     def recall_reason(self, digest: Digest) -> str | None:
@@ -147,7 +152,8 @@ class Cache:
         return lease is None
 
     def shrink(self, size: int) -> tuple[CacheEntry, ...]:
-        """Evicts entries until at most `size` bytes or only leased entries remain. Returns the evicted entries in order."""
+        """Evicts entries until at most `size` bytes or only leased entries remain. Returns the evicted
+        entries in order."""
         self._prepare()
         return Evictor(self._layout, self.size).shrink(size)
 
@@ -169,7 +175,8 @@ class Cache:
         return CachedAdapter(folder / FILES, digest, version)
 
     def _require_not_recalled_since(self, version: VersionInfo) -> None:
-        """Discards an entry that was recalled while it was being filled: the recall found no files to delete yet."""
+        """Discards an entry that was recalled while it was being filled: the recall found no files to delete
+        yet."""
         try:
             recall_store.require_not_recalled(self._layout, version)
         except Withdrawn:

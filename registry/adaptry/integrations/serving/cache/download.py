@@ -1,6 +1,8 @@
-"""Fills a cache entry: downloads a version into a partial folder, verifies it, and publishes it by one rename.
+"""Fills a cache entry: downloads a version into a partial folder, verifies it, and publishes it by one
+rename.
 
-A partial folder that an earlier attempt left is resumed; if its content is wrong, it is fetched once more from the start.
+A partial folder that an earlier attempt left is resumed; if its content is wrong, it is fetched once more
+from the start.
 """
 
 from __future__ import annotations
@@ -54,7 +56,8 @@ class CacheFill:
     def ensure_present(self) -> bool:
         """Fetches the version unless its entry is intact. Returns whether it was fetched.
 
-        Raises `DigestMismatch`, `StorageFull`, `Withdrawn` if it is recalled during the download, and the registry's errors.
+        Raises `DigestMismatch`, `StorageFull`, `Withdrawn` if it is recalled during the download, and the
+        registry's errors.
         """
         folder = self.layout.entry_folder(self.digest)
         if is_intact(folder):
@@ -86,7 +89,7 @@ class CacheFill:
                 if not isinstance(failure, StorageFull):
                     raise failure from error
                 self.layout.discard(partial)
-                if not self.evictor.shrink(0):  # the disk is full: evict every unleased entry once
+                if not self.evictor.shrink(0):  # the disk is full: retry if evicting frees space
                     raise failure from error
 
     def _download_and_publish(self, partial: Path) -> None:
@@ -109,7 +112,8 @@ class CacheFill:
 
 
 def is_intact(folder: Path) -> bool:
-    """Whether the folder has exactly the verified files. Files are hashed again only if their stamps have changed."""
+    """Whether the folder has exactly the verified files. Files are hashed again only if their stamps have
+    changed."""
     metadata = read_metadata(folder)
     if metadata is None:
         return False

@@ -1,6 +1,7 @@
 """Evicts entries to make room for new ones. Leased entries are never evicted.
 
-Evictions of different processes run one after the other, under a lock; a partial download counts with its full size.
+Evictions of different processes run one after the other, under a lock; a partial download counts with its
+full size.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ class Evictor:
     size: int | None
 
     def reserve(self, partial: Path, metadata: EntryMetadata) -> None:
-        """Evicts what is needed for a version and creates its partial folder. Raises `StorageFull` if leased entries take up
-        too much."""
+        """Evicts what is needed for a version and creates its partial folder. Raises `StorageFull` if leased
+        entries take up too much."""
         with FileLock.acquire_exclusive(self.layout.eviction_lock):
             self.layout.sweep()
             if self.size is not None and not partial.is_dir():
@@ -38,7 +39,8 @@ class Evictor:
             metadata.write(partial)
 
     def shrink(self, size: int) -> tuple[CacheEntry, ...]:
-        """Evicts entries until at most `size` bytes or only leased entries remain. Returns the evicted entries in order."""
+        """Evicts entries until at most `size` bytes or only leased entries remain. Returns the evicted
+        entries in order."""
         with FileLock.acquire_exclusive(self.layout.eviction_lock):
             self.layout.sweep()
             return tuple(self._evict(size))

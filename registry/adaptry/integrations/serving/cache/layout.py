@@ -34,8 +34,8 @@ _ENTRY = re.compile(r"(?P<hidden>\.?)(?P<digest>[0-9a-f]{64})(?P<part>\.part)?")
 
 
 class EntryMetadata(BaseModel):
-    """The metadata of an entry. `stamps` are each file's size and change time (ns) when it was verified; while they are
-    unchanged, the file is not hashed again."""
+    """The metadata of an entry. `stamps` are each file's size and change time (ns) when it was verified;
+    while they are unchanged, the file is not hashed again."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -109,8 +109,8 @@ class CacheLayout:
         shutil.rmtree(gone, ignore_errors=True)
 
     def sweep(self) -> None:
-        """Deletes what a crashed `discard` left, and unleased folders without readable metadata (from another version of
-        Adaptry)."""
+        """Deletes what a crashed `discard` left, and unleased folders without readable metadata (from another
+        version of Adaptry)."""
         for name in _names(self.root):
             if name.endswith(".gone"):
                 shutil.rmtree(self.root / name, ignore_errors=True)
@@ -145,7 +145,8 @@ def last_used_at(folder: Path) -> float | None:
 
 
 def file_stamps(folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Each file under `folder/adapter` with its size and the time when it last changed (which nobody can set)."""
+    """Each file under `folder/adapter` with its size and the time when it last changed (which nobody can
+    set)."""
     root = folder / FILES
     for path in sorted(root.rglob("*")):
         if not path.is_dir() or path.is_symlink():

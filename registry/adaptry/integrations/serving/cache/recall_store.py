@@ -1,4 +1,5 @@
-"""Recalls on this machine: one small file per digest, which outlives processes, restarts and the entry's files."""
+"""Recalls on this machine: one small file per digest, which outlives processes, restarts and the entry's
+files."""
 
 from __future__ import annotations
 

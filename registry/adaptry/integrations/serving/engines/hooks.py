@@ -1,4 +1,5 @@
-"""The operator's commands for engines that need more than HTTP requests: to restart, and to convert adapters to their format.
+"""The operator's commands for engines that need more than HTTP requests: to restart, and to convert adapters
+to their format.
 
 Commands run without a shell. A command that fails raises `CheckFailed` with the last line of its output.
 """
@@ -24,16 +25,17 @@ _EVERY = 0.2
 
 @dataclass(frozen=True, slots=True)
 class OperatorCommands:
-    """`restart` restarts the engine; its ADAPTRY_ADAPTERS is the path of the file `listed`, with one adapter file per line.
-    `prepare` converts the folder `{folder}` to `{file}`: a file, or a folder that contains it, as `adaptry export` writes."""
+    """`restart` restarts the engine; its ADAPTRY_ADAPTERS is the path of the file `listed`, with one adapter
+    file per line. `prepare` converts the folder `{folder}` to `{file}`: a file, or a folder that contains it,
+    as `adaptry export` writes."""
 
     list_file: Path = Path()
     restart: tuple[str, ...] = ()
     prepare: tuple[str, ...] = ()
 
     def write_adapter_list(self, files: Mapping[str, str]) -> None:
-        """Writes the list of files to load at the next start; does nothing without a restart command. Raises `StorageFull`,
-        `Unavailable`."""
+        """Writes the list of files to load at the next start; does nothing without a restart command. Raises
+        `StorageFull`, `Unavailable`."""
         if not self.restart:
             return
         temporary = self.list_file.with_name(f".{self.list_file.name}.new")
@@ -61,7 +63,8 @@ class OperatorCommands:
             time.sleep(_EVERY)
 
     def prepare_file(self, folder: Path, name: str) -> Path:
-        """Converts an adapter's folder to the file `name` beside it, inside the cache entry, so that both are evicted together."""
+        """Converts an adapter's folder to the file `name` beside it, inside the cache entry, so that both are
+        evicted together."""
         file = folder.parent / name
         if file.is_file():
             return file

@@ -1,8 +1,8 @@
 """llama.cpp: the server loads adapters as GGUF files at its start, and identifies them by number.
 
-A new or changed name therefore restarts the server with all files (listed in the file `ADAPTRY_ADAPTERS`). Afterwards all
-scales are 0: a request selects its adapter (`"lora": [{"id": 0, "scale": 1.0}]`) by the number that `GET /lora-adapters` shows
-for the path that the state file has under its name.
+A new or changed name therefore restarts the server with all files (listed in the file `ADAPTRY_ADAPTERS`).
+Afterwards all scales are 0: a request selects its adapter (`"lora": [{"id": 0, "scale": 1.0}]`) by the number
+that `GET /lora-adapters` shows for the path that the state file has under its name.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """SGLang: adapters by `/load_lora_adapter`.
 
-Unloading does not revoke: a request that names the adapter makes it load again, from the path that it remembers. So a
-recall removes the files first; then the second load fails, and the request with it.
+Unloading does not revoke: a request that names the adapter makes it load again, from the path that it
+remembers. So a recall removes the files first; then the second load fails, and the request with it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """vLLM: adapters are loaded with `/v1/load_lora_adapter`; VLLM_ALLOW_RUNTIME_LORA_UPDATING must be set.
 
-Loading in place keeps the adapter's id, so running requests would continue with other weights; and two adapters of one name in
-one batch crash the engine. So the name is unloaded, its running requests end, and then the new version is loaded; in between,
-the name is not served (the resolver in `serving.vllm` avoids that gap). The metrics show running requests as of the engine's
-last step, so we send a request to the base to trigger a step.
+Loading in place keeps the adapter's id, so running requests would continue with other weights; and two
+adapters of one name in one batch crash the engine. So the name is unloaded, its running requests end, and
+then the new version is loaded; in between, the name is not served (the resolver in `serving.vllm` avoids that
+gap). The metrics show running requests as of the engine's last step, so we send a request to the base to
+trigger a step.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ class Vllm(Engine):
         return RequestCounts(requests + failed, errors + failed)
 
     def _wait_for_requests(self, name: str) -> None:
-        """Waits until no request uses the previous adapter of the name. Raises `Conflict` if that takes too long."""
+        """Waits until no request uses the previous adapter of the name. Raises `Conflict` if that takes too
+        long."""
         until = time.monotonic() + _PATIENCE
         while name in self.names_in_use():
             if time.monotonic() > until:

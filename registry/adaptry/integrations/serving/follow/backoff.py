@@ -1,7 +1,7 @@
 """Backs off from versions that failed to load, or that make the engine's requests fail once they are served.
 
-Failures are recorded by name and digest, so another version under the same name is tried at once. The pause before a retry
-doubles with each failure, from half a minute to a quarter of an hour.
+Failures are recorded by name and digest, so another version under the same name is tried at once. The pause
+before a retry doubles with each failure, from half a minute to a quarter of an hour.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class Backoff:
         self._baselines = {key: counts for key, counts in self._baselines.items() if key in keys}
 
     def check_error_rate(self, key: ServedVersion, counts: RequestCounts | None) -> str | None:
-        """Compares the engine's counters with those at the version's first check. Returns why the version has failed, or None."""
+        """Compares the engine's counters with those at the version's first check. Returns why the version has
+        failed, or None."""
         if counts is None:
             return None
         since = self._baselines.setdefault(key, counts)

@@ -1,8 +1,8 @@
-"""The desired state: which version each name should serve. That is the alias's version, or the version of a rollout that this
-worker is assigned to.
+"""The desired state: which version each name should serve. That is the alias's version, or the version of a
+rollout that this worker is assigned to.
 
-If that version has failed, the one that was served before stays desired, as long as it is not withdrawn. A withdrawn version
-is not replaced by an older one.
+If that version has failed, the one that was served before stays desired, as long as it is not withdrawn. A
+withdrawn version is not replaced by an older one.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from adaptry.registry.workers import RolloutAssignment
 
 @dataclass(slots=True)
 class DesiredState:
-    """Computes what should be loaded. A `turns` argument holds the rollouts that the registry has assigned to this worker;
-    `preloaded` are the names that get a slot before all others."""
+    """Computes what should be loaded. A `turns` argument holds the rollouts that the registry has assigned to
+    this worker; `preloaded` are the names that get a slot before all others."""
 
     registry: Registry
     state_file: StateFile
@@ -36,8 +36,8 @@ class DesiredState:
     _rollout_versions: dict[Digest, VersionInfo] = field(default_factory=dict)
 
     def compute(self, turns: Sequence[RolloutAssignment]) -> list[DesiredAdapter]:
-        """For each name, the best version that may be served and does not wait for a retry. Forgets the failures of versions
-        that are no longer desired."""
+        """For each name, the best version that may be served and does not wait for a retry. Forgets the
+        failures of versions that are no longer desired."""
         turn_of = {f"{one.name}@{one.alias}": one for one in turns}
         desired: list[DesiredAdapter] = []
         asked: set[ServedVersion] = set()

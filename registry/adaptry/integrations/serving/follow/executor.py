@@ -1,7 +1,9 @@
-"""Executes the actions of a plan on an engine: fetch the files, check them, load the adapter, send a test request.
+"""Executes the actions of a plan on an engine: fetch the files, check them, load the adapter, send a test
+request.
 
-If the engine cannot replace an adapter under its name, the new version is first loaded under a trial name beside the old one,
-provided a slot is free, and tested there. A version that the engine refuses therefore never replaces one that works.
+If the engine cannot replace an adapter under its name, the new version is first loaded under a trial name
+beside the old one, provided a slot is free, and tested there. A version that the engine refuses therefore
+never replaces one that works.
 """
 
 from __future__ import annotations
@@ -33,8 +35,8 @@ def trial_name(version: VersionInfo) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PlanExecutor:
-    """Executes one action at a time. `engine_profile` is None while the registry is down: then only cached versions are loaded,
-    unchecked, because they were checked when they were first served."""
+    """Executes one action at a time. `engine_profile` is None while the registry is down: then only cached
+    versions are loaded, unchecked, because they were checked when they were first served."""
 
     registry: Registry
     engine: Engine
@@ -44,8 +46,8 @@ class PlanExecutor:
     log: Callable[[str], None]
 
     def apply(self, action: FollowAction, has_room: bool) -> None:
-        """Executes `action`. Raises `Unavailable` if the engine or the registry does not answer; otherwise the error that the
-        version was refused with."""
+        """Executes `action`. Raises `Unavailable` if the engine or the registry does not answer; otherwise
+        the error that the version was refused with."""
         match action:
             case UnloadAction(actual):
                 self._unload(actual.served_as)
@@ -81,7 +83,8 @@ class PlanExecutor:
             raise
 
     def _record_loaded(self, name: str, version: VersionInfo, path: Path) -> None:
-        """Records the name as loaded, on disk; if the file cannot be written, restores the state in memory and raises."""
+        """Records the name as loaded, on disk; if the file cannot be written, restores the state in memory
+        and raises."""
         now = self.state_file.state
         ours, names = dict(now.ours), dict(now.names)
         now.ours[name], now.names[name] = version, str(path)

@@ -1,7 +1,8 @@
 """Plans the actions that lead from the actual to the desired adapters of an engine. Pure.
 
-There are never more adapters loaded than slots. Withdrawn versions are unloaded first. New adapters are loaded before old ones
-are unloaded, as long as a slot is free. Adapters that others loaded stay, unless they are withdrawn.
+There are never more adapters loaded than slots. Withdrawn versions are unloaded first. New adapters are
+loaded before old ones are unloaded, as long as a slot is free. Adapters that others loaded stay, unless they
+are withdrawn.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ def plan_actions(
     slots: int | None,
     withdrawn: Collection[Digest] = (),
 ) -> FollowPlan:
-    """Plans how to get from `actual` to `desired`. Names in `desired` are unique; withdrawn versions are never loaded."""
+    """Plans how to get from `actual` to `desired`. Names in `desired` are unique; withdrawn versions are
+    never loaded."""
     recalled = [one for one in actual if one.digest in withdrawn]
     staying = [one for one in actual if one not in recalled]
     by_name = {one.served_as: one for one in staying}

@@ -1,9 +1,11 @@
-"""Drops withdrawn versions and verifies it: unloads the name, deletes the files, then sends a request that must be refused.
+"""Drops withdrawn versions and verifies it: unloads the name, deletes the files, then sends a request that
+must be refused.
 
-The files stay until no request uses them, because an engine reads evicted weights from there again (vLLM exits if the files are
-gone). Once they are deleted, an engine that reloads an unloaded adapter from a path it remembers (SGLang) finds no files; what
-it reloaded in between is unloaded in the next pass. A version is reported as dropped only if its files are deleted, the engine
-does not list it, no request uses it, and a test request for it is refused.
+The files stay until no request uses them, because an engine reads evicted weights from there again (vLLM
+exits if the files are gone). Once they are deleted, an engine that reloads an unloaded adapter from a path it
+remembers (SGLang) finds no files; what it reloaded in between is unloaded in the next pass. A version is
+reported as dropped only if its files are deleted, the engine does not list it, no request uses it, and a test
+request for it is refused.
 """
 
 from __future__ import annotations
@@ -106,7 +108,8 @@ class RecallExecutor:
         return all(name in listed or self.engine.refuses(name) for name in names)
 
     def _ensure_restarted(self, digests: set[Digest]) -> bool:
-        """Restarts the engine unless it has restarted since these versions' files were deleted. Returns whether it has."""
+        """Restarts the engine unless it has restarted since these versions' files were deleted. Returns
+        whether it has."""
         if digests <= self._restarted:
             return True
         try:
@@ -118,7 +121,8 @@ class RecallExecutor:
         return True
 
     def _readmit(self, digest: Digest) -> None:
-        """Reverses a recall by the registry. A version that an operator recalled on this machine stays recalled."""
+        """Reverses a recall by the registry. A version that an operator recalled on this machine stays
+        recalled."""
         self._names.pop(digest, None)
         self._restarted.discard(digest)
         self.state_file.state.proofs.pop(digest, None)

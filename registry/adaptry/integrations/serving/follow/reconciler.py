@@ -1,9 +1,11 @@
-"""`adaptry follow`: a controller that keeps an engine's loaded adapters equal to what the registry's aliases point at.
+"""`adaptry follow`: a controller that keeps an engine's loaded adapters equal to what the registry's aliases
+point at.
 
-Each pass compares the desired state (`desired_state`) with the actual state (what the engine lists), plans actions (`plan`),
-reports the planned loads to the registry (`reporter`) and executes them (`executor`); failures back off (`backoff`). Almost all
-state can be read again from the engine and the registry: a worker that dies continues where it was, an engine that restarts
-empty is filled again, and while the registry is down the engine keeps what it has loaded.
+Each pass compares the desired state (`desired_state`) with the actual state (what the engine lists), plans
+actions (`plan`), reports the planned loads to the registry (`reporter`) and executes them (`executor`);
+failures back off (`backoff`). Almost all state can be read again from the engine and the registry: a worker
+that dies continues where it was, an engine that restarts empty is filled again, and while the registry is
+down the engine keeps what it has loaded.
 """
 
 from __future__ import annotations
@@ -49,8 +51,9 @@ _UNREACHABLE = (Unavailable, Unauthenticated)
 
 @dataclass(frozen=True, slots=True)
 class ReconcilerDeps:
-    """What a reconciler depends on. `probe` asks the engine what it is, again after each outage; `inspect` identifies its base
-    and limits with the registry's help; `log` gets one line for each thing that happens."""
+    """What a reconciler depends on. `probe` asks the engine what it is, again after each outage; `inspect`
+    identifies its base and limits with the registry's help; `log` gets one line for each thing that
+    happens."""
 
     registry: Registry
     engine: Engine
@@ -90,7 +93,8 @@ class Reconciler:
         return self._reporter.reply
 
     def reconcile(self, wait: float) -> bool:
-        """One pass: waits up to `wait` seconds for changes, then plans and executes. Returns whether actual equals desired."""
+        """One pass: waits up to `wait` seconds for changes, then plans and executes. Returns whether actual
+        equals desired."""
         deps = self._deps
         self.connection_error = None
         self._refresh_refs(wait)
@@ -113,7 +117,8 @@ class Reconciler:
         return is_done and not is_news and not self.is_registry_down
 
     def require_served(self) -> None:
-        """Raises `CheckFailed` if a desired version failed to load. An adapter that is left out for lack of a slot is no failure."""
+        """Raises `CheckFailed` if a desired version failed to load. An adapter that is left out for lack of a
+        slot is no failure."""
         failed = [
             f"{name}: {reason}"
             for name, version in self._desired.all_targets(self._reply.turns)
@@ -137,7 +142,8 @@ class Reconciler:
         self._deps.state_file.save_if_possible()
 
     def _check_epoch(self) -> None:
-        """If the registry was restored from a backup, sends it the recalls it may have lost, then reads everything again."""
+        """If the registry was restored from a backup, sends it the recalls it may have lost, then reads
+        everything again."""
         epoch, state = self._watcher.epoch, self._deps.state_file.state
         if epoch is None or epoch == state.epoch:
             return
@@ -160,8 +166,8 @@ class Reconciler:
             self._deps.state_file.state.served = engine_info.models
 
     def _converge_plan(self, loaded: Sequence[EngineAdapter]) -> FollowPlan:
-        """Plans and reports until the registry knows of every planned load and its reply does not change the plan. The registry
-        therefore knows who has a version before that version is loaded."""
+        """Plans and reports until the registry knows of every planned load and its reply does not change the
+        plan. The registry therefore knows who has a version before that version is loaded."""
         for _ in range(_MAX_REPLANS):
             plan = self._plan(loaded)
             pending = _pending_loads(plan)
@@ -193,7 +199,8 @@ class Reconciler:
         )
 
     def _execute(self, plan: FollowPlan) -> bool:
-        """Executes the plan; returns whether every action succeeded. Raises if the engine or the registry does not answer."""
+        """Executes the plan; returns whether every action succeeded. Raises if the engine or the registry
+        does not answer."""
         deps = self._deps
         executor = PlanExecutor(
             deps.registry,
@@ -223,7 +230,8 @@ class Reconciler:
         return is_done
 
     def _handle_failure(self, key: ServedVersion | None, error: AdaptryError) -> None:
-        """Records a failure: of the version, which then backs off, or a transient one. Raises if engine or registry is down."""
+        """Records a failure: of the version, which then backs off, or a transient one. Raises if engine or
+        registry is down."""
         is_transient = isinstance(error, (Conflict, *_UNREACHABLE)) and not isinstance(error, StorageFull)
         if isinstance(error, _UNREACHABLE) and is_transient:
             self._deps.engine.list_adapters()
@@ -304,7 +312,8 @@ def _pending_loads(plan: FollowPlan) -> dict[ServedVersion, VersionInfo]:
 
 
 def _confirmed_only(plan: FollowPlan, confirmed: set[ServedVersion]) -> FollowPlan:
-    """The actions that may run while the registry is down: unloads, and loads that the registry has confirmed before."""
+    """The actions that may run while the registry is down: unloads, and loads that the registry has confirmed
+    before."""
     actions = [
         action
         for action in plan.actions
@@ -314,8 +323,8 @@ def _confirmed_only(plan: FollowPlan, confirmed: set[ServedVersion]) -> FollowPl
 
 
 def run_forever(reconciler: Reconciler, stop: Event, every: float = _EVERY) -> None:
-    """Reconciles until `stop`. Waits for changes at most `every` seconds, so that an engine that restarted is filled again
-    within that time."""
+    """Reconciles until `stop`. Waits for changes at most `every` seconds, so that an engine that restarted is
+    filled again within that time."""
     wait = 0.0
     while not stop.is_set():
         is_settled = reconciler.reconcile(wait)
@@ -325,8 +334,9 @@ def run_forever(reconciler: Reconciler, stop: Event, every: float = _EVERY) -> N
 
 
 def converge(reconciler: Reconciler, stop: Event, patience: float = _PATIENCE) -> None:
-    """Reconciles until actual equals desired, or `stop`. Raises the error if the engine or the registry does not answer, and
-    `CheckFailed` if a desired version failed or the engine has not converged after `patience` seconds."""
+    """Reconciles until actual equals desired, or `stop`. Raises the error if the engine or the registry does
+    not answer, and `CheckFailed` if a desired version failed or the engine has not converged after `patience`
+    seconds."""
     until = time.monotonic() + patience
     while not stop.is_set():
         is_settled = reconciler.reconcile(0.0)

@@ -1,7 +1,8 @@
 """Sends worker status reports and keeps the latest reply.
 
-A report is sent when it differs from the last one, and repeated before its lease ends. Every reply lists the withdrawn versions
-and the rollouts assigned to this worker; while there are any, a report is sent in every pass.
+A report is sent when it differs from the last one, and repeated before its lease ends. Every reply lists the
+withdrawn versions and the rollouts assigned to this worker; while there are any, a report is sent in every
+pass.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ NO_LOADS: Mapping[ServedVersion, VersionInfo] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class WorkerSnapshot:
-    """The actual state: what the engine is and has `loaded` (None if it does not answer), the number of the newest event read,
-    the versions about to be loaded, the recalled versions dropped, and why names are not served as desired."""
+    """The actual state: what the engine is and has `loaded` (None if it does not answer), the number of the
+    newest event read, the versions about to be loaded, the recalled versions dropped, and why names are not
+    served as desired."""
 
     engine: EngineInfo | None
     last_event: int | None
@@ -66,8 +68,8 @@ class Reporter:
         self._last_report: object = None
 
     def report(self, now: WorkerSnapshot) -> None:
-        """Sends the actual state, unless it equals the last report and that one's lease is still fresh. Raises as
-        `Registry.report`."""
+        """Sends the actual state, unless it equals the last report and that one's lease is still fresh.
+        Raises as `Registry.report`."""
         engine_info, state = now.engine, self._state_file.state
         residents = None if now.loaded is None else self._residents(now.loaded, now.loading)
         report = build_report(

@@ -1,8 +1,9 @@
-"""The state that a worker keeps across restarts: which names it has loaded, and which recalled versions it has dropped.
+"""The state that a worker keeps across restarts: which names it has loaded, and which recalled versions it
+has dropped.
 
-A name is recorded before it is loaded, so that after a crash the worker still knows which adapters it loaded. With the file, an
-engine that restarts empty is filled again even while the registry is down. Clients of an engine that has no adapter names of
-its own read the file too (`names`: name → path).
+A name is recorded before it is loaded, so that after a crash the worker still knows which adapters it loaded.
+With the file, an engine that restarts empty is filled again even while the registry is down. Clients of an
+engine that has no adapter names of its own read the file too (`names`: name → path).
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from adaptry.registry.workers import RecallProof
 class WorkerState(BaseModel):
     """The stored state.
 
-    `meant`: the version that each watched ref last resolved to. `ours`: the version this worker loaded under each name;
-    `names`: the path it was loaded from. `confirmed`: the names and digests that the registry has acknowledged in a report.
-    `recalled`: the adapters of the recalled versions that were dropped here. `served`: the engine's names for its base.
-    `epoch`: the registry's epoch at the last contact. `proofs`: its signed recalls, in case a restored registry lacks them."""
+    `meant`: the version that each watched ref last resolved to. `ours`: the version this worker loaded under
+    each name; `names`: the path it was loaded from. `confirmed`: the names and digests that the registry has
+    acknowledged in a report. `recalled`: the adapters of the recalled versions that were dropped here.
+    `served`: the engine's names for its base. `epoch`: the registry's epoch at the last contact. `proofs`:
+    its signed recalls, in case a restored registry lacks them."""
 
     meant: dict[str, VersionInfo] = {}
     ours: dict[str, VersionInfo] = {}
@@ -52,8 +54,8 @@ class StateFile:
         self._written = self.state.model_dump_json()
 
     def save_if_possible(self) -> None:
-        """As `save`, but a write error is ignored; the next save writes the same state. For steps that may not fail because
-        of the file."""
+        """As `save`, but a write error is ignored; the next save writes the same state. For steps that may
+        not fail because of the file."""
         with contextlib.suppress(Unavailable):
             self.save()
 

@@ -1,4 +1,5 @@
-"""Builds a worker's status report from what its engine has loaded, what it is about to load, and what it failed to serve."""
+"""Builds a worker's status report from what its engine has loaded, what it is about to load, and what it
+failed to serve."""
 
 from __future__ import annotations
 
@@ -20,8 +21,8 @@ _MOST_TROUBLES = 256
 
 @dataclass(frozen=True, slots=True)
 class FollowSettings:
-    """The worker's settings: its name, the refs to watch, those to preload, and how many adapters may be loaded at once
-    (`slots`)."""
+    """The worker's settings: its name, the refs to watch, those to preload, and how many adapters may be
+    loaded at once (`slots`)."""
 
     name: str
     engine: str
@@ -118,7 +119,8 @@ def build_report(
 
 
 def _adapter_of_name(served_as: str) -> AdapterName | None:
-    """The adapter of a name that this worker did not load, but vLLM's resolver, say (`acme/tone@prod@sha256:…`)."""
+    """The adapter of a name that this worker did not load, but vLLM's resolver, say
+    (`acme/tone@prod@sha256:…`)."""
     try:
         return AdapterName.parse(served_as.partition("@")[0])
     except InvalidRef:

@@ -1,8 +1,9 @@
 """Adapter names in vLLM: the names that clients request, and the names that adapters are loaded under.
 
-If two adapters are loaded under one name, vLLM's engine dies once requests for both are in one batch (0.32: it tells them apart
-by name in one place, and by id in another). Loaded names therefore contain the digest (`acme/tone@prod@sha256:0123456789ab`),
-and no name is used twice. Responses show the loaded name as their `model`.
+If two adapters are loaded under one name, vLLM's engine dies once requests for both are in one batch (0.32:
+it tells them apart by name in one place, and by id in another). Loaded names therefore contain the digest
+(`acme/tone@prod@sha256:0123456789ab`), and no name is used twice. Responses show the loaded name as their
+`model`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ def parse_model_name(model: str) -> Ref | None:
 
 
 def loaded_name(model: str, digest: Digest) -> str:
-    """The name to load `model`'s version under. Further loads under the same name are numbered (`numbered_name`)."""
+    """The name to load `model`'s version under. Further loads under the same name are numbered
+    (`numbered_name`)."""
     exact = isinstance(ref.selector, ByDigest) if (ref := parse_model_name(model)) else False
     return model.partition("~")[0] if exact else f"{model}@{digest.brief}"
 

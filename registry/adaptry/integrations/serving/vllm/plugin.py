@@ -1,7 +1,7 @@
 """Our resolver as vLLM has them: where our errors become answers that a caller can read.
 
-vLLM's own way to say that a resolver will not is "does not exist", or "found but could not be loaded"; what a resolver
-raises goes to the caller instead, with its sentence.
+vLLM's own way to say that a resolver will not is "does not exist", or "found but could not be loaded"; what a
+resolver raises goes to the caller instead, with its sentence.
 """
 
 from __future__ import annotations

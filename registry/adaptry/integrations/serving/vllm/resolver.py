@@ -1,9 +1,9 @@
 """Resolves the registry's adapters for this vLLM, and refreshes them afterwards.
 
-vLLM never resolves a loaded name again, so every resolved name is refreshed after each event in the registry, and periodically.
-If a name now means another version, that one is loaded and replaces the old one atomically; if the version may no longer be
-served, the name is removed, and requests for it get the reason. Everything runs on vLLM's event loop; blocking calls run on
-threads.
+vLLM never resolves a loaded name again, so every resolved name is refreshed after each event in the registry,
+and periodically. If a name now means another version, that one is loaded and replaces the old one atomically;
+if the version may no longer be served, the name is removed, and requests for it get the reason. Everything
+runs on vLLM's event loop; blocking calls run on threads.
 """
 
 from __future__ import annotations
@@ -52,9 +52,10 @@ _UNREACHABLE = (Unavailable, Unauthenticated, ProtocolMismatch)
 
 @dataclass(frozen=True, slots=True)
 class ResolverConfig:
-    """A resolver's dependencies and settings. `version` is vLLM's, `base` the configured base (`identify_served_base`). In
-    seconds: `refresh_interval` is the least time between two refreshes, `linger` how long a replaced adapter stays loaded, and
-    `refusal_ttl` how long a refusal is cached. `clock` returns seconds."""
+    """A resolver's dependencies and settings. `version` is vLLM's, `base` the configured base
+    (`identify_served_base`). In seconds: `refresh_interval` is the least time between two refreshes, `linger`
+    how long a replaced adapter stays loaded, and `refusal_ttl` how long a refusal is cached. `clock` returns
+    seconds."""
 
     registry: Registry
     cache: Cache
@@ -83,7 +84,8 @@ class AdapterResolver:
         self._listener = EventListener(config.registry)
 
     async def resolve(self, vllm: InProcessVllm, name: str) -> Any:
-        """The request that makes vLLM load an unknown name; None if the name is not a ref, or not in the registry.
+        """The request that makes vLLM load an unknown name; None if the name is not a ref, or not in the
+        registry.
 
         Raises the reason if the version may not be served; the refusal is cached for a few seconds.
         """
@@ -163,8 +165,8 @@ class AdapterResolver:
         log.info("%s is %s@%d now", name, newer.cached.version.name, newer.cached.version.number)
 
     async def _prepare(self, vllm: InProcessVllm, name: str, ref: Ref) -> ResolvedAdapter:
-        """Resolves `ref`, fetches its files and checks that this engine serves them as trained. The caller owns the lease on
-        the folder, through the result."""
+        """Resolves `ref`, fetches its files and checks that this engine serves them as trained. The caller
+        owns the lease on the folder, through the result."""
         version = await asyncio.to_thread(self._config.registry.version, ref)
         require_usable(version)
         profile = await self._profile_engine(vllm)

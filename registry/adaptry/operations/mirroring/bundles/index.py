@@ -1,7 +1,8 @@
 """A bundle's index: the first entry of the file, and the only one that is not verified by a digest.
 
-Everything else is named by its digest, in an order that the index gives, so that a bundle's bytes follow from its index and the
-bytes of its files: there is no room for a name of anybody's choosing, for anything twice, or for anything more.
+Everything else is named by its digest, in an order that the index gives, so that a bundle's bytes follow from
+its index and the bytes of its files: there is no room for a name of anybody's choosing, for anything twice,
+or for anything more.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ class BundledBase(Value, extra="forbid"):
 
 
 class BundleIndex(Value, extra="forbid"):
-    """`parcels` are the version snapshots, by name and number; `bases` are sorted by id, `entries` by `sort_key`."""
+    """`parcels` are the version snapshots, by name and number; `bases` are sorted by id, `entries` by
+    `sort_key`."""
 
     bundle: int = FORMAT
     parcels: tuple[VersionSnapshot, ...] = Field(min_length=1, max_length=100_000)

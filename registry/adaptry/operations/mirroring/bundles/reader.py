@@ -1,6 +1,7 @@
 """Loads a bundle into a registry: verifies the whole file first, then applies it version by version.
 
-A damaged bundle therefore changes nothing, and an interrupted load can be repeated and continues where it stopped.
+A damaged bundle therefore changes nothing, and an interrupted load can be repeated and continues where it
+stopped.
 """
 
 from __future__ import annotations
@@ -35,9 +36,11 @@ def load_bundle(
     progress: Progress = no_progress,
     retry: RetryPolicy = DEFAULT_RETRY,
 ) -> MirrorResult:
-    """Applies everything in the bundle. Aliases in a bundle are unauthenticated claims, so they move only with `aliases`.
+    """Applies everything in the bundle. Aliases in a bundle are unauthenticated claims, so they move only
+    with `aliases`.
 
-    Raises `InvalidBundle` before any change, `ProtocolMismatch`, `NotFound`, `Unavailable`; refused actions are in `failures`.
+    Raises `InvalidBundle` before any change, `ProtocolMismatch`, `NotFound`, `Unavailable`; refused actions
+    are in `failures`.
     """
     with open_bundle(path) as bundle:
         manifests, records = verify_bundle(bundle, progress)

@@ -1,4 +1,5 @@
-"""Creates a bundle: streams versions and everything they need from a registry into one file, which appears atomically.
+"""Creates a bundle: streams versions and everything they need from a registry into one file, which appears
+atomically.
 
 Bundles are reproducible: the same versions with the same metadata give the same bytes.
 """
@@ -38,8 +39,8 @@ def create_bundle(
 ) -> BundleIndex:
     """Bundles the versions with the records of their bases; with `with_bases` also the bases' weights.
 
-    Raises `Withdrawn`, `NotFound` if a base's weights are wanted but not stored, `Conflict` if `file` exists (unless `replace`),
-    `TooLarge`, and the registry's errors; then no file is written.
+    Raises `Withdrawn`, `NotFound` if a base's weights are wanted but not stored, `Conflict` if `file` exists
+    (unless `replace`), `TooLarge`, and the registry's errors; then no file is written.
     """
     if not replace and file.exists():
         raise Conflict(f"{file} is there already; choose another name, or replace it with --force")
