@@ -106,7 +106,7 @@ def identify(catalog: Catalog, secret: str) -> Identity:
 
 
 def identify_hash(catalog: Catalog, secret_sha256: str) -> Identity:
-    """As `identify`, of a token that was shown earlier and of which `hash_of` was kept. Raises `Unauthenticated`."""
+    """As `identify`, of a token that was shown earlier and of which `hash_token` was stored. Raises `Unauthenticated`."""
     with catalog.read() as tx:
         return _valid(kept.find(tx, secret_sha256))
 
