@@ -36,7 +36,7 @@ from adaptry_api.settings import ServerSettings
 from adaptry_api.upload_slots import UploadSlots
 
 _MIRROR = Identity("mirror", "admin", ("*",))
-"""Who it is that brings what is behind this registry."""
+"""The identity that stores what is fetched from the mirrored registry."""
 _READERS = 16
 _AWAITED = 64
 
@@ -81,7 +81,9 @@ class AppState:
         assert isinstance(blobs, LocalBlobs | TieredBlobs), "what a registry in a folder has"
         self.blobs = blobs
         self.presigns_downloads = settings.presign_downloads
-        places = data_folder() / "cache"  # where the command line on this machine remembers bases
+        places = (
+            data_folder() / "cache"
+        )  # where the command line on this machine records the folders of bases
         self.merged_models = MergedModelSource(
             settings.data / "merged", blobs.path_of, places, settings.merged_cache
         )

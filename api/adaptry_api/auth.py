@@ -1,4 +1,4 @@
-"""From a request's token to who is asking.
+"""Finds the identity of a request's token.
 
 A token that was good is believed for five seconds without asking the catalog again, so a revoked one
 stops within that time in every process of the server.
@@ -30,7 +30,7 @@ class TokenAuthenticator:
         self._asking: dict[bytes, asyncio.Future[Identity]] = {}
 
     async def identify(self, authorization: str | None) -> Identity:
-        """Who sent this header. Raises `Unauthenticated`."""
+        """The identity of the token in this header. Raises `Unauthenticated`."""
         if authorization is None:
             if self._anonymous_read:
                 return ANONYMOUS
@@ -60,5 +60,5 @@ class TokenAuthenticator:
         return identity
 
     def clear_cache(self) -> None:
-        """Asks the catalog anew from now on: a token was revoked. What was asked before that is remembered by nobody."""
+        """Forgets every cached identity, because a token was revoked; look-ups that are under way are not cached."""
         self._known, self._asking = {}, {}

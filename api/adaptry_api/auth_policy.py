@@ -1,4 +1,4 @@
-"""Who may call a route: every route says so, or the application does not start.
+"""Who may call a route: every route declares it, or the application does not start.
 
 A route names its access rule by depending on one of the functions in `ACCESS_RULES`, or on a `RequireGrant`; what the
 caller may see and do beyond that is for the registry that acts for them. A route without an access rule raises when
@@ -43,7 +43,7 @@ _BEARER = HTTPBearer(auto_error=False, description="A token: `adaptry token crea
 
 
 async def identify(request: Request) -> Identity:
-    """Whoever the request's token belongs to; looked up once. Raises `Unauthenticated`."""
+    """The identity of the request's token; looked up once per request. Raises `Unauthenticated`."""
     known = getattr(request.state, "identity", None)
     if known is None:
         known = await app_state_of(request).authenticator.identify(request.headers.get("authorization"))
@@ -54,7 +54,7 @@ async def identify(request: Request) -> Identity:
 async def caller(
     request: Request, shown: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]
 ) -> Identity:
-    """Whoever the token belongs to. Raises `Unauthenticated`."""
+    """The identity of the token. Raises `Unauthenticated`."""
     return await identify(request)
 
 
@@ -67,7 +67,7 @@ async def administrator(identity: Annotated[Identity, Depends(caller)]) -> Ident
 
 @dataclass(frozen=True, slots=True)
 class GrantContext(Generic[Granted]):
-    """What was granted, and the registry, acting for whom it was granted to."""
+    """The grant, and the registry acting for the identity that it was given to."""
 
     grant: Granted
     registry: Registry

@@ -108,7 +108,7 @@ def problem_response(
     headers: dict[str, str] | None = None,
     offset: int | None = None,
 ) -> Response:
-    """The one form in which an error is answered."""
+    """The response for an error, in the one form that all errors have."""
     body = ProblemDetails(
         type=f"urn:adaptry:problem:{code}",
         title=http.HTTPStatus(status).phrase,
@@ -145,7 +145,7 @@ def error_response(error: AdaptryError, request_id: str) -> Response:
 
 
 def install_error_handlers(app: FastAPI, unserved: Callable[[Request, int], Response]) -> None:
-    """Makes every error that leaves a route a problem; `unserved` answers for addresses of the Hub protocol that no route
+    """Turns every error that leaves a route into a problem response; `unserved` responds for addresses of the Hub protocol that no route
     has."""
 
     async def ours(request: Request, error: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""Large files straight from the bucket: whoever may read one is sent to an address for it that lapses in minutes.
+"""Redirects downloads of large files to the bucket, at a presigned address that expires in minutes.
 
 Only where the operator wants it and the files are in a bucket; the bytes then never pass this server. Everything that is asked
 before a file is given is asked here too.
@@ -18,13 +18,13 @@ from adaptry_api.ranges import parse_range
 
 LINK_SECONDS = 300
 MIN_REDIRECT_SIZE = 1 << 20
-"""Smaller ones come sooner from here."""
+"""Smaller files arrive sooner from here than after a redirect."""
 
 
 async def redirect_to_bucket(
     request: Request, digest: Digest | None, path: str, size: int, read: Read
 ) -> Response | None:
-    """The answer that says where; None where the file is to be given from here. Raises as reading it does."""
+    """The redirect; None if the file is to be sent from here. Raises as reading it does."""
     state = app_state_of(request)
     if digest is None or not state.presigns_downloads or size < MIN_REDIRECT_SIZE:
         return None

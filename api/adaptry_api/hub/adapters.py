@@ -154,7 +154,7 @@ def adapter_details(
 
 
 def state_warnings(version: VersionInfo | None) -> tuple[str, ...]:
-    """For whoever takes the files of a version that should not be taken any more."""
+    """The warning for those who download a version that is not active any more."""
     warning = state_warning(version) if version else None
     return (warning,) if warning else ()
 

@@ -14,7 +14,7 @@ from threading import Lock
 from typing import Generic, TypeVar
 
 IDLE_SECONDS = 600.0
-"""An upload whose client announced nothing for so long has come to its end."""
+"""Seconds without an announcement after which an upload counts as ended."""
 LOOP_SECONDS = 10.0
 LOOP_TIMES = 4
 """A client that is refused the same so often in so short a time repeats it by itself; people are slower."""
@@ -50,7 +50,7 @@ class _Recent(Generic[Value]):
 
 @dataclass(frozen=True, slots=True)
 class AnnouncedUpload:
-    """What was announced of one upload so far: paths to be kept, and whether it comes in batches."""
+    """The files of one upload announced so far: the paths to be stored, and whether they come in batches."""
 
     paths: frozenset[str] = frozenset()
     is_in_batches: bool = False

@@ -60,7 +60,7 @@ class InlineFile(_Value):
 
 
 class LargeFile(_Value):
-    """A file whose bytes were sent before. Of a copy the size is not said."""
+    """A file whose bytes were sent before. A copy does not state the size."""
 
     path: str
     oid: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

@@ -1,4 +1,4 @@
-"""What was computed of bytes once, kept for the next who asks: the same bytes give the same for ever."""
+"""In-memory caches of what was computed from stored bytes, by digest: the same bytes always give the same result."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ComputedCache(Generic[Value]):
         return len(self._known)
 
     def get_or_compute(self, digest: Digest, compute: Callable[[], Value]) -> Value:
-        """`compute` is called only where the value is not known, and two at once may both be."""
+        """Calls `compute` only if the value is not cached; two threads at once may both call it."""
         known = self._known.get(digest)
         return known if known is not None else self._keep(digest, compute())
 

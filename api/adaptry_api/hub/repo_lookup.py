@@ -37,8 +37,11 @@ class Repository(ABC):
 
 @dataclass(frozen=True, slots=True)
 class HubReader:
-    """Who asks, the registry acting for them, what was computed before, what computes merged models, the Hub behind
-    this server, if there is one, and how a name is spelled here if not as it was written."""
+    """The caller and everything that reading a repository for them needs.
+
+    `upstream` is the Hub behind this server, if there is one. `name_in_other_case` gives the name of a repository here that
+    differs from the one asked for by case alone, or None.
+    """
 
     identity: Identity
     registry: Registry

@@ -1,4 +1,4 @@
-"""Repositories of the Hub behind this server, as far as there is one."""
+"""Repositories of the upstream Hub, if one is configured."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class UpstreamRepository(Repository):
 
 
 def upstream_repository(reader: HubReader, id: str) -> Repository | None:
-    """The repository of that name there; only whoever holds a namespace here may ask."""
+    """The upstream repository of that name; only for callers who hold a namespace here."""
     if reader.upstream is None or not reader.identity.namespaces:
         return None
     try:

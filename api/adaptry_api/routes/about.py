@@ -1,4 +1,4 @@
-"""What this server is and speaks, and whom it takes the caller for."""
+"""What this server is, which protocol it speaks, and the caller's identity."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class NewAdapter(AdapterEdit, extra="forbid"):
 
 
 class AdapterEditRequest(AdapterEdit, extra="forbid"):
-    """What is to change; what is left out stays."""
+    """The fields to change; fields that are left out stay as they are."""
 
 
 class AdapterRenameRequest(BaseModel, extra="forbid"):
@@ -56,7 +56,7 @@ def show(request: Request, name: Name, registry: CallersRegistry) -> Response:
 
 @ROUTES.patch(ONE)
 def edit(request: Request, name: Name, body: AdapterEditRequest, registry: CallersRegistry) -> AdapterInfo:
-    """With `If-Match`, only what was seen is changed."""
+    """With `If-Match`, changes the adapter only if it is as the caller saw it."""
     require_if_match(request, lambda: registry.adapter(name))
     return registry.edit_adapter(
         name, AdapterEdit(description=body.description, tags=body.tags, visibility=body.visibility)
@@ -65,7 +65,7 @@ def edit(request: Request, name: Name, body: AdapterEditRequest, registry: Calle
 
 @ROUTES.delete(ONE, status_code=204)
 def delete(request: Request, name: Name, registry: CallersRegistry) -> None:
-    """With `If-Match`, only what was seen is deleted."""
+    """With `If-Match`, deletes the adapter only if it is as the caller saw it."""
     require_if_match(request, lambda: registry.adapter(name))
     registry.delete_adapter(name)
 

@@ -96,7 +96,7 @@ def record(request: Request, base: BaseId, registry: CallersRegistry) -> Respons
 
 @ROUTES.patch("/{base}")
 def edit(base: BaseId, body: BaseEdit, registry: CallersRegistry) -> BaseInfo:
-    """Who may see it: `private`, `internal` or `public`."""
+    """Who may see the base: `private`, `internal` or `public`."""
     return registry.edit_base(base, body)
 
 

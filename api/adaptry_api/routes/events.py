@@ -74,7 +74,7 @@ async def events(
 async def _stream(
     state: AppState, identify: Identify, after: int | None, about: NameFilter
 ) -> AsyncIterator[str]:
-    """Events until the caller goes, the token ends, or the server does; who connects again goes on where this ended."""
+    """Streams events until the caller disconnects, the token ends, or the server stops; a new connection can resume where this one ended."""
     yield f"retry: {_RETRY}\n\n"
     wait = 0.0
     while not state.draining.has_begun:

@@ -1,4 +1,4 @@
-"""Rollouts: one for an alias at a time, changed only from where it was seen. The `ETag` is its generation."""
+"""Rollouts: at most one for an alias, changed by compare-and-swap. The `ETag` is its generation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokens, for administrators; and giving up a leaked one, for anybody who found it."""
+"""Tokens, for administrators; and revoking a leaked one, for anybody who found it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROUTES = guarded_router(f"{protocol.PREFIX}/tokens", "tokens")
 
 
 class NewToken(BaseModel, extra="forbid"):
-    """Whom a token is for, what they may do where, and for how many days (None: until it is revoked)."""
+    """The name, role and namespaces of a new token, and for how many days it is valid (None: until it is revoked)."""
 
     name: str = Field(min_length=1, max_length=96)
     role: Role

@@ -78,7 +78,7 @@ class ChunkMaps:
             self._map(name, file.hex).unlink(missing_ok=True)
 
     def sweep(self, now: float) -> int:
-        """Removes what was not used for too long; how many files went. `now` is a Unix time."""
+        """Removes the maps that were not used for too long; returns how many. `now` is a Unix time."""
         gone = 0
         for path in self.folder.glob("*/*/*/*"):
             with suppress(FileNotFoundError):  # another server's sweep was here
