@@ -1,7 +1,8 @@
 # Adaptry: everything a contributor runs.  It needs Python 3.11 to 3.13 with venv, and nothing else installed.
 #
 #   make demo                     a real model, two trained adapters, the whole story, in minutes
-#   make test                     format, lint, types, layers and the quick tests
+#   make test                     format, lint, types, layers and the quick tests: a few minutes
+#   make test-slow                the tests with servers of PostgreSQL and S3, many processes, crashes
 #   make test PYTHON=python3.12   the same with another interpreter (in its own environment: VENV=.venv-3.12)
 
 PYTHON ?= python3
@@ -61,7 +62,7 @@ NEEDS_mlflow := 'mlflow-skinny==3.17.*' sqlalchemy alembic psycopg2-binary
 CEPH := radosgw ceph-mon ceph-osd ceph-mgr ceph-common
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-all environments lint format bench lock pin clean
+.PHONY: help demo serve test test-slow test-all environments lint format bench lock pin clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,9 +75,12 @@ serve: $(FOR_DEMO) ## a server on this machine, over the embedded registry
 
 test: $(FOR_TESTS) ## what must pass before a change goes in
 	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory pytest SELECT="not heavy"
+	@$(MAKE) --no-print-directory pytest SELECT="not slow and not heavy"
 
-test-all: $(FOR_TESTS) environments ## also the tests that need the network, a trained model or minutes
+test-slow: $(FOR_TESTS) ## the tests with servers of PostgreSQL and S3, many processes, crashes
+	@$(MAKE) --no-print-directory pytest SELECT="slow and not heavy"
+
+test-all: $(FOR_TESTS) environments ## everything: also what needs the network, a trained model or minutes
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory pytest SELECT=""
 
@@ -106,7 +110,7 @@ clean: ## forget the environment and what tests and benches left
 # pytest names what it skipped and why (-rfEs); what could not be installed is said after it, last.
 .PHONY: pytest
 pytest:
-	@$(BIN)/pytest -n 2 $(if $(SELECT),-m "$(SELECT)"); status=$$?; \
+	@$(BIN)/pytest -n 2 --dist worksteal --durations=10 $(if $(SELECT),-m "$(SELECT)"); status=$$?; \
 	if [ -s $(LEFT_OUT) ]; then echo; echo "Left out, and the tests that need it skipped:"; cat $(LEFT_OUT); fi; \
 	exit $$status
 

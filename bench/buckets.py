@@ -58,8 +58,8 @@ def measure(bucket: Seaweed, folder: Path, size: int, rounds: int) -> None:
     bench = Bench(file, size, rounds)
     print(f"{size / 1e6:,.0f} MB, best of {rounds}, MB/s, and the time beside boto3's")
 
-    blobs = S3Blobs(S3Location.parse(bucket.new_place()))
-    client, name = blobs.objects.client, blobs.place.bucket
+    blobs = S3Blobs(S3Location.parse(bucket.new_location()))
+    client, name = blobs.objects.client, blobs.location.bucket
     raw_up = bench.show(
         "boto3 upload_file", lambda number: client.upload_file(str(file), name, f"raw-{number}")
     )
@@ -77,7 +77,7 @@ def measure(bucket: Seaweed, folder: Path, size: int, rounds: int) -> None:
     bench.show("the store's limit, writing", write_pieces, raw_up)
     bench.show("our store, put", lambda _: put(blobs, file), raw_up)
     for way, options in WAYS.items():
-        with over(folder / f"up-{way}", bucket.new_place(), options) as registry:
+        with over(folder / f"up-{way}", bucket.new_location(), options) as registry:
             bench.show(
                 f"push, {way} the server",
                 lambda number: push(registry, open_dir(source), f"acme/tone-{number}"),
@@ -97,7 +97,7 @@ def measure(bucket: Seaweed, folder: Path, size: int, rounds: int) -> None:
     digest = put(blobs, file)
     bench.show("our store, read to the end", lambda _: sum(map(len, blobs.chunks(digest))), raw_down)
     for way, options in WAYS.items():
-        with over(folder / f"down-{way}", bucket.new_place(), options) as registry:
+        with over(folder / f"down-{way}", bucket.new_location(), options) as registry:
             push(registry, open_dir(source), "acme/tone")
             bench.show(
                 f"pull, {way} the server",

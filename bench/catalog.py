@@ -115,7 +115,7 @@ def mlflow(database: str, size: int, times: int) -> Series:
             url = f"sqlite:///{stack.enter_context(tempfile.TemporaryDirectory())}/mlflow.sqlite"
         else:
             server = stack.enter_context(postgres_server())
-            url = server.url(server.empty()).replace("postgresql:", "postgresql+psycopg2:")
+            url = server.url(server.create_empty()).replace("postgresql:", "postgresql+psycopg2:")
         command = [str(MLFLOW), str(PEER), url, str(size), str(times)]
         run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         series: Series = json.loads(run.stdout.splitlines()[-1])

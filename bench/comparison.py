@@ -79,7 +79,7 @@ def measure(made: Made, scratch: Path) -> Outcome:
 def _is_promised(adapter: Adapter) -> bool:
     """Whether the table promises a merge of it."""
     method = METHODS.get(adapter.spec.method)
-    return method is None or (method.is_baked and method.refuses(adapter.config) is None)
+    return method is None or (method.is_mergeable and method.unmergeable_reason(adapter.config) is None)
 
 
 def _misread(spec: Spec) -> list[str]:

@@ -66,7 +66,7 @@ class Tally:
 
 def page(tallies: Mapping[str, Tally]) -> str:
     """The whole page; a method without cases has its words only."""
-    methods = sorted(METHODS.values(), key=lambda method: (not method.is_baked, method.title.lower()))
+    methods = sorted(METHODS.values(), key=lambda method: (not method.is_mergeable, method.title.lower()))
     by_method = "".join(_line(*_row(method, tallies.get(method.name))) for method in methods)
     by_family = _line("Method", *FAMILIES.values()) + _line(*["---"] * (len(FAMILIES) + 1))
     for method in methods:

@@ -72,7 +72,7 @@ def measure_cache(folder: Path, registry: HttpRegistry, megabytes: int, times: i
     ref = Ref.parse("acme/large")
 
     def fetch() -> None:
-        cache.path_of(registry, ref)
+        cache.acquire(registry, ref)
 
     def forget() -> None:
         cache.close()
@@ -83,7 +83,7 @@ def measure_cache(folder: Path, registry: HttpRegistry, megabytes: int, times: i
     asked = median(4 * times, lambda: registry.version(ref))
     hit = median(4 * times, fetch)
     digest = registry.version(ref).digest
-    here = median(4 * times, lambda: cache.kept(digest))
+    here = median(4 * times, lambda: cache.acquire_local(digest))
     print(f"the cache, {megabytes} MB over HTTP, median of {times}")
     show("copied and flushed", copied, copied)
     show("fetched, verified, flushed", cold, copied)
@@ -101,18 +101,18 @@ def measure_follow(folder: Path, server: Server, times: int) -> None:
     made = [tiny_lora(folder / f"f{seed}", seed=seed, base_name="org/small") for seed in range(1, times + 2)]
     versions = [push(registry, open_dir(each), name).version for each in made]
     engine = FakeVllm(models=("org/small",))
-    around = ReconcilerDeps(
+    deps = ReconcilerDeps(
         registry=registry,
         engine=ENGINES["vllm"](EngineClient(engine.url)),
         cache=Cache(folder / "follow-cache"),
-        memory=StateFile(folder / "state.json"),
-        look=lambda: running_at(engine.url),
-        judge=lambda found: inspect_engine(registry, found),
-        tell=lambda line: None,
+        state_file=StateFile(folder / "state.json"),
+        probe=lambda: running_at(engine.url),
+        inspect=lambda found: inspect_engine(registry, found),
+        log=lambda line: None,
     )
     stop = threading.Event()
-    follower = Reconciler(around, FollowSettings(name="gpu-1", engine="vllm", watch=("acme/followed@prod",)))
-    following = threading.Thread(target=run_forever, args=(follower, stop))
+    reconciler = Reconciler(deps, FollowSettings(name="gpu-1", engine="vllm", watch=("acme/followed@prod",)))
+    following = threading.Thread(target=run_forever, args=(reconciler, stop))
     following.start()
     took, alias = [], None
     for version in versions:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,9 +27,85 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["NO_PROXY"] = "127.0.0.1,localhost"
 os.environ.pop("COLUMNS", None)
 
+SLOW = (
+    "tests/api/hub",
+    "tests/api/test_draining.py",
+    "tests/api/test_hostile.py",
+    "tests/api/test_proxies.py",
+    "tests/api/test_schema.py",
+    "tests/api/test_serve.py",
+    "tests/api/test_uploads.py::test_an_upload_goes_on_after_the_server_was_killed_in_the_middle_of_it",
+    "tests/cli/test_program.py",
+    "tests/cli/test_serving.py",
+    "tests/combining/test_peft_modes.py",
+    "tests/contract/test_registry_balanced.py",
+    "tests/contract/test_registry_local.py::TestInMemory",
+    "tests/converting/test_exact.py",
+    "tests/converting/test_nearest.py",
+    "tests/demo",
+    "tests/domain/test_long_headers.py",
+    "tests/domain/test_patterns.py::test_a_pattern_that_runs_for_ever_is_refused_after_a_second_and_delays_no_plain_name",
+    "tests/engines",
+    "tests/gc/test_beside_pushes.py",
+    "tests/hub/test_clients.py",
+    "tests/hub/test_taking_over.py",
+    "tests/integrity/test_rows.py",
+    "tests/jobs",
+    "tests/live",
+    "tests/merging/test_bitsandbytes.py",
+    "tests/merging/test_crashes.py",
+    "tests/merging/test_tied_heads.py",
+    "tests/merging/test_ways.py",
+    "tests/methods/test_additive.py",
+    "tests/methods/test_algebra.py",
+    "tests/methods/test_on_base.py",
+    "tests/mirroring",
+    "tests/oci",
+    "tests/probing",
+    "tests/storage/test_abandoned_uploads.py",
+    "tests/storage/test_backup.py",
+    "tests/storage/test_crashes.py",
+    "tests/storage/test_database_faults.py",
+    "tests/storage/test_s3_blobs.py",
+    "tests/test_examples.py",
+    "tests/test_wheel.py",
+    "tests/topology",
+    "tests/training",
+    "tests/vllm",
+    "tests/worker/test_cache.py",
+)
+"""Where the tests are that `make test` leaves to `make test-slow`: folders, files, classes and tests that took longest when
+they were measured. A single test or case may be marked where it stands. What needs a server of PostgreSQL or S3 is slow, too."""
+SERVERS = frozenset({"postgres", "seaweed", "ceph"})
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Marks what is slow."""
+    path = item.nodeid.partition("[")[0]
+    needs = SERVERS.intersection(getattr(item, "fixturenames", ()))
+    if needs or any(path == place or path.startswith((f"{place}/", f"{place}::")) for place in SLOW):
+        item.add_marker("slow")
+
+
 pytest.register_assert_rewrite(
     "adaptry.testing", "adaptry_api.testing"
 )  # the contracts' asserts show their values
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared() -> Iterator[None]:
+    """All registries of this process have their compiled statements and their inspecting processes in common."""
+    from adaptry.testing.sharing import shared_between_registries
+
+    with shared_between_registries():
+        yield
+
+
+@pytest.fixture(scope="session")
+def at_the_end() -> Iterator[ExitStack]:
+    """What is done after the last test of this process."""
+    with ExitStack() as stack:
+        yield stack
 
 
 @pytest.fixture(autouse=True)
@@ -85,13 +162,13 @@ def s3_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def s3_place(seaweed: Seaweed, s3_credentials: None) -> str:
     """An address in a bucket, with nothing there yet and the credentials for it in the environment."""
-    return seaweed.new_place()
+    return seaweed.new_location()
 
 
 @pytest.fixture
 def ceph_place(ceph: Ceph, s3_credentials: None) -> str:
     """The same on the server that has less."""
-    return ceph.new_place()
+    return ceph.new_location()
 
 
 @pytest.fixture(scope="session")

@@ -30,33 +30,33 @@ def create_app(settings: ServerSettings) -> FastAPI:
     origin, and `TypeError` for a route that does not say who may call it.
     """
     origins = tuple(map(check_origin, settings.origins))
-    store, counts = AppState(settings), RequestMetrics()
+    state, counts = AppState(settings), RequestMetrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, object]]:
-        sweeps = (store.sweep_spools, cleanup.SPOOLS_EVERY), (store.sweep_uploads, cleanup.UPLOADS_EVERY)
-        with store.draining.delay_sigterm(settings.notice):
+        sweeps = (state.sweep_spools, cleanup.SPOOLS_EVERY), (state.sweep_uploads, cleanup.UPLOADS_EVERY)
+        with state.draining.delay_sigterm(settings.notice):
             async with cleanup.periodic_cleanup(*sweeps):
-                yield {DRAINING: store.draining}
-                await store.event_broadcaster.close()
-        store.close()
+                yield {DRAINING: state.draining}
+                await state.event_broadcaster.close()
+        state.close()
 
     app = FastAPI(
         title="Adaptry",
         version=__version__,
         lifespan=lifespan,
-        # The description is a route of ours, with a decision like every other.
+        # The description is a route of ours, with an access rule like every other.
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
         # A slash too many is not a different address with a redirect to it, but none at all.
         redirect_slashes=False,
     )
-    app.state.store = store
+    app.state.adaptry = state
     app.state.counts = counts
-    app.state.hub_memory = HubCaches()
+    app.state.hub_caches = HubCaches()
     for router in all_routes(settings.docs):
-        # Not `include_router`, which wraps routes: here they stay what they are, each with its decision.
+        # Not `include_router`, which wraps routes: here they stay what they are, each with its access rule.
         app.router.routes += router.routes
     errors.install_error_handlers(app, unsupported_response)
     app.add_middleware(RawPathRouting)

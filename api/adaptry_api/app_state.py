@@ -87,8 +87,8 @@ class AppState:
         )
         self.upstream = self._upstream(settings)
 
-    def registry(self, identity: Identity, once: IdempotencyKey | None = None) -> Registry:
-        return self._registry.on_behalf_of(identity, once)
+    def registry(self, identity: Identity, idempotency_key: IdempotencyKey | None = None) -> Registry:
+        return self._registry.on_behalf_of(identity, idempotency_key)
 
     def identity_of_token(self, token_sha256: str) -> Identity:
         """Whose token has that hash. Raises `Unauthenticated` once it is revoked or expired."""

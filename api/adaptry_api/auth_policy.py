@@ -1,7 +1,7 @@
 """Who may call a route: every route says so, or the application does not start.
 
-A route names its decision by depending on one of the functions in `DECISIONS`, or on a `RequireGrant`; what the
-caller may see and do beyond that is for the registry that acts for them. A route without a decision raises when
+A route names its access rule by depending on one of the functions in `ACCESS_RULES`, or on a `RequireGrant`; what the
+caller may see and do beyond that is for the registry that acts for them. A route without an access rule raises when
 it is made, and `check_routes` raises for one that came in another way.
 """
 
@@ -32,11 +32,11 @@ from adaptry_api.grants import Granted
 
 def app_state_of(request: Request) -> AppState:
     """The registry's data, opened when the application was made."""
-    return cast(AppState, request.app.state.store)
+    return cast(AppState, request.app.state.adaptry)
 
 
 async def public() -> None:
-    """Open to all: what says nothing about anyone."""
+    """Open to everyone: for routes that reveal nothing about anyone."""
 
 
 _BEARER = HTTPBearer(auto_error=False, description="A token: `adaptry token create` makes one.")
@@ -74,7 +74,7 @@ class GrantContext(Generic[Granted]):
 
 
 class RequireGrant(Generic[Granted]):
-    """A decision: whoever shows a grant of that kind, signed by us, as a bearer token or in the address as `grant`."""
+    """An access rule: lets in whoever shows a grant of that kind, signed by us, as a bearer token or in the address as `grant`."""
 
     def __init__(self, kind: type[Granted]) -> None:
         self._kind = kind
@@ -84,11 +84,11 @@ class RequireGrant(Generic[Granted]):
         scheme, _, shown = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             shown = request.query_params.get("grant", "")
-        store = app_state_of(request)
+        state = app_state_of(request)
 
         def look_up() -> GrantContext[Granted]:
-            grant = store.signer.verify(self._kind, shown.strip(), time.time())
-            return GrantContext(grant, store.registry(store.identity_of_token(grant.by)))
+            grant = state.signer.verify(self._kind, shown.strip(), time.time())
+            return GrantContext(grant, state.registry(state.identity_of_token(grant.by)))
 
         return await to_thread.run_sync(look_up)
 
@@ -115,7 +115,7 @@ class GuardedRoute(APIRoute):
         super().__init__(path, endpoint, **options)
         if not has_access_rule(self):
             raise TypeError(
-                f"the route {path} does not say who may call it: depend on one of guard.DECISIONS"
+                f"the route {path} does not say who may call it: depend on one of auth_policy.ACCESS_RULES"
             )
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -134,9 +134,9 @@ class GuardedRoute(APIRoute):
             if ours and (unknown := request.query_params.keys() - known):
                 takes = f"there are {', '.join(sorted(known))}" if known else "it takes none"
                 raise Invalid(f"not a parameter of this address: {min(unknown)[:80]!a} ({takes})")
-            parsing = app_state_of(request).parse_slots
+            parse_slots = app_state_of(request).parse_slots
             return await handle(
-                StrictRequest(request.scope, request.receive, parsing, limit, kind=kind, **values)
+                StrictRequest(request.scope, request.receive, parse_slots, limit, kind=kind, **values)
             )
 
         return strictly
@@ -150,13 +150,13 @@ def guarded_router(prefix: str = "", tag: str | None = None) -> APIRouter:
 
 
 def has_access_rule(route: APIRoute) -> bool:
-    """Whether the route depends, directly or not, on a decision."""
+    """Whether the route depends, directly or not, on an access rule."""
     calls = [dependant.call for dependant in _all(route.dependant)]
     return any(isinstance(call, RequireGrant) or call in ACCESS_RULES for call in calls)
 
 
 def check_routes(app: FastAPI) -> None:
-    """Raises `TypeError` for a route that anyone could reach without a decision."""
+    """Raises `TypeError` for a route without an access rule."""
     for route in app.routes:
         if not isinstance(route, APIRoute) or not has_access_rule(route):
             raise TypeError(f"{route} does not say who may call it")

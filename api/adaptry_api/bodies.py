@@ -65,14 +65,14 @@ class StrictRequest(Request):
         self,
         scope: Scope,
         receive: Receive,
-        parsing: ParseSlots,
+        parse_slots: ParseSlots,
         limit: int = protocol.JSON_LIMIT,
         values: int = _VALUES,
         kind: TypeAdapter[Any] | None = None,
     ) -> None:
         super().__init__(scope, receive)
         self._limits = strictjson.JsonLimits(size=limit, nodes=values)
-        self._parsing = parsing
+        self._parse_slots = parse_slots
         self._kind = kind
 
     async def body(self) -> bytes:
@@ -94,7 +94,7 @@ class StrictRequest(Request):
         """
         data = await self.body()
         try:
-            return await read_json(data, self._limits, self._parsing, self._made)
+            return await read_json(data, self._limits, self._parse_slots, self._made)
         except AdaptryError as error:
             raise WrappedError(error) from None
 
@@ -109,7 +109,7 @@ class StrictRequest(Request):
 
 
 async def read_json(
-    data: bytes, limits: strictjson.JsonLimits, parsing: ParseSlots, make: Callable[[Any], Result]
+    data: bytes, limits: strictjson.JsonLimits, parse_slots: ParseSlots, make: Callable[[Any], Result]
 ) -> Result:
     """What `make` makes of the document in a request's body, on the event loop if it is small, else in a thread.
 
@@ -125,8 +125,8 @@ async def read_json(
     if len(data) <= INLINE_PARSE_LIMIT:
         return here()
     if len(data) <= THREAD_PARSE_LIMIT:
-        return await to_thread.run_sync(here, limiter=parsing.threads)
-    return await to_thread.run_sync(checked, limiter=parsing.children)
+        return await to_thread.run_sync(here, limiter=parse_slots.threads)
+    return await to_thread.run_sync(checked, limiter=parse_slots.children)
 
 
 def require_few_faults(error: ValidationError) -> None:

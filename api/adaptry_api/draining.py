@@ -40,7 +40,7 @@ class DrainState:
 
     @contextmanager
     def delay_sigterm(self, notice: float) -> Iterator[None]:
-        """Within the block, SIGTERM takes effect after the notice. (Only the main thread is told of signals.)"""
+        """Within the block, SIGTERM takes effect after the notice. (Only the main thread receives signals.)"""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

@@ -109,7 +109,7 @@ def problem_response(
     offset: int | None = None,
 ) -> Response:
     """The one form in which an error is answered."""
-    said = ProblemDetails(
+    body = ProblemDetails(
         type=f"urn:adaptry:problem:{code}",
         title=http.HTTPStatus(status).phrase,
         status=status,
@@ -118,11 +118,11 @@ def problem_response(
         request=request_id,
         offset=offset,
     )
-    return Response(said.model_dump_json(exclude_none=True), status, headers, media_type=protocol.PROBLEM)
+    return Response(body.model_dump_json(exclude_none=True), status, headers, media_type=protocol.PROBLEM)
 
 
 def error_response(error: AdaptryError, request_id: str) -> Response:
-    """A problem for an error of ours. What callers are not told, the log is."""
+    """The problem response for one of our errors. Details that callers must not see go to the log."""
     status = status_of(error)
     if error.public_message != error.message:
         LOG.warning("request %s: %s", request_id, error.message)

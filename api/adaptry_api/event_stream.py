@@ -1,7 +1,7 @@
-"""Who listens for events waits here, without a thread: new events are read once for all listeners of a process.
+"""Listeners for events wait here without a thread: new events are read once for all listeners of a process.
 
-What was read is kept for a while, so that an event costs one look at the database however many hear of it, and each
-listener a few comparisons. Who asks for older ones is given them from the database, a bounded number at a time.
+Recent events are kept, so that an event costs one database read however many listeners it has, and each listener a few
+comparisons. Older events are read from the database, for a bounded number of listeners at a time.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ LOG = logging.getLogger("adaptry.api")
 
 _KEPT = 4096
 _PAUSE = 1.0  # seconds before a database that did not answer is asked again
-_LOOKING = 4  # threads for those who ask for what is not kept
+_LOOKING = 4  # threads for reads of events that are not kept
 _TO_END = 5.0  # seconds that a read which has begun may take when the server stops
 
 Identify = Callable[[], Awaitable[Identity]]
-"""Who a listener is; asked before each look and before it is told what was seen, since a token may have ended. Raises `Unauthenticated`."""
+"""Who a listener is; asked before each read and again before events are delivered, since a token may have ended. Raises `Unauthenticated`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Listener:
-    """A listener between two looks. Whom an event does not concern sleeps on, since being woken costs far more than this."""
+    """A listener between two reads. It is woken only for events that concern it: waking costs far more than the check."""
 
     identity: Identity
     about: NameFilter
     woken: asyncio.Future[None]
 
-    def offer(self, told: Sequence[StoredEvent]) -> None:
-        if any(self.about.matches(one.event) and one.is_visible_to(self.identity) for one in told):
+    def offer(self, new_events: Sequence[StoredEvent]) -> None:
+        if any(self.about.matches(one.event) and one.is_visible_to(self.identity) for one in new_events):
             self.wake()
 
     def wake(self) -> None:
@@ -53,7 +53,7 @@ class _Listener:
 
 
 class EventBroadcaster:
-    """`news` is `Registry.events` for one of many listeners. It begins to listen when the first one comes."""
+    """`next_events` is `Registry.events` for one of many listeners. It starts to read when the first one comes."""
 
     def __init__(self, catalog: Catalog, draining: DrainState) -> None:
         self._catalog = catalog
@@ -71,7 +71,7 @@ class EventBroadcaster:
     async def next_events(
         self, identify: Identify, after: int | None, limit: int, wait: float, about: NameFilter
     ) -> EventBatch:
-        """What is new, or after `wait` seconds that nothing is; at once when the server is about to stop."""
+        """New events, or an empty batch after `wait` seconds; returns at once when the server is about to stop."""
         if self._epoch is None:
             self._epoch = (await to_thread.run_sync(lambda: self._catalog.epoch)).id
         if self._reading is None:
@@ -117,13 +117,13 @@ class EventBroadcaster:
         return self._kept_after is not None and self._kept_after <= after <= self._kept_to
 
     def _kept_since(self, after: int) -> Sequence[StoredEvent]:
-        first = bisect_right(self._kept, after, key=lambda told: told.event.seq)
+        first = bisect_right(self._kept, after, key=lambda stored: stored.event.seq)
         return self._kept[first : first + events.SPAN]
 
     async def _look(
         self, identity: Identity, after: int | None, limit: int, wait: float, about: NameFilter
     ) -> EventBatch:
-        # Who does not wait is told what was committed before he asked, which may not have been read here yet.
+        # A call that does not wait gets everything committed before it, some of which may not have been read here yet.
         if after is not None and wait and self._keeps(after):
             return events.select_batch(self._kept_since(after), identity, about, after, limit)
         return await to_thread.run_sync(
@@ -138,21 +138,21 @@ class EventBroadcaster:
             with contextlib.suppress(RuntimeError):  # the loop may have ended meanwhile
                 loop.call_soon_threadsafe(self._rung.set)
 
-        with self._catalog.hearing.subscribed(ring):
+        with self._catalog.notifier.subscribed(ring):
             while not self._is_closed:
                 self._rung.clear()
                 try:
-                    told = await to_thread.run_sync(self._next)
+                    new_events = await to_thread.run_sync(self._next)
                 except AdaptryError as error:
                     LOG.warning("events cannot be read: %s", error.message)
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._rung.wait(), _PAUSE)
                     continue
-                if told:
-                    self._keep(told)
+                if new_events:
+                    self._keep(new_events)
                     for waiting in self._waiting:
-                        waiting.offer(told)
-                if len(told) < events.SPAN and not self._is_closed:
+                        waiting.offer(new_events)
+                if len(new_events) < events.SPAN and not self._is_closed:
                     await self._rung.wait()
 
     def _next(self) -> tuple[StoredEvent, ...]:
@@ -162,9 +162,9 @@ class EventBroadcaster:
                 self._kept_after = self._kept_to
             return events.read_since(tx, self._kept_to)
 
-    def _keep(self, told: Sequence[StoredEvent]) -> None:
-        self._kept += told
-        self._kept_to = told[-1].event.seq
+    def _keep(self, new_events: Sequence[StoredEvent]) -> None:
+        self._kept += new_events
+        self._kept_to = new_events[-1].event.seq
         if len(self._kept) > 2 * _KEPT:
             self._kept_after = self._kept[-_KEPT - 1].event.seq
             self._kept = self._kept[-_KEPT:]

@@ -48,14 +48,14 @@ class GrantSigner:
 
     def sign(self, grant: Grant) -> str:
         """The grant as text that fits into an address. Raises `Unavailable` where no secret can be kept."""
-        said = grant.model_dump_json().encode()
-        return f"{_text(said)}.{_text(self._mac(type(grant).__name__.encode(), said))}"
+        payload = grant.model_dump_json().encode()
+        return f"{_text(payload)}.{_text(self._mac(type(grant).__name__.encode(), payload))}"
 
     def verify(self, kind: type[Granted], text: str, now: float) -> Granted:
         """The grant that `text` is. Raises `Unauthenticated` for another kind, an altered or an expired one."""
-        said, _, mac = text.partition(".")
+        payload, _, mac = text.partition(".")
         try:
-            data = _data(said if len(text) <= _LONGEST else "")
+            data = _data(payload if len(text) <= _LONGEST else "")
             is_ours = hmac.compare_digest(self._mac(kind.__name__.encode(), data), _data(mac))
             grant = kind.model_validate_json(data) if is_ours else None
         except (ValidationError, ValueError):  # ValueError: not base64

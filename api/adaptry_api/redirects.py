@@ -25,8 +25,8 @@ async def redirect_to_bucket(
     request: Request, digest: Digest | None, path: str, size: int, read: Read
 ) -> Response | None:
     """The answer that says where; None where the file is to be given from here. Raises as reading it does."""
-    store = app_state_of(request)
-    if digest is None or not store.presigns_downloads or size < MIN_REDIRECT_SIZE:
+    state = app_state_of(request)
+    if digest is None or not state.presigns_downloads or size < MIN_REDIRECT_SIZE:
         return None
     if request.method != "GET" or "if-none-match" in request.headers:
         return None
@@ -35,11 +35,11 @@ async def redirect_to_bucket(
         return None  # refused here, in our words
 
     def find() -> str | None:
-        if not store.blobs.has(digest):
+        if not state.blobs.has(digest):
             return None  # computed, or another Hub's
         for _ in read(size):  # nothing is there: but who may not read it is told so
             pass
-        return store.blobs.download_url(digest, header_text(path.rpartition("/")[2], 255), LINK_SECONDS)
+        return state.blobs.download_url(digest, header_text(path.rpartition("/")[2], 255), LINK_SECONDS)
 
     address = await to_thread.run_sync(find)
     if address is None:

@@ -1,4 +1,4 @@
-"""`serve`: a registry's folder as a server, until it is told to stop.
+"""`serve`: runs a server on a registry's folder until it is stopped.
 
 It binds the loopback address unless told otherwise. Every caller needs a token; only what is public can be
 read without one, and only where that was asked for.
@@ -126,14 +126,14 @@ def url_of(host: str, listening: socket.socket) -> str:
 
 def _first_token(settings: ServerSettings) -> Path:
     """The file with the first administrator's token, which opens this registry from now on. It also makes the registry, if it is new."""
-    store = AppState(settings)
+    state = AppState(settings)
     try:
         if settings.admin_token is None:
-            return ensure_admin_token(settings.data, store.catalog)
-        admit_admin_token(settings.admin_token, store.catalog)
+            return ensure_admin_token(settings.data, state.catalog)
+        admit_admin_token(settings.admin_token, state.catalog)
         return settings.admin_token
     finally:
-        store.close()
+        state.close()
 
 
 def _protocol() -> type[asyncio.Protocol] | str:

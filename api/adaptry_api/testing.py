@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,19 +99,37 @@ def assert_problem(answer: RawResponse, status: int, code: str) -> None:
 
 
 @contextmanager
-def running_server(settings: ServerSettings) -> Iterator[Server]:
-    """A server for `settings`, which stops when the block ends."""
+def running_server(
+    settings: ServerSettings, wait_later: Callable[[Callable[[], None]], object] | None = None
+) -> Iterator[Server]:
+    """A server for `settings`, which stops when the block ends.
+
+    It looks only ten times a second whether it should. Where nothing of it is used again, `wait_later` is given the
+    function that waits for its end.
+    """
     listening = bind("127.0.0.1", 0)
     server = Server(url_of("127.0.0.1", listening), settings.data, settings.catalog)
     uvicorn_server = make_server(settings)
-    thread = threading.Thread(target=uvicorn_server.run, kwargs={"sockets": [listening]}, daemon=True)
+
+    def run() -> None:
+        with closing(listening):
+            uvicorn_server.run(sockets=[listening])
+
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
         yield server
     finally:
         server.close()
         uvicorn_server.should_exit = True
-        thread.join(timeout=30)
-        listening.close()
-        if thread.is_alive():
-            raise Unavailable("the test server did not stop")
+        wait = partial(_join, thread)
+        if wait_later:
+            wait_later(wait)
+        else:
+            wait()
+
+
+def _join(thread: threading.Thread) -> None:
+    thread.join(timeout=30)
+    if thread.is_alive():
+        raise Unavailable("the test server did not stop")

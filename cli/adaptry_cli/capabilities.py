@@ -100,7 +100,7 @@ def lora_text(adapter: Adapter) -> str:
 
 
 def merge_text(adapter: Adapter) -> str:
-    """Whether it can be baked into its base's weights, and how near to its own library; else why not."""
+    """Whether it can be merged into its base's weights, and how near to its own library; else why not."""
     if reason := why_not_merged(adapter):
         return f"no: {reason}"
     word = parse_quantisation_hint(adapter.config.base_name)

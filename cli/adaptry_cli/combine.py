@@ -141,7 +141,7 @@ def _print_plan(plan: CombinePlan, as_json: bool) -> None:
         {
             "module": planned.site.key,
             "inputs": len(planned.inputs),
-            "method": planned.combination.name,
+            "method": planned.method.name,
             "ranks": list(planned.ranks),
             "rank": planned.expected_rank,
         }

@@ -82,7 +82,7 @@ def connect_to(where: str | None, *, create_missing: bool = False, for_cleanup: 
     settings = settings_for(where)
     place = settings.registry
     is_new = create_missing and place and not is_server(place) and not is_registry(resolve_folder(place))
-    registry = connect(place, settings, making=create_missing, freeing=for_cleanup)
+    registry = connect(place, settings, create_missing=create_missing, for_cleanup=for_cleanup)
     if is_new:
         print_err(f"made a registry in {place}")
     if context := click.get_current_context(silent=True):

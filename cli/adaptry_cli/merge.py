@@ -1,4 +1,4 @@
-"""`adaptry merge`: adapters baked into their base, as a checkpoint that any engine loads."""
+"""`adaptry merge`: adapters merged into their base, as a checkpoint that any engine loads."""
 
 from __future__ import annotations
 

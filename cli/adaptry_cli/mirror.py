@@ -97,7 +97,7 @@ def source_registry(where: str, token_file: Path | None) -> Registry:
     from adaptry.storage.connect import connect
 
     settings = replace(settings_for(where), token=read_secret(token_file, "--from-token-file"))
-    registry = connect(where, settings, making=False)
+    registry = connect(where, settings, create_missing=False)
     click.get_current_context().call_on_close(registry.close)
     return registry
 

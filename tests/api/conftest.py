@@ -17,12 +17,14 @@ from adaptry_api.testing import Server, running_server
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+def start(tmp_path: Path, at_the_end: ExitStack) -> Iterator[Callable[..., Server]]:
     """Starts servers that differ from the usual one."""
     with ExitStack() as stack:
 
         def make(**options: Any) -> Server:
-            return stack.enter_context(running_server(ServerSettings(data=tmp_path / "data", **options)))
+            return stack.enter_context(
+                running_server(ServerSettings(data=tmp_path / "data", **options), at_the_end.callback)
+            )
 
         yield make
 

@@ -152,7 +152,7 @@ def test_what_changes_while_it_is_read_is_not_what_is_published(
             was_told.append(request.target)
         return bool(was_told)
 
-    proxy.spoil("late", times=1, matches=is_reading)
+    proxy.arm_http("late", times=1, matches=is_reading)
     server.registry().finish_upload(opened)
     assert was_told
     assert not any(
@@ -169,7 +169,7 @@ def test_the_client_sends_past_the_server(server: Server, proxy: HttpFaultProxy,
             told.append(len(request.body))
         return False
 
-    proxy.spoil("failed", times=None, matches=counting)
+    proxy.arm_http("failed", times=None, matches=counting)
     registry = server.registry()
     done = registry.append_upload(opened, 0, pieces())
     assert (done.offset, sorted(told)) == (len(DATA), [1 << 20, PART, PART])
@@ -181,7 +181,7 @@ def test_the_client_sends_past_the_server(server: Server, proxy: HttpFaultProxy,
 def test_what_fails_once_is_sent_again(
     server: Server, proxy: HttpFaultProxy, opened: UploadInfo, kind: str
 ) -> None:
-    proxy.spoil(kind, times=1, matches=is_direct)
+    proxy.arm_http(kind, times=1, matches=is_direct)
     registry = server.registry()
     registry.finish_upload(registry.append_upload(opened, 0, pieces()))
     assert registry.has_file(NAME, DIGEST)
@@ -208,7 +208,7 @@ def test_a_bucket_that_says_nothing_is_done_without(
     server: Server, proxy: HttpFaultProxy, opened: UploadInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adaptry.registry.http.presigned._ANSWER_SECONDS", 0.2)
-    proxy.spoil("swallowed", times=None, matches=is_direct)
+    proxy.arm_http("swallowed", times=None, matches=is_direct)
     registry = server.registry()
     registry.finish_upload(registry.append_upload(opened, 0, pieces()))
     assert registry.has_file(NAME, DIGEST)
@@ -217,7 +217,7 @@ def test_a_bucket_that_says_nothing_is_done_without(
 def test_parts_that_the_bucket_refuses_go_through_the_server(
     server: Server, proxy: HttpFaultProxy, opened: UploadInfo
 ) -> None:
-    proxy.spoil(
+    proxy.arm_http(
         "failed", times=None, matches=lambda request: is_direct(request) and len(request.body) == 1 << 20
     )
     registry = server.registry()
@@ -241,7 +241,7 @@ def test_a_server_sweeps_while_it_runs(
     monkeypatch.setattr("adaptry_api.cleanup.UPLOADS_EVERY", 0.05)
     assert start(blobs=place).call("GET", "/healthz").status == 200  # what it sweeps at its start is past
     blobs = S3Blobs(S3Location.parse(place))
-    urllib3.request("PUT", blobs.writing_address(blobs.new_key(), 0, 5, 60).url, body=b"hello")
+    urllib3.request("PUT", blobs.upload_url(blobs.new_key(), 0, 5, 60).url, body=b"hello")
     end = time.monotonic() + 60
     while list(blobs.stagings()):
         assert time.monotonic() < end

@@ -130,7 +130,7 @@ def test_a_bit_flipped_on_the_way_up_is_noticed_by_the_server_and_nothing_is_pub
     server: Server, large: Adapter
 ) -> None:
     with between(server, upwards=InFile(flip)) as registry, pytest.raises(DigestMismatch):
-        push(registry, large, NAME, persistence=AT_ONCE)
+        push(registry, large, NAME, retry=AT_ONCE)
     assert server.registry().search("").items == ()
     assert push(server.registry(), large, NAME).version.number == 1
 
@@ -140,7 +140,7 @@ def test_a_bit_flipped_on_the_way_down_is_noticed_by_the_client_and_nothing_is_w
 ) -> None:
     push(server.registry(), large, NAME)
     with between(server, downwards=InFile(flip)) as registry, pytest.raises(DigestMismatch):
-        pull(registry, "acme/tone", tmp_path / "pulled", persistence=AT_ONCE)
+        pull(registry, "acme/tone", tmp_path / "pulled", retry=AT_ONCE)
     assert not (tmp_path / "pulled").exists()
 
 
@@ -150,7 +150,7 @@ def test_a_download_that_is_cut_goes_on_where_it_stopped(
     push(server.registry(), large, NAME)
     cuts = InFile(cut, times=2)
     with between(server, downwards=cuts) as registry:
-        pull(registry, "acme/tone", tmp_path / "pulled", persistence=AT_ONCE)
+        pull(registry, "acme/tone", tmp_path / "pulled", retry=AT_ONCE)
     assert cuts.left == 0
     assert (tmp_path / "pulled" / WEIGHTS).read_bytes() == b"".join(large.content.chunks(WEIGHTS))
 
@@ -158,5 +158,5 @@ def test_a_download_that_is_cut_goes_on_where_it_stopped(
 def test_an_upload_that_is_cut_goes_on_until_it_is_whole(server: Server, large: Adapter) -> None:
     cuts = InFile(cut, times=2)
     with between(server, upwards=cuts) as registry:
-        assert push(registry, large, NAME, persistence=AT_ONCE).version.number == 1
+        assert push(registry, large, NAME, retry=AT_ONCE).version.number == 1
     assert cuts.left == 0

@@ -75,7 +75,7 @@ def test_a_push_sent_again_with_its_key_is_new_again(
     manifest = server.call("GET", f"{AT}/revisions/{pushed.version.digest}/manifest").body
     server.call("DELETE", AT)
     for path in sorted(tone.content.sizes):
-        whole = tone.content.whole(path, 1 << 20)
+        whole = tone.content.read_all(path, 1 << 20)
         session = registry.open_upload(TONE, Digest.of(whole), len(whole))
         registry.finish_upload(registry.append_upload(session, 0, [whole]))
     body = {"manifest": base64.b64encode(manifest).decode()}

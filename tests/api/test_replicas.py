@@ -106,7 +106,7 @@ def test_an_upload_begun_at_one_goes_on_at_the_other(servers: Pair, tmp_path: Pa
 def test_a_database_that_is_away_is_said_to_be_without_where_it_is(
     postgres: PostgresServer, tmp_path: Path
 ) -> None:
-    name = postgres.migrated()
+    name = postgres.create_migrated()
     with running_server(ServerSettings(data=tmp_path / "data", catalog=postgres.url(name))) as server:
         assert server.call("GET", "/readyz", token=None).status == 200
         postgres.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")

@@ -38,7 +38,7 @@ def test_a_token_that_is_revoked_while_it_is_looked_up_is_not_remembered() -> No
         first = asyncio.ensure_future(callers.identify(SHOWN))
         await asyncio.to_thread(is_asked.wait, 30)
         is_revoked.set()
-        callers.forget()
+        callers.clear_cache()
         with pytest.raises(Unauthenticated):
             await callers.identify(SHOWN)
         assert await first == ADA
@@ -62,7 +62,7 @@ def test_whoever_is_revoked_while_we_look_for_news_is_told_none() -> None:
     async def scene() -> None:
         listening = EventBroadcaster(registry.catalog, DrainState())
         with pytest.raises(Unauthenticated):
-            await listening.news(identify, 0, 50, 0.0, NameFilter(()))
+            await listening.next_events(identify, 0, 50, 0.0, NameFilter(()))
         await listening.close()
 
     asyncio.run(scene())

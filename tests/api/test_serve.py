@@ -35,9 +35,9 @@ SERVED = """
 import subprocess, sys
 from pathlib import Path
 from adaptry_api.settings import ServerSettings
-from adaptry_api.testing import serving
+from adaptry_api.testing import running_server
 folder, client = Path(sys.argv[1]), sys.argv[2]
-with serving(ServerSettings(data=folder / "data")) as server:
+with running_server(ServerSettings(data=folder / "data")) as server:
     subprocess.run([sys.executable, "-c", client, server.url, server.admin, folder], check=True)
 print(*sorted({"torch", "numpy", "transformers", "boto3"} & set(sys.modules)))
 """

@@ -32,26 +32,26 @@ def grant(until: int = 100) -> Reading:
 
 def test_a_grant_comes_back_as_it_was_given(tmp_path: Path) -> None:
     signer = GrantSigner(tmp_path / "secret")
-    assert signer.read(Reading, signer.sign(grant()), now=99) == grant()
+    assert signer.verify(Reading, signer.sign(grant()), now=99) == grant()
 
 
 def test_every_process_of_a_server_knows_the_others_grants(tmp_path: Path) -> None:
     text = GrantSigner(tmp_path / "secret").sign(grant())
-    assert GrantSigner(tmp_path / "secret").read(Reading, text, now=0) == grant()
+    assert GrantSigner(tmp_path / "secret").verify(Reading, text, now=0) == grant()
     with pytest.raises(Unauthenticated):
-        GrantSigner(tmp_path / "another").read(Reading, text, now=0)
+        GrantSigner(tmp_path / "another").verify(Reading, text, now=0)
 
 
 def test_a_grant_is_over_when_its_time_is(tmp_path: Path) -> None:
     signer = GrantSigner(tmp_path / "secret")
     with pytest.raises(Unauthenticated, match="the time for this upload is over"):
-        signer.read(Reading, signer.sign(grant(until=100)), now=100)
+        signer.verify(Reading, signer.sign(grant(until=100)), now=100)
 
 
 def test_a_grant_of_one_kind_is_none_of_another(tmp_path: Path) -> None:
     signer = GrantSigner(tmp_path / "secret")
     with pytest.raises(Unauthenticated, match="start it again"):
-        signer.read(Writing, signer.sign(grant()), now=0)
+        signer.verify(Writing, signer.sign(grant()), now=0)
 
 
 def test_no_other_text_is_a_grant(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -71,13 +71,13 @@ def test_no_other_text_is_a_grant(tmp_path_factory: pytest.TempPathFactory) -> N
     def refuse(text: str) -> None:
         if text != real:
             with pytest.raises(Unauthenticated):
-                signer.read(Reading, text, now=0)
+                signer.verify(Reading, text, now=0)
 
     refuse()
     digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     for digit in digits.replace(real[-1], ""):
         with pytest.raises(Unauthenticated):
-            signer.read(Reading, real[:-1] + digit, now=0)
+            signer.verify(Reading, real[:-1] + digit, now=0)
 
 
 def test_the_secret_is_its_owners_alone_and_the_same_for_all_who_come_at_once(tmp_path: Path) -> None:

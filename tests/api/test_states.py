@@ -1,4 +1,4 @@
-"""States over HTTP: put from where they were seen; files that are held back are refused with the reason."""
+"""States over HTTP: put from where they were seen; files that are withheld are refused with the reason."""
 
 from __future__ import annotations
 

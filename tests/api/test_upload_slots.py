@@ -32,7 +32,7 @@ class Noticing(RetryPolicy):
     waits: threading.Event = field(default_factory=threading.Event)
     turn: threading.Event = field(default_factory=threading.Event)
 
-    def queue(self, busy: Busy, waited: float) -> float:
+    def wait_in_queue(self, busy: Busy, waited: float) -> float:
         self.waits.set()
         assert self.turn.wait(60)
         return waited
@@ -51,7 +51,7 @@ def test_a_push_into_a_busy_namespace_waits_and_succeeds(registry: HttpRegistry,
     pushed: list[int] = []
 
     def run() -> None:
-        pushed.append(push(registry, tone, TONE, persistence=noticing).version.number)
+        pushed.append(push(registry, tone, TONE, retry=noticing).version.number)
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -65,7 +65,7 @@ def test_a_push_into_a_busy_namespace_waits_and_succeeds(registry: HttpRegistry,
 def test_a_push_gives_up_when_its_wait_gets_too_long(registry: HttpRegistry, tone: Adapter) -> None:
     fill(registry, "acme")
     with pytest.raises(Busy, match="64 uploads are open in acme"):
-        push(registry, tone, TONE, persistence=RetryPolicy(longest_queue=0.0))
+        push(registry, tone, TONE, retry=RetryPolicy(longest_queue=0.0))
 
 
 def test_a_full_namespace_is_answered_with_a_time_to_come_back(
@@ -80,7 +80,7 @@ def test_a_full_namespace_is_answered_with_a_time_to_come_back(
 
 def test_another_namespaces_full_share_is_no_hindrance(registry: HttpRegistry, tone: Adapter) -> None:
     fill(registry, "evil")
-    assert push(registry, tone, TONE, persistence=NO_WAIT).is_new
+    assert push(registry, tone, TONE, retry=NO_WAIT).is_new
 
 
 @contextmanager
@@ -108,6 +108,6 @@ def test_a_tenant_whose_clients_are_slow_on_purpose_leaves_slots_to_others(
     evil = server.token("eve", "writer", ("evil",))
     with slow_senders(server, evil, "evil", 8):
         ours = server.registry(server.token("ada", "writer", ("acme",)))
-        assert push(ours, tone, TONE, persistence=NO_WAIT).is_new
+        assert push(ours, tone, TONE, retry=NO_WAIT).is_new
         held = [one.is_held for one in server.registry(evil).upload_sessions().items]
         assert any(held)  # they are still at it: nobody had to wait until they were given up

@@ -295,7 +295,7 @@ def test_fused_experts_of_the_other_side_of_peft_0_19_are_turned_round(
     ],
 )
 def test_wrong_answers_that_come_of_how_a_server_is_run_are_cautions(engine: str, words: str) -> None:
-    assert any(words in caution for caution in ENGINES[engine].cautions)
+    assert any(words in caution for caution in ENGINES[engine].warnings)
 
 
 @pytest.mark.parametrize(
@@ -440,7 +440,7 @@ def test_a_runtime_is_written_as_it_is_read() -> None:
 def test_every_rule_names_its_source_and_commands_that_exist() -> None:
     known = {name for section in COMMANDS.values() for name in section}
     for engine in ENGINES.values():
-        for rule in (*engine.gates, *engine.rules):
+        for rule in (*engine.preconditions, *engine.rules):
             assert rule.source and rule.title, (engine.name, rule.code)
             assert set(re.findall(r"adaptry (\w+)", rule.repair)) <= known, rule.repair
 

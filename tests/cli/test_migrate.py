@@ -20,7 +20,7 @@ def test_a_registry_is_moved_and_the_same_commands_find_it(
     pushed = run(*here, "push", "./out", "acme/tone").stdout
     before = answer(*here, "show", "acme/tone")
 
-    moved = run("migrate", "--from", "sqlite:./registry", "--to", postgres.url(postgres.empty()))
+    moved = run("migrate", "--from", "sqlite:./registry", "--to", postgres.url(postgres.create_empty()))
 
     assert "1 name, 1 version" in moved.stdout
     assert answer(*here, "show", "acme/tone") == before
@@ -35,7 +35,7 @@ def test_a_registry_is_moved_and_the_same_commands_find_it(
 
 def test_the_answer_as_json_counts_the_rows_of_each_table(run, postgres: PostgresServer) -> None:
     run("--registry", "./registry", "push", "./out", "acme/tone")
-    url = postgres.url(postgres.empty())
+    url = postgres.url(postgres.create_empty())
     answer = json.loads(run("migrate", "--from", "sqlite:./registry", "--to", url, "--json").stdout)
     assert answer["problems"] == []
     assert answer["rows"]["versions"] == 1
@@ -44,7 +44,7 @@ def test_the_answer_as_json_counts_the_rows_of_each_table(run, postgres: Postgre
 def test_a_new_registry_begins_in_the_database_that_the_environment_names(
     run, answer, postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("ADAPTRY_CATALOG", postgres.url(postgres.empty()))
+    monkeypatch.setenv("ADAPTRY_CATALOG", postgres.url(postgres.create_empty()))
     run("--registry", "./registry", "push", "./out", "acme/tone")
     assert not (tmp_path / "registry" / "catalog.sqlite").exists()
     monkeypatch.delenv("ADAPTRY_CATALOG")
@@ -52,7 +52,7 @@ def test_a_new_registry_begins_in_the_database_that_the_environment_names(
 
 
 def test_what_cannot_be_moved_is_told(run, postgres: PostgresServer, tmp_path: Path) -> None:
-    to = ("--to", postgres.url(postgres.empty()))
+    to = ("--to", postgres.url(postgres.create_empty()))
     assert "sqlite:DIR" in run("migrate", "--from", "./registry", *to, code=2).stderr
     assert "no registry in" in run("migrate", "--from", "sqlite:./registry", *to, code=3).stderr
     run("--registry", "./registry", "push", "./out", "acme/tone")
@@ -68,7 +68,7 @@ def test_what_cannot_be_moved_is_told(run, postgres: PostgresServer, tmp_path: P
 def test_alone_it_makes_the_catalog_that_a_file_names_and_brings_it_up_to_date(
     run, answer, postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "url").write_text(postgres.url(postgres.empty()))
+    (tmp_path / "url").write_text(postgres.url(postgres.create_empty()))
     monkeypatch.setenv("ADAPTRY_CATALOG_FILE", str(tmp_path / "url"))
     first, again = answer("migrate"), answer("migrate")
     assert first == again

@@ -111,7 +111,7 @@ def test_the_ends_of_the_arc_are_the_parents_themselves() -> None:
 @pytest.mark.parametrize("turn", [1.0, -1.0, 1 + 1e-9])
 def test_updates_on_one_line_are_interpolated_straight(turn: float) -> None:
     one = update(0, 2)
-    made = combine("slerp", [one, one.times(turn)], t=0.25)
+    made = combine("slerp", [one, one.scaled_by(turn)], t=0.25)
     near(made, dense(one) * (0.75 + 0.25 * turn))
 
 
@@ -201,7 +201,7 @@ def test_no_update_here_counts_as_an_update_of_zero(name: str) -> None:
 @pytest.mark.parametrize("factor", [-2.0, 1e-6, 1e4])
 def test_scaled_updates_make_a_scaled_result(name: str, factor: float) -> None:
     updates = several(2)
-    scaled = [each.times(factor) for each in updates]
+    scaled = [each.scaled_by(factor) for each in updates]
     near(combine(name, scaled) / factor, combine(name, updates), 1e-5)
 
 
@@ -226,13 +226,13 @@ def test_of_untrained_updates_nothing_comes(name: str) -> None:
 def test_directions_that_cancel_have_no_mean(name: str) -> None:
     one = update(0, 2)
     with pytest.raises(CheckFailed, match=r"layer\.0: the directions of the updates cancel"):
-        combine(name, [one, one.times(-3.0)])
+        combine(name, [one, one.scaled_by(-3.0)])
 
 
 def test_a_mean_with_its_opposite_among_the_updates_is_refused() -> None:
     one = update(0, 2)
     with pytest.raises(CheckFailed, match="not unique"):
-        combine("karcher", [one, one, one.times(-1.0)])
+        combine("karcher", [one, one, one.scaled_by(-1.0)])
 
 
 def test_shares_of_nothing_are_refused() -> None:

@@ -44,9 +44,9 @@ def made(
     told = CombineInputs(
         updates,
         weights,
-        combination.checked(values),
+        combination.check_values(values),
         lambda place: torch.Generator().manual_seed(seed * 1000 + place),
-        inputs=len(updates),
+        input_count=len(updates),
     )
     result = combination.combine(told)
     assert isinstance(result, Tensor) and result.dtype == torch.float32
@@ -318,7 +318,7 @@ def test_sums_are_linear_in_the_weights(updates: list[Factors], name: str, facto
 @given(drawn, st.sampled_from(ALL), st.sampled_from([0.5, 2.0, 4.0]))
 def test_a_longer_update_gives_a_longer_result(updates: list[Factors], name: str, factor: float) -> None:
     weights = [1.0] * len(updates)
-    longer = [each.times(factor) for each in updates]
+    longer = [each.scaled_by(factor) for each in updates]
     near(made(name, longer, weights), factor * made(name, updates, weights), 1e-5)
 
 

@@ -1,4 +1,4 @@
-"""The page of all ways to combine is that of the table."""
+"""The page of all methods of combining is that of the table."""
 
 from __future__ import annotations
 
@@ -21,4 +21,4 @@ def test_every_way_says_where_it_comes_from_and_what_it_takes() -> None:
         assert combination.name == name
         assert combination.source and combination.title
         for parameter in combination.parameters.values():
-            assert parameter.about and parameter.checked(name, parameter.default) == parameter.default
+            assert parameter.about and parameter.check_value(name, parameter.default) == parameter.default

@@ -171,7 +171,7 @@ def test_how_an_update_is_split_into_factors_means_nothing(name: str, values: di
 @pytest.mark.parametrize("factor", [1e-5, 8.0, -1.0])
 def test_scaled_updates_make_a_scaled_result(name: str, values: dict[str, Any], factor: float) -> None:
     updates = several(3)
-    made = combine(name, [each.times(factor) for each in updates], **values)
+    made = combine(name, [each.scaled_by(factor) for each in updates], **values)
     near(made / factor, combine(name, updates, **values), 1e-5)
 
 

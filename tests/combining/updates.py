@@ -65,7 +65,7 @@ def factors(
         CombineInputs(
             [each for place, each in enumerate(updates) if each is not None and place in places],
             [weights[place] for place in places],
-            combination.checked(values),
+            combination.check_values(values),
             lambda place: torch.Generator().manual_seed(places[place]),
             rank,
             len(updates),

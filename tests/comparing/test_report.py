@@ -125,7 +125,7 @@ def test_signs_of_a_large_site_are_estimated_from_rows_and_that_is_told() -> Non
 
     found = measure_sign_conflict([one, other])
 
-    assert (found.rows, found.of) == (2730, 4096)
+    assert (found.sampled_rows, found.total_rows) == (2730, 4096)
     share = found.conflicting / found.mass
     assert share == pytest.approx(conflict(one.dense().numpy(), other.dense().numpy()), abs=0.005)
 

@@ -45,12 +45,12 @@ class TestInABucketWithoutConditions(BlobContract):
         place = S3Location.parse(s3_place)
         where = urlsplit(place.endpoint or "")
         with run_proxy(HttpFaultProxy(where.hostname or "", where.port or 0)) as proxy:
-            proxy.spoil(
+            proxy.arm_http(
                 "not_implemented", times=None, matches=lambda request: b"If-None-Match" in request.head
             )
             store = S3Blobs(replace(place, endpoint=f"http://127.0.0.1:{proxy.port}"))
             yield store
-            assert proxy.struck <= 4  # it is not asked again and again
+            assert proxy.fault_count <= 4  # it is not asked again and again
 
 
 @pytest.mark.heavy

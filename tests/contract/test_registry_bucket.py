@@ -33,7 +33,7 @@ class PastTheServer:
         self, tmp_path: Path, s3_place: str, monkeypatch: pytest.MonkeyPatch
     ) -> Iterator[MakeRegistry]:
         monkeypatch.setattr("adaptry.storage.local.uploads.DIRECT", 1)
-        monkeypatch.setattr("adaptry_api.redirects.LARGE", 1)
+        monkeypatch.setattr("adaptry_api.redirects.MIN_REDIRECT_SIZE", 1)
         settings = ServerSettings(
             data=tmp_path / "data",
             anonymous_read=True,

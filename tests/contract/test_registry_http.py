@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -33,9 +34,11 @@ class TestHttpRegistry(RegistryContract):
         return None
 
     @pytest.fixture
-    def make_registry(self, tmp_path: Path, catalog: str | None) -> Iterator[MakeRegistry]:
+    def make_registry(
+        self, tmp_path: Path, catalog: str | None, at_the_end: ExitStack
+    ) -> Iterator[MakeRegistry]:
         settings = ServerSettings(data=tmp_path / "data", catalog=catalog, anonymous_read=True)
-        with running_server(settings) as server:
+        with running_server(settings, at_the_end.callback) as server:
             yield lambda identity: registry_for(server, identity)
 
 
@@ -43,4 +46,4 @@ class TestHttpRegistry(RegistryContract):
 class TestHttpRegistryOnPostgres(TestHttpRegistry):
     @pytest.fixture
     def catalog(self, postgres: PostgresServer) -> str:
-        return postgres.url(postgres.migrated())
+        return postgres.url(postgres.create_migrated())

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The following rank_pattern keys:
 
 
 def test_every_exact_method_has_factors() -> None:
-    exact = {name for name, method in METHODS.items() if method.lora == "exact"}
+    exact = {name for name, method in METHODS.items() if method.lora_form == "exact"}
     assert exact == {name for name, method in METHODS.items() if method.factors is not None}
     assert {name.split(" ")[0] for name in EXACT} == exact - {"bone"}  # MiSS under its old name
 

@@ -96,7 +96,7 @@ def test_a_rank_that_it_has_already_leaves_the_update_alone(tmp_path: Path, case
     }
     for site in before.modules:
         assert torch.equal(before.factors(site).down, after.factors(site).down)
-        assert torch.equal(before.factors(site).folded().up, after.factors(site).up)
+        assert torch.equal(before.factors(site).with_unit_scale().up, after.factors(site).up)
 
 
 def test_zeros_fill_it_up_to_one_rank_and_the_model_stays_the_same(tmp_path: Path) -> None:

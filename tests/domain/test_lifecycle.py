@@ -16,7 +16,7 @@ def test_the_page_says_of_each_state_what_the_table_says() -> None:
     shown = lines[start : start + len(STATE_RULES) + 1]
     words = {True: "yes", False: "no"}
     rows = [
-        f"| {state} | {words[rule.is_latest]} | {words[rule.is_found]} | {words[rule.takes_aliases]} | {rule.readers} |"
+        f"| {state} | {words[rule.is_latest]} | {words[rule.is_searchable]} | {words[rule.allows_aliases]} | {rule.readers} |"
         for state, rule in STATE_RULES.items()
     ]
     assert shown == [*rows, ""]
@@ -25,7 +25,7 @@ def test_the_page_says_of_each_state_what_the_table_says() -> None:
 def test_each_state_allows_no_more_than_the_one_before() -> None:
     order = ("everyone", "writers", "administrators")
     steps = [
-        (rule.is_latest, rule.is_found, rule.takes_aliases, -order.index(rule.readers))
+        (rule.is_latest, rule.is_searchable, rule.allows_aliases, -order.index(rule.readers))
         for rule in STATE_RULES.values()
     ]
     for earlier, later in pairwise(steps):

@@ -60,7 +60,7 @@ ENDLESS = r"[\w.]{0,64}" * 12 + "!"
 LONG = "model." + "a" * 60 + ".layers." + "b" * 60 + ".q_proj"
 
 
-@pytest.fixture(params=["re2", "without re2"])
+@pytest.fixture(params=["re2", pytest.param("without re2", marks=pytest.mark.slow)])
 def engines(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Both kinds of installation."""
     if request.param == "without re2":
@@ -108,14 +108,14 @@ def test_plain_names_need_no_engine_and_no_process(monkeypatch: pytest.MonkeyPat
         raise AssertionError("an engine was asked")
 
     monkeypatch.setattr(patterns, "re2_test", refuse)
-    monkeypatch.setattr(patterns, "ask_child", refuse)
+    monkeypatch.setattr(patterns, "match_in_child", refuse)
     assert first_match(dict.fromkeys(PLAIN, 1), NAMES)
 
 
 def test_thousands_of_keys_and_thousands_of_modules_do_not_multiply(monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[str] = []
     monkeypatch.setattr(patterns, "re2_test", lambda *_: looked.append("re2"))
-    monkeypatch.setattr(patterns, "ask_child", lambda *_: looked.append("child") or [])
+    monkeypatch.setattr(patterns, "match_in_child", lambda *_: looked.append("child") or [])
     names = [f"model.layers.{n}.mlp.experts.{m}.w1" for n in range(64) for m in range(1024)]
     keys = {f"experts.{m}.w{n}": n for m in range(1024) for n in (1, 2, 3, 4)}
     found = first_match(keys, names)
@@ -146,7 +146,7 @@ def test_a_pattern_that_runs_for_ever_is_refused_after_a_second_and_delays_no_pl
 
 def test_re2_answers_what_takes_re_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("re2")
-    monkeypatch.setattr(patterns, "ask_child", lambda *_: pytest.fail("a child was asked"))
+    monkeypatch.setattr(patterns, "match_in_child", lambda *_: pytest.fail("a child was asked"))
     for pattern in ("(a+)+b", ENDLESS):
         assert first_match({pattern: 1, "q_proj": 2}, [LONG]) == {LONG: 2}
 
@@ -159,7 +159,7 @@ def test_the_second_is_shared_by_all_patterns_of_an_adapter(monkeypatch: pytest.
         given.append(seconds)
         return match_in_child(questions, names, seconds)
 
-    monkeypatch.setattr(patterns, "ask_child", ask)
+    monkeypatch.setattr(patterns, "match_in_child", ask)
     keys = [f"(a+)+{letter}" for letter in "bcdefgh"]
     matcher = PatternMatcher({"rank_pattern": dict.fromkeys(keys)})
     matcher.prepare(["a" * 60])

@@ -99,36 +99,38 @@ class Scene:
         """A worker as it is after its process was started: whatever it knew before is in its files."""
         registry = self.server.registry(token or self.token(name))
         home = self.folder / "workers" / name
-        memory = StateFile(home / "state.json")
-        around = ReconcilerDeps(
+        state_file = StateFile(home / "state.json")
+        deps = ReconcilerDeps(
             registry=registry,
-            engine=self.spoken_to(engine, memory, home / "files.list", restarts),
+            engine=self.spoken_to(engine, state_file, home / "files.list", restarts),
             cache=Cache(home / "cache", cache_size, NO_WAIT),
-            memory=memory,
-            look=lambda: (
+            state_file=state_file,
+            probe=lambda: (
                 probe_engine(engine.url) if engine.kind != "lorax" else EngineInfo(parse_runtime("lorax"), ())
             ),
-            judge=lambda found: inspect_engine(registry, found, None, "org/tiny"),
-            tell=self.story.append,
+            inspect=lambda found: inspect_engine(registry, found, None, "org/tiny"),
+            log=self.story.append,
         )
-        self._stack.callback(around.cache.close)
-        self.memories[name] = memory
-        return Reconciler(around, FollowSettings(name=name, engine=engine.kind, watch=watch, **options))
+        self._stack.callback(deps.cache.close)
+        self.memories[name] = state_file
+        return Reconciler(deps, FollowSettings(name=name, engine=engine.kind, watch=watch, **options))
 
     def token(self, name: str) -> str:
         return self.server.token(name, "worker", ("acme",))
 
-    def spoken_to(self, engine: FakeEngine, memory: StateFile, listed: Path, restarts: bool = True) -> Engine:
+    def spoken_to(
+        self, engine: FakeEngine, state_file: StateFile, listed: Path, restarts: bool = True
+    ) -> Engine:
         """The engine as a worker knows it; what an operator's commands do is asked of the fake itself."""
         restart = (sys.executable, "-c", _RESTART, engine.url)
         prepare = (sys.executable, "-c", _PREPARE, "{folder}", "{file}")
         outside = OperatorCommands(listed, restart if restarts else (), prepare)
-        return ENGINES[engine.kind](EngineClient(engine.url), outside, memory.now.names)
+        return ENGINES[engine.kind](EngineClient(engine.url), outside, state_file.state.names)
 
     def serves(self, engine: FakeEngine, name: str = PROD, worker: str = "gpu-1") -> int | None:
         """The number of the version whose weights a request is answered with; None where it is refused."""
-        memory = self.memories.get(worker) or StateFile(self.folder / "none.json")
-        reply = self.spoken_to(engine, memory, self.folder / "none.list").ask(name)
+        state_file = self.memories.get(worker) or StateFile(self.folder / "none.json")
+        reply = self.spoken_to(engine, state_file, self.folder / "none.list").send_test_request(name)
         if not reply.is_ok:
             return None
         return self.weights[engine.answers[-1][2]].number
@@ -146,9 +148,9 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def settle(follower: Reconciler, turns: int = 20) -> None:
+def settle(reconciler: Reconciler, turns: int = 20) -> None:
     """Turns until nothing is left to do."""
     for _ in range(turns):
-        if follower.turn(wait=0.0):
+        if reconciler.reconcile(wait=0.0):
             return
     raise AssertionError(f"not settled after {turns} turns")

@@ -63,10 +63,10 @@ class Mortal(EngineClient):
         self.is_doomed = False
         self._chance = chance
 
-    def _ask(self, method: str, path: str, body: bytes | None, patience: float) -> EngineResponse:
+    def _request(self, method: str, path: str, body: bytes | None, patience: float) -> EngineResponse:
         if self.is_doomed and self._chance.random() < 0.5:
             raise Died
-        reply = super()._ask(method, path, body, patience)
+        reply = super()._request(method, path, body, patience)
         if self.is_doomed:
             raise Died
         return reply
@@ -125,7 +125,7 @@ class Worker(threading.Thread):
 
     def run(self) -> None:
         while not self._stop_asked.is_set():
-            cache = Cache(self._folder / "cache", persistence=NO_WAIT)
+            cache = Cache(self._folder / "cache", retry=NO_WAIT)
             try:
                 self._live(cache)
             except Died:
@@ -141,21 +141,21 @@ class Worker(threading.Thread):
     def _live(self, cache: Cache) -> None:
         self._speaking = Mortal(self.engine.url, self._chance)
         registry = HttpRegistry(self._url, self._token)
-        around = ReconcilerDeps(
+        deps = ReconcilerDeps(
             registry=registry,
             engine=ENGINES[self.engine.kind](self._speaking, OperatorCommands(Path()), {}),
             cache=cache,
-            memory=StateFile(self._folder / "state.json"),
-            look=lambda: probe_engine(self.engine.url),
-            judge=lambda found: inspect_engine(registry, found),
-            tell=lambda line: None,
+            state_file=StateFile(self._folder / "state.json"),
+            probe=lambda: probe_engine(self.engine.url),
+            inspect=lambda found: inspect_engine(registry, found),
+            log=lambda line: None,
         )
         watch = tuple(f"acme/*@{alias}" for alias in ALIASES)
-        follower = Reconciler(
-            around, FollowSettings(name=self.name, engine=self.engine.kind, watch=watch, slots=4)
+        reconciler = Reconciler(
+            deps, FollowSettings(name=self.name, engine=self.engine.kind, watch=watch, slots=4)
         )
         while not self._stop_asked.is_set():
-            follower.turn(0.1)
+            reconciler.reconcile(0.1)
 
 
 class Chaos:
@@ -234,7 +234,7 @@ class Chaos:
         worker = self.chance.choice(self.fleet)
         with suppress(Unavailable):
             speaking = EngineClient(worker.engine.url)
-            ENGINES[worker.engine.kind](speaking, OperatorCommands(Path()), {}).ask(
+            ENGINES[worker.engine.kind](speaking, OperatorCommands(Path()), {}).send_test_request(
                 f"{TONE}@{self.chance.choice(ALIASES)}"
             )
 

@@ -98,7 +98,7 @@ def test_what_somebody_else_loaded_is_left_alone_unless_it_is_recalled(scene: Sc
     engine = scene.engine()
     worker = scene.worker(engine)
     settle(worker)
-    kept = worker._around.cache.path_of(scene.registry, "acme/voice@1")
+    kept = worker._deps.cache.acquire(scene.registry, "acme/voice@1")
     engine.post("/v1/load_lora_adapter", {"lora_name": "acme/voice@1", "lora_path": str(kept.path)})
     engine.post(
         "/v1/load_lora_adapter", {"lora_name": "mine", "lora_path": str(scene.folder / "lora-tone-1")}
@@ -118,7 +118,7 @@ def test_an_engine_that_comes_back_empty_is_filled_again(scene: Scene, kind: str
     worker = scene.worker(engine)
     settle(worker)
     engine.stop()
-    assert not worker.turn(0.0)
+    assert not worker.reconcile(0.0)
     assert not scene.registry.worker("gpu-1").is_answering
     engine.start()
     settle(worker)
@@ -144,8 +144,8 @@ def test_a_version_that_the_engine_refuses_takes_nobodys_place(scene: Scene, kin
     settle(worker)
     engine.refuses = {weights for weights, one in scene.weights.items() if one.number == 2}
     scene.alias(second)
-    assert not worker.turn(0.0)
-    worker.turn(0.0)
+    assert not worker.reconcile(0.0)
+    worker.reconcile(0.0)
     assert scene.serves(engine) == 1
     (trouble,) = scene.registry.worker("gpu-1").troubles
     assert (trouble.served_as, "max_lora_rank" in trouble.reason) == (PROD, True)
@@ -155,7 +155,7 @@ def test_a_version_for_another_base_is_never_loaded(scene: Scene) -> None:
     scene.alias(scene.publish(1, base_name="org/other"))
     engine = scene.engine()
     worker = scene.worker(engine)
-    worker.turn(0.0)
+    worker.reconcile(0.0)
     assert engine.names() == {}
     assert "not known by content" in scene.registry.worker("gpu-1").troubles[0].reason
 
@@ -195,7 +195,7 @@ def test_a_rollout_that_fails_on_one_worker_stops_and_goes_back(scene: Scene) ->
         scene.serves(engines[canary])
     for _ in range(3):
         for worker in workers:
-            worker.turn(0.0)
+            worker.reconcile(0.0)
     (rollout,) = scene.registry.rollouts(TONE)
     assert rollout.stage == "stopped"
     assert rollout.reason is not None
@@ -217,7 +217,7 @@ def test_a_rollout_that_works_reaches_everyone_and_moves_the_alias(scene: Scene)
         turns += 1
         assert turns < 2000
         for worker in workers:
-            worker.turn(0.0)
+            worker.reconcile(0.0)
     assert scene.registry.rollouts(TONE)[0].stage == "done"
     for worker in workers:
         settle(worker)
@@ -250,7 +250,7 @@ def test_without_a_way_to_start_it_anew_nobody_says_that_it_has_dropped_anything
     settle(worker)
     scene.stand(scene.registry.version(Ref.parse(PROD)))
     for _ in range(3):
-        assert not worker.turn(0.0)
+        assert not worker.reconcile(0.0)
     assert any("--restart" in line for line in scene.story)
     (resident,) = scene.registry.residents(Ref.parse("acme/tone@1"))
     assert resident.dropped_at is None
@@ -301,7 +301,7 @@ def test_the_files_of_a_recalled_version_stay_as_long_as_a_request_may_need_them
     number = engine.hold(PROD)
     scene.stand(first)
     for _ in range(3):
-        assert not worker.turn(0.0)
+        assert not worker.reconcile(0.0)
     assert engine.names() == {}
     assert path.is_dir()
     assert scene.registry.residents(Ref.parse("acme/tone@1"))[0].dropped_at is None

@@ -32,7 +32,7 @@ def test_a_version_that_the_cache_has_no_room_for_keeps_no_other_from_being_serv
     worker = scene.worker(engine, cache_size=small.size + 10)
 
     for _ in range(2):
-        worker.turn(0.0)
+        worker.reconcile(0.0)
 
     assert scene.serves(engine) == 1
     assert list(engine.names()) == [PROD]
@@ -50,7 +50,7 @@ def test_a_version_whose_bytes_cannot_be_had_keeps_no_other_from_being_served(sc
     worker = scene.worker(engine)
 
     for _ in range(2):
-        worker.turn(0.0)
+        worker.reconcile(0.0)
 
     assert scene.serves(engine) == 1
     assert list(engine.names()) == [PROD]
@@ -76,7 +76,7 @@ def test_requests_that_do_not_end_keep_no_other_name_from_being_served(
     scene.alias(second)
     scene.alias(scene.publish(3, other))
 
-    worker.turn(0.0)
+    worker.reconcile(0.0)
 
     assert scene.serves(engine) == 1
     assert "under way" in troubles(scene.registry.worker("gpu-1"))["acme/a@prod"]
@@ -96,13 +96,13 @@ def test_what_is_recalled_goes_although_the_worker_can_write_nothing_down(scene:
     state.unlink()
     (state / "in the way").mkdir(parents=True)
     scene.alias(second)
-    worker.turn(0.0)
+    worker.reconcile(0.0)
     assert scene.serves(engine) == 1
     assert str(state) in troubles(scene.registry.worker("gpu-1"))[PROD]
 
     scene.stand(first)
     for _ in range(3):
-        worker.turn(0.0)
+        worker.reconcile(0.0)
 
     assert scene.serves(engine) is None
     (resident,) = scene.registry.residents(Ref.parse("acme/tone@1"))
@@ -119,7 +119,7 @@ def test_an_engine_that_starts_is_waited_for(scene: Scene, kind: str) -> None:
     engine.is_starting = True
     worker = scene.worker(engine)
 
-    assert not worker.turn(0.0)
+    assert not worker.reconcile(0.0)
     engine.is_starting = False
     settle(worker)
 

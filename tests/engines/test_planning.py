@@ -55,7 +55,7 @@ def carried_out(
     """What the engine has in the end; it had no more than the slots at any time, unless it had so before."""
     now = {one.served_as: one.digest for one in had}
     most = max(slots or len(NAMES), len(now))
-    for step in made.steps:
+    for step in made.actions:
         match step:
             case UnloadAction(one):
                 assert now.pop(one.served_as) == one.digest
@@ -77,13 +77,13 @@ def test_a_plan_ends_where_it_should_and_never_needs_more_than_the_slots(
     now = carried_out(had, made, slots)
     assert not withdrawn & set(now.values())
     usable = {one.served_as: one.digest for one in wanted if one.digest not in withdrawn}
-    left_out = {one.served_as for one in made.left_out}
+    left_out = {one.served_as for one in made.without_slot}
     foreign = {one.served_as for one in had if not one.is_ours and one.digest not in withdrawn}
     assert now.keys() == (usable.keys() - left_out) | (foreign - usable.keys())
     assert all(now[name] == digest for name, digest in usable.items() if name not in left_out)
     assert slots is not None or not left_out
     after = [ActualAdapter(name, digest, name not in foreign) for name, digest in now.items()]
-    assert plan_actions(wanted, after, slots, withdrawn).steps == ()
+    assert plan_actions(wanted, after, slots, withdrawn).actions == ()
 
 
 @given(wanted_sets, had_sets, slot_counts)
@@ -91,16 +91,16 @@ def test_what_is_wanted_first_is_left_out_last(
     wanted: list[DesiredAdapter], had: list[ActualAdapter], slots: int | None
 ) -> None:
     made = plan_actions(wanted, had, slots)
-    if any(one.first for one in made.left_out):
-        taken = {one.served_as for one in wanted} - {one.served_as for one in made.left_out}
-        assert all(one.first for one in wanted if one.served_as in taken)
+    if any(one.is_preloaded for one in made.without_slot):
+        taken = {one.served_as for one in wanted} - {one.served_as for one in made.without_slot}
+        assert all(one.is_preloaded for one in wanted if one.served_as in taken)
 
 
 def test_what_comes_is_loaded_before_what_goes_is_unloaded_where_a_slot_is_free() -> None:
     wanted = [DesiredAdapter("acme/b@prod", version(DIGESTS[1]))]
     had = [ActualAdapter("acme/a@prod", DIGESTS[0], True)]
-    assert [type(step) for step in plan_actions(wanted, had, slots=2).steps] == [LoadAction, UnloadAction]
-    assert [type(step) for step in plan_actions(wanted, had, slots=1).steps] == [UnloadAction, LoadAction]
+    assert [type(step) for step in plan_actions(wanted, had, slots=2).actions] == [LoadAction, UnloadAction]
+    assert [type(step) for step in plan_actions(wanted, had, slots=1).actions] == [UnloadAction, LoadAction]
 
 
 def test_a_failure_is_tried_again_later_and_later() -> None:
@@ -109,24 +109,24 @@ def test_a_failure_is_tried_again_later_and_later() -> None:
     place = ("acme/a@prod", DIGESTS[0])
     waited = []
     for _ in range(8):
-        failures.note(place, "no")
+        failures.record_failure(place, "no")
         began = now
-        while failures.is_to_wait(place):
+        while failures.is_blocked(place):
             now += 10.0
         waited.append(now - began)
     assert waited == [30, 60, 120, 240, 480, 900, 900, 900]
-    failures.forget(place)
-    assert failures.reason(place) is None
+    failures.record_success(place)
+    assert failures.failure_reason(place) is None
 
 
 def test_errors_count_since_a_version_is_served_and_not_from_before() -> None:
     failures = Backoff()
     place = ("acme/a@prod", DIGESTS[0])
-    assert failures.count(place, None) is None
-    assert failures.count(place, RequestCounts(1000, 900)) is None
-    assert failures.count(place, RequestCounts(1002, 902)) is None
-    assert failures.count(place, RequestCounts(1100, 903)) is None
-    assert failures.count(place, RequestCounts(1100, 910)) == (
+    assert failures.check_error_rate(place, None) is None
+    assert failures.check_error_rate(place, RequestCounts(1000, 900)) is None
+    assert failures.check_error_rate(place, RequestCounts(1002, 902)) is None
+    assert failures.check_error_rate(place, RequestCounts(1100, 903)) is None
+    assert failures.check_error_rate(place, RequestCounts(1100, 910)) == (
         "10 of 100 requests to the engine ended in an error since it serves the version"
     )
-    assert failures.count(place, RequestCounts(5, 5)) is None
+    assert failures.check_error_rate(place, RequestCounts(5, 5)) is None

@@ -109,7 +109,7 @@ def test_engines_answer_from_each_version_under_its_own_name(
         for engine in engines:
             assert list(engine.names()) == [published.model]
             assert published.version.digest.hex in engine.names()[published.model]
-            assert KINDS[kind](EngineClient(engine.url)).ask(published.model).is_ok
+            assert KINDS[kind](EngineClient(engine.url)).send_test_request(published.model).is_ok
             assert engine.most <= 2
 
 

@@ -94,40 +94,40 @@ def test_versions_and_recalls_beside_the_real_llamacpp(
         outside = OperatorCommands(
             tmp_path / "adapters", command, (*export, "--base", str(tmp_path / "base"), "-o", "{file}")
         )
-        memory = StateFile(tmp_path / "state.json")
+        state_file = StateFile(tmp_path / "state.json")
         worker_registry = server.registry(server.token("gpu-1", "worker", ("acme",)))
-        engine = ENGINES["llamacpp"](EngineClient(url), outside, memory.now.names)
-        around = ReconcilerDeps(
+        engine = ENGINES["llamacpp"](EngineClient(url), outside, state_file.state.names)
+        deps = ReconcilerDeps(
             registry=worker_registry,
             engine=engine,
             cache=Cache(tmp_path / "cache", persistence=NO_WAIT),
-            memory=memory,
-            look=lambda: probe_engine(url),
-            judge=lambda found: inspect_engine(worker_registry, found, None, "org/tiny"),
-            tell=print,
+            state_file=state_file,
+            probe=lambda: probe_engine(url),
+            inspect=lambda found: inspect_engine(worker_registry, found, None, "org/tiny"),
+            log=print,
         )
-        follower = Reconciler(around, FollowSettings(name="gpu-1", engine="llamacpp", watch=("acme/*@prod",)))
-        outside.start_anew(lambda: is_up(url))
+        reconciler = Reconciler(deps, FollowSettings(name="gpu-1", engine="llamacpp", watch=("acme/*@prod",)))
+        outside.run_restart(lambda: is_up(url))
 
         registry.move_alias(TONE, "prod", first.digest, None)
-        settle(follower)
-        assert [one.digest for one in engine.loaded()] == [first.digest]
+        settle(reconciler)
+        assert [one.digest for one in engine.list_adapters()] == [first.digest]
         assert {one["scale"] for one in listed(url)} == {0.0}
-        assert engine.ask(PROD).is_ok
+        assert engine.send_test_request(PROD).is_ok
         plain, once = odds(url, None), odds(url, 0)
         assert plain != once
 
         registry.move_alias(TONE, "prod", second.digest, 1)
-        settle(follower)
-        assert [one.digest for one in engine.loaded()] == [second.digest]
+        settle(reconciler)
+        assert [one.digest for one in engine.list_adapters()] == [second.digest]
         assert odds(url, None) == plain
         assert odds(url, 0) not in (plain, once)
 
         ref = Ref(TONE, ByDigest(second.digest.hex))
         change_state(registry, ref, StateChange(state="revoked", reason="for a test"))
-        settle(follower)
+        settle(reconciler)
         assert not any(second.digest.hex in str(one["path"]) for one in listed(url))
-        assert engine.ask(PROD).status == 404
+        assert engine.send_test_request(PROD).status == 404
         (resident,) = registry.residents(ref)
         assert resident.dropped_at is not None
 

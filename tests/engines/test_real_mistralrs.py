@@ -84,43 +84,43 @@ def test_versions_and_recalls_beside_the_real_mistralrs(tmp_path: Path, url: str
             return push(registry, open_dir(folder), TONE).version
 
         first, second = publish(1), publish(2)
-        memory = StateFile(tmp_path / "state.json")
+        state_file = StateFile(tmp_path / "state.json")
         worker_registry = server.registry(server.token("gpu-1", "worker", ("acme",)))
         engine = ENGINES["mistralrs"](
-            EngineClient(url), OperatorCommands(tmp_path / "adapters"), memory.now.names
+            EngineClient(url), OperatorCommands(tmp_path / "adapters"), state_file.state.names
         )
-        around = ReconcilerDeps(
+        deps = ReconcilerDeps(
             registry=worker_registry,
             engine=engine,
             cache=Cache(tmp_path / "cache", persistence=NO_WAIT),
-            memory=memory,
-            look=lambda: probe_engine(url),
-            judge=lambda found: inspect_engine(worker_registry, found, None, "org/tiny"),
-            tell=print,
+            state_file=state_file,
+            probe=lambda: probe_engine(url),
+            inspect=lambda found: inspect_engine(worker_registry, found, None, "org/tiny"),
+            log=print,
         )
-        follower = Reconciler(
-            around, FollowSettings(name="gpu-1", engine="mistralrs", watch=("acme/*@prod",))
+        reconciler = Reconciler(
+            deps, FollowSettings(name="gpu-1", engine="mistralrs", watch=("acme/*@prod",))
         )
         plain = odds(url, "default")
-        assert engine.ask(PROD).status == 404
+        assert engine.send_test_request(PROD).status == 404
 
         registry.move_alias(TONE, "prod", first.digest, None)
-        settle(follower)
-        assert {one.digest for one in engine.loaded()} == {first.digest}
+        settle(reconciler)
+        assert {one.digest for one in engine.list_adapters()} == {first.digest}
         once = odds(url, PROD)
         assert once != plain
 
         registry.move_alias(TONE, "prod", second.digest, 1)
-        settle(follower)
-        assert {one.digest for one in engine.loaded() if one.name == PROD} == {second.digest}
+        settle(reconciler)
+        assert {one.digest for one in engine.list_adapters() if one.name == PROD} == {second.digest}
         assert odds(url, PROD) not in (plain, once)
         assert odds(url, "default") == plain
 
         ref = Ref(TONE, ByDigest(second.digest.hex))
         change_state(registry, ref, StateChange(state="revoked", reason="for a test"))
-        settle(follower)
-        assert not any(one.digest == second.digest for one in engine.loaded())
-        assert engine.ask(PROD).status == 404
+        settle(reconciler)
+        assert not any(one.digest == second.digest for one in engine.list_adapters())
+        assert engine.send_test_request(PROD).status == 404
         (resident,) = registry.residents(ref)
         assert resident.dropped_at is not None
 
@@ -131,18 +131,18 @@ def test_a_name_is_not_taken_from_who_moved_it_meanwhile(tmp_path: Path, url: st
     )
     engine = ENGINES["mistralrs"](EngineClient(url), OperatorCommands(tmp_path / "adapters"), {})
     engine.load("it", mine)
-    seen = EngineClient(url).get("/v1/lora_adapters").listed("data")[0]["generation"]
+    seen = EngineClient(url).get("/v1/lora_adapters").json_list("data")[0]["generation"]
     engine.load("it", theirs)
     stale = {"lora_name": "it", "lora_path": str(next_one), "load_inplace": True, "expected_generation": seen}
     assert EngineClient(url).post("/v1/load_lora_adapter", stale).status == 409
-    assert [one.path for one in engine.loaded()] == [str(theirs)]
+    assert [one.path for one in engine.list_adapters()] == [str(theirs)]
     with pytest.raises(CheckFailed, match="it"):
         engine.load(
             "other", tiny_lora(tmp_path / "dora", hidden=64, targets=("o_proj",), config={"use_dora": True})
         )
     engine.unload("it")
     engine.unload("it")
-    assert engine.loaded() == ()
+    assert engine.list_adapters() == ()
 
 
 def odds(url: str, model: str) -> object:

@@ -72,16 +72,16 @@ class Place:
 
     def follow(self, url: str) -> Reconciler:
         registry = self._server.registry(self._server.token("gpu-1", "worker", ("acme",)))
-        around = ReconcilerDeps(
+        deps = ReconcilerDeps(
             registry=registry,
             engine=ENGINES["vllm"](EngineClient(url), OperatorCommands(Path()), {}),
             cache=Cache(self.folder / "cache", persistence=NO_WAIT),
-            memory=StateFile(self.folder / "state.json"),
-            look=lambda: found_at(url),
-            judge=lambda found: inspect_engine(registry, found),
-            tell=print,
+            state_file=StateFile(self.folder / "state.json"),
+            probe=lambda: found_at(url),
+            inspect=lambda found: inspect_engine(registry, found),
+            log=print,
         )
-        return Reconciler(around, FollowSettings(name="gpu-1", engine="vllm", watch=("acme/*@prod",)))
+        return Reconciler(deps, FollowSettings(name="gpu-1", engine="vllm", watch=("acme/*@prod",)))
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_aliases_recalls_limits_and_restarts_beside_a_real_vllm(place: Place) ->
 
         wide = place.publish(3, rank=32)
         place.alias(wide)
-        worker.turn(0.0)
+        worker.reconcile(0.0)
         assert place.is_said_by(vllm, 2)
         (trouble,) = place.registry.worker("gpu-1").troubles
         assert "greater than max_lora_rank 16" in trouble.reason
@@ -129,7 +129,7 @@ def test_aliases_recalls_limits_and_restarts_beside_a_real_vllm(place: Place) ->
         assert resident.dropped_at is not None
         place.alias(first)
         settle(worker)
-    assert not worker.turn(0.0)
+    assert not worker.reconcile(0.0)
     with running.serving(PYTHON.python, place.base, env, place.folder / "two.log") as vllm:
         settle(place.follow(vllm.url))
         assert place.is_said_by(vllm, 1)

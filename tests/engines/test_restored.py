@@ -83,7 +83,7 @@ def test_a_worker_proves_a_recall_that_the_restored_registry_has_forgotten(scene
     with restored(scene, backup):
         assert scene.registry.version(Ref.parse("acme/tone@1")).state == "active"
         worker = scene.worker(engine)
-        worker.turn(0.0)
+        worker.reconcile(0.0)
         assert scene.serves(engine) is None
         found = scene.registry.version(Ref.parse("acme/tone@1"))
         assert (found.state, found.standing is not None) == ("quarantined", True)
@@ -125,8 +125,8 @@ def test_a_proof_that_the_registry_did_not_sign_changes_nothing(scene: Scene) ->
     scene.stand(first)
     settle(worker)
     state = scene.memories["gpu-1"]
-    (proof,) = state.now.proofs.values()
-    state.now.proofs = {first.digest: proof.model_copy(update={"proof": "0" * 64})}
+    (proof,) = state.state.proofs.values()
+    state.state.proofs = {first.digest: proof.model_copy(update={"proof": "0" * 64})}
     state.save()
     with restored(scene, backup):
         settle(scene.worker(engine))

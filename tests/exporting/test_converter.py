@@ -29,7 +29,7 @@ from adaptry.compute.exporting.export import export
 from adaptry.compute.exporting.gguf_names import ARCHITECTURES
 from adaptry.compute.exporting.options import ExportOptions
 from adaptry.compute.layout_conversion.convert import convert_layout
-from adaptry.compute.lazy_adapters.folder_writer import write_adapter as write_draft
+from adaptry.compute.lazy_adapters.folder_writer import write_adapter
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 
 from .llamacpp import PROMPT, VOCABULARY, log_probabilities, write_base
@@ -162,7 +162,7 @@ def test_experts_are_the_converters_own(kind: str, tmp_path: Path) -> None:
     model = model_of(kind, tmp_path / "base")
     fused = adapted(model, tmp_path / "fused", target_modules=["q_proj"], target_parameters=EXPERTS)
     record = fingerprint(open_checkpoint(tmp_path / "base"))
-    write_draft(
+    write_adapter(
         convert_layout(ParentAdapter(open_dir(fused), "it"), record, "transformers4"), tmp_path / "each"
     )
     assert_same(

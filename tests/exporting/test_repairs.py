@@ -65,8 +65,8 @@ def numbers(adapter: Adapter) -> dict[str, bytes]:
 
 
 def test_every_remedy_is_a_repair_or_a_merge_or_for_people() -> None:
-    said = {rule.repair for engine in ENGINES.values() for rule in (*engine.gates, *engine.rules)}
-    written = {remedy for format in FORMATS.values() for remedy in format.mends}
+    said = {rule.repair for engine in ENGINES.values() for rule in (*engine.preconditions, *engine.rules)}
+    written = {remedy for format in FORMATS.values() for remedy in format.handled_remedies}
     known = {*BY_REMEDY, *MERGE_REMEDIES, *MANUAL_REMEDIES, *written}
     left = said - known
     words = ("start the server", "load it with", "look whether", "register the base", "expect it", "save it again", "serve it",
@@ -120,7 +120,11 @@ def test_scales_are_folded_without_changing_an_update(
         format="peft",
     )
     assert judged(tmp_path / "out", engine, base).outcome == "as_trained"
-    assert (made.equality.largest, made.equality.error, made.equality.compared) == (0.0, 0.0, 4)
+    assert (made.equality.largest_difference, made.equality.error, made.equality.compared_modules) == (
+        0.0,
+        0.0,
+        4,
+    )
 
 
 def test_an_adapter_that_is_served_as_trained_is_written_byte_for_byte(tmp_path: Path) -> None:
@@ -214,7 +218,10 @@ def test_what_no_adapter_can_tell_an_engine_goes_into_the_bases_weights(tmp_path
         tmp_path / "lora", extra=HEAD, config={"modules_to_save": ["lm_head"], "use_rslora": True}
     )
     found = planned(lora, "sglang", base)
-    assert (found.format, [finding.code for finding in found.merged]) == ("checkpoint", ["saved_modules"])
+    assert (found.format, [finding.code for finding in found.needs_merge]) == (
+        "checkpoint",
+        ["saved_modules"],
+    )
     made = exported(lora, "sglang", tmp_path / "out", base)
     assert made.format == "checkpoint"
     assert open_checkpoint(tmp_path / "out").tensors.keys() == open_checkpoint(base).tensors.keys()

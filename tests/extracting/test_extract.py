@@ -50,7 +50,7 @@ def test_with_full_rank_the_live_adapter_answers_as_the_fine_tune(
     tuned = trained(model)
     base, fine = saved(model, "base"), saved(tuned, "tuned")
     decided, _ = extracted(base, fine, tmp_path / "lora", rank=100)
-    assert not decided.unheld
+    assert not decided.left_out
     live = peft.PeftModel.from_pretrained(type(model).from_pretrained(base), tmp_path / "lora")
     wanted = answers(tuned)
     assert (answers(live) - wanted).abs().max() < 1e-5 * wanted.abs().max() + 1e-6

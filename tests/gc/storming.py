@@ -53,7 +53,7 @@ def _push(
     while not over.is_set():
         # What was deleted or swept from under a push is said, and it is repeated.
         with suppress(NotFound, Conflict):
-            push(registry, source.choice(outs), f"acme/tone-{source.randrange(NAMES)}", persistence=NO_WAIT)
+            push(registry, source.choice(outs), f"acme/tone-{source.randrange(NAMES)}", retry=NO_WAIT)
             if (number := next(pushes)) % _TOLD == 0:
                 print(number, flush=True)
 

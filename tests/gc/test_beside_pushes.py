@@ -25,7 +25,7 @@ from sqlmodel import select
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Conflict, NotFound
+from adaptry.core.errors import Conflict, NotFound, Unavailable
 from adaptry.core.failpoints import GC_POINTS, VARIABLE
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import push, upload
@@ -162,7 +162,7 @@ def _let_lapse(registry: LocalRegistry) -> None:
     """As if the two minutes had passed after which a sweep is given up for dead; until then its bytes may not come."""
     with registry.catalog.read() as tx:
         going = [Digest(row.digest) for row in tx.exec(select(LeavingRow)) if row.going_since]
-    with pytest.raises(Conflict, match="being deleted"):
+    with pytest.raises(Unavailable, match="being deleted"):
         registry.open_upload(TONE, going[0], 3)
     with registry.catalog.write() as tx:
         for row in tx.exec(select(LeavingRow)):

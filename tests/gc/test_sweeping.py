@@ -261,14 +261,14 @@ class TestThePlan:
             for since in (None, self.NOW - timedelta(hours=23), self.NOW - DAY)
         )
         decided = plan_sweep(GarbageScan(unneeded=(new, recent, old)), self.NOW, DAY)
-        assert (decided.mark, decided.take) == ((new,), (old,))
+        assert (decided.mark_files, decided.release_files) == ((new,), (old,))
 
     def test_unmarks_what_is_needed_after_all(self) -> None:
         had = OwnedFile("acme/tone", Digest.of(b"x"), 3, self.NOW - 9 * DAY)
         decided = plan_sweep(GarbageScan(needed=(had,)), self.NOW, NOW)
-        assert (decided.unmark, decided.take) == ((had,), ())
+        assert (decided.unmark_files, decided.release_files) == ((had,), ())
 
     def test_without_grace_new_orphans_go_at_once_and_new_rows_when_they_are_seen_again(self) -> None:
         orphan, had = OrphanBlob(Digest.of(b"y"), 3, None), OwnedFile("acme/tone", Digest.of(b"x"), 3, None)
         decided = plan_sweep(GarbageScan(unneeded=(had,), orphans=(orphan,)), self.NOW, NOW)
-        assert (decided.take, decided.delete) == ((), (orphan,))
+        assert (decided.release_files, decided.delete_orphans) == ((), (orphan,))

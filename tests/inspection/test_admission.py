@@ -21,7 +21,7 @@ from adaptry.operations.transfer import push
 from adaptry.operations.transfer.drafts import push_draft
 from adaptry.registry.records import CommitNote
 from adaptry.storage.connect import open_local
-from adaptry.storage.local import LocalRegistry
+from adaptry.storage.local import LocalRegistry, context
 from adaptry.storage.maintenance import gc
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.settings import ServerSettings
@@ -44,6 +44,12 @@ class Counting(Inspector):
     ) -> WeightsInspection:
         self.files += 1
         return super().inspect(tensors, source, tenant)
+
+
+@pytest.fixture(autouse=True)
+def not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each registry starts processes of its own, as in a program."""
+    monkeypatch.setattr(context, "Inspector", Inspector)
 
 
 @pytest.fixture

@@ -93,9 +93,9 @@ def _commits(registry: LocalRegistry, tmp_path: Path, lora: Callable[[int], Path
     files["README.md"] = (len(data), digest)
     tree = Manifest.of(files, base=head.base)
     registry.put_commit(TONE, "main", tree.to_bytes(), CommitNote(title="Say how", message="as asked"))
-    registry.make_branch(TONE, "trial")
+    registry.create_branch(TONE, "trial")
     registry.put_commit(TONE, "trial", head.to_bytes(), CommitNote(title="Without it"))
-    registry.make_tag(TONE, "first", "main", "the first")
+    registry.create_tag(TONE, "first", "main", "the first")
 
 
 def _others(registry: LocalRegistry, tmp_path: Path) -> None:

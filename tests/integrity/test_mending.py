@@ -271,7 +271,7 @@ def test_nothing_is_made_of_bytes_that_are_known_to_be_damaged(
     verify(registry.catalog, registry.blobs)
     assert path_of(registry).exists()
     other = manifest.model_copy(update={"provenance": {"run": "again"}})
-    registry.make_branch(TONE, "trial")
+    registry.create_branch(TONE, "trial")
     named = {one.path: (one.size, one.sha256) for one in manifest.files}
     tree = Manifest.of({**named, f"checkpoint-1/{WEIGHTS}": (entry.size, entry.sha256)}, base=manifest.base)
     for ask in (
@@ -295,14 +295,14 @@ def test_a_base_is_registered_beside_damaged_versions_and_never_made_of_damaged_
     parts = {path.name: path.read_bytes() for path in checkpoint.folder.iterdir()}
     files = []
     for name, data in parts.items():
-        digest, size = registry.store_made([data])
+        digest, size = registry.store_generated_file([data])
         files.append(FileEntry(path=name, size=size, sha256=digest))
     record = fingerprint(checkpoint)
     with registry.catalog.write() as tx:
         damage.mark_damaged(tx, files[0].sha256, "its bytes have changed", [], registry.clock())
     with pytest.raises(CorruptData, match="is damaged in the registry"):
         registry.adopt_base(record, ("org/tiny",), tuple(files))
-    registry.store_made([parts[files[0].path]])
+    registry.store_generated_file([parts[files[0].path]])
     assert registry.adopt_base(record, ("org/tiny",), tuple(files)).is_stored
 
 
@@ -345,9 +345,9 @@ def test_two_mends_at_once_and_a_push_beside_them_leave_one_sound_file(
 
 _MEND = """
 import sys
-from adaptry.operations.repair import mend
+from adaptry.operations.repair import repair_registry
 from adaptry.storage.connect import open_local
-assert mend(open_local(sys.argv[1]), sources=[sys.argv[2]]).left == ()
+assert repair_registry(open_local(sys.argv[1]), sources=[sys.argv[2]]).left == ()
 """
 
 

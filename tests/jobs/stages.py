@@ -76,7 +76,7 @@ class Stage:
 
     def __init__(self, folder: Path, postgres: PostgresServer | None, *, has_clocks: bool) -> None:
         self._postgres = postgres
-        self._database = postgres.migrated() if postgres else ""
+        self._database = postgres.create_migrated() if postgres else ""
         self._folder = folder
         self.data = folder / "data"
         catalog = postgres.url(self._database) if postgres else None
@@ -138,7 +138,7 @@ class Stage:
             player.runner.freeze()
             if self._is_without_locks(player):
                 return True
-            player.runner.thaw()
+            player.runner.resume()
             return False
 
         wait_until(sleeps, "the runner to hold no lock")

@@ -32,7 +32,7 @@ def test_where_the_registry_keeps_its_things_is_said_to_the_runner_and_not_to_wh
         scratch=str(tmp_path),
     )
 
-    fault = StepProcess.start(paper).outcome(OutputHandler(told.append, asides.append, lambda *stage: None))
+    fault = StepProcess.start(paper).wait(OutputHandler(told.append, asides.append, lambda *stage: None))
 
     assert isinstance(fault, JobFault)
     assert fault.code == "unavailable"

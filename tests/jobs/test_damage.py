@@ -36,7 +36,7 @@ def test_a_merge_uses_no_bytes_that_are_known_to_be_damaged(busy: LocalRegistry,
     spoil(busy, entry.sha256)
     verify(busy.catalog, busy.blobs)
     job = busy.submit_job(MERGE)
-    assert RunnerProcess(data, "--once").ended() == 0
+    assert RunnerProcess(data, "--once").wait() == 0
     failed = busy.job(job.id)
     assert (failed.state, failed.fault is not None) == ("failed", True)
     assert failed.fault is not None
@@ -47,12 +47,12 @@ def test_files_that_a_merge_makes_again_take_the_place_of_damaged_ones(
     busy: LocalRegistry, data: Path
 ) -> None:
     busy.submit_job(MERGE)
-    assert RunnerProcess(data, "--once").ended() == 0
+    assert RunnerProcess(data, "--once").wait() == 0
     merged = busy.base("acme/merged")
     spoil(busy, next(one for one in merged.stored if one.path.endswith(".safetensors")).sha256)
     verify(busy.catalog, busy.blobs)
     again = busy.submit_job(MERGE.model_copy(update={"task": {**MERGE.task, "to": "acme/again"}}))
-    assert RunnerProcess(data, "--once").ended() == 0
+    assert RunnerProcess(data, "--once").wait() == 0
     assert busy.job(again.id).state == "done"
     assert busy.base("acme/again").id == merged.id
     assert verify(busy.catalog, busy.blobs) == ()

@@ -38,7 +38,7 @@ def killed(scene: Scene, one: Player, other: Player) -> None:
 
 def left_behind(scene: Scene, one: Player, other: Player) -> None:
     """Not the one that gets there dies, but who started it: the runner of a step, or the server of a runner."""
-    waits = scene.stage.gate.waiting()
+    waits = scene.stage.gate.wait_for_arrival()
     if waits != one.pid:
         one.kill()
     else:
@@ -56,7 +56,7 @@ def asleep(scene: Scene, one: Player, other: Player) -> None:
     wait_until(lambda: not stage.hears(one), "the sleeper to be taken for dead")
     ended = scene.ended_once()
     stage.gate.open()
-    one.runner.thaw()
+    one.runner.resume()
     wait_until(lambda: stage.hears(one), "the sleeper to say that it lives")
     wait_until(lambda: not one.has_steps(), "its step to end")
     assert scene.ended_once() == ended
@@ -67,7 +67,7 @@ def lapsed(scene: Scene, one: Player, other: Player) -> None:
     scene.stage.put_to_sleep(one)
     wait_until(lambda: not scene.stage.hears(one), "the sleeper to be taken for dead")
     scene.stage.gate.open()
-    one.runner.thaw()
+    one.runner.resume()
 
 
 def put_forward(scene: Scene, one: Player, other: Player) -> None:
@@ -156,11 +156,11 @@ def test_a_job_ends_once_whatever_happens_to_it_wherever(
         first, _ = stage.ready()
         if place == "runner.after_hello":  # nobody comes there but who starts
             stage.leave(first)
-        stage.gate.put(place)
+        stage.gate.arm(place)
         if place == "runner.after_hello":
             stage.enter()
         scene = Scene(stage, kind, next(_numbers))
-        one, other = stage.whose(stage.gate.waiting())
+        one, other = stage.whose(stage.gate.wait_for_arrival())
         scene.happens(is_seen=place in _SHOWN or (place == "runner.concluded" and kind != "merge"))
 
         happens(scene, one, other)

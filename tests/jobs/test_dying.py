@@ -54,7 +54,7 @@ def test_a_cancelled_job_is_stopped_and_leaves_nothing(busy: LocalRegistry, data
         busy.base("acme/merged")
 
     busy.retry_job(job.id)
-    assert RunnerProcess(data, "--once").ended() == 0
+    assert RunnerProcess(data, "--once").wait() == 0
     assert ended_once(busy, job.id)[0] == "done"
 
 
@@ -63,7 +63,7 @@ def test_a_process_that_dies_again_and_again_fails_its_job_and_no_other(
 ) -> None:
     job = busy.submit_job(MERGE)
 
-    assert RunnerProcess(data, "--once", armed="child.opened").ended() == 0
+    assert RunnerProcess(data, "--once", armed="child.opened").wait() == 0
 
     failed = busy.job(job.id)
     assert failed.state == "failed"
@@ -74,7 +74,7 @@ def test_a_process_that_dies_again_and_again_fails_its_job_and_no_other(
 def test_a_step_that_takes_more_memory_than_there_is_fails_its_job(busy: LocalRegistry, data: Path) -> None:
     job = busy.submit_job(MERGE)
 
-    assert RunnerProcess(data, "--once", "--memory", "64MiB").ended() == 0
+    assert RunnerProcess(data, "--once", "--memory", "64MiB").wait() == 0
 
     failed = busy.job(job.id)
     assert failed.state == "failed"
@@ -98,7 +98,7 @@ def test_what_a_killed_runner_left_on_the_disk_goes_when_the_next_starts(
         (others,) = there.iterdir()
         assert others != left
 
-        assert RunnerProcess(data, "--once", environ=environ).ended() == 0
+        assert RunnerProcess(data, "--once", environ=environ).wait() == 0
 
         assert list(there.iterdir()) == [others]
     assert busy.job(job.id).state == "done"

@@ -125,10 +125,10 @@ def test_a_step_at_work_changes_nothing_once_its_token_is_revoked(registry: Loca
         begun = job_steps.begin_attempt(tx, job, "start", "r", NOW)
         assert begun
     with registry.catalog.read() as tx:
-        job_steps.require_current(tx, job, "start", begun.turn)
+        job_steps.require_current(tx, job, "start", begun.attempt)
     revoke()
     with registry.catalog.read() as tx, pytest.raises(Conflict, match="revoked"):
-        job_steps.require_current(tx, job, "start", begun.turn)
+        job_steps.require_current(tx, job, "start", begun.attempt)
 
 
 def test_a_job_at_work_ends_when_its_token_is_revoked(registry: LocalRegistry, tmp_path: Path) -> None:

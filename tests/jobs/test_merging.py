@@ -25,7 +25,7 @@ def test_the_stored_base_is_what_the_command_writes(
 ) -> None:
     job = busy.submit_job(order)
 
-    assert RunnerProcess(data, "--once").ended() == 0
+    assert RunnerProcess(data, "--once").wait() == 0
 
     done = busy.job(job.id)
     assert (done.state, done.fault) == ("done", None)

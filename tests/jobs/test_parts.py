@@ -60,7 +60,7 @@ def test_a_step_that_was_done_is_not_done_again(registry: LocalRegistry, job: st
         again = job_steps.begin_attempt(tx, job, "start", "two", NOW)
         piece = job_steps.begin_attempt(tx, job, "piece-1", "two", NOW)
         assert piece is not None
-        job_steps.report(tx, job, "piece-1", piece.turn, "merging", 5, 10)
+        job_steps.report(tx, job, "piece-1", piece.attempt, "merging", 5, 10)
 
     assert again == job_steps.StepAttempt(1, {"came": "to this"})
     seen = registry.job(job)
@@ -107,22 +107,22 @@ def test_a_log_keeps_what_was_said_in_order_up_to_a_number_of_lines(
 
 def test_a_runner_is_dead_when_its_count_stands_still_whatever_clocks_say() -> None:
     watch = LivenessMonitor(10.0)
-    assert watch.dead({"a": 1, "b": 1}, now=100.0) == frozenset()
-    assert watch.dead({"a": 2, "b": 1}, now=109.0) == frozenset()
-    assert watch.dead({"a": 2, "b": 1}, now=110.5) == {"b"}
-    assert watch.dead({"a": 3, "b": 2}, now=119.5) == frozenset()  # it was only slow, and is there again
-    assert watch.dead({"a": 3}, now=200.0) == {"a"}
+    assert watch.find_dead({"a": 1, "b": 1}, now=100.0) == frozenset()
+    assert watch.find_dead({"a": 2, "b": 1}, now=109.0) == frozenset()
+    assert watch.find_dead({"a": 2, "b": 1}, now=110.5) == {"b"}
+    assert watch.find_dead({"a": 3, "b": 2}, now=119.5) == frozenset()  # it was only slow, and is there again
+    assert watch.find_dead({"a": 3}, now=200.0) == {"a"}
 
 
 def test_a_runner_that_is_heard_of_again_after_it_was_taken_for_dead_lives_though_its_count_is_as_before() -> (
     None
 ):
     watch = LivenessMonitor(2.0)
-    watch.dead({"one": 1}, 100.0)
-    assert watch.dead({"one": 1}, 102.5) == {"one"}
+    watch.find_dead({"one": 1}, 100.0)
+    assert watch.find_dead({"one": 1}, 102.5) == {"one"}
 
-    assert watch.dead({"one": 1}, 103.0) == frozenset()
-    assert watch.dead({"one": 2}, 105.5) == frozenset()
+    assert watch.find_dead({"one": 1}, 103.0) == frozenset()
+    assert watch.find_dead({"one": 2}, 105.5) == frozenset()
 
 
 def test_a_runner_forgotten_too_early_is_there_again_at_its_next_beat(registry: LocalRegistry) -> None:
@@ -174,20 +174,20 @@ def test_room_is_given_to_so_many_steps_and_so_much_memory() -> None:
     let_go = threading.Event()
 
     def step(name: str, memory: int) -> None:
-        with room.taken(memory):
+        with room.reserve(memory):
             order.append(name)
             let_go.wait(30)
 
-    with room.taken(6):
+    with room.reserve(6):
         waits = threading.Thread(target=step, args=("needs more than is free", 5))
         waits.start()
-        with room.taken(4):
+        with room.reserve(4):
             assert order == []
         assert order == []
     let_go.set()
     waits.join(30)
     assert order == ["needs more than is free"]
-    with room.taken(1_000):  # alone, rather than never
+    with room.reserve(1_000):  # alone, rather than never
         order.append("needs more than there is")
     assert order[1:] == ["needs more than there is"]
 
@@ -242,7 +242,7 @@ def begun(registry: LocalRegistry, job: str, runner: str) -> int:
     with registry.catalog.write() as tx:
         found = job_steps.begin_attempt(tx, job, "start", runner, NOW)
     assert found is not None
-    return found.turn
+    return found.attempt
 
 
 def fenced(registry: LocalRegistry, job: str, turn: int) -> LocalRegistry:

@@ -45,7 +45,7 @@ def test_every_kind_is_done_by_one_runner_with_the_rights_of_who_asked(
     }
 
     mirror.mkdir()
-    assert RunnerProcess(data, "--once", "--concurrency", "2", "--remote", f"mirror={mirror}").ended() == 0
+    assert RunnerProcess(data, "--once", "--concurrency", "2", "--remote", f"mirror={mirror}").wait() == 0
 
     jobs = {name: busy.job(id) for name, id in ids.items()}
     states = {name: job.state for name, job in jobs.items()}

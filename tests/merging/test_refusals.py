@@ -129,7 +129,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], Tensors, str]] = {
     "factors of integers": (
         {},
         {f"{QUERY}.lora_A.weight": ("I8", (4, 16), bytes(64))},
-        "./tone: the factors of model.layers.0.self_attn.q_proj are I8 and F32; F32, F16 and BF16 are baked",
+        "./tone: the factors of model.layers.0.self_attn.q_proj are I8 and F32; F32, F16 and BF16 are merged",
     ),
     "another method": (
         {"peft_type": "IA3"},
@@ -213,7 +213,7 @@ def test_a_weight_in_fp8_takes_no_update(tmp_path: Path) -> None:
 
     assert isinstance(error, Unsupported)
     assert error.message == (
-        "model.layers.0.self_attn.q_proj.weight is F8_E4M3; weights are baked in F32, F16 and BF16"
+        "model.layers.0.self_attn.q_proj.weight is F8_E4M3; weights are merged in F32, F16 and BF16"
     )
 
 

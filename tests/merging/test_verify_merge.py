@@ -102,7 +102,7 @@ def test_what_is_changed_as_a_whole_is_proved_too(
     base = make_base("llama", torch.float32)
     adapter = make_adapter(base, r=4, lora_alpha=8, **fields)
     result = verified(base, merge_with_peft(base, tmp_path / "merged", adapter), adapter)
-    assert result.is_proved, result.refuting
+    assert result.is_proved, result.failed
 
 
 def test_one_element_tampered_with_refutes_and_names_its_tensor(
@@ -116,7 +116,7 @@ def test_one_element_tampered_with_refutes_and_names_its_tensor(
     rewrite(found, tamper)
     result = verified(base, found, adapter)
     assert not result.is_proved
-    [verdict] = result.refuting
+    [verdict] = result.failed
     assert (verdict.tensor, verdict.state) == (Q, "differs")
     assert verdict.share == pytest.approx(1 / (64 * 64))
     wanted = tensors_of(merge_with_peft(base, tmp_path / "again", adapter))[Q].double()
@@ -128,7 +128,7 @@ def test_one_element_tampered_with_refutes_and_names_its_tensor(
 def test_a_tensor_that_no_adapter_changes_counts_as_much(base: Path, adapter: Path, tmp_path: Path) -> None:
     found = merge_with_peft(base, tmp_path / "merged", adapter)
     rewrite(found, lambda tensors: tensors["model.norm.weight"].mul_(1.5))
-    [verdict] = verified(base, found, adapter).refuting
+    [verdict] = verified(base, found, adapter).failed
     assert verdict.tensor == "model.norm.weight"
     assert verdict.hint == "no adapter changes it, and it is not the base's"
 
@@ -142,14 +142,14 @@ def test_missing_extra_and_misshapen_tensors_refute(base: Path, adapter: Path, t
         tensors[Q] = tensors[Q][:32].contiguous()
 
     rewrite(found, change)
-    states = {verdict.tensor: verdict.state for verdict in verified(base, found, adapter).refuting}
+    states = {verdict.tensor: verdict.state for verdict in verified(base, found, adapter).failed}
     assert states == {"model.norm.weight": "missing", "model.added.weight": "extra", Q: "shape"}
 
 
 def test_the_base_itself_is_refuted_with_the_hint_that_nothing_was_applied(base: Path, adapter: Path) -> None:
     result = verified(base, base, adapter)
-    assert len(result.refuting) == 6
-    assert {verdict.hint for verdict in result.refuting} == {"it is the base's: no adapter was applied"}
+    assert len(result.failed) == 6
+    assert {verdict.hint for verdict in result.failed} == {"it is the base's: no adapter was applied"}
 
 
 @pytest.mark.parametrize(
@@ -170,8 +170,8 @@ def test_a_merge_at_another_weight_is_refuted_with_the_weight(
     entry = WeightedAdapter(open_dir(adapter), weight, "adapter")
     merge(recipe, open_checkpoint(base), [MergeSource(entry)], tmp_path / "merged")
     result = verified(base, tmp_path / "merged", adapter)
-    assert {verdict.hint for verdict in result.refuting} == {hint}
-    assert len(result.refuting) == 6
+    assert {verdict.hint for verdict in result.failed} == {hint}
+    assert len(result.failed) == 6
     assert verified(base, tmp_path / "merged", (adapter, weight)).is_proved
 
 
@@ -185,7 +185,7 @@ def test_a_merge_that_forgot_rslora_is_refuted_with_the_reason(
     config = json.loads((forgetful / "adapter_config.json").read_text())
     (forgetful / "adapter_config.json").write_text(json.dumps({**config, "use_rslora": False}))
     result = verified(base, merge_with_peft(base, tmp_path / "merged", forgetful), adapter)
-    assert {verdict.hint for verdict in result.refuting} == {
+    assert {verdict.hint for verdict in result.failed} == {
         "adapter was scaled by α/r, and it is rsLoRA (α/√r)"
     }
 
@@ -193,7 +193,7 @@ def test_a_merge_that_forgot_rslora_is_refuted_with_the_reason(
 def test_another_adapter_is_refuted(base: Path, adapter: Path, make_adapter: Make, tmp_path: Path) -> None:
     other = make_adapter(base, "other", seed=9, r=8, lora_alpha=16, target_modules=ATTENTION)
     result = verified(base, merge_with_peft(base, tmp_path / "merged", other), adapter)
-    assert {verdict.hint for verdict in result.refuting} == {"no multiple of the update gives it"}
+    assert {verdict.hint for verdict in result.failed} == {"no multiple of the update gives it"}
 
 
 def test_adapters_merged_in_turn_are_proved_as_the_same_but_for_roundings(
@@ -213,8 +213,8 @@ def test_of_several_adapters_the_one_that_is_not_in_it_is_named(
 ) -> None:
     second = make_adapter(base, "second", seed=2, r=4, lora_alpha=8, target_modules=["q_proj"])
     result = verified(base, merge_with_peft(base, tmp_path / "merged", adapter), adapter, second)
-    assert {verdict.tensor for verdict in result.refuting} == {Q, Q.replace("layers.0", "layers.1")}
-    assert {verdict.hint for verdict in result.refuting} == {"second was not applied"}
+    assert {verdict.tensor for verdict in result.failed} == {Q, Q.replace("layers.0", "layers.1")}
+    assert {verdict.hint for verdict in result.failed} == {"second was not applied"}
 
 
 @pytest.mark.parametrize("loaded", ["before", "after"])
@@ -229,7 +229,7 @@ def test_a_merge_in_another_dtype_than_the_bases_is_proved(
         found = merge_with_peft(base, tmp_path / "merged", adapter)
         rewrite(found, lambda tensors: tensors.update({k: v.bfloat16() for k, v in tensors.items()}))
     result = verified(base, found, adapter, tolerance=0)
-    assert result.is_proved, result.refuting
+    assert result.is_proved, result.failed
     assert {verdict.hint for verdict in result.tensors if verdict.state == "rounding"} == (
         {"the base was bfloat16 before the merge"} if loaded == "before" else set()
     )
@@ -316,7 +316,7 @@ def test_a_value_that_is_no_number_is_told(base: Path, adapter: Path, tmp_path: 
         tensors[Q][0, 0] = float("nan")
 
     rewrite(found, spoil)
-    [verdict] = verified(base, found, adapter).refuting
+    [verdict] = verified(base, found, adapter).failed
     assert (verdict.tensor, verdict.hint) == (Q, "it holds values that are no numbers")
 
 
@@ -328,6 +328,6 @@ def test_no_tolerance_is_given_to_what_no_adapter_touches(base: Path, adapter: P
         tensors[untouched].view(torch.int16)[0, 0] += 1
 
     rewrite(found, nudge)
-    [verdict] = verified(base, found, adapter).refuting
+    [verdict] = verified(base, found, adapter).failed
     assert (verdict.tensor, verdict.ulp) == (untouched, 1)
     assert verdict.hint == "no adapter changes it, and it is not the base's"

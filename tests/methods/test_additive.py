@@ -89,7 +89,7 @@ def test_what_is_exactly_a_lora_has_no_higher_rank_than_said(tmp_path: Path, nam
     merged, before = pair.merged(), pair.base_weights()
     for module in adapter.spec.modules:
         said = method.lora_rank(module, adapter.config)
-        if method.lora == "exact" and said is not None:
+        if method.lora_form == "exact" and said is not None:
             update = (merged[f"{module.path}.weight"] - before[f"{module.path}.weight"]).double()
             strengths = torch.linalg.svdvals(update)
             assert int((strengths > 1e-5 * strengths[0]).sum()) <= said

@@ -89,7 +89,7 @@ def _broken_cases() -> Iterator[Any]:
         for variant in VARIANTS.get(name, ())[:1]:
             without = set() if variant.fields.get("r") else {"wrong_rank"}
             if (
-                not (method.shared and method.tails) or name == "shadow"
+                not (method.shared and method.key_patterns) or name == "shadow"
             ):  # whose network's tensors no config tells
                 without.add("shared_missing")
             for breaking in sorted(BREAKS.keys() - without):
@@ -118,7 +118,7 @@ def test_a_broken_adapter_gives_a_finding_and_is_not_merged_in_silence(
     if not any(found.severity == "blocks" for found in new):
         merged = _merged(broken, base, tmp_path / "merged")
         assert new or merged is None or _is_same(merged, _merged(whole, base, tmp_path / "whole"))
-    if not METHODS[case.method].is_baked:
+    if not METHODS[case.method].is_mergeable:
         assert new
 
 

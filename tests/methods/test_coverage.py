@@ -25,4 +25,4 @@ def test_the_corpus_has_every_method_of_peft(name: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
 def test_a_method_that_is_not_merged_says_why_and_what_to_do(method: Method) -> None:
-    assert method.is_baked != bool(method.instead)
+    assert method.is_mergeable != bool(method.unmergeable_hint)

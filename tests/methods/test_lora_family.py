@@ -206,4 +206,4 @@ def test_a_file_with_a_broken_tensor_never_merges(role: str, how: str, tmp_path:
 def test_lora_is_in_the_table_as_what_it_is() -> None:
     method = METHODS["lora"]
 
-    assert (method.title, method.lora, method.is_baked) == ("LoRA", "itself", True)
+    assert (method.title, method.lora_form, method.is_mergeable) == ("LoRA", "itself", True)

@@ -278,4 +278,4 @@ def test_xlora_is_told_of_the_layer_that_saving_lost_and_of_its_members(tmp_path
     ],
 )
 def test_every_method_that_is_not_merged_says_why_and_what_to_do(name: str) -> None:
-    assert "serve it unmerged" in METHODS[name].instead
+    assert "serve it unmerged" in METHODS[name].unmergeable_hint

@@ -164,7 +164,7 @@ def test_packing_goes_on_where_a_connection_broke(
         breaking,
         list_versions(source, TONE),
         tmp_path / "x.bundle",
-        persistence=RetryPolicy(tries=3, first_wait=0),
+        retry=RetryPolicy(tries=3, first_wait=0),
     )
     assert breaking.cuts == 0
     assert load_bundle(target, tmp_path / "x.bundle").failures == ()
@@ -179,7 +179,7 @@ def test_loading_that_was_broken_off_goes_on(
     breaking = FlakyRegistry(target.catalog, target.blobs)
     breaking.cuts = 2
     with pytest.raises(Unavailable):
-        load_bundle(breaking, tmp_path / "x.bundle", persistence=ONE_TRY)
+        load_bundle(breaking, tmp_path / "x.bundle", retry=ONE_TRY)
     breaking.cuts = 0
     assert len(load_bundle(breaking, tmp_path / "x.bundle").copied) == 2
     assert breaking.sent < sum(one.size for one in source.versions(TONE).items) + 10_000

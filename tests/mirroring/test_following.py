@@ -290,7 +290,7 @@ def test_a_round_that_broke_goes_on_where_it_stopped(
     for _ in range(9):
         breaking.cuts = 2
         try:
-            sync_once(source, breaking, ALL, persistence=RetryPolicy(tries=1))
+            sync_once(source, breaking, ALL, retry=RetryPolicy(tries=1))
             break
         except Unavailable:
             rounds += 1

@@ -47,7 +47,7 @@ class Case:
             self.acknowledged[digest] = data
         with healthy.staging(OURS) as staged:
             staged.append(0, [STAGED[:30_000]])
-        address = healthy.writing_address(OTHERS, 0, len(DIRECT), 60).url
+        address = healthy.upload_url(OTHERS, 0, len(DIRECT), 60).url
         assert urllib3.request("PUT", address, body=DIRECT).status == 200
 
     def put(self, data: bytes) -> None:
@@ -81,13 +81,13 @@ def put_wrong(case: Case) -> bool:
 def stop_in_the_middle(case: Case) -> int:
     with case.store.staging(NEW) as staged:
         staged.append(staged.offset, [FRESH_LARGE[staged.offset :]])
-    return case.store.staged(NEW)
+    return case.store.staged_size(NEW)
 
 
 def discard(case: Case) -> int:
     with case.store.staging(OURS) as staged:
         staged.discard()
-    return case.store.staged(OURS)
+    return case.store.staged_size(OURS)
 
 
 def held(case: Case) -> tuple[bool, bool]:
@@ -133,11 +133,11 @@ OPERATIONS: dict[str, tuple[Operation, object]] = {
     "delete_absent": (lambda case: case.store.delete(ABSENT), None),
     "digests": (lambda case: set(case.store.digests()), {Digest.of(SMALL), Digest.of(LARGE)}),
     "stagings": (lambda case: set(case.store.stagings()), {OURS, OTHERS}),
-    "staged": (lambda case: case.store.staged(OURS), 30_000),
+    "staged": (lambda case: case.store.staged_size(OURS), 30_000),
     "held": (held, (True, False)),
     "require_room": (lambda case: case.store.require_room(1), None),
     "tidy": (lambda case: case.store.tidy(), 0),
     "path_of": (path_of, LARGE),
     "through_cache": (through_cache, SMALL),
-    "examine": (lambda case: find_missing_capabilities(case.store.place), ()),
+    "examine": (lambda case: find_missing_capabilities(case.store.location), ()),
 }  # fmt: skip

@@ -281,10 +281,10 @@ def test_tokens_are_revoked_unless_they_are_kept(folder: Path, tmp_path: Path) -
         create(registry, tmp_path / "backups")
     restore(tmp_path / "backups", tmp_path / "kept", keep_tokens=True)
     restore(tmp_path / "backups", tmp_path / "revoked")
-    with closing(Catalog.at(tmp_path / "kept" / "catalog.sqlite")) as catalog:
+    with closing(Catalog.open(tmp_path / "kept" / "catalog.sqlite")) as catalog:
         assert identify(catalog, secret).name == "ada"
     with (
-        closing(Catalog.at(tmp_path / "revoked" / "catalog.sqlite")) as catalog,
+        closing(Catalog.open(tmp_path / "revoked" / "catalog.sqlite")) as catalog,
         pytest.raises(Unauthenticated),
     ):
         identify(catalog, secret)

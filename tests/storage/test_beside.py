@@ -56,23 +56,23 @@ def test_a_file_is_what_was_written_to_it(tmp_path: Path) -> None:
     data = os.urandom(LARGE)
     with (tmp_path / "file").open("xb", buffering=0) as file, BackgroundFlush(file.fileno()) as flushing:
         for _ in range(40):
-            flushing.wrote(file.write(data))
+            flushing.add_written(file.write(data))
     assert (tmp_path / "file").read_bytes() == data * 40
 
 
 def later_write(flushing: BackgroundFlush) -> None:
     for _ in range(1_000_000):  # enough for the thread that flushes to have had its turn, on any machine
-        flushing.wrote(64 << 20)
+        flushing.add_written(64 << 20)
 
 
-@pytest.mark.parametrize("then", [later_write, BackgroundFlush.settle], ids=["a later write", "settling"])
+@pytest.mark.parametrize("then", [later_write, BackgroundFlush.wait], ids=["a later write", "settling"])
 def test_a_flush_that_failed_is_told_once(pipe: int, then: Callable[[BackgroundFlush], None]) -> None:
     with BackgroundFlush(pipe) as flushing:
-        flushing.wrote(64 << 20)
+        flushing.add_written(64 << 20)
         with pytest.raises(OSError, match="Invalid argument"):
             then(flushing)
 
 
 def test_a_flush_that_failed_is_told_at_the_end(pipe: int) -> None:
     with pytest.raises(OSError, match="Invalid argument"), BackgroundFlush(pipe) as flushing:
-        flushing.wrote(64 << 20)
+        flushing.add_written(64 << 20)

@@ -11,12 +11,26 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine
+from sqlalchemy import Connection, create_engine, inspect
 
 from adaptry.core.errors import CorruptData, ProtocolMismatch, Unavailable
+from adaptry.storage.catalog import sqlite_schema
 from adaptry.storage.catalog.database import Catalog
-from adaptry.storage.catalog.migrate import KNOWN
+from adaptry.storage.catalog.migrate import KNOWN, schema_of, upgrade
 from adaptry.storage.catalog.rows import Row
+
+REMEDY = "python tests/storage/write_sqlite_schema.py"
+
+
+def rows_of(connection: Connection) -> dict[str, list[tuple[object, ...]]]:
+    """The rows of every table that has any; of an epoch only what is not random."""
+    tables = [*sorted(inspect(connection).get_table_names())]
+    found = {table: connection.exec_driver_sql(f'SELECT * FROM "{table}"').all() for table in tables}
+    rows: dict[str, list[tuple[object, ...]]] = {
+        table: [tuple(row) for row in each] for table, each in found.items() if each
+    }
+    rows["epochs"] = [(row.number, len(row.id), len(row.secret)) for row in found["epochs"]]
+    return rows
 
 
 @pytest.fixture
@@ -25,10 +39,33 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_the_migrations_make_the_tables_that_the_code_means(path: Path) -> None:
-    Catalog.at(path).close()
+    Catalog.open(path).close()
     engine = create_engine(f"sqlite:///{path}")
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Row.metadata) == []
+    engine.dispose()
+
+
+def test_the_script_of_a_new_database_makes_what_the_migrations_make(path: Path) -> None:
+    Catalog.at(path).close()
+    migrated, scripted = create_engine("sqlite://"), create_engine(f"sqlite:///{path}")
+    with migrated.begin() as connection:
+        upgrade(connection)
+        expected, first = sqlite_schema.script_of(connection), rows_of(connection)
+    with scripted.connect() as connection:
+        assert sqlite_schema.script_of(connection) == expected, f"run {REMEDY}"
+        assert rows_of(connection) == first
+    for engine in (migrated, scripted):
+        engine.dispose()
+
+
+def test_a_new_database_beside_tables_of_another_program_is_migrated(path: Path) -> None:
+    change(path, "CREATE TABLE counts (value integer)")
+    Catalog.at(path).close()
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        assert schema_of(connection) == KNOWN[-1]
+        assert rows_of(connection)["epochs"] == [(1, 16, 64)]
     engine.dispose()
 
 
@@ -41,31 +78,31 @@ def test_every_migration_is_known_in_its_order() -> None:
 
 def test_many_who_open_a_new_catalog_at_once_all_succeed(path: Path) -> None:
     with ThreadPoolExecutor(6) as pool:
-        for catalog in pool.map(lambda _: Catalog.at(path), range(6)):
+        for catalog in pool.map(lambda _: Catalog.open(path), range(6)):
             catalog.close()
 
 
 def test_a_schema_from_the_future_is_refused_with_the_remedy(path: Path) -> None:
-    Catalog.at(path).close()
+    Catalog.open(path).close()
     change(path, "UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(ProtocolMismatch, match="upgrade adaptry"):
-        Catalog.at(path)
+        Catalog.open(path)
 
 
 def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
     path.write_bytes(b"not a database at all, only text" * 100)
     with pytest.raises(CorruptData, match="not a sound SQLite database"):
-        Catalog.at(path)
+        Catalog.open(path)
 
 
 def test_a_place_that_is_no_folder_is_refused(path: Path) -> None:
     path.write_text("a file")
     with pytest.raises(Unavailable, match="choose another folder"):
-        Catalog.at(path / "catalog.sqlite")
+        Catalog.open(path / "catalog.sqlite")
 
 
 def test_commits_survive_a_power_cut(path: Path) -> None:
-    catalog = Catalog.at(path)
+    catalog = Catalog.open(path)
     with catalog.read() as tx:
         found = {
             name: tx.connection().exec_driver_sql(f"PRAGMA {name}").scalar()
@@ -76,9 +113,9 @@ def test_commits_survive_a_power_cut(path: Path) -> None:
 
 
 def test_a_note_waits_for_no_disk_and_the_write_after_it_does(path: Path) -> None:
-    catalog = Catalog.at(path)
+    catalog = Catalog.open(path)
     found = []
-    for begin in (catalog.write, catalog.note, catalog.write):
+    for begin in (catalog.write, catalog.write_nondurable, catalog.write):
         with begin() as tx:
             found.append(tx.connection().exec_driver_sql("PRAGMA synchronous").scalar())
     catalog.close()
@@ -86,21 +123,21 @@ def test_a_note_waits_for_no_disk_and_the_write_after_it_does(path: Path) -> Non
 
 
 def test_a_note_that_raises_leaves_nothing_and_one_that_ends_is_there(path: Path) -> None:
-    catalog = Catalog.at(path)
-    with pytest.raises(ValueError, match="no"), catalog.note() as tx:
+    catalog = Catalog.open(path)
+    with pytest.raises(ValueError, match="no"), catalog.write_nondurable() as tx:
         tx.connection().exec_driver_sql("INSERT INTO namespaces (name) VALUES ('lost')")
         raise ValueError("no")
-    with catalog.note() as tx:
+    with catalog.write_nondurable() as tx:
         tx.connection().exec_driver_sql("INSERT INTO namespaces (name) VALUES ('acme')")
     catalog.close()
-    again = Catalog.at(path)
+    again = Catalog.open(path)
     with again.read() as tx:
         assert tx.connection().exec_driver_sql("SELECT name FROM namespaces").all() == [("acme",)]
     again.close()
 
 
 def test_a_writer_waits_for_another_and_then_gives_up_in_words(path: Path) -> None:
-    patient, other = Catalog.at(path, busy_timeout=0.05), Catalog.at(path)
+    patient, other = Catalog.open(path, busy_timeout=0.05), Catalog.open(path)
     with other.write(), pytest.raises(Unavailable, match="busy with another writer"), patient.write():
         pass
     with patient.write(), other.read():
@@ -111,7 +148,7 @@ def test_a_writer_waits_for_another_and_then_gives_up_in_words(path: Path) -> No
 
 def test_writers_of_one_process_all_get_their_turn(path: Path) -> None:
     """SQLite itself lets some of so many wait for seconds."""
-    catalog = Catalog.at(path, busy_timeout=5.0)
+    catalog = Catalog.open(path, busy_timeout=5.0)
     change(path, "CREATE TABLE counts (value integer)")
     change(path, "INSERT INTO counts VALUES (0)")
 
@@ -129,7 +166,7 @@ def test_writers_of_one_process_all_get_their_turn(path: Path) -> None:
 
 
 def test_a_writer_of_the_same_process_that_waits_too_long_is_told(path: Path) -> None:
-    catalog = Catalog.at(path, busy_timeout=0.05)
+    catalog = Catalog.open(path, busy_timeout=0.05)
     with (
         catalog.write(),
         ThreadPoolExecutor(1) as pool,
@@ -140,7 +177,7 @@ def test_a_writer_of_the_same_process_that_waits_too_long_is_told(path: Path) ->
 
 
 def test_a_transaction_that_raises_changes_nothing(path: Path) -> None:
-    catalog = Catalog.at(path)
+    catalog = Catalog.open(path)
     with pytest.raises(RuntimeError), catalog.write() as tx:
         tx.connection().exec_driver_sql("INSERT INTO namespaces (name) VALUES ('acme')")
         raise RuntimeError("half-way")

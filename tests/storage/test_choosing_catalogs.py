@@ -19,13 +19,13 @@ from adaptry.testing.samples import tiny_lora
 def test_a_registry_with_its_rows_in_postgres_is_found_by_its_folder(
     postgres: PostgresServer, folder: Path, tmp_path: Path
 ) -> None:
-    first = open_local(folder, catalog=postgres.url(postgres.empty()))
+    first = open_local(folder, catalog=postgres.url(postgres.create_empty()))
     pushed = push(first, open_dir(tiny_lora(tmp_path / "lora")), "acme/tone")
     first.close()
 
     assert is_registry(folder)
     assert not (folder / "catalog.sqlite").exists()
-    again = connect(str(folder), AdaptrySettings(), making=False)
+    again = connect(str(folder), AdaptrySettings(), create_missing=False)
     assert again.version(Ref.parse("acme/tone")).digest == pushed.version.digest
     pull(again, "acme/tone", tmp_path / "pulled")
     again.close()

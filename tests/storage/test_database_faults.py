@@ -56,7 +56,7 @@ class Ground:
 
 @contextmanager
 def behind_a_proxy(folder: Path, postgres: PostgresServer, port: int) -> Iterator[Ground]:
-    name = postgres.migrated()
+    name = postgres.create_migrated()
     with run_proxy(CommitProxy("127.0.0.1", port)) as proxy:
         url = f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}"
         with running_server(ServerSettings(data=folder, catalog=url)) as server:
@@ -202,7 +202,7 @@ def test_a_standby_that_takes_over_has_all_that_was_acknowledged(
         chance = random.Random(3)
         for number in range(1, 7):
             cut_round(ground, tmp_path, number, chance)
-        primary.end()
+        primary.stop()
         standby.promote()
         ground.proxy.upstream = ("127.0.0.1", other)
         ground.postgres = standby
@@ -261,7 +261,7 @@ class TestThroughAPool(RegistryContract):
     def make_registry(
         self, listening: tuple[PostgresServer, int], pool: int, tmp_path: Path
     ) -> Iterator[MakeRegistry]:
-        url = f"postgresql://postgres@127.0.0.1:{pool}/{listening[0].migrated()}"
+        url = f"postgresql://postgres@127.0.0.1:{pool}/{listening[0].create_migrated()}"
         registry = open_local(tmp_path / "registry", catalog=url)
         yield registry.on_behalf_of
         registry.close()

@@ -53,7 +53,7 @@ def test_unarmed_it_passes_everything_on(proxy: FaultProxy) -> None:
         client.settimeout(10)
         for at in range(0, len(data), 1 << 15):
             assert said_back(client, data[at : at + (1 << 15)]) == data[at : at + (1 << 15)]
-    assert (proxy.connections, proxy.struck) == (1, 0)
+    assert (proxy.connections, proxy.fault_count) == (1, 0)
 
 
 @pytest.mark.parametrize("fault", [ProxyFault("reset", "up", after=3), ProxyFault("reset", "down", after=3)])
@@ -66,7 +66,7 @@ def test_a_reset_strikes_after_so_many_bytes_and_once(proxy: FaultProxy, fault: 
             client.recv(1)
     with closing(connect(proxy)) as client:
         assert said_back(client, b"again") == b"again"
-    assert proxy.struck == 1
+    assert proxy.fault_count == 1
 
 
 def test_a_close_gives_what_came_before_it_and_no_more(proxy: FaultProxy) -> None:
@@ -81,7 +81,7 @@ def test_a_black_hole_keeps_the_connection_and_says_nothing(proxy: FaultProxy) -
         client.settimeout(0.2)
         with pytest.raises(TimeoutError):
             said_back(client, b"hello")
-        proxy.cut()
+        proxy.reset_connections()
         with pytest.raises(ConnectionResetError):
             client.recv(1)
 
@@ -92,8 +92,8 @@ def test_connections_are_refused_until_it_is_healed(proxy: FaultProxy) -> None:
         with pytest.raises(ConnectionError), closing(connect(proxy)) as client:
             client.sendall(b"hello")
             client.recv(1)
-    assert proxy.struck == 3
-    proxy.heal()
+    assert proxy.fault_count == 3
+    proxy.disarm()
     with closing(connect(proxy)) as client:
         assert said_back(client, b"hello") == b"hello"
 
@@ -103,7 +103,7 @@ def test_what_is_late_is_whole(proxy: FaultProxy, fault: ProxyFault) -> None:
     proxy.arm(fault, times=None)
     with closing(connect(proxy)) as client:
         assert said_back(client, b"hello") == b"hello"
-    assert proxy.struck
+    assert proxy.fault_count
 
 
 def test_new_connections_may_go_to_another_server(proxy: FaultProxy) -> None:

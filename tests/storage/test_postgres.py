@@ -32,7 +32,7 @@ from adaptry.testing.samples import tiny_lora
 @pytest.fixture
 def name(postgres: PostgresServer) -> str:
     """A database with an empty catalog."""
-    return postgres.migrated()
+    return postgres.create_migrated()
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_the_migrations_make_the_tables_that_the_code_means(postgres: PostgresSe
 
 
 def test_many_who_open_a_new_catalog_at_once_all_succeed(postgres: PostgresServer) -> None:
-    url = postgres.url(postgres.empty())
+    url = postgres.url(postgres.create_empty())
     with ThreadPoolExecutor(4) as pool:
         for catalog in pool.map(lambda _: Catalog(url), range(4)):
             catalog.close()
@@ -93,7 +93,7 @@ def test_a_database_that_forgets_what_it_acknowledged_is_refused(
 
 
 def test_a_database_in_another_encoding_is_refused(postgres: PostgresServer) -> None:
-    name = postgres.empty("ENCODING 'LATIN1' LOCALE 'C'")
+    name = postgres.create_empty("ENCODING 'LATIN1' LOCALE 'C'")
     with pytest.raises(Unavailable, match="server_encoding is LATIN1"):
         Catalog(postgres.url(name))
 
@@ -129,7 +129,7 @@ def test_what_to_look_at_is_told_of_a_database_that_cannot_be_reached(postgres: 
     ],
 )
 def test_a_database_of_another_program_is_left_as_it_is(postgres: PostgresServer, made: str) -> None:
-    name = postgres.empty()
+    name = postgres.create_empty()
     for statement in made.split("; "):
         postgres.execute(statement, name)
     before = postgres.execute("SELECT relname FROM pg_class WHERE relkind = 'r' ORDER BY 1", name)

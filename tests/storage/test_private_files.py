@@ -41,7 +41,7 @@ def test_a_new_database_is_its_owners_alone(tmp_path: Path) -> None:
 
 
 def test_a_database_at_any_path_is_its_owners_alone(tmp_path: Path) -> None:
-    with closing(Catalog.at(tmp_path / "catalog.sqlite-of-mine")) as catalog:
+    with closing(Catalog.open(tmp_path / "catalog.sqlite-of-mine")) as catalog:
         catalog.check()
         assert set(modes(tmp_path).values()) == {"0o600"}
 

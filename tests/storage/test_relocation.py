@@ -36,7 +36,7 @@ def secret(folder: Path, tmp_path: Path) -> str:
     registry.create_adapter(VOICE, AdapterEdit(description="Ünïcode, 'quotes' and 日本", tags=("a", "b")))
     first = registry.version(Ref.parse("acme/tone@1")).digest
     registry.move_alias(TONE, "prod", first, None)
-    registry.make_branch(TONE, "next")
+    registry.create_branch(TONE, "next")
     registry.delete_adapter(VOICE)
     secret = create_token(registry.catalog, "ada", "writer", ("acme",))
     registry.close()
@@ -65,7 +65,7 @@ def test_everything_is_as_it_was_and_goes_on(
     seen = shown(before)
     before.close()
 
-    moved = move_catalog(folder, postgres.url(postgres.empty()))
+    moved = move_catalog(folder, postgres.url(postgres.create_empty()))
 
     assert moved.problems == ()
     assert moved.rows["versions"] == 3
@@ -86,9 +86,9 @@ def test_keys_of_rows_that_are_gone_are_not_given_again(
     with sqlite3.connect(folder / "catalog.sqlite") as database:
         database.execute("UPDATE sqlite_sequence SET seq = 4321 WHERE name = 'events'")
     database.close()
-    move_catalog(folder, postgres.url(postgres.empty()))
+    move_catalog(folder, postgres.url(postgres.create_empty()))
     registry = open_local(folder)
-    registry.make_tag(TONE, "t1")
+    registry.create_tag(TONE, "t1")
     assert registry.history(TONE).items[0].seq == 4322
     registry.close()
 
@@ -97,9 +97,9 @@ def test_who_has_the_old_catalog_open_can_change_nothing_any_more(
     postgres: PostgresServer, folder: Path, secret: str
 ) -> None:
     late = open_local(folder)
-    move_catalog(folder, postgres.url(postgres.empty()))
+    move_catalog(folder, postgres.url(postgres.create_empty()))
     with pytest.raises(Unavailable, match="has moved to postgresql://"):
-        late.make_tag(TONE, "t1")
+        late.create_tag(TONE, "t1")
     assert late.versions(TONE).items
     late.close()
 
@@ -114,7 +114,7 @@ def test_a_database_with_a_catalog_is_left_as_it_is_and_so_is_the_registry(
     with pytest.raises(Conflict, match="give an empty database"):
         move_catalog(folder, url)
     registry = open_local(folder)
-    registry.make_tag(TONE, "t1")
+    registry.create_tag(TONE, "t1")
     assert not (folder / "catalog.url").exists()
     registry.close()
 
@@ -122,13 +122,13 @@ def test_a_database_with_a_catalog_is_left_as_it_is_and_so_is_the_registry(
 def test_a_move_that_is_cut_short_changes_nothing(
     postgres: PostgresServer, folder: Path, secret: str
 ) -> None:
-    name = postgres.migrated()
+    name = postgres.create_migrated()
     postgres.execute("ALTER TABLE tokens ADD CONSTRAINT never CHECK (name <> 'ada')", name)
     with pytest.raises(Exception, match="never"):
         move_catalog(folder, postgres.url(name))
     assert postgres.execute("SELECT count(*) FROM versions", name) == [(0,)]
     registry = open_local(folder)
-    registry.make_tag(TONE, "t1")
+    registry.create_tag(TONE, "t1")
     registry.close()
 
 
@@ -138,12 +138,12 @@ def test_a_move_that_was_cut_short_at_its_last_step_is_finished_by_another(
     before = open_local(folder)
     seen = shown(before)
     before.close()
-    url = postgres.url(postgres.empty())
+    url = postgres.url(postgres.create_empty())
     rows = move_catalog(folder, url).rows
     (folder / "catalog.url").unlink()  # what the last step writes
     halfway = open_local(folder)
     with pytest.raises(Unavailable, match="has moved to"):
-        halfway.make_tag(TONE, "t1")
+        halfway.create_tag(TONE, "t1")
     halfway.close()
 
     with pytest.raises(Conflict, match="to finish the move"):
@@ -152,7 +152,7 @@ def test_a_move_that_was_cut_short_at_its_last_step_is_finished_by_another(
 
     registry = open_local(folder)
     assert shown(registry) == seen
-    registry.make_tag(TONE, "t1")
+    registry.create_tag(TONE, "t1")
     registry.close()
 
 
@@ -165,7 +165,7 @@ def test_files_that_are_gone_are_told(postgres: PostgresServer, folder: Path, se
     )
     registry.blobs.delete(weights)
     registry.close()
-    problems = move_catalog(folder, postgres.url(postgres.empty())).problems
+    problems = move_catalog(folder, postgres.url(postgres.create_empty())).problems
     assert [problem.reason for problem in problems] == [
         "its bytes are gone; push it again or restore it from a copy with `adaptry mend --from`"
     ]
@@ -175,7 +175,7 @@ def test_a_folder_without_a_registry_and_one_that_was_moved_are_refused(
     postgres: PostgresServer, folder: Path, secret: str, tmp_path: Path
 ) -> None:
     with pytest.raises(NotFound, match="no registry in"):
-        move_catalog(tmp_path / "nowhere", postgres.url(postgres.empty()))
-    move_catalog(folder, postgres.url(postgres.empty()))
+        move_catalog(tmp_path / "nowhere", postgres.url(postgres.create_empty()))
+    move_catalog(folder, postgres.url(postgres.create_empty()))
     with pytest.raises(Conflict, match="already"):
-        move_catalog(folder, postgres.url(postgres.empty()))
+        move_catalog(folder, postgres.url(postgres.create_empty()))

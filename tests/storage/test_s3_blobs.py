@@ -41,12 +41,12 @@ def test_a_blob_of_many_segments_is_put_together_as_it_was_sent(place: S3Locatio
         with blobs.staging(KEY) as staged:
             staged.append(at, [data[at : at + size]])
         at += size
-        assert blobs.staged(KEY) == at
+        assert blobs.staged_size(KEY) == at
     with blobs.staging(KEY) as staged:
         staged.publish(Digest.of(data))
     assert b"".join(blobs.chunks(Digest.of(data))) == data
     assert b"".join(blobs.chunks(Digest.of(data), SEGMENT - 5)) == data[SEGMENT - 5 :]
-    assert list(blobs.objects.listed("tmp/")) == []
+    assert list(blobs.objects.list_objects("tmp/")) == []
 
 
 def test_another_process_goes_on_where_one_died_and_hashes_what_is_there(place: S3Location) -> None:
@@ -54,7 +54,7 @@ def test_another_process_goes_on_where_one_died_and_hashes_what_is_there(place: 
     with S3Blobs(place).staging(KEY) as staged:
         staged.append(0, [data[: SEGMENT + 10]])
     other = S3Blobs(place)
-    assert other.staged(KEY) == SEGMENT + 10
+    assert other.staged_size(KEY) == SEGMENT + 10
     with other.staging(KEY) as staged:
         staged.append(SEGMENT + 10, [data[SEGMENT + 10 :]])
         staged.publish(Digest.of(data))
@@ -170,7 +170,7 @@ def test_an_upload_in_parts_that_nobody_ends_is_ended_after_a_day(
     place: S3Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blobs = S3Blobs(place)
-    blobs.objects.client.create_multipart_upload(**blobs.objects.at("sha256/ab/abandoned"))
+    blobs.objects.client.create_multipart_upload(**blobs.objects.key_params("sha256/ab/abandoned"))
     assert blobs.tidy() == 0
     monkeypatch.setattr("adaptry.storage.blobs.s3.store._ABANDONED", -1.0)
     assert blobs.tidy() == 1
@@ -180,7 +180,7 @@ def test_an_upload_in_parts_that_nobody_ends_is_ended_after_a_day(
 def test_a_server_is_examined_by_trying_it(place: S3Location) -> None:
     missing = find_missing_capabilities(place)
     assert not missing or "at the end of a multipart upload" in missing[0]
-    assert list(S3Blobs(place).objects.listed("")) == []
+    assert list(S3Blobs(place).objects.list_objects("")) == []
     with pytest.raises(Unavailable, match="there is no bucket"):
         find_missing_capabilities(replace(place, bucket="no-such-bucket"))
 
@@ -192,7 +192,9 @@ def test_a_server_that_has_all_is_said_to_lack_nothing(s3_place: str) -> None:
 def test_a_server_without_conditions_is_said_to_have_none(place: S3Location) -> None:
     where = urlsplit(place.endpoint or "")
     with run_proxy(HttpFaultProxy(where.hostname or "", where.port or 0)) as proxy:
-        proxy.spoil("not_implemented", times=None, matches=lambda request: b"If-None-Match" in request.head)
+        proxy.arm_http(
+            "not_implemented", times=None, matches=lambda request: b"If-None-Match" in request.head
+        )
         assert find_missing_capabilities(replace(place, endpoint=f"http://127.0.0.1:{proxy.port}")) == (
             "it has no conditional writes (501): every upload costs a request more",
         )
@@ -208,7 +210,7 @@ def test_an_address_gives_one_blob_to_anybody_for_a_while(place: S3Location) -> 
     blobs = S3Blobs(place)
     digest = Digest.of(b"hello")
     blobs.put(digest, [b"hello"])
-    address = blobs.address(digest, "adapter_model.safetensors", 60)
+    address = blobs.download_url(digest, "adapter_model.safetensors", 60)
     answer = urllib3.request("GET", address, headers={"Range": "bytes=1-2"})
     assert (answer.status, answer.data) == (206, b"el")
     assert "adapter_model.safetensors" in answer.headers["Content-Disposition"]
@@ -221,19 +223,19 @@ def test_an_address_gives_one_blob_to_anybody_for_a_while(place: S3Location) -> 
 def test_an_address_to_write_to_takes_so_many_bytes_and_what_comes_is_staged(place: S3Location) -> None:
     blobs = S3Blobs(place)
     data = os.urandom(100_000)
-    first, second = (blobs.writing_address(KEY, *run, 60).url for run in ((0, 60_000), (60_000, 40_000)))
+    first, second = (blobs.upload_url(KEY, *run, 60).url for run in ((0, 60_000), (60_000, 40_000)))
     assert urllib3.request("PUT", first, body=data[:59_999]).status == 403
     assert urllib3.request("PUT", first, body=data[:60_001]).status == 403
     assert urllib3.request("GET", first).status == 403
-    assert blobs.staged(KEY) == 0
+    assert blobs.staged_size(KEY) == 0
     assert urllib3.request("PUT", second, body=data[60_000:]).status == 200
-    assert blobs.staged(KEY) == 0
+    assert blobs.staged_size(KEY) == 0
     assert urllib3.request("PUT", first, body=data[:60_000]).status == 200
-    assert blobs.staged(KEY) == len(data)
+    assert blobs.staged_size(KEY) == len(data)
     with blobs.staging(KEY) as staged:
         staged.publish(Digest.of(data))
     assert b"".join(blobs.chunks(Digest.of(data))) == data
-    assert list(blobs.objects.listed("tmp/")) == []
+    assert list(blobs.objects.list_objects("tmp/")) == []
 
 
 def test_what_was_written_to_an_address_is_hashed_where_nobody_else_can_write(
@@ -242,7 +244,7 @@ def test_what_was_written_to_an_address_is_hashed_where_nobody_else_can_write(
     """Whoever has the address writes other bytes there as soon as the first are read."""
     blobs = S3Blobs(place)
     data = os.urandom(SEGMENT)
-    address = blobs.writing_address(KEY, 0, len(data), 60).url
+    address = blobs.upload_url(KEY, 0, len(data), 60).url
     urllib3.request("PUT", address, body=data)
     read = blobs.objects.read
 
@@ -263,12 +265,13 @@ def test_what_is_written_is_encrypted_where_that_was_asked_for(s3_place: str, si
     blobs = S3Blobs(replace(S3Location.parse(s3_place), sse="AES256"))
     data = os.urandom(size)
     blobs.put(Digest.of(data), [data])
-    (written,) = blobs.objects.listed("sha256/")
+    (written,) = blobs.objects.list_objects("sha256/")
     assert (
-        blobs.objects.client.head_object(**blobs.objects.at(written.key))["ServerSideEncryption"] == "AES256"
+        blobs.objects.client.head_object(**blobs.objects.key_params(written.key))["ServerSideEncryption"]
+        == "AES256"
     )
     assert b"".join(blobs.chunks(Digest.of(data))) == data
-    address = blobs.writing_address(KEY, 0, 5, 60)
+    address = blobs.upload_url(KEY, 0, 5, 60)
     assert urllib3.request("PUT", address.url, body=b"hello").status == 403
     assert urllib3.request("PUT", address.url, body=b"hello", headers=address.headers).status == 200
 
@@ -280,7 +283,7 @@ def test_the_bucket_is_named_in_the_path_or_in_the_host(
     place = S3Location.parse(
         f"s3://adapters/a?endpoint=http://store.test:8333&region=r&addressing={addressing}"
     )
-    address = urlsplit(S3Blobs(place).address(Digest.of(b""), "x", 60))
+    address = urlsplit(S3Blobs(place).download_url(Digest.of(b""), "x", 60))
     assert (address.hostname, address.path.startswith("/adapters/")) == (host, addressing == "path")
 
 
@@ -315,6 +318,6 @@ def test_addresses_name_the_endpoint_that_clients_reach(place: S3Location) -> No
         blobs = S3Blobs(replace(place, public=f"http://127.0.0.1:{outside.port}"))
         blobs.put(Digest.of(b"hello"), [b"hello"])
         assert outside.connections == 0
-        assert urllib3.request("GET", blobs.address(Digest.of(b"hello"), "x", 60)).data == b"hello"
-        assert urllib3.request("PUT", blobs.writing_address(KEY, 0, 5, 60).url, body=b"hello").status == 200
+        assert urllib3.request("GET", blobs.download_url(Digest.of(b"hello"), "x", 60)).data == b"hello"
+        assert urllib3.request("PUT", blobs.upload_url(KEY, 0, 5, 60).url, body=b"hello").status == 200
         assert outside.connections

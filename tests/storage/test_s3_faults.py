@@ -51,12 +51,12 @@ def healthy(seaweed: Seaweed) -> Iterator[S3Blobs]:
             patch.setenv(name, value)
         patch.setattr("adaptry.storage.blobs.s3.objects._READ_SECONDS", 1.0)
         patch.setattr("adaptry.storage.blobs.s3.staging.SEGMENT", SEGMENT)
-        yield S3Blobs(S3Location.parse(seaweed.new_place()))
+        yield S3Blobs(S3Location.parse(seaweed.new_location()))
 
 
 @pytest.fixture(scope="module")
 def spoiled(healthy: S3Blobs, proxy: HttpFaultProxy) -> S3Blobs:
-    return S3Blobs(replace(healthy.place, endpoint=f"http://127.0.0.1:{proxy.port}"))
+    return S3Blobs(replace(healthy.location, endpoint=f"http://127.0.0.1:{proxy.port}"))
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def case(spoiled: S3Blobs, healthy: S3Blobs, proxy: HttpFaultProxy, tmp_path: Pa
     made = Case(spoiled, tmp_path / "cache")
     made.fill(healthy)
     yield made
-    proxy.heal()
+    proxy.disarm()
     for digest in set(healthy.digests()) - {Digest.of(SMALL), Digest.of(LARGE)}:
         healthy.delete(digest)
 
@@ -92,17 +92,17 @@ def test_a_fault_loses_nothing_spoils_nothing_and_leaves_nothing(
 ) -> None:
     act, right = OPERATIONS[operation]
     drawn = random.Random(zlib.crc32(f"{fault} {operation}".encode()))
-    proxy.spoil(fault, times=1, matches=from_the_nth(drawn.choice((0, 0, 1, 2, 3, 5))))
+    proxy.arm_http(fault, times=1, matches=from_the_nth(drawn.choice((0, 0, 1, 2, 3, 5))))
     try:
         answer = act(case)
     except AdaptryError as refused:
         assert refused.message
-        proxy.heal()
+        proxy.disarm()
         monkeypatch.setattr("adaptry.storage.blobs.s3.lease.LAPSES", -1.0)
         assert act(case) == right
     else:
         assert answer == right or (fault in FLIPS and isinstance(answer, bytes))
-    proxy.heal()
+    proxy.disarm()
     require_whole(case, healthy)
     require_swept(healthy, monkeypatch)
 
@@ -118,10 +118,10 @@ def test_a_fault_that_stays_is_an_error_that_says_so(
     healthy: S3Blobs,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    proxy.spoil(fault, times=None)
+    proxy.arm_http(fault, times=None)
     with pytest.raises(Unavailable, match="try again"):
         OPERATIONS[operation][0](case)
-    proxy.heal()
+    proxy.disarm()
     require_whole(case, healthy)
     require_swept(healthy, monkeypatch)
 
@@ -141,5 +141,5 @@ def require_swept(healthy: S3Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
         with healthy.staging(key) as staged:
             staged.discard()
     healthy.tidy()
-    assert [item.key for item in healthy.objects.listed("") if not item.key.startswith("sha256/")] == []
+    assert [item.key for item in healthy.objects.list_objects("") if not item.key.startswith("sha256/")] == []
     assert healthy.tidy() == 0

@@ -34,7 +34,7 @@ def test_a_token_identifies_its_holder(catalog: Catalog) -> None:
 
 
 def test_the_secret_is_stored_nowhere(tmp_path: Path) -> None:
-    catalog = Catalog.at(tmp_path / "catalog.sqlite")
+    catalog = Catalog.open(tmp_path / "catalog.sqlite")
     secret = create_token(catalog, "ada", "writer", ["acme"])
     catalog.close()
     stored = b"".join(path.read_bytes() for path in tmp_path.iterdir())

@@ -67,7 +67,7 @@ def test_in_sqlite(tmp_path: Path) -> None:
 
 
 def test_in_postgresql(postgres: PostgresServer, tmp_path: Path) -> None:
-    name = postgres.migrated()
+    name = postgres.create_migrated()
     fill(postgres.url(name), tmp_path)
     migrate_again(postgres.url(name).replace("postgresql:", "postgresql+psycopg:"), *BEFORE, *NARROW)
     registry = LocalRegistry(Catalog(postgres.url(name)), MemoryBlobs())

@@ -1,8 +1,8 @@
-"""Lanes driven as a merge drives them: weights and factors as bytes, block after block."""
+"""Kernels driven as a merge drives them: weights and factors as bytes, block after block."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -13,7 +13,6 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("llvmlite")
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-Bake = Callable[..., Any]
 
 
 def raw(tensor: Any) -> bytes:
@@ -30,20 +29,20 @@ def term(up: Any, down: Any, scale: float) -> LoraTerm:
     )
 
 
-def baked(
-    lane: Any, stored: Any, terms: Sequence[LoraTerm], *, transposed: bool = False, into: Any = None
+def merged(
+    kernel: Any, stored: Any, terms: Sequence[LoraTerm], *, transposed: bool = False, into: Any = None
 ) -> Any:
-    """`stored` with the terms added, by a lane."""
+    """`stored` with the terms added, by a kernel."""
     names = {dtype: name for name, dtype in DTYPES.items()}
     rows, columns = stored.shape
     dtype = into or stored.dtype
     weight = KernelWeight(names[stored.dtype], names[dtype], rows, columns, transposed)
-    assert lane.takes(weight, sum(term.down.shape[0] for term in terms))
+    assert kernel.supports(weight, sum(term.down.shape[0] for term in terms))
     row_bytes = columns * stored.element_size()
-    worker = lane(block_buffer_size(rows, row_bytes))
+    worker = kernel(block_buffer_size(rows, row_bytes))
     worker.begin(weight, terms)
     source, result = raw(stored), bytearray()
     for first, count in row_blocks(rows, row_bytes):
         worker.source[: count * row_bytes] = source[first * row_bytes : (first + count) * row_bytes]
-        result += worker.bake(first, count)
+        result += worker.merge_rows(first, count)
     return torch.frombuffer(result, dtype=dtype).view(rows, columns)

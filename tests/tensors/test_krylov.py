@@ -27,11 +27,11 @@ def test_no_approximation_of_the_rank_keeps_more_than_a_millionth_more(
     found = decompose_dense(delta, rank)
     values = torch.linalg.svdvals(delta.double())
     best = float(values[:rank].square().sum())
-    update = found.truncated(rank)
+    update = found.truncate(rank)
     assert best - float(found.values.square().sum()) <= 1e-6 * best
     left_over = float((delta.double() - update.double().dense()).square().sum())
     assert left_over - float(values[rank:].square().sum()) <= 1e-6 * best
-    assert found.lost(rank) == pytest.approx(left_over, abs=1e-5 * best)
+    assert found.lost_energy(rank) == pytest.approx(left_over, abs=1e-5 * best)
     assert found.energy == pytest.approx(float(delta.double().square().sum()), rel=1e-9)
 
 
@@ -68,5 +68,5 @@ def test_the_same_update_gives_the_same_bits() -> None:
 
 def test_nothing_has_no_energy() -> None:
     found = decompose_dense(torch.zeros(300, 200), 4)
-    assert found.energy == 0 and found.lost(4) == 0
-    assert not found.truncated(4).dense().any()
+    assert found.energy == 0 and found.lost_energy(4) == 0
+    assert not found.truncate(4).dense().any()

@@ -81,8 +81,8 @@ def test_what_is_lost_is_exact_however_alike_the_columns_are(apart: float) -> No
     expected = torch.linalg.svdvals(dense(both)).square()
     found = decompose(both, 4)
     assert found.energy == pytest.approx(float(expected.sum()), rel=1e-10)
-    assert found.lost(4) == pytest.approx(float(expected[4:].sum()), rel=1e-9)
-    kept = found.truncated(4)
+    assert found.lost_energy(4) == pytest.approx(float(expected[4:].sum()), rel=1e-9)
+    kept = found.truncate(4)
     lost = float((dense(both) - dense(kept)).square().sum())
     assert lost == pytest.approx(float(expected[4:].sum()), rel=1e-6)
 
@@ -101,7 +101,7 @@ def test_an_untrained_update_decomposes_into_nothing() -> None:
     update = Factors(torch.zeros(10, 3), torch.randn(3, 8, generator=torch.Generator().manual_seed(0)))
     found = decompose(update)
     assert found.energy == 0.0
-    assert not found.truncated(2).dense().any()
+    assert not found.truncate(2).dense().any()
     assert numerical_rank(found.values) == 1
 
 
@@ -110,7 +110,7 @@ def test_with_a_rank_all_values_are_told_and_so_many_vectors_formed() -> None:
     whole, some = decompose(update), decompose(update, 2)
     torch.testing.assert_close(some.values, whole.values)
     assert (some.left.shape, some.right.shape) == ((40, 2), (2, 24))
-    torch.testing.assert_close(some.truncated(2).dense(), whole.truncated(2).dense())
+    torch.testing.assert_close(some.truncate(2).dense(), whole.truncate(2).dense())
 
 
 def test_factors_kept_in_float32_are_computed_with_in_float64() -> None:

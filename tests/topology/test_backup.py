@@ -40,7 +40,7 @@ def test_rows_first_then_bytes_and_the_copy_has_all_that_it_names(
 ) -> None:
     found = programs()
     assert found
-    database, copy = postgres.migrated(), postgres.empty()
+    database, copy = postgres.create_migrated(), postgres.create_empty()
     settings = ServerSettings(data=tmp_path / "data", catalog=postgres.url(database), blobs=s3_place)
     with running_server(settings) as server:
         push(server.registry(), open_dir(tiny_lora(tmp_path / "first", seed=1)), TONE)
@@ -50,7 +50,7 @@ def test_rows_first_then_bytes_and_the_copy_has_all_that_it_names(
             check=True,
         ).stdout
         push(server.registry(), open_dir(tiny_lora(tmp_path / "second", seed=2)), TONE)  # meanwhile
-        elsewhere = seaweed.new_place()
+        elsewhere = seaweed.new_location()
         copy_bucket(s3_place, elsewhere, seaweed.endpoint)
         token = server.admin
     subprocess.run(

@@ -237,7 +237,7 @@ def test_what_cannot_be_is_said_before_the_training(
 
 def test_other_branches_are_no_checkpoints(registry: Registry, tmp_path: Path) -> None:
     adaptry.push(registry, adaptry.open_dir(tiny_lora(tmp_path / "lora")), "acme/tone")
-    registry.make_branch(TONE, "draft")
-    registry.make_branch(TONE, "mine.step-3")
+    registry.create_branch(TONE, "draft")
+    registry.create_branch(TONE, "mine.step-3")
     found = checkpoints(registry, "acme/tone")
     assert [(each.run, each.step, dict(each.metrics)) for each in found] == [("mine", 3, {})]

@@ -23,9 +23,9 @@ def test_a_registry_that_comes_back_gets_everything_in_order(tmp_path: Path) -> 
         done.append("first")
 
     outbox = Outbox(said.append, retry=0.001)
-    outbox.give("first", folder, first)
-    outbox.give("second", folder, lambda files: done.append("second"))
-    assert outbox.finish(patience=30) == ()
+    outbox.enqueue("first", folder, first)
+    outbox.enqueue("second", folder, lambda files: done.append("second"))
+    assert outbox.drain(patience=30) == ()
     assert done == ["first", "second"]
     assert said == ["first waits for the registry: nobody answers"]
 
@@ -37,9 +37,9 @@ def test_what_is_refused_holds_nothing_up_and_is_kept(tmp_path: Path) -> None:
         raise CheckFailed("no")
 
     outbox = Outbox(lambda text: None, retry=0.001)
-    outbox.give("first", folder, refused)
-    outbox.give("second", folder, lambda files: done.append(sorted(path.name for path in files.iterdir())))
-    (left,) = outbox.finish(patience=30)
+    outbox.enqueue("first", folder, refused)
+    outbox.enqueue("second", folder, lambda files: done.append(sorted(path.name for path in files.iterdir())))
+    (left,) = outbox.drain(patience=30)
     assert done == [["adapter_config.json", "adapter_model.safetensors"]]
     assert (left.title, left.error and left.error.message) == ("first", "no")
     assert (left.folder / "adapter_model.safetensors").read_bytes() == (
@@ -55,9 +55,9 @@ def test_a_fault_holds_nothing_up_and_is_said(tmp_path: Path) -> None:
         raise OSError(28, "No space left on device")
 
     outbox = Outbox(said.append, retry=0.001)
-    outbox.give("first", folder, broken)
-    outbox.give("second", folder, lambda files: done.append("second"))
-    (left,) = outbox.finish(patience=30)
+    outbox.enqueue("first", folder, broken)
+    outbox.enqueue("second", folder, lambda files: done.append("second"))
+    (left,) = outbox.drain(patience=30)
     assert (done, left.title) == (["second"], "first")
     assert said == ["first was not pushed: OSError: [Errno 28] No space left on device"]
     shutil.rmtree(left.folder.parent)
@@ -67,16 +67,16 @@ def test_a_folder_may_be_deleted_once_it_is_given(tmp_path: Path) -> None:
     folder = tiny_lora(tmp_path / "lora")
     data, seen = (folder / "adapter_model.safetensors").read_bytes(), []
     outbox = Outbox(lambda text: None)
-    outbox.give(
+    outbox.enqueue(
         "first", folder, lambda files: seen.append((files / "adapter_model.safetensors").read_bytes())
     )
     shutil.rmtree(folder)
-    assert outbox.finish(patience=30) == ()
+    assert outbox.drain(patience=30) == ()
     assert seen == [data]
 
 
 def test_what_is_no_adapter_is_not_taken(tmp_path: Path) -> None:
     outbox = Outbox(lambda text: None)
     with pytest.raises(NotFound):
-        outbox.give("nothing", tmp_path / "nowhere", lambda files: None)
-    assert outbox.finish(patience=30) == ()
+        outbox.enqueue("nothing", tmp_path / "nowhere", lambda files: None)
+    assert outbox.drain(patience=30) == ()

@@ -28,7 +28,7 @@ def test_an_upload_that_was_cut_goes_on_where_it_stopped(breaking: FlakyRegistry
     size = sum(path.stat().st_size for path in large.iterdir())
     breaking.cuts = 4
 
-    pushed = transfer.push(breaking, open_dir(large), "acme/tone", persistence=NO_WAIT)
+    pushed = transfer.push(breaking, open_dir(large), "acme/tone", retry=NO_WAIT)
 
     assert pushed.is_new
     assert breaking.cuts == 0
@@ -39,14 +39,14 @@ def test_an_upload_gives_up_when_nothing_moves(breaking: FlakyRegistry, large: P
     dead = Unreachable(breaking.catalog, breaking.blobs)
 
     with pytest.raises(Unavailable, match="no route"):
-        transfer.push(dead, open_dir(large), "acme/tone", persistence=NO_WAIT)
+        transfer.push(dead, open_dir(large), "acme/tone", retry=NO_WAIT)
 
 
 def test_a_push_after_a_failed_one_sends_only_the_rest(breaking: FlakyRegistry, large: Path) -> None:
     size = sum(path.stat().st_size for path in large.iterdir())
     breaking.cuts = 2
     with pytest.raises(Unavailable):
-        transfer.push(breaking, open_dir(large), "acme/tone", persistence=RetryPolicy(tries=1))
+        transfer.push(breaking, open_dir(large), "acme/tone", retry=RetryPolicy(tries=1))
     assert 0 < breaking.sent < size
 
     breaking.cuts = 0
@@ -61,7 +61,7 @@ def test_a_pull_that_was_cut_goes_on_where_it_stopped(
     transfer.push(breaking, open_dir(large), "acme/tone")
     breaking.cuts, breaking.sent = 4, 0
 
-    transfer.pull(breaking, "acme/tone", tmp_path / "tone", persistence=NO_WAIT)
+    transfer.pull(breaking, "acme/tone", tmp_path / "tone", retry=NO_WAIT)
 
     assert breaking.cuts == 0
     assert breaking.sent == sum(path.stat().st_size for path in large.iterdir())
@@ -85,7 +85,7 @@ def test_bytes_that_changed_on_the_way_are_never_published(
     tampering.tamper = tamper
 
     with pytest.raises(DigestMismatch):
-        transfer.pull(tampering, "acme/tone", tmp_path / "tone", persistence=NO_WAIT)
+        transfer.pull(tampering, "acme/tone", tmp_path / "tone", retry=NO_WAIT)
 
     assert list(tmp_path.glob("*tone*")) == []
 

@@ -32,7 +32,7 @@ def main(registry: str, cache: str, ref: str, how: str) -> None:
     opened = open_local(registry)
     if how == "stall":
         opened = Stalling(opened.catalog, opened.blobs)
-    print(Cache(cache).path_of(opened, ref).path, flush=True)
+    print(Cache(cache).acquire(opened, ref).path, flush=True)
     sys.stdin.read()
 
 

@@ -24,7 +24,7 @@ Start = Callable[[str, str], "subprocess.Popen[str]"]
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Iterator[Cache]:
-    made = Cache(tmp_path / "cache", persistence=NO_WAIT)
+    made = Cache(tmp_path / "cache", retry=NO_WAIT)
     yield made
     made.close()
 

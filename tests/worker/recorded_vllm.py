@@ -93,4 +93,4 @@ class Models:
 
 async def seen(resolve: Callable[[InProcessVllm, str], Coroutine[Any, Any, Any]], name: str) -> Any:
     """As a resolver of ours is called: it finds who asked by itself."""
-    return await resolve(InProcessVllm.asking(), name)
+    return await resolve(InProcessVllm.current(), name)

@@ -60,7 +60,7 @@ def test_what_is_kept_is_the_adapter_in_a_folder_named_by_its_digest(
 ) -> None:
     version = publish()
 
-    kept = cache.path_of(registry, "acme/tone")
+    kept = cache.acquire(registry, "acme/tone")
 
     assert (kept.digest, kept.version) == (version.digest, version)
     assert version.digest.hex in str(kept.path)
@@ -72,11 +72,11 @@ def test_what_is_kept_is_the_adapter_in_a_folder_named_by_its_digest(
 def test_what_is_here_is_not_fetched_again(registry: LocalRegistry, cache: Cache, publish: Publish) -> None:
     publish()
     counting = FlakyRegistry(registry.catalog, registry.blobs)
-    first = cache.path_of(counting, "acme/tone@1")
+    first = cache.acquire(counting, "acme/tone@1")
     fetched = counting.sent
 
-    assert cache.path_of(counting, "acme/tone").path == first.path
-    assert Cache(cache.root).path_of(counting, "acme/tone").path == first.path
+    assert cache.acquire(counting, "acme/tone").path == first.path
+    assert Cache(cache.root).acquire(counting, "acme/tone").path == first.path
     assert counting.sent == fetched
     assert registry.adapter(TONE).downloads == 1
 
@@ -84,11 +84,11 @@ def test_what_is_here_is_not_fetched_again(registry: LocalRegistry, cache: Cache
 def test_an_alias_is_looked_up_every_time(registry: LocalRegistry, cache: Cache, publish: Publish) -> None:
     first, second = publish(seed=1), publish(seed=2)
     set_at = registry.move_alias(TONE, "prod", first.digest, None)
-    assert cache.path_of(registry, "acme/tone@prod").digest == first.digest
+    assert cache.acquire(registry, "acme/tone@prod").digest == first.digest
 
     registry.move_alias(TONE, "prod", second.digest, set_at.generation)
 
-    moved = cache.path_of(registry, "acme/tone@prod")
+    moved = cache.acquire(registry, "acme/tone@prod")
     assert moved.digest == second.digest
     assert digests(cache) == {first.digest, second.digest}
 
@@ -100,7 +100,7 @@ def test_processes_at_once_fetch_it_once(
     assert said(first) == "stalled"
     others = [start("acme/large", "hold") for _ in range(2)]
     found: list[Path] = []
-    here = threading.Thread(target=lambda: found.append(cache.path_of(registry, "acme/large").path))
+    here = threading.Thread(target=lambda: found.append(cache.acquire(registry, "acme/large").path))
     here.start()
     assert not found
 
@@ -118,14 +118,14 @@ def test_a_fetch_that_was_killed_is_gone_on_from(
     assert said(dying) == "stalled"
     dying.kill()
     dying.wait()
-    assert [entry.is_part for entry in cache.entries()] == [True]
+    assert [entry.is_partial for entry in cache.entries()] == [True]
     counting = FlakyRegistry(registry.catalog, registry.blobs)
 
-    kept = cache.path_of(counting, "acme/large")
+    kept = cache.acquire(counting, "acme/large")
 
     assert 0 < counting.sent < large.size
     assert Digest.of((kept.path / WEIGHTS).read_bytes()) == weights_of(registry, "acme/large")
-    assert [entry.is_part for entry in cache.entries()] == [False]
+    assert [entry.is_partial for entry in cache.entries()] == [False]
 
 
 def test_what_a_killed_fetch_left_wrong_is_fetched_from_the_start(
@@ -138,7 +138,7 @@ def test_what_a_killed_fetch_left_wrong_is_fetched_from_the_start(
     (left,) = cache.root.glob(f".*/adapter/{WEIGHTS}")
     left.write_bytes(b"\0" * left.stat().st_size)
 
-    kept = cache.path_of(registry, "acme/large")
+    kept = cache.acquire(registry, "acme/large")
 
     assert Digest.of((kept.path / WEIGHTS).read_bytes()) == weights_of(registry, "acme/large")
 
@@ -147,10 +147,10 @@ def test_a_connection_that_broke_leaves_what_came_and_nothing_to_serve(
     registry: LocalRegistry, cache: Cache, large: VersionInfo
 ) -> None:
     with pytest.raises(Unavailable):
-        cache.path_of(Dead(registry.catalog, registry.blobs), "acme/large")
-    assert cache.kept(large.digest) is None
+        cache.acquire(Dead(registry.catalog, registry.blobs), "acme/large")
+    assert cache.acquire_local(large.digest) is None
 
-    assert cache.path_of(registry, "acme/large").path.is_dir()
+    assert cache.acquire(registry, "acme/large").path.is_dir()
 
 
 def test_bytes_that_changed_on_the_way_are_not_kept(
@@ -161,10 +161,10 @@ def test_bytes_that_changed_on_the_way_are_not_kept(
     tampering.tamper = lambda chunk: bytes([chunk[0] ^ 1]) + chunk[1:]
 
     with pytest.raises(DigestMismatch):
-        cache.path_of(tampering, "acme/tone")
+        cache.acquire(tampering, "acme/tone")
 
     assert cache.entries() == ()
-    assert cache.path_of(registry, "acme/tone").path.is_dir()
+    assert cache.acquire(registry, "acme/tone").path.is_dir()
 
 
 @pytest.mark.parametrize("tamper", ["change", "add", "remove", "link"])
@@ -172,7 +172,7 @@ def test_a_folder_that_was_tampered_with_is_fetched_again(
     registry: LocalRegistry, cache: Cache, publish: Publish, tamper: str, tmp_path: Path
 ) -> None:
     publish()
-    kept = cache.path_of(registry, "acme/tone")
+    kept = cache.acquire(registry, "acme/tone")
     weights = kept.path / WEIGHTS
     was = weights.read_bytes()
     match tamper:
@@ -186,8 +186,8 @@ def test_a_folder_that_was_tampered_with_is_fetched_again(
             weights.rename(tmp_path / "elsewhere")
             weights.symlink_to(tmp_path / "elsewhere")
 
-    assert cache.kept(kept.digest) is None
-    again = cache.path_of(registry, "acme/tone")
+    assert cache.acquire_local(kept.digest) is None
+    again = cache.acquire(registry, "acme/tone")
 
     assert sorted(path.name for path in again.path.iterdir()) == ["adapter_config.json", WEIGHTS]
     assert (again.path / WEIGHTS).read_bytes() == was
@@ -199,11 +199,11 @@ def test_a_folder_that_only_looks_older_is_read_and_not_fetched(
 ) -> None:
     publish()
     counting = FlakyRegistry(registry.catalog, registry.blobs)
-    kept = cache.path_of(counting, "acme/tone")
+    kept = cache.acquire(counting, "acme/tone")
     fetched = counting.sent
     (kept.path / WEIGHTS).touch()
 
-    cache.path_of(counting, "acme/tone")
+    cache.acquire(counting, "acme/tone")
 
     assert counting.sent == fetched
 
@@ -214,12 +214,12 @@ def test_room_is_made_by_what_was_not_used_for_longest(
     versions = [publish(seed=seed) for seed in (1, 2, 3)]
     cache = Cache(tmp_path / "cache", size=2 * versions[0].size + 10)
     for number in (1, 2):
-        cache.path_of(registry, f"acme/tone@{number}")
+        cache.acquire(registry, f"acme/tone@{number}")
     cache.close()
-    cache.path_of(registry, "acme/tone@1")
+    cache.acquire(registry, "acme/tone@1")
     cache.close()
 
-    cache.path_of(registry, "acme/tone@3")
+    cache.acquire(registry, "acme/tone@3")
 
     assert digests(cache) == {versions[0].digest, versions[2].digest}
 
@@ -233,12 +233,12 @@ def test_nothing_goes_that_a_living_process_uses(
     cache = Cache(tmp_path / "cache", size=one.size + 10)
 
     with pytest.raises(StorageFull, match="in use"):
-        cache.path_of(registry, "acme/tone@2")
+        cache.acquire(registry, "acme/tone@2")
     assert cache.is_leased(one.digest)
     assert cache.shrink(0) == ()
 
     go_on(other)
-    cache.path_of(registry, "acme/tone@2")
+    cache.acquire(registry, "acme/tone@2")
 
     assert digests(cache) == {two.digest}
     assert not cache.is_leased(one.digest)
@@ -249,11 +249,11 @@ def test_what_is_larger_than_the_cache_is_refused_and_nothing_goes_for_it(
 ) -> None:
     small = publish()
     cache = Cache(tmp_path / "cache", size=small.size + 10)
-    cache.path_of(registry, "acme/tone")
+    cache.acquire(registry, "acme/tone")
     cache.close()
 
     with pytest.raises(StorageFull, match="ADAPTRY_CACHE_SIZE"):
-        cache.path_of(registry, "acme/large")
+        cache.acquire(registry, "acme/large")
 
     assert digests(cache) == {small.digest}
 
@@ -275,46 +275,46 @@ def test_a_full_disk_is_said_and_costs_only_what_nobody_uses(
 ) -> None:
     idle, used = publish(seed=1), publish(seed=2)
     cache = Cache(small_disk / "cache")
-    cache.path_of(registry, "acme/tone@1")
+    cache.acquire(registry, "acme/tone@1")
     cache.close()
-    cache.path_of(registry, "acme/tone@2")
+    cache.acquire(registry, "acme/tone@2")
     (small_disk / "ballast").write_bytes(b"x" * (2 << 20))
 
     with pytest.raises(StorageFull, match="no space left"):
-        cache.path_of(registry, "acme/large")
+        cache.acquire(registry, "acme/large")
     assert digests(cache) == {used.digest}
     assert idle.digest not in digests(cache)
 
     (small_disk / "ballast").unlink()
-    assert cache.path_of(registry, "acme/large").path.is_dir()
+    assert cache.acquire(registry, "acme/large").path.is_dir()
 
 
 def test_what_is_withdrawn_is_not_given_though_it_is_here(
     registry: LocalRegistry, cache: Cache, publish: Publish
 ) -> None:
     publish()
-    cache.path_of(registry, "acme/tone@1")
+    cache.acquire(registry, "acme/tone@1")
     change_state(registry, Ref.parse("acme/tone@1"), StateChange(state="revoked", reason="it leaks"))
 
     with pytest.raises(Withdrawn, match="it leaks"):
-        cache.path_of(registry, "acme/tone@1")
+        cache.acquire(registry, "acme/tone@1")
 
 
 def test_what_was_recalled_is_gone_and_refused_until_it_is_readmitted(
     registry: LocalRegistry, cache: Cache, publish: Publish
 ) -> None:
     version = publish()
-    kept = cache.path_of(registry, "acme/tone")
+    kept = cache.acquire(registry, "acme/tone")
 
-    assert cache.forget(version.digest, "it leaks addresses")
+    assert cache.recall(version.digest, "it leaks addresses")
 
     assert not kept.path.exists()
     for one in (cache, Cache(cache.root)):
-        assert one.kept(version.digest) is None
+        assert one.acquire_local(version.digest) is None
         with pytest.raises(Withdrawn, match="it leaks addresses"):
-            one.path_of(registry, "acme/tone")
+            one.acquire(registry, "acme/tone")
     cache.readmit(version.digest)
-    assert cache.path_of(registry, "acme/tone").path.is_dir()
+    assert cache.acquire(registry, "acme/tone").path.is_dir()
 
 
 def test_a_recall_of_what_is_not_here_still_refuses_it(
@@ -322,17 +322,17 @@ def test_a_recall_of_what_is_not_here_still_refuses_it(
 ) -> None:
     version = publish()
 
-    assert not cache.forget(version.digest, "heard of it early")
+    assert not cache.recall(version.digest, "heard of it early")
 
     with pytest.raises(Withdrawn):
-        cache.path_of(registry, "acme/tone")
+        cache.acquire(registry, "acme/tone")
 
 
 def test_a_recall_stops_a_fetch_that_is_under_way(cache: Cache, large: VersionInfo, start: Start) -> None:
     fetching = start("acme/large", "stall")
     assert said(fetching) == "stalled"
 
-    cache.forget(large.digest, "recalled meanwhile")
+    cache.recall(large.digest, "recalled meanwhile")
     go_on(fetching)
 
     assert fetching.returncode != 0
@@ -341,7 +341,7 @@ def test_a_recall_stops_a_fetch_that_is_under_way(cache: Cache, large: VersionIn
 
 def test_what_nobody_knows_is_not_found_and_leaves_nothing(registry: LocalRegistry, cache: Cache) -> None:
     with pytest.raises(NotFound):
-        cache.path_of(registry, "acme/nothing")
+        cache.acquire(registry, "acme/nothing")
 
     assert cache.entries() == ()
 
@@ -350,7 +350,7 @@ def test_many_threads_of_one_process_fetch_it_once(
     registry: LocalRegistry, cache: Cache, large: VersionInfo
 ) -> None:
     counting = FlakyRegistry(registry.catalog, registry.blobs)
-    threads = [threading.Thread(target=cache.path_of, args=(counting, "acme/large")) for _ in range(6)]
+    threads = [threading.Thread(target=cache.acquire, args=(counting, "acme/large")) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -364,7 +364,7 @@ def test_many_threads_of_one_process_fetch_it_once(
 
 def test_what_was_left_half_removed_is_swept(registry: LocalRegistry, cache: Cache, publish: Publish) -> None:
     publish()
-    cache.path_of(registry, "acme/tone")
+    cache.acquire(registry, "acme/tone")
     (cache.root / ".0123456789abcdef.gone" / "adapter").mkdir(parents=True)
     (cache.root / f".{'0' * 64}.part").mkdir()
     (cache.root / ("1" * 64) / "adapter").mkdir(parents=True)
@@ -383,7 +383,7 @@ def test_a_cache_that_cannot_be_written_says_so(
     (tmp_path / "cache").mkdir(mode=0o500)
 
     with pytest.raises(Unavailable, match="cannot write"):
-        Cache(tmp_path / "cache").path_of(registry, "acme/tone")
+        Cache(tmp_path / "cache").acquire(registry, "acme/tone")
 
 
 def test_a_cache_whose_place_is_a_file_says_so(
@@ -393,7 +393,7 @@ def test_a_cache_whose_place_is_a_file_says_so(
     (tmp_path / "file").touch()
 
     with pytest.raises(Unavailable, match="cannot write"):
-        Cache(tmp_path / "file" / "cache").path_of(registry, "acme/tone")
+        Cache(tmp_path / "file" / "cache").acquire(registry, "acme/tone")
 
 
 def weights_of(registry: LocalRegistry, ref: str) -> Digest:
@@ -406,15 +406,15 @@ def test_a_recall_that_cannot_be_written_down_removes_the_files_all_the_same(
     registry: LocalRegistry, cache: Cache, publish: Callable[..., VersionInfo]
 ) -> None:
     version = publish()
-    kept = cache.path_of(registry, "acme/tone")
+    kept = cache.acquire(registry, "acme/tone")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
     try:
         with pytest.raises(Unavailable, match="cannot write"):
-            cache.forget(version.digest, "it leaks")
+            cache.recall(version.digest, "it leaks")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not kept.path.exists()
-    assert cache.recalled(version.digest) is None
-    cache.forget(version.digest, "it leaks")
-    assert "it leaks" in (cache.recalled(version.digest) or "")
+    assert cache.recall_reason(version.digest) is None
+    cache.recall(version.digest, "it leaks")
+    assert "it leaks" in (cache.recall_reason(version.digest) or "")

@@ -15,7 +15,7 @@ TONE = AdapterName.parse("acme/tone")
 def test_only_what_happens_in_the_namespaces_that_are_listened_to_is_heard(registry: LocalRegistry) -> None:
     async def test() -> None:
         ear = EventListener(registry)
-        ear.listen_to([TONE])
+        ear.subscribe([TONE])
         assert await ear.wait(60) == frozenset()  # what came before is not known, so all is to be looked at
         for name in ("other/tone", "acme/voice"):
             await asyncio.to_thread(registry.create_adapter, AdapterName.parse(name), AdapterEdit())
@@ -29,7 +29,7 @@ def test_an_adapter_that_is_given_away_is_heard_of_under_both_names(registry: Lo
 
     async def test() -> None:
         ear = EventListener(registry)
-        ear.listen_to([TONE])
+        ear.subscribe([TONE])
         await ear.wait(60)
         await asyncio.to_thread(registry.rename_adapter, TONE, AdapterName.parse("other/tone"))
         assert await ear.wait(60) == {TONE, AdapterName.parse("other/tone")}
@@ -40,7 +40,7 @@ def test_an_adapter_that_is_given_away_is_heard_of_under_both_names(registry: Lo
 def test_without_anything_of_interest_nobody_is_asked(registry: LocalRegistry) -> None:
     async def test() -> None:
         ear = EventListener(registry)
-        ear.listen_to([])
+        ear.subscribe([])
         assert await ear.wait(0.05) == frozenset()
 
     asyncio.run(test())

@@ -63,16 +63,16 @@ class Bench:
             cache,
             LoRARequest,
             "0.32.0",
-            every=every,
+            refresh_interval=every,
             linger=0.0,
-            refused_for=refused_for,
+            refusal_ttl=refused_for,
             clock=clock,
         )
         self.served = AdapterResolver(means)
         self.models = Models(base, self._resolve)
 
     async def _resolve(self, name: str) -> Any:
-        return await self.served.resolve(InProcessVllm.asking(), name)
+        return await self.served.resolve(InProcessVllm.current(), name)
 
     async def ask(self, name: str) -> str | None:
         """The folder that a request for `name` is answered from; None where vLLM says that there is no such model."""
@@ -80,7 +80,7 @@ class Bench:
         return request and request.lora_path
 
     async def look(self) -> None:
-        await self.served.look_after(InProcessVllm(self.models))
+        await self.served.refresh(InProcessVllm(self.models))
 
     @property
     def held(self) -> set[str]:
@@ -377,7 +377,7 @@ def test_a_cache_that_is_full_makes_room_by_what_nobody_asks_for(
     registry: LocalRegistry, base: Path, publish: Publish, tmp_path: Path
 ) -> None:
     first, second = publish(seed=1), publish(seed=2)
-    cache = Cache(tmp_path / "cache", size=first.size + 10, persistence=NO_WAIT)
+    cache = Cache(tmp_path / "cache", size=first.size + 10, retry=NO_WAIT)
     full = Bench(Flapping(registry.catalog, registry.blobs), base, cache, refused_for=0.0)
 
     async def test() -> None:

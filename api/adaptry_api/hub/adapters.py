@@ -155,8 +155,8 @@ def adapter_details(
 
 def state_warnings(version: VersionInfo | None) -> tuple[str, ...]:
     """For whoever takes the files of a version that should not be taken any more."""
-    said = state_warning(version) if version else None
-    return (said,) if said else ()
+    warning = state_warning(version) if version else None
+    return (warning,) if warning else ()
 
 
 def last_commits(registry: Registry, name: AdapterName, revision: str) -> dict[str, CommitInfo]:

@@ -1,31 +1,63 @@
-"""The routes of the Hub protocol, one file per noun; `hub_routes` is the table of them."""
+"""The routes of the Hub protocol, one file per route; `hub_routes` is the table of them."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter
 
 from adaptry_api.hub import (
+    auth_check,
+    branch,
+    commit,
+    commits,
+    discussions,
     info,
     lfs_batch,
     lfs_files,
     lfs_objects,
     lfs_parts,
     models,
-    namespaces,
+    models_tags_by_type,
+    organizations,
+    paths_info,
     preupload,
+    raw,
     refs,
     repos,
     resolve,
+    settings,
+    super_squash,
+    tag,
     tree,
+    users,
     validate_yaml,
     whoami,
-    xet_routes,
+    xet_chunks,
+    xet_shards,
+    xet_write_token,
+    xet_xorbs,
 )
 
 
 def hub_routes() -> list[APIRouter]:
-    """What stands at the root of the host, by the addresses that the Hub's clients know."""
-    uploads = [xet_routes.ROUTES, lfs_batch.ROUTES, lfs_objects.ROUTES, lfs_parts.ROUTES]
-    reads = [models.ROUTES, info.ROUTES, tree.ROUTES, refs.ROUTES, resolve.ROUTES]
-    reads += [namespaces.ROUTES, lfs_files.ROUTES]
-    return [whoami.ROUTES, validate_yaml.ROUTES, *uploads, repos.ROUTES, preupload.ROUTES, *reads]
+    """The routes at the root of the host, at the addresses that the Hub's clients know."""
+    xet_uploads = [xet_write_token.ROUTES, xet_xorbs.ROUTES, xet_chunks.ROUTES, xet_shards.ROUTES]
+    lfs_uploads = [lfs_batch.ROUTES, lfs_objects.ROUTES, lfs_parts.ROUTES]
+    repositories = [repos.ROUTES, settings.ROUTES, auth_check.ROUTES, discussions.ROUTES]
+    commits_made = [preupload.ROUTES, commit.ROUTES]
+    reads = [models.ROUTES, models_tags_by_type.ROUTES, info.ROUTES, tree.ROUTES, paths_info.ROUTES]
+    revisions = [refs.ROUTES, commits.ROUTES, tag.ROUTES, branch.ROUTES, super_squash.ROUTES]
+    # `/a/raw/resolve/…` and `/a/resolve/raw/…` are files of a repository whose name is two words.
+    files = [raw.ROUTES, resolve.ROUTES, raw.ONE_WORD_ROUTES, resolve.ONE_WORD_ROUTES]
+    namespaces = [users.ROUTES, organizations.ROUTES, lfs_files.ROUTES]
+    return [
+        whoami.ROUTES,
+        validate_yaml.ROUTES,
+        *xet_uploads,
+        *lfs_uploads,
+        *repositories,
+        *commits_made,
+        *reads,
+        *revisions,
+        *files,
+        *namespaces,
+    ]

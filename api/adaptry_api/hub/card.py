@@ -1,6 +1,6 @@
 """A model card: the YAML at the head of a README, and what of it a registry keeps.
 
-The text is untrusted: it is read within limits (`yaml_process`) and comes out as plain JSON. A README without such a
+The text is untrusted: it is read within limits (`yaml_reader`) and comes out as plain JSON. A README without such a
 head is a card that says nothing.
 """
 
@@ -59,7 +59,7 @@ class Card:
 
 
 def read_card(readme: bytes) -> Card:
-    """The card in a README. Raises `Invalid` with the line of the fault, and `Unavailable` (`yaml_process`)."""
+    """The card in a README. Raises `Invalid` with the line of the fault, and `Unavailable` (`yaml_reader`)."""
     try:
         text = readme.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -21,41 +21,40 @@ _LONGEST = 4096
 
 
 def sync_card(
-    registry: Registry, name: AdapterName, before: Manifest, committed: CommitResult, memory: HubCaches
+    registry: Registry, name: AdapterName, before: Manifest, committed: CommitResult, caches: HubCaches
 ) -> None:
-    """Does nothing twice, so that a commit may be sent again."""
+    """Idempotent, so that a commit may be sent again."""
     after = registry.tree(name, committed.commit.digest)
-    old, new = _card(registry, name, before, memory), _card(registry, name, after, memory)
+    old, new = _card(registry, name, before, caches), _card(registry, name, after, caches)
     if before.file(README) != after.file(README):
-        _keep_texts(registry, name, old, new)
+        _update_details(registry, name, old, new)
     number = committed.commit.number or committed.commit.carries
-    known = (
-        {} if committed.version else old.metrics
-    )  # what a card says already is no news of the same version
-    said = {metric: value for metric, value in new.metrics.items() if known.get(metric) != value}
-    if number and said:
+    # For a version that exists already, only metrics that the old card did not have are logged.
+    known = {} if committed.version else old.metrics
+    metrics = {metric: value for metric, value in new.metrics.items() if known.get(metric) != value}
+    if number and metrics:
         version = Ref(name, Number(number))
         have = registry.version(version).metrics
-        fresh = {metric: value for metric, value in said.items() if have.get(metric) != value}
+        fresh = {metric: value for metric, value in metrics.items() if have.get(metric) != value}
         if fresh:
             registry.log_metrics(version, fresh)
 
 
-def _keep_texts(registry: Registry, name: AdapterName, old: Card, new: Card) -> None:
+def _update_details(registry: Registry, name: AdapterName, old: Card, new: Card) -> None:
     info = registry.adapter(name)
     tags = tuple(dict.fromkeys([*(tag for tag in info.tags if tag not in old.tags), *new.tags]))[:_MOST_TAGS]
-    said = new.data.get("description")
+    description = new.data.get("description")
     was = old.data.get("description")
-    is_new = isinstance(said, str) and said != was and info.description in ("", was)
+    is_new = isinstance(description, str) and description != was and info.description in ("", was)
     edit = AdapterEdit(
-        tags=tags if tags != info.tags else None, description=str(said)[:_LONGEST] if is_new else None
+        tags=tags if tags != info.tags else None, description=str(description)[:_LONGEST] if is_new else None
     )
     if edit != AdapterEdit():
         registry.edit_adapter(name, edit)
 
 
-def _card(registry: Registry, name: AdapterName, tree: Manifest, memory: HubCaches) -> Card:
+def _card(registry: Registry, name: AdapterName, tree: Manifest, caches: HubCaches) -> Card:
     def read(path: str, start: int) -> Iterator[bytes]:
         return registry.read_file(name, tree.digest, path, start)
 
-    return card_of({entry.path: entry for entry in tree.files}, read, memory)
+    return card_of({entry.path: entry for entry in tree.files}, read, caches)

@@ -1,4 +1,4 @@
-"""The lines of a commit, as they come: what to say about it, then files to put, take over and drop.
+"""The lines of a commit, read as they arrive: a header, then files to add, copy and delete.
 
 Each line is a JSON object. Lines hold small files, so their length is bounded, and a line is all that is in memory.
 """
@@ -34,7 +34,7 @@ class _Value(BaseModel):
 
 
 class CommitHeader(_Value):
-    """What is said about the commit, and the commit it was made upon, if that matters to who made it."""
+    """The message of the commit, and the parent commit that the client expects, if it names one."""
 
     summary: str = ""
     description: str = ""

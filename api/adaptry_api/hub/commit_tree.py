@@ -114,16 +114,16 @@ def drop_excluded_files(operations: Iterable[Operation], chosen: UploadFilter) -
         raise nothing_stored_error(chosen.excluded)
 
 
-def commit_title(said: str, otherwise: str) -> str:
-    """The first line of what was said; `otherwise` where that is nothing."""
-    return (said.strip().splitlines() or [otherwise])[0][:512]
+def commit_title(message: str, otherwise: str) -> str:
+    """The first line of the message; `otherwise` if the message is empty."""
+    return (message.strip().splitlines() or [otherwise])[0][:512]
 
 
 def _done_before(
     registry: Registry, name: AdapterName, head: CommitInfo, taken: _ParsedCommit
 ) -> tuple[CommitResult, Manifest] | None:
     """The head, where it is what the steps make of the commit before it. Only uploads are sent again by themselves:
-    whoever deletes twice is told that there is nothing any more."""
+    a second delete reports that the file is missing."""
     if head.parent is None or not any(isinstance(step, TreeFile) for step in taken.steps):
         return None
     before = registry.tree(name, registry.commit(name, head.parent).digest)

@@ -1,4 +1,4 @@
-"""Which files of an upload are kept, said before their bytes come: the only time that a refusal's text is shown.
+"""Which files of an upload are kept, decided before their bytes come: the only time that a refusal's text is shown.
 
 What is no part of an adapter is left out, and the upload goes on: a trainer sends its optimizer along with its model. What
 would leave the uploader with something else than they meant, a whole model or weights that only a pickle holds, is refused.
@@ -88,7 +88,7 @@ def excluded_files(
     *,
     with_folders: bool,
 ) -> Mapping[str, str | None]:
-    """As `UploadFilter.left_out`, of all files of an announcement. Raises as the methods of `UploadFilter`."""
+    """As `UploadFilter.excluded`, for all files of an announcement. Raises as the methods of `UploadFilter`."""
     chosen = UploadFilter(present, ignored, with_folders=with_folders)
     for file in files:
         chosen.keeps(file)

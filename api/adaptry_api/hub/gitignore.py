@@ -27,7 +27,7 @@ class IgnoreRule:
 
 
 def parse_rules(text: str) -> tuple[IgnoreRule, ...]:
-    """The lines that mean something; more than `MOST_LINES` are not read."""
+    """The lines that mean something; more than `MAX_RULES` are not read."""
     return tuple(islice((line for written in text.splitlines() if (line := _line(written))), MAX_RULES))
 
 

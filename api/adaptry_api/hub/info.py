@@ -59,8 +59,8 @@ def repo_info_json(
     with_blobs: bool = False,
     with_security: bool = False,
 ) -> dict[str, Any]:
-    """Everything the protocol says of a repository; without a snapshot, what a listing says. (`Any`: JSON.)"""
-    said: dict[str, Any] = {
+    """All of a repository's fields; without a snapshot, those of a listing. (`Any`: JSON.)"""
+    body: dict[str, Any] = {
         "_id": hashlib.sha256(id.encode()).hexdigest()[:24],
         "id": id,
         "modelId": id,
@@ -78,31 +78,31 @@ def repo_info_json(
         "config": dict(about.config),
     }
     if about.pipeline:
-        said["pipeline_tag"] = about.pipeline
+        body["pipeline_tag"] = about.pipeline
     if snapshot is not None:
-        said |= {
+        body |= {
             "sha": snapshot.commit,
             "siblings": [sibling_json(file, with_blobs=with_blobs) for file in snapshot.files],
             "spaces": [],
             "usedStorage": sum(file.size for file in snapshot.files),
         }
     if with_security:
-        said["securityRepoStatus"] = {"scansDone": True, "filesWithIssues": []}
-    return said
+        body["securityRepoStatus"] = {"scansDone": True, "filesWithIssues": []}
+    return body
 
 
-def select_fields(said: dict[str, Any], expand: Collection[str]) -> dict[str, Any]:
-    """Only what was asked for, where anything was. (`Any`: JSON.)"""
-    return {key: said[key] for key in ("_id", "id", *expand) if key in said} if expand else said
+def select_fields(body: dict[str, Any], expand: Collection[str]) -> dict[str, Any]:
+    """Only the fields in `expand`; all of them if it is empty. (`Any`: JSON.)"""
+    return {key: body[key] for key in ("_id", "id", *expand) if key in body} if expand else body
 
 
 def _answer(
     repository: Repository, revision: str, blobs: bool, security: bool, expand: list[str]
 ) -> Response:
     snapshot = repository.snapshot(revision)
-    said = repo_info_json(
+    body = repo_info_json(
         repository.id, snapshot.details(), snapshot, with_blobs=blobs, with_security=security
     )
-    response = JSONResponse(select_fields(said, expand))
+    response = JSONResponse(select_fields(body, expand))
     add_warnings(response, "state", snapshot.warnings())
     return response

@@ -1,7 +1,7 @@
-"""The Git LFS batch: says what is to come, and learns where to send it; and the check at the end that it is here.
+"""The Git LFS batch: the client announces files and gets the addresses to send them to; and the final check that a file arrived.
 
 Bytes are sent without a token, so each address carries a grant of its own. What an adapter has already is not asked
-for again, and of another's bytes nothing is said.
+for again, and nothing reveals whether another adapter has it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from adaptry_api.hub.addresses import Name, origin, url_path_of
 from adaptry_api.hub.lfs_bodies import LFS_MEDIA_TYPE, LfsBatchRequest, LfsObject, read_lfs_body
 from adaptry_api.hub.refusals import hub_router
 from adaptry_api.hub.uploads import require_writer, token_hash
-from adaptry_api.hub.xet_routes import xet_action
+from adaptry_api.hub.xet_write_token import xet_action
 
 ROUTES = hub_router()
 GRANT_SECONDS = 12 * 3600
@@ -76,14 +76,14 @@ class _Offer:
         self._part = app_state_of(request).part_bytes if in_parts else MAX_FILE
 
     def of(self, registry: Registry, wanted: LfsObject) -> dict[str, Any]:
-        said: dict[str, Any] = {"oid": wanted.oid, "size": wanted.size}
+        entry: dict[str, Any] = {"oid": wanted.oid, "size": wanted.size}
         if wanted.size > MAX_FILE:
             text = f"a file of {wanted.size:,} bytes; at most {MAX_FILE >> 30} GiB are stored"
-            return said | {"error": {"code": 422, "message": text}}
+            return entry | {"error": {"code": 422, "message": text}}
         if registry.has_file(self._name, wanted.digest):
-            return said
+            return entry
         if self._xet:
-            return said | {"actions": {"upload": self._xet}}
+            return entry | {"actions": {"upload": self._xet}}
         grant = lfs_objects.PutGrant(
             name=self._name, by=self._by, until=self._until, digest=wanted.digest, size=wanted.size
         )
@@ -92,4 +92,4 @@ class _Offer:
         else:
             upload = {"href": lfs_objects.address(grant, self._sign, self._origin), "header": {}}
         verify = f"{self._origin}/{url_path_of(str(self._name))}.git/info/lfs/objects/verify"
-        return said | {"actions": {"upload": upload, "verify": {"href": verify, "header": {}}}}
+        return entry | {"actions": {"upload": upload, "verify": {"href": verify, "header": {}}}}

@@ -1,4 +1,4 @@
-"""What is said in Git LFS: requests read strictly, unknown fields left to later versions of it."""
+"""The request bodies of Git LFS, read strictly; unknown fields, which later versions may add, are ignored."""
 
 from __future__ import annotations
 

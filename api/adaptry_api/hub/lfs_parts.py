@@ -66,15 +66,15 @@ async def put(
     request: Request, sender: Annotated[GrantContext[PartGrant], Depends(RequireGrant(PartGrant))]
 ) -> Response:
     """Keeps one part; an `ETag` is what clients take for a receipt."""
-    grant, store = sender.grant, app_state_of(request)
+    grant, state = sender.grant, app_state_of(request)
     if content_length(request, grant.length) != grant.length:
         raise Invalid(f"this address is for {grant.length:,} bytes")
 
     def keep(pieces: Iterator[bytes]) -> None:
-        with store.spools.open(grant.name.namespace, grant.spool) as spool:
+        with state.spools.open(grant.name.namespace, grant.spool) as spool:
             spool.write(_piece(grant.number), require_length(pieces, grant.length))
 
-    async with store.uploads.slot((grant.name.namespace,)) as threads:
+    async with state.uploads.slot((grant.name.namespace,)) as threads:
         await stream_body(request, keep, threads, kind=None)
     return JSONResponse({}, headers={"ETag": f'"{grant.spool[:32]}-{grant.number}"'})
 
@@ -84,10 +84,10 @@ async def join(
     request: Request, sender: Annotated[GrantContext[JoinGrant], Depends(RequireGrant(JoinGrant))]
 ) -> Response:
     """Makes the file; again, where the answer was lost, is a no-op."""
-    grant, store = sender.grant, app_state_of(request)
-    said = await read_lfs_body(request, LfsCompletionRequest)
-    numbers = [part.part_number for part in said.parts]
-    if said.oid != grant.digest.hex or sorted(numbers) != list(range(1, len(grant.lengths) + 1)):
+    grant, state = sender.grant, app_state_of(request)
+    completion = await read_lfs_body(request, LfsCompletionRequest)
+    numbers = [part.part_number for part in completion.parts]
+    if completion.oid != grant.digest.hex or sorted(numbers) != list(range(1, len(grant.lengths) + 1)):
         raise Invalid(
             f"this address is for {grant.digest.brief} in {len(grant.lengths)} parts; name each of them once"
         )
@@ -98,7 +98,7 @@ async def join(
     def make() -> None:
         if is_made():
             return
-        with store.spools.open(grant.name.namespace, grant.spool) as spool, spool.exclusive():
+        with state.spools.open(grant.name.namespace, grant.spool) as spool, spool.exclusive():
             if is_made():
                 return  # while this call waited for another
             parts = [_whole(spool, number, length) for number, length in enumerate(grant.lengths, 1)]
@@ -111,7 +111,7 @@ async def join(
             )
             spool.clear()
 
-    async with store.uploads.slot((grant.name.namespace,)) as threads:
+    async with state.uploads.slot((grant.name.namespace,)) as threads:
         await to_thread.run_sync(make, limiter=threads)
     return JSONResponse({}, media_type=LFS_MEDIA_TYPE)
 

@@ -43,14 +43,14 @@ class MergedRepository(Repository):
             )
         version = self._reader.registry.version(Ref(self.info.name, Number(number)))
         require_usable(version)
-        merging = self._reader.merged_models
-        ingredients = merging.ingredients(self._reader.registry, version)
-        merged = _Merged(version, ingredients, merging.describe(ingredients))
+        merged_models = self._reader.merged_models
+        ingredients = merged_models.ingredients(self._reader.registry, version)
+        merged = _Merged(version, ingredients, merged_models.describe(ingredients))
         if _OWN_ID.fullmatch(revision) and revision not in (merged.id, commit.id):
             raise self._absent(revision)
 
         def read(path: str, start: int) -> Iterator[bytes]:
-            return merging.read(ingredients, merged.model, path, start)
+            return merged_models.read(ingredients, merged.model, path, start)
 
         return Snapshot(
             self.id,

@@ -25,7 +25,7 @@ class MergedModelSource:
     def __init__(self, folder: Path, place_of: Callable[[Digest], Path], places: Path, cache: int) -> None:
         self._place_of = place_of
         self._places = places
-        self._computing = ComputeClient(folder, cache)
+        self._compute_client = ComputeClient(folder, cache)
 
     def ingredients(self, registry: Registry, version: VersionInfo) -> ModelInputs:
         """As far as the caller may read them. Raises `NotFound`, and `CheckFailed` for a version whose base is not known here."""
@@ -51,20 +51,20 @@ class MergedModelSource:
     def describe(self, ingredients: ModelInputs) -> ModelDescription:
         """Raises `CheckFailed` where the version cannot be merged, or its base is not at hand; `Unavailable`."""
         try:
-            return self._computing.describe(ingredients)
+            return self._compute_client.describe(ingredients)
         except (NotFound, CheckFailed) as error:
             raise CheckFailed(f"{ingredients.adapter} is not served merged: {error.message}") from error
 
     def read(
         self, ingredients: ModelInputs, model: ModelDescription, file: str, start: int
     ) -> Iterator[bytes]:
-        """The file from `start` on. Raises as `Computing.read`."""
+        """The file from `start` on. Raises as `ComputeClient.read`."""
         found = model.file(file)
         end = found.size if found else start
-        return self._computing.read(ingredients, model, file, start, end)
+        return self._compute_client.read(ingredients, model, file, start, end)
 
     def close(self) -> None:
-        self._computing.close()
+        self._compute_client.close()
 
 
 def base_label(base: BaseInfo) -> str:

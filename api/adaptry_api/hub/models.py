@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse
 from adaptry.core.errors import Invalid, NotFound
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterInfo
-from adaptry_api.auth_policy import CallersRegistry, app_state_of
+from adaptry_api.auth_policy import app_state_of
 from adaptry_api.hub.adapters import AdapterRepository
 from adaptry_api.hub.addresses import next_link
 from adaptry_api.hub.info import Brackets, Expand, repo_info_json, select_fields
@@ -29,8 +29,7 @@ ROUTES = hub_router()
 _PAGE = 200
 _MOST = 1000
 _LOOKED_AT = 5000
-"""Repositories looked at for one page, where few of them are wanted."""
-
+"""Most repositories read for one page, when the filter excludes many."""
 _ORDERS: Mapping[str, Callable[[AdapterInfo], datetime | int]] = {
     "createdAt": lambda info: info.created_at,
     "lastModified": lambda info: info.updated_at,
@@ -41,7 +40,6 @@ _ORDERS: Mapping[str, Callable[[AdapterInfo], datetime | int]] = {
     "trending_score": lambda info: info.downloads,
 }
 _WITH_FILES = frozenset({"sha", "siblings", "usedStorage", "spaces"})
-
 Words = Annotated[list[str], Query(max_length=32)]
 
 
@@ -102,15 +100,9 @@ def models(
     for looked_at, (info, place) in enumerate(() if gated else candidates):
         if len(found) == min(limit, _MOST) or looked_at == _LOOKED_AT:
             return JSONResponse(found, headers=next_link(request, str(place)))
-        if (said := _item(reader, info, wanted, with_files=with_files)) is not None:
-            found.append(select_fields(said, asked))
+        if (body := _item(reader, info, wanted, with_files=with_files)) is not None:
+            found.append(select_fields(body, asked))
     return JSONResponse(found)
-
-
-@ROUTES.get("/api/models-tags-by-type")
-def tags_by_type(registry: CallersRegistry) -> dict[str, Any]:
-    """Tags here are as people write them, of no type. (`Any`: JSON.)"""
-    return {}
 
 
 def _candidates(
@@ -144,7 +136,7 @@ def _by_name(
 def _item(
     reader: HubReader, info: AdapterInfo, wanted: ListingFilter, *, with_files: bool
 ) -> dict[str, Any] | None:
-    """What is said of an adapter, or None where it is not wanted."""
+    """The listing entry of an adapter, or None if the filter excludes it."""
     if wanted.search not in str(info.name).lower():
         return None
     repository = AdapterRepository(reader, info)

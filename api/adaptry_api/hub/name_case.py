@@ -28,23 +28,23 @@ class NameCaseMismatch(NotFound):
     """Nothing has the name as it was written, and something has it in another case."""
 
 
-def canonical_id(store: HasCatalog, identity: Identity, id: str) -> str | None:
+def canonical_id(state: HasCatalog, identity: Identity, id: str) -> str | None:
     """The one repository that the caller may see and whose name is `id` but for its case; None for `id` itself."""
     bare, ending = (id[: -len(MERGED)], MERGED) if id.lower().endswith(MERGED) else (id, "")
-    with store.catalog.read() as tx:
+    with state.catalog.read() as tx:
         found = spelled_otherwise(tx, read_scope(tx, identity), bare, with_bases=not ending)
     return f"{found}{ending}" if found and f"{found}{ending}" != id else None
 
 
-def canonical_namespace(store: HasCatalog, identity: Identity, namespace: str) -> str:
+def canonical_namespace(state: HasCatalog, identity: Identity, namespace: str) -> str:
     """How a namespace is spelled in which the caller sees adapters."""
-    with store.catalog.read() as tx:
+    with state.catalog.read() as tx:
         return namespace_spelled(tx, read_scope(tx, identity), namespace)
 
 
-def canonical_adapter(store: HasCatalog, identity: Identity, name: AdapterName) -> AdapterName:
+def canonical_adapter(state: HasCatalog, identity: Identity, name: AdapterName) -> AdapterName:
     """The adapter that a name in a request's body means: the name itself unless only another spelling exists."""
-    with store.catalog.read() as tx:
+    with state.catalog.read() as tx:
         found = spelled_otherwise(tx, read_scope(tx, identity), str(name), with_bases=False)
     with suppress(InvalidRef):
         return AdapterName.parse(found) if found else name

@@ -98,11 +98,11 @@ async def _elsewhere(request: Request, error: AdaptryError) -> Response | None:
         return None
 
     def look_up() -> str | None:
-        store, id = app_state_of(request), unquote(was.removeprefix("/"))
+        state, id = app_state_of(request), unquote(was.removeprefix("/"))
         with suppress(AdaptryError):
-            if (to := store.registry(identity).renamed_to(AdapterName.parse(id))) is not None:
+            if (to := state.registry(identity).renamed_to(AdapterName.parse(id))) is not None:
                 return str(to)
-        return canonical_id(store, identity, id)
+        return canonical_id(state, identity, id)
 
     moved = await to_thread.run_sync(look_up)
     if moved is None:

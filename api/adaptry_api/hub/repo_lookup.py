@@ -1,6 +1,6 @@
 """What clients can read under a name: an adapter, a merged model, a stored base, or what another Hub has.
 
-`find` asks each kind in turn. Only a name that nothing here has falls through to the next: a revision or file that
+`find_repository` asks each kind in turn. Only a name that nothing here has falls through to the next: a revision or file that
 an adapter lacks is never looked for elsewhere.
 """
 
@@ -68,15 +68,15 @@ def refuse_other_case(reader: HubReader, id: str) -> Repository | None:
 
 
 async def _reader(request: Request, identity: Caller) -> HubReader:
-    store = app_state_of(request)
-    memory = cast(HubCaches, request.app.state.hub_memory)
+    state = app_state_of(request)
+    caches = cast(HubCaches, request.app.state.hub_caches)
     return HubReader(
         identity,
-        store.registry(identity),
-        memory,
-        store.merged_models,
-        store.upstream,
-        partial(canonical_id, store, identity),
+        state.registry(identity),
+        caches,
+        state.merged_models,
+        state.upstream,
+        partial(canonical_id, state, identity),
     )
 
 

@@ -1,8 +1,6 @@
-"""Repositories made, moved, changed and deleted, and whether one may be read or written."""
+"""`/api/repos/…`: creates, deletes and renames adapters."""
 
 from __future__ import annotations
-
-from typing import Any, Literal
 
 from fastapi import Request, Response
 from pydantic import BaseModel, Field
@@ -14,12 +12,9 @@ from adaptry.core.refs import AdapterName
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit
 from adaptry_api.auth_policy import Caller, CallersRegistry, app_state_of
-from adaptry_api.hub.addresses import MODELS, Name, adapter_name, origin, url_path_of
+from adaptry_api.hub.addresses import adapter_name, origin, url_path_of
 from adaptry_api.hub.name_case import canonical_adapter
-from adaptry_api.hub.preupload import refuse_pull_request
 from adaptry_api.hub.refusals import hub_router
-from adaptry_api.hub.repo_types import FindRepository
-from adaptry_api.hub.uploads import require_writer
 from adaptry_api.hub.whoami import own_namespace
 
 ROUTES = hub_router()
@@ -51,7 +46,7 @@ class RepoCreateRequest(RepoRequest):
 
     @property
     def edit(self) -> AdapterEdit:
-        return AdapterEdit(visibility=_visibility(self.visibility, self.private))
+        return AdapterEdit(visibility=visibility_of(self.visibility, self.private))
 
 
 class RepoMoveRequest(BaseModel):
@@ -62,28 +57,20 @@ class RepoMoveRequest(BaseModel):
     type: str | None = None
 
 
-class RepoSettingsRequest(BaseModel):
-    """What is to change."""
-
-    visibility: Visibility | None = None
-    private: bool | None = None
-    gated: Literal["auto", "manual", False] | None = None
-
-
 @ROUTES.post("/api/repos/create")
 def create(
     request: Request, body: RepoCreateRequest, identity: Caller, registry: CallersRegistry
 ) -> Response:
-    """Where it is there already, the answer says so and where, and clients go on if they were told to."""
+    """Creates an adapter. If it exists, the 409 gives its address too, and clients go on if they were called with `exist_ok`."""
     wanted = AdapterName.parse(body.full_name(identity))
     # One that differs by case alone is the same to this protocol, and the answer says how it is spelled.
     name = canonical_adapter(app_state_of(request), identity, wanted)
-    said = {"url": f"{origin(request)}/{url_path_of(str(name))}", "name": str(name), "id": str(name)}
+    where = {"url": f"{origin(request)}/{url_path_of(str(name))}", "name": str(name), "id": str(name)}
     try:
         registry.create_adapter(name, body.edit)
     except Conflict as error:
-        return JSONResponse({"error": _why_taken(registry, name, error), **said}, 409)
-    return JSONResponse(said)
+        return JSONResponse({"error": _why_taken(registry, name, error), **where}, 409)
+    return JSONResponse(where)
 
 
 @ROUTES.delete("/api/repos/delete")
@@ -100,41 +87,6 @@ def move(request: Request, body: RepoMoveRequest, identity: Caller, registry: Ca
     registry.rename_adapter(name, AdapterName.parse(body.toRepo))
 
 
-@ROUTES.put(f"{MODELS}/settings")
-def change(name: Name, body: RepoSettingsRequest, registry: CallersRegistry) -> None:
-    if body.gated:
-        raise Unsupported("adapters here are not gated: make one private, and give a token for its namespace")
-    registry.edit_adapter(name, AdapterEdit(visibility=_visibility(body.visibility, body.private)))
-
-
-@ROUTES.get(f"{MODELS}/auth-check")
-def may_read(find: FindRepository) -> dict[str, Any]:
-    """(`Any`: JSON.)"""
-    find()
-    return {}
-
-
-@ROUTES.get(f"{MODELS}/auth-check/write")
-def may_write(name: Name, identity: Caller, registry: CallersRegistry) -> dict[str, Any]:
-    """(`Any`: JSON.)"""
-    require_writer(registry, identity, name)
-    return {}
-
-
-@ROUTES.get(f"{MODELS}/discussions")
-def discussions(name: Name, registry: CallersRegistry) -> dict[str, Any]:
-    """There are none. (`Any`: JSON.)"""
-    registry.adapter(name)
-    return {"discussions": [], "count": 0, "start": 0}
-
-
-@ROUTES.post(f"{MODELS}/discussions")
-def discuss(name: Name, registry: CallersRegistry) -> None:
-    """Newer clients open a pull request so before they upload to it."""
-    registry.adapter(name)
-    refuse_pull_request()
-
-
 def _why_taken(registry: Registry, name: AdapterName, error: Conflict) -> str:
     try:
         registry.adapter(name)
@@ -143,7 +95,7 @@ def _why_taken(registry: Registry, name: AdapterName, error: Conflict) -> str:
     return "You already created this model repo"
 
 
-def _visibility(visibility: Visibility | None, private: bool | None) -> Visibility | None:
+def visibility_of(visibility: Visibility | None, private: bool | None) -> Visibility | None:
     if visibility is not None or private is None:
         return visibility
     return "private" if private else "public"

@@ -1,6 +1,6 @@
-"""A file: `HEAD` tells where it is and what it is, `GET` gives its bytes.
+"""`/resolve/{revision}/{path}`: a file; `HEAD` describes it and gives its address, `GET` sends its bytes.
 
-A client keeps what it got under the `ETag`, and under the commit that the revision meant at that time.
+A client caches what it got under the `ETag` and the commit that the revision meant at that time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, FileMissing
 from adaptry_api.auth_policy import app_state_of
 from adaptry_api.downloads import bytes_response
-from adaptry_api.hub import gitids
 from adaptry_api.hub.addresses import Path, Revision
 from adaptry_api.hub.refusals import HubNotFound, hub_router
 from adaptry_api.hub.repo_lookup import Repository
@@ -26,10 +25,12 @@ from adaptry_api.hub.warnings import add_warnings
 from adaptry_api.redirects import redirect_to_bucket
 
 ROUTES = hub_router()
+ONE_WORD_ROUTES = hub_router()
+"""For repositories whose name is one word. `all_routes` puts them after `ROUTES` of both `raw` and `resolve`."""
 
 
 async def resolve(request: Request, find: FindRepository, revision: Revision, path: Path) -> Response:
-    snapshot, file, warnings = await to_thread.run_sync(_look_up, find, revision, path)
+    snapshot, file, warnings = await to_thread.run_sync(look_up_file, find, revision, path)
     headers = {
         "ETag": f'"{file.etag}"',
         "X-Repo-Commit": snapshot.commit,
@@ -37,7 +38,7 @@ async def resolve(request: Request, find: FindRepository, revision: Revision, pa
         "X-Linked-Size": str(file.size),
         "Cache-Control": "private, no-cache",
     }
-    store = app_state_of(request)
+    state = app_state_of(request)
 
     def read_on(start: int) -> Iterator[bytes]:
         return snapshot.read(file.path, start)
@@ -45,42 +46,24 @@ async def resolve(request: Request, find: FindRepository, revision: Revision, pa
     digest = Digest(file.sha256) if file.sha256 else None
     response = await redirect_to_bucket(request, digest, file.path, file.size, read_on)
     if response is None:
-        limiter = store.remote_reads if snapshot.is_remote else store.downloads
+        limiter = state.remote_reads if snapshot.is_remote else state.downloads
         response = await bytes_response(request, file.path, file.size, read_on, limiter, headers)
     add_warnings(response, "state", warnings)
     if request.method == "GET" and response.status_code in (200, 302):
-        response.background = BackgroundTask(_count, snapshot, file.path)
+        response.background = BackgroundTask(_count_download, snapshot, file.path)
     return response
 
 
-async def raw(request: Request, find: FindRepository, revision: Revision, path: Path) -> Response:
-    """A file as git holds it: of a large one, the Git LFS pointer."""
-    snapshot, file, _ = await to_thread.run_sync(_look_up, find, revision, path)
-    if file.sha256 is None:
-        return await resolve(request, find, revision, path)
-    pointer = gitids.pointer(Digest(file.sha256), file.size)
-    headers = {
-        "ETag": f'"{file.oid}"',
-        "X-Repo-Commit": snapshot.commit,
-        "Cache-Control": "private, no-cache",
-    }
-    limiter = app_state_of(request).downloads
-    return await bytes_response(
-        request, file.path, len(pointer), lambda start: iter((pointer[start:],)), limiter, headers
-    )
+ROUTES.add_api_route("/{namespace}/{name}/resolve/{revision}/{path:path}", resolve, methods=["GET", "HEAD"])
+ONE_WORD_ROUTES.add_api_route("/{word}/resolve/{revision}/{path:path}", resolve, methods=["GET", "HEAD"])
 
 
-for _at in ("/{namespace}/{name}", "/{word}"):
-    ROUTES.add_api_route(f"{_at}/raw/{{revision}}/{{path:path}}", raw, methods=["GET", "HEAD"])
-    ROUTES.add_api_route(f"{_at}/resolve/{{revision}}/{{path:path}}", resolve, methods=["GET", "HEAD"])
-
-
-def _count(snapshot: Snapshot, path: str) -> None:
+def _count_download(snapshot: Snapshot, path: str) -> None:
     with suppress(AdaptryError):  # the bytes are sent, and one download less in the figures harms nobody
         snapshot.count_download(path)
 
 
-def _look_up(
+def look_up_file(
     find: Callable[[], Repository], revision: str, path: str
 ) -> tuple[Snapshot, RepositoryFile, tuple[str, ...]]:
     snapshot = find().snapshot(revision)

@@ -35,7 +35,7 @@ class RepositoryFile:
 
 @dataclass(frozen=True, slots=True)
 class RepositoryDetails:
-    """What is said of a repository beside its files. (`Any`: a card and a config are as their writers made them.)"""
+    """The metadata of a repository. (`Any`: the card and the config are free-form.)"""
 
     created_at: datetime
     updated_at: datetime
@@ -50,11 +50,11 @@ class RepositoryDetails:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """`commit` names these files for ever. `about`, `warnings` and `touched` cost a look-up or more, so they are called.
+    """The files of one commit. `details`, `warnings` and `last_commits` are functions because each costs at least one look-up.
 
-    `require_given` raises `Withdrawn` where the reader is shown which files there are and is given none of them.
-    `warnings` are what whoever takes a file should know; `touched` gives, by path, the last commit that changed a file;
-    `count` is told of each file that was taken. `is_awaited`: its bytes are not on a disk here, so they may take long.
+    `require_available` raises `Withdrawn` if the reader may see the list of files but not read them.
+    `warnings` are for whoever downloads a file; `last_commits` gives, by path, the last commit that changed a file;
+    `count_download` is called for each file that was sent. `is_remote`: the bytes are not on a disk here, so reads may be slow.
     """
 
     repository: str
@@ -76,13 +76,13 @@ class Snapshot:
         raise FileMissing(f"{self.repository} has no file {path[:200]!a} at {self.commit[:12]}")
 
 
-def repository_file(entry: FileEntry, read: Read, memory: HubCaches) -> RepositoryFile:
-    """A stored file; of a small one, the bytes are read the first time, and where they are held back it has a name of ours."""
+def repository_file(entry: FileEntry, read: Read, caches: HubCaches) -> RepositoryFile:
+    """A stored file. A small file's bytes are read the first time; if they are withheld, the id is one of ours, not git's."""
     if gitids.is_large(entry.path, entry.size):
         oid = gitids.blob_id(gitids.pointer(entry.sha256, entry.size))
         return RepositoryFile(entry.path, entry.size, oid, entry.sha256.hex)
     try:
-        oid = memory.blob_ids.get_or_compute(
+        oid = caches.blob_ids.get_or_compute(
             entry.sha256, lambda: gitids.blob_id_of(read(entry.path, 0), entry.size)
         )
     except Withdrawn:
@@ -90,8 +90,8 @@ def repository_file(entry: FileEntry, read: Read, memory: HubCaches) -> Reposito
     return RepositoryFile(entry.path, entry.size, oid)
 
 
-def card_of(entries: Mapping[str, FileEntry], read: Read, memory: HubCaches) -> Card:
-    """The card among some files; one that cannot be read, or is held back, says nothing."""
+def card_of(entries: Mapping[str, FileEntry], read: Read, caches: HubCaches) -> Card:
+    """The model card among some files; an empty card if it is malformed or withheld."""
     entry = entries.get(README)
     if entry is None or entry.size > gitids.MAX_REGULAR_SIZE:
         return Card()
@@ -103,6 +103,6 @@ def card_of(entries: Mapping[str, FileEntry], read: Read, memory: HubCaches) -> 
             return Card()
 
     try:
-        return memory.cards.get_or_compute(entry.sha256, parse)
+        return caches.cards.get_or_compute(entry.sha256, parse)
     except Withdrawn:
         return Card()

@@ -46,10 +46,10 @@ def sibling_json(file: RepositoryFile, *, with_blobs: bool) -> dict[str, Any]:
     """A file as a repository's info lists it. (`Any`: JSON.)"""
     if not with_blobs:
         return {"rfilename": file.path}
-    said: dict[str, Any] = {"rfilename": file.path, "size": file.size, "blobId": file.oid}
+    entry_json: dict[str, Any] = {"rfilename": file.path, "size": file.size, "blobId": file.oid}
     if file.sha256:
-        said["lfs"] = {"sha256": file.sha256, "size": file.size, "pointerSize": _pointer_size(file)}
-    return said
+        entry_json["lfs"] = {"sha256": file.sha256, "size": file.size, "pointerSize": _pointer_size(file)}
+    return entry_json
 
 
 def format_time(at: datetime) -> str:
@@ -75,19 +75,19 @@ def _entry(entry: _Entry, ids: Mapping[str, str]) -> dict[str, Any]:
     file = entry.file
     if file is None:
         return {"type": "directory", "path": entry.path, "oid": ids[entry.path], "size": 0}
-    said: dict[str, Any] = {"type": "file", "path": file.path, "oid": file.oid, "size": file.size}
+    entry_json: dict[str, Any] = {"type": "file", "path": file.path, "oid": file.oid, "size": file.size}
     if file.sha256:
-        said["lfs"] = {"oid": file.sha256, "size": file.size, "pointerSize": _pointer_size(file)}
-    return said
+        entry_json["lfs"] = {"oid": file.sha256, "size": file.size, "pointerSize": _pointer_size(file)}
+    return entry_json
 
 
 def _more(entry: _Entry, touched: Mapping[str, CommitInfo]) -> dict[str, Any]:
     commits = [commit for path, commit in touched.items() if f"{path}/".startswith(f"{entry.path}/")]
     last = max(commits, key=lambda commit: commit.at, default=None)
-    said: dict[str, Any] = {"securityFileStatus": _CLEAN} if entry.file else {}
+    entry_json: dict[str, Any] = {"securityFileStatus": _CLEAN} if entry.file else {}
     if last:
-        said["lastCommit"] = {"id": last.id, "title": last.title, "date": format_time(last.at)}
-    return said
+        entry_json["lastCommit"] = {"id": last.id, "title": last.title, "date": format_time(last.at)}
+    return entry_json
 
 
 def _folders(files: Iterable[RepositoryFile], below: str) -> list[str]:

@@ -1,10 +1,11 @@
-"""What the Hub's ways of uploading share: who may, that a body came whole, and how a file gets into the registry."""
+"""What the upload routes share: the check for write access, of a body's length, and storing a file in the registry."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Query, Request
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Busy, Conflict, DigestMismatch, Invalid, NotFound, TooLarge, Unauthenticated
@@ -13,7 +14,11 @@ from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer.retry import RetryPolicy
 from adaptry.registry.interface import Registry
 from adaptry.storage import tokens
+from adaptry_api.errors import HttpProblem
 from adaptry_api.hub.adapters import has_commit
+
+NO_PULL_REQUESTS = "this registry has no pull requests: commit to a branch of the adapter instead (create_branch, then revision=BRANCH)"
+AsPullRequest = Annotated[str, Query(alias="create_pr", max_length=8)]
 
 
 def require_writer(registry: Registry, identity: Identity, name: AdapterName) -> None:
@@ -40,6 +45,12 @@ def _is_base(registry: Registry, name: AdapterName) -> bool:
         return False
 
 
+def refuse_pull_request(asked: str = "1") -> None:
+    """Raises `HttpProblem` (501) if a pull request is asked for."""
+    if asked.lower() in ("1", "true"):
+        raise HttpProblem(501, NO_PULL_REQUESTS)
+
+
 def token_hash(request: Request) -> str:
     """The hash of the token that the caller was known by, for a grant. Raises `Unauthenticated`."""
     _, _, secret = request.headers.get("authorization", "").partition(" ")
@@ -49,7 +60,7 @@ def token_hash(request: Request) -> str:
 
 
 def content_length(request: Request, most: int) -> int:
-    """How long the body will be. Raises `Invalid` where it does not say, and `TooLarge`."""
+    """The length of the body. Raises `Invalid` without a `Content-Length`, and `TooLarge`."""
     length = request.headers.get("content-length", "")
     if not (length.isascii() and length.isdigit() and len(length) < 16):
         raise Invalid("say how long the body is (Content-Length), so that its end can be told from a cut")
@@ -71,7 +82,7 @@ def require_length(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
 
 
 def skip_bytes(pieces: Iterable[bytes], start: int) -> Iterator[bytes]:
-    """What comes behind the first `start` bytes."""
+    """Everything after the first `start` bytes."""
     for piece in pieces:
         passed = min(start, len(piece))
         start -= passed
@@ -91,10 +102,10 @@ def store_file(
     digest: Digest,
     size: int,
     read: Callable[[int], Iterator[bytes]],
-    persistence: RetryPolicy = BUSY_RETRIES,
+    retry: RetryPolicy = BUSY_RETRIES,
 ) -> None:
     """Gives the adapter a file, going on from what an earlier try left; `read` gives its bytes from a position on, more
-    than once unless `persistence` is `ONCE`.
+    than once unless `persistence` is `NO_RETRIES`.
 
     Raises `DigestMismatch`, and then keeps nothing, where they are other bytes; `TooLarge`, `PermissionDenied`, `StorageFull`;
     `Busy` where the namespace has too many uploads open; `Conflict` where another request kept sending the same.
@@ -110,10 +121,10 @@ def store_file(
         except DigestMismatch:
             raise
         except Busy as busy:
-            queued = persistence.wait_in_queue(busy, queued)
+            queued = retry.wait_in_queue(busy, queued)
             continue
         except Conflict:
             failures += 1
-            if persistence.is_exhausted(failures):
+            if retry.is_exhausted(failures):
                 raise
-        persistence.wait(failures)
+        retry.wait(failures)

@@ -43,7 +43,7 @@ class _Value(BaseModel):
 
 
 class UpstreamHubPointer(_Value):
-    """What is said of a large file."""
+    """The Git LFS fields of a large file."""
 
     sha256: Hex64
 
@@ -90,14 +90,14 @@ class UpstreamHub:
             self._headers["Authorization"] = f"Bearer {token}"
         self._pool = open_pool(self._url, None, None)
         self._files = DiskLruCache(folder / "files", cache)
-        self._said = folder / "said"
-        self._said.mkdir(mode=0o700, exist_ok=True)
+        self._answers = folder / "said"
+        self._answers.mkdir(mode=0o700, exist_ok=True)
         self._is_ours = is_ours
         self._known: dict[tuple[str, str], tuple[float, UpstreamHubInfo | None]] = {}
 
     def info(self, id: str, revision: str) -> UpstreamHubInfo | None:
-        """What is said of a repository; None where there is none. What was said a minute ago still holds, and
-        without an answer, whatever was said last.
+        """The other Hub's metadata of a repository; None if there is none. Answers are cached for a minute; if the Hub
+        does not respond, the last one is used.
 
         Raises `RevisionNotFound`, `Unavailable`.
         """
@@ -108,7 +108,7 @@ class UpstreamHub:
         known = self._known.get((id, revision))
         if known and (known[0] > time.monotonic() or (known[1] and known[1].sha == revision)):
             return known[1]
-        path = self._said / Digest.of(f"{id}@{revision}".encode()).hex
+        path = self._answers / Digest.of(f"{id}@{revision}".encode()).hex
         try:
             data = self._ask(id, revision)
         except Unavailable:

@@ -18,6 +18,8 @@ from adaptry_api.routes import (
     metrics,
     revisions,
     rollouts,
+    runners,
+    schedules,
     search,
     tokens,
     uploads,
@@ -42,5 +44,7 @@ def all_routes(docs: bool) -> list[APIRouter]:
         rollouts.ROUTES,
         workers.ROUTES,
         jobs.ROUTES,
+        runners.ROUTES,
+        schedules.ROUTES,
     ]
     return [*routers, health.ROUTES, *hub_routes()]

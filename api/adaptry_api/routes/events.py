@@ -51,38 +51,38 @@ async def events(
 ) -> Response | EventBatch:
     """Of all adapters that the caller may read, oldest first; with `Accept: text/event-stream` for as long as the caller
     listens, each event with its number as `id`. `seq` is what to pass as `after` to go on."""
-    store, shown = app_state_of(request), request.headers.get("authorization")
+    state, shown = app_state_of(request), request.headers.get("authorization")
 
     async def identify() -> Identity:
-        return await store.authenticator.identify(shown)
+        return await state.authenticator.identify(shown)
 
     if not _wants_stream(request):
         check_limit(limit)
         check_events_query(after, wait, about)
-        return await store.event_broadcaster.next_events(
+        return await state.event_broadcaster.next_events(
             identify, after, limit, min(wait, protocol.MAX_WAIT), NameFilter(about)
         )
     begin = _number(last_event_id) if last_event_id is not None else after
     check_events_query(begin, 0, about)
     return StreamingResponse(
-        _stream(store, identify, begin, NameFilter(about)),
+        _stream(state, identify, begin, NameFilter(about)),
         media_type=STREAM,
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
 
 
 async def _stream(
-    store: AppState, identify: Identify, after: int | None, about: NameFilter
+    state: AppState, identify: Identify, after: int | None, about: NameFilter
 ) -> AsyncIterator[str]:
     """Events until the caller goes, the token ends, or the server does; who connects again goes on where this ended."""
     yield f"retry: {_RETRY}\n\n"
     wait = 0.0
-    while not store.draining.has_begun:
+    while not state.draining.has_begun:
         try:
-            news = await store.event_broadcaster.next_events(identify, after, _AT_ONCE, wait, about)
+            news = await state.event_broadcaster.next_events(identify, after, _AT_ONCE, wait, about)
         except AdaptryError:
             return
-        after, wait = news.seq, store.heartbeat
+        after, wait = news.seq, state.heartbeat
         # The last line moves a listener past what is not for it, and shows that somebody is there.
         yield "".join(map(_as_text, news.items)) + f": at {after}\nid: {after}\n\n"
 

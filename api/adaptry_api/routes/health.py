@@ -26,10 +26,10 @@ def readyz(request: Request) -> str:
 
     A bucket is not asked: without one, what is in the catalog can still be read.
     """
-    store = app_state_of(request)
-    if not store.draining.is_ready:
+    state = app_state_of(request)
+    if not state.draining.is_ready:
         raise Unavailable("this server is about to stop")
-    store.check()
+    state.check()
     return "ready\n"
 
 

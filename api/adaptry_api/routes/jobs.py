@@ -1,14 +1,13 @@
-"""Jobs: asked for, looked at, stopped and tried again here; runners carry them out, never the server."""
+"""Jobs: submitted, read, cancelled and retried here; runners carry them out, never the server."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 from fastapi import Path, Query, Request, Response
-from pydantic import BaseModel, Field
 
 from adaptry.registry import protocol
-from adaptry.registry.job_types.records import JobInfo, JobOrder, JobState, LogLine, RunnerInfo, ScheduleInfo
+from adaptry.registry.job_types.records import JobInfo, JobOrder, JobState, LogLine
 from adaptry.registry.records import Page
 from adaptry_api.auth_policy import CallersRegistry, guarded_router
 from adaptry_api.etags import etag_response
@@ -16,20 +15,6 @@ from adaptry_api.idempotency import IdempotentRegistry
 from adaptry_api.routes.parameters import Cursor, Limit
 
 ROUTES = guarded_router(protocol.PREFIX, "jobs")
-
-
-class NewSchedule(BaseModel, extra="forbid"):
-    """When, and what."""
-
-    cron: Annotated[str, Field(max_length=256)]
-    order: JobOrder
-
-
-ScheduleName = Annotated[str, Path(max_length=64)]
-ScheduleNamespace = Annotated[
-    str | None,
-    Query(description="Whose schedule, where several namespaces have one of that name.", max_length=96),
-]
 JobId = Annotated[str, Path(max_length=64)]
 
 
@@ -69,26 +54,3 @@ def cancel(job: JobId, registry: CallersRegistry) -> JobInfo:
 def retry(job: JobId, registry: CallersRegistry) -> JobInfo:
     """Queues a job that failed or was cancelled again; parts that were finished are kept."""
     return registry.retry_job(job)
-
-
-@ROUTES.get("/runners")
-def list_runners(registry: CallersRegistry) -> tuple[RunnerInfo, ...]:
-    return registry.runners()
-
-
-@ROUTES.get("/schedules")
-def list_schedules(registry: CallersRegistry) -> tuple[ScheduleInfo, ...]:
-    return registry.schedules()
-
-
-@ROUTES.put("/schedules/{schedule}")
-def schedule(schedule: ScheduleName, body: NewSchedule, registry: CallersRegistry) -> ScheduleInfo:
-    """The order is given whenever the time comes, with the rights that the caller has now."""
-    return registry.schedule_job(schedule, body.cron, body.order)
-
-
-@ROUTES.delete("/schedules/{schedule}", status_code=204)
-def unschedule(
-    schedule: ScheduleName, registry: CallersRegistry, namespace: ScheduleNamespace = None
-) -> None:
-    registry.unschedule_job(schedule, namespace)

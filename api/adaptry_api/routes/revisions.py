@@ -28,7 +28,7 @@ class PushRequest(BaseModel, extra="forbid"):
 
 
 class StateChangeRequest(StateChange, extra="forbid"):
-    """A state, why, and what to take instead."""
+    """The new state, the reason, and the version to use instead."""
 
 
 @ROUTES.post("")

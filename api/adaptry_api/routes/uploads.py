@@ -42,7 +42,7 @@ class UploadFinishRequest(BaseModel, extra="forbid"):
 
 
 class BlobPresence(BaseModel):
-    """Whether the owner asked about has the bytes; another owner's are never told of."""
+    """Whether the given owner has the bytes; nothing reveals whether another owner has them."""
 
     is_here: bool
 

@@ -1,4 +1,4 @@
-"""Workers: each reports what its engine has loaded, and is told what to drop and whose turn it is in a rollout."""
+"""Workers: each reports what its engine has loaded, and gets what to unload and which worker is next in a rollout."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ metadata and of a task-model prefix on names. Two models with one id have the sa
 numbers that shapes cannot show (heads, rope), the same dtypes, and equal weights wherever we looked.
 Full roots are evidence, added when someone has read everything.
 
-This file holds the values; `fingerprinting` makes them from a checkpoint, `matching` compares them.
+This file holds the values; `adaptry.bases.fingerprinting` makes them from a checkpoint and compares them.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class BaseRecord(_Value):
     """A base as a registry keeps it: enough to check adapters and plan merges without its weights.
 
     `tensors` and `sketches` are keyed by the name on disk; `facts` are the config fields that matter
-    (model_type, heads, vocabulary, tying, …); `files` are (path, size, sha256) when its weights are stored.
+    (model_type, heads, vocabulary, tying, …); `file_hashes` are (path, size, sha256) when its weights are
+    stored.
     """
 
     id: Digest

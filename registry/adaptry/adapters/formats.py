@@ -16,10 +16,11 @@ WEIGHTS = "adapter_model.safetensors"
 class AdapterFormat:
     """The files of an adapter as one tool writes them.
 
-    `config` is empty where all is in the weights' file. `also` are the tool's other files that belong to the adapter,
-    `pickle` the name under which it writes the weights unsafely, and `remedy` what to do about that. `again`: how it
-    saves an adapter; `instead`: how it uses or merges what we cannot. `names_modules`: whether its tensors are named for
-    modules of a checkpoint, rather than for parts of a pipeline.
+    `config` is empty where all is in the weights' file. `extra_files` are the tool's other files that belong
+    to the adapter, `pickle` the name under which it writes the weights unsafely, and `remedy` what to do
+    about that. `save_hint`: how it saves an adapter; `usage_hint`: how it uses or merges what we cannot.
+    `names_modules`: whether its tensors are named for modules of a checkpoint, rather than for parts of a
+    pipeline.
     """
 
     name: str

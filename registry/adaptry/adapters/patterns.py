@@ -58,12 +58,12 @@ class PatternMatcher:
         self._questions = dict.fromkeys(
             [
                 *(PatternQuery(WHOLE, pattern) for pattern in whole if parse_plain_pattern(pattern) is None),
-                *(question for index in self._indexes.values() for question in index.questions.values()),
+                *(query for index in self._indexes.values() for query in index.queries.values()),
             ]
         )
         self._names: dict[str, None] = {}
         self._asked: set[str] = set()
-        self._matched: dict[PatternQuery, set[str]] = {question: set() for question in self._questions}
+        self._matched: dict[PatternQuery, set[str]] = {query: set() for query in self._questions}
         self._refused: dict[PatternQuery, str] = {}
         self._left = SECONDS
         self._is_checked = False
@@ -94,27 +94,27 @@ class PatternMatcher:
         simple = parse_plain_pattern(pattern)
         if simple is not None:
             return simple.matches_whole(name)
-        question = PatternQuery(WHOLE, pattern)
+        query = PatternQuery(WHOLE, pattern)
         self._answer(name)
-        if question in self._refused:
-            raise InvalidConfig(self._refused[question])
-        return name in self._matched[question]
+        if query in self._refused:
+            raise InvalidConfig(self._refused[query])
+        return name in self._matched[query]
 
     def refusal(self, pattern: str, rule: str) -> str | None:
         """Why `pattern` was refused, after it was asked about the announced names; None if it was not.
 
         Raises `Unavailable`.
         """
-        question = PatternQuery(rule, pattern)
-        if question in self._matched:
+        query = PatternQuery(rule, pattern)
+        if query in self._matched:
             self._answer()
-        return self._refused.get(question)
+        return self._refused.get(query)
 
     def _numbers(self, key: str, name: str, at_most: int) -> list[int]:
         """The places of the first patterns that match, of `at_most` different values."""
         index = self._indexes[key]
         candidates = sorted(index.plain.numbers(name))
-        if index.questions:
+        if index.queries:
             self._answer(name)
             candidates = sorted([*candidates, *self._engine_numbers(index, name, candidates)])
         found: dict[object, int] = {}
@@ -128,11 +128,11 @@ class PatternMatcher:
         """Those that an engine found, up to two of different values. Raises `InvalidConfig` for a refused one that comes
         before any match."""
         found: dict[object, int] = {}
-        for number, question in index.questions.items():
-            if question in self._refused:
+        for number, query in index.queries.items():
+            if query in self._refused:
                 if not found and not (plain_numbers and plain_numbers[0] < number):
-                    raise InvalidConfig(self._refused[question])
-            elif name in self._matched[question]:
+                    raise InvalidConfig(self._refused[query])
+            elif name in self._matched[query]:
                 found.setdefault(index.values[number], number)
                 if len(found) == 2:
                     break
@@ -156,60 +156,60 @@ class PatternMatcher:
                     self._by_child(left, names)
             self._asked.update(names)
 
-    def _by_re2(self, questions: list[PatternQuery], names: list[str]) -> list[PatternQuery]:
+    def _by_re2(self, queries: list[PatternQuery], names: list[str]) -> list[PatternQuery]:
         """Answers what RE2 can within a fraction of the time; gives back the others."""
         left = []
         began = time.thread_time()
-        for question in questions:
-            test = re2_test(question.rule, question.pattern) if _spent(began) < _HERE else None
+        for query in queries:
+            test = re2_test(query.rule, query.pattern) if _spent(began) < _HERE else None
             if test is None:
-                left.append(question)
+                left.append(query)
                 continue
             matched = set()
             for name in names:
                 if test(name):
                     matched.add(name)
                 if _spent(began) > _HERE:
-                    left.append(question)
+                    left.append(query)
                     break
             else:
-                self._matched[question] |= matched
+                self._matched[query] |= matched
         self._left -= _spent(began)
         return left
 
-    def _by_child(self, questions: list[PatternQuery], names: list[str]) -> None:
-        lines = match_in_child(questions, names, self._left) if self._left > 0 else []
-        for question, line in zip(questions, lines, strict=False):
+    def _by_child(self, queries: list[PatternQuery], names: list[str]) -> None:
+        lines = match_in_child(queries, names, self._left) if self._left > 0 else []
+        for query, line in zip(queries, lines, strict=False):
             if line.startswith("="):
                 bits = bin(int(line[1:], 16))[2:].zfill(len(names))
-                self._matched[question].update(
+                self._matched[query].update(
                     name for name, bit in zip(names, bits, strict=False) if bit == "1"
                 )
             else:
-                self._refused[question] = _message(question, f"is not a pattern ({line[1:]})")
-        if len(lines) > len(questions):
-            self._left -= float(lines[len(questions)][1:])
+                self._refused[query] = _message(query, f"is not a pattern ({line[1:]})")
+        if len(lines) > len(queries):
+            self._left -= float(lines[len(queries)][1:])
         else:
             self._left = 0.0
-        for question in questions[len(lines) :]:
-            self._refused[question] = _message(
-                question, "could take for ever to match: with the adapter's other patterns it took over a second; "
+        for query in queries[len(lines) :]:
+            self._refused[query] = _message(
+                query, "could take for ever to match: with the adapter's other patterns it took over a second; "
                 "write plain module names instead",
             )  # fmt: skip
 
 
 class _Index:
-    """The keys of one field by number: the plain ones in an index, the others as questions for an engine."""
+    """The keys of one field by number: the plain ones in an index, the others as queries for an engine."""
 
     def __init__(self, patterns: Mapping[str, object]) -> None:
         self.patterns = list(patterns)
         self.values = [str(value) for value in patterns.values()]
         self.plain = PlainIndex()
-        self.questions: dict[int, PatternQuery] = {}
+        self.queries: dict[int, PatternQuery] = {}
         for number, pattern in enumerate(self.patterns):
             simple = parse_plain_pattern(pattern)
             if simple is None or not self.plain.add(number, simple, self.values[number]):
-                self.questions[number] = PatternQuery(SUFFIX, pattern)
+                self.queries[number] = PatternQuery(SUFFIX, pattern)
 
 
 def first_match(patterns: Mapping[str, _Value], names: Iterable[str]) -> dict[str, _Value]:
@@ -236,12 +236,12 @@ _kept_lock = threading.Lock()
 _kept: OrderedDict[bytes, list[str]] = OrderedDict()
 
 
-def match_in_child(questions: list[PatternQuery], names: list[str], seconds: float) -> list[str]:
+def match_in_child(queries: list[PatternQuery], names: list[str], seconds: float) -> list[str]:
     """The child's answers, one line for each question (see `pattern_process`); fewer if it took over `seconds`.
 
     Raises `Unavailable` if no child can be started, or it crashed.
     """
-    asked = [[question.rule, question.pattern] for question in questions]
+    asked = [[query.rule, query.pattern] for query in queries]
     request = json.dumps({"names": names, "questions": asked}).encode()
     key = hashlib.sha256(request).digest()
     with _kept_lock:
@@ -257,9 +257,7 @@ def match_in_child(questions: list[PatternQuery], names: list[str], seconds: flo
     except ProcessFailed as error:
         raise Unavailable(f"the patterns of adapter_config.json could not be matched: {error}") from error
     lines = answer.decode("ascii").split("\n")[:-1]  # a line that was cut off is none
-    is_final = (
-        len(lines) > len(questions) or seconds >= SECONDS - _HERE
-    )  # not cut off for what others had used
+    is_final = len(lines) > len(queries) or seconds >= SECONDS - _HERE  # not cut off for what others had used
     if is_final and len(answer) <= _LARGEST_KEPT:
         with _kept_lock:
             _kept[key] = lines
@@ -268,8 +266,8 @@ def match_in_child(questions: list[PatternQuery], names: list[str], seconds: flo
     return lines
 
 
-def _message(question: PatternQuery, reason: str) -> str:
-    return f"adapter_config.json: {question.pattern[:80]!a} {reason}"
+def _message(query: PatternQuery, reason: str) -> str:
+    return f"adapter_config.json: {query.pattern[:80]!a} {reason}"
 
 
 def _spent(began: float) -> float:

@@ -65,9 +65,10 @@ class Spec(_Value):
     """An adapter in values: enough to list, search, check and plan without opening a weight.
 
     `traits` are the things that change how it may be used: `dora`, `rslora`, `pissa`, `target_parameters`, …
-    `shared` are tensors of the whole model by role (VeRA's projections, a prompt's embeddings), `virtual_tokens` how
-    many tokens a prompt method puts before the input. `layouts` are those of `dialect`: in which of several layouts the
-    file is, where libraries changed theirs. `parameters` counts elements, `size` is bytes of all tensors.
+    `shared` are tensors of the whole model by role (VeRA's projections, a prompt's embeddings),
+    `virtual_tokens` how many tokens a prompt method puts before the input. `layouts` are those of
+    `key_layout`: in which of several layouts the file is, where libraries changed theirs. `parameters` counts
+    elements, `size` is bytes of all tensors.
     """
 
     method: str

@@ -70,11 +70,11 @@ def _named_otherwise(adapter: Adapter, base_name: str | None) -> Iterator[Findin
 
 
 def _against(adapter: Adapter, base: BaseRecord) -> list[Finding]:
-    placement = place(adapter.spec, base.tensors, base.facts)
-    findings = [excuse_mlx_experts(found) for found in check_fit(adapter, base, placement)]
+    module_map = place(adapter.spec, base.tensors, base.facts)
+    findings = [excuse_mlx_experts(found) for found in check_fit(adapter, base, module_map)]
     findings.extend(check_prompt_fit(adapter, base))
     if not any(found.severity == "blocks" for found in findings):
-        findings.extend(check_coverage(adapter, base, placement))
+        findings.extend(check_coverage(adapter, base, module_map))
     return findings
 
 

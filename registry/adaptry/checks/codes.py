@@ -224,7 +224,7 @@ CODES: Mapping[str, FindingCode] = {
     ),
     "tied_embeddings": FindingCode(
         "warns",
-        "The adapter changes an embedding that is also the output head: the live adapter changes one end, PEFT's merge both.",
+        "The adapter changes an embedding that is also the output head: the live adapter changes one side, PEFT's merge both.",
         "merge with the head untied (the default here), and compare with the live adapter",
     ),
     "layers_renumbered": FindingCode(

@@ -14,15 +14,15 @@ from typing import ClassVar
 class AdaptryError(Exception):
     """The root of every error we raise on purpose.
 
-    `told` is what those hear who call a server: the message, unless that says where the server keeps its things.
+    `public_message` is what a server sends to its clients: the message, unless that names the server's folders or hosts.
     """
 
     code: ClassVar[str] = "error"
 
-    def __init__(self, message: str, *, told: str | None = None) -> None:
+    def __init__(self, message: str, *, public_message: str | None = None) -> None:
         super().__init__(message)
         self.message = message
-        self.public_message = told or message
+        self.public_message = public_message or message
 
     def __reduce__(self) -> tuple[type[AdaptryError], tuple[str], dict[str, object]]:
         return type(self), (self.message,), vars(self)

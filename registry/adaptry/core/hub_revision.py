@@ -1,7 +1,7 @@
 """How the Hub's clients name a revision: `main`, a branch, an alias, a tag, `v3`, a commit's id or its beginning.
 
-Which revision a word means is for a registry to say; this file only knows how it is written. A word that is no
-name of anything parses to a name that nothing has, since to its reader that is the same.
+Which revision a name means is decided by a registry; this module only parses names. A text that cannot be a name parses
+to a name that nothing has: for the caller that is the same.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Scope = Literal["any", "branch", "tag"]
 
 @dataclass(frozen=True, slots=True)
 class HubRevisionName:
-    """What a word may mean: the version `number`, the commits whose digest begins with `prefix`, what is named `name`.
+    """What a revision name may mean: the version `number`, the commits whose digest begins with `prefix`, what is named `name`.
 
     Looked for in this order. `scope` is what the name may be of; a `branch` includes the aliases.
     """
@@ -38,7 +38,7 @@ class HubRevisionName:
 
 
 def parse_hub_revision(text: str) -> HubRevisionName:
-    """Total: every text is a word."""
+    """Never raises: every text parses."""
     if text.startswith("refs/heads/"):
         return HubRevisionName(text.removeprefix("refs/heads/"), "branch")
     if text.startswith("refs/tags/"):

@@ -19,7 +19,7 @@ Readers = Literal["everyone", "writers", "administrators"]
 
 @dataclass(frozen=True, slots=True)
 class StateRule:
-    """What a state allows. `readers` are given the files, of those who may read the adapter at all."""
+    """What a state allows. `readers`: who may read the files, among those who may read the adapter at all."""
 
     is_latest: bool
     is_searchable: bool
@@ -52,7 +52,7 @@ def require_alias_allowed(alias: str, state: State, number: int) -> None:
 
 
 def may_read_files(identity: Identity, name: AdapterName, state: State) -> bool:
-    """Whether someone who may read the adapter is given the files of a version in this state."""
+    """Whether someone who may read the adapter may read the files of a version in this state."""
     match STATE_RULES[state].readers:
         case "everyone":
             return True

@@ -2,7 +2,7 @@
 
 Aliases are refused (a few of them unfold into a document of any size), nesting and values are counted before the first
 value is made, and dates and other values of YAML's own become text. A short text is parsed here, by libyaml where PyYAML
-has it; a longer one in a child process (`yaml_process`), since 64 KiB can take a second of processor time.
+has it; a longer one in a child process (`processes.yaml_reader`), since 64 KiB can take a second of processor time.
 """
 
 from __future__ import annotations

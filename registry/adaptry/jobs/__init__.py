@@ -1,6 +1,6 @@
-"""Durable jobs: long work that is asked for here, done by runners anywhere, and done to its end whatever dies.
+"""Durable jobs: long work that is submitted to the registry, run by runners on any machine, and finished despite crashes.
 
-`tasks` says what can be asked, `records` what is answered, `board` is the part of the waist about it. What a job comes to is
-a row of the catalog; `engine` (DBOS) carries it from step to step, `runner` is `adaptry work`, and each step computes in a
-child process (`child`), which `children` starts and listens to.
+A job and its result are rows of the catalog. `engine` (DBOS) takes a job from step to step, `runner` is `adaptry work`, and
+`step_runner` runs each step in a process of its own: `subprocess` starts it and reads its output, `subprocess_main` is what it
+runs, and `ipc` defines the messages between the two. `dispatch` maps each kind of job to its handler.
 """

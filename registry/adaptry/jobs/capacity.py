@@ -1,4 +1,4 @@
-"""The room of a runner: so many steps at once, in so much memory."""
+"""A runner's capacity: how many steps run at once, in how much memory."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 
 class CapacityLimiter:
-    """For many threads. A step that needs more than all there is is let in alone, rather than never."""
+    """Limits concurrent steps; thread-safe. A step that needs more than the whole memory runs alone."""
 
-    def __init__(self, places: int, memory: int) -> None:
-        self._slots = places
+    def __init__(self, slots: int, memory: int) -> None:
+        self._slots = slots
         self.memory = memory
         self._free = memory
         self._in_use = 0
@@ -19,7 +19,7 @@ class CapacityLimiter:
 
     @contextmanager
     def reserve(self, memory: int) -> Iterator[None]:
-        """Waits until there is room, and has it for the block."""
+        """Waits for a slot and `memory` bytes, and holds them for the block."""
         memory = min(memory, self.memory)
         with self._changed:
             self._changed.wait_for(lambda: self._in_use < self._slots and memory <= self._free)

@@ -1,4 +1,4 @@
-"""What a step of a job works with: the registry as the submitter may use it, a folder for scraps, and somebody to tell."""
+"""The context that a job step runs in: the registry with the submitter's rights, a scratch folder, a log and progress."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class JobContext:
-    """`registry` changes something only while the step is this one's to do. `before` is what earlier steps came to.
-
-    `remotes` are the addresses of other registries that the runner was told of, by name. (`Any`: JSON.)
+    """`registry` accepts changes only while this attempt of the step is the current one. `previous_results` are the results of
+    the earlier steps, by name. `remotes` are the other registries configured on the runner, name to address. (`Any`: JSON.)
     """
 
     registry: LocalRegistry
@@ -33,9 +32,9 @@ class JobContext:
     log: Callable[[str], None]
 
     def open_version(self, ref: Ref) -> tuple[VersionInfo, Adapter, BaseRecord | None]:
-        """A version with its weights at hand, and its base where that is known for sure.
+        """Opens a version: its record, its adapter, and its base record if the base is verified.
 
-        Raises `Withdrawn` for what is held back, and what reading a registry raises.
+        Raises `Withdrawn` if the version is withdrawn, and the registry's errors.
         """
         from adaptry.operations.transfer import open_revision
         from adaptry.registry.state_warnings import require_usable, state_warning

@@ -1,7 +1,7 @@
-"""Where each kind of job is done: a table, beside that of what can be asked.
+"""Maps each kind of job to its handler.
 
-A kind is one function of its task and the desk; or a module with three: `start` cuts the job into pieces, `piece` does one of
-them, wherever there is room, and `end` puts what they came to together. Only the one that is needed is loaded.
+A handler is one function of a task and a `JobContext`; or a module with three: `start` splits the job into shard steps, `piece`
+runs one of them on any runner with capacity, and `end` combines their results. Only the handler that is needed is imported.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ HANDLERS: Mapping[str, str] = {
 """`module` of this package for three steps, `module:function` for one."""
 
 
-def run_handler(kind: str, task: JobTask, step: str, desk: JobContext) -> StepResult:
-    """Does one step of a job, and says what it came to."""
-    place, _, only = HANDLERS[kind].partition(":")
-    module = importlib.import_module(f"adaptry.jobs.{place}")
-    if only or step in ("start", "end"):
-        came_to = getattr(module, only or step)(task, desk)
+def run_handler(kind: str, task: JobTask, step: str, context: JobContext) -> StepResult:
+    """Runs one step of a job and returns its result."""
+    module_name, _, function = HANDLERS[kind].partition(":")
+    module = importlib.import_module(f"adaptry.jobs.{module_name}")
+    if function or step in ("start", "end"):
+        outcome = getattr(module, function or step)(task, context)
     else:
-        came_to = module.piece(task, desk, step)
-    assert isinstance(came_to, StepResult)
-    return came_to
+        outcome = module.piece(task, context, step)
+    assert isinstance(outcome, StepResult)
+    return outcome

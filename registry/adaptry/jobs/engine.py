@@ -37,7 +37,7 @@ _AT_ONCE = 500
 
 
 class _JsonSerializer(Serializer):
-    """JSON: reading what lies in a database never runs code."""
+    """Serializes as JSON, so that reading the database never runs code (pickle would)."""
 
     def serialize(self, data: Any) -> str:
         if isinstance(data, BaseException):
@@ -52,11 +52,11 @@ class _JsonSerializer(Serializer):
 
 
 class WorkflowEngine:
-    """One in a process. `place` is its database; `runner` the name under which work is given to this process."""
+    """One per process. `url` is its database; `runner` the executor id under which DBOS assigns work to this process."""
 
     def __init__(
         self,
-        place: str,
+        url: str,
         runner: str,
         work: RunnerCallbacks,
         queues: Iterable[str],
@@ -71,8 +71,8 @@ class WorkflowEngine:
         DBOS(
             config={
                 "name": "adaptry",
-                "system_database_url": place,
-                "db_engine_kwargs": {} if place.startswith("sqlite:") else {"connect_args": dict(LIBPQ)},
+                "system_database_url": url,
+                "db_engine_kwargs": {} if url.startswith("sqlite:") else {"connect_args": dict(LIBPQ)},
                 "executor_id": runner,
                 "application_version": VERSION,
                 "log_level": "CRITICAL",
@@ -85,7 +85,7 @@ class WorkflowEngine:
         DBOS.listen_queues([*map(job_queue, self._queues), *self._queues])
 
     def launch(self) -> None:
-        """From now on work is given to this process."""
+        """Starts the engine: from now on it assigns work to this process."""
         DBOS.launch()
         for queue in self._queues:
             many = 2 * self._concurrency + _SPARE
@@ -93,7 +93,7 @@ class WorkflowEngine:
             DBOS.register_queue(queue, worker_concurrency=self._concurrency, polling_interval_sec=self._poll)
 
     def enqueue(self, job: UnfinishedJob) -> None:
-        """Makes sure that a job is under way; again is no harm."""
+        """Starts a job's workflow. Idempotent."""
         with _database_errors():
             DBOS.enqueue_workflow_with_options(
                 {
@@ -108,7 +108,7 @@ class WorkflowEngine:
             )
 
     def failed_jobs(self, jobs: Iterable[UnfinishedJob]) -> tuple[UnfinishedJob, ...]:
-        """Those of these that the engine has given up, so that nobody would ever end them."""
+        """The jobs whose workflows the engine has given up, and that would otherwise never end."""
         with _database_errors():
             given_up = DBOS.list_workflows(name="job", status=_GIVEN_UP, load_input=False, load_output=False)
         ids = {each.workflow_id for each in given_up}

@@ -1,7 +1,7 @@
-"""What passes between a runner and the child process that does one step of a job: a paper in, lines of JSON out.
+"""The messages between a runner and the process that runs one step of a job: one request in, lines of JSON out.
 
-The paper is all that the child is given: the step, and the registry as the submitter sees it. What comes back is how far it
-is, what it has to say, and at its end a result or an error.
+The request is the process's only input: the step, and the registry's location with the submitter's rights. The process sends
+progress, log lines and, at its end, a result or a fault.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class _IpcModel(BaseModel):
 
 
 class RegistryLocation(_IpcModel):
-    """Where the registry is: its folder, and the stores that are not in it."""
+    """Where the registry is: its folder, and the stores outside that folder."""
 
     folder: str
     catalog: str | None = None
@@ -28,7 +28,8 @@ class RegistryLocation(_IpcModel):
 
 
 class StepRequest(_IpcModel):
-    """A step of a job, at a turn. `before` is what the steps before it came to; `remotes` are other registries by name."""
+    """One attempt (`turn`) at a step of a job. `before` are the results of the earlier steps, `remotes` other registries by
+    name."""
 
     place: RegistryLocation
     job: str
@@ -46,7 +47,7 @@ class StepRequest(_IpcModel):
 
 
 class ShardStep(_IpcModel):
-    """A step that follows from the first one: its size in bytes, and the memory that it takes."""
+    """A step that the first step has planned: its size in bytes, and the memory that it takes."""
 
     name: str
     size: int
@@ -54,14 +55,14 @@ class ShardStep(_IpcModel):
 
 
 class StepResult(_IpcModel):
-    """What a step came to; `pieces` are what is to be done before the last step, `end`. (`Any`: JSON.)"""
+    """The result of a step. `pieces` are the shard steps to run before the last step, `end`. (`Any`: JSON.)"""
 
     result: dict[str, Any]
     pieces: tuple[ShardStep, ...] = ()
 
 
 class ChildMessage(_IpcModel):
-    """One line of what a child says; an `aside` is for the runner's own output, and not for who asked for the job."""
+    """One message from the step's process. An `aside` goes to the runner's own log, not to the submitter's."""
 
     what: Literal["stage", "say", "aside", "outcome", "fault"]
     text: str = ""

@@ -1,5 +1,4 @@
-"""Jobs that keep a registry in order: a base's full digests, everything looked at again, what nobody needs deleted, a version
-copied elsewhere."""
+"""Maintenance jobs: full digests of a base, verification, garbage collection, and replication to another registry."""
 
 from __future__ import annotations
 
@@ -17,31 +16,33 @@ from adaptry.storage.maintenance.integrity import verify as looked_at
 _MAX_LISTED = 100
 
 
-def fingerprint(task: FingerprintBaseTask, desk: JobContext) -> StepResult:
-    checkpoint = open_base(desk.registry, task.base, progress=desk.progress)
-    info = register_base(desk.registry, checkpoint, full=True, progress=desk.progress)
+def fingerprint(task: FingerprintBaseTask, context: JobContext) -> StepResult:
+    checkpoint = open_base(context.registry, task.base, progress=context.progress)
+    info = register_base(context.registry, checkpoint, full=True, progress=context.progress)
     return StepResult(result={"base": str(info.id), "exact": str(info.roots.exact) if info.roots else None})
 
 
-def verify(task: VerifyTask, desk: JobContext) -> StepResult:
-    registry = desk.registry
-    problems = looked_at(registry.catalog, registry.blobs, read_bytes=task.read_bytes, progress=desk.progress)
+def verify(task: VerifyTask, context: JobContext) -> StepResult:
+    registry = context.registry
+    problems = looked_at(
+        registry.catalog, registry.blobs, read_bytes=task.read_bytes, progress=context.progress
+    )
     found = [f"{problem.where}: {problem.reason}" for problem in problems[:_MAX_LISTED]]
     for line in found:
-        desk.log(line)
+        context.log(line)
     return StepResult(result={"problems": len(problems), "found": found})
 
 
-def collect(task: CollectTask, desk: JobContext) -> StepResult:
+def collect(task: CollectTask, context: JobContext) -> StepResult:
     grace = timedelta(hours=task.grace_hours)
-    swept = swept_out(desk.registry, grace=grace, dry_run=task.dry_run, progress=desk.progress)
+    swept = swept_out(context.registry, grace=grace, dry_run=task.dry_run, progress=context.progress)
     return StepResult(result=swept.model_dump(mode="json"))
 
 
-def replicate(task: ReplicateTask, desk: JobContext) -> StepResult:
+def replicate(task: ReplicateTask, context: JobContext) -> StepResult:
     from adaptry.storage.connect import connect
 
-    address = desk.remotes.get(task.remote)
+    address = context.remotes.get(task.remote)
     if address is None:
         raise NotFound(
             f"this runner knows no registry called {task.remote!r}: tell it with `adaptry work --remote "
@@ -49,7 +50,7 @@ def replicate(task: ReplicateTask, desk: JobContext) -> StepResult:
         )
     destination = connect(address)
     try:
-        pushed = copy(desk.registry, task.ref, destination, task.to, progress=desk.progress)
+        pushed = copy(context.registry, task.ref, destination, task.to, progress=context.progress)
     finally:
         destination.close()
     version = pushed.version

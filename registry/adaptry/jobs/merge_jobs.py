@@ -1,4 +1,4 @@
-"""A merge as a job: planned once, each file of its weights made by whoever is free, and then one stored base.
+"""A merge as a job: planned once, each weight file computed by any free runner, then stored as one base.
 
 The three steps open the same model from the same ingredients, and compare its name, so that files made on different
 machines are files of one model. A piece's bytes go straight into the store; nobody knows of them until the last step
@@ -45,49 +45,51 @@ _AROUND = 1 << 30  # bytes that a process with torch in it takes before it compu
 _COPIES = 4  # float32 copies of a tensor that is made as a whole, at most
 
 
-def start(task: MergeTask, desk: JobContext) -> StepResult:
-    """Pins what goes in, plans, and names a piece for each file of weights. Whatever does not fit fails here."""
-    pinned = [(str(_pinned(desk, text)), weight) for text, weight in map(split_weight, task.inputs)]
-    base = desk.registry.base(task.base)
-    with _open_model(task, desk, pinned, str(base.id)) as model:
+def start(task: MergeTask, context: JobContext) -> StepResult:
+    """Pins the inputs, plans, and returns a shard step for each weight file. Invalid merges fail here."""
+    pinned = [(str(_pinned(context, text)), weight) for text, weight in map(split_weight, task.inputs)]
+    base = context.registry.base(task.base)
+    with _open_model(task, context, pinned, str(base.id)) as model:
         for note in model.plan.notes:
-            desk.log(f"note: {note}")
+            context.log(f"note: {note}")
         pieces = tuple(
             ShardStep(name=f"piece-{number}", size=file.size, memory=_memory(file))
             for number, file in enumerate(model.plan.files, 1)
         )
-        desk.log(f"{model.plan.adapted_count} weights change; {len(pieces)} files, {model.plan.size:,} bytes")
+        context.log(
+            f"{model.plan.adapted_count} weights change; {len(pieces)} files, {model.plan.size:,} bytes"
+        )
         cut = {"inputs": pinned, "base": str(base.id), "model": str(model.merged.identity)}
     reach("merge.planned")
     return StepResult(result=cut, pieces=pieces)
 
 
-def piece(task: MergeTask, desk: JobContext, step: str) -> StepResult:
-    """One file of weights, computed into the store."""
-    with _reopen_planned(task, desk) as model:
+def piece(task: MergeTask, context: JobContext, step: str) -> StepResult:
+    """Computes one weight file into the store."""
+    with _reopen_planned(task, context) as model:
         file = model.plan.files[int(step.removeprefix("piece-")) - 1]
-        _keep_to_one_thread(choose_kernels(desk.device).names_for(model.plan.changed_tensors))
-        computed = _with_progress(model.merged.read(file.name, 0, file.size), file, desk)
-        digest, size = desk.registry.store_generated_file(computed)
+        _keep_to_one_thread(choose_kernels(context.device).names_for(model.plan.changed_tensors))
+        computed = _with_progress(model.merged.read(file.name, 0, file.size), file, context)
+        digest, size = context.registry.store_generated_file(computed)
     reach("merge.stored")
     return StepResult(result={"path": file.name, "size": size, "sha256": str(digest)})
 
 
-def end(task: MergeTask, desk: JobContext) -> StepResult:
-    """The base: files beside the weights stored, then everything known at once."""
-    with _reopen_planned(task, desk) as model:
+def end(task: MergeTask, context: JobContext) -> StepResult:
+    """Stores the side files, then registers the base."""
+    with _reopen_planned(task, context) as model:
         made = [
-            FileEntry.model_validate(desk.previous_results[f"piece-{n}"])
+            FileEntry.model_validate(context.previous_results[f"piece-{n}"])
             for n in range(1, len(model.plan.files) + 1)
         ]
-        files = (*made, *_store_side_files(desk, model, tuple(made)))
-        with desk.registry.catalog.read() as tx:
+        files = (*made, *_store_side_files(context, model, tuple(made)))
+        with context.registry.catalog.read() as tx:
             require_sound(tx, {entry.path: entry.sha256 for entry in files})
-        with tempfile.TemporaryDirectory(dir=desk.scratch) as folder:
-            stored = _stored(desk.registry.blobs, files, {entry.path for entry in made}, Path(folder))
+        with tempfile.TemporaryDirectory(dir=context.scratch) as folder:
+            stored = _stored(context.registry.blobs, files, {entry.path for entry in made}, Path(folder))
             known = fingerprint(stored)
         reach("merge.before_adoption")
-        info = desk.registry.adopt_base(known, (task.to,), files)
+        info = context.registry.adopt_base(known, (task.to,), files)
     reach("merge.adopted")
     return StepResult(
         result={
@@ -100,7 +102,7 @@ def end(task: MergeTask, desk: JobContext) -> StepResult:
 
 @dataclass(frozen=True, slots=True)
 class _Model:
-    """A merge opened: what was asked, decided, and can be read."""
+    """An open merge: its request, its plan and its readable inputs."""
 
     recipe: MergeRecipe
     plan: MergePlan
@@ -109,10 +111,10 @@ class _Model:
 
 
 @contextmanager
-def _reopen_planned(task: MergeTask, desk: JobContext) -> Iterator[_Model]:
-    """The model that was planned. Raises `Conflict` where this machine would make another of the same ingredients."""
-    cut = desk.previous_results["start"]
-    with _open_model(task, desk, cut["inputs"], cut["base"]) as model:
+def _reopen_planned(task: MergeTask, context: JobContext) -> Iterator[_Model]:
+    """Opens the planned merge. Raises `Conflict` if this machine would compute another result from the same inputs."""
+    cut = context.previous_results["start"]
+    with _open_model(task, context, cut["inputs"], cut["base"]) as model:
         if str(model.merged.identity) != cut["model"]:
             raise Conflict(
                 f"here the same ingredients make other bytes (computed by {', '.join(model.merged.computed_by)}) than where "
@@ -122,59 +124,59 @@ def _reopen_planned(task: MergeTask, desk: JobContext) -> Iterator[_Model]:
 
 
 @contextmanager
-def _open_model(task: MergeTask, desk: JobContext, pinned: list[Any], base: str) -> Iterator[_Model]:
+def _open_model(task: MergeTask, context: JobContext, pinned: list[Any], base: str) -> Iterator[_Model]:
     """(`Any`: pairs of a ref and a weight, as JSON has them.)"""
-    checkpoint = _base(desk, base)
+    checkpoint = _base(context, base)
     found = ""
     if task.base_copy == "original" and open_logical_view(checkpoint).packed:
-        checkpoint, found = open_original(desk.registry, checkpoint, desk.progress)
+        checkpoint, found = open_original(context.registry, checkpoint, context.progress)
     sources = []
     for text, weight in pinned:
-        version, adapter, known = desk.open_version(Ref.parse(text))
+        version, adapter, known = context.open_version(Ref.parse(text))
         label = f"{version.name}@{version.number}"
         sources.append(MergeSource(WeightedAdapter(adapter, weight, label, known), version.digest))
     plan = plan_recipe(task.recipe, checkpoint, sources, found)
     for source in sources:
         check_values(source.weighted)
-    kernels = choose_kernels(desk.device)
+    kernels = choose_kernels(context.device)
     revisions = tuple(source.revision for source in sources)
     went_in = Digest.of(repr([(str(source.revision), source.weighted.weight) for source in sources]).encode())
-    yield _Model(task.recipe, plan, revisions, VirtualCheckpoint(plan, kernels, went_in, {}, desk.scratch))
+    yield _Model(task.recipe, plan, revisions, VirtualCheckpoint(plan, kernels, went_in, {}, context.scratch))
 
 
-def _base(desk: JobContext, key: str) -> HfCheckpoint:
+def _base(context: JobContext, key: str) -> HfCheckpoint:
     """Its stored files, where it has some: a copy that this machine happens to have may be cut into other files, and
     a piece is one of them."""
-    is_stored = desk.registry.base(key).is_stored
+    is_stored = context.registry.base(key).is_stored
     kept = data_folder() / "cache" / "stored" if is_stored else None
-    return open_base(desk.registry, key, cache=kept, progress=desk.progress)
+    return open_base(context.registry, key, cache=kept, progress=context.progress)
 
 
 def _keep_to_one_thread(kernels: tuple[str, ...]) -> None:
-    """As in a merge on one machine: another number of threads would give other bits."""
+    """Fixed as in a merge on one machine: the number of threads changes the bits."""
     if any(kernel != "llvm" for kernel in kernels):
         import torch
 
         torch.set_num_threads(1)
 
 
-def _store_side_files(desk: JobContext, model: _Model, made: tuple[FileEntry, ...]) -> Iterator[FileEntry]:
-    """The files beside the weights, and the record of the merge, each stored."""
+def _store_side_files(context: JobContext, model: _Model, made: tuple[FileEntry, ...]) -> Iterator[FileEntry]:
+    """Stores the files beside the weights and the merge record."""
     merged = model.merged
     noted = build_merge_record(
-        model.recipe, model.plan, made, choose_kernels(desk.device).names, model.revisions
+        model.recipe, model.plan, made, choose_kernels(context.device).names, model.revisions
     )
     texts = {RECORD: [(noted.model_dump_json(indent=2) + "\n").encode()]}
     for name, file in merged.side_files.items():
         texts[name] = [bytes(data) for data in merged.read(name, 0, file.size)]
     for name, chunks in sorted(texts.items()):
-        digest, size = desk.registry.store_generated_file(chunks)
+        digest, size = context.registry.store_generated_file(chunks)
         yield FileEntry(path=name, size=size, sha256=digest)
 
 
 @dataclass(frozen=True, slots=True)
 class _StoredCheckpoint(HfCheckpoint):
-    """A checkpoint whose folder has all but the weights, which are read in the store."""
+    """A checkpoint whose weights are read from the store; its folder has all other files."""
 
     blobs: BlobStore
     digests: Mapping[str, Digest]
@@ -186,7 +188,7 @@ class _StoredCheckpoint(HfCheckpoint):
 
 
 def _stored(blobs: BlobStore, files: tuple[FileEntry, ...], weights: set[str], folder: Path) -> HfCheckpoint:
-    """What was stored, as a base: read back, so that what is registered is what is there."""
+    """Registers the stored files as a base. They are read back, so that the record matches the store."""
     digests = {entry.path: entry.sha256 for entry in files}
     for name in digests.keys() - weights:
         (folder / name).write_bytes(b"".join(blobs.chunks(digests[name])))
@@ -204,22 +206,22 @@ def _stored(blobs: BlobStore, files: tuple[FileEntry, ...], weights: set[str], f
 
 
 def _with_progress(
-    computed: Iterator[bytes | memoryview], file: OutputFile, desk: JobContext
+    computed: Iterator[bytes | memoryview], file: OutputFile, context: JobContext
 ) -> Iterator[bytes | memoryview]:
     done = 0
     for data in computed:
         yield data
         done += len(data)
-        desk.progress("merging", done, file.size)
+        context.progress("merging", done, file.size)
 
 
-def _pinned(desk: JobContext, text: str) -> Ref:
-    """What a ref means now, for good. Raises `NotFound`, `Withdrawn`."""
-    version = desk.registry.version(Ref.parse(text))
+def _pinned(context: JobContext, text: str) -> Ref:
+    """Pins a ref to a digest. Raises `NotFound`, `Withdrawn`."""
+    version = context.registry.version(Ref.parse(text))
     return Ref(version.name, ByDigest(version.digest.hex))
 
 
 def _memory(file: OutputFile) -> int:
-    """What computing a file takes at most: blocks of rows, but for tensors that are made as a whole."""
+    """The peak memory of computing a file: row blocks, except for tensors that are computed whole."""
     whole = max((piece.numel for piece in file.tensors if piece.is_whole), default=0)
     return _AROUND + whole * _COPIES * DTYPE_BITS["F32"] // 8

@@ -1,7 +1,7 @@
-"""`adaptry work`: a process that runs jobs, beside as many others as there are machines.
+"""`adaptry work`: a runner, one process that runs jobs; any number of runners share a registry.
 
-It says that it lives, hands waiting jobs to the engine, has steps done by children as its room allows, stops those that are
-not wanted any more, and gives out again what runners that died were doing.
+It sends heartbeats, enqueues waiting jobs with the workflow engine, runs steps in processes as its capacity allows, kills those
+that are cancelled, and requeues the steps of runners that died.
 """
 
 from __future__ import annotations
@@ -35,18 +35,19 @@ from adaptry.storage.connect import catalog_of, open_local
 
 KEEP = timedelta(days=30)
 _PURGE_INTERVAL = 600.0
-_AT_ONCE = 100  # jobs that are handed to the engine in one round
+_AT_ONCE = 100  # jobs enqueued per round
 _PURGE_BATCH = 200
-_LEAST = 64 << 20  # bytes: less than any process of a step takes
+_LEAST = 64 << 20  # bytes; every step process takes more
 
 
 @dataclass(frozen=True, slots=True)
 class RunnerSettings:
-    """`devices` are what it can compute on beside the processor. `lease` is how many seconds others wait for a sign of life
-    before they take its work over, `poll` how often it looks for work. With `once` it ends when no job is open. Jobs that ended
-    longer than `keep` ago are forgotten, by whichever runner comes to it.
+    """`devices` are the accelerators it can use besides the CPU. After `lease` seconds without a heartbeat, other runners take
+    its work over; every `poll` seconds it looks for work. With `once` it ends when no job is open. Jobs that ended longer than
+    `keep` ago are purged by any runner.
 
-    `memory` (bytes) is what its steps may take together; 0: all that the machine has. Raises `Invalid` for less than any step takes.
+    `memory` is the limit in bytes for all its steps together; 0 is all of the machine's. Raises `Invalid` if it is too little
+    for any step.
     """
 
     location: RegistryLocation
@@ -73,9 +74,9 @@ def run_jobs(
     stop: threading.Event,
     announce: Callable[[RunnerInfo], None] = lambda runner: None,
 ) -> None:
-    """Runs jobs until `stop` is set. The process should end then: threads of the engine wait for steps that were given up.
+    """Runs jobs until `stop` is set. The process should exit then: engine threads still wait for abandoned steps.
 
-    Raises `Unavailable`, `MissingDependency`, and what opening a registry raises, before any job was taken.
+    Raises `Unavailable`, `MissingDependency`, and the errors of opening a registry, before it takes any job.
     """
     folder = Path(settings.location.folder)
     registry = open_local(
@@ -85,22 +86,22 @@ def run_jobs(
         blob_cache=settings.location.blob_cache,
     )
     catalog, me = registry.catalog, _describe_runner(settings)
-    with scratch_folder() as room_on_disk:
-        room = CapacityLimiter(settings.concurrency, me.memory)
-        bench = StepRunner(
-            me.id, catalog, settings.location, room, settings.devices, settings.remotes, room_on_disk
+    with scratch_folder() as scratch:
+        capacity = CapacityLimiter(settings.concurrency, me.memory)
+        steps = StepRunner(
+            me.id, catalog, settings.location, capacity, settings.devices, settings.remotes, scratch
         )
         _send_heartbeat(catalog, me)
         reach("runner.after_hello")
-        place = database_url(folder, settings.location.catalog or catalog_of(folder))
+        url = database_url(folder, settings.location.catalog or catalog_of(folder))
         queues = runner_queues(settings.devices, settings.tags, me.memory)
-        engine = WorkflowEngine(place, me.id, _callbacks(bench), queues, settings.concurrency, settings.poll)
+        engine = WorkflowEngine(url, me.id, _callbacks(steps), queues, settings.concurrency, settings.poll)
         engine.launch()
         announce(me)
         try:
-            _RunnerLoop(settings, me, bench, engine).run_until(stop)
+            _RunnerLoop(settings, me, steps, engine).run_until(stop)
         finally:
-            bench.kill_all()
+            steps.kill_all()
             with catalog.write() as tx:
                 runners.forget(tx, [me.id])
 
@@ -126,26 +127,26 @@ def _send_heartbeat(catalog: Catalog, me: RunnerInfo) -> None:
         runners.beat(tx, me.model_copy(update={"seen_at": datetime.now(UTC)}))
 
 
-def _callbacks(bench: StepRunner) -> RunnerCallbacks:
+def _callbacks(steps: StepRunner) -> RunnerCallbacks:
     def end(id: str, result: dict[str, Any] | None, fault: dict[str, Any] | None) -> None:
-        finish_job(bench.catalog, id, result, JobFault.model_validate(fault) if fault else None)
+        finish_job(steps.catalog, id, result, JobFault.model_validate(fault) if fault else None)
 
     def find(id: str) -> JobInfo | None:
-        with bench.catalog.read() as tx:
+        with steps.catalog.read() as tx:
             return jobs.find(tx, id)
 
-    return RunnerCallbacks(bench.run_step, end, find)
+    return RunnerCallbacks(steps.run_step, end, find)
 
 
 class _RunnerLoop:
-    """What a runner looks after again and again, in one thread; steps run in others."""
+    """The runner's periodic work, in one thread; steps run in others."""
 
     def __init__(
-        self, settings: RunnerSettings, me: RunnerInfo, bench: StepRunner, engine: WorkflowEngine
+        self, settings: RunnerSettings, me: RunnerInfo, steps: StepRunner, engine: WorkflowEngine
     ) -> None:
         self._settings = settings
         self._me = me
-        self._steps = bench
+        self._steps = steps
         self._engine = engine
         self._liveness = LivenessMonitor(settings.lease)
         self._enqueued: set[tuple[str, int]] = set()
@@ -159,7 +160,7 @@ class _RunnerLoop:
                     return
                 self._run_round()
             except Unavailable:
-                continue  # a database that is busy or gone for a while; what is under way goes on
+                continue  # the database is busy or briefly gone; running steps continue
 
     def _run_round(self) -> None:
         self._enqueue_jobs()
@@ -177,7 +178,7 @@ class _RunnerLoop:
             self._purge()
 
     def _purge(self) -> None:
-        """Jobs that ended long ago go: rows first, so that what the engine remembers of jobs without rows is found again."""
+        """Purges jobs that ended long ago: their rows first, so that a purge cut short still finds the engine's leftovers."""
         catalog, before = self._steps.catalog, datetime.now(UTC) - self._settings.keep
         while True:
             with catalog.write() as tx:
@@ -193,14 +194,14 @@ class _RunnerLoop:
         self._engine.purge(before, unknown)
 
     def _enqueue_jobs(self) -> None:
-        """Jobs are asked for in the catalog alone; whoever sees one first hands it to the engine, and others do no harm.
+        """Enqueues new jobs with the engine. Jobs are submitted to the catalog only; enqueuing one twice does no harm.
 
-        Not all of very many in one round, which would keep this runner from saying that it lives.
+        At most `_AT_ONCE` per round, so that many jobs do not delay the heartbeat.
         """
-        there = {(job.id, job.tries): job for job in unfinished_jobs(self._steps.catalog)}
-        self._enqueued &= there.keys()
-        for name in islice((name for name in there if name not in self._enqueued), _AT_ONCE):
-            self._engine.enqueue(there[name])
+        open_jobs = {(job.id, job.tries): job for job in unfinished_jobs(self._steps.catalog)}
+        self._enqueued &= open_jobs.keys()
+        for name in islice((name for name in open_jobs if name not in self._enqueued), _AT_ONCE):
+            self._engine.enqueue(open_jobs[name])
             self._enqueued.add(name)
         reach("runner.after_feed")
 

@@ -1,7 +1,7 @@
-"""One step of a job, on this runner: begun at its next turn, done by a child, and what it came to kept.
+"""Runs one step of a job on this runner: begins the next attempt, runs it in a process, and records the result.
 
-Whatever happens in between, the step can be done again by anyone, and the second to finish changes nothing: the turn is
-looked at in the transaction of every change. A child that dies is started again, a few times.
+After a crash any runner can run the step again. Every change checks, in its transaction, that its attempt is still the current
+one, so an attempt that was superseded changes nothing. A process that dies is started again a few times.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from adaptry.storage.catalog import job_steps, jobs
 from adaptry.storage.catalog.database import Catalog
 
 _LOG = logging.getLogger("adaptry.jobs")
-_DEATHS = 3  # of a step's process, after which it is no accident
-_TRIES = 9  # of a step that does not reach a store, which may be starting again: over half a minute
-_EVERY = 1.0  # seconds between two notes of how far a step is
+_DEATHS = 3  # deaths of a step's process after which the step fails
+_TRIES = 9  # tries of a step that cannot reach a store: over half a minute, long enough for its restart
+_EVERY = 1.0  # seconds between two progress updates in the catalog
 GONE: Mapping[str, Any] = {"gone": True}
-"""What a step comes to whose job is over."""
+"""The result of a step whose job has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """Why a try failed, how many there should be of that, and the seconds before the second."""
+    """Why a try failed, the number of tries allowed for that reason, and the seconds before the second."""
 
     fault: JobFault
     tries: int = 1
@@ -49,7 +49,7 @@ class _Failure:
 
 @dataclass(slots=True)
 class StepRunner:
-    """What the steps on this runner share."""
+    """Runs steps on this runner; holds what they share."""
 
     runner: str
     catalog: Catalog
@@ -63,43 +63,44 @@ class StepRunner:
     stopping: threading.Event = field(default_factory=threading.Event)
 
     def run_step(self, id: str, step: str, memory: int) -> dict[str, Any]:
-        """Does a step, or finds that it was done: its result; `{"fault": …}` where it failed, `GONE` where it is not to be done."""
+        """Runs a step unless it has a result already. Returns the result; `{"fault": …}` if the step failed, `GONE` if its job
+        has ended or another attempt has begun."""
         with self.capacity.reserve(memory):
             for tried in range(1, _TRIES + 1):
-                came_to = self._try_step(id, step)
-                if not isinstance(came_to, _Failure):
-                    return came_to
-                if tried >= came_to.tries:
-                    return {"fault": came_to.fault.model_dump()}
-                time.sleep(came_to.pause * tried)  # what failed for want of something else may find it now
-        raise AssertionError("what the last try came to is returned")
+                outcome = self._try_step(id, step)
+                if not isinstance(outcome, _Failure):
+                    return outcome
+                if tried >= outcome.tries:
+                    return {"fault": outcome.fault.model_dump()}
+                time.sleep(outcome.pause * tried)  # an unavailable store may be back by then
+        raise AssertionError("unreachable: the last try returns")
 
     def kill_cancelled(self) -> None:
-        """Stops the processes of steps whose job is over, or which somebody else has begun since."""
+        """Kills the processes of steps whose job has ended, or of which another runner has begun a newer attempt."""
         with self.lock:
-            at_work = tuple(self.children)
-        for child in at_work:
+            running = tuple(self.children)
+        for child in running:
             if not self._is_ours(child.request):
                 child.cancel()
 
     def kill_largest_if_over_memory(self) -> None:
-        """Stops the largest process where all together have more memory than there is room for, before the system stops another."""
+        """Kills the largest process if all together exceed the memory limit, before the system's OOM killer picks another."""
         with self.lock:
             sizes = {child: child.resident_memory for child in self.children}
         if sum(sizes.values()) > self.capacity.memory:
-            greedy = max(sizes, key=lambda child: sizes[child])
-            greedy.is_over_memory = True
-            greedy.process.kill()
+            largest = max(sizes, key=lambda child: sizes[child])
+            largest.is_over_memory = True
+            largest.process.kill()
 
     def kill_all(self) -> None:
-        """Nothing is computed here any more, and no step that was under way comes to an end."""
+        """Kills every process; no result of a running step is recorded any more."""
         self.stopping.set()
         with self.lock:
             for child in self.children:
                 child.cancel()
 
     def _try_step(self, id: str, step: str) -> dict[str, Any] | _Failure:
-        """A step begun at its next turn and done by a child: what it came to, or why not."""
+        """Begins the next attempt and runs it in a process. Returns the result, or why the attempt failed."""
         reach("runner.before_begin")
         with self.catalog.write() as tx:
             begun = job_steps.begin_attempt(tx, id, step, self.runner, _now())
@@ -112,7 +113,7 @@ class StepRunner:
             return begun.result
         reach("runner.after_begin")
         with tempfile.TemporaryDirectory(dir=self.scratch, prefix=f"{id}-") as folder:
-            paper = StepRequest(
+            request = StepRequest(
                 place=self.location,
                 job=id,
                 step=step,
@@ -127,57 +128,57 @@ class StepRunner:
                 scratch=folder,
                 remotes=dict(self.remotes),
             )
-            came_to = self._run_process(paper)
-        if isinstance(came_to, StepResult):
-            return self._record_result(paper, came_to)
-        return came_to or dict(GONE)
+            outcome = self._run_process(request)
+        if isinstance(outcome, StepResult):
+            return self._record_result(request, outcome)
+        return outcome or dict(GONE)
 
-    def _run_process(self, paper: StepRequest) -> StepResult | _Failure | None:
-        """What the child came to, or why it failed; None where it was not wanted any more."""
-        told = _ProgressLog(self.catalog, paper)
-        child = StepProcess.start(paper)
+    def _run_process(self, request: StepRequest) -> StepResult | _Failure | None:
+        """Runs the process. Returns its result, or why it failed; None if the step was cancelled."""
+        log = _ProgressLog(self.catalog, request)
+        child = StepProcess.start(request)
         with self.lock:
             self.children.add(child)
             if self.stopping.is_set():
                 child.cancel()
         try:
-            came_to = child.wait(OutputHandler(told.log, told.log_internally, told.report_progress))
+            outcome = child.wait(OutputHandler(log.log, log.log_internally, log.report_progress))
         finally:
             with self.lock:
                 self.children.remove(child)
-            told.flush()
+            log.flush()
         if self.stopping.is_set():
-            threading.Event().wait()  # the runner is about to be gone; nothing of this step is to be recorded
-        if isinstance(came_to, StepResult):
-            return came_to
+            threading.Event().wait()  # the runner is exiting; block, so that nothing of this step is recorded
+        if isinstance(outcome, StepResult):
+            return outcome
         if child.is_cancelled:
             return None
         if child.is_over_memory:
-            took = f"the step {paper.step} took more than the {self.capacity.memory / 1e9:.1f} GB that this runner has for its steps"
+            took = f"the step {request.step} took more than the {self.capacity.memory / 1e9:.1f} GB that this runner has for its steps"
             return _Failure.unavailable(f"{took}: run it where there is more, with --memory", tries=1)
-        if came_to is None:
-            return _Failure.unavailable(f"the step {paper.step} failed: {child.exit_reason}", tries=_DEATHS)
-        if came_to.code == Conflict.code and not self._is_ours(paper):
+        if outcome is None:
+            return _Failure.unavailable(f"the step {request.step} failed: {child.exit_reason}", tries=_DEATHS)
+        if outcome.code == Conflict.code and not self._is_ours(request):
             return None
-        return _Failure(came_to, _TRIES, 1.0) if came_to.code == Unavailable.code else _Failure(came_to)
+        return _Failure(outcome, _TRIES, 1.0) if outcome.code == Unavailable.code else _Failure(outcome)
 
-    def _record_result(self, paper: StepRequest, outcome: StepResult) -> dict[str, Any]:
+    def _record_result(self, request: StepRequest, outcome: StepResult) -> dict[str, Any]:
         result = {**outcome.result}
         if outcome.pieces:
             result["pieces"] = [piece.model_dump() for piece in outcome.pieces]
         sizes = {piece.name: piece.size for piece in outcome.pieces}
         try:
             with self.catalog.write() as tx:
-                job_steps.finish_step(tx, paper.job, paper.step, paper.turn, result, sizes)
+                job_steps.finish_step(tx, request.job, request.step, request.turn, result, sizes)
         except Conflict:
             return dict(GONE)
         reach("runner.concluded")
         return result
 
-    def _is_ours(self, paper: StepRequest) -> bool:
+    def _is_ours(self, request: StepRequest) -> bool:
         try:
             with self.catalog.read() as tx:
-                job_steps.require_current(tx, paper.job, paper.step, paper.turn)
+                job_steps.require_current(tx, request.job, request.step, request.turn)
         except Conflict:
             return False
         return True
@@ -187,11 +188,11 @@ class StepRunner:
 
 
 class _ProgressLog:
-    """What a child says, on its way to the catalog: lines together, and how far it is not too often. An aside is logged here."""
+    """Writes a step's log lines and progress to the catalog, in batches. Asides go to the runner's own log."""
 
-    def __init__(self, catalog: Catalog, paper: StepRequest) -> None:
+    def __init__(self, catalog: Catalog, request: StepRequest) -> None:
         self._catalog = catalog
-        self._request = paper
+        self._request = request
         self._lines: list[str] = []
         self._lock = threading.Lock()
         self._flushed_at = time.monotonic()
@@ -210,18 +211,21 @@ class _ProgressLog:
         self._flush_if_due()
 
     def flush(self) -> None:
-        """Everything that was said is in the catalog."""
+        """Writes all pending lines and progress to the catalog."""
         with self._lock:
             lines, self._lines = self._lines, []
         stage, self._stage = self._stage, None
-        paper = self._request
+        request = self._request
         if not lines and not stage:
             return
-        with suppress(AdaptryError), self._catalog.write_nondurable() as tx:  # a story is worth no failure
+        with (
+            suppress(AdaptryError),
+            self._catalog.write_nondurable() as tx,
+        ):  # a lost log line must not fail the step
             if lines:
-                jobs.append_log(tx, paper.job, paper.step, lines, _now())
+                jobs.append_log(tx, request.job, request.step, lines, _now())
             if stage:
-                job_steps.report(tx, paper.job, paper.step, paper.turn, *stage)
+                job_steps.report(tx, request.job, request.step, request.turn, *stage)
 
     def _flush_if_due(self) -> None:
         if time.monotonic() - self._flushed_at >= _EVERY:
@@ -230,7 +234,7 @@ class _ProgressLog:
 
 
 def finish_job(catalog: Catalog, id: str, result: Mapping[str, Any] | None, fault: JobFault | None) -> None:
-    """The job has come to its end, unless it had before."""
+    """Records the job's end, unless it has ended already."""
     reach("runner.before_finish")
     with catalog.write() as tx:
         jobs.finish(tx, id, "failed" if fault else "done", _now(), result=result, fault=fault)

@@ -1,4 +1,4 @@
-"""Starting the process that does a step, listening to it, and ending it when it is not wanted any more."""
+"""Starts the process that runs a step, reads its messages, and kills it when the step is cancelled."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _PREFIXES = (
 
 @dataclass(slots=True)
 class OutputHandler:
-    """Who is told what a child says, as it comes."""
+    """Receives a step process's messages as they arrive."""
 
     log: Callable[[str], None]
     log_internally: Callable[[str], None]
@@ -46,7 +46,7 @@ class OutputHandler:
 
 @dataclass(eq=False, slots=True)
 class StepProcess:
-    """A step in a process of its own. `died` says how the process ended, where it did without a word."""
+    """A step that runs in a process of its own. `exit_reason` describes how a process ended that sent no result."""
 
     request: StepRequest
     process: subprocess.Popen[str]
@@ -54,8 +54,8 @@ class StepProcess:
     is_over_memory: bool = False
 
     @classmethod
-    def start(cls, paper: StepRequest, environ: Mapping[str, str] = os.environ) -> StepProcess:
-        """Raises `Unavailable` where no process can be started."""
+    def start(cls, request: StepRequest, environ: Mapping[str, str] = os.environ) -> StepProcess:
+        """Raises `Unavailable` if no process can be started."""
         try:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "adaptry.jobs.subprocess_main"],
@@ -66,50 +66,50 @@ class StepProcess:
                 encoding="utf-8",
                 errors="replace",
                 env=_environment(environ)
-                | {"TMPDIR": paper.scratch},  # what it leaves there if it is killed goes with that
+                | {"TMPDIR": request.scratch},  # deleted with the scratch folder if the process is killed
             )
         except OSError as error:
             raise Unavailable(f"cannot start the process for a step of a job: {error}") from error
-        child = cls(paper, process)
+        child = cls(request, process)
         assert process.stdin is not None
-        with contextlib.suppress(OSError):  # it is dead already, which `outcome` sees
-            process.stdin.write(paper.model_dump_json() + "\n")
+        with contextlib.suppress(OSError):  # the process is dead already; `wait` notices
+            process.stdin.write(request.model_dump_json() + "\n")
             process.stdin.flush()
         return child
 
-    def wait(self, told: OutputHandler) -> StepResult | JobFault | None:
-        """What it came to; None where it died first. Closes everything that was open for it."""
+    def wait(self, output: OutputHandler) -> StepResult | JobFault | None:
+        """Waits for the process and closes its pipes. Returns its result or fault; None if it died without sending one."""
         process = self.process
         assert process.stdin and process.stdout and process.stderr
-        story = threading.Thread(target=_forward_stderr, args=(process.stderr, told.log), daemon=True)
-        story.start()
-        came_to: StepResult | JobFault | None = None
+        stderr = threading.Thread(target=_forward_stderr, args=(process.stderr, output.log), daemon=True)
+        stderr.start()
+        outcome: StepResult | JobFault | None = None
         for text in process.stdout:
-            line = _parse_message(text)
-            if line is None:
-                told.log(text.rstrip())
-            elif line.what == "say":
-                told.log(line.text)
-            elif line.what == "aside":
-                told.log_internally(line.text)
-            elif line.what == "stage":
-                told.report_progress(line.text, line.done, line.total)
+            message = _parse_message(text)
+            if message is None:
+                output.log(text.rstrip())
+            elif message.what == "say":
+                output.log(message.text)
+            elif message.what == "aside":
+                output.log_internally(message.text)
+            elif message.what == "stage":
+                output.report_progress(message.text, message.done, message.total)
             else:
-                came_to = line.outcome or line.fault
+                outcome = message.outcome or message.fault
         process.wait()
-        story.join()
+        stderr.join()
         for stream in (process.stdin, process.stdout, process.stderr):
             _close_quietly(stream)
-        return came_to
+        return outcome
 
     def cancel(self) -> None:
-        """It is not wanted any more: nothing that it does matters, so it is not asked."""
+        """Kills the process without warning: nothing that it does can change the registry any more."""
         self.is_cancelled = True
         self.process.kill()
 
     @property
     def resident_memory(self) -> int:
-        """Bytes of memory that it has just now; 0 where the system does not tell, or it has none any more."""
+        """Resident memory in bytes; 0 if the process has ended or the system does not report it."""
         try:
             pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         except (OSError, IndexError):
@@ -124,13 +124,13 @@ class StepProcess:
         return f"its process ended with {code} and said nothing"
 
 
-def _forward_stderr(stream: IO[str], say: Callable[[str], None]) -> None:
+def _forward_stderr(stream: IO[str], log: Callable[[str], None]) -> None:
     for text in stream:
-        say(text.rstrip())
+        log(text.rstrip())
 
 
 def _close_quietly(stream: IO[str]) -> None:
-    with contextlib.suppress(OSError):  # what was not written has nobody to read it
+    with contextlib.suppress(OSError):  # unsent input has no reader any more
         stream.close()
 
 
@@ -142,7 +142,7 @@ def _parse_message(text: str) -> ChildMessage | None:
 
 
 def _environment(own: Mapping[str, str]) -> dict[str, str]:
-    """Where things are installed, and what opens the stores; none of the other secrets that a runner may hold."""
+    """The variables that locate installed software and open the stores; none of the runner's other secrets."""
     return {
         name: value
         for name, value in own.items()

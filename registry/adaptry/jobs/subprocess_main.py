@@ -1,7 +1,7 @@
-"""`python -m adaptry.jobs.child`: the process that does one step of a job, and nothing else.
+"""`python -m adaptry.jobs.subprocess_main`: the process that runs one step of a job.
 
-It reads its paper from standard input and says how it goes on standard output. The input stays open for as long as its runner
-lives and wants it: at its end the process dies, whatever it is doing, so that no step outlives who asked for it.
+It reads a `StepRequest` from standard input and writes `ChildMessage` lines to standard output. The runner keeps the input open
+while it wants the step; when the input closes, the process exits at once, so that no step outlives its runner.
 """
 
 from __future__ import annotations
@@ -24,55 +24,55 @@ from adaptry.registry.job_types.tasks import parse_task
 from adaptry.storage.catalog import job_steps
 from adaptry.storage.connect import open_local
 
-_EVERY = 0.5  # seconds between two lines about how far it is
+_EVERY = 0.5  # seconds between two progress messages
 _FAILED = "a fault in adaptry; the job's log has the details"
 
 
 def main() -> None:
-    said = _RunnerPipe(os.fdopen(os.dup(1), "w", encoding="utf-8"))
-    os.dup2(2, 1)  # whatever a library prints is part of the story
-    paper = StepRequest.model_validate_json(sys.stdin.readline())
+    pipe = _RunnerPipe(os.fdopen(os.dup(1), "w", encoding="utf-8"))
+    os.dup2(2, 1)  # what libraries print goes to the job's log
+    request = StepRequest.model_validate_json(sys.stdin.readline())
     threading.Thread(target=_exit_at_eof, daemon=True).start()
     try:
-        said.send(ChildMessage(what="outcome", outcome=_run_step(paper, said)))
+        pipe.send(ChildMessage(what="outcome", outcome=_run_step(request, pipe)))
     except AdaptryError as error:
         if error.public_message != error.message:
-            said.send(ChildMessage(what="aside", text=error.message))
-        said.send(ChildMessage(what="fault", fault=JobFault(code=error.code, message=error.public_message)))
-    except Exception as error:  # noqa: BLE001  (whatever it is, the job has failed, and its log says how)
-        said.log(traceback.format_exc())
+            pipe.send(ChildMessage(what="aside", text=error.message))
+        pipe.send(ChildMessage(what="fault", fault=JobFault(code=error.code, message=error.public_message)))
+    except Exception as error:  # noqa: BLE001  (any exception fails the job; its log has the traceback)
+        pipe.log(traceback.format_exc())
         fault = JobFault(
             code=AdaptryError.code, message=f"{type(error).__name__}: {error} ({_FAILED})"[:1000]
         )
-        said.send(ChildMessage(what="fault", fault=fault))
+        pipe.send(ChildMessage(what="fault", fault=fault))
 
 
-def _run_step(paper: StepRequest, said: _RunnerPipe) -> StepResult:
-    from adaptry.jobs.dispatch import run_handler  # it brings all that computes
+def _run_step(request: StepRequest, pipe: _RunnerPipe) -> StepResult:
+    from adaptry.jobs.dispatch import run_handler  # imports the libraries that compute
 
-    place = paper.place
+    place = request.place
     registry = open_local(place.folder, catalog=place.catalog, blobs=place.blobs, blob_cache=place.blob_cache)
     fenced = job_steps.FencedCatalog(
-        registry.catalog, lambda tx: job_steps.require_current(tx, paper.job, paper.step, paper.turn)
+        registry.catalog, lambda tx: job_steps.require_current(tx, request.job, request.step, request.turn)
     )
-    # The rights of who asked, whatever the runner's are; and every change only while the step is ours.
+    # The submitter's rights, not the runner's; and every change is fenced to the current attempt.
     registry.catalog = fenced
-    acting = registry.on_behalf_of(Identity(paper.by, paper.role, paper.namespaces))
+    acting = registry.on_behalf_of(Identity(request.by, request.role, request.namespaces))
     reach("child.opened")
-    desk = JobContext(
+    context = JobContext(
         acting,
-        paper.before,
-        paper.device,
-        Path(paper.scratch),
-        paper.remotes,
-        said.report_progress,
-        said.log,
+        request.before,
+        request.device,
+        Path(request.scratch),
+        request.remotes,
+        pipe.report_progress,
+        pipe.log,
     )
-    return run_handler(paper.kind, parse_task(paper.kind, paper.task), paper.step, desk)
+    return run_handler(request.kind, parse_task(request.kind, request.task), request.step, context)
 
 
 class _RunnerPipe:
-    """What the child tells its runner."""
+    """Sends messages to the runner."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out

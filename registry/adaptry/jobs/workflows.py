@@ -1,6 +1,6 @@
-"""The workflows that DBOS carries: a job, which has its steps done and ends; and a step, which is done by whom it is given to.
+"""The DBOS workflows: a job, which enqueues its steps and ends; and a step, which runs on the runner that takes it.
 
-What they decide by comes from steps of DBOS, so that who goes on with one decides the same.
+Their decisions depend only on results of DBOS steps, so a workflow that is resumed elsewhere decides the same.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, slots=True)
 class RunnerCallbacks:
-    """What a runner does for the engine: a step, the end of a job, and a look at whether it is still wanted."""
+    """The runner's functions that the workflows call: run a step, finish a job, find a job."""
 
     run_step: Callable[[str, str, int], Json]
     finish_job: Callable[[str, Json | None, Json | None], None]
@@ -35,7 +35,7 @@ class RunnerCallbacks:
 
 
 class Workflows:
-    """Made known to DBOS, for this process. `here` are the ids of those that are at work in it."""
+    """The workflows, registered with DBOS for this process. `active_ids` are those running in it."""
 
     def __init__(self, work: RunnerCallbacks) -> None:
         self.active_ids: set[str] = set()
@@ -44,11 +44,11 @@ class Workflows:
 
     @property
     def poll_interval(self) -> float:
-        """Seconds between two looks of a job at its step. The more jobs are overseen here, the longer, as each look costs."""
+        """Seconds between two polls of a step's result. Grows with the number of jobs here, because each poll is a query."""
         return _PATIENCE * max(2, len(self.active_ids))
 
     def is_open(self, id: str) -> Json | None:
-        """The job, if it is not over; for its workflow."""
+        """The job if it is open, else None; called from its workflow."""
         return self._is_open(id)
 
     def _job(self, id: str, tries: int) -> None:
@@ -75,7 +75,7 @@ class Workflows:
 
     @contextmanager
     def _marked_active(self) -> Iterator[None]:
-        """Around what a workflow does here, so that one that was given to this process and is not at work is noticed."""
+        """Marks the workflow as active for the block, so that one assigned to this process but not running is noticed."""
         here = str(DBOS.workflow_id)
         self.active_ids.add(here)
         try:
@@ -84,7 +84,7 @@ class Workflows:
             self.active_ids.discard(here)
 
     def _register(self) -> None:
-        """Makes them known to DBOS, which takes functions and no methods."""
+        """Registers the workflows with DBOS, which accepts functions but no methods."""
         work = self._work
 
         @DBOS.step(name="is_open")
@@ -115,7 +115,7 @@ class Workflows:
 
 @dataclass(slots=True)
 class _Run:
-    """One job's steps, from inside its workflow."""
+    """Runs one job's steps, inside its workflow."""
 
     id: str
     tries: int
@@ -123,30 +123,30 @@ class _Run:
     workflows: Workflows
 
     def run_all(self, steps: list[tuple[str, int]]) -> list[Json | None]:
-        """What each step came to, all at work at once; None for those that the end of the job came before.
+        """Runs the steps concurrently; returns their results, None for steps that the job's end overtook.
 
-        After the first that fails nobody waits for the others: the job will be over, which ends them.
+        After the first failure the others are not awaited: the job ends, which cancels them.
         """
         given = [(step, memory, self._enqueue_step(step, memory, 0)) for step, memory in steps]
         found: list[Json | None] = []
         for step, memory, handle in given:
-            came_to = handle.get_result(polling_interval_sec=self.workflows.poll_interval)
+            outcome = handle.get_result(polling_interval_sec=self.workflows.poll_interval)
             again = 0
-            while came_to.get("gone"):
+            while outcome.get("gone"):
                 # Somebody else had begun it as well, and may be dead by now; or the job is over.
                 if self.workflows.is_open(self.id) is None:
                     return [None]
                 again += 1
-                came_to = self._enqueue_step(step, memory, again).get_result(
+                outcome = self._enqueue_step(step, memory, again).get_result(
                     polling_interval_sec=self.workflows.poll_interval
                 )
-            found.append(came_to)
-            if "fault" in came_to:
+            found.append(outcome)
+            if "fault" in outcome:
                 break
         return found
 
     def _enqueue_step(self, step: str, memory: int, again: int) -> WorkflowHandle[Any]:
-        """The step in the queue of what it needs. (`Any`: JSON.)"""
+        """Enqueues a step in the queue that matches its needs. (`Any`: JSON.)"""
         needs = self.job.needs.model_copy(update={"memory": memory})
         return DBOS.enqueue_workflow_with_options(
             {
@@ -163,7 +163,7 @@ class _Run:
 
 
 def _retry_unavailable(action: Callable[[], Answer]) -> Answer:
-    """What it answers, once the catalog can be reached: what failed for want of it would end a workflow, and not its job."""
+    """Retries `action` while the catalog is unavailable: an error would end the workflow, but not its job."""
     while True:
         try:
             return action()
@@ -172,7 +172,7 @@ def _retry_unavailable(action: Callable[[], Answer]) -> Answer:
 
 
 def _run_caught(step: Callable[[], Json]) -> Json:
-    """What a step comes to; what goes wrong with doing it is an answer too."""
+    """Runs a step; an error becomes its result."""
     try:
         return _retry_unavailable(step)
     except AdaptryError as error:

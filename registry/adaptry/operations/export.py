@@ -1,6 +1,6 @@
-"""Exporting out of a registry, and into one: a version made fit for a runtime is a version that names its parent.
+"""Exports a version for a runtime and stores the result in the registry, as a version that names its parent.
 
-A job calls `export_version`; who wants a folder calls `exporting.export`.
+A job calls `export_version`. For an export to a folder, see `adaptry.compute.exporting`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The part of the waist about commits: branches of revisions, as the Hub's clients see an adapter.
+"""The commits part of the registry interface: branches of revisions, as the Hub's clients see an adapter.
 
 A commit *is* a revision; its id is the beginning of the digest, so it means the same tree for ever. A branch is a
 chain of commits. On `main`, which always begins with an empty tree, each version is a commit; a commit that changes
@@ -20,7 +20,7 @@ COMMIT_MADE = "commit.made"
 
 
 class CommitsApi(ABC):
-    """Revisions are named by words: `revision_words.GRAMMAR`."""
+    """How revisions are named: `hub_revision.GRAMMAR`."""
 
     @abstractmethod
     def commit(self, name: AdapterName, revision: str = MAIN) -> CommitInfo:

@@ -1,4 +1,4 @@
-"""The part of the waist about what happens: every event that the caller may read, of all adapters, as it comes.
+"""The events part of the registry interface: every event that the caller may read, of all adapters, as it happens.
 
 Events are numbered, and become visible in the order of their numbers, whichever process wrote them. So whoever goes
 on from the last number misses nothing, and needs to keep nothing else.

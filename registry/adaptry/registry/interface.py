@@ -1,4 +1,4 @@
-"""The registry: the narrow waist that every verb is written against.
+"""The registry interface: every operation is written against it.
 
 `LocalRegistry` (a catalog and blobs) and `HttpRegistry` (a server) are the two implementations; they pass
 the same contract suite, errors included. Every call for bytes names the adapter or base it is for: a
@@ -44,7 +44,7 @@ Owner = AdapterName | Digest
 
 class Registry(CommitsApi, EventsApi, WorkersApi, RolloutsApi, JobsApi, ABC):
     """Versioned adapters and the bases they fit; commits and branches are in `CommitsApi`, what happens in `EventsApi`, workers
-    in `Residency`, how a version takes over from another in `Rollouts`, and jobs in `JobsApi`.
+    in `WorkersApi`, how a version takes over from another in `RolloutsApi`, and jobs in `JobsApi`.
 
     Pages hold at most `limit` (1 to 200) items.
     """
@@ -98,7 +98,8 @@ class Registry(CommitsApi, EventsApi, WorkersApi, RolloutsApi, JobsApi, ABC):
     def open_upload(self, owner: Owner, digest: Digest, size: int) -> UploadInfo:
         """A session for a file of `size` bytes; an idle unfinished one for the same bytes is taken up again.
 
-        Raises `Busy` while the namespace has too many open that are not abandoned, `TooLarge`, `StorageFull`.
+        Raises `Busy` while the namespace has too many open that are not abandoned, `Conflict` if the adapter would have a
+        base's name, `Unavailable` while the same bytes are being deleted, `TooLarge`, `StorageFull`.
         """
 
     @abstractmethod

@@ -1,7 +1,7 @@
-"""The part of the waist about jobs: ask for one, look at it, stop it, ask again.
+"""The jobs part of the registry interface: submit, read, cancel and retry jobs.
 
-Whoever asks needs no runner at hand, nor what runners need: a job waits until one comes. A job is its namespace's: those
-who may not read there are told that it does not exist.
+Submitting needs no runner nearby, nor the packages of one: a job waits until a runner takes it. A job belongs to a
+namespace: those who may not read there get `NotFound`.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class AdapterEdit(Value):
 
 
 class AdapterInfo(Value):
-    """A line of versions. `latest` is the newest active version's number."""
+    """An adapter: a series of versions. `latest` is the number of the newest active one."""
 
     name: AdapterName
     description: str = ""
@@ -189,7 +189,7 @@ class CommitNote(Value):
 
 
 class CommitInfo(Value):
-    """A step of a branch: a revision, and what was said when the branch came to it.
+    """A commit of a branch: a revision, with the title and message of its author.
 
     `id` names the revision for ever, so a branch that returns to an earlier tree shows that tree's id again.
     `number` is the version that this revision is; `carries` the version whose weights and config its files have,

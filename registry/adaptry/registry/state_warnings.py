@@ -11,9 +11,9 @@ def state_warning(version: VersionInfo) -> str | None:
     """`acme/tone@3 is deprecated: it stutters; take acme/tone@4 instead`; None for a version that is active."""
     if version.state == "active":
         return None
-    standing = version.standing
-    why = f": {standing.reason}" if standing else ""
-    instead = f"; take {standing.successor} instead" if standing and standing.successor else ""
+    state_record = version.standing
+    why = f": {state_record.reason}" if state_record else ""
+    instead = f"; take {state_record.successor} instead" if state_record and state_record.successor else ""
     return f"{version.name}@{version.number} is {version.state}{why}{instead}"
 
 

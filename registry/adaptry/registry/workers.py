@@ -1,9 +1,9 @@
-"""The part of the waist about workers: what each engine has loaded, under which name, and since when.
+"""The workers part of the registry interface: what each engine has loaded, under which name, and since when.
 
-A worker reports everything it has, again and again; a report holds for a lease. One that is not heard of in time is
-*lost*: what it had counts as served until it says otherwise, because nobody can know better. It says what it is about to load
-before it loads it, so that no version is ever served that the registry does not know of; and it is told, with every
-report, which of the versions it ever had are withdrawn, until it has said that each is dropped.
+A worker reports everything it has, again and again; a report is valid for a lease. A worker that does not report in time
+is *lost*: what it had still counts as served until it reports otherwise, because nobody can know better. It reports what
+it is about to load before it loads it, so that no version is served that the registry does not know of. Each reply
+lists the withdrawn versions that it ever had, until it has reported each as dropped.
 """
 
 from __future__ import annotations

@@ -18,36 +18,39 @@ if TYPE_CHECKING:
     from adaptry.storage.local import LocalRegistry
 
 _CATALOG = "catalog.sqlite"
-_ADDRESS = "catalog.url"  # as `catalog.choosing` has them, which is not loaded to look for a file
+_ADDRESS = "catalog.url"  # as in `catalog.factory`, which is not imported just to look for a file
 
 
 def connect(
     where: str | None = None,
     settings: AdaptrySettings | None = None,
     *,
-    making: bool = True,
-    freeing: bool = False,
+    create_missing: bool = True,
+    for_cleanup: bool = False,
 ) -> Registry:
     """The registry at `where`: a server's URL, or a folder; None is what `settings` say, else the user's own.
 
     `settings` are read from the environment unless given. A named folder without a registry becomes one, unless
-    `making` is False: then it is `NotFound`. `freeing` is for what frees space, as in `open_local`. Raises `Invalid` (neither URL nor folder), `Unavailable`, `ProtocolMismatch`.
+    `create_missing` is False: then it is `NotFound`. `for_cleanup`: as in `open_local`. Raises `Invalid` (neither URL
+    nor folder), `Unavailable`, `ProtocolMismatch`.
     """
     settings = settings or AdaptrySettings.from_env()
     where = where or settings.registry
     if where is None:
-        return open_local(data_folder(), catalog=settings.catalog, blobs=settings.blobs, freeing=freeing)
+        return open_local(
+            data_folder(), catalog=settings.catalog, blobs=settings.blobs, for_cleanup=for_cleanup
+        )
     if is_server(where):
         from adaptry.registry.http import HttpRegistry
 
         return HttpRegistry(where, settings.token, settings.ca_bundle, settings.proxy)
     folder = resolve_folder(where)
-    if not making and not is_registry(folder):
+    if not create_missing and not is_registry(folder):
         raise NotFound(
             f"no registry in {folder}; the first push to it makes one, or name another place "
             "(--registry URL|DIR, or ADAPTRY_URL)"
         )
-    return open_local(folder, catalog=settings.catalog, blobs=settings.blobs, freeing=freeing)
+    return open_local(folder, catalog=settings.catalog, blobs=settings.blobs, for_cleanup=for_cleanup)
 
 
 def resolve_folder(where: str) -> Path:
@@ -79,18 +82,18 @@ def open_local(
     blobs: str | None = None,
     blob_cache: int | None = None,
     presign_uploads: bool = False,
-    freeing: bool = False,
+    for_cleanup: bool = False,
     is_serving: bool = False,
 ) -> LocalRegistry:
-    """The embedded registry in `folder`, made if it is missing; what died half-way there is cleaned up.
+    """The embedded registry in `folder`, created if it is missing. Removes what a crash left half written there.
 
-    `catalog` is the PostgreSQL database that a new registry has its rows in, which the folder remembers; else it is SQLite.
-    `blobs` (`s3://bucket/prefix`) is where a new one keeps its files, `blob_cache` bytes of which are kept here too; the
-    folder remembers it; with `presign_uploads`, whoever sends large ones is given addresses there. Where the folder may only be read, so may the registry;
-    likewise on a full disk, until there is room for a write, unless it is opened for `freeing` space, which may use up what is
-    kept back for that, or is to be served (`is_serving`): a server would go on with a copy. Raises `Unavailable` (no such place, not durable), `StorageFull`,
-    `ProtocolMismatch` (made by a newer adaptry), `Invalid` (no database), `Conflict` (it has another catalog, or the bucket another
-    registry's files).
+    `catalog` is the PostgreSQL database for a new registry's rows, else SQLite; `blobs` (`s3://bucket/prefix`) the bucket
+    for its files. The folder remembers both. Up to `blob_cache` bytes of the bucket's files are cached here; with
+    `presign_uploads`, clients upload large files straight to the bucket. In a read-only folder the registry is read-only;
+    so it is on a full disk until a write fits, with two exceptions: `for_cleanup` (to free space) may use the disk reserve,
+    and `is_serving` raises, since a server would go on with an old copy. Raises `Unavailable` (no such place, not durable),
+    `StorageFull`, `ProtocolMismatch` (made by a newer adaptry), `Invalid` (no database), `Conflict` (the registry has
+    another catalog, or the bucket another registry's files).
     """
     from adaptry.storage.blobs.factory import CACHE, forget_address, open_blobs
     from adaptry.storage.catalog import disk_reserve
@@ -112,7 +115,7 @@ def open_local(
         raise Unavailable(
             f"cannot keep a registry in {folder}: {error.strerror}; choose another folder"
         ) from error
-    if freeing:
+    if for_cleanup:
         disk_reserve.release_reserve(folder)
     try:
         opened = open_catalog(folder, catalog, lambda known: require_bucket_owned(known, store))

@@ -1,6 +1,7 @@
-"""A local registry with another behind it: whoever reads what is not here, or is old here, has it brought first.
+"""A local registry that is a pull-through cache of another one, the upstream.
 
-What lists and searches shows what is here. Writing is not passed on; but what was withdrawn there is not let in here by it.
+A read fetches first what is missing or outdated here. Listings and searches show only what is here. Writes are not passed
+on, but a version that was withdrawn upstream cannot be pushed here.
 """
 
 from __future__ import annotations
@@ -46,12 +47,14 @@ class UpstreamRegistry(Protocol):
 
 
 class PullThroughRegistry(LocalRegistry):
-    """`through(registry, origin)` makes one. Nothing is brought for who does not hold the namespace here."""
+    """`with_pull_through(registry, upstream)` makes one. Fetches nothing for an identity without the namespace here."""
 
     upstream: UpstreamRegistry
 
-    def on_behalf_of(self, identity: Identity, once: IdempotencyKey | None = None) -> PullThroughRegistry:
-        return with_pull_through(super().on_behalf_of(identity, once), self.upstream)
+    def on_behalf_of(
+        self, identity: Identity, idempotency_key: IdempotencyKey | None = None
+    ) -> PullThroughRegistry:
+        return with_pull_through(super().on_behalf_of(identity, idempotency_key), self.upstream)
 
     def close(self) -> None:
         self.upstream.close()
@@ -103,7 +106,7 @@ class PullThroughRegistry(LocalRegistry):
         )
 
     def _let_in(self, name: AdapterName, manifest: bytes) -> None:
-        """What is pushed here and is a version there already is what it is there. Raises `Withdrawn`."""
+        """Fetches the version first if upstream has it, with its state there. Raises `Withdrawn`."""
         if self.identity.may_write(name):
             revision = Digest.of(manifest)
             self.upstream.fetch(Ref(name, ByDigest(revision.hex)))
@@ -119,21 +122,21 @@ class PullThroughRegistry(LocalRegistry):
             raise problem from error
 
 
-def with_pull_through(registry: LocalRegistry, origin: UpstreamRegistry) -> PullThroughRegistry:
-    """The registry as it is, with `origin` behind it."""
+def with_pull_through(registry: LocalRegistry, upstream: UpstreamRegistry) -> PullThroughRegistry:
+    """The registry as it is, with `upstream` behind it."""
     made = PullThroughRegistry.__new__(PullThroughRegistry)
     vars(made).update(vars(registry))
-    made.upstream = origin
+    made.upstream = upstream
     return made
 
 
 def _ref(name: AdapterName, revision: str) -> Ref:
-    """The version that a word for a commit may mean."""
-    word = parse_hub_revision(revision)
+    """The version that a revision name may mean."""
+    revision_name = parse_hub_revision(revision)
     if revision in (MAIN, "latest"):
         return Ref(name, Latest())
-    if word.number is not None:
-        return Ref(name, Number(word.number))
-    if word.prefix is not None and len(word.prefix) >= 12:
-        return Ref(name, ByDigest(word.prefix))
-    return Ref(name, Label(word.name))
+    if revision_name.number is not None:
+        return Ref(name, Number(revision_name.number))
+    if revision_name.prefix is not None and len(revision_name.prefix) >= 12:
+        return Ref(name, ByDigest(revision_name.prefix))
+    return Ref(name, Label(revision_name.name))

@@ -94,7 +94,7 @@ class _ReadCatalog(Catalog):
         if self._opened is None:
             notes = writers is self._database.nondurable_writers
             self._opened = self._original()
-            self._database, self.hearing = self._opened._database, self._opened.hearing
+            self._database, self.notifier = self._opened._database, self._opened.notifier
             writers = self._database.nondurable_writers if notes else self._database.writers
         with super()._transaction(writers) as session:
             yield session

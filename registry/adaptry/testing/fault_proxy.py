@@ -1,8 +1,8 @@
-"""A proxy that spoils connections on purpose, to stand between us and a server: for tests.
+"""A TCP proxy that injects connection faults between a client and a server, for tests.
 
-`with between(Proxy(host, port)) as proxy:` listens on `proxy.port` of this machine and passes bytes on, whatever they mean, until
-a `Fault` is armed. It strikes once its many bytes have passed one way of a connection since then, one that was open before or
-a new one, and as many times as it was armed for. `http_faults` does the same to requests and answers.
+`with run_proxy(FaultProxy(host, port)) as proxy:` listens on `proxy.port` of this machine and forwards bytes until a `ProxyFault`
+is armed. The fault happens once `after` bytes have passed in its direction on a connection, old or new, since it was armed, and
+as many times as it was armed for. `http_fault_proxy` does the same at the level of HTTP messages.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ FaultDirection = Literal["up", "down"]
 
 @dataclass(frozen=True, slots=True)
 class ProxyFault:
-    """`refuse` a new connection; `reset` or `close` both ends of one; pass nothing more (`blackhole`); `delay` a piece by
-    `seconds`; pass it `slow`ly, at `rate` bytes a second. The way `up` is to the server.
+    """`refuse` a new connection; `reset` or `close` both ends of one; forward nothing more (`blackhole`); `delay` a chunk by
+    `seconds`; forward it `slow`ly, at `rate` bytes per second. `up` is the direction to the server.
     """
 
     kind: FaultKind
@@ -36,11 +36,12 @@ class ProxyFault:
 
 
 class FaultProxy:
-    """What stands between; commanded from any thread. `struck` counts what happened, `connections` what was opened."""
+    """The proxy; its methods may be called from any thread. `fault_count` counts injected faults, `connections` accepted
+    connections."""
 
     def __init__(self, host: str, port: int) -> None:
         self.upstream = (host, port)
-        """May be set to another server's; connections that are open stay where they are."""
+        """May be set to another server; open connections keep theirs."""
         self.port = 0
         self.fault_count = 0
         self.connections = 0
@@ -53,12 +54,12 @@ class FaultProxy:
         self._ending = asyncio.Event()
 
     def arm(self, fault: ProxyFault, times: int | None = 1) -> None:
-        """From now on this happens, so many times, or until `heal`."""
+        """Injects this fault from now on, `times` times, or until `disarm`."""
         with self._lock:
             self._fault, self._left = fault, times
 
     def disarm(self) -> None:
-        """From now on nothing happens to what passes; what was spoiled stays so."""
+        """Injects no more faults. Connections that a fault has hit stay broken."""
         with self._lock:
             self._fault = None
 
@@ -69,7 +70,7 @@ class FaultProxy:
         done.wait()
 
     def run(self, is_ready: Event) -> None:
-        """Serves until `end`, in the thread that calls."""
+        """Serves in the calling thread until `stop`."""
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
             runner.run(self._serve(is_ready))
 
@@ -122,7 +123,7 @@ class FaultProxy:
         reader: asyncio.StreamReader,
         to: asyncio.StreamWriter,
         back: asyncio.StreamWriter,
-        way: FaultDirection,
+        direction: FaultDirection,
     ) -> None:
         armed, passed = self._fault, 0
         try:
@@ -131,7 +132,7 @@ class FaultProxy:
                     armed, passed = self._fault, 0
                 if (
                     armed
-                    and armed.direction == way
+                    and armed.direction == direction
                     and passed + len(data) > armed.after
                     and self._take_fault(armed.kind)
                 ):
@@ -162,7 +163,7 @@ class FaultProxy:
             reset(back)
 
     def _take_fault(self, kind: FaultKind) -> bool:
-        """Whether a fault of that kind happens now; then it has happened."""
+        """Whether to inject a fault of that kind now; counts it if so."""
         with self._lock:
             if self._fault is None or self._fault.kind != kind:
                 return False
@@ -184,7 +185,7 @@ AnyProxy = TypeVar("AnyProxy", bound=FaultProxy)
 
 @contextmanager
 def run_proxy(proxy: AnyProxy) -> Iterator[AnyProxy]:
-    """The proxy, listening, until the block ends."""
+    """Runs the proxy for the block."""
     is_ready = Event()
     thread = Thread(target=proxy.run, args=(is_ready,), daemon=True)
     thread.start()
@@ -197,7 +198,7 @@ def run_proxy(proxy: AnyProxy) -> Iterator[AnyProxy]:
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
-    """Ends a connection as a crash does: the other side learns that something is wrong."""
+    """Closes a connection with a TCP reset, as a crash does."""
     known = writer.get_extra_info("socket")
     if known is not None and known.fileno() >= 0:
         known.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

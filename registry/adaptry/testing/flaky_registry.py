@@ -1,4 +1,4 @@
-"""Registries whose connection breaks, to move adapters over. What they store is real; only the way there fails."""
+"""Registries with a connection that breaks, to test transfers. The stored content is real; only the connection fails."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NO_WAIT = RetryPolicy(tries=3, first_wait=0)
 
 
 class FlakyRegistry(LocalRegistry):
-    """Cuts each of the next `cuts` uploads or reads after one chunk; `sent` counts the bytes that went either way."""
+    """Breaks each of the next `cuts` uploads or reads after one chunk; `sent` counts the bytes in both directions."""
 
     cuts = 0
     sent = 0
@@ -38,7 +38,7 @@ class FlakyRegistry(LocalRegistry):
 
 
 class TamperingRegistry(LocalRegistry):
-    """Changes every chunk that is read by `tamper`."""
+    """Passes every chunk that is read through `tamper`."""
 
     tamper: Callable[[bytes], bytes] = staticmethod(bytes)
 

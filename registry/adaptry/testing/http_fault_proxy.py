@@ -1,7 +1,7 @@
-"""The fault proxy for HTTP: it knows requests from answers, so that a server can seem to do what real ones have done.
+"""A fault proxy for HTTP: it injects faults into whole requests and responses, as seen with real servers.
 
-A kind of fault is one function and an entry in `HTTP_FAULTS`: it has the request, may ask the server, and sends, cuts or keeps
-the answer. Requests and answers are held whole, so this is no proxy for endless ones.
+A kind of fault is one function and an entry in `HTTP_FAULTS`: it gets the request, may forward it, and sends, truncates or drops
+the response. Messages are buffered whole, so endless ones are not supported.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ERROR = b"<?xml version='1.0' encoding='UTF-8'?><Error><Code>%b</Code><Message>
 
 @dataclass(frozen=True, slots=True)
 class HttpMessage:
-    """A request or an answer: its head as it was sent, up to and with the empty line, and its body."""
+    """A request or a response: its head as sent, including the empty line, and its body."""
 
     head: bytes
     body: bytes
@@ -45,7 +45,7 @@ def _any(request: HttpMessage) -> bool:
 
 
 class HttpFaultProxy(FaultProxy):
-    """A `Proxy` whose faults are those of `HTTP_FAULTS`, armed by name. The plain ones work too."""
+    """A `FaultProxy` that also injects the faults of `HTTP_FAULTS`, armed by name."""
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__(host, port)
@@ -55,7 +55,7 @@ class HttpFaultProxy(FaultProxy):
         self._times: int | None = None
 
     def arm_http(self, kind: str, times: int | None = 1, matches: Matches = _any) -> None:
-        """From now on this happens to requests that match, so many times, or until `heal`."""
+        """Injects this fault into matching requests from now on, `times` times, or until `disarm`."""
         with self._lock:
             self._kind, self._times, self._matches = kind, times, matches
 
@@ -89,7 +89,7 @@ class HttpFaultProxy(FaultProxy):
 
 
 class HttpExchange:
-    """One request and what becomes of it. `is_over`: the client's connection has ended."""
+    """One request and its response. `is_over`: the client's connection has ended."""
 
     def __init__(
         self,
@@ -105,17 +105,17 @@ class HttpExchange:
         self._writer = writer
 
     async def forward(self, request: HttpMessage | None = None) -> HttpMessage:
-        """The server's answer, to another request than the one that came if one is given."""
-        asked = request or self.request
+        """Forwards the client's request, or `request` instead; returns the server's response."""
+        sent = request or self.request
         reader, writer = await asyncio.open_connection(*self._upstream, limit=_LIMIT)
         try:
-            writer.write(asked.data)
-            return await _answer(reader, asked.method)
+            writer.write(sent.data)
+            return await _answer(reader, sent.method)
         finally:
             writer.close()
 
     async def forward_half(self) -> None:
-        """Half of the request's bytes reach the server, then that connection breaks."""
+        """Sends half of the request to the server, then resets that connection."""
         _, writer = await asyncio.open_connection(*self._upstream)
         writer.write(self.request.data[: len(self.request.data) // 2])
         await writer.drain()
@@ -139,7 +139,7 @@ class HttpExchange:
         self._writer.close()
 
     async def wait_for_client(self) -> None:
-        """Says nothing until the client has had enough of it."""
+        """Sends nothing until the client gives up."""
         while await self._reader.read(_LIMIT):
             pass
         self.close()

@@ -1,4 +1,4 @@
-"""Real runners for tests: `adaptry work` as a process, killed, stopped and waited for; and a registry with work to do."""
+"""Real runners for tests: `adaptry work` as a process that can be killed, stopped and waited for; and a registry with jobs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def make_merge_registry(
 
 
 class FailpointGate:
-    """A place where the first that comes waits, of all processes with `environ`, while the rest of its process goes on."""
+    """A failpoint at which the first of all processes with `environ` waits, while the other threads of its process continue."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
@@ -46,19 +46,19 @@ class FailpointGate:
         self.environ = {GATE: str(folder)}
 
     def arm(self, place: str) -> None:
-        """From now on it is there."""
+        """Arms the failpoint `place`."""
         new = self._folder / "new"
         new.write_text(place)
         new.replace(self._folder / "place")
 
     def wait_for_arrival(self) -> int:
-        """The process that waits there, once one does."""
+        """Waits until a process is held at the gate; returns its id."""
         here = self._folder / "here"
         wait_until(lambda: here.exists() and here.read_text().endswith("\n"), "somebody to come to the gate")
         return int(here.read_text())
 
     def open(self) -> None:
-        """Whoever waits goes on, or will when it wakes up; nobody comes to the place any more."""
+        """Releases the waiting process and disarms the gate."""
         for name in ("place", "here"):
             (self._folder / name).unlink(missing_ok=True)
 
@@ -85,7 +85,7 @@ class RunnerProcess:
         )
 
     def wait(self) -> int:
-        """Waits for its end. What it complained of is in the exception, if that takes too long."""
+        """Waits for the process to end. After a timeout, the exception has its stderr."""
         try:
             _, complaint = self.process.communicate(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
@@ -96,12 +96,12 @@ class RunnerProcess:
         return self.process.returncode
 
     def kill(self) -> None:
-        """As the power does: it and its steps, without a word."""
+        """Kills the runner and its steps at once, as a power failure does."""
         self._tell(signal.SIGKILL)
         self.process.communicate()
 
     def stop(self) -> int:
-        """Asks it to end, and waits until it has."""
+        """Terminates the runner and waits for its end."""
         self.process.send_signal(signal.SIGTERM)
         return self.wait()
 
@@ -126,7 +126,7 @@ def start_runner(
     lease: float = 2.0,
     environ: Mapping[str, str] | None = None,
 ) -> Iterator[RunnerProcess]:
-    """A runner, dead at the end of the block if not before."""
+    """A runner that is killed at the end of the block."""
     started = RunnerProcess(data, *options, armed=armed, lease=lease, environ=environ)
     try:
         yield started
@@ -135,7 +135,7 @@ def start_runner(
 
 
 def wait_until(is_so: Callable[[], bool], what: str) -> None:
-    """Looks until something is so. Raises `AssertionError` after a long time."""
+    """Polls until `is_so`. Raises `AssertionError` after a long time."""
     deadline = time.monotonic() + PATIENCE
     while not is_so():
         if time.monotonic() > deadline:
@@ -150,19 +150,19 @@ def wait_for_job(registry: LocalRegistry, id: str) -> JobInfo:
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether some process of a session stands still at a failpoint."""
+    """Whether a process of a session is stopped at a failpoint."""
     return any(state == "T" for state in live_processes(pid).values())
 
 
 def live_processes(session: int) -> dict[int, str]:
-    """The processes of a session that are not dead, each with the letter of what it does (proc(5))."""
+    """The live processes of a session, each with its state letter (proc(5))."""
     found: dict[int, str] = {}
-    for place in Path("/proc").glob("[0-9]*"):
+    for folder in Path("/proc").glob("[0-9]*"):
         try:
             # after the name, which may hold anything: state, parent, group, session
-            state, _, _, its = (place / "stat").read_text().rpartition(")")[2].split()[:4]
+            state, _, _, its = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
         except (FileNotFoundError, ProcessLookupError):
             continue
         if int(its) == session and state not in "ZX":
-            found[int(place.name)] = state
+            found[int(folder.name)] = state
     return found

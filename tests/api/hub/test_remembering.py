@@ -28,19 +28,19 @@ def commit(server: Server, tmp_path: Path) -> str:
 
 def test_a_value_is_computed_once_for_its_digest() -> None:
     known = ComputedCache[int](2)
-    assert known.of(digest(1), lambda: 10) == known.of(digest(1), lambda: 20) == 10
+    assert known.get_or_compute(digest(1), lambda: 10) == known.get_or_compute(digest(1), lambda: 20) == 10
 
 
 def test_no_more_is_kept_than_the_bound_by_weight() -> None:
     known = ComputedCache[str](10, len)
     for number in range(100):
-        assert known.of(digest(number), lambda: "abcd") == "abcd"
+        assert known.get_or_compute(digest(number), lambda: "abcd") == "abcd"
         assert len(known) <= 2
 
 
 def test_what_weighs_more_than_the_bound_is_answered_and_not_kept() -> None:
     known = ComputedCache[str](10, len)
-    assert known.of(digest(1), lambda: "a" * 11) == "a" * 11
+    assert known.get_or_compute(digest(1), lambda: "a" * 11) == "a" * 11
     assert len(known) == 0
 
 

@@ -29,21 +29,21 @@ def all_spools(tmp_path: Path) -> UploadSpools:
 def present(all_spools: UploadSpools, id: str) -> bool:
     """Whether the piece of a spool that `filled` made is still there."""
     with all_spools.open("acme", id) as spool:
-        return spool.piece("piece").exists()
+        return spool.piece_path("piece").exists()
 
 
 def filled(all_spools: UploadSpools, id: str, is_finished: bool = False) -> None:
     with all_spools.open("acme", id) as spool:
         assert spool.write("piece", [b"one", b"two"]) == 6
         if is_finished:
-            spool.finish()
+            spool.mark_finished()
 
 
 def test_a_piece_is_there_whole_and_can_be_replaced(all_spools: UploadSpools) -> None:
     filled(all_spools, "a")
     with all_spools.open("acme", "a") as spool:
         spool.write("piece", [b"three"])
-        assert spool.piece("piece").read_bytes() == b"three"
+        assert spool.piece_path("piece").read_bytes() == b"three"
 
 
 def test_a_piece_that_breaks_off_leaves_the_one_before_it(all_spools: UploadSpools, tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_piece_that_breaks_off_leaves_the_one_before_it(all_spools: UploadSpoo
     with all_spools.open("acme", "a") as spool:
         with pytest.raises(ZeroDivisionError):
             spool.write("piece", breaking())
-        assert spool.piece("piece").read_bytes() == b"onetwo"
+        assert spool.piece_path("piece").read_bytes() == b"onetwo"
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["piece"]
 
 
@@ -73,7 +73,7 @@ def test_a_spool_in_use_is_never_swept(all_spools: UploadSpools) -> None:
     with all_spools.open("acme", "a") as spool:
         spool.write("piece", [b"x"])
         assert all_spools.sweep(time.time() + 10 * IDLE_SECONDS) == 0
-        assert spool.piece("piece").exists()
+        assert spool.piece_path("piece").exists()
 
 
 def test_a_namespace_has_so_many_at_once_and_finished_ones_make_room(all_spools: UploadSpools) -> None:
@@ -108,7 +108,7 @@ def test_spools_that_nobody_goes_on_with_make_room_the_longest_idle_first(all_sp
 
 
 def test_a_spool_holds_so_much_and_no_more(all_spools: UploadSpools, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upload_spool, "LARGEST", 10)
+    monkeypatch.setattr(upload_spool, "MAX_SPOOL_BYTES", 10)
     with all_spools.open("acme", "a") as spool:
         spool.write("first", [bytes(6)])
         with pytest.raises(TooLarge):
@@ -124,7 +124,7 @@ def test_many_threads_may_write_to_one_spool_while_it_is_swept(all_spools: Uploa
             for _ in range(50):
                 with all_spools.open("acme", "a") as spool:
                     spool.write(str(number), [b"x" * 100])
-                    assert spool.piece(str(number)).stat().st_size == 100
+                    assert spool.piece_path(str(number)).stat().st_size == 100
         except BaseException as error:  # noqa: BLE001  the thread that made it would swallow it
             failures.append(error)
 

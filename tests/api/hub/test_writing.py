@@ -188,7 +188,7 @@ def test_weights_that_are_no_numbers_are_refused_with_a_sentence(
     key = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"
     spoiled = {path.name: path.read_bytes() for path in tiny_lora(tmp_path / "x", extra={key: nan}).iterdir()}
     if branch != "main":
-        server.registry().make_branch(NAME, branch)
+        server.registry().create_branch(NAME, branch)
     answer = send(server, lines(spoiled), branch)
     assert answer.status == 400
     assert "NaN in 1 tensor" in answer.json["error"]

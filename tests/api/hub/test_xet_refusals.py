@@ -15,7 +15,7 @@ from adaptry.core.refs import AdapterName
 from adaptry.storage.tokens import hash_token
 from adaptry_api.grants import GrantSigner
 from adaptry_api.hub.lfs_objects import PutGrant
-from adaptry_api.hub.xet_routes import XetGrant
+from adaptry_api.hub.xet_upload import XetGrant
 from adaptry_api.testing import Server
 
 from .uploads import TONE, XetUpload, create, has, kept, waiting

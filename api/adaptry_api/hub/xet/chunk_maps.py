@@ -65,7 +65,7 @@ class ChunkMaps:
             yield f"{file.hex[:_PREFIX]}{number:08x}", table.slice(start, start + MAX_XORB_CHUNKS)
 
     def open_xorb(self, name: AdapterName, hash: str) -> StoredXorb:
-        """The xorb that `parts` gave that hash. Raises `NotFound`."""
+        """The xorb to which `iter_xorbs` gave that hash. Raises `NotFound`."""
         file, table = self._read(name, hash)
         start = int(hash[_PREFIX:], 16) * MAX_XORB_CHUNKS
         if start >= len(table):

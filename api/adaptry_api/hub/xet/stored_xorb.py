@@ -42,7 +42,7 @@ class StoredXorb:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Raises `NotFound`, and `CorruptData` for a file that neither `spooled` nor `spent` filled."""
+        """Raises `NotFound`, and `CorruptData` for a file that neither `xorb_with_trailer` nor `xorb_trailer` wrote."""
         try:
             with path.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)

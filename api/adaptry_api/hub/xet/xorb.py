@@ -17,7 +17,7 @@ MAX_XORB_CHUNKS = 8192
 MAX_CHUNK_BYTES = 128 << 10
 MAX_XORB_BYTES = 64 << 20
 MAX_EXPANSION = 16
-"""What a xorb holds when it is unpacked is at most `LARGEST`, or so many times as much as was sent of it, if that is more: the
+"""What a xorb holds when it is unpacked is at most `MAX_XORB_BYTES`, or so many times as much as was sent of it, if that is more: the
 JavaScript client fills a xorb to 64 MiB of packed chunks."""
 MAX_BODY_BYTES = 66 << 20
 """64 MiB, with headers, and the footer that some clients send."""

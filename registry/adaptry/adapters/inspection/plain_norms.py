@@ -16,7 +16,8 @@ Measured = tuple[int, int, float]
 
 
 def measure(dtype: str, data: bytes) -> Measured:
-    """Of little-endian numbers of `dtype` (a key of `formats.WIDTHS`). The norm is right to the last bit or two."""
+    """Of little-endian numbers of `dtype` (a key of `dtypes.WIDTHS`). The norm is right to the last bit or
+    two."""
     values = _decoded(dtype, data)
     norm = math.hypot(*values)  # scales by the largest value: nothing overflows or vanishes on the way
     if math.isfinite(norm):

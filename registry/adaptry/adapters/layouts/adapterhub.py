@@ -102,26 +102,26 @@ def _gathered(name: str, header: SafetensorsHeader) -> ForeignTensors:
     return found
 
 
-def _tokens(found: ForeignTensors, members: Mapping[str, MethodSettings]) -> int | None:
+def _tokens(tensors: ForeignTensors, members: Mapping[str, MethodSettings]) -> int | None:
     """How many tokens a prompt or a prefix has: its rows, or what the config says of a flat one."""
     ends = ("prompt_embedding.weight", "self_prefix.wte.weight")
-    for role, tensor in found.shared.items():
-        if role.endswith(ends) and found.tensors[tensor].shape:
-            return found.tensors[tensor].shape[0]
+    for role, tensor in tensors.shared.items():
+        if role.endswith(ends) and tensors.tensors[tensor].shape:
+            return tensors.tensors[tensor].shape[0]
     said = members.get("prefix_tuning", {}).get("prefix_length")
-    return said if type(said) is int and found.shared else None
+    return said if type(said) is int and tensors.shared else None
 
 
-def _modules(found: ForeignTensors, members: Mapping[str, MethodSettings]) -> Iterator[ModuleSpec]:
+def _modules(tensors: ForeignTensors, members: Mapping[str, MethodSettings]) -> Iterator[ModuleSpec]:
     """Whole modules; the tensors of others become unclaimed."""
-    for path, roles in found.modules.items():
+    for path, roles in tensors.modules.items():
         method = _method_of(roles)
         if method not in members and len(members) == 1:
             method = next(iter(members))
         try:
-            yield _module(found, path, method, AdapterConfig(members[method]))
+            yield _module(tensors, path, method, AdapterConfig(members[method]))
         except (KeyError, IndexError, StopIteration, ValueError):
-            found.unclaimed.extend(roles.values())
+            tensors.unclaimed.extend(roles.values())
 
 
 def _method_of(roles: Mapping[str, str]) -> str:
@@ -133,23 +133,23 @@ def _method_of(roles: Mapping[str, str]) -> str:
     return "reft" if any(role.startswith("units.") for role in roles) else "bottleneck"
 
 
-def _module(found: ForeignTensors, path: str, method: str, settings: AdapterConfig) -> ModuleSpec:
-    shapes = found.shapes(path)
+def _module(tensors: ForeignTensors, path: str, method: str, settings: AdapterConfig) -> ModuleSpec:
+    shapes = tensors.shapes(path)
     match method:
         case "lora":
             (rank, fan_in), (fan_out, _) = shapes["lora_A"], shapes["lora_B"]
-            return found.module(path, (rank, fan_in, fan_out), settings.number("alpha", 8) / rank)
+            return tensors.module(path, (rank, fan_in, fan_out), settings.number("alpha", 8) / rank)
         case "ia3":
-            return found.module(path, (0, 0, shapes["lora_B"][0]))
+            return tensors.module(path, (0, 0, shapes["lora_B"][0]))
         case "reft":
             rank, hidden = shapes["units.0.learned_source.weight"]
-            return found.module(path, (rank, hidden, hidden), kind="block")
+            return tensors.module(path, (rank, hidden, hidden), kind="block")
         case "bottleneck":
             written = settings.fields.get("scaling")
             scale = 1.0 if isinstance(written, str) else settings.number("scaling", 1.0)
-            return found.module(path, _bottleneck(shapes), scale, "block")
+            return tensors.module(path, _bottleneck(shapes), scale, "block")
         case _:
-            return found.module(path, (0, 0, 0), kind="other")
+            return tensors.module(path, (0, 0, 0), kind="other")
 
 
 def _bottleneck(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int, int]:

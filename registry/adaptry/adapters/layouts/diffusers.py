@@ -132,14 +132,14 @@ def _path(written: str) -> str:
     return f"{path}.0" if written != path and path.endswith(".to_out") else path
 
 
-def _modules(found: ForeignTensors, config: AdapterConfig) -> Iterator[ModuleSpec]:
-    for path, roles in found.modules.items():
-        down, up = (found.shapes(path).get(role, ()) for role in ("A", "B"))
+def _modules(tensors: ForeignTensors, config: AdapterConfig) -> Iterator[ModuleSpec]:
+    for path, roles in tensors.modules.items():
+        down, up = (tensors.shapes(path).get(role, ()) for role in ("A", "B"))
         if len(down) < 2 or len(up) < 2 or down[0] != up[1]:
-            found.unclaimed.extend(roles.values())
+            tensors.unclaimed.extend(roles.values())
             continue
         kind: ModuleKind = "conv" if len(down) > 2 else "linear"
-        yield found.module(path, (down[0], down[1], up[0]), _scale(path, down[0], config), kind)
+        yield tensors.module(path, (down[0], down[1], up[0]), _scale(path, down[0], config), kind)
 
 
 def _scale(path: str, rank: int, config: AdapterConfig) -> float:

@@ -59,19 +59,21 @@ def describe(config: AdapterConfig, header: SafetensorsHeader) -> Spec:
     return found.spec(config, method, modules, traits)
 
 
-def _modules(found: ForeignTensors, method: str, alphas: Mapping[str, float]) -> Iterator[ModuleSpec]:
-    for path, roles in found.modules.items():
-        shapes = found.shapes(path)
+def _modules(tensors: ForeignTensors, method: str, alphas: Mapping[str, float]) -> Iterator[ModuleSpec]:
+    for path, roles in tensors.modules.items():
+        shapes = tensors.shapes(path)
         if method != "lora":
             rank = _rank(shapes)
-            yield found.module(path, (rank, 0, 0), alphas.get(path, rank) / max(1, rank))
+            yield tensors.module(path, (rank, 0, 0), alphas.get(path, rank) / max(1, rank))
             continue
         down, up = shapes.get("lora_down.weight", ()), shapes.get("lora_up.weight", ())
         if len(down) < 2 or len(up) < 2 or down[0] != up[1]:
-            found.unclaimed.extend(roles.values())
+            tensors.unclaimed.extend(roles.values())
             continue
         kind: ModuleKind = "conv" if len(down) > 2 else "linear"
-        yield found.module(path, (down[0], down[1], up[0]), alphas.get(path, down[0]) / max(1, down[0]), kind)
+        yield tensors.module(
+            path, (down[0], down[1], up[0]), alphas.get(path, down[0]) / max(1, down[0]), kind
+        )
 
 
 def _rank(shapes: Mapping[str, tuple[int, ...]]) -> int:

@@ -49,16 +49,16 @@ def describe(config: AdapterConfig, header: SafetensorsHeader) -> Spec:
     return found.spec(config, "lora", _modules(found, scale), traits)
 
 
-def _modules(found: ForeignTensors, scale: float) -> Iterator[ModuleSpec]:
-    for path, roles in found.modules.items():
-        down, up = (found.shapes(path).get(role, ()) for role in ("lora_a", "lora_b"))
+def _modules(tensors: ForeignTensors, scale: float) -> Iterator[ModuleSpec]:
+    for path, roles in tensors.modules.items():
+        down, up = (tensors.shapes(path).get(role, ()) for role in ("lora_a", "lora_b"))
         if len(down) == 2 and len(up) == 2 and down[1] == up[0]:
             kind: ModuleKind = "embedding" if path.rpartition(".")[2] in INPUT_EMBEDDINGS else "linear"
-            yield found.module(path, (down[1], down[0], up[1]), scale, kind)
+            yield tensors.module(path, (down[1], down[0], up[1]), scale, kind)
         elif len(up) == 3 and down[:-1] in ((up[0], up[2]), (up[0] * up[2],)):
-            yield found.module(path, (up[0] * up[2], down[-1], up[1]), scale, "parameter")
+            yield tensors.module(path, (up[0] * up[2], down[-1], up[1]), scale, "parameter")
         else:
-            found.unclaimed.extend(roles.values())
+            tensors.unclaimed.extend(roles.values())
 
 
 LAYOUT = AdapterLayout(config, describe)

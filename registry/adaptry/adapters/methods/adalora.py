@@ -21,7 +21,7 @@ def _first_rank(config: AdapterConfig) -> int:
     return config.rank("init_r", 12)
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     (rank, fan_in), (fan_out, up) = shapes["A"], shapes["B"]
     common_number(rank, up, shapes["E"][0])
     if rank > _first_rank(config):
@@ -69,7 +69,7 @@ def _is_cut(parts: ModuleTensors) -> bool:
     return any(name.rpartition(".")[0] == parts.module.path for name in names)
 
 
-def _refuses(config: AdapterConfig) -> str | None:
+def _unmergeable_reason(config: AdapterConfig) -> str | None:
     if config.number("lora_alpha", 8) > 0:
         return None
     return "lora_alpha is not positive, and then PEFT scales by another rank at load than it did in training"
@@ -79,11 +79,11 @@ METHOD = Method(
     name="adalora",
     title="AdaLoRA",
     key_patterns={f"lora_{role}": role for role in ("A", "B", "E")},
-    module_size=_width,
+    module_size=_module_size,
     scale=_scale,
     weight=_weight,
     lora_form="exact",
     factors=_factors,
     lora_rank=lambda module, config: module.rank,
-    unmergeable_reason=_refuses,
+    unmergeable_reason=_unmergeable_reason,
 )

@@ -25,7 +25,7 @@ _CLUSTERING = {"init": "random", "n_init": 1, "max_iter": 10, "random_state": 12
 """What PEFT gives to KMeans (`tuners/adamss/utils.py`)."""
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     """`newB` is as wide as the inputs, with one column more where the base has a bias."""
     rank, columns = shapes["newB"]
     clusters = [role.removeprefix("B.") for role in shapes if role.startswith("B.")]
@@ -35,7 +35,7 @@ def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     return ModuleSize(common_number(rank, min(config.rank(default=100), fan_out, columns)), 0, fan_out)
 
 
-def _misfit(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) -> str | None:
+def _mismatch(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) -> str | None:
     columns = shapes["newB"][1]
     if columns in (fan_in, fan_in + 1):
         return None
@@ -114,9 +114,9 @@ METHOD = Method(
     name="adamss",
     title="AdaMSS",
     key_patterns={r"adamss_A\.(?P<rest>\d+)": "A", r"adamss_B\.(?P<rest>\d+)": "B", "adamss_newB": "newB"},
-    module_size=_width,
+    module_size=_module_size,
     untrained_roles="newB",
-    mismatch=_misfit,
+    mismatch=_mismatch,
     weight=_weight,
     bias=_bias,
     lora_form="given_base",

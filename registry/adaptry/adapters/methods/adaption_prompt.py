@@ -6,7 +6,7 @@ from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.methods.method import Method, ModuleSize, Shapes, common_number
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     _, _, hidden = shapes["prompt"]
     common_number(1, *shapes["gate"])
     return ModuleSize(0, hidden, hidden, "block")
@@ -20,7 +20,7 @@ METHOD = Method(
     name="adaption_prompt",
     title="adaption prompt",
     key_patterns={"adaption_prompt": "prompt", "adaption_gate": "gate"},
-    module_size=_width,
+    module_size=_module_size,
     unmergeable_hint=(
         "its prompts are attended to beside the input, through a gate: serve it unmerged, with PEFT's "
         "PeftModel.from_pretrained, or train a LoRA"

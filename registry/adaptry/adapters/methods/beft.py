@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     _, fan_out = shapes["bias"]
     return ModuleSize(0, 0, fan_out)
 
@@ -20,4 +20,6 @@ def _bias(bias: Tensor, parts: ModuleTensors) -> Tensor:
     return (bias.float() + parts["bias"].view(-1)).to(bias.dtype)
 
 
-METHOD = Method(name="beft", title="BEFT", key_patterns={"beft_bias": "bias"}, module_size=_width, bias=_bias)
+METHOD = Method(
+    name="beft", title="BEFT", key_patterns={"beft_bias": "bias"}, module_size=_module_size, bias=_bias
+)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     _, blocks, side, _ = shapes["R"]
     return ModuleSize(0, blocks * side, max(shapes["s"]), "flat")
 
@@ -53,7 +53,7 @@ METHOD = Method(
     name="boft",
     title="BOFT",
     key_patterns={"boft_R": "R", "boft_s": "s"},
-    module_size=_width,
+    module_size=_module_size,
     weight=_weight,
     needs_base=True,
 )

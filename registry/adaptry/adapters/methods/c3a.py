@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     rows, columns, size = shapes["kernel"]
     if (
         size != config.rank("block_size", 256)
@@ -44,6 +44,6 @@ METHOD = Method(
     title="C3A",
     key_patterns={"c3a_kernel": "kernel"},
     tolerance="bit-equal with one FFT library; else as its rounding differs",
-    module_size=_width,
+    module_size=_module_size,
     weight=_weight,
 )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     """PEFT caps the rank at the number of outputs."""
     fan_out, rank = shapes["P"]
     common_number(rank, min(config.rank(), fan_out))
@@ -25,7 +25,7 @@ def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     return ModuleSize(common_number(rank, down), fan_in, fan_out)
 
 
-def _refuses(config: AdapterConfig) -> str | None:
+def _unmergeable_reason(config: AdapterConfig) -> str | None:
     method = config.fields.get("decomposition_method", "relu")
     if method in ("relu", "qr"):
         return None
@@ -59,10 +59,10 @@ METHOD = Method(
     name="deft",
     title="DEFT",
     key_patterns={"deft_P": "P", "deft_R": "R"},
-    module_size=_width,
+    module_size=_module_size,
     weight=_weight,
     lora_form="given_base",
     lora_rank=lambda module, config: module.rank,
-    unmergeable_reason=_refuses,
+    unmergeable_reason=_unmergeable_reason,
     needs_base=True,
 )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     (rank, fan_in), (fan_out, up) = shapes["A"], shapes["B"]
     common_number(fan_in, *shapes["w_norm"])
     common_number(1, *shapes["lambda"])
@@ -53,7 +53,7 @@ METHOD = Method(
     name="delora",
     title="DeLoRA",
     key_patterns={f"delora_{role}": role for role in ("A", "B", "lambda", "w_norm")},
-    module_size=_width,
+    module_size=_module_size,
     untrained_roles="w_norm",
     weight=add_delta(_delta, rounding="twice"),
     lora_form="exact",

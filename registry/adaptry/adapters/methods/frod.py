@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     (fan_in,), (_,) = shapes["lambda_l"], shapes["lambda_s_values"]
     bases = [shape for role, shape in shapes.items() if role.startswith("V.")]
     if _saves_projection(config) and (fan_in, fan_in) not in bases:
@@ -30,7 +30,7 @@ def _saves_projection(config: AdapterConfig) -> bool:
     return config.fields.get("save_projection", True) is True
 
 
-def _refuses(config: AdapterConfig) -> str | None:
+def _unmergeable_reason(config: AdapterConfig) -> str | None:
     if _saves_projection(config):
         return None
     return (
@@ -89,10 +89,10 @@ METHOD = Method(
     key_patterns={"frod_lambda_l": "lambda_l", "frod_lambda_s_values": "lambda_s_values"},
     shared={rf"frod_{role}\.(?P<rest>.+)": role for role in ("V", "s_indices", "s_size")},
     integer_roles=frozenset({"s_indices", "s_size"}),
-    module_size=_width,
+    module_size=_module_size,
     untrained_roles=r"V\..+|s_(?:indices|size)\..+",
     weight=_weight,
-    unmergeable_reason=_refuses,
+    unmergeable_reason=_unmergeable_reason,
     needs_base=True,
     tolerance="bit-equal where torch's LAPACK is the same, on as many threads; else within rounding",
 )

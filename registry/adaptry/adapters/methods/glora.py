@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     """Paths A and B tell the sides where they have any; every path is there, be it as zeros."""
     rank = fan_in = fan_out = 0
     for path in "ABCDE":
@@ -55,7 +55,7 @@ METHOD = Method(
     name="glora",
     title="GLoRA",
     key_patterns={r"glora_(?P<rest>[A-E]\.(?:Xd|Xu|X|zeros))": "path"},
-    module_size=_width,
+    module_size=_module_size,
     untrained_roles=r"path\..+\.zeros",
     weight=_weight,
     bias=_bias,

@@ -29,7 +29,7 @@ def _hybrid_rank(config: AdapterConfig) -> int:
     return int(config.number("hybrid_r", 0))
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     (blocks, fan_in, rank), (again, up, fan_out) = shapes["A"], shapes["B"]
     common_number(_blocks(config), blocks, again)
     trained_rank(config, common_number(rank, up), 32)
@@ -88,7 +88,7 @@ METHOD = Method(
         **{f"gralora_{side}": side for side in "AB"},
         **{rf"gralora_{side}_general\.weight": f"{side}_general" for side in "AB"},
     },
-    module_size=_width,
+    module_size=_module_size,
     scale=_scale,
     weight=add_delta(_delta),
     lora_form="exact",

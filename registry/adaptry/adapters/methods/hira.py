@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     is_embedding = "embedding_A" in shapes
     down, up = (shapes[f"embedding_{role}" if is_embedding else role] for role in ("A", "B"))
     rank = common_number(down[0], up[1])
@@ -45,7 +45,7 @@ METHOD = Method(
     name="hira",
     title="HiRA",
     key_patterns={rf"hira_{role}": role for role in ("A", "B", "embedding_A", "embedding_B")},
-    module_size=_width,
+    module_size=_module_size,
     weight=_weight,
     needs_base=True,
 )

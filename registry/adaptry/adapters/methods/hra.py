@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     fan_in, rank = shapes["u"]
     return ModuleSize(rank, fan_in, 0, "flat")
 
@@ -58,7 +58,7 @@ METHOD = Method(
     name="hra",
     title="HRA",
     key_patterns={"hra_u": "u"},
-    module_size=_width,
+    module_size=_module_size,
     weight=_weight,
     lora_form="given_base",
     lora_rank=lambda module, config: module.rank,

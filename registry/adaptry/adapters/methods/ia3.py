@@ -20,7 +20,7 @@ def is_feedforward(config: AdapterConfig, path: str) -> bool:
     return path.endswith(config.names("feedforward_modules"))
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     shape = shapes["l"]
     if len(shape) > 2:
         return ModuleSize(0, 0, 0, "conv")
@@ -52,7 +52,7 @@ METHOD = Method(
     name="ia3",
     title="IA3",
     key_patterns={"ia3_l": "l"},
-    module_size=_width,
+    module_size=_module_size,
     weight=_weight,
     bias=_bias,
     needs_base=True,

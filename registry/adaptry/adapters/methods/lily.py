@@ -6,7 +6,7 @@ from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.methods.method import Method, ModuleSize, Shapes, common_number
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     """A is [rank, in], B [experts·rank, out] (not turned, as a LoRA's is), the router [experts, rank]."""
     (rank, fan_in), (rows, fan_out), (experts, width) = shapes["A"], shapes["B"], shapes["router"]
     common_number(rank, width)
@@ -18,7 +18,7 @@ METHOD = Method(
     name="lily",
     title="Lily",
     key_patterns={r"lily_A\.weight": "A", r"lily_B\.weight": "B", r"lily_router\.weight": "router"},
-    module_size=_width,
+    module_size=_module_size,
     scale=lambda config, module: config.number("scaling", 1.0),
     unmergeable_hint=(
         "a router mixes its experts anew for every token, so it is no one change of a weight: serve it unmerged, "

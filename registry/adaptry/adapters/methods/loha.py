@@ -27,7 +27,7 @@ def scale(config: AdapterConfig, module: ModuleSpec) -> float:
     return float(alpha) / int(rank)
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     first, second = shapes["w1_a"], shapes["w1_b"]
     if shapes["w2_a"] != first or shapes["w2_b"] != second:
         raise ValueError("the two products have different shapes")
@@ -85,7 +85,7 @@ METHOD = Method(
     name="loha",
     title="LoHa",
     key_patterns={rf"hada_{role}": role for role in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")},
-    module_size=_width,
+    module_size=_module_size,
     scale=scale,
     weight=add_delta(_delta),
     lora_form="exact",

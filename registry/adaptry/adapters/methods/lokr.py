@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     left = _left(shapes, config)
     right = _right(shapes, config)
     kind = right.kind
@@ -95,7 +95,7 @@ METHOD = Method(
     name="lokr",
     title="LoKr",
     key_patterns={f"lokr_{role}": role for role in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")},
-    module_size=_width,
+    module_size=_module_size,
     scale=scale,
     weight=add_delta(_delta),
     lora_form="exact",

@@ -86,21 +86,23 @@ LoraForm = Literal["itself", "exact", "given_base", "approximate", "no"]
 class Method:
     """One method.
 
-    `tails`: pattern of what follows a module's path in a key → role. `shared`: pattern of a model-level name
-    (after `base_model.`) → role. `prefix`: what stands before a module's path. `needs`: the shared roles
-    without which the file is not whole. `replaced`: pattern of a key (groups `path` and, unless it is the
-    weight, `parameter`) that holds a full weight → its kind. `width`: the module's numbers from its shapes; it
-    raises `KeyError`, `IndexError` or `ValueError` where they are not a whole module's. `weight` and `bias`:
-    how it changes them; where both are None it cannot be baked, and `instead` says why and what to do.
-    `lora`: how its updates can be written as a LoRA, "no" where it has exactly none; `lora_unless`: how those of a config
-    for which that is not true. `factors`: its update as a LoRA's factors, where it is exactly one whatever the base's values are.
-    `integers`: roles of tensors that are whole numbers. `fixed`: pattern of the roles of those that are drawn or taken from
-    the base, and never trained. `names_modules`: whether a file of this config says
-    which modules it changes. `misfit`: why a module does not fit a weight of so many outputs and inputs, where
-    its `width` does not tell; it ends a sentence that begins with the module. `needs_base`: whether its change
-    depends on the base's values. `refuses`: why an adapter of this config cannot be baked. `check_installed`:
-    raises `MissingDependency` where a package that its change needs, beside torch, is not there. `tolerance`: how near
-    a merge is to that of the method's own library.
+    `key_patterns`: pattern of what follows a module's path in a key → role. `shared`: pattern of a
+    model-level name (after `base_model.`) → role. `prefix`: what stands before a module's path.
+    `required_shared`: the shared roles without which the file is not whole. `replaced`: pattern of a key
+    (groups `path` and, unless it is the weight, `parameter`) that holds a full weight → its kind.
+    `module_size`: the module's numbers from its shapes; it raises `KeyError`, `IndexError` or `ValueError`
+    where they are not a whole module's. `weight` and `bias`: how it changes them; where both are None it
+    cannot be merged, and `unmergeable_hint` says why and what to do. `lora_form`: how its updates can be
+    written as a LoRA, "no" where it has exactly none; `lora_form_of_variant`: how those of a config for which
+    that is not true. `factors`: its update as a LoRA's factors, where it is exactly one whatever the base's
+    values are. `integer_roles`: roles of tensors that are whole numbers. `untrained_roles`: pattern of the
+    roles of those that are drawn or taken from the base, and never trained. `names_modules`: whether a file
+    of this config says which modules it changes. `mismatch`: why a module does not fit a weight of so many
+    outputs and inputs, where its `module_size` does not tell; it ends a sentence that begins with the module.
+    `needs_base`: whether its change depends on the base's values. `unmergeable_reason`: why an adapter of
+    this config cannot be merged. `check_installed`: raises `MissingDependency` where a package that its
+    change needs, beside torch, is not there. `tolerance`: how near a merge is to that of the method's own
+    library.
     """
 
     name: str
@@ -199,7 +201,8 @@ def add_delta(
 
 
 def factor_product(factors: FactorsFunction) -> Callable[[ModuleTensors, tuple[int, ...]], Tensor]:
-    """For `added`, the update of a matrix whose method is nothing but its factors: up @ down, turned for a Conv1D."""
+    """For `add_delta`, the update of a matrix whose method is nothing but its factors: up @ down, turned for
+    a Conv1D."""
 
     def delta(parts: ModuleTensors, shape: tuple[int, ...]) -> Tensor:
         is_turned = parts.orientation == "conv1d"
@@ -210,7 +213,7 @@ def factor_product(factors: FactorsFunction) -> Callable[[ModuleTensors, tuple[i
 
 
 def common_number(*numbers: int) -> int:
-    """The number that all of them are: for a `width`, whose tensors must agree. Raises `ValueError`."""
+    """The number that all of them are: for a `module_size`, whose tensors must agree. Raises `ValueError`."""
     if len(set(numbers)) != 1:
         raise ValueError(f"{numbers} should be one number")
     return numbers[0]

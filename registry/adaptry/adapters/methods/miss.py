@@ -29,7 +29,7 @@ def _form(config: AdapterConfig) -> str:
     return form if form in ("bat", "mini") else "plain"
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     block = shapes["block"]
     match _form(config):
         case "bat":
@@ -45,7 +45,7 @@ def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     return ModuleSize(trained_rank(config, rank, 64), 0, fan_out)
 
 
-def _misfit(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) -> str | None:
+def _mismatch(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) -> str | None:
     block = shapes["block"]
     rank = block[0] if _form(config) != "bat" else block[1]
     if rank > fan_in:
@@ -88,9 +88,9 @@ METHOD = Method(
     name="miss",
     title="MiSS",
     key_patterns={"miss_block": "block"},
-    module_size=_width,
+    module_size=_module_size,
     weight=_weight,
-    mismatch=_misfit,
+    mismatch=_mismatch,
     lora_form="exact",
     lora_form_of_variant=lambda config: "approximate" if _form(config) == "bat" else None,
     factors=_factors,

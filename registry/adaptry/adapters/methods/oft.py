@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     blocks, numbers = shapes["embedding_R" if "embedding_R" in shapes else "R"]
     turned = 0 if config.flag("block_share") else blocks * side_of(numbers)
     if "embedding_R" in shapes:
@@ -30,7 +30,7 @@ def _uses_series(config: AdapterConfig) -> bool:
     return config.fields.get("use_cayley_neumann", True) is True
 
 
-def _refuses(config: AdapterConfig) -> str | None:
+def _unmergeable_reason(config: AdapterConfig) -> str | None:
     version = re.match(r"(\d+)\.(\d+)", str(config.fields.get("peft_version", "")))
     if _uses_series(config) and (version is None or (int(version[1]), int(version[2])) < (0, 18)):
         return (
@@ -84,8 +84,8 @@ METHOD = Method(
     name="oft",
     title="OFT",
     key_patterns={r"oft_R\.weight": "R", r"oft_embedding_R\.weight": "embedding_R"},
-    module_size=_width,
+    module_size=_module_size,
     weight=_weight,
-    unmergeable_reason=_refuses,
+    unmergeable_reason=_unmergeable_reason,
     needs_base=True,
 )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     (rank,) = shapes["S_low"]
     (fan_out, up), (down, fan_in) = shapes["U_low"], shapes["V_low"]
     if rank > min(fan_in, fan_out):
@@ -41,7 +41,7 @@ METHOD = Method(
     name="osf",
     title="OSF",
     key_patterns={rf"osf_svd_params\.{role}": role for role in ("U_low", "S_low", "V_low")},
-    module_size=_width,
+    module_size=_module_size,
     weight=_weight,
     lora_form="given_base",
     lora_rank=lambda module, config: 2 * module.rank,  # what is put in, and what is taken out

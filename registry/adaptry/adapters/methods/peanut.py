@@ -26,7 +26,7 @@ def _activation(config: AdapterConfig) -> str:
     return str(config.fields.get("act_fn", "relu"))
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     rank, fan_out = shapes["A"]
     square = [shapes[f"{coder}.{n}"] for n in range(_depth(config)) for coder in ("encoders", "decoders")]
     if shapes["B"] != (fan_out, rank) or any(shape != (rank, rank) for shape in square):
@@ -34,7 +34,7 @@ def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     return ModuleSize(rank, 0, fan_out)
 
 
-def _refuses(config: AdapterConfig) -> str | None:
+def _unmergeable_reason(config: AdapterConfig) -> str | None:
     if _activation(config) in _ACTIVATIONS:
         return None
     return (
@@ -69,10 +69,10 @@ METHOD = Method(
         r"peanut_encoders\.(?P<rest>\d+)\.weight": "encoders",
         r"peanut_decoders\.(?P<rest>\d+)\.weight": "decoders",
     },
-    module_size=_width,
+    module_size=_module_size,
     weight=_weight,
     lora_form="given_base",
     lora_rank=lambda module, config: module.rank,
-    unmergeable_reason=_refuses,
+    unmergeable_reason=_unmergeable_reason,
     needs_base=True,
 )

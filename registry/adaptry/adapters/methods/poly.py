@@ -6,7 +6,7 @@ from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.methods.method import Method, ModuleSize, Shapes, common_number
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     """A is [splits, skills, in/splits, rank], B [splits, skills, rank, out/splits], the router [tasks, splits·skills]."""
     splits, skills, inner, rank = shapes["A"]
     up_splits, up_skills, up_rank, outer = shapes["B"]
@@ -21,7 +21,7 @@ METHOD = Method(
     name="poly",
     title="Poly",
     key_patterns={"poly_lora_A": "A", "poly_lora_B": "B", r"poly_router\.module_logits": "router"},
-    module_size=_width,
+    module_size=_module_size,
     scale=lambda config, module: 1 / module.rank,
     unmergeable_hint=(
         "what it adds depends on the task of each input: serve it unmerged, with PEFT's PeftModel.from_pretrained "

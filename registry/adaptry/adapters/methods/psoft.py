@@ -22,7 +22,7 @@ def _is_on(config: AdapterConfig, key: str) -> bool:
     return config.fields.get(key, True) is True
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     shape = shapes["R"]
     rank = side_of(shape[0]) if _is_on(config, "psoft_orth") else shape[1]
     for role in ("vector_a", "vector_b"):
@@ -90,7 +90,7 @@ METHOD = Method(
         r"psoft_R\.vector_a": "vector_a",
         r"psoft_R\.vector_b": "vector_b",
     },
-    module_size=_width,
+    module_size=_module_size,
     scale=_scale,
     weight=_weight,
     lora_form="given_base",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     twice = shapes["d"][0]
     rank = trained_rank(config, twice // 2, 256)
     if is_projection_saved(config):
@@ -41,7 +41,7 @@ METHOD = Method(
     key_patterns={"pvera_lambda_b": "b", "pvera_lambda_d": "d"},
     shared={"pvera_A": "A", "pvera_B": "B"},
     tolerance="bit-equal; where projections were not saved, with the torch that drew them",
-    module_size=_width,
+    module_size=_module_size,
     untrained_roles="[AB]",
     weight=add_delta(factor_product(_factors)),
     required_shared=saved_projections,

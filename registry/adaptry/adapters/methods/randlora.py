@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     (rank, bases), (again, smaller) = shapes["lambda"], shapes["gamma"]
     trained_rank(config, rank, 32)
     common_number(bases, again, math.ceil(smaller / rank))
@@ -41,7 +41,7 @@ def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     return ModuleSize(rank, 0, 0)
 
 
-def _misfit(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) -> str | None:
+def _mismatch(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) -> str | None:
     larger, smaller = max(fan_out, fan_in), min(fan_out, fan_in)
     if shapes["gamma"][1] != smaller:
         return f"is for a shorter side of {shapes['gamma'][1]:,}, and this base's has {smaller:,}"
@@ -116,10 +116,10 @@ METHOD = Method(
     },
     shared={f"randlora_{role}": role for role in "AB"},
     tolerance="bit-equal; where projections were not saved, with the torch that drew them",
-    module_size=_width,
+    module_size=_module_size,
     untrained_roles="[AB](?:_again)?",
     scale=_scale,
     weight=_weight,
     required_shared=saved_projections,
-    mismatch=_misfit,
+    mismatch=_mismatch,
 )

@@ -19,7 +19,7 @@ def _variant(config: AdapterConfig) -> str:
     return str(config.fields.get("variant", "road_1"))
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     (angles,) = shapes["theta"]
     return ModuleSize(0, 0, 2 * common_number(angles, *shapes["alpha"]) // _HALVES[_variant(config)])
 
@@ -65,7 +65,7 @@ METHOD = Method(
     name="road",
     title="RoAd",
     key_patterns={"road_theta": "theta", "road_alpha": "alpha"},
-    module_size=_width,
+    module_size=_module_size,
     weight=_weight,
     bias=_bias,
     needs_base=True,

@@ -11,7 +11,7 @@ from adaptry.adapters.methods.method import Method, ModuleSize, Shapes, common_n
 _NAMED = r"\.[A-Za-z0-9_-]+\."
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     (rank, fan_in), (fan_out, up_rank) = shapes["down"], shapes["up"]
     common_number(rank, up_rank)
     for part in ("gate", "transform"):
@@ -30,7 +30,7 @@ METHOD = Method(
         rf"shadow_update_transform{_NAMED}(?P<rest>.+)": "transform",
     },
     shared={rf"shadow_backbone{_NAMED}(?P<rest>.+)": "backbone"},
-    module_size=_width,
+    module_size=_module_size,
     scale=lambda config, module: config.number("shadow_alpha", 0.1),
     unmergeable_hint=(
         "it is a second, small model that runs beside the base: serve it unmerged, with PEFT's "

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     dimensions, count = shapes["indices"]
     common_number(2, dimensions)
     common_number(count, *shapes["weight"])
     return ModuleSize(0, 0, 0)
 
 
-def _misfit(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) -> str | None:
+def _mismatch(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) -> str | None:
     (count,), wanted = shapes["weight"], config.rank(default=32) * (fan_out + fan_in)
     if count == wanted:
         return None
@@ -49,8 +49,8 @@ METHOD = Method(
     name="shira",
     title="SHiRA",
     key_patterns={"shira_weight": "weight", "shira_indices": "indices"},
-    module_size=_width,
+    module_size=_module_size,
     weight=add_delta(_delta),
-    mismatch=_misfit,
+    mismatch=_mismatch,
     integer_roles=frozenset({"indices"}),
 )

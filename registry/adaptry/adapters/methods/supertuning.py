@@ -28,7 +28,7 @@ def _has_places(config: AdapterConfig) -> bool:
     return config.fields.get("save_precomputed_indices") is not False
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     (count,) = shapes["values"]
     if _has_places(config):
         common_number(count, *shapes["indices"])
@@ -38,7 +38,7 @@ def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     return ModuleSize(trained_rank(config, common_number(rank, up)), fan_in, fan_out)
 
 
-def _misfit(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) -> str | None:
+def _mismatch(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) -> str | None:
     (count,), wanted = shapes["values"], int(fan_out * fan_in * (1 - config.number("sparsity", 0.99)))
     if count == wanted:
         return None
@@ -79,10 +79,10 @@ METHOD = Method(
         "supertuning_indices": "indices",
         **{rf"supertuning_lora_{side}\.weight": side for side in "AB"},
     },
-    module_size=_width,
+    module_size=_module_size,
     scale=_scale,
     weight=_weight,
-    mismatch=_misfit,
+    mismatch=_mismatch,
     depends_on_base=lambda config: not _has_places(config),
     integer_roles=frozenset({"indices"}),
 )

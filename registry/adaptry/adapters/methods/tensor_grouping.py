@@ -1,4 +1,5 @@
-"""Any method's tensors, sorted by what they are: by its `tails` and `shared` names, and nothing left over silently."""
+"""Any method's tensors, sorted by what they are: by its `key_patterns` and `shared` names, and nothing left
+over silently."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     (rank, fan_in), (fan_out, up) = shapes["A"], shapes["B"]
     common_number(min(config.rank("r", 2), fan_in, fan_out), rank, up)
     vectors = [shape[0] for role, shape in shapes.items() if role.startswith("v.")]
@@ -72,7 +72,7 @@ def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, T
     return parts["B"] @ middle, parts["A"]
 
 
-def _refuses(config: AdapterConfig) -> str | None:
+def _unmergeable_reason(config: AdapterConfig) -> str | None:
     if is_projection_saved(config):
         return None
     return (
@@ -86,12 +86,12 @@ METHOD = Method(
     title="TinyLoRA",
     key_patterns={f"tinylora_{role}": role for role in ("A", "B", "P")},
     shared={r"tinylora_v\.(?P<rest>[0-9]+)": "v"},
-    module_size=_width,
+    module_size=_module_size,
     untrained_roles="[ABP]",
     weight=add_delta(factor_product(_factors)),
     lora_form="exact",
     factors=_factors,
     lora_rank=lambda module, config: module.rank,
     tolerance="bit-equal; refused where its projections were not saved, with the way to save them",
-    unmergeable_reason=_refuses,
+    unmergeable_reason=_unmergeable_reason,
 )

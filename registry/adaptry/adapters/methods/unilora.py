@@ -29,7 +29,7 @@ def _has_places(config: AdapterConfig) -> bool:
     return config.flag("save_indices")
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     common_number(config.rank("theta_d_length", 256), *shapes["theta"])
     if not _has_places(config):
         return ModuleSize(config.rank(default=4), 0, 0)
@@ -54,7 +54,7 @@ def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, T
     return _factor(parts, "B"), _factor(parts, "A")
 
 
-def _refuses(config: AdapterConfig) -> str | None:
+def _unmergeable_reason(config: AdapterConfig) -> str | None:
     if _has_places(config):
         return None
     return (
@@ -71,13 +71,13 @@ METHOD = Method(
         **{f"unilora_scales_{side}": f"{side}_scales" for side in "AB"},
     },
     shared={"unilora_theta_d": "theta"},
-    module_size=_width,
+    module_size=_module_size,
     untrained_roles="[AB]_scales",
     weight=add_delta(factor_product(_factors)),
     lora_form="exact",
     factors=_factors,
     lora_rank=lambda module, config: module.rank,
-    unmergeable_reason=_refuses,
+    unmergeable_reason=_unmergeable_reason,
     required_shared=lambda config: ("theta",),
     tolerance="bit-equal; refused where its indices were not saved, with the way to save them",
     names_modules=_has_places,

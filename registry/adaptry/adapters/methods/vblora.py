@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     vectors, length = shapes["bank"]
     if config.flag("save_only_topk_weights"):
         (rank, tiles_in, chosen), (tiles_out, up, again) = shapes["A_choices"], shapes["B_choices"]
@@ -72,7 +72,7 @@ METHOD = Method(
         **{f"vblora_logits_{side}_topk_weights": f"{side}_weights" for side in "AB"},
     },
     shared={"vblora_vector_bank": "bank"},
-    module_size=_width,
+    module_size=_module_size,
     weight=add_delta(factor_product(_factors)),
     lora_form="exact",
     factors=_factors,

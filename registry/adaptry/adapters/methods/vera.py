@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     (length,) = shapes["d"]
     rank = trained_rank(config, length, 256)
     if is_projection_saved(config):
@@ -78,7 +78,7 @@ METHOD = Method(
     key_patterns={"vera_lambda_b": "b", "vera_lambda_d": "d"},
     shared={"vera_A": "A", "vera_B": "B"},
     tolerance="bit-equal; where projections were not saved, with the torch that drew them",
-    module_size=_width,
+    module_size=_module_size,
     untrained_roles="[AB]",
     weight=add_delta(factor_product(_factors)),
     required_shared=saved_projections,

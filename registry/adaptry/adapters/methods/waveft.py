@@ -24,7 +24,7 @@ def _is_transformed(config: AdapterConfig) -> bool:
     return config.fields.get("use_idwt") is not False
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     if config.flag("proportional_parameters"):  # each module has its share of all coefficients
         (_,) = shapes["spectrum"]
         return ModuleSize(0, 0, 0)
@@ -73,7 +73,7 @@ def _delta(parts: ModuleTensors, shape: tuple[int, ...]) -> Tensor:
     return update.T if parts.orientation == "conv1d" else update
 
 
-def _refuses(config: AdapterConfig) -> str | None:
+def _unmergeable_reason(config: AdapterConfig) -> str | None:
     if not _is_transformed(config) or _family(config) in LOW_PASS:
         return None
     return (
@@ -87,9 +87,9 @@ METHOD = Method(
     title="WaveFT",
     key_patterns={"waveft_spectrum": "spectrum"},
     tolerance="bit-equal with the torch that drew its places",
-    module_size=_width,
+    module_size=_module_size,
     scale=_scale,
     weight=add_delta(_delta),
     mismatch=too_many_coefficients,
-    unmergeable_reason=_refuses,
+    unmergeable_reason=_unmergeable_reason,
 )

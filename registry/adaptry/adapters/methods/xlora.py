@@ -22,7 +22,7 @@ def _roles(config: AdapterConfig) -> tuple[str, ...]:
     )
 
 
-def _width(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     """No module has a width; what the classifier's layers are is checked by the way."""
     inputs, inner = config.rank("hidden_size", 1), config.rank("xlora_size", 2048)
     for layer in _layers(config):
@@ -40,7 +40,7 @@ METHOD = Method(
     name="xlora",
     title="X-LoRA",
     key_patterns={},
-    module_size=_width,
+    module_size=_module_size,
     shared={r"internal_xlora_classifier\.(?P<rest>layers\.\d+\.(?:weight|bias))": "classifier"},
     required_shared=_roles,
     names_modules=lambda config: False,

@@ -33,17 +33,17 @@ def fingerprint(checkpoint: HfCheckpoint) -> BaseRecord:
 
     Raises `Invalid` where the folder has no weights but buffers, `InvalidWeights` where a file changed meanwhile.
     """
-    folded = open_logical_view(checkpoint)
-    checkpoint = folded.checkpoint
+    view = open_logical_view(checkpoint)
+    checkpoint = view.checkpoint
     weights = [name for name, info in checkpoint.tensors.items() if not is_buffer(name, info.shape)]
     if not weights:
         raise Invalid(f"{checkpoint.folder} has no weights in its safetensors files; is the export complete?")
     with _readers(checkpoint) as reader:
-        copies = _tied_copies(folded, weights, reader)
+        copies = _tied_copies(view, weights, reader)
         weights = [name for name in weights if name not in copies]
         plain = normalised(weights)
-        sketches = {name: _sketch(folded, name, plain[name], reader) for name in sorted(weights)}
-    facts = facts_of(checkpoint.config, _is_tied(checkpoint, weights, copies), folded.method)
+        sketches = {name: _sketch(view, name, plain[name], reader) for name in sorted(weights)}
+    facts = facts_of(checkpoint.config, _is_tied(checkpoint, weights, copies), view.method)
     tensors = {
         name: TensorShape(dtype=checkpoint.tensors[name].dtype, shape=checkpoint.tensors[name].shape)
         for name in sorted(weights)
@@ -72,10 +72,10 @@ def check_identity(record: BaseRecord) -> None:
         )
 
 
-def _sketch(folded: LogicalView, name: str, plain: str, reader: Callable[[str], ReadAt]) -> Sketch:
-    if packed := folded.packed.get(name):
+def _sketch(view: LogicalView, name: str, plain: str, reader: Callable[[str], ReadAt]) -> Sketch:
+    if packed := view.packed.get(name):
         return sketch_packed_weight(packed, plain, reader)
-    return sketch_tensor(reader(name), folded.checkpoint.tensors[name], plain)
+    return sketch_tensor(reader(name), view.checkpoint.tensors[name], plain)
 
 
 def _architecture(tensors: Mapping[str, TensorShape]) -> Digest:
@@ -110,10 +110,10 @@ def _is_tied(checkpoint: HfCheckpoint, weights: list[str], copies: frozenset[str
     return not has_own_head
 
 
-def _tied_copies(folded: LogicalView, weights: list[str], reader: Callable[[str], ReadAt]) -> frozenset[str]:
+def _tied_copies(view: LogicalView, weights: list[str], reader: Callable[[str], ReadAt]) -> frozenset[str]:
     """Output heads that older tools stored though they are the embedding: tied, and equal wherever we look."""
-    checkpoint = folded.checkpoint
-    weights = [name for name in weights if name not in folded.packed]  # a packed head is no copy of anything
+    checkpoint = view.checkpoint
+    weights = [name for name in weights if name not in view.packed]  # a packed head is no copy of anything
     if checkpoint.config.get("tie_word_embeddings") is False:
         return frozenset()
     embedding = input_embedding(weights)

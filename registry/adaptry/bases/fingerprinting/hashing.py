@@ -66,10 +66,14 @@ def full_hashes(
     """
     stored = _stored(checkpoint, record)
     streams = list(_streams(checkpoint, stored, files))
-    told = _ThreadProgress(progress, sum(stream.size for stream in streams))
+    thread_progress = _ThreadProgress(progress, sum(stream.size for stream in streams))
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         found = dict(
-            zip(streams, pool.map(lambda stream: _hash(checkpoint, stream, told), streams), strict=True)
+            zip(
+                streams,
+                pool.map(lambda stream: _hash(checkpoint, stream, thread_progress), streams),
+                strict=True,
+            )
         )
     exact: dict[str, str] = {}
     canon: dict[str, str | None] = {}
@@ -102,7 +106,7 @@ def _streams(checkpoint: HfCheckpoint, stored: Mapping[str, TensorShape], files:
             yield _Stream(shard, name, infos[name].start, infos[name].end, infos[name].dtype)
 
 
-def _hash(checkpoint: HfCheckpoint, stream: _Stream, told: _ThreadProgress) -> tuple[str, str | None]:
+def _hash(checkpoint: HfCheckpoint, stream: _Stream, progress: _ThreadProgress) -> tuple[str, str | None]:
     """SHA-256 of the bytes as they are, and of the same values as bfloat16."""
     exact = hashlib.sha256()
     round_to = converter(stream.dtype) if stream.tensor and stream.dtype in FLOATS else None
@@ -113,7 +117,7 @@ def _hash(checkpoint: HfCheckpoint, stream: _Stream, told: _ThreadProgress) -> t
             if canon and round_to:
                 for start in range(0, len(piece), _ROUNDED):
                     canon.update(round_to(piece[start : start + _ROUNDED]))
-            told.add(stream.shard, len(piece))
+            progress.add(stream.shard, len(piece))
     if canon:
         return exact.hexdigest(), canon.hexdigest()
     needs_rounding = stream.dtype in FLOATS and stream.dtype != "BF16"

@@ -273,7 +273,7 @@ def other_scale(scale: Scale) -> Condition:
 
 
 def layout(name: str, sentence: str) -> Condition:
-    """A layout of `adapter.dialect`."""
+    """A layout of `adapters.key_layout`."""
     return lambda subject, runtime: ConditionMatch(sentence) if name in subject.spec.layouts else None
 
 

@@ -119,11 +119,12 @@ class ServerNeeds:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeRules:
-    """One engine. `read`: the version or commit whose source the rules are from; `latest`: that version as numbers,
-    empty where only a commit is known. `held_to`: what the rules are tested against, for the page.
+    """One engine. `source_version`: the version or commit whose source the rules are from; `latest`: that
+    version as numbers, empty where only a commit is known. `tested_against`: what the rules are tested
+    against, for the page.
 
-    `gates` come first, and where one holds nothing else is asked. `cautions`: wrong answers that come of how a server
-    is run, whatever the adapter. `start`: what to start it with for `Needs`.
+    `preconditions` come first, and where one holds nothing else is asked. `warnings`: wrong answers that come
+    of how a server is run, whatever the adapter. `start`: how to start it for `ServerNeeds`.
     """
 
     name: str

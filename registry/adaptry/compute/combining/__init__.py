@@ -25,8 +25,8 @@ from adaptry.compute.combining.method import CombineMethod
 from adaptry.core.errors import Invalid
 
 COMBINE_METHODS: Mapping[str, CombineMethod] = {
-    combination.name: combination
-    for combination in (
+    method.name: method
+    for method in (
         *linear.METHODS,
         *ties.METHODS,
         *dare.METHODS,

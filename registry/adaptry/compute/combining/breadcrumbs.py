@@ -13,33 +13,33 @@ if TYPE_CHECKING:
     from adaptry.compute.combining.dense_rows import PruneFunction
 
 
-def band_prunes(given: CombineInputs) -> list[PruneFunction]:
+def band_prunes(inputs: CombineInputs) -> list[PruneFunction]:
     """For each update, the pruning to a band of magnitudes by `density`, `gamma` and `rescale`."""
     from adaptry.compute.combining.dense_rows import DenseRows
     from adaptry.compute.combining.sparsity import keep_band, rescale_l1_exactly
 
     found = []
-    for update in given.updates:
+    for update in inputs.updates:
         rows = DenseRows.from_factors(update)
-        prune = keep_band(rows, given.number("density"), given.number("gamma"))
-        found.append(rescale_l1_exactly(rows, prune) if given.word("rescale") == "l1" else prune)
+        prune = keep_band(rows, inputs.number("density"), inputs.number("gamma"))
+        found.append(rescale_l1_exactly(rows, prune) if inputs.word("rescale") == "l1" else prune)
     return found
 
 
-def breadcrumbs(given: CombineInputs) -> Tensor:
+def breadcrumbs(inputs: CombineInputs) -> Tensor:
     """λ Σ w_i band(Δ_i)."""
     from adaptry.compute.combining.dense_rows import combine_rows
     from adaptry.compute.combining.sign_election import fuse_by_sum
 
-    return combine_rows(given, band_prunes(given), fuse_by_sum(given))
+    return combine_rows(inputs, band_prunes(inputs), fuse_by_sum(inputs))
 
 
-def breadcrumbs_ties(given: CombineInputs) -> Tensor:
+def breadcrumbs_ties(inputs: CombineInputs) -> Tensor:
     """λ · mean over the i that agree of w_i band(Δ_i)."""
     from adaptry.compute.combining.dense_rows import combine_rows
     from adaptry.compute.combining.sign_election import fuse_by_election
 
-    return combine_rows(given, band_prunes(given), fuse_by_election(given))
+    return combine_rows(inputs, band_prunes(inputs), fuse_by_election(inputs))
 
 
 _GAMMA = MethodParameter(0.01, "share of the elements, the largest ones, that goes", 0.0, 1.0)

@@ -18,29 +18,29 @@ if TYPE_CHECKING:
     from adaptry.compute.tensors.lowrank import Factors
 
 
-def counted_inputs(given: CombineInputs) -> list[int]:
+def counted_inputs(inputs: CombineInputs) -> list[int]:
     """The places of the recipe's inputs that count here; those without an update are among them."""
-    return [place for place, weight in enumerate(given.all_weights) if weight]
+    return [place for place, weight in enumerate(inputs.all_weights) if weight]
 
 
-def gram_of_inputs(given: CombineInputs, places: Sequence[int]) -> Tensor:
+def gram_of_inputs(inputs: CombineInputs, places: Sequence[int]) -> Tensor:
     """⟨Δ_i, Δ_j⟩ of the inputs at these places, [N, N] float64; 0 for those without an update."""
     import torch
 
     from adaptry.compute.tensors.lowrank import gram_matrix
 
-    table = torch.zeros(len(given.all_weights), len(given.all_weights), dtype=torch.float64)
-    held = torch.tensor(given.input_positions)
-    table[held.unsqueeze(1), held] = gram_matrix(given.updates)
+    table = torch.zeros(len(inputs.all_weights), len(inputs.all_weights), dtype=torch.float64)
+    held = torch.tensor(inputs.input_positions)
+    table[held.unsqueeze(1), held] = gram_matrix(inputs.updates)
     wanted = torch.tensor(places)
     return table[wanted.unsqueeze(1), wanted]
 
 
-def weights_of_inputs(given: CombineInputs, places: Sequence[int]) -> Tensor:
+def weights_of_inputs(inputs: CombineInputs, places: Sequence[int]) -> Tensor:
     """[N] float64."""
     import torch
 
-    return torch.tensor([given.all_weights[place] for place in places], dtype=torch.float64)
+    return torch.tensor([inputs.all_weights[place] for place in places], dtype=torch.float64)
 
 
 def norms_and_cosines(gram: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,14 +53,14 @@ def norms_and_cosines(gram: Tensor) -> tuple[Tensor, Tensor]:
     return lengths, cosines
 
 
-def linear_combination(given: CombineInputs, places: Sequence[int], coefficients: Tensor) -> Factors:
+def linear_combination(inputs: CombineInputs, places: Sequence[int], coefficients: Tensor) -> Factors:
     """Σ c_i Δ_i over the inputs at these places. Whose coefficient is 0 leaves nothing behind, no rank either."""
     from adaptry.compute.tensors.lowrank import concatenate
 
     by_place = dict(zip(places, coefficients.tolist(), strict=True))
     pairs = [
         (update, by_place.get(place, 0.0))
-        for place, update in zip(given.input_positions, given.updates, strict=True)
+        for place, update in zip(inputs.input_positions, inputs.updates, strict=True)
     ]
     scaled = [update.scaled_by(coefficient) for update, coefficient in pairs if coefficient]
     return concatenate(scaled or [pairs[0][0].scaled_by(0.0)])

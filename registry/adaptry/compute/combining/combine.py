@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def build_combined_adapter(plan: CombinePlan) -> LazyAdapter:
     """The adapter that the plan makes, not computed yet."""
     planned = {planned.site: planned for planned in plan.sites if planned.inputs}
-    is_replay = plan.sites[0].combination.replay_mode != "no"
+    is_replay = plan.sites[0].method.replay_mode != "no"
     compute = make_replay(plan) if is_replay else _CombinedModules(plan, planned).compute
     result = LoraOptions(plan.recipe.dtype, plan.uniform_rank)
     made = build_lora(
@@ -112,7 +112,7 @@ def combine_deltas(plan: CombinePlan, planned: PlannedSite) -> Factors | Tensor:
     def random(place: int) -> Generator:
         return _generator(plan.recipe.seed, planned.site.key, planned.inputs[place])
 
-    given = CombineInputs(
+    inputs = CombineInputs(
         updates,
         planned.weights,
         planned.values,
@@ -124,7 +124,7 @@ def combine_deltas(plan: CombinePlan, planned: PlannedSite) -> Factors | Tensor:
         planned.site.key,
     )
     with _within_float32(planned):
-        made = planned.combination.combine(given)
+        made = planned.method.combine(inputs)
     check_fits(made, planned.site.key, "F32")
     return made
 
@@ -138,7 +138,7 @@ def _within_float32(planned: PlannedSite) -> Iterator[None]:
         yield
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # not in the stubs
         raise CheckFailed(
-            f"what {planned.combination.name} computes at {planned.site.key} is too large for F32: choose smaller weights"
+            f"what {planned.method.name} computes at {planned.site.key} is too large for F32: choose smaller weights"
         ) from error
 
 

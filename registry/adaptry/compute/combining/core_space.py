@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from adaptry.compute.tensors.lowrank import Factors
 
 
-def core_space(given: CombineInputs) -> Factors:
+def core_space(inputs: CombineInputs) -> Factors:
     """U · merge(UᵀΔ_1V, …, UᵀΔ_TV) · Vᵀ, with U and V the axes of all balanced factors stacked."""
     import torch
 
     from adaptry.compute.tensors.lowrank import NEGLIGIBLE, Factors, decompose
 
     ups, downs = [], []
-    for update in given.updates:
+    for update in inputs.updates:
         found = decompose(update)
         root = found.values.sqrt()
         ups.append(found.left * root.unsqueeze(-2))
@@ -34,8 +34,8 @@ def core_space(given: CombineInputs) -> Factors:
     left, ups_inside = _in_common_axes(ups)
     right, downs_inside = _in_common_axes(downs)
     cores = [Factors(up, down.mT) for up, down in zip(ups_inside, downs_inside, strict=True)]
-    core = combine_in_subspace(given, cores)
-    if given.flag("isotropic"):
+    core = combine_in_subspace(inputs, cores)
+    if inputs.flag("isotropic"):
         unit = torch.eye(core.shape[-1], dtype=core.dtype).expand(*core.shape[:-2], -1, -1)
         core = flatten_spectrum(decompose(Factors(core, unit)), NEGLIGIBLE).dense()
     return Factors(left @ core, right.mT.contiguous())

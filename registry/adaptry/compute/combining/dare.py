@@ -13,41 +13,42 @@ if TYPE_CHECKING:
     from adaptry.compute.combining.dense_rows import PruneFunction
 
 
-def dropout_prunes(given: CombineInputs) -> list[PruneFunction]:
+def dropout_prunes(inputs: CombineInputs) -> list[PruneFunction]:
     """For each update, its random pruning by `density` and `rescale`."""
-    return [_drop(given, place) for place in range(len(given.updates))]
+    return [_drop(inputs, place) for place in range(len(inputs.updates))]
 
 
-def _drop(given: CombineInputs, place: int) -> PruneFunction:
+def _drop(inputs: CombineInputs, place: int) -> PruneFunction:
     from adaptry.compute.combining.dense_rows import DenseRows
     from adaptry.compute.combining.sparsity import drop_at_random, rescale_l1
 
-    density, rescale = given.number("density"), given.word("rescale")
+    density, rescale = inputs.number("density"), inputs.word("rescale")
     if rescale == "l1" and density < 1:
         return rescale_l1(
-            DenseRows.from_factors(given.updates[place]), lambda: drop_at_random(given.random(place), density)
+            DenseRows.from_factors(inputs.updates[place]),
+            lambda: drop_at_random(inputs.random(place), density),
         )
-    generator: Generator = given.random(place)
+    generator: Generator = inputs.random(place)
     prune = drop_at_random(generator, density)
     if rescale == "none" or density >= 1:
         return prune
     return lambda block: prune(block).div_(density)
 
 
-def dare_linear(given: CombineInputs) -> Tensor:
+def dare_linear(inputs: CombineInputs) -> Tensor:
     """λ Σ w_i drop(Δ_i)."""
     from adaptry.compute.combining.dense_rows import combine_rows
     from adaptry.compute.combining.sign_election import fuse_by_sum
 
-    return combine_rows(given, dropout_prunes(given), fuse_by_sum(given))
+    return combine_rows(inputs, dropout_prunes(inputs), fuse_by_sum(inputs))
 
 
-def dare_ties(given: CombineInputs) -> Tensor:
+def dare_ties(inputs: CombineInputs) -> Tensor:
     """λ · mean over the i that agree of w_i drop(Δ_i)."""
     from adaptry.compute.combining.dense_rows import combine_rows
     from adaptry.compute.combining.sign_election import fuse_by_election
 
-    return combine_rows(given, dropout_prunes(given), fuse_by_election(given))
+    return combine_rows(inputs, dropout_prunes(inputs), fuse_by_election(inputs))
 
 
 _PAPER = "Yu et al., arXiv 2311.03099"

@@ -14,49 +14,49 @@ if TYPE_CHECKING:
     from adaptry.compute.combining.dense_rows import PruneFunction
 
 
-def magprune_prunes(given: CombineInputs) -> list[PruneFunction]:
+def magprune_prunes(inputs: CombineInputs) -> list[PruneFunction]:
     """For each update, the paper's MAGPRUNE by `density`, `epsilon` and `rescale`.
 
     Raises `Invalid` where density ± ε/2 is no probability.
     """
-    density, half = given.number("density"), given.number("epsilon") / 2
+    density, half = inputs.number("density"), inputs.number("epsilon") / 2
     if density < 1 and not 0 < density - half <= density + half < 1:
         raise Invalid(
             f"della keeps elements with probabilities from density − ε/2 to density + ε/2, here {density - half:g} to "
             f"{density + half:g}: choose both so that these lie between 0 and 1"
         )
-    return [_magprune(given, place) for place in range(len(given.updates))]
+    return [_magprune(inputs, place) for place in range(len(inputs.updates))]
 
 
-def _magprune(given: CombineInputs, place: int) -> PruneFunction:
+def _magprune(inputs: CombineInputs, place: int) -> PruneFunction:
     from adaptry.compute.combining.dense_rows import DenseRows
     from adaptry.compute.combining.sparsity import drop_by_magnitude_rank, rescale_l1
 
-    rescale = given.word("rescale")
+    rescale = inputs.word("rescale")
 
     def made() -> PruneFunction:
-        epsilon = given.number("epsilon")
+        epsilon = inputs.number("epsilon")
         return drop_by_magnitude_rank(
-            given.random(place), given.number("density"), epsilon, rescale == "probability"
+            inputs.random(place), inputs.number("density"), epsilon, rescale == "probability"
         )
 
-    return rescale_l1(DenseRows.from_factors(given.updates[place]), made) if rescale == "l1" else made()
+    return rescale_l1(DenseRows.from_factors(inputs.updates[place]), made) if rescale == "l1" else made()
 
 
-def della(given: CombineInputs) -> Tensor:
+def della(inputs: CombineInputs) -> Tensor:
     """λ · mean over the i that agree of w_i magprune(Δ_i)."""
     from adaptry.compute.combining.dense_rows import combine_rows
     from adaptry.compute.combining.sign_election import fuse_by_election
 
-    return combine_rows(given, magprune_prunes(given), fuse_by_election(given))
+    return combine_rows(inputs, magprune_prunes(inputs), fuse_by_election(inputs))
 
 
-def della_linear(given: CombineInputs) -> Tensor:
+def della_linear(inputs: CombineInputs) -> Tensor:
     """λ Σ w_i magprune(Δ_i)."""
     from adaptry.compute.combining.dense_rows import combine_rows
     from adaptry.compute.combining.sign_election import fuse_by_sum
 
-    return combine_rows(given, magprune_prunes(given), fuse_by_sum(given))
+    return combine_rows(inputs, magprune_prunes(inputs), fuse_by_sum(inputs))
 
 
 _EPSILON = MethodParameter(

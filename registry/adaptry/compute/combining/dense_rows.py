@@ -1,8 +1,9 @@
-"""Dense updates, a few rows at a time: what elementwise ways of combining run on.
+"""Dense updates, a few rows at a time: what elementwise methods run on.
 
-The dense updates of several adapters are never all there: a block of rows of each is multiplied out, treated while the
-processor's cache has it, and dropped. Multiplying out twice is cheaper than keeping. A block is cut the same way each
-time, so that it has the same bits each time. The members of a batch (experts) are rows one below the other.
+The dense updates of several adapters are never all there: a block of rows of each is multiplied out, treated
+while the processor's cache has it, and dropped. Multiplying out twice is cheaper than keeping. A block is cut
+the same way each time, so that it has the same bits each time. The members of a batch (experts) are rows one
+below the other.
 """
 
 from __future__ import annotations
@@ -67,15 +68,15 @@ class DenseRows:
         return (self.block(place) for place in self.row_blocks())
 
 
-def combine_rows(given: CombineInputs, prunes: Sequence[PruneFunction], fuse: FuseFunction) -> Tensor:
+def combine_rows(inputs: CombineInputs, prunes: Sequence[PruneFunction], fuse: FuseFunction) -> Tensor:
     """Each update's blocks through its own of `prunes`, and what is left through `fuse`; [..., out, in]."""
-    updates = rows_of(given)
+    updates = rows_of(inputs)
     result = torch.empty(updates[0].shape)
     for member, rows in updates[0].row_blocks():
         pairs = zip(updates, prunes, strict=True)
         result[member, rows] = fuse(torch.stack([prune(each.block((member, rows))) for each, prune in pairs]))
-    return result.reshape(*given.updates[0].up.shape[:-1], -1)
+    return result.reshape(*inputs.updates[0].up.shape[:-1], -1)
 
 
-def rows_of(given: CombineInputs) -> list[DenseRows]:
-    return [DenseRows.from_factors(update) for update in given.updates]
+def rows_of(inputs: CombineInputs) -> list[DenseRows]:
+    return [DenseRows.from_factors(update) for update in inputs.updates]

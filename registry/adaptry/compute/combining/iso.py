@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from adaptry.compute.tensors.lowrank import Decomposition, Factors
 
 
-def iso_c(given: CombineInputs) -> Factors:
+def iso_c(inputs: CombineInputs) -> Factors:
     """σ̄ · U Vᵀ, with U and V the singular vectors of Σ w_i Δ_i, as many as there are or as `rank` says, and σ̄ their
     mean singular value."""
     from adaptry.compute.tensors.lowrank import decompose
 
-    return flatten_spectrum(decompose(weighted_sum(given), given.rank), given.number("floor"), given.rank)
+    return flatten_spectrum(decompose(weighted_sum(inputs), inputs.rank), inputs.number("floor"), inputs.rank)
 
 
 def flatten_spectrum(found: Decomposition, floor: float, rank: int | None = None) -> Factors:

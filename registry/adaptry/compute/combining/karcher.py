@@ -26,50 +26,50 @@ if TYPE_CHECKING:
 _NOTHING = 1e-8
 
 
-def karcher(given: CombineInputs) -> Factors:
+def karcher(inputs: CombineInputs) -> Factors:
     """The direction with the least weighted squared angles to all Δ_i, at the length Σ w_i‖Δ_i‖; the weights sum to 1.
 
     Raises `CheckFailed` where there is no such one direction.
     """
-    places = counted_inputs(given)
-    lengths, cosines = norms_and_cosines(gram_of_inputs(given, places))
-    weights = _summing_to_one(given, weights_of_inputs(given, places))
+    places = counted_inputs(inputs)
+    lengths, cosines = norms_and_cosines(gram_of_inputs(inputs, places))
+    weights = _summing_to_one(inputs, weights_of_inputs(inputs, places))
     present = lengths > 0
     if not bool(present.any()):
-        return linear_combination(given, places, weights)
+        return linear_combination(inputs, places, weights)
     shares = weights * present / (weights * present).sum()
-    mean = _unit(given, shares, cosines)
-    tolerance = given.number("tolerance")
-    for _ in range(int(given.number("iterations"))):
-        step = _towards_all(given, mean, shares, cosines)
+    mean = _unit(inputs, shares, cosines)
+    tolerance = inputs.number("tolerance")
+    for _ in range(int(inputs.number("iterations"))):
+        step = _towards_all(inputs, mean, shares, cosines)
         size = _length(step, cosines)
         if size < tolerance:
             break
-        mean = _unit(given, math.cos(size) * mean + math.sin(size) / size * step, cosines)
-    return linear_combination(given, places, _of_updates(mean, weights, lengths))
+        mean = _unit(inputs, math.cos(size) * mean + math.sin(size) / size * step, cosines)
+    return linear_combination(inputs, places, _of_updates(mean, weights, lengths))
 
 
-def multislerp(given: CombineInputs) -> Factors:
+def multislerp(inputs: CombineInputs) -> Factors:
     """The direction of Σ w_i Δ_i/‖Δ_i‖, at the length Σ w_i‖Δ_i‖. Raises `CheckFailed` where the directions cancel."""
-    places = counted_inputs(given)
-    lengths, cosines = norms_and_cosines(gram_of_inputs(given, places))
-    weights = weights_of_inputs(given, places)
-    if given.flag("normalize"):
-        weights = _summing_to_one(given, weights)
+    places = counted_inputs(inputs)
+    lengths, cosines = norms_and_cosines(gram_of_inputs(inputs, places))
+    weights = weights_of_inputs(inputs, places)
+    if inputs.flag("normalize"):
+        weights = _summing_to_one(inputs, weights)
     if not bool((lengths > 0).any()):
-        return linear_combination(given, places, weights)
-    mean = _unit(given, weights * (lengths > 0), cosines)
-    return linear_combination(given, places, _of_updates(mean, weights, lengths))
+        return linear_combination(inputs, places, weights)
+    mean = _unit(inputs, weights * (lengths > 0), cosines)
+    return linear_combination(inputs, places, _of_updates(mean, weights, lengths))
 
 
-def _towards_all(given: CombineInputs, mean: Tensor, shares: Tensor, cosines: Tensor) -> Tensor:
+def _towards_all(inputs: CombineInputs, mean: Tensor, shares: Tensor, cosines: Tensor) -> Tensor:
     """Σ w_i log(u_i) at the mean, as coefficients of the directions u_i."""
     import torch
 
     dots = (cosines @ mean).clamp(-1, 1)
     if bool(((dots < -1 + _NOTHING) & (shares != 0)).any()):
         raise CheckFailed(
-            f"{given.site_name}: an update is opposite to the mean of all, so the mean on the sphere is not unique; give this "
+            f"{inputs.site_name}: an update is opposite to the mean of all, so the mean on the sphere is not unique; give this "
             "module another method (modules: in the recipe), linear for one"
         )
     angles = torch.acos(dots)
@@ -81,21 +81,21 @@ def _length(coefficients: Tensor, cosines: Tensor) -> float:
     return math.sqrt(max(0.0, float(coefficients @ cosines @ coefficients)))
 
 
-def _unit(given: CombineInputs, coefficients: Tensor, cosines: Tensor) -> Tensor:
+def _unit(inputs: CombineInputs, coefficients: Tensor, cosines: Tensor) -> Tensor:
     length = _length(coefficients, cosines)
     if length < _NOTHING:
         raise CheckFailed(
-            f"{given.site_name}: the directions of the updates cancel, so they have no mean direction; change the weights, or "
+            f"{inputs.site_name}: the directions of the updates cancel, so they have no mean direction; change the weights, or "
             "give this module another method (modules: in the recipe), linear for one"
         )
     return coefficients / length
 
 
-def _summing_to_one(given: CombineInputs, weights: Tensor) -> Tensor:
+def _summing_to_one(inputs: CombineInputs, weights: Tensor) -> Tensor:
     total = float(weights.sum())
     if abs(total) < _NOTHING:
         raise CheckFailed(
-            f"{given.site_name}: the weights sum to 0, so they are no shares; change one of them"
+            f"{inputs.site_name}: the weights sum to 0, so they are no shares; change one of them"
         )
     return weights / total
 

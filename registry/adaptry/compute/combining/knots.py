@@ -16,31 +16,34 @@ if TYPE_CHECKING:
     from adaptry.compute.tensors.lowrank import Factors
 
 
-def knots(given: CombineInputs) -> Factors:
+def knots(inputs: CombineInputs) -> Factors:
     """U · merge(UᵀΔ_1, …, UᵀΔ_T)."""
     import torch
 
     from adaptry.compute.tensors.lowrank import Factors, numerical_rank
     from adaptry.compute.tensors.orthonormal import basis_of
 
-    ranks = [update.rank for update in given.updates]
-    basis = basis_of(torch.cat([update.up for update in given.updates], dim=-1))
+    ranks = [update.rank for update in inputs.updates]
+    basis = basis_of(torch.cat([update.up for update in inputs.updates], dim=-1))
     parts = [
         part * update.scale
-        for part, update in zip(torch.split(basis.upper, ranks, dim=-1), given.updates, strict=True)
+        for part, update in zip(torch.split(basis.upper, ranks, dim=-1), inputs.updates, strict=True)
     ]
     # [Δ_1 … Δ_T] = Q · [part_1 A_1 …]; each A_i has an orthonormal basis that the left singular vectors do not see.
     core = torch.cat(
-        [part @ basis_of(update.down.mT).upper.mT for part, update in zip(parts, given.updates, strict=True)],
+        [
+            part @ basis_of(update.down.mT).upper.mT
+            for part, update in zip(parts, inputs.updates, strict=True)
+        ],
         dim=-1,
     )
     turn, values, _ = torch.linalg.svd(core, full_matrices=False)
     turn = turn[..., : numerical_rank(values)]
     aligned = [
         Factors((turn.mT @ part).float(), update.down)
-        for part, update in zip(parts, given.updates, strict=True)
+        for part, update in zip(parts, inputs.updates, strict=True)
     ]
-    return Factors(basis.times(turn).float(), combine_in_subspace(given, aligned))
+    return Factors(basis.times(turn).float(), combine_in_subspace(inputs, aligned))
 
 
 METHODS = (

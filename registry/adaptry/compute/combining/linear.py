@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from adaptry.compute.tensors.lowrank import Factors
 
 
-def weighted_sum(given: CombineInputs) -> Factors:
+def weighted_sum(inputs: CombineInputs) -> Factors:
     """Σ w_i Δ_i, exactly, as factors side by side."""
     from adaptry.compute.tensors.lowrank import concatenate
 
-    pairs = zip(given.updates, given.weights, strict=True)
+    pairs = zip(inputs.updates, inputs.weights, strict=True)
     return concatenate([update.scaled_by(weight) for update, weight in pairs])
 
 

@@ -1,7 +1,8 @@
-"""What a way of combining adapters is, as a value: its parameters, and one function from updates to an update.
+"""What a method of combining adapters is, as a value: its parameters, and one function from updates to an
+update.
 
-A combination sees one site at a time and knows no files. Adding one is one function and one entry in `COMBINATIONS`;
-the recipe's schema, the command line's help and the docs are made from the table.
+A method sees one site at a time and knows no files. Adding one is one function and one entry in
+`COMBINE_METHODS`; the recipe's schema, the command line's help and the docs are made from the table.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ also its random numbers, site after site in the model's order."""
 
 @dataclass(frozen=True, slots=True)
 class MethodParameter:
-    """A number (or a word) that a combination takes: its default, its bounds or choices, and what it is."""
+    """A number (or a word) that a method takes: its default, its bounds or choices, and what it is."""
 
     default: Number
     about: str
@@ -67,15 +68,16 @@ class PeftReplay:
 
 @dataclass(frozen=True, slots=True)
 class CombineInputs:
-    """What a combination gets of one site: the updates of the adapters that have one there, each with its trained
-    scale, in the recipe's order; their weights; the parameters' values; `rank`, the rank the result is to have, for a
-    method whose arithmetic depends on it; `inputs`, how many adapters the recipe has.
+    """What a method gets of one site: the updates of the adapters that have one there, each with its trained
+    scale, in the recipe's order; their weights; the parameters' values; `rank`, the rank the result is to
+    have, for a method whose arithmetic depends on it; `input_count`, how many adapters the recipe has.
 
-    `places` says which of the recipe's inputs the updates are of; `all_weights` are the weights here of all of them, also
-    of those without an update at this site, for methods that take absence for an update of zero. `where` is the
-    site's name, for errors.
+    `input_positions` says which of the recipe's inputs the updates are of; `all_weights` are the weights here
+    of all of them, also of those without an update at this site, for methods that take absence for an update
+    of zero. `site_name` is for errors.
 
-    `random(i)` is a fresh generator for the i-th update, seeded by recipe, site and input: never by order or threads.
+    `random(i)` is a fresh generator for the i-th update, seeded by recipe, site and input: never by order or
+    threads.
     """
 
     updates: Sequence[Factors]
@@ -105,10 +107,12 @@ CombineFunction = Callable[[CombineInputs], "Factors | Tensor"]
 
 @dataclass(frozen=True, slots=True)
 class CombineMethod:
-    """`name` as recipes spell it; `source`: paper and code whose arithmetic it is; `parameters` by name; `work`: whether
-    it stays in factors or forms one site's updates densely; `inputs`: how many adapters it takes, at least and at
-    most; `rank`: the rank of its result from the ranks of its inputs, where no rank is asked for; `weighs`: whether
-    weights other than 0 and 1 mean something to it; `replays`: whether it is another program's to the bit; `differs`: where PEFT or mergekit do otherwise under this name.
+    """`name` as recipes spell it; `source`: paper and code whose arithmetic it is; `parameters` by name;
+    `delta_form`: whether it stays in factors or forms one site's updates densely; `inputs`: how many adapters
+    it takes, at least and at most; `rank`: the rank of its result from the ranks of its inputs, where no rank
+    is asked for; `uses_weights`: whether weights other than 0 and 1 mean something to it; `replay_mode`:
+    whether it is another program's to the bit; `differences`: where PEFT or mergekit do otherwise under this
+    name.
     """
 
     name: str

@@ -108,11 +108,11 @@ def render_page() -> str:
     own = [each for name, each in COMBINE_METHODS.items() if not name.startswith(PREFIX)]
     of_peft = [each for name, each in COMBINE_METHODS.items() if name.startswith(PREFIX)]
     lines = [_ABOVE, "## The methods", "", *_overview(own)]
-    for combination in own:
-        lines += ["", *_section(combination)]
+    for method in own:
+        lines += ["", *_section(method)]
     lines += ["", "## PEFT's", "", *_overview(of_peft)]
-    for combination in of_peft:
-        lines += ["", *_section(combination)]
+    for method in of_peft:
+        lines += ["", *_section(method)]
     return "\n".join(lines) + "\n"
 
 
@@ -128,25 +128,25 @@ def _anchor(name: str) -> str:
     return name.replace(":", "")
 
 
-def _section(combination: CombineMethod) -> Iterator[str]:
-    yield f"### `{combination.name}`"
+def _section(method: CombineMethod) -> Iterator[str]:
+    yield f"### `{method.name}`"
     yield ""
-    yield f"{combination.title[0].upper()}{combination.title[1:]}. Source: {combination.source}."
-    if bounds := _bounds(combination):
+    yield f"{method.title[0].upper()}{method.title[1:]}. Source: {method.source}."
+    if bounds := _bounds(method):
         yield bounds
-    if combination.parameters:
+    if method.parameters:
         yield ""
         yield "| parameter | default | takes | |"
         yield "|---|---|---|---|"
-        for name, parameter in combination.parameters.items():
+        for name, parameter in method.parameters.items():
             yield f"| `{name}` | {_word(parameter.default)} | {_taken(parameter)} | {_cell(parameter.about)} |"
-    if combination.differences:
+    if method.differences:
         yield ""
-        yield combination.differences
+        yield method.differences
 
 
-def _bounds(combination: CombineMethod) -> str:
-    fewest, most = combination.inputs
+def _bounds(method: CombineMethod) -> str:
+    fewest, most = method.inputs
     told = (
         f"Takes {fewest} inputs."
         if fewest == most
@@ -154,7 +154,7 @@ def _bounds(combination: CombineMethod) -> str:
         if fewest > 1
         else ""
     )
-    return f"{told} Weights mean nothing to it.".strip() if not combination.uses_weights else told
+    return f"{told} Weights mean nothing to it.".strip() if not method.uses_weights else told
 
 
 def _taken(parameter: MethodParameter) -> str:

@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 _SINGULAR = 1e-6
 
 
-def model_stock(given: CombineInputs) -> Factors:
+def model_stock(inputs: CombineInputs) -> Factors:
     """t · mean(Δ_i), with t = N cos θ / (1 + (N−1) cos θ) and cos θ the mean over pairs."""
     from adaptry.compute.tensors.lowrank import Factors, concatenate
 
-    count = len(counted_inputs(given))
-    total = concatenate(given.updates)
-    if given.word("over") == "rows":
-        reach = _reach(_mean_cosines_of_rows(given, count), count) / count
+    count = len(counted_inputs(inputs))
+    total = concatenate(inputs.updates)
+    if inputs.word("over") == "rows":
+        reach = _reach(_mean_cosines_of_rows(inputs, count), count) / count
         return Factors((total.up * reach.unsqueeze(-1)).to(total.up.dtype), total.down)
-    return total.scaled_by(float(_reach(_mean_cosine(given), count)) / count).with_unit_scale()
+    return total.scaled_by(float(_reach(_mean_cosine(inputs), count)) / count).with_unit_scale()
 
 
 def _reach(cosine: Tensor, count: int) -> Tensor:
@@ -41,29 +41,29 @@ def _reach(cosine: Tensor, count: int) -> Tensor:
     return torch.where(is_pole, 0, count * cosine / torch.where(is_pole, 1, below))
 
 
-def _mean_cosine(given: CombineInputs) -> Tensor:
+def _mean_cosine(inputs: CombineInputs) -> Tensor:
     import torch
 
-    places = counted_inputs(given)
+    places = counted_inputs(inputs)
     if len(places) == 1:
         return torch.ones((), dtype=torch.float64)
-    _, cosines = norms_and_cosines(gram_of_inputs(given, places))
+    _, cosines = norms_and_cosines(gram_of_inputs(inputs, places))
     return (cosines.sum() - cosines.diagonal().sum()) / (len(places) * (len(places) - 1))
 
 
-def _mean_cosines_of_rows(given: CombineInputs, count: int) -> Tensor:
+def _mean_cosines_of_rows(inputs: CombineInputs, count: int) -> Tensor:
     """[..., out] float64; the pairs of which one has no update here count as 0."""
     import torch
 
     from adaptry.compute.tensors.lowrank import row_inner_products
 
-    lengths = [row_inner_products(update, update).clamp(min=0).sqrt() for update in given.updates]
+    lengths = [row_inner_products(update, update).clamp(min=0).sqrt() for update in inputs.updates]
     if count == 1:
         return torch.ones_like(lengths[0])
     total = torch.zeros_like(lengths[0])
-    for one, other in itertools.combinations(range(len(given.updates)), 2):
+    for one, other in itertools.combinations(range(len(inputs.updates)), 2):
         product = lengths[one] * lengths[other]
-        found = row_inner_products(given.updates[one], given.updates[other])
+        found = row_inner_products(inputs.updates[one], inputs.updates[other])
         total += torch.where(product > 0, found / torch.where(product > 0, product, 1), 0).clamp(-1, 1)
     return total / (count * (count - 1) / 2)
 

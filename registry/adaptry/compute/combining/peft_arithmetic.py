@@ -20,51 +20,51 @@ from adaptry.core.errors import CheckFailed
 _QUANTILE_MOST = 1 << 24  # elements that torch.quantile takes
 
 
-def cat(given: CombineInputs) -> Factors:
+def cat(inputs: CombineInputs) -> Factors:
     """The factors side by side, filled with zeros to the sum of the ranks in the configs."""
-    pairs = list(zip(given.updates, given.weights, strict=True))
+    pairs = list(zip(inputs.updates, inputs.weights, strict=True))
     down = torch.cat([update.down * weight * update.scale for update, weight in pairs], dim=0)
     up = torch.cat([update.up for update, _ in pairs], dim=1)
-    missing = (given.rank or 0) - len(down)
+    missing = (inputs.rank or 0) - len(down)
     return Factors(
         torch.nn.functional.pad(up, (0, missing)), torch.nn.functional.pad(down, (0, 0, 0, missing))
     )
 
 
-def combine_factors(given: CombineInputs, prune: str = "", is_electing: bool = False) -> Factors:
+def combine_factors(inputs: CombineInputs, prune: str = "", is_electing: bool = False) -> Factors:
     """The types without `_svd`: lora_A and lora_B merged each by itself, with √|c_i| of c_i = w_i s_i as weights."""
-    strengths = [weight * update.scale for update, weight in zip(given.updates, given.weights, strict=True)]
+    strengths = [weight * update.scale for update, weight in zip(inputs.updates, inputs.weights, strict=True)]
     roots = [math.sqrt(abs(strength)) for strength in strengths]
     signed = [root if strength >= 0 else -root for root, strength in zip(roots, strengths, strict=True)]
-    down = _merged(given, [update.down for update in given.updates], signed, prune, is_electing)
-    up = _merged(given, [update.up for update in given.updates], roots, prune, is_electing)
+    down = _merged(inputs, [update.down for update in inputs.updates], signed, prune, is_electing)
+    up = _merged(inputs, [update.up for update in inputs.updates], roots, prune, is_electing)
     return Factors(up, down)
 
 
-def combine_dense(given: CombineInputs, prune: str = "", is_electing: bool = False) -> Factors:
+def combine_dense(inputs: CombineInputs, prune: str = "", is_electing: bool = False) -> Factors:
     """The types with `svd`: the dense updates merged, then decomposed: A = Vᵀ, B = U·S.
 
     Raises `CheckFailed` where torch's quantile, which `svd_clamp` is, takes no more.
     """
-    replay = _replay(given)
-    dense = [_dense(update, replay) for update in given.updates]
-    merged = _merged(given, dense, given.weights, prune, is_electing)
+    replay = _replay(inputs)
+    dense = [_dense(update, replay) for update in inputs.updates]
+    merged = _merged(inputs, dense, inputs.weights, prune, is_electing)
     matrix = merged.flatten(start_dim=1) if replay.kernel else merged
     left, values, right = torch.linalg.svd(
-        matrix.T if replay.is_transposed else matrix, full_matrices=given.flag("svd_full_matrices")
+        matrix.T if replay.is_transposed else matrix, full_matrices=inputs.flag("svd_full_matrices")
     )
-    up = left[:, : given.rank] @ torch.diag(values[: given.rank])
-    return _clamped(given, up, right[: given.rank, :])
+    up = left[:, : inputs.rank] @ torch.diag(values[: inputs.rank])
+    return _clamped(inputs, up, right[: inputs.rank, :])
 
 
-def _clamped(given: CombineInputs, up: Tensor, down: Tensor) -> Factors:
-    share = given.number("svd_clamp")
+def _clamped(inputs: CombineInputs, up: Tensor, down: Tensor) -> Factors:
+    share = inputs.number("svd_clamp")
     if share == 0:
         return Factors(up, down)
     both = torch.cat([up.flatten(), down.flatten()])
     if len(both) > _QUANTILE_MOST:
         raise CheckFailed(
-            f"svd_clamp takes a quantile of {len(both):,} elements at {given.site_name}, and torch's, which PEFT uses, takes "
+            f"svd_clamp takes a quantile of {len(both):,} elements at {inputs.site_name}, and torch's, which PEFT uses, takes "
             f"{_QUANTILE_MOST:,} at most: ask for a lower rank, or leave svd_clamp out"
         )
     high = torch.quantile(both, share)
@@ -82,31 +82,31 @@ def _dense(update: Factors, replay: PeftReplay) -> Tensor:
 
 
 def _merged(
-    given: CombineInputs, tensors: Sequence[Tensor], weights: Sequence[float], prune: str, is_electing: bool
+    inputs: CombineInputs, tensors: Sequence[Tensor], weights: Sequence[float], prune: str, is_electing: bool
 ) -> Tensor:
-    kept = [_pruned(given, tensor, prune) for tensor in tensors] if prune else tensors
+    kept = [_pruned(inputs, tensor, prune) for tensor in tensors] if prune else tensors
     stacked = torch.stack(list(kept), dim=0)
     weighted = stacked * torch.tensor(weights).view(-1, *[1] * (stacked.dim() - 1))
     if not is_electing:
         return weighted.sum(dim=0)
     sign = stacked.sign()
-    votes = stacked if given.word("majority_sign_method") == "total" else sign
+    votes = stacked if inputs.word("majority_sign_method") == "total" else sign
     agrees = sign == torch.where(votes.sum(dim=0) >= 0, 1, -1)
     return (weighted * agrees).sum(dim=0) / torch.clamp(agrees.sum(dim=0), min=1.0)
 
 
-def _pruned(given: CombineInputs, tensor: Tensor, prune: str) -> Tensor:
-    density = given.number("density")
+def _pruned(inputs: CombineInputs, tensor: Tensor, prune: str) -> Tensor:
+    density = inputs.number("density")
     if density >= 1:
         return tensor
     if prune == "random":
-        mask = torch.bernoulli(torch.full_like(tensor, density), generator=_replay(given).generator)
+        mask = torch.bernoulli(torch.full_like(tensor, density), generator=_replay(inputs).generator)
         return tensor * mask / density
     mask = torch.zeros_like(tensor).reshape(-1)
     mask[torch.topk(tensor.abs().reshape(-1), k=int(density * tensor.numel()), largest=True)[1]] = 1
     return tensor * mask.reshape(tensor.shape)
 
 
-def _replay(given: CombineInputs) -> PeftReplay:
-    assert given.replay is not None, "the plan says that this is a replay"
-    return given.replay
+def _replay(inputs: CombineInputs) -> PeftReplay:
+    assert inputs.replay is not None, "the plan says that this is a replay"
+    return inputs.replay

@@ -1,4 +1,5 @@
-"""PEFT-compatible ways to combine: the types of `PeftModel.add_weighted_adapter`, for moving over and for checking us.
+"""PEFT-compatible methods: the types of `PeftModel.add_weighted_adapter`, for moving over and for checking
+us.
 
 What comes out is what PEFT 0.21 computes in float32 on a CPU, bit for bit, with its quirks.
 """
@@ -18,26 +19,26 @@ PREFIX = "peft:"
 _SOURCE = "PEFT 0.21, LoraModel.add_weighted_adapter"
 
 
-def _cat(given: CombineInputs) -> Factors:
+def _cat(inputs: CombineInputs) -> Factors:
     from adaptry.compute.combining import peft_arithmetic
 
-    return peft_arithmetic.cat(given)
+    return peft_arithmetic.cat(inputs)
 
 
 def _on_factors(prune: str, is_electing: bool) -> Callable[[CombineInputs], Factors]:
-    def combine(given: CombineInputs) -> Factors:
+    def combine(inputs: CombineInputs) -> Factors:
         from adaptry.compute.combining import peft_arithmetic
 
-        return peft_arithmetic.combine_factors(given, prune, is_electing)
+        return peft_arithmetic.combine_factors(inputs, prune, is_electing)
 
     return combine
 
 
 def _on_updates(prune: str, is_electing: bool) -> Callable[[CombineInputs], Factors]:
-    def combine(given: CombineInputs) -> Factors:
+    def combine(inputs: CombineInputs) -> Factors:
         from adaptry.compute.combining import peft_arithmetic
 
-        return peft_arithmetic.combine_dense(given, prune, is_electing)
+        return peft_arithmetic.combine_dense(inputs, prune, is_electing)
 
     return combine
 

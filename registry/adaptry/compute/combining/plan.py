@@ -1,6 +1,8 @@
-"""Everything a combination decides before a weight is read: sites, who counts at each, the method, ranks, costs.
+"""Everything a combination decides before a weight is read: sites, who counts at each, the method, ranks,
+costs.
 
-Whatever does not fit fails here. The plan is a value to print; `draft` makes of it what the sinks take.
+Whatever does not fit fails here. The plan is a value to print; `build_combined_adapter` makes a lazy adapter
+of it.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from adaptry.compute.combining import get_combine_method
 from adaptry.compute.combining.base_check import check_one_base, check_sequence
 from adaptry.compute.combining.method import CombineMethod, Number
 from adaptry.compute.combining.peft_order import order_note
-from adaptry.compute.combining.peft_replay import check_replay, check_site, configured_rank
+from adaptry.compute.combining.replay_checks import check_replay, check_site, configured_rank
 from adaptry.compute.lazy_adapters.deltas import AdapterDeltas, open_adapter_deltas
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.compute.lazy_adapters.sites import WeightSite
@@ -31,7 +33,7 @@ class PlannedSite:
     site: WeightSite
     inputs: tuple[int, ...]
     weights: tuple[float, ...]
-    combination: CombineMethod
+    method: CombineMethod
     values: Mapping[str, Number]
     rank: int | None
     ranks: tuple[int, ...]
@@ -43,14 +45,14 @@ class PlannedSite:
         if not self.inputs:
             return 0
         most = min(self.site.fan_out, self.site.width)
-        made = self.combination.rank(self.ranks) if self.combination.delta_form == "factors" else most
+        made = self.method.rank(self.ranks) if self.method.delta_form == "factors" else most
         return min(self.rank, most) if self.rank is not None else made
 
     @property
     def memory(self) -> int:
         """Bytes at once, at most: dense updates in float32 and their decomposition, or factors in float64."""
         elements = self.site.fan_out * self.site.width * self.site.experts
-        if self.combination.delta_form == "dense":
+        if self.method.delta_form == "dense":
             return elements * (4 * len(self.inputs) + 8 * 4)
         return (self.site.fan_out + self.site.width) * sum(self.ranks) * self.site.experts * 8 * 4
 
@@ -59,7 +61,7 @@ class PlannedSite:
         """About how many multiplications it takes."""
         total = sum(self.ranks)
         small = min(self.site.fan_out, self.site.width)
-        if self.combination.delta_form == "dense":
+        if self.method.delta_form == "dense":
             dense = self.site.fan_out * self.site.width
             return self.site.experts * dense * (2.0 * total + 20.0 * len(self.inputs) + 14.0 * small)
         return self.site.experts * (self.site.fan_out + self.site.width) * total * (2.0 + 4.0 * total)
@@ -117,10 +119,10 @@ def plan_combination(recipe: CombineRecipe, parents: Sequence[ParentAdapter]) ->
         notes = check_sequence(parents, [entry.weight for entry in recipe.inputs])
     else:
         notes = check_one_base(parents, recipe.other_base)
-    combination = get_combine_method(recipe.method)
-    combination.check_values(recipe.parameters)
-    if combination.replay_mode != "no":
-        check_replay(recipe, parents, combination)
+    method = get_combine_method(recipe.method)
+    method.check_values(recipe.parameters)
+    if method.replay_mode != "no":
+        check_replay(recipe, parents, method)
     updates = [open_adapter_deltas(parent) for parent in parents]
     holders = _holders(updates)
     patterns = _patterns(recipe, [site.key for site in holders])
@@ -132,7 +134,7 @@ def plan_combination(recipe: CombineRecipe, parents: Sequence[ParentAdapter]) ->
         if override is not None:
             used.add(override.match)
         sites.append(_planned(recipe, override, site, places, updates))
-    if combination.replay_mode == "in order":
+    if method.replay_mode == "in order":
         notes.append(order_note([each.site.path for each in sites], str(sites[0].values["order"])))
     if unused := [pattern for pattern in patterns if pattern not in used]:
         raise CheckFailed(
@@ -186,40 +188,36 @@ def _planned(
     places: Sequence[int],
     updates: Sequence[AdapterDeltas],
 ) -> PlannedSite:
-    combination = get_combine_method(override.method if override and override.method else recipe.method)
-    if override and combination.replay_mode != "no":
-        raise Invalid(f"{combination.name} reproduces PEFT for a whole adapter, and is none for some modules")
+    method = get_combine_method(override.method if override and override.method else recipe.method)
+    if override and method.replay_mode != "no":
+        raise Invalid(f"{method.name} reproduces PEFT for a whole adapter, and is none for some modules")
     parameters = dict(recipe.parameters) if not (override and override.method) else {}
     parameters |= override.parameters if override else {}
-    fewest, most = combination.inputs
+    fewest, most = method.inputs
     if not fewest <= len(recipe.inputs) <= most:
         many = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-        raise Invalid(f"{combination.name} combines {many} adapters, not {len(recipe.inputs)}")
+        raise Invalid(f"{method.name} combines {many} adapters, not {len(recipe.inputs)}")
     all_weights = tuple(_weight(recipe, override, place) for place in range(len(recipe.inputs)))
-    if not combination.uses_weights and any(weight not in (0, 1) for weight in all_weights):
+    if not method.uses_weights and any(weight not in (0, 1) for weight in all_weights):
         raise Invalid(
-            f"{combination.name} takes no weights: the updates themselves decide how much each counts; leave them out"
+            f"{method.name} takes no weights: the updates themselves decide how much each counts; leave them out"
         )
     weights = [all_weights[place] for place in places]
-    is_replay = combination.replay_mode != "no"
+    is_replay = method.replay_mode != "no"
     counting = [place for place, weight in zip(places, weights, strict=True) if weight or is_replay]
     ranks = tuple(updates[place].rank(site) for place in counting or places)
     rank = (override.rank if override else None) or recipe.rank
     if is_replay:
-        rank = rank or combination.rank([configured_rank(each.parent.adapter) for each in updates])
-        check_site(site, combination, rank)
-    elif (
-        rank is None
-        and recipe.energy is None
-        and (combination.delta_form == "dense" or combination.rank is max)
-    ):
+        rank = rank or method.rank([configured_rank(each.parent.adapter) for each in updates])
+        check_site(site, method, rank)
+    elif rank is None and recipe.energy is None and (method.delta_form == "dense" or method.rank is max):
         rank = max(ranks)
     return PlannedSite(
         site,
         tuple(counting),
         tuple(all_weights[place] for place in counting),
-        combination,
-        combination.check_values(parameters),
+        method,
+        method.check_values(parameters),
         rank,
         ranks,
         all_weights,

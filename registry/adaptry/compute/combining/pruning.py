@@ -13,25 +13,25 @@ if TYPE_CHECKING:
     from adaptry.compute.combining.dense_rows import PruneFunction
 
 
-def magnitude_prunes(given: CombineInputs) -> list[PruneFunction]:
+def magnitude_prunes(inputs: CombineInputs) -> list[PruneFunction]:
     """For each update, the pruning that keeps its largest elements, by `density` and `rescale`."""
     from adaptry.compute.combining.dense_rows import DenseRows
     from adaptry.compute.combining.sparsity import keep_largest, rescale_l1_exactly
 
     found = []
-    for update in given.updates:
+    for update in inputs.updates:
         rows = DenseRows.from_factors(update)
-        prune = keep_largest(rows, given.number("density"))
-        found.append(rescale_l1_exactly(rows, prune) if given.word("rescale") == "l1" else prune)
+        prune = keep_largest(rows, inputs.number("density"))
+        found.append(rescale_l1_exactly(rows, prune) if inputs.word("rescale") == "l1" else prune)
     return found
 
 
-def magnitude_prune(given: CombineInputs) -> Tensor:
+def magnitude_prune(inputs: CombineInputs) -> Tensor:
     """λ Σ w_i top(Δ_i)."""
     from adaptry.compute.combining.dense_rows import combine_rows
     from adaptry.compute.combining.sign_election import fuse_by_sum
 
-    return combine_rows(given, magnitude_prunes(given), fuse_by_sum(given))
+    return combine_rows(inputs, magnitude_prunes(inputs), fuse_by_sum(inputs))
 
 
 METHODS = (

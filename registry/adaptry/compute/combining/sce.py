@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def sce(given: CombineInputs) -> Tensor:
+def sce(inputs: CombineInputs) -> Tensor:
     """λ · Σ η_i δ_i / Σ η_i over the i that agree, with δ_i = w_i Δ_i where it varies most and η_i ∝ Σ δ_i²."""
     from adaptry.compute.combining.dense_rows import rows_of
     from adaptry.compute.combining.selection import select_and_weigh
 
-    updates = [rows.scaled_by(weight) for rows, weight in zip(rows_of(given), given.weights, strict=True)]
-    merged = select_and_weigh(updates, given.number("select")).mul_(given.number("lambda"))
-    return merged.reshape(*given.updates[0].up.shape[:-1], -1)
+    updates = [rows.scaled_by(weight) for rows, weight in zip(rows_of(inputs), inputs.weights, strict=True)]
+    merged = select_and_weigh(updates, inputs.number("select")).mul_(inputs.number("lambda"))
+    return merged.reshape(*inputs.updates[0].up.shape[:-1], -1)
 
 
 METHODS = (

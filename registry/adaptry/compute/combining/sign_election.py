@@ -16,27 +16,27 @@ from adaptry.compute.combining.dense_rows import FuseFunction
 from adaptry.compute.combining.method import CombineInputs
 
 
-def fuse_by_sum(given: CombineInputs) -> FuseFunction:
+def fuse_by_sum(inputs: CombineInputs) -> FuseFunction:
     """λ Σ w_i δ_i, over Σ w_i where the values say `normalize`."""
-    scale = given.number("lambda")
-    total = sum(given.weights)
-    if given.flag("normalize") and abs(total) >= 1e-8:
+    scale = inputs.number("lambda")
+    total = sum(inputs.weights)
+    if inputs.flag("normalize") and abs(total) >= 1e-8:
         scale /= total
-    return partial(_summed, weights=[weight * scale for weight in given.weights])
+    return partial(_summed, weights=[weight * scale for weight in inputs.weights])
 
 
 def _summed(updates: Tensor, weights: Sequence[float]) -> Tensor:
     return torch.einsum("n,nij->ij", torch.tensor(weights), updates)
 
 
-def fuse_by_election(given: CombineInputs) -> FuseFunction:
+def fuse_by_election(inputs: CombineInputs) -> FuseFunction:
     """λ times the mean of the elements w_i δ_i whose sign is the elected one; see `SIGN` and `DIVIDE`."""
     return partial(
         _elected,
-        weights=given.weights,
-        sign=given.word("sign"),
-        divide=given.word("divide"),
-        scale=given.number("lambda"),
+        weights=inputs.weights,
+        sign=inputs.word("sign"),
+        divide=inputs.word("divide"),
+        scale=inputs.number("lambda"),
     )
 
 

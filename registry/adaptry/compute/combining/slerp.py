@@ -18,29 +18,29 @@ _STRAIGHT = 1e-8
 """sin² of the angle below which two updates are taken for parallel; sin(tθ)/sin θ then differs from t by less."""
 
 
-def slerp(given: CombineInputs) -> Factors:
+def slerp(inputs: CombineInputs) -> Factors:
     """(sin((1−t)θ)·Δ_1 + sin(tθ)·Δ_2) / sin θ."""
-    return _along_the_arc(given, given.number("t"))
+    return _along_the_arc(inputs, inputs.number("t"))
 
 
-def nuslerp(given: CombineInputs) -> Factors:
+def nuslerp(inputs: CombineInputs) -> Factors:
     """The same with t = w_2 / (w_1 + w_2); of whole updates, or of each row or column with an angle of its own."""
-    total = sum(given.all_weights)
-    share = 0.5 if abs(total) < 1e-6 else given.all_weights[1] / total
-    match given.word("over"):
+    total = sum(inputs.all_weights)
+    share = 0.5 if abs(total) < 1e-6 else inputs.all_weights[1] / total
+    match inputs.word("over"):
         case "rows":
-            return _row_by_row(given, share)
+            return _row_by_row(inputs, share)
         case "columns":
-            return _column_by_column(given, share)
+            return _column_by_column(inputs, share)
         case _:
-            return _along_the_arc(given, share)
+            return _along_the_arc(inputs, share)
 
 
-def _along_the_arc(given: CombineInputs, share: float) -> Factors:
+def _along_the_arc(inputs: CombineInputs, share: float) -> Factors:
     import torch
 
-    table = gram_of_inputs(given, _BOTH)
-    return linear_combination(given, _BOTH, torch.stack(_arc(table[0, 0], table[0, 1], table[1, 1], share)))
+    table = gram_of_inputs(inputs, _BOTH)
+    return linear_combination(inputs, _BOTH, torch.stack(_arc(table[0, 0], table[0, 1], table[1, 1], share)))
 
 
 def _arc(first: Tensor, between: Tensor, second: Tensor, share: float) -> tuple[Tensor, Tensor]:
@@ -56,27 +56,27 @@ def _arc(first: Tensor, between: Tensor, second: Tensor, share: float) -> tuple[
     return near, far
 
 
-def _row_by_row(given: CombineInputs, share: float) -> Factors:
+def _row_by_row(inputs: CombineInputs, share: float) -> Factors:
     from adaptry.compute.tensors.lowrank import Factors, concatenate, row_inner_products
 
-    if len(given.updates) == 1:
+    if len(inputs.updates) == 1:
         # The other one is zero, so at a right angle to every row: the same coefficient for all.
-        return _along_the_arc(given, share)
-    one, other = given.updates
+        return _along_the_arc(inputs, share)
+    one, other = inputs.updates
     coefficients = _arc(
         row_inner_products(one, one), row_inner_products(one, other), row_inner_products(other, other), share
     )
     scaled = [
         Factors((update.up * each.unsqueeze(-1)).to(update.up.dtype), update.down, update.scale)
-        for update, each in zip(given.updates, coefficients, strict=True)
+        for update, each in zip(inputs.updates, coefficients, strict=True)
     ]
     return concatenate(scaled)
 
 
-def _column_by_column(given: CombineInputs, share: float) -> Factors:
+def _column_by_column(inputs: CombineInputs, share: float) -> Factors:
     from adaptry.compute.tensors.lowrank import transpose
 
-    turned = replace(given, updates=[transpose(update) for update in given.updates])
+    turned = replace(inputs, updates=[transpose(update) for update in inputs.updates])
     return transpose(_row_by_row(turned, share))
 
 

@@ -98,7 +98,7 @@ def rescale_l1(rows: DenseRows, prune: Callable[[], PruneFunction]) -> PruneFunc
 
 
 def rescale_l1_exactly(rows: DenseRows, prune: PruneFunction) -> PruneFunction:
-    """As `rescaled`, of a pruning without chance."""
+    """As `rescale_l1`, of a pruning without chance."""
     return rescale_l1(rows, lambda: prune)
 
 

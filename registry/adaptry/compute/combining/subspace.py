@@ -1,7 +1,7 @@
-"""An elementwise way of combining, done in other coordinates than the model's own.
+"""An elementwise method, done in other coordinates than the model's own.
 
-Methods that first align the updates (KnOTS, Core Space) hand the small, aligned matrices to one of these; it sees
-updates like any other, with its own parameters.
+Methods that first align the updates (KnOTS, Core Space) hand the small, aligned matrices to one of these; it
+sees updates like any other, with its own parameters.
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ def inner_parameters(default: str) -> Mapping[str, MethodParameter]:
     }
 
 
-def combine_in_subspace(given: CombineInputs, aligned: Sequence[Factors]) -> Tensor:
-    """The aligned updates [..., k, l], one for each of `given.updates`, combined as its `merge` says; float32."""
+def combine_in_subspace(inputs: CombineInputs, aligned: Sequence[Factors]) -> Tensor:
+    """The aligned updates [..., k, l], one for each of `inputs.updates`, combined as its `merge` says;
+    float32."""
     from adaptry.compute.tensors.lowrank import Factors
 
-    inner = _INNER[given.word("merge")]
+    inner = _INNER[inputs.word("merge")]
     values = inner.check_values(
-        {name: given.values[name] for name in inner.parameters if name in given.values}
+        {name: inputs.values[name] for name in inner.parameters if name in inputs.values}
     )
-    made = inner.combine(replace(given, updates=aligned, values=values))
+    made = inner.combine(replace(inputs, updates=aligned, values=values))
     return made.dense() if isinstance(made, Factors) else made

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def ties(given: CombineInputs) -> Tensor:
+def ties(inputs: CombineInputs) -> Tensor:
     """λ · mean over the i that agree of w_i top(Δ_i)."""
     from adaptry.compute.combining.dense_rows import combine_rows
     from adaptry.compute.combining.sign_election import fuse_by_election
 
-    return combine_rows(given, magnitude_prunes(given), fuse_by_election(given))
+    return combine_rows(inputs, magnitude_prunes(inputs), fuse_by_election(inputs))
 
 
 METHODS = (

@@ -15,16 +15,16 @@ _DEPENDENT = 1e-10
 """Eigenvalues of XᵀX below this are directions that the vectors do not have."""
 
 
-def tsv(given: CombineInputs) -> Factors:
+def tsv(inputs: CombineInputs) -> Factors:
     """polar([U_1 …]) · diag(w_i σ_i) · polar([V_1 …])ᵀ, of each update's first singular triplets."""
     import torch
 
     from adaptry.compute.tensors.lowrank import NEGLIGIBLE, Factors, decompose
 
-    asked = int(given.number("triplets"))
+    asked = int(inputs.number("triplets"))
     found = []
-    for update in given.updates:
-        fair = max(1, min(update.up.shape[-2], update.down.shape[-1]) // len(given.updates))
+    for update in inputs.updates:
+        fair = max(1, min(update.up.shape[-2], update.down.shape[-1]) // len(inputs.updates))
         found.append(decompose(update, min(update.rank, fair, asked or fair)))
     # The vectors of a singular value of 0 are any, so they must not turn the others.
     real = [(each.values > NEGLIGIBLE * each.values[..., :1]).unsqueeze(-2) for each in found]
@@ -33,7 +33,7 @@ def tsv(given: CombineInputs) -> Factors:
     right = polar(torch.cat([each.right.mT * mask for each, mask in zip(found, kept, strict=True)], dim=-1))
     weighted = [
         each.values[..., : each.left.shape[-1]] * weight
-        for each, weight in zip(found, given.weights, strict=True)
+        for each, weight in zip(found, inputs.weights, strict=True)
     ]
     values = torch.cat(weighted, dim=-1)
     root = values.abs().sqrt().unsqueeze(-2)

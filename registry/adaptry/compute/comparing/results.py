@@ -84,8 +84,9 @@ class AdapterDistance(_Figures):
 
 
 class SimilarAdapter(_Figures):
-    """An adapter and one that is like it. `cosine` of the angle between the updates of all modules and `ratio` of their
-    norms; None where they are no sums of factors, so that equal `weights` are all that can be seen."""
+    """An adapter and one that is like it. `cosine` of the angle between the updates of all modules and
+    `ratio` of their norms; None where they are no sums of factors, so that only `same_weights` can be
+    told."""
 
     ref: str
     digest: str

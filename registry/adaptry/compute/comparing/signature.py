@@ -28,7 +28,8 @@ SIGNATURE_LAYOUT = 1
 
 
 class Signature(BaseModel):
-    """`norm` is ‖Δ‖ over all sites, exactly; `sketch` WIDTH float32 numbers, little-endian, in base64."""
+    """`norm` is ‖Δ‖ over all sites, exactly; `sketch` SKETCH_WIDTH float32 numbers, little-endian, in
+    base64."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,7 +59,7 @@ class Signature(BaseModel):
 
 
 def estimate_cosine(one: Signature, other: Signature) -> float:
-    """The cosine between two updates, about: see `margin`. 0 where one is 0."""
+    """The cosine between two updates, about: see `cosine_margin`. 0 where one is 0."""
     a, b = one.numbers(), other.numbers()
     return cosine(float(a @ b), float(a.norm()), float(b.norm())) or 0.0
 

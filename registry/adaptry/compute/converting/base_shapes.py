@@ -44,15 +44,15 @@ class ConversionBase:
         return as_tensor(data, info)
 
 
-def check_conversion_base(parent: ParentAdapter, ground: ConversionBase, other_base: bool) -> list[str]:
-    """What is to be told where `ground` is not the base that the adapter is known to be for.
+def check_conversion_base(parent: ParentAdapter, base: ConversionBase, other_base: bool) -> list[str]:
+    """What is to be told where `base` is not the base that the adapter is known to be for.
 
     Raises `CheckFailed` unless the two are copies of the same weights, or `other_base` asks for it.
     """
-    if parent.base is None or parent.base.id == ground.record.id:
+    if parent.base is None or parent.base.id == base.record.id:
         return []
-    found = match_bases(parent.base, ground.record)
-    between = f"{parent.label} is for the base {parent.base.id.brief}, and this is {ground.record.id.brief}"
+    found = match_bases(parent.base, base.record)
+    between = f"{parent.label} is for the base {parent.base.id.brief}, and this is {base.record.id.brief}"
     if found.level in _SAME:
         return [f"{between}: {found.evidence}"]
     if not other_base:

@@ -57,29 +57,29 @@ class BiasDeltas:
     def _after(self, changed: ChangedWeight, before: Tensor) -> Tensor:
         from adaptry.compute.tensors.adapter_tensors import AdapterTensors
 
-        adapter, ground = self.parent.adapter, self.base
+        adapter, base = self.parent.adapter, self.base
         weight, change = changed.tensor, METHODS[adapter.spec.method].bias
         assert weight is not None and change is not None
         parts = AdapterTensors(
-            adapter, changed.module, changed.orientation, lambda: ground.read_tensor(weight).float()
+            adapter, changed.module, changed.orientation, lambda: base.read_tensor(weight).float()
         )
         return change(before, parts).contiguous()
 
 
 def bias_deltas(
-    parent: ParentAdapter, changes: Sequence[ChangedWeight], ground: ConversionBase | None
+    parent: ParentAdapter, changes: Sequence[ChangedWeight], base: ConversionBase | None
 ) -> BiasDeltas | None:
     """The biases that change; None where none does. Raises `CheckFailed` where the base that has them is not at hand."""
     if not changes_biases(parent):
         return None
-    if ground is None or ground.checkpoint is None:
+    if base is None or base.checkpoint is None:
         raise CheckFailed(
             f"{parent.label} changes biases, and whole biases come of those of its base: give its base with --base, or "
             "say --drop-bias to leave them out"
         )
     method = METHODS[parent.adapter.spec.method]
     found = tuple(changed for changed in changes if changed.bias and method.changes_bias(changed.module))
-    return BiasDeltas(parent, ground, found) if found else None
+    return BiasDeltas(parent, base, found) if found else None
 
 
 def changes_biases(parent: ParentAdapter) -> bool:

@@ -40,33 +40,33 @@ _ALONE = "no base was looked at, so every module is taken for a Linear: where on
 
 
 def convert(
-    parent: ParentAdapter, asked: ConvertOptions, ground: ConversionBase | None = None
+    parent: ParentAdapter, options: ConvertOptions, base: ConversionBase | None = None
 ) -> LazyAdapter:
-    """A plain LoRA that acts as `parent` does, on `ground` where its base is known.
+    """A plain LoRA that acts as `parent` does, on `base` where its base is known.
 
-    Raises `Unsupported` (a method or layout no LoRA is made of) and `CheckFailed` (the base is needed and not there, a rank
-    must be chosen, biases that a LoRA does not hold), each with the way out.
+    Raises `Unsupported` (a method or layout no LoRA is made of) and `CheckFailed` (the base is needed and not
+    there, a rank must be chosen, biases that a LoRA does not hold), each with the way out.
     """
     _refuse_unconvertible(parent)
-    notes = check_conversion_base(parent, ground, asked.other_base) if ground else []
-    if ground and parent.base is None and needs_base_values(parent, asked):
+    notes = check_conversion_base(parent, base, options.other_base) if base else []
+    if base and parent.base is None and needs_base_values(parent, options):
         notes.append(
             f"that this is the base of {parent.label} is believed, not checked: no registry knows it by content"
         )
-    way = _fold if is_plain(parent.adapter) else _compute
-    draft, changes = way(parent, asked, ground, notes)
-    biases = None if asked.drop_bias else bias_deltas(parent, changes, ground)
-    if asked.drop_bias and changes_biases(parent):
-        draft = replace(
-            draft, notes=(*draft.notes, "left out, as asked: the biases that the adapter changes")
+    convert_with = _fold if is_plain(parent.adapter) else _compute
+    adapter, changes = convert_with(parent, options, base, notes)
+    biases = None if options.drop_bias else bias_deltas(parent, changes, base)
+    if options.drop_bias and changes_biases(parent):
+        adapter = replace(
+            adapter, notes=(*adapter.notes, "left out, as asked: the biases that the adapter changes")
         )
-    return _with_biases(draft, biases) if biases else draft
+    return _with_biases(adapter, biases) if biases else adapter
 
 
-def needs_base_values(parent: ParentAdapter, asked: ConvertOptions) -> bool:
+def needs_base_values(parent: ParentAdapter, options: ConvertOptions) -> bool:
     """Whether values of the base's weights are needed, and not only their shapes."""
     has_biases = METHODS.get(parent.adapter.spec.method) is not None and changes_biases(parent)
-    return (has_biases and not asked.drop_bias) or (
+    return (has_biases and not options.drop_bias) or (
         parent.adapter.spec.method in METHODS and needs_base_weights(parent)
     )
 
@@ -93,55 +93,55 @@ _Conversion = tuple[LazyAdapter, Sequence[ChangedWeight]]
 
 
 def _fold(
-    parent: ParentAdapter, asked: ConvertOptions, ground: ConversionBase | None, notes: Sequence[str]
+    parent: ParentAdapter, options: ConvertOptions, base: ConversionBase | None, notes: Sequence[str]
 ) -> _Conversion:
-    made = normalise_lora(parent.adapter, asked)
-    needs_biases = changes_biases(parent) and not asked.drop_bias
-    changes = changed_weights(parent, ground) if needs_biases and ground else ()
+    made = normalise_lora(parent.adapter, options)
+    needs_biases = changes_biases(parent) and not options.drop_bias
+    changes = changed_weights(parent, base) if needs_biases and base else ()
     fields = {
         key: parent.adapter.config.fields[key]
         for key in ("ensure_weight_tying",)
         if parent.adapter.config.flag(key)
     }
-    draft = build_lora(
+    adapter = build_lora(
         [parent],
-        _recorded(parent, asked, None),
+        _recorded(parent, options, None),
         list(made.modules),
         made.compute,
-        LoraOptions(made.dtype, 0 if asked.uniform else None),
-        choose_whole_weights([parent], asked.whole_weights),
+        LoraOptions(made.dtype, 0 if options.uniform else None),
+        choose_whole_weights([parent], options.whole_weights),
         [*notes, *normalisation_notes(made)],
     )
-    return _on(with_config_fields(draft, made.common_scale or 1.0, fields), ground), changes
+    return _on(with_config_fields(adapter, made.common_scale or 1.0, fields), base), changes
 
 
 def _compute(
-    parent: ParentAdapter, asked: ConvertOptions, ground: ConversionBase | None, notes: Sequence[str]
+    parent: ParentAdapter, options: ConvertOptions, base: ConversionBase | None, notes: Sequence[str]
 ) -> _Conversion:
-    _refuse_without_weights(parent, ground)
+    _refuse_without_weights(parent, base)
     METHODS[parent.adapter.spec.method].check_installed()
-    changes = changed_weights(parent, ground)
-    _refuse_without_rank(parent, asked, changes)
+    changes = changed_weights(parent, base)
+    _refuse_without_rank(parent, options, changes)
     _refuse_resized(parent, changes)
     maker = _ComputedModules(
-        open_method_deltas(parent, changes, ground), asked, {changed.site: changed for changed in changes}
+        open_method_deltas(parent, changes, base), options, {changed.site: changed for changed in changes}
     )
-    whole = choose_whole_weights([parent], asked.whole_weights)
-    draft = build_lora(
+    whole = choose_whole_weights([parent], options.whole_weights)
+    adapter = build_lora(
         [parent],
-        _recorded(parent, asked, ground),
+        _recorded(parent, options, base),
         list(maker.changes),
         maker.compute,
-        LoraOptions(asked.dtype or "F32", 0 if asked.uniform else None),
+        LoraOptions(options.dtype or "F32", 0 if options.uniform else None),
         whole,
         [*notes, *([_ALONE] if _may_be_kernels(changes) else [])],
     )
     fields: Json = {}
-    if ground is not None:
+    if base is not None:
         fields["fan_in_fan_out"] = any(changed.orientation == "conv1d" for changed in changes)
     if str(whole.fields.get("bias", "none")).endswith("_only"):  # `vera_only` and the like
         fields["bias"] = "lora_only"
-    return _on(with_config_fields(draft, 1.0, fields), ground), changes
+    return _on(with_config_fields(adapter, 1.0, fields), base), changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,22 +160,22 @@ class _ComputedModules:
         )
         from adaptry.compute.lazy_adapters.rounding import round_factors
 
-        changed, asked = self.changes[site], self.options
+        changed, options = self.changes[site], self.options
         own = self.deltas.dense(changed)
-        limit = RankLimit(asked.rank, asked.energy)
+        limit = RankLimit(options.rank, options.energy)
         if is_factored(self.deltas.parent):
             made = truncate(self.deltas.factors(changed), limit)
         else:
             known = known_rank(self.deltas.parent, changed)
-            if known is not None and asked.energy is None:
-                limit = RankLimit(min(known, asked.rank or known))
+            if known is not None and options.energy is None:
+                limit = RankLimit(min(known, options.rank or known))
             made = truncate_dense(own, limit)
-        made = round_factors(made, asked.dtype or "F32")
+        made = round_factors(made, options.dtype or "F32")
         return made, measure_dense_error(own, made)
 
 
-def _refuse_without_weights(parent: ParentAdapter, ground: ConversionBase | None) -> None:
-    if needs_base_weights(parent) and (ground is None or ground.checkpoint is None):
+def _refuse_without_weights(parent: ParentAdapter, base: ConversionBase | None) -> None:
+    if needs_base_weights(parent) and (base is None or base.checkpoint is None):
         title = METHODS[parent.adapter.spec.method].title
         is_lora = parent.adapter.spec.method == "lora"
         why = (
@@ -194,9 +194,9 @@ def _may_be_kernels(changes: Sequence[ChangedWeight]) -> bool:
 
 
 def _refuse_without_rank(
-    parent: ParentAdapter, asked: ConvertOptions, changes: Sequence[ChangedWeight]
+    parent: ParentAdapter, options: ConvertOptions, changes: Sequence[ChangedWeight]
 ) -> None:
-    if asked.rank is not None or asked.energy is not None or is_factored(parent):
+    if options.rank is not None or options.energy is not None or is_factored(parent):
         return
     full = next((changed for changed in changes if known_rank(parent, changed) is None), None)
     if full is not None:
@@ -217,29 +217,31 @@ def _refuse_resized(parent: ParentAdapter, changes: Sequence[ChangedWeight]) -> 
             )
 
 
-def _recorded(parent: ParentAdapter, asked: ConvertOptions, ground: ConversionBase | None) -> Json:
+def _recorded(parent: ParentAdapter, options: ConvertOptions, base: ConversionBase | None) -> Json:
     """The recipe as it is kept with the result: all that decides its values, and nothing else."""
     kept = {
         key: value
-        for key, value in asked.model_dump(mode="json", exclude={"other_base"}).items()
+        for key, value in options.model_dump(mode="json", exclude={"other_base"}).items()
         if value not in (None, False)
     }
-    on = {"base": str(ground.record.id)} if ground else {}
+    on = {"base": str(base.record.id)} if base else {}
     return {"operation": "convert", "inputs": [parent.recipe_entry()], **on, **kept}
 
 
-def _on(draft: LazyAdapter, ground: ConversionBase | None) -> LazyAdapter:
-    """The draft with the base it was computed on as its base."""
-    if ground is None:
-        return draft
-    return replace(draft, base=BaseClaim(id=ground.record.id, name=draft.base.name if draft.base else None))
+def _on(adapter: LazyAdapter, base: ConversionBase | None) -> LazyAdapter:
+    """The lazy adapter with the base it was computed on as its base."""
+    if base is None:
+        return adapter
+    return replace(
+        adapter, base=BaseClaim(id=base.record.id, name=adapter.base.name if adapter.base else None)
+    )
 
 
-def with_config_fields(draft: LazyAdapter, alpha: float, fields: Json) -> LazyAdapter:
-    """A plain LoRA's draft with other fields in its config, and its alphas multiplied by `alpha`."""
+def with_config_fields(adapter: LazyAdapter, alpha: float, fields: Json) -> LazyAdapter:
+    """A plain LoRA with other fields in its config, and its alphas multiplied by `alpha`."""
 
     def config(shapes: Mapping[str, tuple[int, ...]]) -> Json:
-        found = draft.config(shapes)
+        found = adapter.config(shapes)
         if alpha != 1.0:
             found["lora_alpha"] = _number(alpha * found["r"])
             found["alpha_pattern"] = {
@@ -247,7 +249,7 @@ def with_config_fields(draft: LazyAdapter, alpha: float, fields: Json) -> LazyAd
             }
         return {**found, **fields}
 
-    return replace(draft, config=config)
+    return replace(adapter, config=config)
 
 
 def _number(value: float) -> float:
@@ -255,8 +257,8 @@ def _number(value: float) -> float:
     return int(value) if value == int(value) else value
 
 
-def _with_biases(draft: LazyAdapter, biases: BiasDeltas) -> LazyAdapter:
-    make: Callable[[], Iterator[ComputedModule]] = draft.compute
+def _with_biases(adapter: LazyAdapter, biases: BiasDeltas) -> LazyAdapter:
+    make: Callable[[], Iterator[ComputedModule]] = adapter.compute
     taken = set(biases.names)
 
     def modules() -> Iterator[ComputedModule]:
@@ -266,9 +268,9 @@ def _with_biases(draft: LazyAdapter, biases: BiasDeltas) -> LazyAdapter:
         yield from biases.compute()
 
     def config(shapes: Mapping[str, tuple[int, ...]]) -> Json:
-        found = draft.config(shapes)
+        found = adapter.config(shapes)
         return {**found, "bias": "all" if found["bias"] == "all" else "lora_only"}
 
-    names = (*(name for name in draft.names if name not in taken), *biases.names)
+    names = (*(name for name in adapter.names if name not in taken), *biases.names)
     note = f"whole biases come along, changed as the adapter does it, for {len(biases.names)} modules"
-    return replace(draft, names=names, compute=modules, config=config, notes=(*draft.notes, note))
+    return replace(adapter, names=names, compute=modules, config=config, notes=(*adapter.notes, note))

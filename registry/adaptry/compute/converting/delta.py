@@ -91,9 +91,9 @@ class MethodDeltas:
 
 
 def open_method_deltas(
-    parent: ParentAdapter, changes: tuple[ChangedWeight, ...], ground: ConversionBase | None
+    parent: ParentAdapter, changes: tuple[ChangedWeight, ...], base: ConversionBase | None
 ) -> MethodDeltas:
-    return MethodDeltas(parent, ground, sides_of(changes))
+    return MethodDeltas(parent, base, sides_of(changes))
 
 
 def is_factored(parent: ParentAdapter) -> bool:

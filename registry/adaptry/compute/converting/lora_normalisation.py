@@ -24,8 +24,8 @@ _FACTORS = ("A", "B", "embedding_A", "embedding_B")
 
 @dataclass(frozen=True, slots=True)
 class NormalisedLora:
-    """A LoRA about to be written plainly. `common`: the scale of all modules, which alpha keeps; None: each goes into its
-    factors. `dtype`: in which it is written."""
+    """A LoRA about to be written plainly. `common_scale`: that of all modules, which alpha keeps; None: each
+    goes into its factors. `dtype`: in which it is written."""
 
     adapter: Adapter
     options: ConvertOptions
@@ -54,11 +54,11 @@ def is_plain(adapter: Adapter) -> bool:
     return adapter.spec.method == "lora" and not METHODS["lora"].needs_base_for(config)
 
 
-def normalise_lora(adapter: Adapter, asked: ConvertOptions) -> NormalisedLora:
+def normalise_lora(adapter: Adapter, options: ConvertOptions) -> NormalisedLora:
     """Raises `CheckFailed` where the file does not tell which parameter it changes."""
     modules = {site_of(adapter, module): module for module in adapter.spec.modules}
     scales = {module.scale for module in modules.values()}
-    is_narrowed = asked.rank is not None or asked.energy is not None
+    is_narrowed = options.rank is not None or options.energy is not None
     has_common = len(scales) == 1 and min(scales) > 0 and not is_narrowed
     stored = {
         adapter.tensors[name].dtype
@@ -67,7 +67,9 @@ def normalise_lora(adapter: Adapter, asked: ConvertOptions) -> NormalisedLora:
         if role in _FACTORS
     }
     kept = stored.pop() if has_common and len(stored) == 1 else "F32"
-    return NormalisedLora(adapter, asked, modules, scales.pop() if has_common else None, asked.dtype or kept)
+    return NormalisedLora(
+        adapter, options, modules, scales.pop() if has_common else None, options.dtype or kept
+    )
 
 
 def normalisation_notes(made: NormalisedLora) -> Iterator[str]:

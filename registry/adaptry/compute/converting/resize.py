@@ -43,18 +43,21 @@ class ResizeOptions(BaseModel):
         return self
 
 
-def resize(parent: ParentAdapter, goal: ResizeOptions) -> LazyAdapter:
-    """`parent` within `goal`. Raises `Unsupported` and `CheckFailed` for what is not exactly a sum of factors."""
+def resize(parent: ParentAdapter, options: ResizeOptions) -> LazyAdapter:
+    """`parent` within `options`. Raises `Unsupported` and `CheckFailed` for what is not exactly a sum of
+    factors."""
     updates = open_adapter_deltas(parent)
-    maker = _ResizedModules(updates, goal)
-    recipe = {key: value for key, value in goal.model_dump(mode="json").items() if value not in (None, False)}
+    maker = _ResizedModules(updates, options)
+    recipe = {
+        key: value for key, value in options.model_dump(mode="json").items() if value not in (None, False)
+    }
     return build_lora(
         [parent],
         {"operation": "resize", "inputs": [parent.recipe_entry()], **recipe},
         list(updates.modules),
         maker.compute,
-        LoraOptions(goal.dtype, (goal.rank or 0) if goal.uniform else None),
-        choose_whole_weights([parent], goal.whole_weights),
+        LoraOptions(options.dtype, (options.rank or 0) if options.uniform else None),
+        choose_whole_weights([parent], options.whole_weights),
     )
 
 

@@ -38,13 +38,13 @@ def truncate(update: Factors, limit: RankLimit) -> Factors:
 
 
 def truncate_dense(update: Tensor, limit: RankLimit) -> Factors:
-    """As `narrowed`, of a dense update [out, in], float32."""
+    """As `truncate`, of a dense update [out, in], float32."""
     found = decompose_dense(update, limit.rank)
     return found.truncate(limit.rank_for(found.values))
 
 
 def measure_dense_error(own: Tensor, made: Factors) -> Mapping[str, float]:
-    """As `rounding.measured`, against a dense update [out, in], float32; sums in float64."""
+    """As `rounding.measure_error`, against a dense update [out, in], float32; sums in float64."""
     difference = torch.addmm(own, made.with_unit_scale().up, made.down, alpha=-1.0)
     return {"energy": _square(own), "lost": _square(difference), "rank": float(made.rank)}
 

@@ -1,7 +1,7 @@
 """The weights that an adapter changes, each with the site a LoRA has for it and the update as a matrix.
 
-With a base they are found by the rules of `placing`. Without one an adapter's own tensors must tell the sides; what they
-cannot tell is refused, and a weight is then taken for that of a Linear.
+With a base they are found by the rules of `module_map`. Without one an adapter's own tensors must tell the
+sides; what they cannot tell is refused, and a weight is then taken for that of a Linear.
 """
 
 from __future__ import annotations
@@ -61,23 +61,23 @@ class ChangedWeight:
         return flat.T if self.orientation in _TURNED or self.is_table else flat
 
 
-def changed_weights(parent: ParentAdapter, ground: ConversionBase | None) -> tuple[ChangedWeight, ...]:
+def changed_weights(parent: ParentAdapter, base: ConversionBase | None) -> tuple[ChangedWeight, ...]:
     """In the order of their paths. Raises `CheckFailed` and `Unsupported` for what does not fit, or has no place in a LoRA."""
-    if ground is None:
+    if base is None:
         return tuple(_alone(parent, module) for module in parent.adapter.spec.modules)
-    shapes = ground.record.tensors
+    shapes = base.record.tensors
     found = []
-    for placed in _placement(parent, ground).placed:
-        bias = bias_name(placed)
-        _refuse_unplain(parent.label, placed)
+    for target in _placement(parent, base).placed:
+        bias = bias_name(target)
+        _refuse_unplain(parent.label, target)
         found.append(
             ChangedWeight(
-                placed.module,
-                _site(placed, shapes[placed.tensor].shape),
-                placed.orientation,
-                shapes[placed.tensor].shape,
-                shapes[placed.tensor].dtype,
-                placed.tensor,
+                target.module,
+                _site(target, shapes[target.tensor].shape),
+                target.orientation,
+                shapes[target.tensor].shape,
+                shapes[target.tensor].dtype,
+                target.tensor,
                 bias if bias in shapes else None,
             )
         )
@@ -89,40 +89,40 @@ def sides_of(changes: Sequence[ChangedWeight]) -> Mapping[str, tuple[int, int]]:
     return {changed.module.path: changed.sides for changed in changes}
 
 
-def _placement(parent: ParentAdapter, ground: ConversionBase) -> ModuleMap:
+def _placement(parent: ParentAdapter, base: ConversionBase) -> ModuleMap:
     """Where the modules lie. By the record alone nothing but headers is compared, which is what a check does."""
     adapter, label = parent.adapter, parent.label
-    if ground.checkpoint is not None:
+    if base.checkpoint is not None:
         entry = WeightedAdapter(adapter, 1.0, label, parent.base)
-        return fit(entry, ground.checkpoint, ground.record, resize_vocab=True).placement
-    placement = place(adapter.spec, ground.record.tensors, ground.record.facts)
-    if placement.missing:
-        first = placement.missing[0].path
+        return fit(entry, base.checkpoint, base.record, resize_vocab=True).placement
+    module_map = place(adapter.spec, base.record.tensors, base.record.facts)
+    if module_map.missing:
+        first = module_map.missing[0].path
         raise CheckFailed(
-            f"{label}: {len(placement.missing)} of its {len(adapter.spec.modules)} modules are not in the base (first: "
-            f"{first}: {placement.reasons[first].text}); is this the base it was trained on?"
+            f"{label}: {len(module_map.missing)} of its {len(adapter.spec.modules)} modules are not in the base (first: "
+            f"{first}: {module_map.reasons[first].text}); is this the base it was trained on?"
         )
-    report = check(adapter, ground.record, adapter.config.base_name)
+    report = check(adapter, base.record, adapter.config.base_name)
     if report.is_blocked:
         raise CheckFailed(f"{label}: {report.sentence()}")
-    return placement
+    return module_map
 
 
-def _refuse_unplain(label: str, placed: TargetTensor) -> None:
-    if placed.orientation not in ("linear", "conv1d", "conv", "embedding") or len(placed.weight.parts) > 1:
+def _refuse_unplain(label: str, target: TargetTensor) -> None:
+    if target.orientation not in ("linear", "conv1d", "conv", "embedding") or len(target.weight.parts) > 1:
         raise Unsupported(
-            f"{label} changes {placed.module.path}, which is stored as {placed.orientation} in the base and for which "
+            f"{label} changes {target.module.path}, which is stored as {target.orientation} in the base and for which "
             "no LoRA is computed here: merge the adapter instead"
         )
 
 
-def _site(placed: TargetTensor, shape: tuple[int, ...]) -> WeightSite:
-    path = placed.module.path
-    if placed.orientation == "embedding" or path.rpartition(".")[2] in INPUT_EMBEDDINGS:
+def _site(target: TargetTensor, shape: tuple[int, ...]) -> WeightSite:
+    path = target.module.path
+    if target.orientation == "embedding" or path.rpartition(".")[2] in INPUT_EMBEDDINGS:
         return WeightSite(path, "embedding", shape[1], shape[0])
-    if placed.orientation == "conv":
+    if target.orientation == "conv":
         return WeightSite(path, "conv", shape[0], shape[1], shape[2:])
-    fan_out, fan_in = shape[::-1] if placed.orientation == "conv1d" else shape
+    fan_out, fan_in = shape[::-1] if target.orientation == "conv1d" else shape
     return WeightSite(path, "linear", fan_out, fan_in)
 
 

@@ -27,8 +27,9 @@ _ROUNDS = 4
 
 @dataclass(frozen=True, slots=True)
 class RepairedAdapter:
-    """`parent` is the adapter as the engine is to get it, `original` the one it was made of; `steps` in the order they were
-    made. `merged`: it is to go into its base's weights, for these findings."""
+    """`parent` is the adapter as the engine is to get it, `original` the one it was made of; `steps` in the
+    order they were made. `plan.needs_merge`: the findings for which it is to go into its base's weights
+    instead."""
 
     original: ParentAdapter
     parent: ParentAdapter
@@ -51,7 +52,7 @@ class RepairedAdapter:
 
 @contextmanager
 def repair_for_runtime(
-    parent: ParentAdapter, runtime: Runtime, setting: ExportOptions
+    parent: ParentAdapter, runtime: Runtime, options: ExportOptions
 ) -> Iterator[RepairedAdapter]:
     """`parent` as `runtime` serves it as trained, for as long as the block lasts.
 
@@ -59,16 +60,16 @@ def repair_for_runtime(
     raise.
     """
     with tempfile.TemporaryDirectory(prefix="adaptry-") as folder:
-        yield _apply_repairs(parent, runtime, setting, Path(folder))
+        yield _apply_repairs(parent, runtime, options, Path(folder))
 
 
 def _apply_repairs(
-    original: ParentAdapter, runtime: Runtime, setting: ExportOptions, folder: Path
+    original: ParentAdapter, runtime: Runtime, options: ExportOptions, folder: Path
 ) -> RepairedAdapter:
     current, done, notes = original, list[PlannedRepair](), list[str]()
     outcomes: list[ComputeResult] = []
     for _ in range(_ROUNDS):
-        decided = plan_repairs(current, runtime, setting)
+        decided = plan_repairs(current, runtime, options)
         if decided.needs_merge:
             whole = original if original.adapter.format is current.adapter.format else current
             return RepairedAdapter(
@@ -77,18 +78,18 @@ def _apply_repairs(
         check_repairable(current, decided)
         if not decided.steps:
             found = measure_equality(original, current, outcomes)
-            _check_exact(original, found, setting)
+            _check_exact(original, found, options)
             return RepairedAdapter(
                 original, current, tuple(done), decided, found, (*_verdict_notes(decided), *notes)
             )
         for step in decided.steps:
-            draft = step.repair.make(current, runtime, setting)
+            adapter = step.repair.make(current, runtime, options)
             place = folder / f"{len(done)}-{step.repair.name}"
             place.mkdir()
-            outcomes.append(write_adapter_into(draft, place, setting.progress))
+            outcomes.append(write_adapter_into(adapter, place, options.progress))
             current = ParentAdapter(open_dir(place), original.label, base=original.base)
             done.append(step)
-            notes.extend(draft.notes)
+            notes.extend(adapter.notes)
     raise CheckFailed(
         f"after {len(done)} repairs {original.label} is still not served as trained by {runtime}: "
         f"{decided.verdict.findings[0].reason} → {decided.verdict.findings[0].remedy}"
@@ -104,8 +105,8 @@ def _verdict_notes(decided: ExportPlan) -> tuple[str, ...]:
     )
 
 
-def _check_exact(original: ParentAdapter, found: Equality, setting: ExportOptions) -> None:
-    if setting.exact and found.error > 0:
+def _check_exact(original: ParentAdapter, found: Equality, options: ExportOptions) -> None:
+    if options.exact and found.error > 0:
         raise CheckFailed(
             f"the repaired {original.label} differs from it by {found.error:.3g} of its update, and --exact forbids it: "
             "leave --exact out, or merge it (--format checkpoint)"

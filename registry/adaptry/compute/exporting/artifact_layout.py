@@ -13,20 +13,20 @@ from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 _TAG = "latest"
 
 
-def build_artifact(parent: ParentAdapter, setting: ExportOptions) -> Artifact:
+def build_artifact(parent: ParentAdapter, options: ExportOptions) -> Artifact:
     """Without a base that is known by content, and no subject that is said, it belongs to nothing."""
-    is_own = setting.record is not None and setting.subject is None
-    base = base_artifact(setting.record, setting.base_name) if setting.record and is_own else None
+    is_own = options.record is not None and options.subject is None
+    base = base_artifact(options.record, options.base_name) if options.record and is_own else None
     name = parent.label if parent.revision else None  # a folder's path is nobody else's business
     return adapter_artifact(
-        parent.adapter, name=name, revision=parent.revision, base=base, subject=setting.subject
+        parent.adapter, name=name, revision=parent.revision, base=base, subject=options.subject
     )
 
 
-def write(parent: ParentAdapter, target: Path, setting: ExportOptions) -> tuple[str, ...]:
+def write(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[str, ...]:
     """Raises what `output_folder` raises."""
-    artifact = build_artifact(parent, setting)
-    with output_folder(target, replace=setting.may_replace) as folder:
+    artifact = build_artifact(parent, options)
+    with output_folder(target, replace=options.may_replace) as folder:
         write_layout(artifact, folder, _TAG)
     if artifact.subject is None:
         return ("it names no base, since none is known by content: say --base to give it a subject",)

@@ -11,14 +11,14 @@ from adaptry.compute.merging.merge import MergeSource, merge
 from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 
 
-def write(parent: ParentAdapter, target: Path, setting: ExportOptions) -> tuple[str, ...]:
+def write(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[str, ...]:
     """Raises what merging raises, and `CheckFailed` where the base's weights are not at hand."""
-    checkpoint = setting.require_weights(f"merging {parent.label}")
+    checkpoint = options.require_weights(f"merging {parent.label}")
     recipe = MergeRecipe(
-        base=setting.base_name or str(checkpoint.folder),
+        base=options.base_name or str(checkpoint.folder),
         inputs=(RecipeInput(source=parent.label),),
-        dtype=setting.dtype,
-        other_base=setting.other_base,
+        dtype=options.dtype,
+        other_base=options.other_base,
     )
     source = MergeSource(WeightedAdapter(parent.adapter, 1.0, parent.label, parent.base), parent.revision)
-    return merge(recipe, checkpoint, [source], target, progress=setting.progress).notes
+    return merge(recipe, checkpoint, [source], target, progress=options.progress).notes

@@ -27,8 +27,9 @@ _ROWS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Equality:
-    """`figures` by module (`energy` of the original's update, `lost` of it), none where all are the same. `compared`: how many
-    modules were formed and subtracted; `largest`: the largest difference of an element among them, None where none were."""
+    """`figures` by module (`energy` of the original's update, `lost` of it), none where all are the same.
+    `compared_modules`: how many were formed and subtracted; `largest_difference`: of an element among them,
+    None where none were."""
 
     figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     compared_modules: int = 0

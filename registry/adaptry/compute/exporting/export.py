@@ -29,15 +29,16 @@ class ExportResult:
 
 @dataclass(frozen=True, slots=True)
 class PreparedExport:
-    """An adapter as it is to be written: in `format`, after the repairs of `made` where a runtime asked for some."""
+    """An adapter as it is to be written: in `format`, after the repairs of `repaired` where a runtime asked
+    for some."""
 
     parent: ParentAdapter
     format: ExportFormat
     repaired: RepairedAdapter | None
 
-    def write(self, target: Path, setting: ExportOptions) -> ExportResult:
+    def write(self, target: Path, options: ExportOptions) -> ExportResult:
         """Raises what the format's function raises."""
-        return self.result(self.format.write(self.parent, target, setting))
+        return self.result(self.format.write(self.parent, target, options))
 
     def result(self, notes: tuple[str, ...]) -> ExportResult:
         if self.repaired is None:
@@ -49,20 +50,21 @@ class PreparedExport:
 def export(
     parent: ParentAdapter,
     target: Path,
-    setting: ExportOptions,
+    options: ExportOptions,
     *,
     runtime: Runtime | None = None,
     format: str | None = None,
 ) -> ExportResult:
-    """`parent` in the folder `target`, as `ready` decides. Raises what repairing and the format's function raise."""
-    with prepare_export(parent, setting, runtime=runtime, format=format) as found:
-        return found.write(target, setting)
+    """`parent` in the folder `target`, as `prepare_export` decides. Raises what repairing and the format's
+    function raise."""
+    with prepare_export(parent, options, runtime=runtime, format=format) as found:
+        return found.write(target, options)
 
 
 @contextmanager
 def prepare_export(
     parent: ParentAdapter,
-    setting: ExportOptions,
+    options: ExportOptions,
     *,
     runtime: Runtime | None = None,
     format: str | None = None,
@@ -77,20 +79,20 @@ def prepare_export(
     runtime = runtime or (Runtime(engine) if engine else None)
     if runtime is None or (chosen and chosen.name == "checkpoint"):
         found = PreparedExport(parent, chosen or FORMATS["peft"], None)
-        _check_fits(found, setting)
+        _check_fits(found, options)
         yield found
         return
-    with repair_for_runtime(parent, runtime, setting) as made:
+    with repair_for_runtime(parent, runtime, options) as made:
         found = PreparedExport(made.parent, _format(made, chosen), made)
-        _check_fits(found, setting)
+        _check_fits(found, options)
         yield found
 
 
-def _check_fits(found: PreparedExport, setting: ExportOptions) -> None:
+def _check_fits(found: PreparedExport, options: ExportOptions) -> None:
     """Raises `CheckFailed` where what is to be written cannot work on the base that is known. Merging looks for itself."""
-    if setting.record is None or found.format.name == "checkpoint":
+    if options.record is None or found.format.name == "checkpoint":
         return
-    report = check(found.parent.adapter, setting.record, setting.base_name)
+    report = check(found.parent.adapter, options.record, options.base_name)
     if report.is_blocked:
         raise CheckFailed(f"{found.parent.label}: {report.sentence()}")
 

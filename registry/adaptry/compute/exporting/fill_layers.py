@@ -22,18 +22,18 @@ from adaptry.core.errors import CheckFailed
 _LAYER = re.compile(r"(?P<before>.*?\.|)(?P<number>\d+)\.(?P<after>.+)")
 
 
-def fill_missing_layers(parent: ParentAdapter, runtime: Runtime, setting: ExportOptions) -> LazyAdapter:
+def fill_missing_layers(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
     """With a pair of zero factors wherever a layer lacks a module that another has."""
     adapter = parent.adapter
-    known = setting.record.facts.get("layers") if setting.record else None
+    known = options.record.facts.get("layers") if options.record else None
     lacking = dict(_lacking(adapter.spec.modules, known if isinstance(known, int) else None))
     return _filled(parent, {path: (like, like.fan_out) for path, like in lacking.items()})
 
 
-def fill_packed_modules(parent: ParentAdapter, runtime: Runtime, setting: ExportOptions) -> LazyAdapter:
+def fill_packed_modules(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
     """With a pair of zero factors for what is one weight with a module that is there. Raises `CheckFailed` where the base has not
     got it, or is not known."""
-    record = setting.require_record("filling what is one weight with a module")
+    record = options.require_record("filling what is one weight with a module")
     lacking: dict[str, tuple[ModuleSpec, int]] = {}
     for path, like in missing_packed_modules(parent.adapter.spec.modules, record):
         tensor = record.tensors.get(f"{path}.weight")
@@ -48,7 +48,7 @@ def fill_packed_modules(parent: ParentAdapter, runtime: Runtime, setting: Export
 def _filled(parent: ParentAdapter, lacking: Mapping[str, tuple[ModuleSpec, int]]) -> LazyAdapter:
     """By path: a module with the same inputs and type, and how many outputs."""
     adapter = parent.adapter
-    draft = rewrite_adapter(parent, {"operation": "fill"}, _targets(adapter.spec.modules, lacking))
+    lazy = rewrite_adapter(parent, {"operation": "fill"}, _targets(adapter.spec.modules, lacking))
     rank = adapter.config.rank()
     names = tuple(name for path in lacking for name in _names(path))
 
@@ -57,14 +57,14 @@ def _filled(parent: ParentAdapter, lacking: Mapping[str, tuple[ModuleSpec, int]]
 
         from adaptry.compute.tensors.dtypes import torch_dtype
 
-        yield from draft.compute()
+        yield from lazy.compute()
         for path, (like, fan_out) in lacking.items():
             dtype = torch_dtype(adapter.tensors[like.tensors["A"]].dtype)
             sides = (rank, like.fan_in), (fan_out, rank)
             zeros = [torch.zeros(shape, dtype=dtype) for shape in sides]
             yield ComputedModule(path, dict(zip(_names(path), zeros, strict=True)))
 
-    return replace(draft, names=(*draft.names, *names), compute=make)
+    return replace(lazy, names=(*lazy.names, *names), compute=make)
 
 
 def _lacking(modules: tuple[ModuleSpec, ...], layers: int | None) -> Iterator[tuple[str, ModuleSpec]]:

@@ -1,4 +1,5 @@
-"""The tables of repairs and formats as the page `docs/exporting.md`: `python -m adaptry.exporting > docs/exporting.md`."""
+"""The tables of repairs and formats as the page `docs/exporting.md`: `python -m adaptry.compute.exporting >
+docs/exporting.md`."""
 
 from __future__ import annotations
 
@@ -33,7 +34,7 @@ compared as factors, of which ΔW is the same product.) Where a repair can only 
 told, and kept with a version as the metric `kept_energy`. `--exact` refuses what would change a number. `--rank` and
 `--energy` bring what is no LoRA to a rank; without them it is refused where it has none.
 
-This page is written by `python -m adaptry.exporting > docs/exporting.md`, from the tables themselves.
+This page is written by `python -m adaptry.compute.exporting > docs/exporting.md`, from the tables themselves.
 
 ## Repairs
 

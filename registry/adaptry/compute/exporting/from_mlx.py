@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from adaptry.compute.tensors.lowrank import Factors
 
 
-def convert_mlx_layout(parent: ParentAdapter, runtime: Runtime, setting: ExportOptions) -> LazyAdapter:
+def convert_mlx_layout(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
     """Raises `Unsupported` for what is not mlx-lm's plain LoRA."""
     adapter, label = parent.adapter, parent.label
     if adapter.format is not MLX:
@@ -36,7 +36,7 @@ def convert_mlx_layout(parent: ParentAdapter, runtime: Runtime, setting: ExportO
         what = "a DoRA" if not odd else f"of experts ({odd[0]})"
         raise Unsupported(f"{label} is {what}, which is not brought into PEFT's layout: {MLX.usage_hint}")
     if any(module.kind == "embedding" for module in adapter.spec.modules):
-        _refuse_tied(label, setting)
+        _refuse_tied(label, options)
     modules = {
         WeightSite(module.path, module.kind, module.fan_out, module.fan_in): module
         for module in adapter.spec.modules
@@ -46,7 +46,7 @@ def convert_mlx_layout(parent: ParentAdapter, runtime: Runtime, setting: ExportO
         return _factors(parent, modules[site]), {}
 
     dtypes = {adapter.tensors[name].dtype for name in adapter.tensors}
-    draft = build_lora(
+    lazy = build_lora(
         [parent],
         {"operation": "layout", "from": adapter.format.name},
         list(modules),
@@ -55,12 +55,12 @@ def convert_mlx_layout(parent: ParentAdapter, runtime: Runtime, setting: ExportO
     )
     scale = next(iter(modules.values())).scale if modules else 1.0
     return with_config_fields(
-        draft, scale, {"task_type": "CAUSAL_LM", "target_modules": _targets(adapter.spec.modules)}
+        lazy, scale, {"task_type": "CAUSAL_LM", "target_modules": _targets(adapter.spec.modules)}
     )
 
 
-def _refuse_tied(label: str, setting: ExportOptions) -> None:
-    facts = setting.require_record(f"bringing the embedding's update of {label} into PEFT's layout").facts
+def _refuse_tied(label: str, options: ExportOptions) -> None:
+    facts = options.require_record(f"bringing the embedding's update of {label} into PEFT's layout").facts
     if facts.get("tie_word_embeddings"):
         raise Unsupported(
             f"{label} updates an embedding that is the output head too, which mlx-lm changes in both places and PEFT in one: "

@@ -45,25 +45,25 @@ class GgufTensor:
     modules: Mapping[int | None, ModuleSpec]
 
 
-def write(parent: ParentAdapter, target: Path, setting: ExportOptions) -> tuple[str, ...]:
+def write(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[str, ...]:
     """Raises `Unsupported` (an architecture or a module that llama.cpp has no place for), `CheckFailed` (what no factors hold;
     no base known), `MissingDependency` (no gguf package), and what `output_folder` raises."""
-    with output_folder(target, replace=setting.may_replace) as folder:
-        return write_into(parent, folder, setting)
+    with output_folder(target, replace=options.may_replace) as folder:
+        return write_into(parent, folder, options)
 
 
-def write_into(parent: ParentAdapter, folder: Path, setting: ExportOptions) -> tuple[str, ...]:
+def write_into(parent: ParentAdapter, folder: Path, options: ExportOptions) -> tuple[str, ...]:
     """The file in a folder that the caller answers for."""
-    facts = setting.require_record("a GGUF adapter").facts
+    facts = options.require_record("a GGUF adapter").facts
     _check_plain(parent)
     architecture = architecture_of(facts, parent.label)
-    placed = _placed(parent, architecture, facts)
+    tensors = _placed(parent, architecture, facts)
     alpha, alphas = _alphas(parent.adapter.spec.modules)
     gguf = import_gguf()
     writer = gguf.GGUFWriter(folder / NAME, gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH[architecture.name]])
     try:
-        _add_words(gguf, writer, parent, setting, alpha)
-        for each in placed:
+        _add_words(gguf, writer, parent, options, alpha)
+        for each in tensors:
             for name, tensor in _tensors(parent, each, architecture, facts, alpha):
                 writer.add_tensor(name, tensor.float().contiguous().numpy())
         writer.write_header_to_file()
@@ -139,12 +139,12 @@ def _alphas(modules: Sequence[ModuleSpec]) -> tuple[float, int]:
     return float(max(module.rank for module in modules)), len(modules)
 
 
-def _add_words(gguf: Any, writer: Any, parent: ParentAdapter, setting: ExportOptions, alpha: float) -> None:
+def _add_words(gguf: Any, writer: Any, parent: ParentAdapter, options: ExportOptions, alpha: float) -> None:
     """(`Any`: an untyped package.)"""
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
-    name = setting.base_name or parent.adapter.config.base_name
+    name = options.base_name or parent.adapter.config.base_name
     if name:
         writer.add_base_model_count(1)
         writer.add_base_model_name(0, name)
@@ -152,7 +152,7 @@ def _add_words(gguf: Any, writer: Any, parent: ParentAdapter, setting: ExportOpt
 
 def _tensors(
     parent: ParentAdapter,
-    placed: GgufTensor,
+    tensor: GgufTensor,
     architecture: GgufArchitecture,
     facts: Mapping[str, Any],
     alpha: float,
@@ -162,23 +162,23 @@ def _tensors(
 
     from adaptry.compute.tensors.lowrank import pad_rank
 
-    if None in placed.modules:
-        factors = _factors(parent, placed.modules[None], architecture, facts, alpha)
+    if None in tensor.modules:
+        factors = _factors(parent, tensor.modules[None], architecture, facts, alpha)
         # An embedding's rows are looked up in lora_a (`llm_build_inp_embd`), so that one lies the other way round.
-        down = factors.down.T if placed.tensor == "token_embd.weight" else factors.down
-        yield f"{placed.tensor}.lora_a", down
-        yield f"{placed.tensor}.lora_b", factors.up
+        down = factors.down.T if tensor.tensor == "token_embd.weight" else factors.down
+        yield f"{tensor.tensor}.lora_a", down
+        yield f"{tensor.tensor}.lora_b", factors.up
         return
-    count, rank = int(facts["experts"]), max(module.rank for module in placed.modules.values())
-    first = next(iter(placed.modules.values()))
+    count, rank = int(facts["experts"]), max(module.rank for module in tensor.modules.values())
+    first = next(iter(tensor.modules.values()))
     down = torch.zeros(count, rank, first.fan_in)
     up = torch.zeros(count, first.fan_out, rank)
-    for number, module in placed.modules.items():
+    for number, module in tensor.modules.items():
         own = _factors(parent, module, architecture, facts, alpha * module.rank / rank)
         filled = pad_rank(own, rank)
         down[number], up[number] = filled.down, filled.up
-    yield f"{placed.tensor}.lora_a", down
-    yield f"{placed.tensor}.lora_b", up
+    yield f"{tensor.tensor}.lora_a", down
+    yield f"{tensor.tensor}.lora_b", up
 
 
 def _factors(

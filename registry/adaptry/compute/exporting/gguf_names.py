@@ -19,7 +19,8 @@ _TURNED = {"q_proj": "heads", "k_proj": "kv_heads"}
 
 @dataclass(frozen=True, slots=True)
 class GgufArchitecture:
-    """`name` is gguf's. `turned`: the last part of a module's name → the fact that counts the heads of its rows."""
+    """`name` is gguf's. `interleaved`: the last part of a module's name → the fact that counts the heads of
+    its rows."""
 
     name: str
     interleaved: Mapping[str, str] = field(default_factory=dict)

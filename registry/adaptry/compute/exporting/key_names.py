@@ -28,7 +28,7 @@ _FACTOR = re.compile(
 _ON_DISK: LayoutVersion = "transformers4"
 
 
-def normalise_keys(parent: ParentAdapter, runtime: Runtime, setting: ExportOptions) -> LazyAdapter:
+def normalise_keys(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
     """Every factor as `base_model.model.<module>.lora_A.weight`. Raises `CheckFailed` where a tensor is no factor after all,
     or two become one."""
     new = {name: normalise_key(name) for name in parent.adapter.tensors}
@@ -52,19 +52,19 @@ def normalise_key(name: str) -> str:
     return f"{PREFIX}{match['path']}.{match['role']}{end}"
 
 
-def rename_to_disk(parent: ParentAdapter, runtime: Runtime, setting: ExportOptions) -> LazyAdapter:
+def rename_to_disk(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
     """Modules called as the base calls them on disk: by its own names where a prefix is more or less, else by the layout
     of transformers 4. Raises `CheckFailed` where a module is nowhere in the base, or could be two."""
-    base = setting.require_record(f"renaming the modules of {parent.label}")
+    base = options.require_record(f"renaming the modules of {parent.label}")
     spec = parent.adapter.spec
-    placement = place(spec, base.tensors, base.facts)
-    if placement.missing:
+    module_map = place(spec, base.tensors, base.facts)
+    if module_map.missing:
         known = {name.rpartition(".")[0] for name in base.tensors if name.endswith(".weight")}
         paths = {module.path: _found(parent.label, module, known) for module in spec.modules}
-    elif any(placed.expert or len(placed.weight.parts) > 1 for placed in placement.placed):
+    elif any(target.expert or len(target.weight.parts) > 1 for target in module_map.placed):
         return convert_layout(parent, base, _ON_DISK)
     else:
-        paths = {placed.module.path: placed.tensor.removesuffix(".weight") for placed in placement.placed}
+        paths = {target.module.path: target.tensor.removesuffix(".weight") for target in module_map.placed}
     if len(set(paths.values())) < len(paths):
         raise CheckFailed(
             f"{parent.label}: two of its modules would be one of the base's; is this the base it was trained on?"
@@ -98,13 +98,13 @@ def _targets(paths: Mapping[str, str]) -> dict[str, object]:
     return {"target_modules": sorted(paths.values()), "exclude_modules": None, "layers_to_transform": None}
 
 
-def join_experts(parent: ParentAdapter, runtime: Runtime, setting: ExportOptions) -> LazyAdapter:
+def join_experts(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
     return convert_layout(
-        parent, setting.require_record(f"putting the experts of {parent.label} together"), "transformers5"
+        parent, options.require_record(f"putting the experts of {parent.label} together"), "transformers5"
     )
 
 
-def split_experts(parent: ParentAdapter, runtime: Runtime, setting: ExportOptions) -> LazyAdapter:
+def split_experts(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
     return convert_layout(
-        parent, setting.require_record(f"taking the experts of {parent.label} apart"), _ON_DISK
+        parent, options.require_record(f"taking the experts of {parent.label} apart"), _ON_DISK
     )

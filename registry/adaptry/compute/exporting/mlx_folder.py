@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 _LAYER = re.compile(r"(?P<before>(?:.*\.)?layers)\.(?P<number>\d+)\.(?P<key>.+)")
 
 
-def write(parent: ParentAdapter, target: Path, setting: ExportOptions) -> tuple[str, ...]:
+def write(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[str, ...]:
     """Raises `Unsupported`, `CheckFailed` for what mlx-lm's LoRA does not hold, and what `output_folder` raises."""
-    layers = setting.require_record("an adapter for mlx-lm").facts.get("layers")
+    layers = options.require_record("an adapter for mlx-lm").facts.get("layers")
     modules = _checked(parent)
     if not isinstance(layers, int):
         raise CheckFailed(
@@ -42,9 +42,9 @@ def write(parent: ParentAdapter, target: Path, setting: ExportOptions) -> tuple[
     scales = {module.scale for module in modules.values()}
     scale = scales.pop() if len(scales) == 1 else 1.0
     names = [f"{path}.{role}" for path in filled for role in ("lora_a", "lora_b")]
-    with output_folder(target, replace=setting.may_replace) as folder:
+    with output_folder(target, replace=options.may_replace) as folder:
         write_tensors(folder / MLX.weights, names, _tensors(parent, filled, rank, scale))
-        text = json.dumps(_config(parent, setting, filled, layers, rank, scale), indent=2)
+        text = json.dumps(_config(parent, options, filled, layers, rank, scale), indent=2)
         (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
     zeros = sum(path not in modules for path in filled)
     return (f"{zeros} modules that mlx-lm makes layers of have updates of zero",) if zeros else ()
@@ -89,7 +89,7 @@ def _filled(modules: Mapping[str, ModuleSpec], layers: int) -> Iterator[tuple[st
 
 def _config(
     parent: ParentAdapter,
-    setting: ExportOptions,
+    options: ExportOptions,
     filled: Mapping[str, ModuleSpec],
     layers: int,
     rank: int,
@@ -97,7 +97,7 @@ def _config(
 ) -> Json:
     found = [match for path in filled if (match := _LAYER.fullmatch(path))]
     return {
-        "model": setting.base_name or parent.adapter.config.base_name or "",
+        "model": options.base_name or parent.adapter.config.base_name or "",
         "fine_tune_type": "lora",
         "num_layers": layers - min(int(match["number"]) for match in found),
         "lora_parameters": {

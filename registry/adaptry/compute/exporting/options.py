@@ -16,12 +16,13 @@ from adaptry.core.progress import Progress, no_progress
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
-    """`record`: the base's shapes and facts; `open_weights`: its files, opened only where their values are needed.
+    """`record`: the base's shapes and facts; `open_weights`: its files, opened only where their values are
+    needed.
 
     `rank` or `energy` bring what is no LoRA, or too large a one, to a rank; `exact`: nothing may be lost;
-    `is_replacing`: an adapter that is at the place already makes room. `base_name`: what
-    engines call the base. `part`: of which part of a pipeline PEFT's folder is; `subject`: the manifest of the base in an
-    OCI registry, where it is one's own.
+    `may_replace`: an adapter that is at the place already is replaced. `base_name`: what engines call the
+    base. `part`: of which part of a pipeline PEFT's folder is; `subject`: the manifest of the base in an OCI
+    registry, where it is one's own.
     """
 
     record: BaseRecord | None = None

@@ -49,34 +49,34 @@ class PipelineModule:
         return self.path.partition(".")[0]
 
 
-def write_diffusers(parent: ParentAdapter, target: Path, setting: ExportOptions) -> tuple[str, ...]:
+def write_diffusers(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[str, ...]:
     """Raises `Unsupported`, `CheckFailed` for what is no plain LoRA of a pipeline, and what `output_folder` raises."""
-    placed = _placed(parent, setting)
-    names = [f"{each.path}.lora_{role}.weight" for each in placed for role in "AB"]
+    modules = _placed(parent, options)
+    names = [f"{each.path}.lora_{role}.weight" for each in modules for role in "AB"]
     metadata = {
         "format": "pt",
-        "lora_adapter_metadata": json.dumps(_metadata(placed), indent=2, sort_keys=True),
+        "lora_adapter_metadata": json.dumps(_metadata(modules), indent=2, sort_keys=True),
     }
-    with output_folder(target, replace=setting.may_replace) as folder:
-        write_tensors(folder / DIFFUSERS.weights, names, _factors(parent, placed, names), metadata)
+    with output_folder(target, replace=options.may_replace) as folder:
+        write_tensors(folder / DIFFUSERS.weights, names, _factors(parent, modules, names), metadata)
     return ()
 
 
-def write_kohya(parent: ParentAdapter, target: Path, setting: ExportOptions) -> tuple[str, ...]:
+def write_kohya(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[str, ...]:
     """Raises `Unsupported`, `CheckFailed` for what is no plain LoRA of a UNet and its text encoders, and what `output_folder`
     raises."""
-    placed = _placed(parent, setting)
-    parts = {each.part for each in placed}
-    modules = [kohya_name(each.path, parts) for each in placed]
-    names = [f"{module}.{role}" for module in modules for role in ("lora_down.weight", "lora_up.weight")]
-    alphas = [f"{module}.alpha" for module in modules]
-    with output_folder(target, replace=setting.may_replace) as folder:
-        tensors = _with_alphas(_evened(_factors(parent, placed, names), placed), alphas, placed)
-        write_tensors(folder / KOHYA_FILE, [*names, *alphas], tensors, _facts(placed, setting))
+    modules = _placed(parent, options)
+    parts = {each.part for each in modules}
+    kohya_names = [kohya_name(each.path, parts) for each in modules]
+    names = [f"{module}.{role}" for module in kohya_names for role in ("lora_down.weight", "lora_up.weight")]
+    alphas = [f"{module}.alpha" for module in kohya_names]
+    with output_folder(target, replace=options.may_replace) as folder:
+        tensors = _with_alphas(_evened(_factors(parent, modules, names), modules), alphas, modules)
+        write_tensors(folder / KOHYA_FILE, [*names, *alphas], tensors, _facts(modules, options))
     return ()
 
 
-def _placed(parent: ParentAdapter, setting: ExportOptions) -> list[PipelineModule]:
+def _placed(parent: ParentAdapter, options: ExportOptions) -> list[PipelineModule]:
     adapter, label = parent.adapter, parent.label
     roles = _ROLES.get(adapter.format.name)
     if roles is None:
@@ -91,30 +91,30 @@ def _placed(parent: ParentAdapter, setting: ExportOptions) -> list[PipelineModul
         raise CheckFailed(
             f"{label} {reason or 'is more, or less, than factors'}, which a pipeline's LoRA file does not hold"
         )
-    paths = _paths(parent, setting)
+    paths = _paths(parent, options)
     return [PipelineModule(paths[module.path], module, roles) for module in adapter.spec.modules]
 
 
-def _paths(parent: ParentAdapter, setting: ExportOptions) -> Mapping[str, str]:
+def _paths(parent: ParentAdapter, options: ExportOptions) -> Mapping[str, str]:
     adapter = parent.adapter
     own = [module.path for module in adapter.spec.modules]
     if adapter.format.name == DIFFUSERS.name:
         return {path: path for path in own}
     if adapter.format.name == KOHYA.name:
-        base = setting.require_record(f"telling kohya's names of {parent.label} back")
+        base = options.require_record(f"telling kohya's names of {parent.label} back")
         return diffusers_names(own, base.tensors, parent.label)
-    if setting.part is None:
+    if options.part is None:
         raise CheckFailed(
             f"of which part of a pipeline {parent.label} is, PEFT's folder does not say: --part unet, for one"
         )
-    return {path: f"{setting.part}.{path}" for path in own}
+    return {path: f"{options.part}.{path}" for path in own}
 
 
-def _metadata(placed: list[PipelineModule]) -> dict[str, Any]:
+def _metadata(modules: list[PipelineModule]) -> dict[str, Any]:
     """Each part's LoraConfig under the part's name, as `save_lora_weights` writes it. (`Any`: JSON.)"""
     fields: dict[str, Any] = {}
-    for part in sorted({each.part for each in placed}):
-        inside = {each.path.removeprefix(f"{part}."): each.module for each in placed if each.part == part}
+    for part in sorted({each.part for each in modules}):
+        inside = {each.path.removeprefix(f"{part}."): each.module for each in modules if each.part == part}
         rank = Counter(module.rank for module in inside.values()).most_common(1)[0][0]
         alpha = Counter(_alpha(module) for module in inside.values()).most_common(1)[0][0]
         config = {
@@ -138,54 +138,54 @@ def _alpha(module: ModuleSpec) -> float:
     return int(alpha) if alpha == int(alpha) else alpha
 
 
-def _facts(placed: list[PipelineModule], setting: ExportOptions) -> dict[str, str]:
+def _facts(modules: list[PipelineModule], options: ExportOptions) -> dict[str, str]:
     """What sd-scripts keeps of a training that people read: where modules differ, the word it has for that."""
-    ranks = {str(each.module.rank) for each in placed}
-    alphas = {str(alpha) for alpha in _commonest(placed).values()}
+    ranks = {str(each.module.rank) for each in modules}
+    alphas = {str(alpha) for alpha in _commonest(modules).values()}
     facts = {
         "ss_network_module": "networks.lora",
         "ss_network_dim": ranks.pop() if len(ranks) == 1 else "Dynamic",
         "ss_network_alpha": alphas.pop() if len(alphas) == 1 else "Dynamic",
     }
-    return {"format": "pt", **facts, **({"ss_sd_model_name": setting.base_name} if setting.base_name else {})}
+    return {"format": "pt", **facts, **({"ss_sd_model_name": options.base_name} if options.base_name else {})}
 
 
 def _factors(
-    parent: ParentAdapter, placed: list[PipelineModule], names: list[str]
+    parent: ParentAdapter, modules: list[PipelineModule], names: list[str]
 ) -> Iterator[tuple[str, Tensor]]:
-    tensors = (each.module.tensors[role] for each in placed for role in each.roles)
+    tensors = (each.module.tensors[role] for each in modules for role in each.roles)
     for name, tensor in zip(names, tensors, strict=True):
         yield name, read_tensor(parent.adapter, tensor)
 
 
 def _with_alphas(
-    factors: Iterator[tuple[str, Tensor]], names: list[str], placed: list[PipelineModule]
+    factors: Iterator[tuple[str, Tensor]], names: list[str], modules: list[PipelineModule]
 ) -> Iterator[tuple[str, Tensor]]:
     import torch
 
     yield from factors
-    common = _commonest(placed)
-    for name, each in zip(names, placed, strict=True):
+    common = _commonest(modules)
+    for name, each in zip(names, modules, strict=True):
         yield name, torch.tensor(float(common[each.part]))
 
 
 def _evened(
-    factors: Iterator[tuple[str, Tensor]], placed: list[PipelineModule]
+    factors: Iterator[tuple[str, Tensor]], modules: list[PipelineModule]
 ) -> Iterator[tuple[str, Tensor]]:
     """Each `lora_up` with what its alpha has more, or less, than its part's."""
-    common = _commonest(placed)
-    for each in placed:
+    common = _commonest(modules)
+    for each in modules:
         rest = _alpha(each.module) / common[each.part]
         yield next(factors)
         name, up = next(factors)
         yield name, up if rest == 1.0 else (up.float() * rest).to(up.dtype)
 
 
-def _commonest(placed: list[PipelineModule]) -> dict[str, float]:
+def _commonest(modules: list[PipelineModule]) -> dict[str, float]:
     """Of each part, the alpha that most of its modules have."""
-    parts = {each.part for each in placed}
+    parts = {each.part for each in modules}
     return {
-        part: Counter(_alpha(each.module) for each in placed if each.part == part).most_common(1)[0][0]
+        part: Counter(_alpha(each.module) for each in modules if each.part == part).most_common(1)[0][0]
         or 1.0  # nothing could be divided by 0
         for part in parts
     }

@@ -29,8 +29,8 @@ class PlannedRepair:
 
 @dataclass(frozen=True, slots=True)
 class ExportPlan:
-    """`steps` in order; `merged`: findings for which it must go into the base's weights, and nothing else is then done;
-    `open`: findings that nothing here mends."""
+    """`steps` in order; `needs_merge`: findings for which it must go into the base's weights, and nothing
+    else is then done; `unresolved`: findings that nothing here mends."""
 
     runtime: Runtime
     verdict: RuntimeVerdict
@@ -55,9 +55,9 @@ class ExportPlan:
             yield f"nothing to repair: {self.runtime} serves it as trained"
 
 
-def plan_repairs(parent: ParentAdapter, runtime: Runtime, setting: ExportOptions) -> ExportPlan:
+def plan_repairs(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> ExportPlan:
     """What the verdict of `runtime` on `parent` asks for."""
-    judged = check_runtime(parent.adapter, runtime, setting.record)
+    judged = check_runtime(parent.adapter, runtime, options.record)
     wanted: dict[str, list[Finding]] = {}
     merged, left = [], []
     mended = FORMATS[FORMAT_OF_ENGINE.get(runtime.engine, "peft")].handled_remedies
@@ -66,7 +66,7 @@ def plan_repairs(parent: ParentAdapter, runtime: Runtime, setting: ExportOptions
             continue
         is_needed = finding.severity != "notes"
         repair = BY_REMEDY.get(finding.remedy)
-        if repair and (is_needed or _is_free(repair, setting)):
+        if repair and (is_needed or _is_free(repair, options)):
             wanted.setdefault(repair.name, []).append(finding)
         elif finding.remedy in MERGE_REMEDIES and is_needed:
             merged.append(finding)
@@ -90,6 +90,6 @@ def check_repairable(parent: ParentAdapter, plan: ExportPlan) -> None:
         raise CheckFailed(f"{parent.label} cannot be exported for {plan.runtime}: {said}")
 
 
-def _is_free(repair: Repair, setting: ExportOptions) -> bool:
-    at_hand = {"": True, "shapes": setting.record is not None, "weights": setting.open_weights is not None}
+def _is_free(repair: Repair, options: ExportOptions) -> bool:
+    at_hand = {"": True, "shapes": options.record is not None, "weights": options.open_weights is not None}
     return repair.is_exact and at_hand[repair.needs]

@@ -19,10 +19,11 @@ RepairFunction = Callable[[ParentAdapter, Runtime, ExportOptions], LazyAdapter]
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """One repair. `does` ends the sentence "this …"; `remedies` ask for it. `is_exact`: not a number of the update changes.
+    """One repair. `description` ends the sentence "this …"; `remedies` ask for it. `is_exact`: not a number
+    of the update changes.
 
-    Where it is exact and what it `needs` of the base is at hand, it is made also for a finding that only wants attention, because it
-    costs nothing. `covers`: repairs that are done with this one.
+    Where it is exact and what it `needs` of the base is at hand, it is made also for a finding that only
+    wants attention, because it costs nothing. `covers`: repairs that are done with this one.
     """
 
     name: str

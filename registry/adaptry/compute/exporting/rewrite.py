@@ -1,4 +1,5 @@
-"""The same numbers under other names, or beside another config: a draft that copies tensors as they are."""
+"""The same numbers under other names, or beside another config: a lazy adapter that copies tensors as they
+are."""
 
 from __future__ import annotations
 
@@ -25,8 +26,8 @@ def rewrite_adapter(
     figures: Mapping[str, Mapping[str, float]] | None = None,
     notes: tuple[str, ...] = (),
 ) -> LazyAdapter:
-    """`parent` with `fields` in the place of its config's, and its tensors renamed. Tensors of one module are one `Made`,
-    with its `figures` if it has some."""
+    """`parent` with `fields` in the place of its config's, and its tensors renamed. Tensors of one module are
+    one `ComputedModule`, with its `figures` if it has some."""
     adapter = parent.adapter
     names = {old: new for old in adapter.tensors if (new := name(old)) is not None}
     return LazyAdapter(

@@ -1,5 +1,6 @@
 """A LoRA out of a full fine-tune and its base: what training changed, as near as a rank allows.
 
-`survey` finds what differs (headers, then bytes up to the first difference), `holding` says what an adapter can hold of
-it, `planning` decides, `extraction` computes tensor by tensor, and `rejoining` merges the result back and compares.
+`diff_scan` finds what differs (headers, then bytes up to the first difference), `target_choice` says what an
+adapter can hold of it, `plan` decides, `extraction` computes tensor by tensor, and `verify_roundtrip` merges
+the result back and compares.
 """

@@ -10,7 +10,7 @@ from adaptry.compute.lazy_adapters.lazy_adapter import Json
 
 
 def config_of(plan: ExtractPlan, base_name: str | None) -> Json:
-    """What `lora_draft` cannot know without parents."""
+    """What `build_lora` cannot know without parents."""
     modules = [each.site for each in plan.lora if each.site and each.site.parameter is None]
     saved = sorted({each.weight.path for each in plan.whole if each.kind == "module"})
     has_bias = any(each.kind == "bias" for each in plan.whole)

@@ -14,18 +14,19 @@ from adaptry.compute.tensors.randomised import decompose_to_energy, decompose_to
 
 
 def decompose_delta(
-    delta: Tensor, held: TargetChoice, recipe: ExtractRecipe, seed: int
+    delta: Tensor, choice: TargetChoice, recipe: ExtractRecipe, seed: int
 ) -> tuple[Factors, Mapping[str, float]]:
-    """Factors of the change `delta`, float32 in the weight's shape in memory, and the figures of `Made`.
+    """Factors of the change `delta`, float32 in the weight's shape in memory, and the figures of
+    `ComputedModule`.
 
-    `lost` is exactly what a projection loses, ‖Δ‖² − Σσ² of what is kept, in float64; what rounding the factors to their
-    dtype loses is added where they are written.
+    `lost` is exactly what a projection loses, ‖Δ‖² − Σσ² of what is kept, in float64; what rounding the
+    factors to their dtype loses is added where they are written.
     """
-    site = held.site
+    site = choice.site
     assert site is not None
     matrices = delta if site.kind == "parameter" else delta.reshape(1, delta.shape[0], -1)
     found = [
-        _factors(matrix.mT if held.is_transposed else matrix, recipe, seed + place)
+        _factors(matrix.mT if choice.is_transposed else matrix, recipe, seed + place)
         for place, matrix in enumerate(matrices)
     ]
     rank = max(update.rank for update, _, _ in found)

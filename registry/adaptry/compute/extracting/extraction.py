@@ -1,4 +1,5 @@
-"""The draft of an extracted LoRA: each matrix's change read, decomposed and written, one after the other."""
+"""An extracted LoRA as a lazy adapter: each matrix's change read, decomposed and written, one after the
+other."""
 
 from __future__ import annotations
 
@@ -28,14 +29,14 @@ _HEAD = "lm_head"
 
 def build_extracted_adapter(plan: ExtractPlan, base_name: str | None = None) -> LazyAdapter:
     """What the sinks take. `base_name`: what the base is called, or its folder, for whoever loads it."""
-    computing = _ExtractedModules(plan)
-    made = build_lora((), _recipe(plan), computing.sites, computing.compute, LoraOptions(plan.recipe.dtype))
+    modules = _ExtractedModules(plan)
+    made = build_lora((), _recipe(plan), modules.sites, modules.compute, LoraOptions(plan.recipe.dtype))
     names = {_key(each, plan): each for each in plan.whole}
     fields = config_of(plan, base_name)
-    if computing.heads:
+    if modules.heads:
         fields |= {
             "ensure_weight_tying": True,
-            "target_modules": sorted({*fields["target_modules"], *computing.heads}),
+            "target_modules": sorted({*fields["target_modules"], *modules.heads}),
         }
     return replace(
         made,
@@ -62,11 +63,11 @@ class _ExtractedModules:
 
     @property
     def heads(self) -> dict[str, WeightSite]:
-        """The other end of a tied embedding that is changed: PEFT has the transposed factors there."""
-        held = next((each for each in self.plan.lora if each.has_head), None)
-        if held is None or held.site is None:
+        """The other side of a tied embedding that is changed: PEFT has the transposed factors there."""
+        choice = next((each for each in self.plan.lora if each.has_head), None)
+        if choice is None or choice.site is None:
             return {}
-        return {_HEAD: WeightSite(_HEAD, "linear", held.site.fan_in, held.site.fan_out)}
+        return {_HEAD: WeightSite(_HEAD, "linear", choice.site.fan_in, choice.site.fan_out)}
 
     def compute(self, site: WeightSite) -> tuple[Factors, Mapping[str, float]]:
         """The factors of the change at `site` and what they lose."""
@@ -79,10 +80,10 @@ class _ExtractedModules:
             embedding = next(own for own, each in self._held.items() if each.has_head)
             update, _ = self.compute(embedding)
             return Factors(update.down.mT.contiguous(), update.up.mT.contiguous()), {}
-        held = self._held[site]
+        choice = self._held[site]
         with CheckpointPair(self.plan.base, self.plan.tuned) as sides:
-            delta = check_values(sides.delta(held.weight), f"the change of {held.weight.name}")
-        return decompose_delta(delta, held, self.plan.recipe, self._seed(site))
+            delta = check_values(sides.delta(choice.weight), f"the change of {choice.weight.name}")
+        return decompose_delta(delta, choice, self.plan.recipe, self._seed(site))
 
     def _seed(self, site: WeightSite) -> int:
         """One of its own for each module, whatever else is extracted."""

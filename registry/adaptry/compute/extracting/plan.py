@@ -19,8 +19,9 @@ from adaptry.core.progress import Progress, no_progress
 
 @dataclass(frozen=True, slots=True)
 class ExtractPlan:
-    """What will be done. `lora` are the matrices, `whole` the weights that are written as they are (of a module in
-    modules_to_save all, changed or not), `unheld` what no adapter holds, `modules` every module of the model by path."""
+    """What will be done. `lora` are the matrices, `whole` the weights that are written as they are (of a
+    module in modules_to_save all, changed or not), `left_out` what no adapter holds, `modules` every module
+    of the model by path."""
 
     recipe: ExtractRecipe
     base: HfCheckpoint
@@ -51,23 +52,23 @@ def plan_extraction(
             f"{tuned.folder} has the very weights of {base.folder}: there is nothing to extract"
         )
     wanted = _matching(changed, recipe.modules)
-    holder = TargetChooser((weight.name for weight in found.weights), tuned.config)
-    held = [holder.choose(weight) for weight in wanted]
-    lora = [each for each in held if each.kind == "lora"]
+    chooser = TargetChooser((weight.name for weight in found.weights), tuned.config)
+    choices = [chooser.choose(weight) for weight in wanted]
+    lora = [each for each in choices if each.kind == "lora"]
     if not lora:
         raise CheckFailed(
             f"of {len(wanted)} weights that changed none is a matrix of the shape that it had (first: {wanted[0].name}), so "
             "there is nothing for a LoRA to hold"
         )
-    whole = _whole(held, found.weights, holder)
-    unheld = [each for each in held if each.kind == "nothing"]
+    whole = _whole(choices, found.weights, chooser)
+    left_out = [each for each in choices if each.kind == "nothing"]
     notes = [
-        *_notes(found, changed, wanted, whole, unheld),
+        *_notes(found, changed, wanted, whole, left_out),
         *_of_config(records[0].facts, records[1].facts, [each for each in whole if each.kind == "embedding"]),
     ]
     paths = frozenset(weight.path for weight in found.weights)
     return ExtractPlan(
-        recipe, base, tuned, *records, tuple(lora), tuple(whole), tuple(unheld), paths, tuple(notes)
+        recipe, base, tuned, *records, tuple(lora), tuple(whole), tuple(left_out), paths, tuple(notes)
     )
 
 
@@ -107,18 +108,20 @@ def _matching(changed: Sequence[WeightPair], patterns: Sequence[str]) -> list[We
 
 
 def _whole(
-    held: Sequence[TargetChoice], weights: Sequence[WeightPair], holder: TargetChooser
+    choices: Sequence[TargetChoice], weights: Sequence[WeightPair], chooser: TargetChooser
 ) -> list[TargetChoice]:
     """What is written whole: a saved module with all its weights, and of it nothing a second time."""
-    saved = {each.weight.path for each in held if each.kind == "module"}
-    saved |= {weight.path for weight in weights if holder.is_always_saved(weight)}
+    saved = {each.weight.path for each in choices if each.kind == "module"}
+    saved |= {weight.path for weight in weights if chooser.is_always_saved(weight)}
     modules = [
         TargetChoice(weight, "module")
         for path, own in siblings(weights).items()
         if path in saved
         for weight in own
     ]
-    others = [each for each in held if each.kind in ("bias", "embedding") and each.weight.path not in saved]
+    others = [
+        each for each in choices if each.kind in ("bias", "embedding") and each.weight.path not in saved
+    ]
     return [*modules, *others]
 
 
@@ -127,7 +130,7 @@ def _notes(
     changed: Sequence[WeightPair],
     wanted: Sequence[WeightPair],
     whole: Sequence[TargetChoice],
-    unheld: Sequence[TargetChoice],
+    left_out: Sequence[TargetChoice],
 ) -> Iterable[str]:
     same = len(found.weights) - len(changed)
     yield f"{len(changed)} of {len(found.weights)} weights changed" + (
@@ -139,7 +142,7 @@ def _notes(
         own = [each.weight.name for each in whole if each.kind == kind]
         if own:
             yield f"{len(own)} weights are written whole, in {where} (first: {own[0]})"
-    for each in unheld:
+    for each in left_out:
         yield f"{each.weight.name} changed and is left out: {each.reason}"
     if found.missing:
         yield f"{len(found.missing)} weights of the base are not in the fine-tune (first: {found.missing[0]})"

@@ -35,9 +35,9 @@ _ROUTERS = ("gate", "router")
 
 @dataclass(frozen=True, slots=True)
 class TargetChoice:
-    """How a weight's change is held. `lora`: at `site`, of which the weight is the transpose where `is_turned`. `module`:
-    in modules_to_save; `embedding`: written whole beside the LoRA; `nothing`: `reason` says why. `has_head`: it is tied to
-    an lm_head, which gets the same update."""
+    """How a weight's change is held. `lora`: at `site`, of which the weight is the transpose where
+    `is_transposed`. `module`: in modules_to_save; `embedding`: written whole beside the LoRA; `nothing`:
+    `reason` says why. `has_head`: it is tied to an lm_head, which gets the same update."""
 
     weight: WeightPair
     kind: TargetKind
@@ -66,8 +66,8 @@ class TargetChooser:
             return self._of_other_shape(weight, weight.base.shape)
         if "bias" in weight.parameter:
             return TargetChoice(weight, "bias")
-        if weight.parameter == "weight" and (held := self._matrix(weight)):
-            return held
+        if weight.parameter == "weight" and (choice := self._matrix(weight)):
+            return choice
         if len(weight.shape) == 3 and weight.path.rpartition(".")[2] == "experts":
             return self._experts(weight)
         return self._whole(weight)
@@ -98,7 +98,7 @@ class TargetChooser:
         if weight.tied and not is_causal and self._task in (None, "SEQ_2_SEQ_LM"):
             return TargetChoice(
                 weight, "embedding"
-            )  # written through the tie, whatever its other ends are called
+            )  # written through the tie, whatever its other sides are called
         site = WeightSite(weight.path, "embedding", width, rows)
         return TargetChoice(weight, "lora", site, is_transposed=True, has_head=weight.tied and is_causal)
 

@@ -13,16 +13,16 @@ from adaptry.compute.lazy_adapters.lazy_adapter import Json
 _NARROWING = ("layers_to_transform", "layers_pattern", "exclude_modules")
 
 
-def config_of(adapter: Adapter, moved: Sequence[ConvertedModule]) -> Json:
+def config_of(adapter: Adapter, converted: Sequence[ConvertedModule]) -> Json:
     fields = dict(adapter.config.fields)
-    modules = [module for module in moved if module.parameter is None]
-    parameters = sorted({module.name for module in moved if module.parameter is not None})
+    modules = [module for module in converted if module.parameter is None]
+    parameters = sorted({module.name for module in converted if module.parameter is not None})
     if not _still_means(adapter, modules):
         fields["target_modules"] = sorted(module.path for module in modules)
         fields.update((key, None) for key in _NARROWING if fields.get(key) is not None)
     if parameters or fields.get("target_parameters"):
         fields["target_parameters"] = parameters or None
-    return {**fields, **(_numbers(moved) if adapter.spec.method == "lora" else {})}
+    return {**fields, **(_numbers(converted) if adapter.spec.method == "lora" else {})}
 
 
 def _still_means(adapter: Adapter, modules: Sequence[ConvertedModule]) -> bool:
@@ -38,9 +38,9 @@ def _still_means(adapter: Adapter, modules: Sequence[ConvertedModule]) -> bool:
     )
 
 
-def _numbers(moved: Sequence[ConvertedModule]) -> Json:
+def _numbers(converted: Sequence[ConvertedModule]) -> Json:
     """Ranks and alphas so that every module has its scale: the commonest as the default, the others by their names."""
-    numbers = {module.name: (module.rank, module.scale * module.rank) for module in moved}
+    numbers = {module.name: (module.rank, module.scale * module.rank) for module in converted}
     (rank, alpha), _ = Counter(numbers.values()).most_common(1)[0]
     return {
         "r": rank,

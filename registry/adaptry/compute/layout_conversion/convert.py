@@ -1,4 +1,5 @@
-"""The verb: an adapter's draft in another layout, from the shapes of its base; no weight of the base is read."""
+"""The verb: an adapter in another layout, as a lazy adapter, from the shapes of its base; no weight of the
+base is read."""
 
 from __future__ import annotations
 
@@ -45,35 +46,35 @@ def convert_layout(parent: ParentAdapter, base: BaseRecord, to: LayoutVersion) -
     report = check(adapter, base, adapter.config.base_name)
     if report.is_blocked:
         raise CheckFailed(f"{label}: {report.sentence()}")
-    placement = place(adapter.spec, base.tensors, base.facts)
-    _check_placed(label, placement)
+    module_map = place(adapter.spec, base.tensors, base.facts)
+    _check_placed(label, module_map)
     if EXPERTS_FUSED in adapter.spec.layouts:
         require_not_transposed(adapter.spec)
     if adapter.spec.method == "lora":
-        scaled = tuple(placed_for_lora(placed, adapter.config) for placed in placement.placed)
-        placement = replace(placement, placed=scaled)
+        scaled = tuple(placed_for_lora(target, adapter.config) for target in module_map.placed)
+        module_map = replace(module_map, placed=scaled)
     weights = LoadedNames.from_tensors(base.tensors, str(base.facts.get("model_type") or ""))
-    moved = convert_modules(label, adapter, placement, weights, to)
-    renamed = _renamed_extras(placement, weights, to)
-    if all(module.is_unchanged for module in moved) and all(old == new for old, new in renamed.items()):
+    converted = convert_modules(label, adapter, module_map, weights, to)
+    renamed = _renamed_extras(module_map, weights, to)
+    if all(module.is_unchanged for module in converted) and all(old == new for old, new in renamed.items()):
         raise CheckFailed(f"{label} is in the layout of {TITLES[to]} already, so nothing would change")
-    maker = _ConvertedTensors(adapter, moved, renamed)
+    maker = _ConvertedTensors(adapter, converted, renamed)
     return LazyAdapter(
         parents=(parent,),
         recipe={"operation": "migrate", "layout": to, "inputs": [parent.recipe_entry()]},
         names=maker.names,
         compute=maker.modules,
-        config=lambda shapes: config_of(adapter, moved),
+        config=lambda shapes: config_of(adapter, converted),
         base=base_claim([parent]),
         extra_files=tokenizer_of(adapter),
     )
 
 
-def _check_placed(label: str, placement: ModuleMap) -> None:
+def _check_placed(label: str, module_map: ModuleMap) -> None:
     lost = [
-        *(module.path for module in placement.missing),
-        *(extra.target for extra in placement.missing_extras),
-        *(module.path for module in placement.blocks),
+        *(module.path for module in module_map.missing),
+        *(extra.target for extra in module_map.missing_extras),
+        *(module.path for module in module_map.blocks),
     ]
     if lost:
         raise CheckFailed(
@@ -82,29 +83,29 @@ def _check_placed(label: str, placement: ModuleMap) -> None:
         )
 
 
-def _renamed_extras(placement: ModuleMap, weights: LoadedNames, to: LayoutVersion) -> dict[str, str]:
+def _renamed_extras(module_map: ModuleMap, weights: LoadedNames, to: LayoutVersion) -> dict[str, str]:
     """Whole weights keep their names but for the module's path."""
     renamed = {}
-    for placed in placement.extras:
-        target = placed.extra.target
-        old, new = (name.rpartition(".")[0] for name in (target, weights.rename(target, placed.tensor, to)))
-        renamed[placed.extra.tensor] = placed.extra.tensor.replace(old, new, 1)
+    for each in module_map.extras:
+        target = each.extra.target
+        old, new = (name.rpartition(".")[0] for name in (target, weights.rename(target, each.tensor, to)))
+        renamed[each.extra.tensor] = each.extra.tensor.replace(old, new, 1)
     return renamed
 
 
 @dataclass(frozen=True, slots=True)
 class _ConvertedTensors:
     adapter: Adapter
-    moved: tuple[ConvertedModule, ...]
+    converted: tuple[ConvertedModule, ...]
     extras: Mapping[str, str]
 
     @property
     def names(self) -> tuple[str, ...]:
-        modules = [name for module in self.moved for name in module.names]
+        modules = [name for module in self.converted for name in module.names]
         return (*modules, *self.extras.values(), *self.adapter.spec.shared.values())
 
     def modules(self) -> Iterator[ComputedModule]:
-        for module in self.moved:
+        for module in self.converted:
             yield ComputedModule(module.name, module.tensors(self._read))
         shared = self.adapter.spec.shared.values()
         for old, new in (*self.extras.items(), *((name, name) for name in shared)):

@@ -81,62 +81,62 @@ class ConvertedModule:
         count, rows, width = whole.shape
         stacked = len(whole.parts) // count
         found: list[dict[int, tuple[Tensor, Tensor]]] = [{} for _ in range(count)]
-        for placed in self.parts:
-            index, place = divmod(whole.parts.index(placed.tensor), stacked)
-            down, up = _pair(placed.module, read)
-            ratio = placed.module.scale / self.scale
+        for target in self.parts:
+            index, place = divmod(whole.parts.index(target.tensor), stacked)
+            down, up = _pair(target.module, read)
+            ratio = target.module.scale / self.scale
             found[index][place] = (down, up if ratio == 1.0 else (up.float() * ratio).to(up.dtype))
         return experts.fuse_experts(found, [rows // stacked] * stacked, width)
 
 
 def convert_modules(
-    label: str, adapter: Adapter, placement: ModuleMap, weights: LoadedNames, to: LayoutVersion
+    label: str, adapter: Adapter, module_map: ModuleMap, weights: LoadedNames, to: LayoutVersion
 ) -> tuple[ConvertedModule, ...]:
     """Every module of the result, in the order of their names. Raises `Unsupported`, `CheckFailed`."""
     together: dict[str, list[TargetTensor]] = {}
     single: list[ConvertedModule] = []
-    for placed in placement.placed:
-        whole = weights.by_part.get(placed.tensor)
+    for target in module_map.placed:
+        whole = weights.by_part.get(target.tensor)
         is_part = whole is not None and len(whole.parts) > 1
-        if is_part and placed.expert is None and to == "transformers5":
-            _check_plain(label, adapter, placed.module)
-            together.setdefault(_renamed_path(placed, weights, to, ""), []).append(placed)
-        elif placed.expert is not None and to == "transformers4":
-            _check_plain(label, adapter, placed.module)
-            module = placed.module
-            path = _renamed_path(placed, weights, to, ".weight")
-            single.append(ConvertedModule(path, module.rank // placed.expert.count, module.scale, (placed,)))
-        elif placed.expert is None or placed.expert.index == placed.expert.rows[0] == 0:
-            single.append(_renamed(placed, weights, to))
+        if is_part and target.expert is None and to == "transformers5":
+            _check_plain(label, adapter, target.module)
+            together.setdefault(_renamed_path(target, weights, to, ""), []).append(target)
+        elif target.expert is not None and to == "transformers4":
+            _check_plain(label, adapter, target.module)
+            module = target.module
+            path = _renamed_path(target, weights, to, ".weight")
+            single.append(ConvertedModule(path, module.rank // target.expert.count, module.scale, (target,)))
+        elif target.expert is None or target.expert.index == target.expert.rows[0] == 0:
+            single.append(_renamed(target, weights, to))
     fused = [_put_together(name, parts, weights) for name, parts in together.items()]
     return tuple(sorted([*single, *_nested(fused)], key=lambda module: module.name))
 
 
-def _renamed(placed: TargetTensor, weights: LoadedNames, to: LayoutVersion) -> ConvertedModule:
+def _renamed(target: TargetTensor, weights: LoadedNames, to: LayoutVersion) -> ConvertedModule:
     """A module that stays one: of the whole parameter where its experts are stored singly."""
-    module = placed.module
-    experts = placed.expert.count if placed.expert else 1
+    module = target.module
+    experts = target.expert.count if target.expert else 1
     path = module.path
-    if placed.expert is None:
-        path = _renamed_path(placed, weights, to, ".weight")
+    if target.expert is None:
+        path = _renamed_path(target, weights, to, ".weight")
         if module.kind == "parameter":
             path = module.path  # a parameter that is stored whole has one name in both
-    return ConvertedModule(path, module.rank // experts, module.scale, (placed,), module.parameter)
+    return ConvertedModule(path, module.rank // experts, module.scale, (target,), module.parameter)
 
 
-def _renamed_path(placed: TargetTensor, weights: LoadedNames, to: LayoutVersion, end: str) -> str:
-    module = placed.module
-    known = placed.expert.parameter if placed.expert else f"{module.path.replace('.base_layer', '')}.weight"
-    return weights.rename(known, placed.tensor, to).removesuffix(end)
+def _renamed_path(target: TargetTensor, weights: LoadedNames, to: LayoutVersion, end: str) -> str:
+    module = target.module
+    known = target.expert.parameter if target.expert else f"{module.path.replace('.base_layer', '')}.weight"
+    return weights.rename(known, target.tensor, to).removesuffix(end)
 
 
 def _put_together(name: str, parts: list[TargetTensor], weights: LoadedNames) -> ConvertedModule:
     whole = weights.by_part[parts[0].tensor]
     stacked = len(whole.parts) // whole.shape[0]
     ranks: dict[int, int] = {}
-    for placed in parts:
-        place = whole.parts.index(placed.tensor) % stacked
-        ranks[place] = max(ranks.get(place, 0), placed.module.rank)
+    for target in parts:
+        place = whole.parts.index(target.tensor) % stacked
+        ranks[place] = max(ranks.get(place, 0), target.module.rank)
     path, _, parameter = name.rpartition(".")
     return ConvertedModule(path, sum(ranks.values()), parts[0].module.scale, tuple(parts), parameter, whole)
 

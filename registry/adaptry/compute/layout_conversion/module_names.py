@@ -1,7 +1,8 @@
 """What a module of an adapter is called in each layout, from the tensors of its base.
 
-transformers 4 called a module as its weight is called on disk; transformers 5 by the tables in `loading`. An adapter may
-have a task model's prefix more or less than the base's files, and keeps it.
+transformers 4 called a module as its weight is called on disk; transformers 5 by the tables in
+`transformers_loading`. An adapter may have a task model's prefix more or less than the base's files, and
+keeps it.
 """
 
 from __future__ import annotations

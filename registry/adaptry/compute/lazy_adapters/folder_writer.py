@@ -1,4 +1,5 @@
-"""The folder sink: a draft computed and written as PEFT's `save_pretrained` would, whole or not at all."""
+"""The folder sink: a lazy adapter computed and written as PEFT's `save_pretrained` would, whole or not at
+all."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ModuleFigures:
-    """What is to be told about one module that was made (see `Made.figures`)."""
+    """What is to be told about one module that was made (see `ComputedModule.figures`)."""
 
     module: str
     figures: Mapping[str, float]
@@ -30,7 +31,8 @@ class ModuleFigures:
 
 @dataclass(frozen=True, slots=True)
 class ComputeResult:
-    """What came of a draft: figures by module, in the order they were made, and of all together."""
+    """What came of computing an adapter: figures by module, in the order they were made, and of all
+    together."""
 
     modules: tuple[ModuleFigures, ...]
 
@@ -50,40 +52,41 @@ class ComputeResult:
 
 
 def write_adapter(
-    draft: LazyAdapter, target: Path, *, replace: bool = False, progress: Progress = no_progress
+    adapter: LazyAdapter, target: Path, *, replace: bool = False, progress: Progress = no_progress
 ) -> ComputeResult:
-    """Computes the draft into the folder `target`, which appears whole or not at all.
+    """Computes the adapter into the folder `target`, which appears whole or not at all.
 
-    Raises `MissingDependency` (no torch), what `output_folder` raises, and what the draft's own computing raises.
+    Raises `MissingDependency` (no torch), what `output_folder` raises, and what the adapter's own `compute`
+    raises.
     """
     _require_torch()
     with output_folder(target, replace=replace) as folder:
-        return write_adapter_into(draft, folder, progress)
+        return write_adapter_into(adapter, folder, progress)
 
 
-def write_adapter_into(draft: LazyAdapter, folder: Path, progress: Progress = no_progress) -> ComputeResult:
-    """The draft's files in an empty folder that the caller answers for."""
+def write_adapter_into(adapter: LazyAdapter, folder: Path, progress: Progress = no_progress) -> ComputeResult:
+    """The adapter's files in an empty folder that the caller answers for."""
     _require_torch()
-    told: list[ModuleFigures] = []
-    shapes = write_tensors(folder / WEIGHTS, draft.names, _computed_tensors(draft, told, progress))
-    text = json.dumps(draft.config(shapes), indent=2, sort_keys=True)
+    figures: list[ModuleFigures] = []
+    shapes = write_tensors(folder / WEIGHTS, adapter.names, _computed_tensors(adapter, figures, progress))
+    text = json.dumps(adapter.config(shapes), indent=2, sort_keys=True)
     (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
-    for name, content in draft.extra_files.items():
+    for name, content in adapter.extra_files.items():
         with (folder / name).open("xb") as file:
             file.writelines(content.chunks(name))
-    return ComputeResult(tuple(told))
+    return ComputeResult(tuple(figures))
 
 
 def _computed_tensors(
-    draft: LazyAdapter, told: list[ModuleFigures], progress: Progress
+    adapter: LazyAdapter, figures: list[ModuleFigures], progress: Progress
 ) -> Iterator[tuple[str, Tensor]]:
-    total = sum(parent.adapter.spec.size for parent in draft.parents)
+    total = sum(parent.adapter.spec.size for parent in adapter.parents)
     done = 0
-    for made in draft.compute():
+    for made in adapter.compute():
         yield from made.tensors.items()
-        told.append(ModuleFigures(made.module, made.figures))
+        figures.append(ModuleFigures(made.module, made.figures))
         done += len(made.tensors)
-        progress("computing", total * min(done, len(draft.names)) // max(1, len(draft.names)), total)
+        progress("computing", total * min(done, len(adapter.names)) // max(1, len(adapter.names)), total)
 
 
 def _require_torch() -> None:

@@ -1,7 +1,8 @@
-"""An adapter that is about to be made: where it comes from, which tensors it may have, and how each module is made.
+"""An adapter that is about to be made: where it comes from, which tensors it may have, and how each module is
+made.
 
-A draft is a value and cheap. Its weights are made module by module, when a sink asks, so that memory holds one
-module however large the adapter is.
+A lazy adapter is a value and cheap. Its weights are computed module by module, when a sink asks, so that
+memory holds one module however large the adapter is.
 """
 
 from __future__ import annotations
@@ -46,10 +47,11 @@ class ParentAdapter:
 
 @dataclass(frozen=True, slots=True)
 class ComputedModule:
-    """One module of a draft, made: its tensors by their names in the file, and figures to be told about it.
+    """One module of a lazy adapter, computed: its tensors by their names in the file, and figures to be told
+    about it.
 
-    Figures have fixed names: `energy` is ‖Δ‖² (Frobenius) of what the module should be, `lost` is ‖Δ − Δ'‖² of what was
-    made instead, `rank` its rank. A module without figures is exact.
+    Figures have fixed names: `energy` is ‖Δ‖² (Frobenius) of what the module should be, `lost` is ‖Δ − Δ'‖²
+    of what was made instead, `rank` its rank. A module without figures is exact.
     """
 
     module: str
@@ -59,10 +61,11 @@ class ComputedModule:
 
 @dataclass(frozen=True, slots=True)
 class LazyAdapter:
-    """`names`: every tensor it may have. `make` computes its modules, each time anew and each time the same. `config`:
-    its `adapter_config.json`, from the shapes that were written. `recipe` is canonical: it names parents as
-    `Parent.named` does. `beside`: files that come along as they are (a tokenizer). `notes`: sentences for the reader.
-    `is_measured`: whether a module without figures is exact; not where another program's arithmetic is reproduced.
+    """`names`: every tensor it may have. `compute` gives its modules, each time anew and each time the same.
+    `config`: its `adapter_config.json`, from the shapes that were written. `recipe` is canonical: it names
+    parents as `ParentAdapter.named` does. `extra_files`: files that come along as they are (a tokenizer).
+    `notes`: sentences for the reader. `is_measured`: whether a module without figures is exact; not where
+    another program's arithmetic is reproduced.
     """
 
     parents: tuple[ParentAdapter, ...]

@@ -1,8 +1,9 @@
-"""The draft of a plain LoRA: sites in, a file and a config of PEFT's layout out, each update with scale exactly 1.
+"""A plain LoRA as a lazy adapter: sites in, a file and a config of PEFT's layout out, each update with scale
+exactly 1.
 
-`lora_alpha` equals `r` and each pattern of alpha its pattern of rank, so that an engine that reads the patterns and one
-that ignores both come to the same scale. With `uniform` all modules get one rank (zeros fill it), for engines that
-take one scale from the config and the rank from the tensor.
+`lora_alpha` equals `r` and each pattern of alpha its pattern of rank, so that an engine that reads the
+patterns and one that ignores both come to the same scale. With `uniform` all modules get one rank (zeros fill
+it), for engines that take one scale from the config and the rank from the tensor.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def build_lora(
     whole: WholeWeights = NO_WHOLE_WEIGHTS,
     notes: Sequence[str] = (),
 ) -> LazyAdapter:
-    """A draft whose module at each site is what `compute` gives: factors and figures. Sites in any order."""
+    """A lazy adapter whose module at each site is what `compute` gives: factors and figures. Sites in any
+    order."""
     ordered = sorted(sites, key=lambda site: site.key)
     spelled = _paths_in_file(ordered)
     names = [name for site in ordered for name in tensor_names(site, spelled[site])]

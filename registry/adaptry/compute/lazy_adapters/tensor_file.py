@@ -40,7 +40,8 @@ class TensorFile:
         os.lseek(self._file, 8 + self._room, os.SEEK_SET)
 
     def add(self, name: str, tensor: Tensor) -> None:
-        """Raises `Invalid` for a name that was not announced, or comes again: a fault of who makes the draft."""
+        """Raises `Invalid` for a name that was not announced, or comes again: a fault of who computes the
+        adapter."""
         from adaptry.compute.tensors.dtypes import safetensors_dtype
 
         if name not in self._names or name in self.shapes:

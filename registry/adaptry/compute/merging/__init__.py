@@ -1,5 +1,5 @@
 """Merging adapters into base weights: decide everything first, then stream once.
 
-`recipe` is what the user wrote, `planning` decides (and fails) before a weight is read, `bake` carries the
+A recipe is what the user wrote, `plan` decides (and fails) before a weight is read, `execute` carries the
 plan out tensor by tensor in bounded memory, `record` says beside the result what went into it.
 """

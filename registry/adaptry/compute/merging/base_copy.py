@@ -31,18 +31,18 @@ class BaseCopy(BaseModel):
 
 
 def choose_copy(
-    folded: LogicalView, inputs: Sequence[WeightedAdapter], asked: BaseCopyKind | None, found: str = ""
+    view: LogicalView, inputs: Sequence[WeightedAdapter], requested: BaseCopyKind | None, found: str = ""
 ) -> tuple[BaseCopy | None, list[str]]:
-    """The copy to merge into, and what is to be told besides; None where nothing is quantised. `found` says how this base
-    was found to be the original of the one that was named, where it was.
+    """The copy to merge into, and what is to be told besides; None where nothing is quantised. `found` says
+    how this base was found to be the original of the one that was named, where it was.
 
-    Raises `CheckFailed` where more than one could be meant and `asked` does not say which, or says one that is not here;
-    `Unsupported` for a base whose weights cannot be dequantised exactly.
+    Raises `CheckFailed` where more than one could be meant and `requested` does not say which, or says one
+    that is not here; `Unsupported` for a base whose weights cannot be dequantised exactly.
     """
-    folder = folded.checkpoint.folder
-    if folded.packed:
-        return _of_quantised(folded, asked), []
-    if written := folded.checkpoint.config.get("quantization_config"):
+    folder = view.checkpoint.folder
+    if view.packed:
+        return _of_quantised(view, requested), []
+    if written := view.checkpoint.config.get("quantization_config"):
         method = written.get("quant_method", "unknown") if isinstance(written, dict) else "unknown"
         raise Unsupported(
             f"{folder} is quantised ({method}) by its config.json, and none of its weights is packed in a way known here: "
@@ -52,16 +52,16 @@ def choose_copy(
     if found and not trained:
         return BaseCopy(kind="original", reason=f"{found}, as --base-copy original asks"), []
     if not trained:
-        unneeded = f"--base-copy {asked} changes nothing: no base here is known to be quantised"
-        return None, [unneeded] if asked else []
+        unneeded = f"--base-copy {requested} changes nothing: no base here is known to be quantised"
+        return None, [unneeded] if requested else []
     label, why = trained[0]
-    if asked == "original":
+    if requested == "original":
         reason = (
             f"{label} was trained on a quantised copy ({why}) and is merged into the original, as --base-copy original "
             "asks: the result differs from what was trained by the rounding of that copy"
         )
         return BaseCopy(kind="original", reason=reason), [found] if found else []
-    if asked == "dequantised":
+    if requested == "dequantised":
         raise CheckFailed(
             f"--base-copy dequantised needs the quantised copy that {label} was trained on ({why}), and {folder} is not "
             "quantised: give the copy with --base, or say --base-copy original"
@@ -73,20 +73,20 @@ def choose_copy(
     )
 
 
-def dtype_of_int8(folded: LogicalView, dtype: Dtype | None) -> str:
+def dtype_of_int8(view: LogicalView, dtype: Dtype | None) -> str:
     """The dtype that eight-bit weights get: `dtype` if asked, else the config's. Raises `CheckFailed` where neither tells."""
-    known = dtype or _dtype_of_config(folded)
-    if known is None and any(packed.four_bit is None for packed in folded.packed.values()):
+    known = dtype or _dtype_of_config(view)
+    if known is None and any(packed.four_bit is None for packed in view.packed.values()):
         raise CheckFailed(
-            f"{folded.checkpoint.folder} does not say which dtype its eight-bit weights had: say it with --dtype"
+            f"{view.checkpoint.folder} does not say which dtype its eight-bit weights had: say it with --dtype"
         )
     return known or "F32"
 
 
-def dtype_notes(folded: LogicalView, dtype: Dtype | None) -> list[str]:
+def dtype_notes(view: LogicalView, dtype: Dtype | None) -> list[str]:
     """What to know where four-bit weights were quantised from another dtype than the config tells loaders to use."""
-    written = _dtype_of_config(folded)
-    found = {packed.four_bit.dtype for packed in folded.packed.values() if packed.four_bit}
+    written = _dtype_of_config(view)
+    found = {packed.four_bit.dtype for packed in view.packed.values() if packed.four_bit}
     if dtype or written is None or found <= {written}:
         return []
     return [
@@ -95,8 +95,8 @@ def dtype_notes(folded: LogicalView, dtype: Dtype | None) -> list[str]:
     ]
 
 
-def _dtype_of_config(folded: LogicalView) -> Dtype | None:
-    config = folded.checkpoint.config
+def _dtype_of_config(view: LogicalView) -> Dtype | None:
+    config = view.checkpoint.config
     parts = [
         config,
         *(config[key] for key in ("text_config", "llm_config") if isinstance(config.get(key), dict)),
@@ -105,19 +105,19 @@ def _dtype_of_config(folded: LogicalView) -> Dtype | None:
     return next(filter(None, written), None)
 
 
-def _of_quantised(folded: LogicalView, asked: BaseCopyKind | None) -> BaseCopy:
-    folder, method = folded.checkpoint.folder, folded.method
-    if asked == "original":
+def _of_quantised(view: LogicalView, requested: BaseCopyKind | None) -> BaseCopy:
+    folder, method = view.checkpoint.folder, view.method
+    if requested == "original":
         raise CheckFailed(
             f"{folder} is quantised ({method}), and --base-copy original needs the model that it was quantised from: "
             "give that with --base"
         )
-    if odd := next((packed for packed in folded.packed.values() if not packed.is_bitsandbytes), None):
+    if odd := next((packed for packed in view.packed.values() if not packed.is_bitsandbytes), None):
         raise Unsupported(
             f"{folder} is quantised ({odd.title}), which is not dequantised here: serve the adapter unmerged, or merge "
             "into the original (--base ORIGINAL --base-copy original) and quantise the result"
         )
-    if asked is None:
+    if requested is None:
         raise CheckFailed(
             f"{folder} is quantised ({method}): say --base-copy dequantised to merge into its dequantised weights, which "
             "is what a QLoRA adapter was trained on (the result is not quantised), or --base-copy original to merge into "
@@ -125,7 +125,7 @@ def _of_quantised(folded: LogicalView, asked: BaseCopyKind | None) -> BaseCopy:
         )
     reason = (
         f"{folder} is quantised ({method}) and was dequantised as bitsandbytes does it, as --base-copy dequantised asks: "
-        f"the result is not quantised, and its weights come of {folded.method} codes, not of the original"
+        f"the result is not quantised, and its weights come of {view.method} codes, not of the original"
     )
     return BaseCopy(kind="dequantised", reason=reason)
 

@@ -1,6 +1,8 @@
-"""Adapters merged another way than as a sum: each weight gets one update, combined of theirs and never brought to a rank.
+"""Adapters merged by another method than the sum: each weight gets one update, combined of theirs and never
+brought to a rank.
 
-The ways are those of `combining`. A weight is formed, changed and written as a whole, one a thread in memory.
+The methods are those of `combining`. A weight is formed, changed and written as a whole, one a thread in
+memory.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ _KINDS = ("linear", "conv1d", "embedding", "conv")
 
 @dataclass(frozen=True, slots=True)
 class MethodChoice:
-    """How inputs are combined: a name of `COMBINATIONS`, its parameters, the seed of what it draws."""
+    """How inputs are combined: a name of `COMBINE_METHODS`, its parameters, the seed of what it draws."""
 
     method: str
     parameters: dict[str, Any]
@@ -61,29 +63,29 @@ class PlacedChange:
     """One combined change, and the input and place that it is told of: the first that has the site."""
 
     entry: WeightedAdapter
-    placement: ModuleMap
-    placed: TargetTensor
+    module_map: ModuleMap
+    target: TargetTensor
     change: CombinedChange
 
 
 def combine_changes(
-    way: MethodChoice, inputs: Sequence[tuple[WeightedAdapter, ModuleMap]], other_base: bool
+    method: MethodChoice, inputs: Sequence[tuple[WeightedAdapter, ModuleMap]], other_base: bool
 ) -> Iterator[PlacedChange]:
     """The change of every weight that any input updates. `inputs` in the recipe's order, each where it lies in the base.
 
     Raises `Invalid` (no such method or parameter), `CheckFailed`, `Unsupported` (what is no sum of factors, or is placed in
     a way that only a sum is merged into), each with the way out.
     """
-    if get_combine_method(way.method).replay_mode != "no":
+    if get_combine_method(method.method).replay_mode != "no":
         raise Unsupported(
-            f"{way.method} reproduces an adapter that PEFT makes, rank and all: make it with "
-            f"`adaptry combine --method {way.method}`, and merge that"
+            f"{method.method} reproduces an adapter that PEFT makes, rank and all: make it with "
+            f"`adaptry combine --method {method.method}`, and merge that"
         )
     entries = [entry for entry, _ in inputs]
     recipe = CombineRecipe(
-        method=way.method,
-        parameters=way.parameters,
-        seed=way.seed,
+        method=method.method,
+        parameters=method.parameters,
+        seed=method.seed,
         inputs=tuple(
             RecipeInput(source=str(place), weight=entry.weight) for place, entry in enumerate(entries)
         ),
@@ -100,28 +102,28 @@ def combine_changes(
 
 
 def _combined(
-    decided: CombinePlan, planned: PlannedSite, entry: WeightedAdapter, placement: ModuleMap
+    decided: CombinePlan, planned: PlannedSite, entry: WeightedAdapter, module_map: ModuleMap
 ) -> PlacedChange:
-    placed = _placed(entry, placement, planned.site)
-    if placed.orientation not in _KINDS or placed.expert is not None:
+    target = _placed(entry, module_map, planned.site)
+    if target.orientation not in _KINDS or target.expert is not None:
         raise Unsupported(
-            f"{planned.site.key} lies in the base as {placed.orientation}, into which only a sum is merged: make one "
+            f"{planned.site.key} lies in the base as {target.orientation}, into which only a sum is merged: make one "
             f"adapter with `adaptry combine --method {decided.recipe.method} --energy 1`, and merge it"
         )
-    return PlacedChange(entry, placement, placed, CombinedChange(decided, planned, placed.orientation))
+    return PlacedChange(entry, module_map, target, CombinedChange(decided, planned, target.orientation))
 
 
-def _placed(entry: WeightedAdapter, placement: ModuleMap, site: WeightSite) -> TargetTensor:
-    return next(placed for placed in placement.placed if site_of(entry.adapter, placed.module) == site)
+def _placed(entry: WeightedAdapter, module_map: ModuleMap, site: WeightSite) -> TargetTensor:
+    return next(target for target in module_map.placed if site_of(entry.adapter, target.module) == site)
 
 
 def _check_alone(inputs: Sequence[tuple[WeightedAdapter, ModuleMap]]) -> None:
     """A saved module replaces the base's weights; replacements of several inputs, or beside an update, are no updates to
     combine. Raises `CheckFailed`."""
-    changed = {placed.tensor for _, placement in inputs for placed in placement.placed}
+    changed = {target.tensor for _, module_map in inputs for target in module_map.placed}
     seen: dict[str, str] = {}
-    for entry, placement in inputs:
-        for extra in placement.extras:
+    for entry, module_map in inputs:
+        for extra in module_map.extras:
             if extra.tensor in changed or extra.tensor in seen:
                 raise CheckFailed(_twice(entry, extra, seen.get(extra.tensor)))
             seen[extra.tensor] = entry.label

@@ -18,36 +18,36 @@ if TYPE_CHECKING:
 _PART = 64 << 20
 
 
-def merge_whole_tensor(piece: OutputTensor, sink: TensorSink) -> None:
+def merge_whole_tensor(tensor: OutputTensor, sink: TensorSink) -> None:
     """Raises `InvalidWeights` where a change does not fit the tensor after all."""
     import torch
 
     from adaptry.compute.tensors.adapter_tensors import DTYPES
 
     def read_bias() -> Tensor | None:
-        return None if piece.bias is None else read_base_weight(sink, piece.bias)
+        return None if tensor.bias is None else read_base_weight(sink, tensor.bias)
 
     with torch.inference_mode():
-        stored = read_base_weight(sink, BaseTensor(piece.shard, piece.source, piece.packed))
-        if piece.packed and stored.dtype != DTYPES[piece.dtype]:
+        stored = read_base_weight(sink, BaseTensor(tensor.shard, tensor.source, tensor.packed))
+        if tensor.packed and stored.dtype != DTYPES[tensor.dtype]:
             stored = stored.float()  # the sum is rounded once, to the dtype that was asked for
         try:
-            result = apply_changes(piece.changes, stored, read_bias) if piece.changes else stored
+            result = apply_changes(tensor.changes, stored, read_bias) if tensor.changes else stored
         except (
             LookupError,
             RuntimeError,
             ValueError,
         ) as error:  # torch's words for tensors that do not go together
             raise InvalidWeights(
-                f"what an adapter holds for {piece.name} does not fit it ({error}); check the adapter against its base"
+                f"what an adapter holds for {tensor.name} does not fit it ({error}); check the adapter against its base"
             ) from error
-        if result.shape != piece.shape:
+        if result.shape != tensor.shape:
             raise InvalidWeights(
-                f"an adapter would make {piece.name} {list(result.shape)}, and it is {list(piece.shape)}; check the "
+                f"an adapter would make {tensor.name} {list(result.shape)}, and it is {list(tensor.shape)}; check the "
                 "adapter against its base"
             )
-        changed = result.to(DTYPES[piece.dtype]).contiguous()
-        sink.write(changed.view(-1).view(torch.uint8).numpy().data, piece.offset)
+        changed = result.to(DTYPES[tensor.dtype]).contiguous()
+        sink.write(changed.view(-1).view(torch.uint8).numpy().data, tensor.offset)
 
 
 def read_base_weight(reader: ShardReader, place: BaseTensor) -> Tensor:

@@ -21,7 +21,7 @@ from adaptry.compute.merging.whole_changes import StreamedChange
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from adaptry.compute.merging.layout import LoraDelta
+    from adaptry.compute.merging.lora_delta import LoraDelta
     from adaptry.compute.tensors.adapter_tensors import ReadBias
 
 _PER_INT8 = 7.874015718698502e-3  # 1/127, as bitsandbytes and PEFT write it
@@ -29,20 +29,20 @@ _STEP = 1 << 18  # values at a time: whole blocks of every size, and few enough 
 _CONFIGS = ("text_config", "vision_config", "llm_config")
 
 
-def dequantised_view(folded: LogicalView, int8_dtype: str) -> HfCheckpoint:
+def dequantised_view(view: LogicalView, int8_dtype: str) -> HfCheckpoint:
     """The checkpoint that comes of dequantising: shapes and dtypes of the result, the codes' places in the files.
 
     Four-bit weights get the dtype that they were quantised from, eight-bit ones `int8_dtype` (safetensors' words).
     """
-    tensors = dict(folded.checkpoint.tensors)
-    for name, packed in folded.packed.items():
+    tensors = dict(view.checkpoint.tensors)
+    for name, packed in view.packed.items():
         dtype = packed.four_bit.dtype if packed.four_bit else int8_dtype
         tensors[name] = replace(tensors[name], dtype=dtype)
     config = {
         key: _without(value) if key in _CONFIGS and isinstance(value, dict) else value
-        for key, value in _without(folded.checkpoint.config).items()
+        for key, value in _without(view.checkpoint.config).items()
     }
-    return replace(folded.checkpoint, tensors=tensors, config=config)
+    return replace(view.checkpoint, tensors=tensors, config=config)
 
 
 def dequantise(packed: PackedWeight, read: Callable[[str, TensorInfo], Tensor]) -> Tensor:

@@ -1,6 +1,6 @@
 """A plan carried out: one pass over the base, streaming, in memory that does not grow with the model.
 
-Each output file is a queue of steps: ranges to copy, weights to bake block by block. Threads always go on
+Each output file is a queue of steps: ranges to copy, weights to merge block by block. Threads always go on
 with the file that has most left. A file that is hashed belongs to one thread for one step, so its bytes pass
 in order and are hashed while hot; with fewer files than threads the hash follows in a thread of its own.
 """
@@ -17,7 +17,8 @@ from pathlib import Path
 from adaptry.compute.merging.dense_change import merge_whole_tensor
 from adaptry.compute.merging.io import TensorSink
 from adaptry.compute.merging.kernels import KernelChoice, ThreadKernels, kernel_weight, row_layout
-from adaptry.compute.merging.layout import LoraDelta, OutputTensor
+from adaptry.compute.merging.layout import OutputTensor
+from adaptry.compute.merging.lora_delta import LoraDelta
 from adaptry.compute.merging.output import OutputWriter, WriteOp
 from adaptry.compute.merging.plan import MergePlan
 from adaptry.compute.tensors.kernel import LoraTerm, StoredMatrix, row_blocks
@@ -102,13 +103,13 @@ class _Work:
 
     def _work(self) -> None:
         try:
-            bench = self._kernels.for_thread(self._plan.changed_tensors)
+            kernels = self._kernels.for_thread(self._plan.changed_tensors)
             while (taken := self._take()) is not None:
                 output, step = taken
                 if step.tensor is None:
-                    output.copy(step, bench.buffer)
+                    output.copy(step, kernels.buffer)
                 else:
-                    merge_tensor(step.tensor, output, bench, self._kernels.block)
+                    merge_tensor(step.tensor, output, kernels, self._kernels.block)
                 self._give_back(output, step)
         except BaseException as error:  # noqa: BLE001  (raised again by the thread that waits)
             self._stop(error)
@@ -145,22 +146,22 @@ class _Work:
             self._changed.notify_all()
 
 
-def merge_tensor(piece: OutputTensor, sink: TensorSink, bench: ThreadKernels, block: int) -> None:
-    """Streams one weight through a lane, block by block; or changes it as a whole."""
-    if piece.is_whole:
-        merge_whole_tensor(piece, sink)
+def merge_tensor(tensor: OutputTensor, sink: TensorSink, kernels: ThreadKernels, block: int) -> None:
+    """Streams one weight through a kernel, block by block; or changes it as a whole."""
+    if tensor.is_whole:
+        merge_whole_tensor(tensor, sink)
         return
-    rows, row_bytes = row_layout(piece)
-    lane = bench.begin_kernel(kernel_weight(piece), [read_term(update) for update in piece.updates])
-    row_out = row_bytes * piece.size // piece.source.size
+    rows, row_bytes = row_layout(tensor)
+    kernel = kernels.begin_kernel(kernel_weight(tensor), [read_term(update) for update in tensor.updates])
+    row_out = row_bytes * tensor.size // tensor.source.size
     for first, count in row_blocks(rows, row_bytes, block):
         size = count * row_bytes
-        sink.read(piece.shard, lane.source[:size], piece.source.start + first * row_bytes)
-        sink.write(lane.merge_rows(first, count), piece.offset + first * row_out)
+        sink.read(tensor.shard, kernel.source[:size], tensor.source.start + first * row_bytes)
+        sink.write(kernel.merge_rows(first, count), tensor.offset + first * row_out)
 
 
 def read_term(update: LoraDelta) -> LoraTerm:
-    """What a lane adds, its factors read. Raises `InvalidWeights`."""
+    """What a kernel adds, its factors read. Raises `InvalidWeights`."""
     return LoraTerm(_factor(update, "A"), _factor(update, "B"), update.scale)
 
 

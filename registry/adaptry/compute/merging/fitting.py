@@ -1,4 +1,5 @@
-"""What must hold before an adapter may be baked into a base: said of headers, configs and records, all at once.
+"""What must hold before an adapter may be merged into a base: said of headers, configs and records, all at
+once.
 
 Whatever would be dropped, changed or added to the wrong thing in silence is refused here, with the way out.
 """
@@ -20,12 +21,12 @@ from adaptry.compute.merging.vocabulary import RowCounts, new_rows
 from adaptry.core.errors import CheckFailed, Unsupported
 
 PLAIN = frozenset({"F32", "F16", "BF16"})
-"""Dtypes that are baked."""
+"""Dtypes that are merged."""
 
 _TOLD = frozenset(
     ["keys_unknown", "layers_uncovered", "targets_without_tensors", "saved_modules_without_tensors"]
 )
-"""Findings that block nothing and mean that less is baked than the config says was trained."""
+"""Findings that block nothing and mean that less is merged than the config says was trained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ def check_base(entry: WeightedAdapter, base: BaseRecord, other_base: bool) -> li
 
 
 def refuse_unmergeable(entry: WeightedAdapter) -> None:
-    """What its files alone say against baking it. Raises `Unsupported`, `CheckFailed`."""
+    """What its files alone say against merging it. Raises `Unsupported`, `CheckFailed`."""
     spec, label = entry.adapter.spec, entry.label
     format = entry.adapter.format
     if format is not PEFT:
@@ -146,44 +147,44 @@ def _places(entry: WeightedAdapter, checkpoint: HfCheckpoint, base: BaseRecord) 
     return replace(placement, placed=tuple(placed_for_lora(placed, config) for placed in placement.placed))
 
 
-def _refuse_loaded(label: str, placed: TargetTensor) -> None:
+def _refuse_loaded(label: str, target: TargetTensor) -> None:
     """What transformers makes of the files only as it loads them has no tensor to change. Raises `Unsupported`."""
-    if len(placed.weight.parts) > 1:
+    if len(target.weight.parts) > 1:
         raise Unsupported(
-            f"{label}: {placed.module.path} is one weight in memory and {len(placed.weight.parts)} on disk, which is not "
-            "baked here; merge it with PEFT"
+            f"{label}: {target.module.path} is one weight in memory and {len(target.weight.parts)} on disk, which is not "
+            "merged here; merge it with PEFT"
         )
 
 
 def _check_shapes(
-    entry: WeightedAdapter, placed: TargetTensor, checkpoint: HfCheckpoint, rows: RowCounts
+    entry: WeightedAdapter, target: TargetTensor, checkpoint: HfCheckpoint, rows: RowCounts
 ) -> None:
-    """The update must have the weight's shape, and the weight a dtype that is baked."""
-    module, info = placed.module, checkpoint.tensors[placed.tensor]
-    if module.fan_in and module.fan_out and placed.orientation in ("linear", "conv1d"):
+    """The update must have the weight's shape, and the weight a dtype that is merged."""
+    module, info = target.module, checkpoint.tensors[target.tensor]
+    if module.fan_in and module.fan_out and target.orientation in ("linear", "conv1d"):
         wanted = (module.fan_out, module.fan_in)
-        found = (rows.get(placed.tensor, info.shape[0]), *info.shape[1:])
-        found = found[::-1] if placed.orientation == "conv1d" else found
+        found = (rows.get(target.tensor, info.shape[0]), *info.shape[1:])
+        found = found[::-1] if target.orientation == "conv1d" else found
         if found != wanted:
             raise CheckFailed(
-                f"{entry.label}: {module.path} changes a weight of {wanted[0]}×{wanted[1]}, and {placed.tensor} in "
+                f"{entry.label}: {module.path} changes a weight of {wanted[0]}×{wanted[1]}, and {target.tensor} in "
                 f"{checkpoint.folder} is {'×'.join(map(str, found))}: this is not the base it was trained on"
             )
     if info.dtype not in PLAIN:
-        raise Unsupported(f"{placed.tensor} is {info.dtype}; weights are baked in F32, F16 and BF16")
+        raise Unsupported(f"{target.tensor} is {info.dtype}; weights are merged in F32, F16 and BF16")
     if entry.adapter.spec.method == "lora":
-        shape = (rows.get(placed.tensor, info.shape[0]), *info.shape[1:])
-        check_lora(entry.label, entry.adapter, placed, shape)
+        shape = (rows.get(target.tensor, info.shape[0]), *info.shape[1:])
+        check_lora(entry.label, entry.adapter, target, shape)
 
 
-def _check_bias(entry: WeightedAdapter, placed: TargetTensor, checkpoint: HfCheckpoint) -> None:
+def _check_bias(entry: WeightedAdapter, target: TargetTensor, checkpoint: HfCheckpoint) -> None:
     """A method that adds to a bias needs one; one that only turns or scales it does not."""
     method = METHODS[entry.adapter.spec.method]
-    bias = f"{placed.tensor.removesuffix('.weight')}.bias"
-    is_needed = method.weight is None or "B_bias" in placed.module.tensors
+    bias = f"{target.tensor.removesuffix('.weight')}.bias"
+    is_needed = method.weight is None or "B_bias" in target.module.tensors
     if method.bias is not None and is_needed and bias not in checkpoint.tensors:
         raise Unsupported(
-            f"{entry.label} adds to the bias of {placed.module.path}, and {checkpoint.folder} has no {bias}: "
+            f"{entry.label} adds to the bias of {target.module.path}, and {checkpoint.folder} has no {bias}: "
             "serve it unmerged with PEFT"
         )
 

@@ -1,4 +1,4 @@
-"""Which kernel bakes a piece: chosen once a merge, by what is installed and what was asked for."""
+"""Which kernel merges a tensor: chosen once a merge, by what is installed and what was asked for."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _LLVM_TAKES = (
 
 @dataclass(frozen=True, slots=True)
 class KernelChoice:
-    """Makes a thread's lanes: the first that takes a piece bakes it. `block` is bytes of W at a time.
+    """Makes a thread's kernels: the first that supports a tensor merges it. `block` is bytes of W at a time.
 
-    `asked` is the kernel that was asked for by name, if any.
+    `requested` is the kernel that was asked for by name, if any.
     """
 
     names: tuple[str, ...]
@@ -30,36 +30,40 @@ class KernelChoice:
     makers: tuple[Callable[[int], MergeKernel], ...]
     requested: str | None = None
 
-    def check(self, pieces: Iterable[OutputTensor]) -> None:
-        """Raises `Invalid` or `MissingDependency` where one of these pieces to bake needs a kernel that is not here."""
-        pieces = list(pieces)
-        if not _has("torch") and (whole := next((piece for piece in pieces if piece.is_whole), None)):
+    def check(self, tensors: Iterable[OutputTensor]) -> None:
+        """Raises `Invalid` or `MissingDependency` where one of these tensors to merge needs a kernel that is
+        not here."""
+        tensors = list(tensors)
+        if not _has("torch") and (whole := next((tensor for tensor in tensors if tensor.is_whole), None)):
             raise MissingDependency(
                 f"{whole.name} is made as a whole, which needs torch: pip install 'adaptry[torch]'"
             )
         if self.names != ("llvm",):
             return
-        for piece in _beyond_llvm(pieces):
+        for tensor in _beyond_llvm(tensors):
             if self.requested:
-                raise Invalid(f"{piece.name} needs the torch kernel ({_LLVM_TAKES}): try --kernel auto")
-            raise MissingDependency(f"{piece.name} needs torch ({_LLVM_TAKES}): pip install 'adaptry[torch]'")
+                raise Invalid(f"{tensor.name} needs the torch kernel ({_LLVM_TAKES}): try --kernel auto")
+            raise MissingDependency(
+                f"{tensor.name} needs torch ({_LLVM_TAKES}): pip install 'adaptry[torch]'"
+            )
 
-    def names_for(self, pieces: Iterable[OutputTensor]) -> tuple[str, ...]:
-        """The names of those that will bake these pieces."""
-        pieces = list(pieces)
-        uses_torch = any(piece.is_whole for piece in pieces)
+    def names_for(self, tensors: Iterable[OutputTensor]) -> tuple[str, ...]:
+        """The names of those that will merge these tensors."""
+        tensors = list(tensors)
+        uses_torch = any(tensor.is_whole for tensor in tensors)
         if self.names[0] != "llvm":
-            return self.names if pieces else ()
-        beyond = {id(piece) for piece in _beyond_llvm(pieces)}
-        uses_llvm = any(not piece.is_whole and id(piece) not in beyond for piece in pieces)
+            return self.names if tensors else ()
+        beyond = {id(tensor) for tensor in _beyond_llvm(tensors)}
+        uses_llvm = any(not tensor.is_whole and id(tensor) not in beyond for tensor in tensors)
         return (*(["llvm"] if uses_llvm else []), *(["torch"] if uses_torch or beyond else []))
 
     @contextlib.contextmanager
-    def limit_torch_threads(self, pieces: Iterable[OutputTensor]) -> Iterator[None]:
-        """While lanes bake these pieces: torch, where one of them needs it, keeps to one thread a lane."""
-        pieces = list(pieces)
-        is_streamed = "torch" in self.names and ("llvm" not in self.names or any(_beyond_llvm(pieces)))
-        uses_torch = is_streamed or any(piece.is_whole for piece in pieces)
+    def limit_torch_threads(self, tensors: Iterable[OutputTensor]) -> Iterator[None]:
+        """While kernels merge these tensors: torch, where one of them needs it, keeps to one thread a
+        kernel."""
+        tensors = list(tensors)
+        is_streamed = "torch" in self.names and ("llvm" not in self.names or any(_beyond_llvm(tensors)))
+        uses_torch = is_streamed or any(tensor.is_whole for tensor in tensors)
         if uses_torch:
             from adaptry.compute.tensors.torch_kernel import single_torch_threads
 
@@ -68,60 +72,61 @@ class KernelChoice:
         else:
             yield
 
-    def for_thread(self, pieces: Iterable[OutputTensor]) -> ThreadKernels:
-        """Lanes with room for every piece to come, to be used by one thread."""
+    def for_thread(self, tensors: Iterable[OutputTensor]) -> ThreadKernels:
+        """Kernels with room for every tensor to come, to be used by one thread."""
         room = max(
-            (block_buffer_size(*row_layout(piece), self.block) for piece in pieces), default=self.block
+            (block_buffer_size(*row_layout(tensor), self.block) for tensor in tensors), default=self.block
         )
         return ThreadKernels(self.makers, room)
 
 
 class ThreadKernels:
-    """One thread's lanes, each made when it is first needed."""
+    """One thread's kernels, each made when it is first needed."""
 
     def __init__(self, makers: Sequence[Callable[[int], MergeKernel]], room: int) -> None:
         self._makers = makers
         self._room = room
-        self._lanes: dict[int, MergeKernel] = {}
+        self._kernels: dict[int, MergeKernel] = {}
         self.buffer = memoryview(bytearray(BLOCK))  # for bytes that only pass through
 
     def begin_kernel(self, weight: KernelWeight, terms: Sequence[LoraTerm]) -> MergeKernel:
-        """The lane for this piece, begun."""
+        """The kernel for this tensor, begun."""
         for number, make in enumerate(self._makers):
-            if number not in self._lanes:
-                self._lanes[number] = make(self._room)
-            lane = self._lanes[number]
-            if lane.supports(weight, sum(term.down.shape[0] for term in terms)):
-                lane.begin(weight, terms)
-                return lane
-        raise AssertionError(f"no kernel bakes {weight}, and `Kernels.check` comes first")
+            if number not in self._kernels:
+                self._kernels[number] = make(self._room)
+            kernel = self._kernels[number]
+            if kernel.supports(weight, sum(term.down.shape[0] for term in terms)):
+                kernel.begin(weight, terms)
+                return kernel
+        raise AssertionError(f"no kernel merges {weight}, and `KernelChoice.check` comes first")
 
 
-def _beyond_llvm(pieces: Iterable[OutputTensor]) -> Iterator[OutputTensor]:
-    """Those that stream and that the llvm lane leaves to torch, which takes every piece of a plan."""
+def _beyond_llvm(tensors: Iterable[OutputTensor]) -> Iterator[OutputTensor]:
+    """Those that stream and that the llvm kernel leaves to torch, which takes every tensor of a plan."""
     from adaptry.compute.tensors.llvm_kernel import LlvmKernel
 
-    for piece in pieces:
-        if not piece.is_whole and not LlvmKernel.supports(
-            kernel_weight(piece), sum(update.module.rank for update in piece.updates)
+    for tensor in tensors:
+        if not tensor.is_whole and not LlvmKernel.supports(
+            kernel_weight(tensor), sum(update.module.rank for update in tensor.updates)
         ):
-            yield piece
+            yield tensor
 
 
-def row_layout(piece: OutputTensor) -> tuple[int, int]:
-    """(rows, bytes of a row) of a piece as stored in the base; what is not a matrix is one long row a piece."""
-    shape = piece.source.shape
-    if len(shape) == 2 and piece.source.numel:
-        return shape[0], piece.source.size // shape[0]
-    width = piece.source.size // max(1, piece.source.numel)
-    return piece.source.numel, width
+def row_layout(tensor: OutputTensor) -> tuple[int, int]:
+    """(rows, bytes of a row) of a tensor as stored in the base; what is not a matrix is one long row a
+    tensor."""
+    shape = tensor.source.shape
+    if len(shape) == 2 and tensor.source.numel:
+        return shape[0], tensor.source.size // shape[0]
+    width = tensor.source.size // max(1, tensor.source.numel)
+    return tensor.source.numel, width
 
 
-def kernel_weight(piece: OutputTensor) -> KernelWeight:
-    """What a lane must know of a piece."""
-    rows, row_bytes = row_layout(piece)
-    columns = row_bytes * piece.source.numel // max(1, piece.source.size)
-    return KernelWeight(piece.source.dtype, piece.dtype, rows, columns, piece.is_transposed)
+def kernel_weight(tensor: OutputTensor) -> KernelWeight:
+    """What a kernel must know of a tensor."""
+    rows, row_bytes = row_layout(tensor)
+    columns = row_bytes * tensor.source.numel // max(1, tensor.source.size)
+    return KernelWeight(tensor.source.dtype, tensor.dtype, rows, columns, tensor.is_transposed)
 
 
 def choose_kernels(device: str = "cpu", kernel: str = "auto") -> KernelChoice:
@@ -139,8 +144,8 @@ def choose_kernels(device: str = "cpu", kernel: str = "auto") -> KernelChoice:
         makers.append(("torch", _torch))
     if not makers:
         raise MissingDependency(_TORCH_REMEDY)
-    names, lanes = zip(*makers, strict=True)
-    return KernelChoice(names, BLOCK, lanes, None if kernel == "auto" else kernel)
+    names, kernels = zip(*makers, strict=True)
+    return KernelChoice(names, BLOCK, kernels, None if kernel == "auto" else kernel)
 
 
 def _has(module: str) -> bool:

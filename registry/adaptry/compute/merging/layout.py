@@ -1,6 +1,6 @@
 """The files of a merged checkpoint, laid out before a byte is written.
 
-Each output file is a header and pieces in order: tensors to copy as they are, to cast, or to bake. Names,
+Each output file is a header and tensors in order: to copy as they are, to cast, or to merge. Names,
 offsets and sizes are known here, so files can be allocated at once and written in any order.
 """
 
@@ -11,21 +11,11 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.header import DTYPE_BITS, TensorInfo
-from adaptry.adapters.spec import ModuleSpec
 from adaptry.bases.hf_folder import SINGLE
 from adaptry.bases.quantised import PackedWeight
+from adaptry.compute.merging.lora_delta import LoraDelta
 from adaptry.compute.merging.whole_changes import WholeChange
-
-
-@dataclass(frozen=True, slots=True)
-class LoraDelta:
-    """One adapter's change of one weight: `scale` · up @ down, [out, in]; the weight is folded into `scale`."""
-
-    adapter: Adapter
-    module: ModuleSpec
-    scale: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +89,7 @@ class OutputTensor:
 
 @dataclass(frozen=True, slots=True)
 class OutputFile:
-    """One weights file of the result: header bytes (length prefix included), then the pieces in order."""
+    """One weights file of the result: header bytes (length prefix included), then the tensors in order."""
 
     name: str
     header: bytes
@@ -107,49 +97,49 @@ class OutputFile:
 
     @property
     def size(self) -> int:
-        return len(self.header) + sum(piece.size for piece in self.tensors)
+        return len(self.header) + sum(tensor.size for tensor in self.tensors)
 
 
 def plan_files(
-    shards: Iterable[str], drafts: Sequence[OutputTensor], limit: int | None
+    shards: Iterable[str], tensors: Sequence[OutputTensor], limit: int | None
 ) -> tuple[OutputFile, ...]:
-    """The pieces in files: those of the base, or as many as `limit` bytes each allow, in the same order."""
+    """The tensors in files: those of the base, or as many as `limit` bytes each allow, in the same order."""
     groups: list[list[OutputTensor]] = []
     if limit is None:
         by_shard: dict[str, list[OutputTensor]] = {name: [] for name in shards}
-        for piece in drafts:
-            by_shard[piece.shard].append(piece)
-        return tuple(_file(name, pieces) for name, pieces in by_shard.items() if pieces)
+        for tensor in tensors:
+            by_shard[tensor.shard].append(tensor)
+        return tuple(_file(name, placed) for name, placed in by_shard.items() if placed)
     room = 0
-    for piece in drafts:
-        if not groups or piece.size > room:
+    for tensor in tensors:
+        if not groups or tensor.size > room:
             groups.append([])
             room = limit
-        groups[-1].append(piece)
-        room -= piece.size
+        groups[-1].append(tensor)
+        room -= tensor.size
     if len(groups) == 1:
         return (_file(SINGLE, groups[0]),)
     return tuple(
-        _file(f"model-{number:05d}-of-{len(groups):05d}.safetensors", pieces)
-        for number, pieces in enumerate(groups, 1)
+        _file(f"model-{number:05d}-of-{len(groups):05d}.safetensors", placed)
+        for number, placed in enumerate(groups, 1)
     )
 
 
-def _file(name: str, drafts: Sequence[OutputTensor]) -> OutputFile:
+def _file(name: str, tensors: Sequence[OutputTensor]) -> OutputFile:
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
     position = 0
-    for piece in drafts:
-        entries[piece.name] = {
-            "dtype": piece.dtype,
-            "shape": list(piece.shape),
-            "data_offsets": [position, position + piece.size],
+    for tensor in tensors:
+        entries[tensor.name] = {
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "data_offsets": [position, position + tensor.size],
         }
-        position += piece.size
+        position += tensor.size
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     header = len(text).to_bytes(8, "little") + text
-    pieces, position = [], len(header)
-    for piece in drafts:
-        pieces.append(replace(piece, offset=position))
-        position += piece.size
-    return OutputFile(name, header, tuple(pieces))
+    placed, position = [], len(header)
+    for tensor in tensors:
+        placed.append(replace(tensor, offset=position))
+        position += tensor.size
+    return OutputFile(name, header, tuple(placed))

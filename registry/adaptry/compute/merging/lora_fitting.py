@@ -24,9 +24,9 @@ _FLOATS = frozenset({"F32", "F16", "BF16"})
 TURNED_EXPERTS = frozenset(["gpt_oss", "aria", "aria_text", "openai_privacy_filter"])
 
 
-def check_lora(label: str, adapter: Adapter, placed: TargetTensor, shape: tuple[int, ...]) -> None:
+def check_lora(label: str, adapter: Adapter, target: TargetTensor, shape: tuple[int, ...]) -> None:
     """One module against a weight of `shape`. Raises `CheckFailed`, `Unsupported`."""
-    module = placed.module
+    module = target.module
     _check_roles(label, module, adapter.config)
     roles = ("embedding_A", "embedding_B") if module.kind == "embedding" else ("A", "B")
     down, up = (adapter.tensors[module.tensors[role]] for role in roles)
@@ -34,7 +34,7 @@ def check_lora(label: str, adapter: Adapter, placed: TargetTensor, shape: tuple[
         raise CheckFailed(f"{label}: the factors of {module.path} are empty, so it was never trained")
     if not {down.dtype, up.dtype} <= _FLOATS:
         raise Unsupported(
-            f"{label}: the factors of {module.path} are {down.dtype} and {up.dtype}; F32, F16 and BF16 are baked"
+            f"{label}: the factors of {module.path} are {down.dtype} and {up.dtype}; F32, F16 and BF16 are merged"
         )
     for_down, for_up = blocks(adapter.config, module.path)
     if module.kind == "conv" and up.shape[1] < module.rank and module.rank % up.shape[1] == 0:
@@ -47,30 +47,30 @@ def check_lora(label: str, adapter: Adapter, placed: TargetTensor, shape: tuple[
             f"{label}: the factors of {module.path} do not multiply: lora_B {list(up.shape)} by "
             f"lora_A {list(down.shape)}"
         )
-    if not _fits(placed, down.shape, shape):
+    if not _fits(target, down.shape, shape):
         raise CheckFailed(
-            f"{label}: {module.path} changes a weight of {module.fan_out}×{module.fan_in}, and {placed.tensor} is "
+            f"{label}: {module.path} changes a weight of {module.fan_out}×{module.fan_in}, and {target.tensor} is "
             f"{'×'.join(map(str, shape))}: this is not the base it was trained on"
         )
-    _check_start(label, placed, adapter.config, shape)
+    _check_start(label, target, adapter.config, shape)
 
 
-def placed_for_lora(placed: TargetTensor, config: AdapterConfig) -> TargetTensor:
+def placed_for_lora(target: TargetTensor, config: AdapterConfig) -> TargetTensor:
     """With the scale of its own patterns: those of a parameter match the parameter's name, which the base has."""
-    if placed.module.kind != "parameter" or not (
+    if target.module.kind != "parameter" or not (
         config.pattern_values("rank_pattern") or config.pattern_values("alpha_pattern")
     ):
-        return placed
-    name = placed.expert.parameter if placed.expert else placed.tensor
+        return target
+    name = target.expert.parameter if target.expert else target.tensor
     scale, alpha, _ = scale_of(config, name)
-    return replace(placed, module=placed.module.model_copy(update={"scale": scale, "alpha": alpha}))
+    return replace(target, module=target.module.model_copy(update={"scale": scale, "alpha": alpha}))
 
 
-def stored_orientation(placed: TargetTensor, checkpoint: HfCheckpoint, spec: Spec) -> str:
-    """`placed.orientation`, and of experts also whether the factors are of what is stored [in, out]."""
-    if placed.orientation != "parameter":
-        return placed.orientation
-    module, shape = placed.module, checkpoint.tensors[placed.tensor].shape
+def stored_orientation(target: TargetTensor, checkpoint: HfCheckpoint, spec: Spec) -> str:
+    """`target.orientation`, and of experts also whether the factors are of what is stored [in, out]."""
+    if target.orientation != "parameter":
+        return target.orientation
+    module, shape = target.module, checkpoint.tensors[target.tensor].shape
     if module.fan_in == module.fan_out:  # the shapes do not tell
         is_stored_turned = len(shape) == 3 and checkpoint.config.get("model_type") in TURNED_EXPERTS
         is_turned = is_stored_turned or is_transposed_by_peft(spec.peft_version)
@@ -79,9 +79,9 @@ def stored_orientation(placed: TargetTensor, checkpoint: HfCheckpoint, spec: Spe
     return "parameter_turned" if is_turned else "parameter"
 
 
-def notes_of_lora(label: str, adapter: Adapter, placement: ModuleMap) -> Iterator[str]:
+def notes_of_lora(label: str, adapter: Adapter, module_map: ModuleMap) -> Iterator[str]:
     """What a reader should know of how it is merged."""
-    if any(placed.module.kind == "attention" for placed in placement.placed):
+    if any(placed.module.kind == "attention" for placed in module_map.placed):
         yield (
             f"{label} changes a MultiheadAttention: PEFT applies the update of its out_proj twice, in training and in "
             "its merge, and so does this merge"
@@ -117,36 +117,36 @@ def _check_roles(label: str, module: ModuleSpec, config: AdapterConfig) -> None:
     )
 
 
-def _fits(placed: TargetTensor, down: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-    wanted = (placed.module.fan_out, placed.module.fan_in)
-    if placed.expert is not None:
-        return placed.module.rank % placed.expert.count == 0
-    match placed.orientation:
+def _fits(target: TargetTensor, down: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    wanted = (target.module.fan_out, target.module.fan_in)
+    if target.expert is not None:
+        return target.module.rank % target.expert.count == 0
+    match target.orientation:
         case "embedding" | "conv1d":
             return shape == wanted[::-1]
         case "conv":
             return shape == (*wanted, *down[2:])
         case "parameter" if len(shape) == 3:
-            return shape[1:] in (wanted, wanted[::-1]) and placed.module.rank % shape[0] == 0
+            return shape[1:] in (wanted, wanted[::-1]) and target.module.rank % shape[0] == 0
         case _:
             return shape == wanted
 
 
-def _check_start(label: str, placed: TargetTensor, config: AdapterConfig, shape: tuple[int, ...]) -> None:
+def _check_start(label: str, target: TargetTensor, config: AdapterConfig, shape: tuple[int, ...]) -> None:
     """Variants that exist for some kinds of layer only: elsewhere nothing defines what they would be."""
-    is_matrix = placed.orientation in ("linear", "conv1d") and placed.module.kind == "linear"
+    is_matrix = target.orientation in ("linear", "conv1d") and target.module.kind == "linear"
     init = initialisation(config)
     name = "KaSA" if config.fields.get("kasa_config") else init
     if name in ("KaSA", "pissa", "olora") and not is_matrix:
         raise Unsupported(
-            f"{label}: {name} on {placed.module.path}, a {placed.module.kind} layer, is not defined by PEFT either"
+            f"{label}: {name} on {target.module.path}, a {target.module.kind} layer, is not defined by PEFT either"
         )
-    if name == "KaSA" and (placed.orientation != "linear" or placed.module.rank >= min(shape)):
+    if name == "KaSA" and (target.orientation != "linear" or target.module.rank >= min(shape)):
         raise Unsupported(
-            f"{label}: KaSA on {placed.module.path} is not defined: it wants a Linear wider than its rank"
+            f"{label}: KaSA on {target.module.path} is not defined: it wants a Linear wider than its rank"
         )
-    if "B_bias" in placed.module.tensors and placed.orientation == "attention":
+    if "B_bias" in target.module.tensors and target.orientation == "attention":
         raise Unsupported(
-            f"{label}: PEFT ignores lora_bias on {placed.module.path}, a MultiheadAttention, in training and merging; "
+            f"{label}: PEFT ignores lora_bias on {target.module.path}, a MultiheadAttention, in training and merging; "
             "train with lora_bias=False"
         )

@@ -1,4 +1,4 @@
-"""The verb: adapters baked into a base, as a checkpoint folder that appears whole or not at all."""
+"""The verb: adapters merged into a base, as a checkpoint folder that appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -51,25 +51,25 @@ def merge(
     checkpoint: HfCheckpoint,
     sources: Sequence[MergeSource],
     target: Path,
-    how: MergeOptions = MergeOptions(),
+    options: MergeOptions = MergeOptions(),
     progress: Progress = no_progress,
     found: str = "",
 ) -> MergeRecord:
     """Writes the merged checkpoint to `target`, with `adaptry_merge.json` beside its weights.
 
-    `found` is `decide`'s.
-    Nothing is written unless everything fits. Raises what `plan` raises, `MissingDependency` (no torch), `Conflict` (something
-    is at `target`), `InvalidWeights` (a file that became shorter since), `StorageFull`, `Unavailable`.
+    `found` is that of `plan_recipe`. Nothing is written unless everything fits. Raises what `plan_merge`
+    raises, `MissingDependency` (no torch), `Conflict` (something is at `target`), `InvalidWeights` (a file
+    that became shorter since), `StorageFull`, `Unavailable`.
     """
     _check_new(target)
     decided = plan_recipe(recipe, checkpoint, sources, found)
-    kernels = choose_kernels(how.device, how.kernel)
+    kernels = choose_kernels(options.device, options.kernel)
     kernels.check(decided.changed_tensors)
     for source in sources:
         check_values(source.weighted)
     with output_folder(target) as folder:
         written = write_merged_weights(
-            decided, folder, kernels, hashing=how.hashing, threads=how.threads, progress=progress
+            decided, folder, kernels, hashing=options.hashing, threads=options.threads, progress=progress
         )
         write_side_files(decided, folder)
         files = tuple(
@@ -84,8 +84,9 @@ def merge(
 def plan_recipe(
     recipe: MergeRecipe, checkpoint: HfCheckpoint, sources: Sequence[MergeSource], found: str = ""
 ) -> MergePlan:
-    """The plan of a recipe whose base and inputs are open. `found` says how the base was found to be the original of the
-    one that the recipe names, where it is that (`copies.open_original`)."""
+    """The plan of a recipe whose base and inputs are open. `found` says how the base was found to be the
+    original of the one that the recipe names, where it is that
+    (`adaptry.operations.quantised_variants.open_original`)."""
     return plan_merge(
         checkpoint,
         [source.weighted for source in sources],
@@ -95,7 +96,7 @@ def plan_recipe(
         resize_vocab=recipe.resize_vocab,
         base_copy=recipe.base_copy,
         found=found,
-        way=None
+        method=None
         if recipe.method == "linear"
         else MethodChoice(recipe.method, recipe.parameters, recipe.seed),
     )

@@ -62,13 +62,13 @@ def _config(plan: MergePlan) -> dict[str, Any]:
 
 def _index(plan: MergePlan) -> dict[str, Any]:
     """(`Any`: JSON.) As transformers writes it."""
-    pieces = [(piece, file.name) for file in plan.files for piece in file.tensors]
+    tensors = [(tensor, file.name) for file in plan.files for tensor in file.tensors]
     return {
         "metadata": {
-            "total_parameters": sum(piece.numel for piece, _ in pieces),
-            "total_size": sum(piece.size for piece, _ in pieces),
+            "total_parameters": sum(tensor.numel for tensor, _ in tensors),
+            "total_size": sum(tensor.size for tensor, _ in tensors),
         },
-        "weight_map": {piece.name: name for piece, name in sorted(pieces, key=lambda pair: pair[0].name)},
+        "weight_map": {tensor.name: name for tensor, name in sorted(tensors, key=lambda pair: pair[0].name)},
     }
 
 

@@ -31,7 +31,8 @@ _KERNEL_COPY = 64 << 20  # bytes a step copies inside the kernel, so that thread
 
 @dataclass(frozen=True, slots=True)
 class WriteOp:
-    """A run of the output: one piece to bake or cast, or bytes of the base's `shard` from `source` on to copy."""
+    """A run of the output: one tensor to merge or cast, or bytes of the base's `shard` from `source` on to
+    copy."""
 
     offset: int
     size: int
@@ -48,7 +49,7 @@ class OutputWriter:
         self.file = file
         self.steps = deque(plan_writes(file, None if hashing else _KERNEL_COPY))
         self.left = file.size
-        self._shards = {name: checkpoint.folder / name for piece in file.tensors for name in piece.shards}
+        self._shards = {name: checkpoint.folder / name for tensor in file.tensors for name in tensor.shards}
         self._open: dict[str, io.FileIO] = {}
         self._hash = hashlib.sha256() if hashing else None
         self._background: _Background | None = None
@@ -179,21 +180,21 @@ class _Background:
 
 
 def plan_writes(file: OutputFile, most: int | None = None) -> Iterator[WriteOp]:
-    """The pieces of a file as steps: neighbours that are copied are one step, of at most `most` bytes."""
+    """The tensors of a file as steps: neighbours that are copied are one step, of at most `most` bytes."""
     run: WriteOp | None = None
-    for piece in file.tensors:
-        start = piece.source.start
-        if not piece.is_copy:
+    for tensor in file.tensors:
+        start = tensor.source.start
+        if not tensor.is_copy:
             if run:
                 yield from _cut(run, most)
                 run = None
-            yield WriteOp(piece.offset, piece.size, piece.shard, start, piece)
-        elif run and run.shard == piece.shard and run.source + run.size == start:
-            run = WriteOp(run.offset, run.size + piece.size, run.shard, run.source)
+            yield WriteOp(tensor.offset, tensor.size, tensor.shard, start, tensor)
+        elif run and run.shard == tensor.shard and run.source + run.size == start:
+            run = WriteOp(run.offset, run.size + tensor.size, run.shard, run.source)
         else:
             if run:
                 yield from _cut(run, most)
-            run = WriteOp(piece.offset, piece.size, piece.shard, start)
+            run = WriteOp(tensor.offset, tensor.size, tensor.shard, start)
     if run:
         yield from _cut(run, most)
 

@@ -1,7 +1,8 @@
 """Everything a merge decides, before a weight is read.
 
-`plan` takes headers and configs and gives output files as lists of pieces: bytes to copy, weights to bake.
-Sizes, names and dtypes of the result are known here, and whatever does not fit fails here or not at all.
+`plan_merge` takes headers and configs and gives output files as lists of tensors: bytes to copy, weights to
+merge. Sizes, names and dtypes of the result are known here, and whatever does not fit fails here or not at
+all.
 """
 
 from __future__ import annotations
@@ -59,13 +60,13 @@ class MergePlan:
 
     @property
     def changed_tensors(self) -> Iterator[OutputTensor]:
-        """The pieces whose bytes are not the base's: baked, or cast."""
-        return (piece for file in self.files for piece in file.tensors if not piece.is_copy)
+        """The tensors whose bytes are not the base's: merged, or cast."""
+        return (tensor for file in self.files for tensor in file.tensors if not tensor.is_copy)
 
     @property
     def adapted_count(self) -> int:
         """How many weights change."""
-        return sum(piece.is_adapted for file in self.files for piece in file.tensors)
+        return sum(tensor.is_adapted for file in self.files for tensor in file.tensors)
 
 
 def plan_merge(
@@ -78,23 +79,24 @@ def plan_merge(
     resize_vocab: bool = False,
     base_copy: BaseCopyKind | None = None,
     found: str = "",
-    way: MethodChoice | None = None,
+    method: MethodChoice | None = None,
 ) -> MergePlan:
-    """How `inputs` are baked into `checkpoint`: as their weighted sum, or combined in another `way`.
+    """How `inputs` are merged into `checkpoint`: as their weighted sum, or combined by another `method`.
 
-    `other_base`: also into another model than an input is known to be for, if the shapes fit. `resize_vocab`: also
-    where an input brings a larger vocabulary. `base_copy`: into which copy, where one is quantised. `found`: how it was
-    found, where it is the original of the base that was named. Raises `Unsupported` (a method or variant that cannot be baked, a base that is not dequantised here) and
-    `CheckFailed` (modules or shapes that do not fit, a copy that is not chosen); each names what, where and the way out.
+    `other_base`: also into another model than an input is known to be for, if the shapes fit. `resize_vocab`:
+    also where an input brings a larger vocabulary. `base_copy`: into which copy, where one is quantised.
+    `found`: how it was found, where it is the original of the base that was named. Raises `Unsupported` (a
+    method or variant that cannot be merged, a base that is not dequantised here) and `CheckFailed` (modules
+    or shapes that do not fit, a copy that is not chosen); each names what, where and the way out.
     """
-    folded = open_logical_view(checkpoint)
-    chosen, notes = choose_copy(folded, inputs, base_copy, found)
+    view = open_logical_view(checkpoint)
+    chosen, notes = choose_copy(view, inputs, base_copy, found)
     if chosen:
         notes.insert(0, chosen.reason)
     base = fingerprint(checkpoint)
-    if folded.packed:
-        checkpoint = dequantised_view(folded, dtype_of_int8(folded, dtype))
-        notes += dtype_notes(folded, dtype)
+    if view.packed:
+        checkpoint = dequantised_view(view, dtype_of_int8(view, dtype))
+        notes += dtype_notes(view, dtype)
     if dtype and (odd := _not_plain(checkpoint)):
         raise Unsupported(
             f"--dtype casts F32, F16 and BF16 weights; {odd} is {checkpoint.tensors[odd].dtype}"
@@ -107,7 +109,7 @@ def plan_merge(
         fitted = fit(entry, checkpoint, base, resize_vocab)
         notes += [*fitted.notes, *check_base(entry, base, other_base)]
         placements.append((entry, fitted.placement))
-        if way is None:
+        if method is None:
             wanted.add(entry, fitted.placement)
         if fitted.rows:
             check_single_input(entry.label, entry.weight, len(inputs))
@@ -115,12 +117,12 @@ def plan_merge(
             notes.append(
                 f"the result has a vocabulary of {max(rows.values()):,}: take {entry.label}'s tokenizer with it"
             )
-    if way is not None:
-        wanted.add_combined(placements, combine_changes(way, placements, other_base))
-        notes.append(f"combined by {way.method}, weight by weight, and not brought to a rank")
-    packed = {(weight.codes.shard, weight.codes.info.start): weight for weight in folded.packed.values()}
-    drafts = list(_output_tensors(checkpoint, dtype, wanted, rows, packed))
-    files = plan_files(checkpoint.shards, drafts, max_shard_size)
+    if method is not None:
+        wanted.add_combined(placements, combine_changes(method, placements, other_base))
+        notes.append(f"combined by {method.method}, weight by weight, and not brought to a rank")
+    packed = {(weight.codes.shard, weight.codes.info.start): weight for weight in view.packed.values()}
+    tensors = list(_output_tensors(checkpoint, dtype, wanted, rows, packed))
+    files = plan_files(checkpoint.shards, tensors, max_shard_size)
     if wanted.is_untied:
         notes.insert(0, _UNTIED)
     vocabulary = max(rows.values(), default=None)
@@ -166,7 +168,7 @@ def _output_tensor(
     rows: int | None,
     packed: PackedByPosition,
 ) -> OutputTensor:
-    """A piece that has no place in a file yet."""
+    """A tensor that has no place in a file yet."""
     info, shard = checkpoint.tensors[source], checkpoint.shard_of[source]
     kept = dtype is None or info.dtype not in FLOATS
     own = packed.get((shard, info.start))

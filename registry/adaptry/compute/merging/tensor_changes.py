@@ -18,7 +18,8 @@ from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.bases.module_map import ExtraTarget, ModuleMap, TargetTensor
 from adaptry.compute.merging.combined_changes import PlacedChange
 from adaptry.compute.merging.fitting import WeightedAdapter
-from adaptry.compute.merging.layout import BaseTensor, LoraDelta
+from adaptry.compute.merging.layout import BaseTensor
+from adaptry.compute.merging.lora_delta import LoraDelta
 from adaptry.compute.merging.lora_fitting import stored_orientation
 from adaptry.compute.merging.tied_embeddings import TiedSide, TiedSides, sides_of_extra, sides_of_module
 from adaptry.compute.merging.whole_changes import (
@@ -44,92 +45,92 @@ class TensorChanges:
 
 
 class ChangeSet:
-    """Gathers what each input wants, tensor by tensor; the two ends of a tied embedding apart."""
+    """Gathers what each input wants, tensor by tensor; the two sides of a tied embedding apart."""
 
     def __init__(self, checkpoint: HfCheckpoint) -> None:
         self._checkpoint = checkpoint
-        self._ends = TiedSides(checkpoint)
-        self._wanted: dict[TiedSide, TensorChanges] = {}
+        self._sides = TiedSides(checkpoint)
+        self._changes: dict[TiedSide, TensorChanges] = {}
 
     @property
     def is_untied(self) -> bool:
-        return self._ends.is_untied
+        return self._sides.is_untied
 
     def for_tensor(self, tensor: str) -> TensorChanges:
-        return self._wanted.get(self._ends.stored_side(tensor), TensorChanges())
+        return self._changes.get(self._sides.stored_side(tensor), TensorChanges())
 
     def added_tensors(self, tensor: str) -> Iterator[tuple[str, TensorChanges]]:
         """Names of what the result gets beside the base's `tensor`, with its values, and what happens to each."""
-        for end in self._ends.added_sides(tensor):
-            is_bias = end.name.endswith(".bias")  # it goes with the one that it was tied to
-            yield end.name, self.for_tensor(tensor) if is_bias else self._wanted.get(end, TensorChanges())
+        for side in self._sides.added_sides(tensor):
+            is_bias = side.name.endswith(".bias")  # it goes with the one that it was tied to
+            yield side.name, self.for_tensor(tensor) if is_bias else self._changes.get(side, TensorChanges())
 
-    def add(self, entry: WeightedAdapter, placement: ModuleMap) -> None:
+    def add(self, entry: WeightedAdapter, module_map: ModuleMap) -> None:
         """In PEFT's order: what replaces a weight, then what changes it, then rows of it."""
         steps: dict[TiedSide, list[WholeChange]] = {}
         for is_rows in (False, True):
-            for extra in placement.extras:
+            for extra in module_map.extras:
                 if (extra.extra.kind == "token_rows") is is_rows:
-                    for end in sides_of_extra(entry, extra, placement, self._ends):
-                        steps.setdefault(end, []).append(_replacing(entry, extra))
+                    for side in sides_of_extra(entry, extra, module_map, self._sides):
+                        steps.setdefault(side, []).append(_replacing(entry, extra))
             if not is_rows:
-                self._add_modules(entry, placement, steps)
-        for end, own in steps.items():
-            self._wanted[end] = _joined(self._wanted.get(end, TensorChanges()), own, entry)
+                self._add_modules(entry, module_map, steps)
+        for side, own in steps.items():
+            self._changes[side] = _joined(self._changes.get(side, TensorChanges()), own, entry)
 
     def add_combined(
         self, inputs: Iterable[tuple[WeightedAdapter, ModuleMap]], changes: Iterable[PlacedChange]
     ) -> None:
         """Each input's whole weights, and one change of each weight that any of them updates."""
-        for entry, placement in inputs:
-            self.add(entry, replace(placement, placed=()))
+        for entry, module_map in inputs:
+            self.add(entry, replace(module_map, placed=()))
         for each in changes:
-            for end in sides_of_module(each.entry, each.placed, each.placement, self._ends):
-                was = self._wanted.get(end, TensorChanges())
-                self._wanted[end] = replace(was, changes=(*was.changes, each.change))
+            for side in sides_of_module(each.entry, each.target, each.module_map, self._sides):
+                was = self._changes.get(side, TensorChanges())
+                self._changes[side] = replace(was, changes=(*was.changes, each.change))
 
     def _add_modules(
-        self, entry: WeightedAdapter, placement: ModuleMap, steps: dict[TiedSide, list[WholeChange]]
+        self, entry: WeightedAdapter, module_map: ModuleMap, steps: dict[TiedSide, list[WholeChange]]
     ) -> None:
         method = METHODS[entry.adapter.spec.method]
-        sides = _sides(placement, self._checkpoint)
-        for placed in placement.placed:
+        sides = _sides(module_map, self._checkpoint)
+        for target in module_map.placed:
             if method.weight is not None:
                 change: WholeChange = MethodChange(
                     entry.adapter,
-                    placed.module,
-                    stored_orientation(placed, self._checkpoint, entry.adapter.spec),
-                    partial(merge_expert, expert=placed.expert) if placed.expert else method.weight,
+                    target.module,
+                    stored_orientation(target, self._checkpoint, entry.adapter.spec),
+                    partial(merge_expert, expert=target.expert) if target.expert else method.weight,
                     entry.weight,
                     sides,
                 )
-                if is_streamed(entry, placed):
-                    update = LoraDelta(entry.adapter, placed.module, placed.module.scale)
-                    change = StreamedChange(update, placed.orientation == "conv1d", entry.weight)
-                for end in sides_of_module(entry, placed, placement, self._ends):
-                    steps.setdefault(end, []).append(change)
-                    self._note_bias(end, placed)
-            for name, biased in _bias_changes(entry, placed, self._checkpoint, sides):
-                end = self._ends.stored_side(name)
-                steps.setdefault(end, []).append(biased)
-                self._note_beside(end, placed.tensor)
+                if is_streamed(entry, target):
+                    update = LoraDelta(entry.adapter, target.module, target.module.scale)
+                    change = StreamedChange(update, target.orientation == "conv1d", entry.weight)
+                for side in sides_of_module(entry, target, module_map, self._sides):
+                    steps.setdefault(side, []).append(change)
+                    self._note_bias(side, target)
+            for name, biased in _bias_changes(entry, target, self._checkpoint, sides):
+                side = self._sides.stored_side(name)
+                steps.setdefault(side, []).append(biased)
+                self._note_beside(side, target.tensor)
 
-    def _note_bias(self, end: TiedSide, placed: TargetTensor) -> None:
-        name = bias_name(placed)
+    def _note_bias(self, side: TiedSide, target: TargetTensor) -> None:
+        name = bias_name(target)
         if name in self._checkpoint.tensors:
-            self._note_beside(end, name)
+            self._note_beside(side, name)
 
-    def _note_beside(self, end: TiedSide, tensor: str) -> None:
+    def _note_beside(self, side: TiedSide, tensor: str) -> None:
         place = BaseTensor(self._checkpoint.shard_of[tensor], self._checkpoint.tensors[tensor])
-        self._wanted[end] = replace(self._wanted.get(end, TensorChanges()), bias=place)
+        self._changes[side] = replace(self._changes.get(side, TensorChanges()), bias=place)
 
 
-def is_streamed(entry: WeightedAdapter, placed: TargetTensor) -> bool:
-    """Whether an update is a plain LoRA on a matrix, which the lanes take in blocks."""
+def is_streamed(entry: WeightedAdapter, target: TargetTensor) -> bool:
+    """Whether an update is a plain LoRA on a matrix, which the kernels take in blocks."""
     return (
         entry.adapter.spec.method == "lora"
-        and placed.orientation in ("linear", "conv1d")
-        and lora_config.is_plain_update(entry.adapter.config, placed.module)
+        and target.orientation in ("linear", "conv1d")
+        and lora_config.is_plain_update(entry.adapter.config, target.module)
     )
 
 
@@ -152,29 +153,29 @@ def _joined(was: TensorChanges, steps: list[WholeChange], entry: WeightedAdapter
     return TensorChanges(changes=(*was.changes, *earlier, change), bias=was.bias)
 
 
-def _sides(placement: ModuleMap, checkpoint: HfCheckpoint) -> Sides:
+def _sides(module_map: ModuleMap, checkpoint: HfCheckpoint) -> Sides:
     sides: dict[str, tuple[int, int]] = {}
-    for placed in placement.placed:
-        shape = checkpoint.tensors[placed.tensor].shape
+    for target in module_map.placed:
+        shape = checkpoint.tensors[target.tensor].shape
         if len(shape) > 1:
             first, rest = shape[0], math.prod(shape[1:])
-            is_turned = placed.orientation in ("conv1d", "embedding")
-            sides[placed.module.path] = (rest, first) if is_turned else (first, rest)
+            is_turned = target.orientation in ("conv1d", "embedding")
+            sides[target.module.path] = (rest, first) if is_turned else (first, rest)
     return sides
 
 
 def _bias_changes(
-    entry: WeightedAdapter, placed: TargetTensor, checkpoint: HfCheckpoint, sides: Sides
+    entry: WeightedAdapter, target: TargetTensor, checkpoint: HfCheckpoint, sides: Sides
 ) -> Iterator[tuple[str, WholeChange]]:
     method = METHODS[entry.adapter.spec.method]
-    name = bias_name(placed)
-    if method.bias is not None and method.changes_bias(placed.module) and name in checkpoint.tensors:
+    name = bias_name(target)
+    if method.bias is not None and method.changes_bias(target.module) and name in checkpoint.tensors:
         change = MethodChange(
-            entry.adapter, placed.module, placed.orientation, method.bias, entry.weight, sides
+            entry.adapter, target.module, target.orientation, method.bias, entry.weight, sides
         )
         yield name, change
 
 
-def bias_name(placed: TargetTensor) -> str:
-    stem, _, last = placed.tensor.rpartition(".")
+def bias_name(target: TargetTensor) -> str:
+    stem, _, last = target.tensor.rpartition(".")
     return f"{stem}.in_proj_bias" if last == "in_proj_weight" else f"{stem}.bias"

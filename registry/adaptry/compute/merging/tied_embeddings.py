@@ -1,8 +1,8 @@
-"""The two ends of a tied embedding: one tensor on disk that the model reads as embedding and as output head.
+"""The two sides of a tied embedding: one tensor on disk that the model reads as embedding and as output head.
 
-A live adapter may change one end alone, and PEFT's merge then writes both, so that the merged model answers
-otherwise than the adapter did. Here each end gets what the live adapter does to it; where the two come to differ, the
-result has a head of its own.
+A live adapter may change one side alone, and PEFT's merge then writes both, so that the merged model answers
+otherwise than the adapter did. Here each side gets what the live adapter does to it; where the two come to
+differ, the result has a head of its own.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class TiedSide:
 
 
 class TiedSides:
-    """Which ends there are, and whether they have come apart."""
+    """Which sides there are, and whether they have come apart."""
 
     def __init__(self, checkpoint: HfCheckpoint) -> None:
         self._checkpoint = checkpoint
@@ -48,13 +48,13 @@ class TiedSides:
         self.is_untied = False
 
     def stored_side(self, tensor: str) -> TiedSide:
-        """The end that is in the base's files under its own name."""
+        """The side that is in the base's files under its own name."""
         return TiedSide(tensor, tensor)
 
-    def is_tied(self, placed: TargetTensor) -> bool:
+    def is_tied(self, target: TargetTensor) -> bool:
         """Also a copy of the embedding under the head's own name, which older tools wrote: it is tied as it is loaded."""
-        is_copy = placed.tensor == self._stored_head and not is_output_head(placed.tensor)
-        return placed.tied or (is_copy and self._checkpoint.config.get("tie_word_embeddings") is not False)
+        is_copy = target.tensor == self._stored_head and not is_output_head(target.tensor)
+        return target.tied or (is_copy and self._checkpoint.config.get("tie_word_embeddings") is not False)
 
     def is_declared_tied(self, tensor: str) -> bool:
         """Whether `tensor` is the embedding of a base whose config ties it, though a head of its own is stored.
@@ -65,13 +65,14 @@ class TiedSides:
         return is_tied and self._stored_head is not None and tensor == self._stored_embedding
 
     def both_sides(self, tensor: str) -> tuple[TiedSide, ...]:
-        """The ends of a tied `tensor`, for a change of all of them."""
+        """The sides of a tied `tensor`, for a change of all of them."""
         self._tied.add(tensor)
         copies = (TiedSide(tensor, f"{copy}.weight") for copy in self._ties.copies)
         return self.stored_side(self._stored_embedding or tensor), self._head(tensor), *copies
 
     def one_side(self, entry: WeightedAdapter, tensor: str, path: str, is_head: bool) -> tuple[TiedSide]:
-        """One end of a tied `tensor`, that of the module `path`, for a change of it alone. Raises `Unsupported`."""
+        """One side of a tied `tensor`, that of the module `path`, for a change of it alone. Raises
+        `Unsupported`."""
         self._check_untying(entry, path, is_head)
         self._tied.add(tensor)
         self.is_untied = self._ties.has_head
@@ -142,59 +143,59 @@ class TiedSides:
 
 
 def sides_of_extra(
-    entry: WeightedAdapter, extra: ExtraTarget, placement: ModuleMap, ends: TiedSides
+    entry: WeightedAdapter, extra: ExtraTarget, module_map: ModuleMap, sides: TiedSides
 ) -> tuple[TiedSide, ...]:
     """What a full weight replaces. PEFT copies a module of `modules_to_save` off the tie; the rest is written through it."""
     if not extra.tied:
-        if extra.extra.kind == "token_rows" and ends.is_declared_tied(extra.tensor):
+        if extra.extra.kind == "token_rows" and sides.is_declared_tied(extra.tensor):
             return (
-                ends.both_sides(extra.tensor)
+                sides.both_sides(extra.tensor)
                 if entry.adapter.spec.method == "lora"
-                else (ends.stored_side(extra.tensor),)
+                else (sides.stored_side(extra.tensor),)
             )
-        ends.check_known(entry, extra.tensor, extra.extra.target.removesuffix(".weight"))
-        return (ends.stored_side(extra.tensor),)
+        sides.check_known(entry, extra.tensor, extra.extra.target.removesuffix(".weight"))
+        return (sides.stored_side(extra.tensor),)
     path = extra.extra.target.removesuffix(".weight")
-    if extra.extra.kind == "token_rows" and _has_other_rows(entry.adapter, extra, placement):
-        return ends.one_side(entry, extra.tensor, path, not _is_embedding(path))
+    if extra.extra.kind == "token_rows" and _has_other_rows(entry.adapter, extra, module_map):
+        return sides.one_side(entry, extra.tensor, path, not _is_embedding(path))
     if extra.extra.kind == "module" and not entry.adapter.config.flag("ensure_weight_tying"):
-        return ends.one_side(entry, extra.tensor, path, not _is_embedding(path))
-    return ends.both_sides(extra.tensor)
+        return sides.one_side(entry, extra.tensor, path, not _is_embedding(path))
+    return sides.both_sides(extra.tensor)
 
 
 def sides_of_module(
-    entry: WeightedAdapter, placed: TargetTensor, placement: ModuleMap, ends: TiedSides
+    entry: WeightedAdapter, target: TargetTensor, module_map: ModuleMap, sides: TiedSides
 ) -> tuple[TiedSide, ...]:
     """What an update changes. With `ensure_weight_tying` the embedding's is both's, and the head's says it again."""
-    if not ends.is_tied(placed):
-        ends.check_known(entry, placed.tensor, placed.module.path)
-        return (ends.stored_side(placed.tensor),)
-    is_head = placed.module.kind != "embedding" and not _is_embedding(placed.module.path)
-    if entry.adapter.config.flag("ensure_weight_tying") and _is_trained_as_one(entry.adapter, placement):
-        return () if is_head else ends.both_sides(placed.tensor)
+    if not sides.is_tied(target):
+        sides.check_known(entry, target.tensor, target.module.path)
+        return (sides.stored_side(target.tensor),)
+    is_head = target.module.kind != "embedding" and not _is_embedding(target.module.path)
+    if entry.adapter.config.flag("ensure_weight_tying") and _is_trained_as_one(entry.adapter, module_map):
+        return () if is_head else sides.both_sides(target.tensor)
     if is_head:
-        ends.check_bias(entry, placed.module)
-    return ends.one_side(entry, placed.tensor, placed.module.path, is_head)
+        sides.check_bias(entry, target.module)
+    return sides.one_side(entry, target.tensor, target.module.path, is_head)
 
 
-def _has_other_rows(adapter: Adapter, extra: ExtraTarget, placement: ModuleMap) -> bool:
-    """Whether the adapter has rows of both ends, and not the same: then PEFT trains each end by itself."""
+def _has_other_rows(adapter: Adapter, extra: ExtraTarget, module_map: ModuleMap) -> bool:
+    """Whether the adapter has rows of both sides, and not the same: then PEFT trains each side by itself."""
     rows = {
         token_rows(adapter.config, other.extra.target)
-        for other in placement.extras
+        for other in module_map.extras
         if other.extra.kind == "token_rows" and other.tensor == extra.tensor
     }
     return len(rows) > 1
 
 
-def _is_trained_as_one(adapter: Adapter, placement: ModuleMap) -> bool:
+def _is_trained_as_one(adapter: Adapter, module_map: ModuleMap) -> bool:
     """Whether the embedding's factors are the head's as well: where there are both, with the same numbers.
 
     PEFT ties them as it makes the adapter. On a half-precision base it then holds them in float32, each in a tensor of its
     own, and from there on the two are trained apart.
     """
-    ends = {other.module.kind == "embedding": other.module for other in placement.placed if other.tied}
-    embedding, head = ends.get(True), ends.get(False)
+    modules = {other.module.kind == "embedding": other.module for other in module_map.placed if other.tied}
+    embedding, head = modules.get(True), modules.get(False)
     if embedding is None or head is None:
         return embedding is not None
     pairs = (("A", "embedding_B"), ("B", "embedding_A"))

@@ -26,11 +26,12 @@ def is_larger_vocabulary(extra: ExtraTarget, checkpoint: HfCheckpoint) -> bool:
     return is_whole and is_vocabulary and brought[1:] == base[1:] and brought[0] > base[0]
 
 
-def new_rows(label: str, placement: ModuleMap, checkpoint: HfCheckpoint, is_asked: bool) -> RowCounts:
-    """The rows of each tensor that grows. Raises `CheckFailed` where that was not asked for, or only one end would."""
+def new_rows(label: str, module_map: ModuleMap, checkpoint: HfCheckpoint, is_asked: bool) -> RowCounts:
+    """The rows of each tensor that grows. Raises `CheckFailed` where that was not asked for, or only one side
+    would."""
     rows = {
         extra.tensor: extra.extra.shape[0]
-        for extra in placement.extras
+        for extra in module_map.extras
         if is_larger_vocabulary(extra, checkpoint)
     }
     if not rows:
@@ -42,16 +43,16 @@ def new_rows(label: str, placement: ModuleMap, checkpoint: HfCheckpoint, is_aske
             f"{label} brings {tensor} with {count:,} rows and the base has {base:,}: tokens were added before it was "
             "trained. Say --resize-vocab for a result with the larger vocabulary, and take the adapter's tokenizer with it"
         )
-    ends = {name for name in checkpoint.tensors if is_output_head(name)}
-    ends |= {name for name in (input_embedding(checkpoint.tensors),) if name}
-    for end in sorted(ends):
-        if rows.get(end, checkpoint.tensors[end].shape[0]) != count:
+    sides = {name for name in checkpoint.tensors if is_output_head(name)}
+    sides |= {name for name in (input_embedding(checkpoint.tensors),) if name}
+    for side in sorted(sides):
+        if rows.get(side, checkpoint.tensors[side].shape[0]) != count:
             raise CheckFailed(
-                f"{label} brings {tensor} with {count:,} rows and none such for {end}, which would not go with it: save "
+                f"{label} brings {tensor} with {count:,} rows and none such for {side}, which would not go with it: save "
                 "the adapter again with save_embedding_layers=True or, where it adapts an embedding, which PEFT then saves "
                 "alone, save the base with its larger vocabulary and merge into that"
             )
-    biases = {f"{end.removesuffix('.weight')}.bias" for end in ends} & checkpoint.tensors.keys()
+    biases = {f"{side.removesuffix('.weight')}.bias" for side in sides} & checkpoint.tensors.keys()
     if biases:
         raise Unsupported(
             f"{min(biases)} has a value for each token, and {label} brings none for the new ones"

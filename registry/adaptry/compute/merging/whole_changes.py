@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Protocol
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.methods.method import ChangeFunction
 from adaptry.adapters.spec import ModuleSpec
+from adaptry.compute.merging.lora_delta import LoraDelta
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from adaptry.compute.merging.layout import LoraDelta
     from adaptry.compute.tensors.adapter_tensors import ReadBias
 
 Sides = Mapping[str, tuple[int, int]]

@@ -46,22 +46,22 @@ class ComputeClient:
         """The process, if one was started."""
         return self._process.pid if self._process else None
 
-    def describe(self, ingredients: ModelInputs) -> ModelDescription:
+    def describe(self, inputs: ModelInputs) -> ModelDescription:
         """The merged model. Raises what opening it raises (`CheckFailed`, `Unsupported`, `NotFound`, …), `Unavailable`."""
         for _ in range(_DEATHS):
             try:
-                said = b"".join(self._request(ComputeRequest(ingredients=ingredients)))
+                response = b"".join(self._request(ComputeRequest(ingredients=inputs)))
             except framing.ChannelClosed:
                 continue
-            return ModelDescription.model_validate_json(said)
+            return ModelDescription.model_validate_json(response)
         raise _died()
 
     def read(
-        self, ingredients: ModelInputs, model: ModelDescription, file: str, start: int, end: int
+        self, inputs: ModelInputs, model: ModelDescription, file: str, start: int, end: int
     ) -> Iterator[bytes]:
         """The bytes [start, end) of a file of `model`, in order. Close it to stop early.
 
-        Raises `Conflict` where the ingredients have come to be another model, `Unavailable`, `InvalidWeights`,
+        Raises `Conflict` where the inputs have come to be another model, `Unavailable`, `InvalidWeights`,
         `StorageFull`.
         """
         if not self._streams.acquire(blocking=False):
@@ -71,11 +71,11 @@ class ComputeClient:
         deaths = 0
         try:
             while deaths < _DEATHS:
-                question = ComputeRequest(
-                    ingredients=ingredients, file=file, identity=model.identity, start=start, end=end
+                request = ComputeRequest(
+                    ingredients=inputs, file=file, identity=model.identity, start=start, end=end
                 )
                 try:
-                    for piece in self._request(question):
+                    for piece in self._request(request):
                         start += len(piece)
                         deaths = 0
                         yield piece
@@ -88,18 +88,18 @@ class ComputeClient:
             self._streams.release()
 
     def close(self) -> None:
-        """Ends the process; questions that are open fail."""
+        """Ends the process; requests that are open fail."""
         with self._lock:
             self._is_closed = True
             self._end()
 
-    def _request(self, question: ComputeRequest) -> Iterator[bytes]:
+    def _request(self, request: ComputeRequest) -> Iterator[bytes]:
         """The data of an answer. Raises `ChannelClosed` where the process died before its end, and the error that it answers."""
         channel, process = self._channel()
         try:
             with channel:
                 channel.settimeout(_PATIENCE)
-                framing.send(channel, "question", question.model_dump_json().encode())
+                framing.send(channel, "question", request.model_dump_json().encode())
                 while True:
                     kind, payload = framing.receive(channel)
                     if kind == "end":
@@ -122,7 +122,7 @@ class ComputeClient:
         return ours, process
 
     def _discard_process(self, process: subprocess.Popen[bytes]) -> None:
-        """So that the next question finds another."""
+        """So that the next request finds another."""
         with self._lock:
             if self._process is process:
                 self._end()

@@ -1,7 +1,8 @@
-"""What passes between a server and the process that computes for it: frames over a pair of sockets, one pair a question.
+"""What passes between a server and the process that computes for it: frames over a pair of sockets, one pair
+a request.
 
-A frame is a kind, a length and that many bytes. The question is one frame; the answer is data and then its end, or an
-error in our own words. Whoever closes the pair has lost interest, or is dead.
+A frame is a kind, a length and that many bytes. The request (kind `question`) is one frame; the answer is
+data and then its end, or an error in our own words. Whoever closes the pair has lost interest, or is dead.
 """
 
 from __future__ import annotations
@@ -46,14 +47,14 @@ def receive(channel: socket.socket) -> tuple[FrameKind, bytes]:
 
 
 def error_frame(error: AdaptryError) -> bytes:
-    said = {"code": error.code, "message": error.message[:100_000]}
-    return json.dumps(said).encode()
+    response = {"code": error.code, "message": error.message[:100_000]}
+    return json.dumps(response).encode()
 
 
 def error_of(payload: bytes) -> AdaptryError:
     """The error that the other side raised."""
-    said = cast(dict[str, str], json.loads(payload))
-    return by_code().get(said["code"], AdaptryError)(said["message"])
+    response = cast(dict[str, str], json.loads(payload))
+    return by_code().get(response["code"], AdaptryError)(response["message"])
 
 
 def _exactly(channel: socket.socket, length: int) -> bytes:

@@ -1,4 +1,4 @@
-"""The lane on an accelerator: a block goes there, is baked in torch, and comes back.
+"""The kernel on an accelerator: a block goes there, is merged in torch, and comes back.
 
 The same steps as on the CPU; the order in which a product is summed is the device's, so results agree within
 rounding, not bit for bit (`docs/merging.md` says how close).

@@ -1,8 +1,9 @@
-"""A lane: one thread's kernel and reused buffers, through which a weight streams in blocks of rows.
+"""A merge kernel: one thread's arithmetic and reused buffers, through which a weight streams in blocks of
+rows.
 
 The arithmetic is PEFT's `merge_and_unload` on CPU: `W' = round(float32(W) + scale · (B @ A))`, an fp32
-product summed from zero, one fp32 multiplication, one fp32 addition, one rounding to the result's dtype. No two
-of these steps may be fused, or elements change. Several terms are summed in fp32 before the one rounding
+product summed from zero, one fp32 multiplication, one fp32 addition, one rounding to the result's dtype. No
+two of these steps may be fused, or elements change. Several terms are summed in fp32 before the one rounding
 (PEFT rounds once per adapter, which is less exact).
 """
 
@@ -55,14 +56,14 @@ class KernelWeight:
 
 
 class MergeKernel(ABC):
-    """Not to be shared between threads. `source` is memory to read rows of W into before `bake`."""
+    """Not to be shared between threads. `source` is memory to read rows of W into before `merge_rows`."""
 
     source: memoryview
 
     @staticmethod
     @abstractmethod
     def supports(weight: KernelWeight, rank: int) -> bool:
-        """Whether this kernel bakes terms whose ranks are `rank` together (0: none) into such a weight."""
+        """Whether this kernel merges terms whose ranks are `rank` together (0: none) into such a weight."""
 
     @abstractmethod
     def begin(self, weight: KernelWeight, terms: Sequence[LoraTerm]) -> None:

@@ -1,9 +1,9 @@
-"""The lane's arithmetic as one fused loop in LLVM IR, compiled for this machine in 40 ms.
+"""The kernel's arithmetic as one fused loop in LLVM IR, compiled for this machine in 40 ms.
 
-It needs neither torch nor a compiler: llvmlite, which carries LLVM, is enough. Per element: fma over the ranks in
-order from zero, times s, plus W, one rounding to nearest even. No fast-math flag is set, so LLVM fuses nothing
-else. bf16 is rounded with integers, since `vcvtneps2bf16` would flush subnormals. Bit-equal to the torch lane; a
-test holds it to that.
+It needs neither torch nor a compiler: llvmlite, which carries LLVM, is enough. Per element: fma over the
+ranks in order from zero, times s, plus W, one rounding to nearest even. No fast-math flag is set, so LLVM
+fuses nothing else. bf16 is rounded with integers, since `vcvtneps2bf16` would flush subnormals. Bit-equal to
+the torch kernel; a test holds it to that.
 """
 
 from __future__ import annotations

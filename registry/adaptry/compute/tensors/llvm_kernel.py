@@ -1,7 +1,7 @@
-"""The lane that is nearest to the memory's speed: one pass over W in compiled code, without torch.
+"""The kernel that is nearest to the memory's speed: one pass over W in compiled code, without torch.
 
-It takes what the compiled loop takes (the dtype unchanged, rows of a multiple of 32 elements) and sums as BLAS does
-(no thin product, and no deep one: `lane`); the torch lane does the rest.
+It takes what the compiled loop takes (the dtype unchanged, rows of a multiple of 32 elements) and sums as
+BLAS does (no thin product, and no deep one: `kernel`); the torch kernel does the rest.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ def inner_product(one: Factors, other: Factors) -> float:
 
 
 def row_inner_products(one: Factors, other: Factors) -> Tensor:
-    """⟨Δ_1, Δ_2⟩ of each row, [..., out] float64; of each column, of the `transposed` updates."""
+    """⟨Δ_1, Δ_2⟩ of each row, [..., out] float64; of each column, of updates turned by `transpose`."""
     a, b = one.double(), other.double()
     return ((a.up @ (a.down @ b.down.mT)) * b.up).sum(-1) * (one.scale * other.scale)
 
@@ -146,10 +146,10 @@ def decompose(update: Factors, rank: int | None = None) -> Decomposition:
 
 
 def decompose_dense(delta: Tensor, rank: int | None = None) -> Decomposition:
-    """As `decomposed`, of a dense Δ [..., out, in].
+    """As `decompose`, of a dense Δ [..., out, in].
 
-    With a `rank` that is small beside the sides only so many triplets are computed, by iteration: what they keep is
-    within `krylov.TOLERANCE` of the most that can be kept. Otherwise O(out·in·min(out, in)).
+    With a `rank` that is small beside the sides only so many triplets are computed, by iteration: what they
+    keep is within `krylov.TOLERANCE` of the most that can be kept. Otherwise O(out·in·min(out, in)).
     """
     matrices = delta.reshape(-1, *delta.shape[-2:])
     found = [_triplets(matrix.double(), rank) for matrix in matrices]

@@ -1,8 +1,8 @@
-"""The lane in torch: the reference, and what runs where nothing faster is installed or fits.
+"""The kernel in torch: the reference, and what runs where nothing faster is installed or fits.
 
 Which torch calls round as the separate steps do was measured, not assumed: `add(alpha=s)` and
-`addmm(alpha=s)` use an fma and differ in the last bit unless s is a power of two; `addcmul(W, BA, one, value=s)`
-is safe, since it forms s · BA first and an fma by one rounds as an addition does.
+`addmm(alpha=s)` use an fma and differ in the last bit unless s is a power of two; `addcmul(W, BA, one,
+value=s)` is safe, since it forms s · BA first and an fma by one rounds as an addition does.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 class TorchKernel(MergeKernel):
-    """On the CPU. Lanes are the threads: let torch have one each (`one_thread_each`)."""
+    """On the CPU. Kernels are the threads: let torch have one each (`single_torch_threads`)."""
 
     def __init__(self, capacity: int) -> None:
-        """`capacity`: bytes of the largest block to come (`room_for`)."""
+        """`capacity`: bytes of the largest block to come (`block_buffer_size`)."""
         self.source = memoryview(mmap.mmap(-1, capacity))
         self._result = memoryview(mmap.mmap(-1, 2 * capacity))  # a 2-byte weight may be widened
         self._wide = torch.empty(capacity // 2)
@@ -104,7 +104,7 @@ def stack_terms(
 
 @contextlib.contextmanager
 def single_torch_threads() -> Iterator[None]:
-    """Torch's own threads would fight those of the lanes; the setting is put back afterwards."""
+    """Torch's own threads would fight those of the kernels; the setting is put back afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,6 +1,7 @@
-"""Which tensor of a checkpoint is to be which piece of the merge: by name, whichever tool wrote it.
+"""Which tensor of a checkpoint is to be which tensor of the merge: by name, whichever tool wrote it.
 
-A head that is tied in one of the two and stored in the other is compared with the embedding. Buffers are no weights.
+A head that is tied in one of the two and stored in the other is compared with the embedding. Buffers are no
+weights.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from adaptry.compute.merging.plan import MergePlan
 
 @dataclass(frozen=True, slots=True)
 class TensorPair:
-    """A piece, and the tensor (with its place) that should be it."""
+    """A tensor of the merge, and that of the checkpoint (with its place) that should be it."""
 
     expected: OutputTensor
     tensor: str
@@ -28,7 +29,8 @@ class TensorPair:
 
 @dataclass(frozen=True, slots=True)
 class TensorPairs:
-    """`missing`: pieces that the checkpoint has nowhere; `extra`: its tensors that no piece is."""
+    """`missing`: tensors of the merge that the checkpoint has nowhere; `extra`: its tensors that the merge
+    has not."""
 
     pairs: tuple[TensorPair, ...]
     missing: tuple[str, ...]
@@ -41,23 +43,26 @@ Facts = Mapping[str, Any]
 
 def pair_tensors(plan: MergePlan, wanted: Facts, checkpoint: HfCheckpoint, found: Facts) -> TensorPairs:
     """`wanted` are the facts of the merge's config, `found` those of the checkpoint's."""
-    pieces = {piece.name: piece for file in plan.files for piece in file.tensors}
+    tensors = {expected.name: expected for file in plan.files for expected in file.tensors}
     names = ParameterNames(_shapes(checkpoint), found)
     pairs: list[TensorPair] = []
     missing: list[str] = []
-    for piece in pieces.values():
-        tensor = piece.name if piece.name in checkpoint.tensors else _found(names, piece.name)
+    for expected in tensors.values():
+        tensor = expected.name if expected.name in checkpoint.tensors else _found(names, expected.name)
         if tensor in checkpoint.tensors:
-            pairs.append(_pair(piece, tensor, checkpoint))
-        elif not is_buffer(piece.name, piece.shape):
-            missing.append(piece.name)
-    shapes = {piece.name: TensorShape(dtype=piece.dtype, shape=piece.shape) for piece in pieces.values()}
+            pairs.append(_pair(expected, tensor, checkpoint))
+        elif not is_buffer(expected.name, expected.shape):
+            missing.append(expected.name)
+    shapes = {
+        expected.name: TensorShape(dtype=expected.dtype, shape=expected.shape)
+        for expected in tensors.values()
+    }
     known = ParameterNames(shapes, wanted)
     extra: list[str] = []
     for tensor in _left(checkpoint, pairs):
         name = _found(known, tensor)
-        if name in pieces:
-            pairs.append(_pair(pieces[name], tensor, checkpoint))
+        if name in tensors:
+            pairs.append(_pair(tensors[name], tensor, checkpoint))
         elif not is_buffer(tensor, checkpoint.tensors[tensor].shape):
             extra.append(tensor)
     return TensorPairs(tuple(pairs), tuple(missing), tuple(extra))
@@ -68,8 +73,8 @@ def _left(checkpoint: HfCheckpoint, pairs: Iterable[TensorPair]) -> list[str]:
     return [tensor for tensor in checkpoint.tensors if tensor not in used]
 
 
-def _pair(piece: OutputTensor, tensor: str, checkpoint: HfCheckpoint) -> TensorPair:
-    return TensorPair(piece, tensor, BaseTensor(checkpoint.shard_of[tensor], checkpoint.tensors[tensor]))
+def _pair(expected: OutputTensor, tensor: str, checkpoint: HfCheckpoint) -> TensorPair:
+    return TensorPair(expected, tensor, BaseTensor(checkpoint.shard_of[tensor], checkpoint.tensors[tensor]))
 
 
 def _found(names: ParameterNames, name: str) -> str:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 FAR = (1 << 31) - 1
 """Units between a number and NaN, and more than which nobody counts."""
 
-# Of the dtypes that are baked: numpy's word for the bits, bits without the sign, and those of infinity.
+# Of the dtypes that are merged: numpy's word for the bits, bits without the sign, and those of infinity.
 _BITS = {
     "F32": ("<i4", 0x7FFFFFFF, 0x7F800000),
     "F16": ("<i2", 0x7FFF, 0x7C00),

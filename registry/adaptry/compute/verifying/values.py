@@ -46,9 +46,9 @@ class DeltaOrigin:
     is_rslora: bool = False
 
 
-def delta_origins(piece: OutputTensor) -> tuple[DeltaOrigin, ...]:
-    """Of each delta of the piece's blocks."""
-    if piece.updates:
+def delta_origins(tensor: OutputTensor) -> tuple[DeltaOrigin, ...]:
+    """Of each delta of the tensor's blocks."""
+    if tensor.updates:
         return tuple(
             DeltaOrigin(
                 update.adapter,
@@ -56,9 +56,9 @@ def delta_origins(piece: OutputTensor) -> tuple[DeltaOrigin, ...]:
                 update.module.rank,
                 update.adapter.config.flag("use_rslora"),
             )
-            for update in piece.updates
+            for update in tensor.updates
         )
-    return tuple(DeltaOrigin(_owner(change)) for change in piece.changes)
+    return tuple(DeltaOrigin(_owner(change)) for change in tensor.changes)
 
 
 def blocks(pair: TensorPair, base: Shards, found: Shards) -> Iterator[ValueBlock]:
@@ -70,18 +70,20 @@ def blocks(pair: TensorPair, base: Shards, found: Shards) -> Iterator[ValueBlock
 
 
 def _streamed(pair: TensorPair, base: Shards, found: Shards) -> Iterator[ValueBlock]:
-    piece, place = pair.expected, pair.location
-    rows, row_bytes = row_layout(piece)
+    tensor, place = pair.expected, pair.location
+    rows, row_bytes = row_layout(tensor)
     if not rows:
         return
-    columns = piece.source.numel // rows
+    columns = tensor.source.numel // rows
     row_found = place.info.size // rows
-    terms = [read_term(update) for update in piece.updates]
-    each = [stack_terms([term], piece.is_transposed) for term in terms]
-    together = stack_terms(terms, piece.is_transposed) if terms else None
+    terms = [read_term(update) for update in tensor.updates]
+    each = [stack_terms([term], tensor.is_transposed) for term in terms]
+    together = stack_terms(terms, tensor.is_transposed) if terms else None
     for first, count in row_blocks(rows, row_bytes, _BLOCK):
         shape = count, columns
-        stored = _rows(base, piece.shard, piece.source.dtype, piece.source.start + first * row_bytes, shape)
+        stored = _rows(
+            base, tensor.shard, tensor.source.dtype, tensor.source.start + first * row_bytes, shape
+        )
         there = _rows(found, place.shard, place.info.dtype, place.info.start + first * row_found, shape)
         exact, reach, deltas = stored.float(), stored.float().abs(), []
         for update in each:
@@ -95,19 +97,19 @@ def _streamed(pair: TensorPair, base: Shards, found: Shards) -> Iterator[ValueBl
 
 
 def _whole(pair: TensorPair, base: Shards, found: Shards) -> ValueBlock:
-    piece, place = pair.expected, pair.location
+    tensor, place = pair.expected, pair.location
 
     def read_bias() -> Tensor | None:
-        return None if piece.bias is None else read_base_weight(base, piece.bias)
+        return None if tensor.bias is None else read_base_weight(base, tensor.bias)
 
-    stored = read_base_weight(base, BaseTensor(piece.shard, piece.source, piece.packed))
+    stored = read_base_weight(base, BaseTensor(tensor.shard, tensor.source, tensor.packed))
     there = as_tensor(found.read_tensor(place.shard, place.info), place.info)
-    wanted = apply_changes(piece.changes, stored, read_bias) if piece.changes else stored
+    wanted = apply_changes(tensor.changes, stored, read_bias) if tensor.changes else stored
     if wanted.shape != stored.shape:  # a larger vocabulary: the base has no such rows
         stored = torch.zeros_like(wanted)
         return ValueBlock(there, stored, wanted.to(there.dtype), ())
     wide = stored.float()
-    deltas = [change.weight * (change.apply(wide, read_bias).float() - wide) for change in piece.changes]
+    deltas = [change.weight * (change.apply(wide, read_bias).float() - wide) for change in tensor.changes]
     return ValueBlock(there, stored, wanted.to(there.dtype), tuple(deltas))
 
 

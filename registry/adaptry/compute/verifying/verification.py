@@ -71,20 +71,21 @@ def verify(
 
 
 def _recast(pair: TensorPair) -> TensorPair | None:
-    """The pair with its piece in the dtype that was found, where it can be; None where the two cannot be compared."""
-    piece, info = pair.expected, pair.location.info
-    if info.shape != piece.shape:
+    """The pair with its expected tensor in the dtype that was found, where it can be; None where the two
+    cannot be compared."""
+    tensor, info = pair.expected, pair.location.info
+    if info.shape != tensor.shape:
         return None
-    if info.dtype == piece.dtype:
+    if info.dtype == tensor.dtype:
         return pair
-    if {info.dtype, piece.dtype} <= PLAIN:
-        return replace(pair, expected=replace(piece, dtype=info.dtype))
+    if {info.dtype, tensor.dtype} <= PLAIN:
+        return replace(pair, expected=replace(tensor, dtype=info.dtype))
     return None
 
 
 def _misshapen(pair: TensorPair) -> TensorVerdict:
-    piece, info = pair.expected, pair.location.info
-    told = f"it is {info.dtype} {list(info.shape)} and should be {piece.dtype} {list(piece.shape)}"
+    tensor, info = pair.expected, pair.location.info
+    told = f"it is {info.dtype} {list(info.shape)} and should be {tensor.dtype} {list(tensor.shape)}"
     return TensorVerdict(tensor=pair.tensor, state="shape", hint=told)
 
 
@@ -107,7 +108,7 @@ def _verdict(
 
 
 class _Work:
-    """The pieces, shared by threads; each has lanes of its own."""
+    """The tensors, shared by threads; each has kernels of its own."""
 
     def __init__(self, base: Shards, found: Shards, kernels: KernelChoice, progress: Progress) -> None:
         self._base = base
@@ -124,10 +125,10 @@ class _Work:
         total = sum(pair.expected.size for pair in pairs)
 
         def compare(pair: TensorPair) -> UlpDiff:
-            bench = getattr(self._own, "bench", None)
-            if bench is None:
-                bench = self._own.bench = self._kernels.for_thread(changed)
-            tally = self._compare(pair, bench)
+            kernels = getattr(self._own, "kernels", None)
+            if kernels is None:
+                kernels = self._own.kernels = self._kernels.for_thread(changed)
+            tally = self._compare(pair, kernels)
             with self._lock:
                 self._done += pair.expected.size
                 self._progress("comparing", self._done, total)
@@ -139,21 +140,22 @@ class _Work:
         ):
             return list(pool.map(compare, pairs))
 
-    def _compare(self, pair: TensorPair, bench: ThreadKernels) -> UlpDiff:
+    def _compare(self, pair: TensorPair, kernels: ThreadKernels) -> UlpDiff:
         sink = _ComparingSink(pair, self._base, self._found)
-        piece = pair.expected
-        if piece.is_copy:
-            position = piece.offset
-            for chunk in self._base.chunks(piece.shard, piece.source):
+        tensor = pair.expected
+        if tensor.is_copy:
+            position = tensor.offset
+            for chunk in self._base.chunks(tensor.shard, tensor.source):
                 sink.write(chunk, position)
                 position += len(chunk)
         else:
-            merge_tensor(piece, sink, bench, self._kernels.block)
+            merge_tensor(tensor, sink, kernels, self._kernels.block)
         return sink.tally
 
 
 class _ComparingSink:
-    """What `bake_piece` writes into: nothing is kept, each run is held against the bytes that were found."""
+    """What `merge_tensor` writes into: nothing is kept, each run is held against the bytes that were
+    found."""
 
     def __init__(self, pair: TensorPair, base: Shards, found: Shards) -> None:
         self.tally = UlpDiff(pair.expected.dtype)

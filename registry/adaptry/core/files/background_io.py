@@ -1,7 +1,7 @@
-"""Work beside the one that waits: hashing and flushing let go of the interpreter lock, so a second core does them.
+"""Hashing and flushing on a second thread: both release the interpreter lock, so a second core does them.
 
-`BackgroundHasher` does the same to each piece of a stream, in order, a few pieces behind. `BackgroundFlush` sends what was
-written to the disk while more is written, so that the flush at the end finds little left to do.
+`BackgroundHasher` calls a function with each piece of a stream, in order, a few pieces behind. `BackgroundFlush` flushes
+what was written to the disk while more is written, so that the flush at the end has little left to do.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _flush: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)  # not everyw
 class BackgroundHasher:
     """Calls `work` with every piece, on a thread of its own; at the end of the block it has seen all.
 
-    Without work it does nothing. A piece must not change until `settle`, which raises what `work` raised.
+    Without work it does nothing. A piece must not change until `drain`, which raises what `work` raised.
     """
 
     def __init__(self, work: Callable[[memoryview], object] | None) -> None:

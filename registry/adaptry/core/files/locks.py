@@ -1,6 +1,6 @@
-"""Locks on files, between processes: shared by many or held by one, and let go of when a process dies, however it dies.
+"""Locks on files, between processes: shared or exclusive, and released when a process dies, however it dies.
 
-A lock's file may be removed by whoever holds it alone: who waited for it meanwhile notices and takes the new one. Needs
+The exclusive holder may remove the lock's file: a waiter notices that and locks the new file. Needs
 a POSIX system (flock) and a local file system, as engines have. Where a lock's file cannot be made it is `Unavailable`, or
 `StorageFull`.
 """
@@ -18,7 +18,7 @@ from adaptry.core.files.durable import write_error
 
 
 class FileLock:
-    """A lock that is held until `release`. `shared` and `alone` wait for it, `at_once` does not."""
+    """A lock that is held until `release`. `acquire_…` waits for it, `try_…` does not."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
@@ -26,12 +26,12 @@ class FileLock:
 
     @classmethod
     def acquire_shared(cls, path: Path, *, mode: int = 0o666) -> Self:
-        """Waits while someone holds it alone. `mode` is that of the lock's file, if it is made."""
+        """Waits while someone holds it exclusively. `mode` is that of the lock's file, if it is made."""
         return cls(path, _acquire(path, fcntl.LOCK_SH, mode))
 
     @classmethod
     def try_shared(cls, path: Path, *, mode: int = 0o666) -> Self | None:
-        """Shared; None where someone holds it alone."""
+        """Shared; None if someone holds it exclusively."""
         try:
             return cls(path, _acquire(path, fcntl.LOCK_SH | fcntl.LOCK_NB, mode))
         except BlockingIOError:
@@ -44,7 +44,7 @@ class FileLock:
 
     @classmethod
     def try_exclusive(cls, path: Path, *, mode: int = 0o666) -> Self | None:
-        """Alone; None where anyone holds it."""
+        """Exclusive; None if anyone holds it."""
         try:
             return cls(path, _acquire(path, fcntl.LOCK_EX | fcntl.LOCK_NB, mode))
         except BlockingIOError:
@@ -57,7 +57,7 @@ class FileLock:
         os.close(self._descriptor)
 
     def remove(self) -> None:
-        """Takes the lock's file away, and lets go. Only for who holds it alone."""
+        """Removes the lock's file and releases it. Only for its exclusive holder."""
         self.path.unlink(missing_ok=True)
         self.release()
 

@@ -14,7 +14,7 @@ from adaptry.core.errors import Unavailable
 
 
 class ProcessSlots:
-    """At most `running` callers inside `taken` at once, and at most `waiting` before it, each for `patience` seconds."""
+    """At most `running` callers inside `acquire` at once, and at most `waiting` before it, each for `patience` seconds."""
 
     def __init__(self, running: int, waiting: int, patience: float = 30.0) -> None:
         self._running = threading.BoundedSemaphore(running)

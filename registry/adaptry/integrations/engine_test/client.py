@@ -37,35 +37,35 @@ QueryLogprobs = Callable[[EngineTarget, str, bool], Logprobs]
 """`ask(whom, prompt, with_adapter)`. Raises `Unavailable`, `NotFound`, `CheckFailed`."""
 
 
-def query_vllm(whom: EngineTarget, prompt: str, with_adapter: bool) -> Logprobs:
+def query_vllm(target: EngineTarget, prompt: str, with_adapter: bool) -> Logprobs:
     body = {
-        "model": whom.adapter if with_adapter else whom.base,
+        "model": target.adapter if with_adapter else target.base,
         "prompt": prompt,
         "max_tokens": 1,
         "temperature": 0,
         "logprobs": _TOP,
         "return_tokens_as_token_ids": True,
     }
-    found = _post(whom, "/v1/completions", body)
+    found = _post(target, "/v1/completions", body)
     top = _at(found, "choices", 0, "logprobs", "top_logprobs", 0)
     return {int(token.removeprefix("token_id:")): float(odds) for token, odds in top.items()}
 
 
-def query_sglang(whom: EngineTarget, prompt: str, with_adapter: bool) -> Logprobs:
+def query_sglang(target: EngineTarget, prompt: str, with_adapter: bool) -> Logprobs:
     body = {
         "text": prompt,
         "sampling_params": {"temperature": 0, "max_new_tokens": 1},
         "return_logprob": True,
         "top_logprobs_num": _TOP,
-        **({"lora_path": whom.adapter} if with_adapter else {}),
+        **({"lora_path": target.adapter} if with_adapter else {}),
     }
-    found = _post(whom, "/generate", body)
+    found = _post(target, "/generate", body)
     top = _at(found, "meta_info", "output_top_logprobs", 0)
     return {int(token): float(odds) for odds, token, *_ in top}
 
 
-def query_llamacpp(whom: EngineTarget, prompt: str, with_adapter: bool) -> Logprobs:
-    number = _number_in_llamacpp(whom)
+def query_llamacpp(target: EngineTarget, prompt: str, with_adapter: bool) -> Logprobs:
+    number = _number_in_llamacpp(target)
     body = {
         "prompt": prompt,
         "n_predict": 1,
@@ -77,7 +77,7 @@ def query_llamacpp(whom: EngineTarget, prompt: str, with_adapter: bool) -> Logpr
         ],  # what is sampled: it tells no odds of a token that is a part of a letter
         "lora": [{"id": number, "scale": 1.0 if with_adapter else 0.0}],
     }
-    found = _post(whom, "/completion", body)
+    found = _post(target, "/completion", body)
     top = _at(found, "completion_probabilities", 0, "top_logprobs")
     return {int(one["id"]): float(one["logprob"]) for one in top}
 
@@ -89,27 +89,27 @@ QUERY_BY_ENGINE: Mapping[str, QueryLogprobs] = {
 }
 
 
-def _number_in_llamacpp(whom: EngineTarget) -> int:
+def _number_in_llamacpp(target: EngineTarget) -> int:
     """The number of the adapter that was given by number or by a part of its path; the only one, if there is one."""
-    listed = _answer(whom, "GET", "/lora-adapters", None)
+    listed = _answer(target, "GET", "/lora-adapters", None)
     numbers = {int(one["id"]): str(one.get("path", "")) for one in listed if isinstance(one, dict)}
-    if whom.adapter.isdecimal() and int(whom.adapter) in numbers:
-        return int(whom.adapter)
-    fitting = [number for number, path in numbers.items() if len(numbers) == 1 or whom.adapter in path]
+    if target.adapter.isdecimal() and int(target.adapter) in numbers:
+        return int(target.adapter)
+    fitting = [number for number, path in numbers.items() if len(numbers) == 1 or target.adapter in path]
     if len(fitting) != 1:
         shown = ", ".join(f"{number} ({path})" for number, path in numbers.items()) or "none"
-        raise NotFound(f"{whom.url} has these adapters: {shown}; say which one is meant: --model NUMBER")
+        raise NotFound(f"{target.url} has these adapters: {shown}; say which one is meant: --model NUMBER")
     return fitting[0]
 
 
-def _post(whom: EngineTarget, path: str, body: Mapping[str, Any]) -> Any:
-    return _answer(whom, "POST", path, body)
+def _post(target: EngineTarget, path: str, body: Mapping[str, Any]) -> Any:
+    return _answer(target, "POST", path, body)
 
 
-def _answer(whom: EngineTarget, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
+def _answer(target: EngineTarget, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
     """The JSON of an answer. (`Any`: JSON.)"""
-    url = check_url(whom.url)
-    headers = {"Authorization": f"Bearer {whom.token}"} if whom.token else {}
+    url = check_url(target.url)
+    headers = {"Authorization": f"Bearer {target.token}"} if target.token else {}
     try:
         answer = open_pool(url, None, None).request(
             method, url + path, json=body, headers=headers, timeout=_SECONDS, retries=False, redirect=False

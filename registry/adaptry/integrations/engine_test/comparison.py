@@ -12,14 +12,14 @@ from adaptry.integrations.engine_test.verdict import EngineTestResult, PromptLog
 
 
 def run_engine_test(
-    ask: QueryLogprobs, whom: EngineTarget, base: Path, adapter: Path, prompts: Sequence[str]
+    ask: QueryLogprobs, target: EngineTarget, base: Path, adapter: Path, prompts: Sequence[str]
 ) -> EngineTestResult:
     """Whether `whom` answers as the adapter in `adapter` was trained to on the model in `base`.
 
     Raises what asking and `next_tokens` raise, and `CheckFailed` where the engine names tokens that the base does not have.
     """
     told = [
-        (ask(whom, prompt, False), ask(whom, prompt, True)) for prompt in prompts
+        (ask(target, prompt, False), ask(target, prompt, True)) for prompt in prompts
     ]  # before anything is loaded
     answers = []
     for (engine_base, engine), here in zip(told, compute_reference(base, adapter, prompts), strict=True):

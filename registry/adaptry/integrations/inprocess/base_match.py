@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 
-def require_same_base(model: Module, obtained: FetchedFiles) -> Match | None:
+def require_same_base(model: Module, files: FetchedFiles) -> Match | None:
     """How the model's files match the version's base; None where either is not known by content.
 
     Raises `CheckFailed` where they are different models.
     """
-    if obtained.version is None or obtained.registry is None:
+    if files.version is None or files.registry is None:
         return None
-    trained_on = base_record_or_none(obtained.registry, obtained.version)
+    trained_on = base_record_or_none(files.registry, files.version)
     folder = _files_of(model)
     if trained_on is None or folder is None:
         return None
@@ -38,9 +38,9 @@ def require_same_base(model: Module, obtained: FetchedFiles) -> Match | None:
     except AdaptryError:  # a pickle, or half a checkpoint: transformers read it, we cannot say what it is
         return None
     if found.level in ("different", "same_shapes"):
-        name = obtained.version.base_name or obtained.version.base_id
+        name = files.version.base_name or files.version.base_id
         raise CheckFailed(
-            f"{obtained} was trained on {name}, and the model from {folder} is another one: {found.evidence}; "
+            f"{files} was trained on {name}, and the model from {folder} is another one: {found.evidence}; "
             "load that base, or pass any_base=True to use the adapter on this one all the same"
         )
     return found

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 
-def swap_adapter(model: Module, obtained: FetchedFiles, name: str) -> PeftModel:
+def swap_adapter(model: Module, files: FetchedFiles, name: str) -> PeftModel:
     """The model, with the adapter in the place of `name`. Modules that it does not change are as in the base.
 
     Raises `NotFound` without an adapter of that name, `Unsupported` for what PEFT cannot swap, `CheckFailed` for what does
@@ -33,59 +33,59 @@ def swap_adapter(model: Module, obtained: FetchedFiles, name: str) -> PeftModel:
     if name not in whole.peft_config:
         have = ", ".join(sorted(whole.peft_config))
         raise NotFound(f"the model has no adapter {name!r} to replace; it has {have}")
-    _require_plain(obtained)
-    config = PeftConfig.from_pretrained(str(obtained.folder))
+    _require_plain(files)
+    config = PeftConfig.from_pretrained(str(files.folder))
     try:
         check_hotswap_configs_compatible(whole.peft_config[name], config)
     except ValueError as error:
-        raise Unsupported(f"{obtained} cannot replace {name!r} in place: {error}") from error
-    _swapped(whole, obtained, name)
+        raise Unsupported(f"{files} cannot replace {name!r} in place: {error}") from error
+    _swapped(whole, files, name)
     whole.peft_config[name] = _as_it_is(whole, name, config)
     return model  # type: ignore[return-value]  # a PeftModel, or compiled from one
 
 
-def _require_plain(obtained: FetchedFiles) -> None:
+def _require_plain(files: FetchedFiles) -> None:
     """Only factors are swapped: a head, biases or embeddings that come along would stay the old adapter's."""
-    adapter = obtained.adapter
+    adapter = files.adapter
     spec = adapter.spec
     if adapter.format is not PEFT or spec.method != "lora":
         raise Unsupported(
-            f"{obtained} is {spec.method} ({adapter.format.name}); PEFT swaps LoRAs of its own format"
+            f"{files} is {spec.method} ({adapter.format.name}); PEFT swaps LoRAs of its own format"
         )
     if spec.extras or spec.unclaimed:
         others = [extra.target for extra in spec.extras] or list(spec.unclaimed)
         raise Unsupported(
-            f"{obtained} brings more than factors ({', '.join(others[:3])}), which would not be swapped; "
+            f"{files} brings more than factors ({', '.join(others[:3])}), which would not be swapped; "
             "load it under another name instead"
         )
 
 
-def _swapped(model: Any, obtained: FetchedFiles, name: str) -> None:
+def _swapped(model: Any, files: FetchedFiles, name: str) -> None:
     """(`Any`: a PEFT model, perhaps compiled.)"""
     from peft.utils.hotswap import hotswap_adapter
 
-    _require_sides(model, obtained, name)
+    _require_sides(model, files, name)
     try:
-        hotswap_adapter(model, str(obtained.folder), adapter_name=name, torch_device=_device(model))
+        hotswap_adapter(model, str(files.folder), adapter_name=name, torch_device=_device(model))
     except (RuntimeError, ValueError, NotImplementedError) as error:
-        raise CheckFailed(f"PEFT does not swap {obtained} in: {error}") from error
+        raise CheckFailed(f"PEFT does not swap {files} in: {error}") from error
 
 
-def _require_sides(model: Any, obtained: FetchedFiles, name: str) -> None:
+def _require_sides(model: Any, files: FetchedFiles, name: str) -> None:
     """PEFT compares shapes while it swaps, when half is done, and writes a narrower module into a wider one."""
     layers = {path: layer for path, layer in model.named_modules() if name in getattr(layer, "lora_A", ())}
-    for module in obtained.adapter.spec.modules:
+    for module in files.adapter.spec.modules:
         if module.kind != "linear":
             raise Unsupported(
-                f"{obtained} changes {module.path} ({module.kind}); PEFT swaps linear layers in place"
+                f"{files} changes {module.path} ({module.kind}); PEFT swaps linear layers in place"
             )
         layer = next((layers[path] for path in layers if f".{path}".endswith(f".{module.path}")), None)
         if layer is None:
-            raise CheckFailed(f"{obtained} changes {module.path}, which the adapter {name!r} does not")
+            raise CheckFailed(f"{files} changes {module.path}, which the adapter {name!r} does not")
         sides = (layer.lora_A[name].in_features, layer.lora_B[name].out_features)
         if sides != (module.fan_in, module.fan_out):
             raise CheckFailed(
-                f"{obtained} has {module.path} from {module.fan_in} to {module.fan_out}, "
+                f"{files} has {module.path} from {module.fan_in} to {module.fan_out}, "
                 f"and the model from {sides[0]} to {sides[1]}"
             )
 

@@ -34,55 +34,55 @@ def require_model(model: object) -> None:
         raise Invalid(f"this {type(model).__name__} has no weights yet (device meta): load them first")
 
 
-def add_adapter(model: Module, obtained: FetchedFiles, name: str, trainable: bool) -> PeftModel:
+def add_adapter(model: Module, files: FetchedFiles, name: str, trainable: bool) -> PeftModel:
     """The PEFT model with the adapter `name` in it, active if the model had none.
 
     Raises `Conflict` where the name is taken, `Unsupported` for a file of another tool, `CheckFailed` for what does not fit.
     """
     from peft import PeftModel
 
-    adapter = obtained.adapter
-    _require_peft(adapter, obtained)
-    _require_modules(model, adapter, obtained)
+    adapter = files.adapter
+    _require_peft(adapter, files)
+    _require_modules(model, adapter, files)
     if not isinstance(model, PeftModel):
-        return _wrapped(model, obtained, name, trainable)
+        return _wrapped(model, files, name, trainable)
     if name in model.peft_config:
         raise Conflict(
             f"the model has an adapter {name!r}; choose another name, or pass hotswap=True to replace it"
         )
-    with _undone(model, obtained, lambda: _dropped(model, name)):
-        _loaded(model, obtained, name, trainable)
+    with _undone(model, files, lambda: _dropped(model, name)):
+        _loaded(model, files, name, trainable)
     return model
 
 
-def _wrapped(model: Module, obtained: FetchedFiles, name: str, trainable: bool) -> PeftModel:
+def _wrapped(model: Module, files: FetchedFiles, name: str, trainable: bool) -> PeftModel:
     from peft import PeftConfig, get_peft_model
 
     _require_untouched(model)
-    with _undone(model, obtained, lambda: _unwrap(model)):
-        config = PeftConfig.from_pretrained(str(obtained.folder))
+    with _undone(model, files, lambda: _unwrap(model)):
+        config = PeftConfig.from_pretrained(str(files.folder))
         config.inference_mode = not trainable
         placed: PeftModel = get_peft_model(model, config, adapter_name=name)
-        _loaded(placed, obtained, name, trainable)
+        _loaded(placed, files, name, trainable)
         return placed
 
 
-def _loaded(model: PeftModel, obtained: FetchedFiles, name: str, trainable: bool) -> None:
-    result = model.load_adapter(str(obtained.folder), adapter_name=name, is_trainable=trainable)
+def _loaded(model: PeftModel, files: FetchedFiles, name: str, trainable: bool) -> None:
+    result = model.load_adapter(str(files.folder), adapter_name=name, is_trainable=trainable)
     spare = [key for key in result.unexpected_keys if key != _PROMPT]
-    _require_none(spare, "of its weights fit nothing in the model", obtained)
-    _require_none(result.missing_keys, "weights of the model it has no values for", obtained)
+    _require_none(spare, "of its weights fit nothing in the model", files)
+    _require_none(result.missing_keys, "weights of the model it has no values for", files)
 
 
-def _require_peft(adapter: Adapter, obtained: FetchedFiles) -> None:
+def _require_peft(adapter: Adapter, files: FetchedFiles) -> None:
     if adapter.format is not PEFT:
         raise Unsupported(
-            f"{obtained} is in the format {adapter.format.name}, which PEFT does not read; "
+            f"{files} is in the format {adapter.format.name}, which PEFT does not read; "
             "export it first: adaptry export REF --format peft"
         )
 
 
-def _require_modules(model: Module, adapter: Adapter, obtained: FetchedFiles) -> None:
+def _require_modules(model: Module, adapter: Adapter, files: FetchedFiles) -> None:
     """PEFT itself matches names by their ends and translates old ones, so only what matches nothing is told here."""
     paths = [module.path for module in adapter.spec.modules]
     if not paths:
@@ -91,7 +91,7 @@ def _require_modules(model: Module, adapter: Adapter, obtained: FetchedFiles) ->
     present |= {name.rpartition(".")[2] for name, _ in model.named_parameters()}
     if not any(path.rpartition(".")[2] in present for path in paths):
         raise CheckFailed(
-            f"{obtained} changes {shorten_names(fold_layer_numbers(paths))}, and {type(model).__name__} has no such module; "
+            f"{files} changes {shorten_names(fold_layer_numbers(paths))}, and {type(model).__name__} has no such module; "
             "is it the base that the adapter was trained on?"
         )
 
@@ -108,16 +108,16 @@ def _require_untouched(model: Module) -> None:
         )
 
 
-def _require_none(keys: Sequence[str], what: str, obtained: FetchedFiles) -> None:
+def _require_none(keys: Sequence[str], what: str, files: FetchedFiles) -> None:
     if keys:
         raise CheckFailed(
-            f"{obtained}: {len(keys)} {what} ({shorten_names(sorted(keys))}); "
+            f"{files}: {len(keys)} {what} ({shorten_names(sorted(keys))}); "
             "adaptry check --base says what does not fit"
         )
 
 
 @contextmanager
-def _undone(model: Module, obtained: FetchedFiles, undo: Any) -> Iterator[None]:
+def _undone(model: Module, files: FetchedFiles, undo: Any) -> Iterator[None]:
     """Whatever PEFT or we refuse leaves the model as it was."""
     try:
         yield
@@ -126,7 +126,7 @@ def _undone(model: Module, obtained: FetchedFiles, undo: Any) -> Iterator[None]:
         raise
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
         undo()
-        raise CheckFailed(f"PEFT does not load {obtained} into {type(model).__name__}: {error}") from error
+        raise CheckFailed(f"PEFT does not load {files} into {type(model).__name__}: {error}") from error
 
 
 def _dropped(model: PeftModel, name: str) -> None:

@@ -1,6 +1,7 @@
-"""The serving side: what runs beside an engine, or in it. It reaches a registry over HTTP and nothing behind it.
+"""The serving side: code that runs beside an inference engine or inside it, and reaches the registry over HTTP only.
 
-`cache` keeps adapters in folders named by digest. Nothing here loads torch, SQL or a bucket's client, so that it
+`cache` stores adapters in folders named by digest, `engines` controls engines over HTTP, `follow` is the controller behind
+`adaptry follow`, and `vllm` is the resolver plugin for vLLM. Nothing here loads torch, SQL or a bucket's client, so that it
 installs and imports in an engine's own environment.
 """
 

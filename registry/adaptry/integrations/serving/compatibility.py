@@ -1,6 +1,6 @@
-"""Whether an engine that runs here serves a version as it was trained: its base by content, its limits by their rules.
+"""Checks that an engine serves a version as it was trained: compares the base by content, and applies the engine's limits.
 
-Asked before an engine is given anything, since engines load what does not fit and answer something else.
+Checked before anything is loaded, because engines accept adapters that do not fit and then give wrong answers.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ _SAME = ("exact", "same_weights", "cast")
 
 @dataclass(frozen=True, slots=True)
 class EngineProfile:
-    """An engine with the limits it was started with, and the base it serves."""
+    """An engine's version and options, and the base it serves."""
 
     runtime: Runtime
     base: BaseRecord
 
 
 def require_base_match(registry: Registry, version: VersionInfo, base: BaseRecord) -> None:
-    """Raises `CheckFailed` unless the version was trained on these weights, or on others of which they are a cast or a
-    quantised copy. A base that is only declared is none."""
+    """Raises `CheckFailed` unless the version was trained on these weights, or on weights that these are a cast or a quantised
+    copy of. A base that is declared but not verified does not count."""
     ref = f"{version.name}@{version.number}"
     named = version.base_name or (version.base_id.brief if version.base_id else "no base")
     if version.base_id is None or version.base_status != "verified":
@@ -50,11 +50,11 @@ def require_base_match(registry: Registry, version: VersionInfo, base: BaseRecor
         )
 
 
-def require_compatible(kept: CachedAdapter, serving: EngineProfile) -> None:
-    """Raises `CheckFailed` where the engine refuses the adapter, or would serve something else; with what repairs it."""
-    found = check_runtime(open_dir(kept.path), serving.runtime, serving.base)
+def require_compatible(cached: CachedAdapter, profile: EngineProfile) -> None:
+    """Raises `CheckFailed`, with a remedy, if the engine refuses the adapter or would not serve it as trained."""
+    found = check_runtime(open_dir(cached.path), profile.runtime, profile.base)
     if found.outcome == "as_trained":
         return
     first = found.findings[0]
-    ref = f"{kept.version.name}@{kept.version.number}"
+    ref = f"{cached.version.name}@{cached.version.number}"
     raise CheckFailed(f"{ref} on {found.runtime}: {first.reason}. {first.remedy}")

@@ -1,4 +1,4 @@
-"""What an engine that answers over HTTP serves: its limits, as far as it tells them, and its base by content."""
+"""Profiles an engine over HTTP: its limits, as far as it reports them, and its base by content."""
 
 from __future__ import annotations
 
@@ -14,34 +14,36 @@ from adaptry.registry.interface import Registry
 
 
 def inspect_engine(
-    registry: Registry, found: EngineInfo, said: Runtime | None = None, base: str | None = None
+    registry: Registry, info: EngineInfo, configured: Runtime | None = None, base: str | None = None
 ) -> EngineProfile:
-    """The engine that was found, and the base it serves. What was said of it (limits that it keeps to itself) goes first.
+    """The profile of a probed engine. `configured` options override reported ones; engines do not report every limit.
 
-    The base is `base`, else what the engine says it serves: a folder on this machine by its content, or a name that the
-    registry knows. Raises `NotFound` where it is none of these, `Invalid` where another engine runs there, `CheckFailed`.
+    The base is `base` if given, else the model that the engine reports: a folder on this machine, by content, or a name in the
+    registry. Raises `NotFound` if the base is none of these, `Invalid` if another engine runs there, `CheckFailed`.
     """
-    told = found.runtime
-    if said is None:
-        return EngineProfile(told, _base(registry, found, base))
-    if said.engine != told.engine:
-        raise Invalid(f"the engine is {told}, and not {said.engine}")
-    runtime = Runtime(told.engine, said.version or told.version, {**told.options, **said.options})
-    return EngineProfile(runtime, _base(registry, found, base))
+    reported = info.runtime
+    if configured is None:
+        return EngineProfile(reported, _base(registry, info, base))
+    if configured.engine != reported.engine:
+        raise Invalid(f"the engine is {reported}, and not {configured.engine}")
+    runtime = Runtime(
+        reported.engine, configured.version or reported.version, {**reported.options, **configured.options}
+    )
+    return EngineProfile(runtime, _base(registry, info, base))
 
 
-def _base(registry: Registry, found: EngineInfo, said: str | None) -> BaseRecord:
-    if said:
-        return identify_served_base(registry, said, said=said)
-    for name in found.models:
+def _base(registry: Registry, info: EngineInfo, configured: str | None) -> BaseRecord:
+    if configured:
+        return identify_served_base(registry, configured, configured=configured)
+    for name in info.models:
         if (Path(name) / "config.json").is_file():
             return identify_served_base(registry, name)
-    for name in found.models:
+    for name in info.models:
         try:
             return registry.base_record(registry.base(name).id)
         except (Invalid, NotFound):
             continue
-    told = ", ".join(found.models[:3]) or "no model"
+    reported = ", ".join(info.models[:3]) or "no model"
     raise NotFound(
-        f"the engine serves {told}, which is no folder here and no base that the registry knows: say which it is (--base NAME)"
+        f"the engine serves {reported}, which is no folder here and no base that the registry knows: say which it is (--base NAME)"
     )

@@ -1,8 +1,7 @@
-"""Hearing of a registry's events on a thread of its own, for who lives on an event loop.
+"""Listens to a registry's events on a thread, for code that runs on an asyncio event loop.
 
-`wait` comes back with whose adapters something happened to, or after a while all the same: a registry that cannot be
-reached, or has no feed, tells nothing, and who listens looks again anyway. Only the namespaces that are of interest are
-listened to, so that what others do wakes nobody here.
+`wait` returns the adapters with new events, or times out: a registry that is down, or has no event feed, sends none, so the
+caller must check again anyway. Only events of the subscribed namespaces are read.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from adaptry.operations.watch import affected_adapters
 from adaptry.registry.events import MAX_GLOBS
 from adaptry.registry.interface import Registry
 
-_WAIT = 25.0  # seconds that one question waits at the registry
-_PAUSE = 5.0  # seconds after a question that was not answered
+_WAIT = 25.0  # seconds of long polling per request
+_PAUSE = 5.0  # seconds after a failed request
 
 
 class EventListener:
-    """Listens from the first `listen_to` on, until the process ends."""
+    """Listens from the first `subscribe` until the process ends."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -34,7 +33,7 @@ class EventListener:
         self._thread: threading.Thread | None = None
 
     def subscribe(self, about: Collection[AdapterName]) -> None:
-        """The namespaces of these adapters, from the next question on, and no others. Nothing changes where there are none."""
+        """Subscribes to the namespaces of these adapters only, from the next request on. Does nothing if there are none."""
         globs = tuple(sorted({f"{name.namespace}/*" for name in about}))
         if not globs:
             return
@@ -47,16 +46,14 @@ class EventListener:
             self._thread.start()
 
     async def wait(self, seconds: float) -> frozenset[AdapterName]:
-        """Until something happened that was not waited for yet, at most so long: the adapters that it was about, others of
-        their namespaces among them. None where it is not known what happened."""
+        """Waits up to `seconds` for new events. Returns the adapters that they are about, which may include others of the
+        subscribed namespaces; empty after a timeout, or if it is unknown what has changed."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(
-                seconds
-            ):  # unlike wait_for, it never takes a cancellation for an answer
+            async with asyncio.timeout(seconds):  # unlike wait_for, it never swallows a cancellation
                 await self._has_news.wait()
         self._has_news.clear()
-        heard, self._changed = frozenset(self._changed), set()
-        return heard
+        changed, self._changed = frozenset(self._changed), set()
+        return changed
 
     def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
         seq: int | None = None
@@ -67,14 +64,14 @@ class EventListener:
             except AdaptryError:
                 time.sleep(_PAUSE)
                 continue
-            heard = affected_adapters(news)
+            changed = affected_adapters(news)
             if (
-                seq is None or heard or news.seq < seq or news.epoch != epoch
-            ):  # what came before the first answer is not told
+                seq is None or changed or news.seq < seq or news.epoch != epoch
+            ):  # events before the first reply are unknown: notify
                 with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-                    loop.call_soon_threadsafe(self._notify, heard)
+                    loop.call_soon_threadsafe(self._notify, changed)
             seq, epoch = news.seq, news.epoch
 
-    def _notify(self, heard: Collection[AdapterName]) -> None:
-        self._changed.update(heard)
+    def _notify(self, changed: Collection[AdapterName]) -> None:
+        self._changed.update(changed)
         self._has_news.set()

@@ -1,6 +1,6 @@
-"""What an engine is asked for over and over: refusals are remembered for a while, and questions come at a pace.
+"""Limits the requests that an engine's clients cause at the registry: a negative cache of refusals, and a rate limiter.
 
-Clients ask engines for any name they like, and each unknown one would be a call to the registry.
+Clients may ask an engine for any name, and each unknown one would be a request to the registry.
 """
 
 from __future__ import annotations
@@ -13,48 +13,50 @@ from adaptry.core.errors import AdaptryError, Unavailable
 
 @dataclass(slots=True)
 class NegativeCache:
-    """Why names were refused, each for `seconds`; at most `most` of them. The caller says what time it is (seconds)."""
+    """Caches why names were refused, each for `seconds`, at most `most` names. Callers pass the current time in seconds."""
 
     seconds: float
     most: int = 4096
     _refused: OrderedDict[str, tuple[float, AdaptryError]] = field(default_factory=OrderedDict)
 
-    def add(self, name: str, why: AdaptryError, now: float) -> None:
-        self._refused[name] = (now + self.seconds, why)
+    def add(self, name: str, error: AdaptryError, now: float) -> None:
+        self._refused[name] = (now + self.seconds, error)
         self._refused.move_to_end(name)
         while len(self._refused) > self.most:
             self._refused.popitem(last=False)
 
     def check(self, name: str, now: float) -> None:
-        """Raises what a name was refused with, if that was lately."""
-        until, why = self._refused.get(name, (0.0, None))
-        if why is not None and now < until:
-            raise type(why)(why.message)
+        """Raises the cached error of a name, unless it has expired."""
+        until, error = self._refused.get(name, (0.0, None))
+        if error is not None and now < until:
+            raise type(error)(error.message)
         self._refused.pop(name, None)
 
     def clear(self) -> None:
         self._refused.clear()
 
     def names(self, now: float) -> list[str]:
-        """What is refused at present."""
+        """The names that are refused now."""
         return [name for name, (until, _) in self._refused.items() if now < until]
 
 
 @dataclass(slots=True)
 class RateLimiter:
-    """So many questions a second, and as many at once; the caller says what time it is."""
+    """A token bucket: `per_second` requests per second, and bursts of as many. Callers pass the current time in seconds."""
 
     per_second: float
-    _left: float | None = None
+    _tokens: float | None = None
     _at: float = 0.0
 
     def acquire(self, now: float) -> None:
-        """Raises `Unavailable` for a question too many."""
-        left = self.per_second if self._left is None else self._left + (now - self._at) * self.per_second
-        self._left, self._at = min(left, self.per_second), now
-        if self._left < 1:
+        """Takes a token. Raises `Unavailable` if none is left."""
+        tokens = (
+            self.per_second if self._tokens is None else self._tokens + (now - self._at) * self.per_second
+        )
+        self._tokens, self._at = min(tokens, self.per_second), now
+        if self._tokens < 1:
             raise Unavailable(
                 "too many adapters that are not loaded are asked for at once; try again in a second, or ask for the names "
                 "that are served"
             )
-        self._left -= 1
+        self._tokens -= 1

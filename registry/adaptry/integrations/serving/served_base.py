@@ -1,6 +1,6 @@
-"""Which base an engine serves, by content: the fingerprint of the folder that its weights are in.
+"""Identifies the base that an engine serves, by the fingerprint of its weights.
 
-A path or a name says nothing of what is in it. The fingerprint reads headers and a few short runs of each tensor, once.
+A path or a name does not identify the weights. The fingerprint reads headers and a few short samples of each tensor, once.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from adaptry.registry.interface import Registry
 
 
 def identify_served_base(
-    registry: Registry, model: str, revision: str | None = None, said: str | None = None
+    registry: Registry, model: str, revision: str | None = None, configured: str | None = None
 ) -> BaseRecord:
-    """The base of an engine that was started with `model`, a folder or a name of the Hub whose files are on this machine.
+    """The base of an engine that was started with `model`: a folder, or a name on the Hub whose files are on this machine.
 
-    `said` is a base in the registry by name or id, believed instead where someone said it. Raises `CheckFailed` with what to
-    do where the weights cannot be looked at.
+    `configured` is the name or id of a base in the registry, used instead without a check. Raises `CheckFailed`, with a
+    remedy, if the weights cannot be read.
     """
-    if said:
-        return registry.base_record(registry.base(said).id)
+    if configured:
+        return registry.base_record(registry.base(configured).id)
     try:
         return fingerprint(open_checkpoint(_folder(model, revision)))
     except (AdaptryError, OSError, ValueError) as error:

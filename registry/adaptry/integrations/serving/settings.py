@@ -1,4 +1,4 @@
-"""The registry and the cache that a worker uses, from what the environment says. A registry is a server here."""
+"""A worker's registry and cache, from the environment. Workers reach the registry over HTTP only."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from adaptry.registry.http import HttpRegistry
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """What only a worker asks the environment: which base its engine serves, where its files do not tell, and how many
-    seconds pass between two looks at what a name means."""
+    """Settings of workers only: the base that the engine serves, if its files do not identify it, and the seconds between two
+    refreshes of a name."""
 
     base: str | None = None
     watch_seconds: float = 0.1
@@ -26,28 +26,28 @@ class WorkerSettings:
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
         """Reads ADAPTRY_BASE, ADAPTRY_WATCH_SECONDS. Raises `Invalid`."""
-        said = environ.get("ADAPTRY_WATCH_SECONDS") or "0.1"
+        configured = environ.get("ADAPTRY_WATCH_SECONDS") or "0.1"
         try:
-            seconds = float(said)
+            seconds = float(configured)
         except ValueError:
             seconds = 0.0
         if not 0.05 <= seconds <= 3600:
-            raise Invalid(f"ADAPTRY_WATCH_SECONDS is a number from 0.05 to 3600, not {said[:40]!r}")
+            raise Invalid(f"ADAPTRY_WATCH_SECONDS is a number from 0.05 to 3600, not {configured[:40]!r}")
         return cls(environ.get("ADAPTRY_BASE") or None, seconds)
 
 
 def open_worker_registry(settings: AdaptrySettings) -> HttpRegistry:
-    """The server that ADAPTRY_URL names. Raises `Invalid` where it names none: a worker reaches no folder and no rows."""
+    """The registry at ADAPTRY_URL. Raises `Invalid` unless it is an HTTP address: workers do not open folders or databases."""
     if settings.registry is None or not is_server(settings.registry):
-        said = f", not {settings.registry[:200]!r}" if settings.registry else ""
-        raise Invalid(f"a worker needs a registry's address: set ADAPTRY_URL to http(s)://…{said}")
+        configured = f", not {settings.registry[:200]!r}" if settings.registry else ""
+        raise Invalid(f"a worker needs a registry's address: set ADAPTRY_URL to http(s)://…{configured}")
     return HttpRegistry(settings.registry, settings.token, settings.ca_bundle, settings.proxy)
 
 
 def open_worker_cache(settings: AdaptrySettings, folder: Path | None = None) -> Cache:
-    """The cache in `folder`, else where ADAPTRY_CACHE says, else in the user's data folder; of ADAPTRY_CACHE_SIZE.
+    """The cache in `folder`, else in ADAPTRY_CACHE, else in the user's data folder, limited to ADAPTRY_CACHE_SIZE.
 
-    Raises `Invalid` for a size that is none.
+    Raises `Invalid` if the size is malformed.
     """
     root = folder or (Path(settings.cache) if settings.cache else data_folder() / "cache" / "worker")
     return Cache(root, parse_bytes(settings.cache_size) if settings.cache_size else None)

@@ -142,11 +142,11 @@ class AdaptryCallback(TrainerCallback):
             _LOG.warning("%s was not pushed: %s", title, error)
 
     def _drain_outbox(self, outbox: Outbox) -> None:
-        for parcel in outbox.drain(self._patience):
-            reason = parcel.error.message if parcel.error else "there was no time left"
+        for pending in outbox.drain(self._patience):
+            reason = pending.error.message if pending.error else "there was no time left"
             _LOG.warning(
                 "%s is not in the registry (%s); its files are in %s: adaptry push %s %s",
-                parcel.title, reason, parcel.folder, parcel.folder, self.name,
+                pending.title, reason, pending.folder, pending.folder, self.name,
             )  # fmt: skip
         self._outbox = None
 

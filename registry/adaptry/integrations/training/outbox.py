@@ -1,6 +1,7 @@
-"""What a training still has to push: done by one thread in order, kept where the registry cannot be reached.
+"""The outbox of a training run: one thread pushes in order, and retries while the registry is down.
 
-A training never waits for it and never fails by it. What could not be pushed stays as folders, and is said at the end.
+Training never waits for the outbox and never fails because of it. What could not be pushed is kept as folders and reported at
+the end.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ PushWork = Callable[[Path], None]
 
 @dataclass(slots=True)
 class PendingPush:
-    """A folder's files at the time it was given, and what to do with them. `error` is why it was not done."""
+    """A snapshot of a folder's files, and the push to run on it. `error` is why the push has not succeeded."""
 
     title: str
     folder: Path
@@ -30,13 +31,13 @@ class PendingPush:
 
 
 class Outbox:
-    """Parcels, in order. One that is refused is set aside; while a registry is away, they wait for it.
+    """A queue of pending pushes. A refused one is set aside; while the registry is down, they wait.
 
-    `told` hears of what is not done, from another thread. `retry` is how many seconds pass between two tries.
+    `warn` is called with each problem, from another thread. `retry` is the pause between tries in seconds.
     """
 
-    def __init__(self, told: Callable[[str], None], retry: float = 15.0) -> None:
-        self._warn, self._retry = told, retry
+    def __init__(self, warn: Callable[[str], None], retry: float = 15.0) -> None:
+        self._warn, self._retry = warn, retry
         self._root = Path(tempfile.mkdtemp(prefix="adaptry-outbox-"))
         self._waiting: deque[PendingPush] = deque()
         self._failed: list[PendingPush] = []
@@ -46,9 +47,9 @@ class Outbox:
         self._thread.start()
 
     def enqueue(self, title: str, folder: Path | None, work: PushWork) -> None:
-        """Takes the adapter's files of `folder`, if any, as they are now; it may then be deleted or written to.
+        """Copies the adapter's files in `folder`, if given; the folder may be changed or deleted afterwards.
 
-        Raises `NotFound`, `Unsupported` where there is no adapter, `OSError` where the disk is full.
+        Raises `NotFound`, `Unsupported` if there is no adapter, `OSError` if the disk is full.
         """
         place = Path(tempfile.mkdtemp(dir=self._root))
         if folder is not None:
@@ -58,7 +59,7 @@ class Outbox:
             self._changed.notify_all()
 
     def drain(self, patience: float) -> tuple[PendingPush, ...]:
-        """Waits up to `patience` seconds until everything is done; what is not, with its folders."""
+        """Waits up to `patience` seconds for the queue to empty. Returns what was not pushed."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
@@ -73,41 +74,41 @@ class Outbox:
 
     def _run(self) -> None:
         while True:
-            parcel = self._next()
-            if parcel is None:
+            pending = self._next()
+            if pending is None:
                 return
-            if not self._try_push(parcel):
+            if not self._try_push(pending):
                 with self._changed:
                     self._changed.wait(self._retry)
 
     def _next(self) -> PendingPush | None:
-        """The parcel whose turn it is; None when no more will come."""
+        """The next pending push; None when the outbox is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._is_closed)
             return self._waiting[0] if self._waiting and not self._is_abandoned else None
 
-    def _try_push(self, parcel: PendingPush) -> bool:
-        """False where it is to be tried again."""
+    def _try_push(self, pending: PendingPush) -> bool:
+        """Runs one push. Returns False if it should be tried again."""
         is_refused = False
         try:
-            parcel.work(parcel.folder)
+            pending.work(pending.folder)
         except Unavailable as error:
-            if parcel.error is None:
-                self._warn(f"{parcel.title} waits for the registry: {error.message}")
-            parcel.error = error
+            if pending.error is None:
+                self._warn(f"{pending.title} waits for the registry: {error.message}")
+            pending.error = error
             return False
         except AdaptryError as error:
-            parcel.error, is_refused = error, True
-        except Exception as error:  # noqa: BLE001  what comes after it is pushed all the same
-            parcel.error, is_refused = CheckFailed(f"{type(error).__name__}: {error}"), True
-        if is_refused and parcel.error:
-            self._warn(f"{parcel.title} was not pushed: {parcel.error.message}")
+            pending.error, is_refused = error, True
+        except Exception as error:  # noqa: BLE001  later pushes must still run
+            pending.error, is_refused = CheckFailed(f"{type(error).__name__}: {error}"), True
+        if is_refused and pending.error:
+            self._warn(f"{pending.title} was not pushed: {pending.error.message}")
         with self._changed:
             self._waiting.popleft()
             if is_refused:
-                self._failed.append(parcel)
+                self._failed.append(pending)
         if not is_refused:
-            shutil.rmtree(parcel.folder, ignore_errors=True)
+            shutil.rmtree(pending.folder, ignore_errors=True)
         return True
 
 

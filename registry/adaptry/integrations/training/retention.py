@@ -40,11 +40,11 @@ def best_checkpoint(
 
 
 def expired_checkpoints(
-    found: Sequence[TrainingCheckpoint], keeping: RetentionPolicy
+    found: Sequence[TrainingCheckpoint], policy: RetentionPolicy
 ) -> tuple[TrainingCheckpoint, ...]:
     """Those of one run that need not be kept, oldest first."""
-    if keeping.last is None:
+    if policy.last is None:
         return ()
     by_step = sorted(found, key=lambda each: each.step)
-    best = best_checkpoint(by_step, keeping.best)
-    return tuple(each for each in by_step[: -keeping.last] if each != best)
+    best = best_checkpoint(by_step, policy.best)
+    return tuple(each for each in by_step[: -policy.last] if each != best)

@@ -1,6 +1,6 @@
-"""Adapters and bases that are on a hub of Hugging Face's kind, taken over into a registry.
+"""Imports adapters and bases from Hugging Face's Hub, or a compatible one, into a registry.
 
-`naming` is how they are called here (`hf:org/name@revision`); `hub` asks the hub what there is, through `huggingface_hub`;
-`remote` reads a file's bytes, by ranges; `adapters`, `importing` and `bases` are the verbs. Which hub and as whom is what
-`huggingface_hub` takes from the environment: HF_ENDPOINT, HF_TOKEN.
+`hub_names` parses references (`hf:org/name@revision`); `hub_client` queries the hub through `huggingface_hub`; `file_reader`
+reads ranges of a file. `adapters`, `bulk_import` and `bases` import. `huggingface_hub` takes the hub's address and the token
+from the environment: HF_ENDPOINT, HF_TOKEN.
 """

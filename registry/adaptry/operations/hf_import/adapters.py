@@ -53,7 +53,7 @@ def push_from_hub(
     base: BaseClaim | None = None,
     options: PushOptions = _NO_OPTIONS,
     progress: Progress = no_progress,
-    persistence: RetryPolicy = DEFAULT_RETRY,
+    retry: RetryPolicy = DEFAULT_RETRY,
 ) -> ImportedAdapter:
     """Makes the adapter that `ref` means now a version of `name`; the same commit again gives that version back.
 
@@ -68,7 +68,7 @@ def push_from_hub(
     with tempfile.TemporaryDirectory(prefix="adaptry-from-hub-") as folder:
         files = HubFileReader(hub, revision)
         for path in kept:
-            _fetch(files, path, Path(folder) / path, progress, persistence)
+            _fetch(files, path, Path(folder) / path, progress, retry)
         pushed = push(
             registry,
             open_dir(folder),
@@ -77,7 +77,7 @@ def push_from_hub(
             options=options,
             provenance=hub_provenance(hub, revision),
             progress=progress,
-            persistence=persistence,
+            retry=retry,
         )
     return ImportedAdapter(pushed, revision, tuple(sorted(names - set(kept))))
 
@@ -105,13 +105,11 @@ def _check_sizes(revision: HubRepoRevision, kept: list[str]) -> None:
             )
 
 
-def _fetch(
-    files: HubFileReader, path: str, target: Path, progress: Progress, persistence: RetryPolicy
-) -> None:
+def _fetch(files: HubFileReader, path: str, target: Path, progress: Progress, retry: RetryPolicy) -> None:
     file = files.file_info(path)
     if file.sha256 is not None:
         entry = FileEntry(path=path, size=file.size, sha256=file.sha256)
-        download(files.stream(path), entry, target, progress, persistence)
+        download(files.stream(path), entry, target, progress, retry)
         return
     data = files.read(path, 0, file.size)
     if file.git_id is not None and _git_id(data) != file.git_id:

@@ -146,11 +146,11 @@ def _fetch_ahead(checkpoint: _RemoteCheckpoint, progress: Progress) -> None:
         if name not in folded.packed and not is_buffer(name, info.shape)
     ]
     plain = normalised(weights)
-    wanted: dict[str, list[tuple[int, int]]] = {}
+    selection: dict[str, list[tuple[int, int]]] = {}
     for name in weights:
         shard = checkpoint.shard_of[name]
-        wanted.setdefault(shard, []).extend(sample_runs(checkpoint.tensors[name], plain[name]))
-    asked = [(shard, *span) for shard, spans in wanted.items() for span in _joined(sorted(spans))]
+        selection.setdefault(shard, []).extend(sample_runs(checkpoint.tensors[name], plain[name]))
+    asked = [(shard, *span) for shard, spans in selection.items() for span in _joined(sorted(spans))]
     done, total = 0, sum(end - start for _, start, end in asked)
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         found = pool.map(lambda each: (each[0], *checkpoint.windows[each[0]].fetch(each[1], each[2])), asked)

@@ -58,10 +58,10 @@ class ImportResult:
 
 
 def plan_import(
-    registry: Registry, hub: HubClient, wanted: ImportSelection, namespace: str | None = None
+    registry: Registry, hub: HubClient, selection: ImportSelection, namespace: str | None = None
 ) -> Iterator[ImportCandidate]:
     """What would be taken over, into `namespace` or the one of the same name as on the hub. Raises as `HubClient`."""
-    for listed in _listed(hub, wanted):
+    for listed in _listed(hub, selection):
         ref = HubRef(listed.repository, listed.commit)
         try:
             name = _name(listed.repository, namespace)
@@ -98,14 +98,14 @@ def run_import(
             yield ImportResult(candidate, taken)
 
 
-def _listed(hub: HubClient, wanted: ImportSelection) -> Iterator[HubRepoInfo]:
-    if wanted.ref is not None:
-        yield _one(hub, wanted.ref)
-    elif wanted.collection is not None:
-        for repository in hub.collection(wanted.collection):
+def _listed(hub: HubClient, selection: ImportSelection) -> Iterator[HubRepoInfo]:
+    if selection.ref is not None:
+        yield _one(hub, selection.ref)
+    elif selection.collection is not None:
+        for repository in hub.collection(selection.collection):
             yield _one(hub, HubRef(repository))
     else:
-        yield from hub.list_models(wanted.author, wanted.search, wanted.filters, wanted.limit)
+        yield from hub.list_models(selection.author, selection.search, selection.filters, selection.limit)
 
 
 def _one(hub: HubClient, ref: HubRef) -> HubRepoInfo:

@@ -68,12 +68,12 @@ class HubFileReader:
         is_whole = start == 0 and end == self._revision.files[path].size  # a range of all is often no range
         asked = {} if is_whole else {"Range": f"bytes={start}-{end - 1}"}
         for is_last in (False, True):
-            place = self._places.get(path)
-            if place is None:
-                place = self._places[path] = self._hub.locate_file(self._revision, path)
-            headers = {**place.headers, **asked, "Accept-Encoding": "identity"}
+            location = self._places.get(path)
+            if location is None:
+                location = self._places[path] = self._hub.locate_file(self._revision, path)
+            headers = {**location.headers, **asked, "Accept-Encoding": "identity"}
             try:
-                answer = self._pool.request("GET", place.url, headers=headers, preload_content=preload)
+                answer = self._pool.request("GET", location.url, headers=headers, preload_content=preload)
             except (HTTPError, OSError) as error:
                 raise Unavailable(f"{self._what(path)}: no answer ({error})") from error
             if answer.status == (_WHOLE if is_whole else _PARTIAL):

@@ -1,5 +1,6 @@
-"""Versions from one registry in another, with all that belongs to them, and kept up to date.
+"""Mirrors versions, with everything that belongs to them, from one registry to another.
 
-`parcels` is what travels with a version, `delivering` puts it down; `planning` compares two registries and `following` carries
-the plan out; `bundles` is the same through a file.
+`plan` compares two registries, and `sync` carries the plan out once or continuously. `snapshot` holds everything that is copied
+with a version, `apply` writes it into a registry, `actions` logs what was done. `upstream` fetches single versions on demand;
+`bundles` does the same through a file.
 """

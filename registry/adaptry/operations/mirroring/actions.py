@@ -1,4 +1,4 @@
-"""The steps of a round and what came of them: each is whole, and one that is refused is told and passed over."""
+"""The log of a mirror run. Each action is atomic; one that is refused is logged as a failure, and the run goes on."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from adaptry.registry.records import Value
 
 
 class MirrorFailure(Value):
-    """A step that was refused, and why."""
+    """An action that was refused, and why."""
 
     what: str
     reason: str
 
 
 class MirrorResult(Value):
-    """What a round did: refs of versions `copied`, `updated` (states and metrics) and `pointed` (aliases), bases, adapters `deleted`;
-    `gone` are those that would be, `withheld` versions whose files nobody is given, `failures` what was refused."""
+    """The result of a run: refs of versions `copied` and `updated` (states and metrics), aliases `pointed`, bases, adapters
+    `deleted`. `gone`: adapters that would be deleted. `withheld`: withdrawn versions, whose files cannot be copied.
+    `failures`: actions that were refused."""
 
     copied: tuple[str, ...] = ()
     updated: tuple[str, ...] = ()
@@ -38,14 +39,14 @@ class MirrorResult(Value):
 
 @dataclass
 class MirrorAction:
-    """Says at its end whether it changed anything."""
+    """One action; `is_change` is whether it changed anything."""
 
     is_change: bool = True
 
 
 @dataclass
 class MirrorLog:
-    """What came of those that were taken so far."""
+    """The actions done so far."""
 
     copied: list[str] = field(default_factory=list)
     updated: list[str] = field(default_factory=list)
@@ -55,18 +56,19 @@ class MirrorLog:
     failures: list[MirrorFailure] = field(default_factory=list)
 
     @contextmanager
-    def record(self, what: str, told: list[str]) -> Iterator[MirrorAction]:
-        """Notes `what` where the block says that something changed, or why it was refused. Raises `Unavailable` on."""
-        step = MirrorAction()
+    def record(self, what: str, done: list[str]) -> Iterator[MirrorAction]:
+        """Runs the block as one action: adds `what` to `done` if it changed anything, or logs the failure if it was refused.
+        `Unavailable` is raised through."""
+        action = MirrorAction()
         try:
-            yield step
+            yield action
         except Unavailable:
             raise
         except AdaptryError as error:
             self.failures.append(MirrorFailure(what=what, reason=error.message))
         else:
-            if step.is_change:
-                told.append(what)
+            if action.is_change:
+                done.append(what)
 
     def result(self, **more: tuple[str, ...]) -> MirrorResult:
         return MirrorResult(

@@ -1,7 +1,7 @@
-"""Putting a parcel down in a registry: files first, then the version, then what is said of it.
+"""Writes a version snapshot into a registry: first the files, then the version, then metrics and state.
 
-Every step looks at what is there and does only what is missing, so that a delivery that was broken off is repeated, and two at
-once do no harm. Bytes are verified where they arrive.
+Every step checks what exists and adds only what is missing, so an interrupted run can be repeated, and two runs at once do no
+harm. Content is verified by the receiving registry.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _STATES: tuple[State, ...] = ("active", "deprecated", "yanked", "quarantined", "
 
 @dataclass(frozen=True, slots=True)
 class ApplyResult:
-    """The version that a parcel is where it arrived; `is_change` is False where all of it was there."""
+    """The version in the destination. `is_change` is False if everything was already there."""
 
     version: VersionInfo
     is_change: bool
@@ -51,36 +51,36 @@ class ApplyResult:
 
 def apply_snapshot(
     registry: Registry,
-    parcel: VersionSnapshot,
+    snapshot: VersionSnapshot,
     manifest: Manifest,
     content: Content,
     *,
     progress: Progress = no_progress,
-    persistence: RetryPolicy = DEFAULT_RETRY,
+    retry: RetryPolicy = DEFAULT_RETRY,
 ) -> ApplyResult:
-    """Makes the parcel a version here, under its name and, where nobody had it, its number; with its metrics and its state.
+    """Creates or updates the version here, under its name and, if it is free, its number, with its metrics and state.
 
-    Its adapter is made if need be, private, with what is said of it. Raises what pushing raises, `CheckFailed` among it, and `CheckFailed`
-    where the source has forgotten a recall (`has_forgotten_recall`): the version stays withdrawn here.
+    A missing adapter is created, private, with description and tags. Raises the errors of a push (`CheckFailed` among them), and
+    `CheckFailed` if the source has forgotten a recall (`has_forgotten_recall`): then the version stays withdrawn here.
     """
-    name, ref = parcel.name, Ref(parcel.name, ByDigest(parcel.digest.hex))
+    name, ref = snapshot.name, Ref(snapshot.name, ByDigest(snapshot.digest.hex))
     version = _version_or_none(registry, ref)
     is_new = version is None
     if version is None:
-        _make_adapter(registry, name, parcel)
-        upload_missing(registry, name, content, manifest, progress, persistence)
-        options = PushOptions(number=parcel.number, force_reason=parcel.forced)
+        _make_adapter(registry, name, snapshot)
+        upload_missing(registry, name, content, manifest, progress, retry)
+        options = PushOptions(number=snapshot.number, force_reason=snapshot.forced)
         version = registry.put_revision(name, manifest.to_bytes(), options).version
-    logged = copy_missing_metrics(registry, ref, parcel.metrics)
-    if has_forgotten_recall(version, parcel):
+    logged = copy_missing_metrics(registry, ref, snapshot.metrics)
+    if has_forgotten_recall(version, snapshot):
         raise CheckFailed(
             f"{name}@{version.number} stays {version.state} here: the source revoked or quarantined it earlier and now shows it as "
-            f"{parcel.state}, without a decision made since, as after a restore from an older backup. Revoke it again at the "
+            f"{snapshot.state}, without a decision made since, as after a restore from an older backup. Revoke it again at the "
             f"source; or, if the recall was taken back, run: adaptry restore {name}@{version.number} --reason WHY, in this registry"
         )
-    change = plan_state_change(version, parcel)
+    change = plan_state_change(version, snapshot)
     if change is not None:
-        version = _change_state(registry, version, parcel, change)
+        version = _change_state(registry, version, snapshot, change)
     return ApplyResult(version, is_new or bool(logged) or change is not None)
 
 
@@ -92,10 +92,10 @@ def apply_base(
     content: Content | None,
     visibility: BaseVisibility = "private",
 ) -> bool:
-    """Makes a base known here, under those of its names that are free, with its weights if `content` has them.
+    """Registers a base here, under those of its names that are free, with its weights if `content` has them.
 
-    One that is new here is internal where its `visibility` over there was more than private; a known one stays as it is.
-    Whether there was anything to do. Raises `PermissionDenied` to who may not change bases.
+    A new base becomes internal if its `visibility` at the source is wider than private; a known one keeps its visibility.
+    Returns whether anything changed. Raises `PermissionDenied` if the caller may not change bases.
     """
     known = _base_or_none(registry, record.id)
     free = tuple(
@@ -116,9 +116,9 @@ def apply_base(
 
 
 def copy_missing_metrics(registry: Registry, ref: Ref, wanted: Iterable[MetricValue]) -> int:
-    """Logs the values that are not here yet, in their order; how many.
+    """Logs the values that are missing here, in their order. Returns how many.
 
-    Of a metric of which others were logged here too, none: what comes after what could not be told.
+    A metric that also has values logged here is skipped: the order of the two series cannot be known.
     """
     rounds: list[dict[str, float]] = []
     for metric, missing in missing_metrics(registry.metrics(ref), wanted).items():
@@ -134,7 +134,7 @@ def copy_missing_metrics(registry: Registry, ref: Ref, wanted: Iterable[MetricVa
 
 
 def missing_metrics(here: Iterable[MetricInfo], there: Iterable[MetricValue]) -> Mapping[str, list[float]]:
-    """By metric, the values that follow those that both have; nothing where they disagree."""
+    """By metric, the values that follow the common ones. A metric whose existing values differ is skipped."""
     have: dict[str, list[float]] = defaultdict(list)
     for one in here:
         have[one.metric].append(one.value)
@@ -156,9 +156,9 @@ def _change_state(
     except (NotFound, Conflict):
         if change.successor is None:
             raise
-    # What is to be taken instead is not here, or not to be taken here: the reason says what it was.
-    said = _mark(f"{there.reason} (take {there.successor} instead)")
-    alone = StateChange(state=change.state, reason=said)
+    # The successor is missing or refused here, so the reason names it instead.
+    reason = _mark(f"{there.reason} (take {there.successor} instead)")
+    alone = StateChange(state=change.state, reason=reason)
     return registry.set_state(here.name, here.digest, alone, here.state_generation)
 
 
@@ -176,18 +176,18 @@ def has_forgotten_recall(here: VersionInfo, there: VersionSnapshot) -> bool:
 
 
 def plan_state_change(here: VersionInfo, there: VersionSnapshot) -> StateChange | None:
-    """What is to change here; a pure function. What people decided here stays, unless there they were stricter; so does a recall
-    that the source has forgotten."""
+    """The state change to make here, or None; a pure function. A decision made here stays, unless the source's is stricter; so
+    does a recall that the source has forgotten."""
     if has_forgotten_recall(here, there):
         return None
-    said = here.standing.reason if here.standing else ""
-    is_ours = here.state == "active" or said.startswith(_MARK)
+    current = here.standing.reason if here.standing else ""
+    is_ours = here.state == "active" or current.startswith(_MARK)
     if there.state == "active":
         if here.state == "active" or not is_ours:
             return None
         return StateChange(state="active", reason=_mark("it is active again"))
     if here.state == there.state and (
-        not is_ours or said.startswith(_mark(there.reason or "no reason given"))
+        not is_ours or current.startswith(_mark(there.reason or "no reason given"))
     ):
         return None
     if not is_ours and _STATES.index(there.state) <= _STATES.index(here.state):
@@ -197,13 +197,13 @@ def plan_state_change(here: VersionInfo, there: VersionSnapshot) -> StateChange 
     )
 
 
-def point_aliases(registry: Registry, parcel: VersionSnapshot) -> int:
-    """Points the parcel's aliases at its version here; how many moved."""
+def point_aliases(registry: Registry, snapshot: VersionSnapshot) -> int:
+    """Points the snapshot's aliases at its version here. Returns how many moved."""
     moved = 0
-    for alias in parcel.aliases:
-        found = current_alias(registry, parcel.name, alias)
-        if found is None or found.digest != parcel.digest:
-            registry.move_alias(parcel.name, alias, parcel.digest, found.generation if found else None)
+    for alias in snapshot.aliases:
+        found = current_alias(registry, snapshot.name, alias)
+        if found is None or found.digest != snapshot.digest:
+            registry.move_alias(snapshot.name, alias, snapshot.digest, found.generation if found else None)
             moved += 1
     return moved
 
@@ -212,14 +212,14 @@ def _mark(reason: str) -> str:
     return f"{_MARK}{reason}"[:1024]
 
 
-def _make_adapter(registry: Registry, name: AdapterName, parcel: VersionSnapshot) -> None:
+def _make_adapter(registry: Registry, name: AdapterName, snapshot: VersionSnapshot) -> None:
     if _exists(registry, name):
         return
-    tags = tuple(dict.fromkeys((*parcel.tags[:63], MIRRORED)))
+    tags = tuple(dict.fromkeys((*snapshot.tags[:63], MIRRORED)))
     try:
-        registry.create_adapter(name, AdapterEdit(description=parcel.description, tags=tags))
+        registry.create_adapter(name, AdapterEdit(description=snapshot.description, tags=tags))
     except Conflict:
-        if not _exists(registry, name):  # else someone else made it meanwhile
+        if not _exists(registry, name):  # otherwise another run has created it
             raise
 
 

@@ -1,7 +1,7 @@
-"""What a mirror lacks: two registries compared, an adapter at a time, and nothing changed.
+"""Plans a mirror run: compares two registries, one adapter at a time, and changes nothing.
 
-Found is what a query finds, or what is named; followed is also what a mirror made earlier, whatever finds it now: its
-states, its metrics and its end.
+New versions are those that the selection's query or names find. Adapters that were mirrored earlier are compared as well, even if
+the query no longer finds them, so that their states, metrics and deletions are mirrored too.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _PAGE = 200
 
 
 class MirrorSelection(Value):
-    """What is mirrored: what `query` finds, or all versions of the adapters `names`.
+    """What to mirror: the versions that `query` finds, or all versions of the adapters `names`.
 
-    `aliases` are pointed as they are there; `bases` are registered, and with `base_files` stored; `parents`: what a version was made
-    from comes along; `delete`: adapters that a mirror made and that are gone there are deleted here.
+    `aliases`: also point aliases as at the source. `bases`: register bases; with `base_files`, store their weights. `parents`:
+    also copy the versions that a version was made from. `delete`: delete mirrored adapters that the source no longer has.
     """
 
     query: str = ""
@@ -40,8 +40,8 @@ class MirrorSelection(Value):
 
 @dataclass(frozen=True, slots=True)
 class MirrorPlan:
-    """`copy` in the order in which they should come; `update`: what is here and not as it is there; `point`: aliases that are elsewhere there;
-    `delete`: what is gone there; `withheld`: what nobody is given the files of, so that it cannot be copied."""
+    """`copy`: missing versions, in order. `update`: versions whose state or metrics differ. `point`: aliases that differ.
+    `delete`: adapters that the source no longer has. `withheld`: missing versions that are withdrawn, so cannot be copied."""
 
     copy: tuple[VersionInfo, ...] = ()
     update: tuple[VersionInfo, ...] = ()
@@ -53,16 +53,17 @@ class MirrorPlan:
 def plan_mirror(
     source: Registry,
     destination: Registry,
-    choice: MirrorSelection,
+    selection: MirrorSelection,
     only: Collection[AdapterName] | None = None,
 ) -> MirrorPlan:
-    """Compares; all that is chosen, or of these adapters `only`. Raises `InvalidQuery`, and `NotFound` for an adapter that was named and is not there."""
-    parse(choice.query)
-    if choice.query and choice.names:
+    """Compares the selection, or of it only the adapters `only`. Raises `InvalidQuery`, and `NotFound` if the source lacks an
+    adapter that was selected by name."""
+    parse(selection.query)
+    if selection.query and selection.names:
         raise InvalidQuery("give a query or names of adapters, not both")
-    wanted = _wanted(source, choice, only)
-    names = sorted(wanted.keys() | _mirrored_names(destination, choice, only))
-    found = [_plan_adapter(source, destination, name, wanted.get(name, set()), choice) for name in names]
+    wanted = _wanted(source, selection, only)
+    names = sorted(wanted.keys() | _mirrored_names(destination, selection, only))
+    found = [_plan_adapter(source, destination, name, wanted.get(name, set()), selection) for name in names]
     return MirrorPlan(
         copy=tuple(version for one in found for version in one.copy),
         update=tuple(version for one in found for version in one.update),
@@ -73,9 +74,13 @@ def plan_mirror(
 
 
 def _plan_adapter(
-    source: Registry, destination: Registry, name: AdapterName, wanted: set[Digest], choice: MirrorSelection
+    source: Registry,
+    destination: Registry,
+    name: AdapterName,
+    wanted: set[Digest],
+    selection: MirrorSelection,
 ) -> MirrorPlan:
-    """What of one adapter is not here, or not as it is there."""
+    """The plan for one adapter."""
     try:
         there = {version.digest: version for version in list_versions(source, name)}
     except NotFound:
@@ -87,7 +92,7 @@ def _plan_adapter(
         update=tuple(
             version for digest, version in there.items() if digest in here and _differs(version, here[digest])
         ),
-        point=tuple(_moved_aliases(source, destination, name, lacking, here)) if choice.aliases else (),
+        point=tuple(_moved_aliases(source, destination, name, lacking, here)) if selection.aliases else (),
         withheld=tuple(version for version in lacking if version.state in WITHDRAWN),
     )
 
@@ -99,16 +104,16 @@ def _moved_aliases(
     lacking: Iterable[VersionInfo],
     here: Collection[Digest],
 ) -> Iterator[tuple[AdapterName, AliasInfo]]:
-    """The aliases that point there at what is here, or comes, and here do not."""
-    coming = {*here, *(version.digest for version in lacking)}
+    """The source's aliases that point elsewhere here, if their version is here or about to be copied."""
+    available = {*here, *(version.digest for version in lacking)}
     at = {one.alias: one.digest for one in destination.aliases(name)} if here else {}
     for one in source.aliases(name):
-        if one.digest in coming and at.get(one.alias) != one.digest:
+        if one.digest in available and at.get(one.alias) != one.digest:
             yield name, one
 
 
 def require_distinct(source: Registry, destination: Registry) -> None:
-    """Raises `Invalid` where both are one registry, by whatever addresses, or exact copies of one: its newest event is also the other's."""
+    """Raises `Invalid` if both are the same registry or exact copies: then the newest event of one is also in the other."""
     end = source.events().seq
     last = source.events(max(0, end - 1)).items
     here = destination.events(max(0, end - 1)).items
@@ -120,12 +125,12 @@ def require_distinct(source: Registry, destination: Registry) -> None:
 
 
 def search_versions(registry: Registry, query: str) -> Iterator[VersionInfo]:
-    """Everything that a query finds, newest first."""
+    """All versions that a query finds, newest first."""
     return iter_items(lambda cursor: registry.search(query, cursor, _PAGE))
 
 
 def ancestors(registry: Registry, versions: Iterable[VersionInfo]) -> Iterator[VersionInfo]:
-    """The versions that these were made from, and those before them, under every name that may be read."""
+    """The parents of these versions, and theirs, under every readable name."""
     pending = list(versions)
     seen = {version.digest for version in pending}
     while pending:
@@ -144,16 +149,18 @@ def list_versions(registry: Registry, name: AdapterName) -> Iterator[VersionInfo
 
 
 def _wanted(
-    source: Registry, choice: MirrorSelection, only: Collection[AdapterName] | None
+    source: Registry, selection: MirrorSelection, only: Collection[AdapterName] | None
 ) -> dict[AdapterName, set[Digest]]:
     found: dict[AdapterName, set[Digest]] = {}
-    for name in choice.names:
+    for name in selection.names:
         found[name] = {version.digest for version in list_versions(source, name)}
-    if choice.names:
+    if selection.names:
         return found
-    queries = [choice.query] if only is None else [f"{choice.query} name:{name}" for name in sorted(only)]
+    queries = (
+        [selection.query] if only is None else [f"{selection.query} name:{name}" for name in sorted(only)]
+    )
     chosen = [version for query in queries for version in search_versions(source, query)]
-    if choice.parents:
+    if selection.parents:
         chosen += ancestors(source, chosen)
     for version in chosen:
         found.setdefault(version.name, set()).add(version.digest)
@@ -161,16 +168,16 @@ def _wanted(
 
 
 def mirrored_adapters(destination: Registry) -> set[AdapterName]:
-    """The adapters that a mirror made."""
+    """The adapters that mirroring has created."""
     adapters = iter_items(lambda cursor: destination.adapters(None, cursor, _PAGE))
     return {adapter.name for adapter in adapters if MIRRORED in adapter.tags}
 
 
 def _mirrored_names(
-    destination: Registry, choice: MirrorSelection, only: Collection[AdapterName] | None
+    destination: Registry, selection: MirrorSelection, only: Collection[AdapterName] | None
 ) -> set[AdapterName]:
-    """The adapters that are looked at because a mirror made them."""
-    if choice.names:
+    """The mirrored adapters to compare in this run."""
+    if selection.names:
         return set()
     if only is not None:
         return {name for name in only if _is_mirrored(destination, name)}
@@ -178,7 +185,7 @@ def _mirrored_names(
 
 
 def _order(version: VersionInfo) -> tuple[bool, int]:
-    """By number, but what is to be taken instead of a version comes before it."""
+    """By number, but versions with a successor last, so that the successor is copied first."""
     return bool(version.standing and version.standing.successor), version.number
 
 
@@ -190,7 +197,7 @@ def _is_mirrored(destination: Registry, name: AdapterName) -> bool:
 
 
 def _differs(there: VersionInfo, here: VersionInfo) -> bool:
-    """Whether more is said of it there, as far as a listing shows."""
+    """Whether state or metrics differ, as far as a listing shows."""
     if there.state != here.state:
         return True
     if there.state != "active" and there.standing and here.standing:

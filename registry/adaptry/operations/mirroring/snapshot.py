@@ -1,7 +1,7 @@
-"""A parcel: a version as it travels between registries, with everything that is said of it.
+"""Version snapshots: everything that is copied with a version between registries, except its files.
 
-Bytes and manifest stay what they are, and so do digests and lineage. Who said it and when stays behind: where it arrives, it is
-the deliverer who says it.
+Content, manifest, digests and lineage stay identical. Authors and times are not copied: in the destination, the account that
+applies the snapshot is recorded as the author.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MetricValue = tuple[MetricName, Annotated[float, Field(allow_inf_nan=False)]]
 
 
 class VersionSnapshot(Value, extra="forbid"):
-    """`metrics` are all values ever logged, oldest first; `aliases` those that are on this version."""
+    """A version's metadata. `metrics` are all values ever logged, oldest first; `aliases` those that point at this version."""
 
     name: AdapterName
     number: int = Field(ge=1, le=1_000_000_000)
@@ -42,7 +42,7 @@ class VersionSnapshot(Value, extra="forbid"):
 
     @property
     def adapter_edit(self) -> AdapterEdit:
-        """What is said of its adapter."""
+        """The description and tags for its adapter."""
         return AdapterEdit(description=self.description, tags=self.tags)
 
     def __str__(self) -> str:
@@ -54,11 +54,11 @@ def exact_ref(version: VersionInfo) -> Ref:
 
 
 def take_snapshot(registry: Registry, version: VersionInfo) -> tuple[VersionSnapshot, Manifest]:
-    """Everything about a version that travels but its files. Raises `NotFound` where it went meanwhile."""
+    """Takes the snapshot of a version, and its manifest. Raises `NotFound` if the version was deleted meanwhile."""
     detail = registry.detail(exact_ref(version))
     adapter = registry.adapter(version.name)
     now, standing = detail.version, detail.version.standing
-    parcel = VersionSnapshot(
+    snapshot = VersionSnapshot(
         name=now.name,
         number=now.number,
         digest=now.digest,
@@ -73,4 +73,4 @@ def take_snapshot(registry: Registry, version: VersionInfo) -> tuple[VersionSnap
         tags=adapter.tags,
         base_id=now.base_id if now.base_status == "verified" else None,
     )
-    return parcel, detail.manifest
+    return snapshot, detail.manifest

@@ -1,7 +1,7 @@
-"""Making one registry follow another: what it lacks is copied, what changed there changes here.
+"""Syncs a registry with another: copies what is missing and updates what has changed at the source.
 
-One call is one round. It may be broken off anywhere and begun again: each step is whole, and what is there is not sent twice.
-A step that is refused is told and passed over; a registry that cannot be reached ends the round.
+A run may be interrupted anywhere and repeated: each action is atomic, and existing content is not sent again. An action that is
+refused is logged and skipped; a registry that does not answer ends the run.
 """
 
 from __future__ import annotations
@@ -25,49 +25,48 @@ from adaptry.registry.records import BaseInfo, Event, VersionInfo
 
 _WAIT = 25.0
 _MOST_NAMES = 100
-"""Adapters that are looked at one by one; of more, everything is."""
+"""Up to this many changed adapters are compared one by one; if more have changed, everything is compared."""
 
 
 def sync_once(
     source: Registry,
     destination: Registry,
-    choice: MirrorSelection,
+    selection: MirrorSelection,
     *,
     only: Collection[AdapterName] | None = None,
     progress: Progress = no_progress,
-    persistence: RetryPolicy = DEFAULT_RETRY,
+    retry: RetryPolicy = DEFAULT_RETRY,
 ) -> MirrorResult:
-    """One round; of these adapters `only`, if some are given. Raises `Unavailable` where either registry does not answer, and as `plan`; `CheckFailed` where everything that was ever
-    mirrored would be deleted: whoever may read nothing there sees the same as where nothing is."""
+    """Syncs once; only the adapters `only`, if given. Raises `Unavailable` if either registry does not answer, and as
+    `plan_mirror`; `CheckFailed` if every mirrored adapter would be deleted, because a token that has lost its rights looks the
+    same as an empty source."""
     return apply_plan(
-        source, destination, plan_mirror(source, destination, choice, only), choice, progress, persistence
+        source, destination, plan_mirror(source, destination, selection, only), selection, progress, retry
     )
 
 
 def sync_continuously(
     source: Registry,
     destination: Registry,
-    choice: MirrorSelection,
+    selection: MirrorSelection,
     *,
     progress: Progress = no_progress,
-    persistence: RetryPolicy = DEFAULT_RETRY,
+    retry: RetryPolicy = DEFAULT_RETRY,
     wait: float = _WAIT,
 ) -> Iterator[MirrorResult]:
-    """A whole round, then one of what changed whenever something did; each is given when it is done, and once in `wait` seconds at
-    least. Raises as `follow`, after which a new one begins with a whole round again."""
+    """Syncs everything, then the changed adapters whenever the source has new events. Yields each result, at least once every
+    `wait` seconds. Raises as `sync_once`; a new call then starts with a full sync again."""
     begin = source.events()
     seen, epoch = begin.seq, begin.epoch
-    yield sync_once(source, destination, choice, progress=progress, persistence=persistence)
+    yield sync_once(source, destination, selection, progress=progress, retry=retry)
     while True:
         news = source.events(seen, 200, wait)
-        was_set_back = news.seq < seen or news.epoch != epoch
+        was_restored = news.seq < seen or news.epoch != epoch
         seen, epoch = news.seq, news.epoch
         names = {name for event in news.items for name in _names(event)}
-        only = None if was_set_back or len(names) > _MOST_NAMES else names
+        only = None if was_restored or len(names) > _MOST_NAMES else names
         if only is None or only:
-            yield sync_once(
-                source, destination, choice, only=only, progress=progress, persistence=persistence
-            )
+            yield sync_once(source, destination, selection, only=only, progress=progress, retry=retry)
         else:
             yield MirrorResult()
 
@@ -75,66 +74,66 @@ def sync_continuously(
 def apply_plan(
     source: Registry,
     destination: Registry,
-    decided: MirrorPlan,
-    choice: MirrorSelection,
+    plan: MirrorPlan,
+    selection: MirrorSelection,
     progress: Progress = no_progress,
-    persistence: RetryPolicy = DEFAULT_RETRY,
+    retry: RetryPolicy = DEFAULT_RETRY,
 ) -> MirrorResult:
-    """Does what was planned, in an order in which what is needed comes first: bases, versions, aliases, ends."""
-    steps = MirrorLog()
-    bringing = _VersionCopier(source, destination, choice, steps, progress, persistence)
-    for version in decided.copy:
-        with steps.record(_version_label(version), steps.copied) as step:
-            step.is_change = bringing.copy(version)
-    for version in decided.update:
-        with steps.record(_version_label(version), steps.updated) as step:
-            step.is_change = bringing.copy(version)
-    for name, alias in decided.point:
-        with steps.record(f"{name}@{alias.alias}", steps.pointed) as step:
-            parcel = VersionSnapshot(
+    """Carries out the plan in the order of dependencies: bases, versions, aliases, deletions."""
+    log = MirrorLog()
+    copier = _VersionCopier(source, destination, selection, log, progress, retry)
+    for version in plan.copy:
+        with log.record(_version_label(version), log.copied) as action:
+            action.is_change = copier.copy(version)
+    for version in plan.update:
+        with log.record(_version_label(version), log.updated) as action:
+            action.is_change = copier.copy(version)
+    for name, alias in plan.point:
+        with log.record(f"{name}@{alias.alias}", log.pointed) as action:
+            snapshot = VersionSnapshot(
                 name=name, number=alias.number, digest=alias.digest, aliases=(alias.alias,)
             )
-            step.is_change = bool(point_aliases(destination, parcel))
-    gone = tuple(map(str, decided.delete))
-    if choice.delete:
-        _require_some_left(destination, decided)
-        for name in decided.delete:
-            with steps.record(str(name), steps.deleted):
+            action.is_change = bool(point_aliases(destination, snapshot))
+    gone = tuple(map(str, plan.delete))
+    if selection.delete:
+        _require_some_left(destination, plan)
+        for name in plan.delete:
+            with log.record(str(name), log.deleted):
                 _delete(destination, name)
-    return steps.result(
-        gone=() if choice.delete else gone, withheld=tuple(map(_version_label, decided.withheld))
+    return log.result(
+        gone=() if selection.delete else gone, withheld=tuple(map(_version_label, plan.withheld))
     )
 
 
 @dataclass
 class _VersionCopier:
-    """Versions brought in one round, and the bases that were looked at for them."""
+    """Copies versions in one run; remembers the bases it has handled."""
 
     source: Registry
     destination: Registry
-    choice: MirrorSelection
+    selection: MirrorSelection
     log: MirrorLog
     progress: Progress
-    persistence: RetryPolicy
+    retry: RetryPolicy
     seen_bases: set[Digest] = field(default_factory=set)
 
     def copy(self, version: VersionInfo) -> bool:
-        """Whether anything is other here than before."""
-        parcel, manifest = take_snapshot(self.source, version)
-        if parcel.base_id is not None:
-            self._copy_base(parcel.base_id)
+        """Copies or updates a version. Returns whether anything changed."""
+        snapshot, manifest = take_snapshot(self.source, version)
+        if snapshot.base_id is not None:
+            self._copy_base(snapshot.base_id)
         content = RevisionContent(self.source, version, manifest)
         return apply_snapshot(
-            self.destination, parcel, manifest, content, progress=self.progress, persistence=self.persistence
+            self.destination, snapshot, manifest, content, progress=self.progress, retry=self.retry
         ).is_change
 
     def _copy_base(self, id: Digest) -> None:
-        """A base that may not be changed here is done without: its adapters are then declared, not verified."""
-        if not self.choice.bases or id in self.seen_bases:
+        """Copies a base, once per run. Without the right to register it, its adapters' base stays declared, not verified."""
+        if not self.selection.bases or id in self.seen_bases:
             return
         self.seen_bases.add(id)
         info = self.source.base(str(id))
-        stored = info.stored if self.choice.base_files else ()
+        stored = info.stored if self.selection.base_files else ()
         content = BaseContent(self.source, info) if stored else None
         try:
             is_change = apply_base(
@@ -148,7 +147,7 @@ class _VersionCopier:
 
 
 class BaseContent(StreamedContent):
-    """The stored files of a base where they are."""
+    """The stored files of a base, read from its registry."""
 
     def __init__(self, registry: Registry, info: BaseInfo) -> None:
         self._registry = registry
@@ -163,15 +162,15 @@ class BaseContent(StreamedContent):
 
 
 def _names(event: Event) -> Iterator[AdapterName]:
-    """The adapters that something happened to; one that was renamed is gone under its old name."""
+    """The adapters that an event is about; for a rename, the old name too."""
     if event.name is not None:
         yield event.name
     if "was" in event.detail and event.kind == "adapter.renamed":
         yield AdapterName.parse(event.detail["was"])
 
 
-def _require_some_left(destination: Registry, decided: MirrorPlan) -> None:
-    if decided.delete and set(decided.delete) == mirrored_adapters(destination):
+def _require_some_left(destination: Registry, plan: MirrorPlan) -> None:
+    if plan.delete and set(plan.delete) == mirrored_adapters(destination):
         raise CheckFailed(
             "the source shows none of the adapters that were mirrored, as it also would to a token that lost its rights: "
             "nothing was deleted; look at the source, and delete them here by name if they are gone for good"

@@ -1,8 +1,8 @@
-"""The registry behind this one: what somebody asks for and is not here is fetched from there, verified and kept.
+"""The upstream registry: a version that is requested and missing here is fetched from it, verified and kept.
 
-Only for names that are not this registry's own, and only for who holds their namespace here: what comes is private here, and
-nobody sees more through it than their own rights here show them. What a ref means there is asked again when the answer is older than
-`age`; where nobody answers, what is here is what there is.
+Only for names that this registry does not own, and only for callers with rights to their namespace here: fetched adapters are
+private, so nobody sees more than their own rights allow. A ref is resolved upstream again once the answer is older than `age`;
+while the upstream does not answer, the local versions are served.
 """
 
 from __future__ import annotations
@@ -41,30 +41,30 @@ _log = logging.getLogger(__name__)
 
 MAX_AGE = 60.0
 _PAUSE = 10.0
-"""Seconds for which a registry that did not answer is not asked again."""
+"""Seconds after a failed request during which the upstream is not asked again."""
 _WAIT = 45.0
-"""Seconds to wait for someone else who is fetching the same; a caller's own patience is a minute."""
+"""Seconds to wait for another thread that fetches the same adapter; clients time out after a minute."""
 _LOCKS = 64
 _REMEMBERED = 65_536
 _TRIES = RetryPolicy(tries=3)
 
 
 class UpstreamMirror:
-    """`there` is asked as the operator; `here` is filled as one who may do everything. Safe to use from many threads.
+    """Fetches from `upstream` with the operator's token and writes to `local` with full rights. Thread-safe.
 
-    `is_ours` says of a name that it is this registry's own, or was: it is never looked for elsewhere.
+    `is_ours` tells whether this registry owns a name, or once did: such a name is never fetched.
     """
 
     def __init__(
         self,
-        there: Registry,
-        here: Registry,
+        upstream: Registry,
+        local: Registry,
         is_ours: Callable[[AdapterName], bool],
         age: float = MAX_AGE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._upstream = there
-        self._local = here
+        self._upstream = upstream
+        self._local = local
         self._is_ours = is_ours
         self._age = age
         self._clock = clock
@@ -73,13 +73,13 @@ class UpstreamMirror:
         self._offline_until = float("-inf")
 
     def fetch(self, ref: Ref) -> AdaptryError | None:
-        """Sees to it that what `ref` means there is here; why not, where that matters to who does not find it here."""
+        """Copies the version that `ref` means upstream. Returns why that failed, for a caller that does not find it here."""
         known = self._fresh(ref)
         if known is not None:
             return known[1]
         if self._is_ours(ref.name):
             return self._note(ref, None)
-        # One at a time for a name: who comes second finds what the first one brought.
+        # One fetch at a time per name: the second caller finds what the first one fetched.
         lock = self._locks[hash(ref.name) % _LOCKS]
         if not lock.acquire(timeout=_WAIT):
             return Unavailable(
@@ -92,20 +92,20 @@ class UpstreamMirror:
             lock.release()
 
     def fetch_aliases(self, name: AdapterName) -> AdaptryError | None:
-        """The same of everything that an alias there is on."""
+        """Copies every version that an upstream alias points at."""
         problem = self.fetch(Ref(name, Latest()))
         if problem is not None or self._is_ours(name):
             return problem
         try:
             found = self._upstream.aliases(name)
         except AdaptryError:
-            return None  # what is here is what there is
+            return None  # serve the local versions
         for alias in found:
             self.fetch(Ref(name, Label(alias.alias)))
         return None
 
     def require_not_withdrawn(self, name: AdapterName, revision: Digest) -> None:
-        """Raises `Withdrawn` for what is held back there; where nobody answers, nothing is known of it."""
+        """Raises `Withdrawn` if the version is withdrawn upstream; passes if the upstream does not answer."""
         if self._is_ours(name) or self._clock() < self._offline_until:
             return
         try:
@@ -145,13 +145,13 @@ class UpstreamMirror:
         meant = self._upstream.version(ref)
         self._sync_version(meant)
         if isinstance(ref.selector, Label) and ref.selector.label in meant.aliases:
-            parcel, _ = take_snapshot(self._upstream, meant)
-            point_aliases(self._local, parcel.model_copy(update={"aliases": (ref.selector.label,)}))
+            snapshot, _ = take_snapshot(self._upstream, meant)
+            point_aliases(self._local, snapshot.model_copy(update={"aliases": (ref.selector.label,)}))
         if isinstance(ref.selector, Latest):
             self._sync_newer(meant)
 
     def _sync_newer(self, latest: VersionInfo) -> None:
-        """What passes for the newest here and does not there has another state by now."""
+        """Updates local versions that are newer than the upstream's latest: their state must have changed there."""
         while True:
             found = self._local.version(Ref(latest.name, Latest()))
             if found.digest == latest.digest or not self._sync_version(
@@ -160,27 +160,32 @@ class UpstreamMirror:
                 return
 
     def _sync_version(self, there: VersionInfo) -> bool:
-        """Brings a version, or what has changed of it; whether there was anything."""
+        """Copies a version, or what has changed of it. Returns whether anything changed."""
         here = self._version_here(there)
         if here is None and there.state in WITHDRAWN:
             return False
         if here is not None and (here.state, here.metrics) == (there.state, there.metrics):
             return False
-        parcel, manifest = take_snapshot(self._upstream, there)
+        snapshot, manifest = take_snapshot(self._upstream, there)
         if (
             here is not None
-            and not has_forgotten_recall(here, parcel)
-            and plan_state_change(here, parcel) is None
+            and not has_forgotten_recall(here, snapshot)
+            and plan_state_change(here, snapshot) is None
             and here.metrics == there.metrics
         ):
             return False
-        if parcel.base_id is not None:
-            info = self._upstream.base(str(parcel.base_id))
+        if snapshot.base_id is not None:
+            info = self._upstream.base(str(snapshot.base_id))
             apply_base(
-                self._local, self._upstream.base_record(parcel.base_id), info.names, (), None, info.visibility
+                self._local,
+                self._upstream.base_record(snapshot.base_id),
+                info.names,
+                (),
+                None,
+                info.visibility,
             )
         content = RevisionContent(self._upstream, there, manifest)
-        return apply_snapshot(self._local, parcel, manifest, content, persistence=_TRIES).is_change
+        return apply_snapshot(self._local, snapshot, manifest, content, retry=_TRIES).is_change
 
     def _version_here(self, there: VersionInfo) -> VersionInfo | None:
         try:

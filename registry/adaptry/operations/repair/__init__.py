@@ -1,7 +1,7 @@
-"""`mend`: repairs what `verify` found in an embedded registry, from sources that have the sound bytes.
+"""`adaptry mend`: repairs what `verify` found in an embedded registry, from sources that have intact copies.
 
-Can be killed at any point, and can run twice at once, beside pushes, sweeps and servers. Nothing is deleted: damaged bytes are
-moved out of the way and kept.
+Can be killed at any point, and can run twice at once, beside pushes, sweeps and servers. Nothing is deleted: damaged files are
+set aside and kept.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ def undo_bit_flip(data: bytes, digest: Digest) -> bytes | None:
     if len(data) > MAX_BYTES:
         return None
     before = sha256()  # of the bytes before the one that is tried
-    wanted = bytes.fromhex(digest.hex)
+    damaged_file = bytes.fromhex(digest.hex)
     tried = bytearray(data)
     for at in range(len(tried)):
         rest = memoryview(tried)[at:]
@@ -23,7 +23,7 @@ def undo_bit_flip(data: bytes, digest: Digest) -> bytes | None:
             tried[at] ^= 1 << bit
             hasher = before.copy()
             hasher.update(rest)
-            if hasher.digest() == wanted:
+            if hasher.digest() == damaged_file:
                 return bytes(tried)
             tried[at] ^= 1 << bit
         before.update(rest[:1])

@@ -48,11 +48,11 @@ class RepairResult(Value):
 
 @dataclass(frozen=True, slots=True)
 class _RepairInputs:
-    """What every step needs: the registry, where to look for sound bytes, and what is damaged, by digest."""
+    """What every repair step needs: the registry, the sources of intact copies, and the damaged files by digest."""
 
     registry: LocalRegistry
     sources: Sequence[RepairSource]
-    wanted: Mapping[Digest, DamagedFile]
+    damaged_files: Mapping[Digest, DamagedFile]
     owners: Mapping[Digest, tuple[AdapterName, ...]]
 
 
@@ -65,10 +65,10 @@ def repair_registry(
     show: Callable[[RegistryRepairPlan], object] = lambda _: None,
     progress: Progress = no_progress,
 ) -> RepairResult:
-    """Looks, plans, shows the plan, and carries it out. `sources` are registries, bundles and folders (`open_source`).
+    """Verifies, plans, shows the plan, and carries it out. `sources` are registries, bundles and folders (`open_source`).
 
-    Without `read_bytes`, only files that are known to be damaged, missing or of another size are mended. Raises `PermissionDenied` to who
-    may not administer, and as `open_source`; what cannot be mended is in the answer.
+    Without `read_bytes`, only files that are known to be damaged, missing or of the wrong size are repaired. Raises
+    `PermissionDenied` unless the caller is an administrator, and as `open_source`; what cannot be repaired is in the result.
     """
     if not registry.identity.may_administer:
         raise PermissionDenied(
@@ -87,19 +87,19 @@ def repair_registry(
                 note=not dry_run,
                 progress=progress,
             )
-            bench = _gather_inputs(registry, opened, problems)
-            decided = plan_repair(problems, lambda problem: _source_of(bench, problem))  # noqa: B023  # called at once
+            inputs = _gather_inputs(registry, opened, problems)
+            plan = plan_repair(problems, lambda problem: _source_of(inputs, problem))  # noqa: B023  # called at once
             if not round_:
-                show(decided)
+                show(plan)
             if dry_run:
-                return RepairResult(done=tuple(map(str, decided.steps)), set_aside=(), left=(), is_dry=True)
+                return RepairResult(done=tuple(map(str, plan.steps)), set_aside=(), left=(), is_dry=True)
             failed.clear()
             before = len(done)
-            for step in decided.steps:
+            for step in plan.steps:
                 if step.how == "leave":
                     continue
                 try:
-                    (aside if step.how == "set aside" else done).extend(_run_step(bench, step, progress))
+                    (aside if step.how == "set aside" else done).extend(_run_step(inputs, step, progress))
                 except AdaptryError as error:
                     failed[step.key] = error.message
             if len(done) == before:
@@ -125,7 +125,7 @@ def _gather_inputs(
     places: dict[Digest, list[FileLocation]] = defaultdict(list)
     for digest, owner, revision, path in rebuild.iter_owned_copies(registry.catalog, damaged):
         places[digest].append(FileLocation(owner, revision, path))
-    wanted = {
+    damaged_files = {
         digest: DamagedFile(digest, sizes[digest], tuple(places[digest]))
         for digest in damaged
         if digest in sizes
@@ -133,89 +133,96 @@ def _gather_inputs(
     with registry.catalog.read() as tx:
         data = {revision: rebuild.manifest_bytes(tx, revision) for revision in manifests}
         owners = {revision: rebuild.holders(tx, revision) for revision in manifests}
-    return _RepairInputs(registry, (LocalSource(registry.blobs, data), *opened), wanted, owners)
+    return _RepairInputs(registry, (LocalSource(registry.blobs, data), *opened), damaged_files, owners)
 
 
-def _source_of(bench: _RepairInputs, problem: IntegrityProblem) -> str | None:
+def _source_of(inputs: _RepairInputs, problem: IntegrityProblem) -> str | None:
     digest = Digest(problem.key)
-    for source in bench.sources:
-        if problem.kind == "manifest" and _manifest(bench, source, digest) is not None:
+    for source in inputs.sources:
+        if problem.kind == "manifest" and _manifest(inputs, source, digest) is not None:
             return source.name
         if (
             problem.kind == "file"
-            and digest in bench.wanted
-            and source.find(bench.wanted[digest]) is not None
+            and digest in inputs.damaged_files
+            and source.find(inputs.damaged_files[digest]) is not None
         ):
             return source.name
     return None
 
 
-def _run_step(bench: _RepairInputs, step: RegistryRepairStep, progress: Progress) -> Iterator[str]:
-    """Takes one step; yields what was done. Raises what went wrong."""
+def _run_step(inputs: _RepairInputs, step: RegistryRepairStep, progress: Progress) -> Iterator[str]:
+    """Runs one repair step; yields what was done. Raises the step's error."""
     match step.kind:
         case "manifest":
-            yield from _replace_manifest(bench, Digest(step.key))
+            yield from _replace_manifest(inputs, Digest(step.key))
         case "file":
-            yield from _replace_file(bench, Digest(step.key), progress)
+            yield from _replace_file(inputs, Digest(step.key), progress)
         case "derived":
-            if step.key.startswith("copy:") and isinstance(bench.registry.blobs, TieredBlobs):
-                bench.registry.blobs.drop_damaged_copy(Digest(step.key.removeprefix("copy:")))
+            if step.key.startswith("copy:") and isinstance(inputs.registry.blobs, TieredBlobs):
+                inputs.registry.blobs.drop_damaged_copy(Digest(step.key.removeprefix("copy:")))
             else:
-                rebuild_rows(bench.registry, step.key)
+                rebuild_rows(inputs.registry, step.key)
             reach("mend.after_rebuild")
             yield f"rebuilt what is derived: {step.where}"
 
 
-def _manifest(bench: _RepairInputs, source: RepairSource, revision: Digest) -> bytes | None:
-    data = source.manifest(revision, bench.owners.get(revision, ()))
+def _manifest(inputs: _RepairInputs, source: RepairSource, revision: Digest) -> bytes | None:
+    data = source.manifest(revision, inputs.owners.get(revision, ()))
     return data if data is not None and Digest.of(data) == revision else None
 
 
-def _replace_manifest(bench: _RepairInputs, revision: Digest) -> Iterator[str]:
-    for source in bench.sources:
-        data = _manifest(bench, source, revision)
+def _replace_manifest(inputs: _RepairInputs, revision: Digest) -> Iterator[str]:
+    for source in inputs.sources:
+        data = _manifest(inputs, source, revision)
         if data is not None:
-            with bench.registry.catalog.write() as tx:
+            with inputs.registry.catalog.write() as tx:
                 rebuild.put_manifest(tx, revision, data)
             reach("mend.after_manifest")
             yield f"replaced the manifest of revision {revision.brief} from {source.name}"
             return
 
 
-def _replace_file(bench: _RepairInputs, digest: Digest, progress: Progress) -> Iterator[str]:
-    """From the first source that gives the right bytes; without any, the damaged copy is only moved away."""
-    wanted = bench.wanted.get(digest)
-    if wanted is None or not wanted.places:
+def _replace_file(inputs: _RepairInputs, digest: Digest, progress: Progress) -> Iterator[str]:
+    """Replaces a file from the first source with intact bytes; without one, the damaged copy is only set aside."""
+    damaged_file = inputs.damaged_files.get(digest)
+    if damaged_file is None or not damaged_file.places:
         return
-    bench.registry.blobs.set_aside(digest)
+    inputs.registry.blobs.set_aside(digest)
     reach("mend.after_aside")
-    place, failures = wanted.places[0], list[str]()
-    for source in bench.sources:
-        if source.find(wanted) is None:
+    location, failures = damaged_file.places[0], list[str]()
+    for source in inputs.sources:
+        if source.find(damaged_file) is None:
             continue
         try:
-            upload(bench.registry, place.owner, _SourceContent(source, wanted), place.path, digest, progress)
+            upload(
+                inputs.registry,
+                location.owner,
+                _SourceContent(source, damaged_file),
+                location.path,
+                digest,
+                progress,
+            )
         except AdaptryError as error:
             failures.append(f"{source.name}: {error.message}")
             continue
         reach("mend.after_upload")
-        yield f"replaced {place.path} ({digest.brief}) from {source.name}"
+        yield f"replaced {location.path} ({digest.brief}) from {source.name}"
         return
     if failures:
         raise NotFound("; ".join(failures))
-    yield f"{place.path} ({digest.brief}) of {place.owner}"
+    yield f"{location.path} ({digest.brief}) of {location.owner}"
 
 
 class _SourceContent(StreamedContent):
     """A file that a source has, under the name that it has here."""
 
-    def __init__(self, source: RepairSource, wanted: DamagedFile) -> None:
+    def __init__(self, source: RepairSource, damaged_file: DamagedFile) -> None:
         self._source = source
-        self._wanted = wanted
+        self._wanted = damaged_file
 
     @property
     def sizes(self) -> Mapping[str, int]:
-        return {place.path: self._wanted.size for place in self._wanted.places}
+        return {location.path: self._wanted.size for location in self._wanted.places}
 
     def chunks(self, path: str, start: int = 0) -> Iterator[bytes]:
         """From `start` on: what is before is read and left out, as an upload that goes on is rare."""

@@ -50,7 +50,7 @@ class RepairSource(ABC):
         self.name = name
 
     @abstractmethod
-    def find(self, wanted: DamagedFile) -> Iterator[bytes] | None:
+    def find(self, damaged_file: DamagedFile) -> Iterator[bytes] | None:
         """The file from its beginning, read as it is taken; None where it is not here."""
 
     def manifest(self, revision: Digest, owners: tuple[AdapterName, ...]) -> bytes | None:
@@ -65,15 +65,19 @@ class RegistrySource(RepairSource):
         super().__init__(name)
         self._registry = registry
 
-    def find(self, wanted: DamagedFile) -> Iterator[bytes] | None:
+    def find(self, damaged_file: DamagedFile) -> Iterator[bytes] | None:
         if isinstance(self._registry, LocalRegistry):
             with suppress(NotFound):
                 blobs = self._registry.blobs
-                return blobs.chunks(wanted.digest) if blobs.size(wanted.digest) == wanted.size else None
+                return (
+                    blobs.chunks(damaged_file.digest)
+                    if blobs.size(damaged_file.digest) == damaged_file.size
+                    else None
+                )
             return None
-        for place in wanted.places:
+        for location in damaged_file.places:
             with suppress(AdaptryError):
-                return self._read(place, wanted.digest)
+                return self._read(location, damaged_file.digest)
         return None
 
     def manifest(self, revision: Digest, owners: tuple[AdapterName, ...]) -> bytes | None:
@@ -82,20 +86,21 @@ class RegistrySource(RepairSource):
                 return self._registry.tree(owner, revision).to_bytes()
         return None
 
-    def _read(self, place: FileLocation, digest: Digest) -> Iterator[bytes]:
+    def _read(self, location: FileLocation, digest: Digest) -> Iterator[bytes]:
         """Raises `NotFound` where the registry has another file there, and what reading raises."""
-        if isinstance(place.owner, Digest):
+        if isinstance(location.owner, Digest):
             found = next(
-                (one for one in self._registry.base(str(place.owner)).stored if one.path == place.path), None
+                (one for one in self._registry.base(str(location.owner)).stored if one.path == location.path),
+                None,
             )
             if found is None or found.sha256 != digest:
-                raise NotFound(f"{self.name} does not store {place.path}")
-            return self._registry.read_base_file(place.owner, place.path)
-        assert place.revision is not None
-        version = Ref(place.owner, ByDigest(place.revision.hex))
+                raise NotFound(f"{self.name} does not store {location.path}")
+            return self._registry.read_base_file(location.owner, location.path)
+        assert location.revision is not None
+        version = Ref(location.owner, ByDigest(location.revision.hex))
         if self._registry.version(version).is_damaged:
             raise NotFound(f"{self.name} has it damaged as well")
-        return self._registry.read_file(place.owner, place.revision, place.path)
+        return self._registry.read_file(location.owner, location.revision, location.path)
 
 
 class BundleSource(RepairSource):
@@ -106,8 +111,8 @@ class BundleSource(RepairSource):
         self._bundle = bundle
         self._entries = {(entry.kind, entry.digest): entry for entry in bundle.index.entries}
 
-    def find(self, wanted: DamagedFile) -> Iterator[bytes] | None:
-        entry = self._entries.get(("file", wanted.digest))
+    def find(self, damaged_file: DamagedFile) -> Iterator[bytes] | None:
+        entry = self._entries.get(("file", damaged_file.digest))
         return self._bundle.chunks(entry) if entry else None
 
     def manifest(self, revision: Digest, owners: tuple[AdapterName, ...]) -> bytes | None:
@@ -123,9 +128,9 @@ class FolderSource(RepairSource):
         self._sizes = {path: path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
         self._digests: dict[Path, Digest] = {}
 
-    def find(self, wanted: DamagedFile) -> Iterator[bytes] | None:
+    def find(self, damaged_file: DamagedFile) -> Iterator[bytes] | None:
         for path, size in self._sizes.items():
-            if size == wanted.size and self._digest(path) == wanted.digest:
+            if size == damaged_file.size and self._digest(path) == damaged_file.digest:
                 return _chunks(path)
         return None
 
@@ -145,20 +150,22 @@ class LocalSource(RepairSource):
         self._corrected: dict[Digest, bytes | None] = {}
         """Kept, since the damaged bytes are moved before they are replaced."""
 
-    def find(self, wanted: DamagedFile) -> Iterator[bytes] | None:
-        if isinstance(self._blobs, TieredBlobs) and (copy := self._blobs.sound_copy(wanted.digest)):
+    def find(self, damaged_file: DamagedFile) -> Iterator[bytes] | None:
+        if isinstance(self._blobs, TieredBlobs) and (copy := self._blobs.sound_copy(damaged_file.digest)):
             return copy
-        if wanted.digest not in self._corrected:
-            self._corrected[wanted.digest] = self._undo_bit_flip(wanted)
-        turned = self._corrected[wanted.digest]
+        if damaged_file.digest not in self._corrected:
+            self._corrected[damaged_file.digest] = self._undo_bit_flip(damaged_file)
+        turned = self._corrected[damaged_file.digest]
         return iter([turned]) if turned is not None else None
 
     def manifest(self, revision: Digest, owners: tuple[AdapterName, ...]) -> bytes | None:
         return undo_bit_flip(self._manifests.get(revision, b""), revision)
 
-    def _undo_bit_flip(self, wanted: DamagedFile) -> bytes | None:
+    def _undo_bit_flip(self, damaged_file: DamagedFile) -> bytes | None:
         try:
-            return undo_bit_flip(self._blobs.original.read(wanted.digest, 0, MAX_BYTES + 1), wanted.digest)
+            return undo_bit_flip(
+                self._blobs.original.read(damaged_file.digest, 0, MAX_BYTES + 1), damaged_file.digest
+            )
         except NotFound:
             return None
 
@@ -186,7 +193,7 @@ def open_source(where: str, stack: ExitStack) -> RepairSource:
     if path.is_file():
         return BundleSource(path, stack.enter_context(open_bundle(path)))
     if path.is_dir() and is_registry(path):
-        registry = connect(str(path.absolute()), making=False)
+        registry = connect(str(path.absolute()), create_missing=False)
         stack.callback(registry.close)
         return RegistrySource(str(path), registry)
     if path.is_dir():

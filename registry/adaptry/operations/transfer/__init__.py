@@ -1,7 +1,8 @@
-"""Adapters on the move: push, pull and copy, over any two registries.
+"""Transfers adapters: push, pull and copy between folders and registries.
 
-`verbs` is what everyone calls, and `drafts` for what is no version; `files` moves a revision's files, `uploading` and `downloading` move one file, verified and resumed; `retrying` says how
-patiently; `remote` reads a revision where it is.
+`push_pull` is the entry point, and `drafts` the one for drafts. `files` transfers a revision's files; `file_upload` and
+`file_download` transfer one file, verified and resumable; `retry` is the retry policy; `revision_content` reads a revision's
+files without a download.
 """
 
 from adaptry.operations.transfer.push_pull import copy, open_revision, pull, push, upload

@@ -29,7 +29,7 @@ def push_draft(
     parents: tuple[Digest, ...] = (),
     provenance: Mapping[str, str] | None = None,
     progress: Progress = no_progress,
-    persistence: RetryPolicy = DEFAULT_RETRY,
+    retry: RetryPolicy = DEFAULT_RETRY,
 ) -> CommitInfo:
     """Commits `adapter` to `branch`, which is made at `main` if it is missing, as is the adapter of that name.
 
@@ -43,7 +43,7 @@ def push_draft(
             provenance=provenance,
         )
     _make(registry, name, branch)
-    upload_missing(registry, name, adapter.content, manifest, progress, persistence)
+    upload_missing(registry, name, adapter.content, manifest, progress, retry)
     return registry.put_commit(name, branch, manifest.to_bytes(), note).commit
 
 
@@ -54,7 +54,7 @@ def fetch_draft(
     folder: Path,
     *,
     progress: Progress = no_progress,
-    persistence: RetryPolicy = DEFAULT_RETRY,
+    retry: RetryPolicy = DEFAULT_RETRY,
 ) -> CommitInfo:
     """Writes what the word for a revision means (a branch, a tag, an id) into the new folder `folder`.
 
@@ -69,7 +69,7 @@ def fetch_draft(
         folder,
         False,
         progress,
-        persistence,
+        retry,
     )
     return commit
 

@@ -27,9 +27,7 @@ ReadFrom = Callable[[int], Iterator[bytes]]
 """The bytes of a file from an offset on; may raise `Unavailable` midway."""
 
 
-def download(
-    read: ReadFrom, entry: FileEntry, path: Path, progress: Progress, persistence: RetryPolicy
-) -> None:
+def download(read: ReadFrom, entry: FileEntry, path: Path, progress: Progress, retry: RetryPolicy) -> None:
     """Writes the file to `path`, going on from what an earlier try left there; whoever publishes it flushes it.
 
     Raises `DigestMismatch` where the bytes are not those of `entry`, `Unavailable` after too many cuts in a row.
@@ -41,7 +39,7 @@ def download(
         BackgroundHasher(hasher.update) as beside,
     ):
         start = _hash_left(file, hasher)
-        for chunk in read_resumable(read, entry, progress, persistence, start):
+        for chunk in read_resumable(read, entry, progress, retry, start):
             piece = memoryview(chunk)
             beside.update(piece)
             while piece:
@@ -65,7 +63,7 @@ def _hash_left(file: FileIO, hasher: Hash) -> int:
 
 
 def read_resumable(
-    read: ReadFrom, entry: FileEntry, progress: Progress, persistence: RetryPolicy, start: int = 0
+    read: ReadFrom, entry: FileEntry, progress: Progress, retry: RetryPolicy, start: int = 0
 ) -> Iterator[bytes]:
     """The bytes of a file from `start` on, going on where a connection broke; whoever takes them verifies them."""
     position, failures = start, 0
@@ -82,9 +80,9 @@ def read_resumable(
                 progress(f"downloading {entry.path}", position, entry.size)
         except Unavailable:
             failures = 0 if position > began else failures + 1
-            if persistence.is_exhausted(failures):
+            if retry.is_exhausted(failures):
                 raise
-            persistence.wait(failures)
+            retry.wait(failures)
         else:
             if position == began:
                 raise DigestMismatch(f"{entry.path} ends after {position:,} of {entry.size:,} bytes")

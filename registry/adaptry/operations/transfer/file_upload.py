@@ -20,12 +20,13 @@ def upload(
     path: str,
     digest: Digest,
     progress: Progress | None = None,
-    persistence: RetryPolicy = DEFAULT_RETRY,
+    retry: RetryPolicy = DEFAULT_RETRY,
 ) -> None:
     """Gives `owner` the file `path` of `content`, going on from what an earlier try left there.
 
-    Raises `DigestMismatch` if the file is not (or no longer) what `digest` says, `StorageFull`, `Unavailable` or
-    `Conflict` once too many tries in a row got nothing done, and `Busy` after too long a wait for a place.
+    Raises `DigestMismatch` if the file is not (or no longer) what `digest` says, `StorageFull`, `Conflict` at once where
+    `owner` cannot have files (it is the name of a base), `Unavailable` or `Conflict` once too many tries in a row got
+    nothing done, and `Busy` after too long a wait for a place.
     """
     size = content.sizes[path]
     furthest, failures, queued = -1, 0, 0.0
@@ -43,15 +44,15 @@ def upload(
         except (StorageFull, DigestMismatch):
             raise
         except Busy as busy:
-            queued = persistence.wait_in_queue(busy, queued)
+            queued = retry.wait_in_queue(busy, queued)
             continue
         except (Unavailable, Conflict, NotFound) as error:
-            if isinstance(error, NotFound) and session is None:
-                raise
+            if isinstance(error, NotFound | Conflict) and session is None:
+                raise  # about the owner: no later try is answered differently
             failures += 1
-            if persistence.is_exhausted(failures):
+            if retry.is_exhausted(failures):
                 raise
-        persistence.wait(failures)
+        retry.wait(failures)
         if _is_stored(registry, owner, digest):
             return
 

@@ -48,12 +48,12 @@ def upload_missing(
     content: Content,
     manifest: Manifest,
     progress: Progress,
-    persistence: RetryPolicy,
+    retry: RetryPolicy,
 ) -> None:
     """Gives the adapter the files of `manifest` that it has not. Raises as `upload`."""
     for entry in manifest.files:
         if not _has(registry, name, entry.sha256):
-            upload(registry, name, content, entry.path, entry.sha256, progress, persistence)
+            upload(registry, name, content, entry.path, entry.sha256, progress, retry)
 
 
 def fetch_revision(
@@ -64,14 +64,14 @@ def fetch_revision(
     target: Path,
     force: bool,
     progress: Progress,
-    persistence: RetryPolicy,
+    retry: RetryPolicy,
 ) -> None:
     """Fills the folder `target`, which appears whole. Raises as `download` and `output_folder`."""
     with output_folder(target, replace=force) as place:
         for entry in manifest.files:
             path = place / entry.path
             path.parent.mkdir(parents=True, exist_ok=True)
-            download(_reader(registry, name, revision, entry), entry, path, progress, persistence)
+            download(_reader(registry, name, revision, entry), entry, path, progress, retry)
 
 
 def _has(registry: Registry, name: AdapterName, digest: Digest) -> bool:

@@ -51,7 +51,7 @@ def push(
     recipe: dict[str, Any] | None = None,  # JSON whose shape belongs to `merging`
     provenance: Mapping[str, str] | None = None,
     progress: Progress = no_progress,
-    persistence: RetryPolicy = DEFAULT_RETRY,
+    retry: RetryPolicy = DEFAULT_RETRY,
 ) -> PushResult:
     """Makes `adapter` a version of `name`; one that is there already is given back.
 
@@ -68,7 +68,7 @@ def push(
             recipe=recipe,
             provenance=provenance,
         )
-    upload_missing(registry, name, adapter.content, manifest, progress, persistence)
+    upload_missing(registry, name, adapter.content, manifest, progress, retry)
     return registry.put_revision(name, manifest.to_bytes(), options)
 
 
@@ -80,7 +80,7 @@ def pull(
     force: bool = False,
     include_withdrawn: bool = False,
     progress: Progress = no_progress,
-    persistence: RetryPolicy = DEFAULT_RETRY,
+    retry: RetryPolicy = DEFAULT_RETRY,
 ) -> VersionInfo:
     """Writes the adapter that `ref` means now into `folder`, which then holds its files and nothing else.
 
@@ -102,7 +102,7 @@ def pull(
         target,
         force,
         progress,
-        persistence,
+        retry,
     )
     with suppress(StorageFull):  # it is here, counted or not
         registry.count_download(_exact(detail.version))
@@ -117,7 +117,7 @@ def copy(
     *,
     options: PushOptions = _NO_OPTIONS,
     progress: Progress = no_progress,
-    persistence: RetryPolicy = DEFAULT_RETRY,
+    retry: RetryPolicy = DEFAULT_RETRY,
 ) -> PushResult:
     """Makes a revision of one registry a version of `name` in another: the same manifest, so the same digest.
 
@@ -127,7 +127,7 @@ def copy(
     require_usable(detail.version)
     name = AdapterName.parse(name) if isinstance(name, str) else name
     content = RevisionContent(source, detail.version, detail.manifest)
-    upload_missing(destination, name, content, detail.manifest, progress, persistence)
+    upload_missing(destination, name, content, detail.manifest, progress, retry)
     return destination.put_revision(name, detail.manifest.to_bytes(), options)
 
 
@@ -137,7 +137,7 @@ def open_revision(
     cache: Path | None = None,
     *,
     progress: Progress = no_progress,
-    persistence: RetryPolicy = DEFAULT_RETRY,
+    retry: RetryPolicy = DEFAULT_RETRY,
 ) -> Adapter:
     """The adapter that `ref` means now, from verified local files kept by digest in `cache`.
 
@@ -156,7 +156,7 @@ def open_revision(
                 folder,
                 False,
                 progress,
-                persistence,
+                retry,
             )
         except Conflict:
             if not folder.is_dir():  # else someone else cached it meanwhile: the same files, verified

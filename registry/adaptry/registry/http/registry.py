@@ -1,4 +1,4 @@
-"""`HttpRegistry`: every method of the waist as one call of the REST API."""
+"""`HttpRegistry`: every method of the registry interface as one call of the REST API."""
 
 from __future__ import annotations
 

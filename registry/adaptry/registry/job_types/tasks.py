@@ -1,4 +1,4 @@
-"""What can be asked of a job: a payload for each kind, in one table. Carrying it out is `doing`'s; nothing here computes."""
+"""The payload of each kind of job, in one table. `jobs.handlers` runs them; nothing here computes."""
 
 from __future__ import annotations
 

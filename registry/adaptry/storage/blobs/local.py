@@ -284,7 +284,8 @@ def _fsync_folder(folder: Path) -> None:
 def _full(folder: Path) -> StorageFull:
     what_then = "free some and push again, what was stored is untouched"
     return StorageFull(
-        f"no space left in {folder}; {what_then}", told=f"no space left in the registry; {what_then}"
+        f"no space left in {folder}; {what_then}",
+        public_message=f"no space left in the registry; {what_then}",
     )
 
 
@@ -297,7 +298,7 @@ def _writing_to(folder: Path) -> Iterator[None]:
             raise _full(folder) from error
         raise Unavailable(
             f"cannot write to {folder}: {error.strerror}",
-            told="the registry's files cannot be written; its administrator has the details",
+            public_message="the registry's files cannot be written; its administrator has the details",
         ) from error
 
 

@@ -1,6 +1,6 @@
 """What an identity can see, as conditions on rows: the one place where reading rules meet SQL.
 
-Globs are matched by `Identity.holds` itself, against the namespaces there are, so that SQL has no second
+Globs are matched by `Identity.has_namespace` itself, against the namespaces there are, so that SQL has no second
 opinion about them.
 """
 

@@ -1,4 +1,4 @@
-"""Adapters in the catalog: lines of versions, and the tombstones of deleted ones."""
+"""Adapters in the catalog, and the tombstones of deleted ones."""
 
 from __future__ import annotations
 
@@ -81,9 +81,9 @@ def require_distinct_name(tx: Transaction, name: AdapterName, renamed: AdapterNa
 
 
 def create(tx: Transaction, name: AdapterName, edit: AdapterEdit, at: datetime) -> AdapterRecord:
-    """A new line, or a deleted one of that name revived: empty, its numbering going on. The name must be free.
+    """A new adapter, or a deleted one of that name revived: empty, its numbering continued. The name must be free.
 
-    Raises `Conflict` as `require_unlike`.
+    Raises `Conflict` as `require_distinct_name`.
     """
     require_distinct_name(tx, name)
     row = _row(tx, name)
@@ -100,8 +100,8 @@ def create(tx: Transaction, name: AdapterName, edit: AdapterEdit, at: datetime) 
     return _record(row)
 
 
-def edit(tx: Transaction, line: AdapterRecord, change: AdapterEdit, at: datetime) -> AdapterRecord:
-    row = _require(tx, line)
+def edit(tx: Transaction, adapter: AdapterRecord, change: AdapterEdit, at: datetime) -> AdapterRecord:
+    row = _require(tx, adapter)
     if change.description is not None:
         row.description = change.description
     if change.tags is not None:
@@ -110,22 +110,24 @@ def edit(tx: Transaction, line: AdapterRecord, change: AdapterEdit, at: datetime
         row.visibility = change.visibility
     row.updated_at = at
     tx.flush()
-    terms.rewrite(tx, line.key, TERM_FIELDS, _terms(row))
+    terms.rewrite(tx, adapter.key, TERM_FIELDS, _terms(row))
     return _record(row)
 
 
-def rename(tx: Transaction, line: AdapterRecord, to: AdapterName, at: datetime) -> AdapterRecord:
-    """Moves a line to a name that is free; its numbering continues beyond any that was used under either name.
+def rename(tx: Transaction, adapter: AdapterRecord, to: AdapterName, at: datetime) -> AdapterRecord:
+    """Moves an adapter to a name that is free; its numbering continues beyond any that was used under either name.
 
-    Raises `Conflict` as `require_unlike`.
+    Raises `Conflict` as `require_distinct_name`.
     """
-    require_distinct_name(tx, to, line.name)
-    row = _require(tx, line)
+    require_distinct_name(tx, to, adapter.name)
+    row = _require(tx, adapter)
     old, number = row.name, row.next_number
     buried = _row(tx, to)
     if buried:
         row.next_number = max(number, buried.next_number)
-        tx.execute(update(EventRow).where(col(EventRow.adapter_id) == buried.id).values(adapter_id=line.key))
+        tx.execute(
+            update(EventRow).where(col(EventRow.adapter_id) == buried.id).values(adapter_id=adapter.key)
+        )
         tx.execute(delete(AliasRow).where(col(AliasRow.adapter_id) == buried.id))
         _forget_moves(tx, buried.id)
         tx.delete(buried)
@@ -141,12 +143,12 @@ def rename(tx: Transaction, line: AdapterRecord, to: AdapterName, at: datetime) 
     tx.add(
         AdapterRow(
             name=old,
-            namespace=line.name.namespace,
+            namespace=adapter.name.namespace,
             created_at=row.created_at,
             updated_at=at,
             deleted_at=at,
             next_number=number,
-            moved_to=line.key,
+            moved_to=adapter.key,
         )
     )
     # What someone began to send to the new name before it was taken stays theirs: same namespace, same rights.
@@ -158,20 +160,20 @@ def rename(tx: Transaction, line: AdapterRecord, to: AdapterName, at: datetime) 
     tx.execute(
         update(UploadRow).where(col(UploadRow.owner) == old).values(owner=str(to), tenant=to.namespace)
     )
-    terms.rewrite(tx, line.key, TERM_FIELDS, _terms(row))
+    terms.rewrite(tx, adapter.key, TERM_FIELDS, _terms(row))
     return _record(row)
 
 
-def mark_deleted(tx: Transaction, line: AdapterRecord, at: datetime) -> None:
-    """Removes a line's versions, aliases and files, and leaves its tombstone and its events."""
-    row = _require(tx, line)
-    tx.execute(update(AliasRow).where(col(AliasRow.adapter_id) == line.key).values(version_id=None))
-    tx.execute(delete(VersionRow).where(col(VersionRow.adapter_id) == line.key))
+def mark_deleted(tx: Transaction, adapter: AdapterRecord, at: datetime) -> None:
+    """Removes an adapter's versions, aliases and files; leaves its tombstone and its events."""
+    row = _require(tx, adapter)
+    tx.execute(update(AliasRow).where(col(AliasRow.adapter_id) == adapter.key).values(version_id=None))
+    tx.execute(delete(VersionRow).where(col(VersionRow.adapter_id) == adapter.key))
     tx.execute(delete(FileRow).where(col(FileRow.owner) == row.name))
-    _forget_moves(tx, line.key)
+    _forget_moves(tx, adapter.key)
     row.deleted_at = row.updated_at = at
     row.visibility, row.folded = "private", None
-    tx.execute(update(AliasRow).where(col(AliasRow.adapter_id) == line.key).values(folded=None))
+    tx.execute(update(AliasRow).where(col(AliasRow.adapter_id) == adapter.key).values(folded=None))
     tx.flush()
     case_conflicts.release_adapter_name(tx, row.name)
 
@@ -183,11 +185,11 @@ def find_renamed(tx: Transaction, name: AdapterName) -> AdapterRecord | None:
     return _record(row) if row and row.deleted_at is None else None
 
 
-def allocate_number(tx: Transaction, line: AdapterRecord, at: datetime, wished: int | None = None) -> int:
+def allocate_number(tx: Transaction, adapter: AdapterRecord, at: datetime, wished: int | None = None) -> int:
     """The number that is wished for, if it was never given; else the next one. Given once, whatever becomes of it."""
-    row = _require(tx, line)
+    row = _require(tx, adapter)
     number = row.next_number
-    if wished is not None and (wished > number or not _was_allocated(tx, line, wished)):
+    if wished is not None and (wished > number or not _was_allocated(tx, adapter, wished)):
         number = wished
     row.next_number, row.updated_at = max(row.next_number, number + 1), at
     return number
@@ -206,17 +208,17 @@ def reserve_number(tx: Transaction, name: AdapterName, next_number: int, at: dat
     tx.flush()
 
 
-def _was_allocated(tx: Transaction, line: AdapterRecord, number: int) -> bool:
+def _was_allocated(tx: Transaction, adapter: AdapterRecord, number: int) -> bool:
     """Whether a version has or had that number: events stay when versions go."""
-    was = exists().where(col(EventRow.adapter_id) == line.key, col(EventRow.number) == number)
-    has = exists().where(col(VersionRow.adapter_id) == line.key, col(VersionRow.number) == number)
+    was = exists().where(col(EventRow.adapter_id) == adapter.key, col(EventRow.number) == number)
+    has = exists().where(col(VersionRow.adapter_id) == adapter.key, col(VersionRow.number) == number)
     return bool(tx.exec(select(or_(was, has))).one())
 
 
-def count_download(tx: Transaction, line: AdapterRecord) -> None:
+def count_download(tx: Transaction, adapter: AdapterRecord) -> None:
     tx.execute(
         update(AdapterRow)
-        .where(col(AdapterRow.id) == line.key)
+        .where(col(AdapterRow.id) == adapter.key)
         .values(downloads=col(AdapterRow.downloads) + 1)
     )
 
@@ -226,18 +228,18 @@ def own_terms(tx: Transaction, key: int) -> list[tuple[str, str]]:
     return _terms(tx.get_one(AdapterRow, key))
 
 
-def info(tx: Transaction, line: AdapterRecord) -> AdapterInfo:
-    row = run_select(tx, _SHOWN, {"key": line.key})[0]
+def info(tx: Transaction, adapter: AdapterRecord) -> AdapterInfo:
+    row = run_select(tx, _SHOWN, {"key": adapter.key})[0]
     return _info(row, row.versions, row.latest)
 
 
 def page(
-    tx: Transaction, sight: ReadScope, namespace: str | None, cursor: str | None, limit: int
+    tx: Transaction, scope: ReadScope, namespace: str | None, cursor: str | None, limit: int
 ) -> Page[AdapterInfo]:
     """Adapters in name order."""
     about = f"adapters {namespace or ''}"
     query = select(AdapterRow).where(col(AdapterRow.deleted_at).is_(None)).order_by(AdapterRow.name)
-    seen = sight.adapter_condition()
+    seen = scope.adapter_condition()
     if seen is not None:
         query = query.where(seen)
     if namespace is not None:
@@ -297,8 +299,8 @@ def _forget_moves(tx: Transaction, key: int | None) -> None:
     tx.execute(update(AdapterRow).where(col(AdapterRow.moved_to) == key).values(moved_to=None))
 
 
-def _require(tx: Transaction, line: AdapterRecord) -> AdapterRow:
-    return tx.exec(select(AdapterRow).where(AdapterRow.id == line.key)).one()
+def _require(tx: Transaction, adapter: AdapterRecord) -> AdapterRow:
+    return tx.exec(select(AdapterRow).where(AdapterRow.id == adapter.key)).one()
 
 
 def _record(row: AdapterRow) -> AdapterRecord:

@@ -26,12 +26,12 @@ class AliasTarget:
     generation: int
 
 
-def find(tx: Transaction, line: AdapterRecord, alias: str) -> AliasTarget | None:
+def find(tx: Transaction, adapter: AdapterRecord, alias: str) -> AliasTarget | None:
     """None for one that does not exist, or no longer."""
     query = (
         select(AliasRow, VersionRow)
         .join(VersionRow, col(AliasRow.version_id) == col(VersionRow.id))
-        .where(AliasRow.adapter_id == line.key, AliasRow.alias == alias)
+        .where(AliasRow.adapter_id == adapter.key, AliasRow.alias == alias)
     )
     found = tx.exec(query).first()
     if found is None:
@@ -42,13 +42,13 @@ def find(tx: Transaction, line: AdapterRecord, alias: str) -> AliasTarget | None
 
 
 def set_target(
-    tx: Transaction, line: AdapterRecord, alias: str, to: VersionRecord, at: datetime, by: str
+    tx: Transaction, adapter: AdapterRecord, alias: str, to: VersionRecord, at: datetime, by: str
 ) -> AliasInfo:
     """Creates or moves an alias, in a new generation."""
-    row = tx.get(AliasRow, (line.key, alias))
+    row = tx.get(AliasRow, (adapter.key, alias))
     if row is None:
         row = AliasRow(
-            adapter_id=line.key, alias=alias, generation=epochs.floor(tx), moved_at=at, moved_by=by
+            adapter_id=adapter.key, alias=alias, generation=epochs.floor(tx), moved_at=at, moved_by=by
         )
     if row.version_id is not None:
         terms.remove(tx, row.version_id, ["alias"], alias)
@@ -61,22 +61,22 @@ def set_target(
     return _info(row, to.number, to.digest)
 
 
-def remove(tx: Transaction, line: AdapterRecord, alias: str, at: datetime, by: str) -> None:
+def remove(tx: Transaction, adapter: AdapterRecord, alias: str, at: datetime, by: str) -> None:
     """The alias must exist."""
-    row = tx.get_one(AliasRow, (line.key, alias))
+    row = tx.get_one(AliasRow, (adapter.key, alias))
     assert row.version_id is not None
     terms.remove(tx, row.version_id, ["alias"], alias)
     row.version_id, row.moved_at, row.moved_by, row.folded = None, at, by, None
     tx.flush()
-    case_conflicts.release_alias(tx, line.key, alias)
+    case_conflicts.release_alias(tx, adapter.key, alias)
 
 
-def infos(tx: Transaction, line: AdapterRecord) -> tuple[AliasInfo, ...]:
-    """A line's aliases in name order."""
+def infos(tx: Transaction, adapter: AdapterRecord) -> tuple[AliasInfo, ...]:
+    """An adapter's aliases in name order."""
     query = (
         select(AliasRow, VersionRow)
         .join(VersionRow, col(AliasRow.version_id) == col(VersionRow.id))
-        .where(AliasRow.adapter_id == line.key)
+        .where(AliasRow.adapter_id == adapter.key)
         .order_by(AliasRow.alias)
     )
     return tuple(_info(row, version.number, Digest(version.digest)) for row, version in tx.exec(query))

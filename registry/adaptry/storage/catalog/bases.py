@@ -34,22 +34,22 @@ class BaseAccess:
         return identity.may_read_base(self.owners, self.visibility)
 
 
-def find(tx: Transaction, sight: ReadScope, key: str) -> list[Digest]:
-    """The ids of bases in sight that `key` may mean: a name, an id, or the beginning of one. At most two are looked for."""
+def find(tx: Transaction, scope: ReadScope, key: str) -> list[Digest]:
+    """The ids of readable bases that `key` may mean: a name, an id, or the beginning of one. At most two are looked for."""
     named = select(BaseNameRow.base_id).where(BaseNameRow.name == key)
-    found = _seen(tx, sight, col(BaseRow.id).in_(named))
+    found = _seen(tx, scope, col(BaseRow.id).in_(named))
     if found:
         return found
     prefix = key.removeprefix("sha256:")
     if len(prefix) < 12 or not set(prefix) <= set("0123456789abcdef"):
         return []
-    return _seen(tx, sight, (col(BaseRow.id) >= prefix) & (col(BaseRow.id) < prefix + "g"))
+    return _seen(tx, scope, (col(BaseRow.id) >= prefix) & (col(BaseRow.id) < prefix + "g"))
 
 
-def visible_among(tx: Transaction, sight: ReadScope, ids: Collection[Digest]) -> frozenset[Digest]:
-    """Those of the ids that are bases in sight."""
+def visible_among(tx: Transaction, scope: ReadScope, ids: Collection[Digest]) -> frozenset[Digest]:
+    """Those of the ids that are readable bases."""
     query = select(BaseRow.id).where(col(BaseRow.id).in_([id.hex for id in ids]))
-    if (seen := sight.base_condition()) is not None:
+    if (seen := scope.base_condition()) is not None:
         query = query.where(seen)
     return frozenset(Digest(id) for id in tx.exec(query))
 
@@ -78,9 +78,9 @@ def set_visibility(tx: Transaction, id: Digest, visibility: BaseVisibility) -> N
     tx.execute(update(BaseRow).where(col(BaseRow.id) == id.hex).values(visibility=visibility))
 
 
-def _seen(tx: Transaction, sight: ReadScope, is_meant: ColumnElement[bool]) -> list[Digest]:
+def _seen(tx: Transaction, scope: ReadScope, is_meant: ColumnElement[bool]) -> list[Digest]:
     query = select(BaseRow.id).where(is_meant)
-    if (seen := sight.base_condition()) is not None:
+    if (seen := scope.base_condition()) is not None:
         query = query.where(seen)
     return [Digest(id) for id in tx.exec(query.limit(2))]
 
@@ -152,32 +152,32 @@ def stored_file(tx: Transaction, id: Digest, path: str) -> Digest | None:
     return Digest(row.digest) if row else None
 
 
-def info(tx: Transaction, sight: ReadScope, id: Digest) -> BaseInfo:
-    return _infos(tx, sight, tx.exec(select(BaseRow).where(BaseRow.id == id.hex)).all())[0]
+def info(tx: Transaction, scope: ReadScope, id: Digest) -> BaseInfo:
+    return _infos(tx, scope, tx.exec(select(BaseRow).where(BaseRow.id == id.hex)).all())[0]
 
 
-def page(tx: Transaction, sight: ReadScope, cursor: str | None, limit: int) -> Page[BaseInfo]:
+def page(tx: Transaction, scope: ReadScope, cursor: str | None, limit: int) -> Page[BaseInfo]:
     """Newest first."""
     before = cursors.decode_number(cursor, "bases")
     query = select(BaseRow).order_by(col(BaseRow.key).desc())
-    if (seen := sight.base_condition()) is not None:
+    if (seen := scope.base_condition()) is not None:
         query = query.where(seen)
     if before is not None:
         query = query.where(col(BaseRow.key) < before)
     rows = tx.exec(query.limit(limit + 1)).all()
     shown = rows[:limit]
     following = cursors.encode(shown[-1].key or 0, "bases") if len(rows) > limit else None
-    return Page[BaseInfo](items=_infos(tx, sight, shown), next=following)
+    return Page[BaseInfo](items=_infos(tx, scope, shown), next=following)
 
 
-def of_architecture(tx: Transaction, sight: ReadScope, architecture: Digest) -> tuple[BaseInfo, ...]:
+def of_architecture(tx: Transaction, scope: ReadScope, architecture: Digest) -> tuple[BaseInfo, ...]:
     query = select(BaseRow).where(BaseRow.architecture == architecture.hex).order_by(col(BaseRow.key).desc())
-    if (seen := sight.base_condition()) is not None:
+    if (seen := scope.base_condition()) is not None:
         query = query.where(seen)
-    return _infos(tx, sight, tx.exec(query).all())
+    return _infos(tx, scope, tx.exec(query).all())
 
 
-def _infos(tx: Transaction, sight: ReadScope, rows: Sequence[BaseRow]) -> tuple[BaseInfo, ...]:
+def _infos(tx: Transaction, scope: ReadScope, rows: Sequence[BaseRow]) -> tuple[BaseInfo, ...]:
     ids = [row.id for row in rows]
     known: dict[str, list[str]] = defaultdict(list)
     for named in tx.exec(
@@ -189,7 +189,7 @@ def _infos(tx: Transaction, sight: ReadScope, rows: Sequence[BaseRow]) -> tuple[
         select(BaseFileRow).where(col(BaseFileRow.base_id).in_(ids)).order_by(BaseFileRow.path)
     ):
         stored[file.base_id].append(FileEntry(path=file.path, size=file.size, sha256=Digest(file.digest)))
-    counts = _adapters_on(tx, sight, ids)
+    counts = _adapters_on(tx, scope, ids)
     return tuple(
         BaseInfo.model_validate_json(row.summary).model_copy(
             update={
@@ -203,12 +203,12 @@ def _infos(tx: Transaction, sight: ReadScope, rows: Sequence[BaseRow]) -> tuple[
     )
 
 
-def _adapters_on(tx: Transaction, sight: ReadScope, ids: Sequence[str]) -> dict[str | None, int]:
+def _adapters_on(tx: Transaction, scope: ReadScope, ids: Sequence[str]) -> dict[str | None, int]:
     """How many adapters that are seen have a version on each base."""
     query = select(VersionRow.base_id, func.count(distinct(col(VersionRow.adapter_id)))).where(
         col(VersionRow.base_id).in_(ids)
     )
-    seen = sight.adapter_condition()
+    seen = scope.adapter_condition()
     if seen is not None:
         query = query.join(AdapterRow, col(AdapterRow.id) == col(VersionRow.adapter_id)).where(seen)
     return dict(tx.exec(query.group_by(col(VersionRow.base_id))).all())

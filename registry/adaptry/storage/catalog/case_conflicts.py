@@ -2,7 +2,7 @@
 
 The Hub's names are the same in any case, and so are files on many systems. Each name's lower case is kept beside it in a unique
 index (`folded`). Of names that were there before that rule, the first has it and the others have none: each is found as it is
-written. All names are ASCII, by `refs` and `revision_words`, so lower case is all the folding there is.
+written. All names are ASCII, by `refs` and `hub_revision`, so lower case is all the folding there is.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def release_adapter_name(tx: Transaction, name: str) -> None:
 
 
 def release_alias(tx: Transaction, adapter: int, alias: str) -> None:
-    """As `pass_on_adapter`, for the aliases of an adapter."""
+    """As `release_adapter_name`, for the aliases of an adapter."""
     is_its = (_ALIASES.c.adapter_id == adapter) & _ALIASES.c.version_id.is_not(None)
     _release_name(
         tx, _ALIASES, alias, _ALIASES.c.alias, _left(_ALIASES, alias, _ALIASES.c.alias, is_its), is_its
@@ -76,7 +76,7 @@ def release_alias(tx: Transaction, adapter: int, alias: str) -> None:
 
 
 def release_git_ref(tx: Transaction, adapter: int, name: str) -> None:
-    """As `pass_on_adapter`, for the branches and tags of an adapter."""
+    """As `release_adapter_name`, for the branches and tags of an adapter."""
     is_its = _MARKS.c.adapter_id == adapter
     _release_name(tx, _MARKS, name, _MARKS.c.name, _left(_MARKS, name, _MARKS.c.name, is_its), is_its)
 

@@ -1,7 +1,7 @@
-"""Commits in the catalog: each step of a branch points back at the one before it, and is never changed.
+"""Commits in the catalog: each commit of a branch points back at the one before it, and is never changed.
 
-A chain is read from a step backwards, a page at a time, so that a line of a million versions costs no more than a
-short one.
+A chain is read from its newest commit backwards, a page at a time, so that an adapter of a million versions costs no
+more than one of a few.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _FIRST = CommitNote(title="Created")
 
 @dataclass(frozen=True, slots=True)
 class CommitRecord:
-    """A commit as the catalog knows it: its key, and what it is."""
+    """A commit in the catalog: its key and its public information."""
 
     key: int
     info: CommitInfo
@@ -50,14 +50,14 @@ _SHOWN = (
     )
 )
 _BY_KEY = _SHOWN.where(_COMMITS.c.id == bindparam("key"))
-_BY_MARK = _SHOWN.join(_MARKS, _MARKS.c.commit_id == _COMMITS.c.id).where(
+_BY_REF = _SHOWN.join(_MARKS, _MARKS.c.commit_id == _COMMITS.c.id).where(
     _MARKS.c.adapter_id == bindparam("adapter"), _MARKS.c.name == bindparam("name")
 )
-_OF_LINE = _COMMITS.c.adapter_id == bindparam("adapter")
+_OF_ADAPTER = _COMMITS.c.adapter_id == bindparam("adapter")
 _BY_PREFIX = _SHOWN.where(
     _COMMITS.c.id.in_(
         select(func.min(_COMMITS.c.id))
-        .where(_OF_LINE, _COMMITS.c.digest >= bindparam("prefix"), _COMMITS.c.digest < bindparam("beyond"))
+        .where(_OF_ADAPTER, _COMMITS.c.digest >= bindparam("prefix"), _COMMITS.c.digest < bindparam("beyond"))
         .group_by(_COMMITS.c.digest)
         .limit(2)
         .correlate(None)
@@ -65,11 +65,11 @@ _BY_PREFIX = _SHOWN.where(
 )
 _TREE = select(_REVISIONS.c.manifest).where(
     _REVISIONS.c.digest == bindparam("digest"),
-    exists().where(_OF_LINE, _COMMITS.c.digest == bindparam("digest")),
+    exists().where(_OF_ADAPTER, _COMMITS.c.digest == bindparam("digest")),
 )
 
 _START = select(_COMMITS.c.id, _COMMITS.c.parent_id, literal(1).label("place")).where(
-    _OF_LINE, _COMMITS.c.id == bindparam("key")
+    _OF_ADAPTER, _COMMITS.c.id == bindparam("key")
 )
 _CHAIN = _START.cte("chain", recursive=True)
 _CHAIN = _CHAIN.union_all(
@@ -80,14 +80,14 @@ _CHAIN = _CHAIN.union_all(
 _PAGE = _SHOWN.join(_CHAIN, _CHAIN.c.id == _COMMITS.c.id).order_by(_CHAIN.c.place)
 
 
-def add_first(tx: Transaction, line: AdapterRecord, at: datetime, by: str) -> CommitRecord:
-    """The first commit of a new line: a tree without files."""
-    return add(tx, line, "main", EMPTY, _FIRST, None, at=at, by=by, parent=None)
+def add_first(tx: Transaction, adapter: AdapterRecord, at: datetime, by: str) -> CommitRecord:
+    """The first commit of a new adapter: a tree without files."""
+    return add(tx, adapter, "main", EMPTY, _FIRST, None, at=at, by=by, parent=None)
 
 
 def add(
     tx: Transaction,
-    line: AdapterRecord,
+    adapter: AdapterRecord,
     branch: str,
     manifest: Manifest,
     note: CommitNote,
@@ -97,10 +97,10 @@ def add(
     by: str,
     parent: CommitRecord | None,
 ) -> CommitRecord:
-    """Appends a step; which branch is there now, its mark says."""
+    """Appends a commit; does not move the branch (`git_refs.put` does)."""
     store_revision(tx, manifest)
     row = CommitRow(
-        adapter_id=line.key,
+        adapter_id=adapter.key,
         digest=manifest.digest.hex,
         branch=branch,
         parent_id=parent.key if parent else None,
@@ -131,42 +131,42 @@ def store_revision(tx: Transaction, manifest: Manifest) -> None:
     tx.flush()
 
 
-def find_by_ref(tx: Transaction, line: AdapterRecord, name: str) -> CommitRecord | None:
+def find_by_ref(tx: Transaction, adapter: AdapterRecord, name: str) -> CommitRecord | None:
     """The commit that a branch or tag is at."""
-    return _first(run_select(tx, _BY_MARK, {"adapter": line.key, "name": name}))
+    return _first(run_select(tx, _BY_REF, {"adapter": adapter.key, "name": name}))
 
 
-def find_by_digest(tx: Transaction, line: AdapterRecord, prefix: str) -> CommitRecord | None:
+def find_by_digest(tx: Transaction, adapter: AdapterRecord, prefix: str) -> CommitRecord | None:
     """The oldest commit of the revision that begins so. Raises `Conflict` where several revisions do."""
-    asked = {"adapter": line.key, "prefix": prefix, "beyond": prefix + "g"}
+    asked = {"adapter": adapter.key, "prefix": prefix, "beyond": prefix + "g"}
     found = run_select(tx, _BY_PREFIX, asked)
     if len(found) > 1:
-        raise Conflict(f"{line.name} has several commits that begin with {prefix}; give more digits")
+        raise Conflict(f"{adapter.name} has several commits that begin with {prefix}; give more digits")
     return _first(found)
 
 
-def tree(tx: Transaction, line: AdapterRecord, digest: Digest) -> Manifest | None:
-    """The tree of a revision that some commit of the line is. Raises `CorruptData`."""
-    found = run_select(tx, _TREE, {"adapter": line.key, "digest": digest.hex})
+def tree(tx: Transaction, adapter: AdapterRecord, digest: Digest) -> Manifest | None:
+    """The tree of a revision that is a commit of the adapter. Raises `CorruptData`."""
+    found = run_select(tx, _TREE, {"adapter": adapter.key, "digest": digest.hex})
     return stored_manifest(digest, found[0].manifest) if found else None
 
 
 def page(
-    tx: Transaction, line: AdapterRecord, newest: CommitRecord, cursor: str | None, limit: int
+    tx: Transaction, adapter: AdapterRecord, newest: CommitRecord, cursor: str | None, limit: int
 ) -> Page[CommitInfo]:
     """A chain from `newest` backwards, or from where the cursor says."""
-    about = f"commits {line.key}"
+    about = f"commits {adapter.key}"
     start = cursors.decode_number(cursor, about)
-    asked = {"adapter": line.key, "key": newest.key if start is None else start, "many": limit + 1}
+    asked = {"adapter": adapter.key, "key": newest.key if start is None else start, "many": limit + 1}
     rows = run_select(tx, _PAGE, asked)
     following = cursors.encode(rows[limit].id, about) if len(rows) > limit else None
     return Page[CommitInfo](items=tuple(_record(row).info for row in rows[:limit]), next=following)
 
 
-def forget(tx: Transaction, line: AdapterRecord) -> None:
-    """Removes all commits and marks of a line."""
-    tx.execute(delete(_MARKS).where(_MARKS.c.adapter_id == line.key))
-    tx.execute(delete(_COMMITS).where(_COMMITS.c.adapter_id == line.key))
+def forget(tx: Transaction, adapter: AdapterRecord) -> None:
+    """Removes all commits, branches and tags of an adapter."""
+    tx.execute(delete(_MARKS).where(_MARKS.c.adapter_id == adapter.key))
+    tx.execute(delete(_COMMITS).where(_COMMITS.c.adapter_id == adapter.key))
 
 
 def _first(rows: Sequence[Columns]) -> CommitRecord | None:

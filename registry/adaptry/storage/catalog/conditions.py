@@ -80,8 +80,8 @@ class Condition:
     is_newest_first: bool = False
 
 
-def term_conditions(tx: Transaction, sight: ReadScope, parsed: Sequence[Term]) -> list[Condition]:
-    return [condition for term in parsed for condition in _of_term(tx, sight, term)]
+def term_conditions(tx: Transaction, scope: ReadScope, parsed: Sequence[Term]) -> list[Condition]:
+    return [condition for term in parsed for condition in _of_term(tx, scope, term)]
 
 
 def state_conditions(parsed: Sequence[Term]) -> list[Condition]:
@@ -91,11 +91,11 @@ def state_conditions(parsed: Sequence[Term]) -> list[Condition]:
     return [Condition(col(VersionRow.state).in_(SEARCHABLE))]
 
 
-def scope_conditions(tx: Transaction, sight: ReadScope) -> list[Condition]:
+def scope_conditions(tx: Transaction, scope: ReadScope) -> list[Condition]:
     """That a version's adapter is seen; no condition for who sees everything."""
-    if sight.namespaces is None:
+    if scope.namespaces is None:
         return []
-    texts = [("visibility", "public"), *(("namespace", name) for name in sight.namespaces)]
+    texts = [("visibility", "public"), *(("namespace", name) for name in scope.namespaces)]
     keys = [
         key
         for field, text in texts
@@ -104,7 +104,7 @@ def scope_conditions(tx: Transaction, sight: ReadScope) -> list[Condition]:
     return [_with_any(keys)]
 
 
-def _of_term(tx: Transaction, sight: ReadScope, term: Term) -> list[Condition]:
+def _of_term(tx: Transaction, scope: ReadScope, term: Term) -> list[Condition]:
     match term:
         case WordTerm():
             found = _words(tx, term)
@@ -113,7 +113,7 @@ def _of_term(tx: Transaction, sight: ReadScope, term: Term) -> list[Condition]:
         case TextTerm(field="digest"):
             found = [_revision(term)]
         case TextTerm(field="base"):
-            found = [_text(tx, term, sight), *_base_in_scope(sight, term)]
+            found = [_text(tx, term, scope), *_base_in_scope(scope, term)]
         case TextTerm():
             found = [_text(tx, term)]
         case NumberTerm():
@@ -134,13 +134,13 @@ def _words(tx: Transaction, term: WordTerm) -> list[Condition]:
     return [_text(tx, TextTerm("word", part, is_prefix=begins and part == parts[-1])) for part in parts]
 
 
-def _text(tx: Transaction, term: TextTerm, sight: ReadScope = EVERYTHING) -> Condition:
+def _text(tx: Transaction, term: TextTerm, scope: ReadScope = EVERYTHING) -> Condition:
     text = term.text.lower() if term.field == "method" else term.text
     fits = col(TermRow.text) == text
     if term.is_prefix:
         fits = (col(TermRow.text) >= text) & (col(TermRow.text) < _after(text))
     elif term.field == "base":
-        fits = or_(fits, col(TermRow.text).in_(_ids_of_base(tx, sight, text)))
+        fits = or_(fits, col(TermRow.text).in_(_ids_of_base(tx, scope, text)))
     matching = select(col(TermRow.id)).where(_is(term.field), fits)
     keys = list(tx.execute(matching.limit(_MOST_TERMS + 1)).scalars())
     if len(keys) <= _MOST_TERMS:
@@ -227,9 +227,9 @@ def _some(table: type[Row], condition: ColumnElement[bool]) -> ColumnElement[boo
     return exists(select(literal_column("1")).select_from(table).where(condition).correlate(VersionRow))
 
 
-def _base_in_scope(sight: ReadScope, term: TextTerm) -> list[Condition]:
+def _base_in_scope(scope: ReadScope, term: TextTerm) -> list[Condition]:
     """That the version may be found by its base: the reader sees it, or the version itself gives it that name."""
-    seen = sight.base_condition()
+    seen = scope.base_condition()
     if seen is None:
         return []
     name = func.coalesce(col(VersionRow.base_name), "")  # a negated NULL would find nothing
@@ -238,10 +238,10 @@ def _base_in_scope(sight: ReadScope, term: TextTerm) -> list[Condition]:
     return [Condition(or_(says, col(VersionRow.base_id).is_(None), unknown))]
 
 
-def _ids_of_base(tx: Transaction, sight: ReadScope, text: str) -> list[str]:
+def _ids_of_base(tx: Transaction, scope: ReadScope, text: str) -> list[str]:
     """A base's name stands for its id, as which versions have it whatever name they were pushed with."""
     named = select(col(BaseNameRow.base_id)).join(BaseRow, col(BaseRow.id) == col(BaseNameRow.base_id))
-    if (seen := sight.base_condition()) is not None:
+    if (seen := scope.base_condition()) is not None:
         named = named.where(seen)
     id = tx.execute(named.where(col(BaseNameRow.name) == text)).scalar()
     return [f"sha256:{id}"] if id else []

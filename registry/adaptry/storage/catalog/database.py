@@ -1,7 +1,7 @@
 """`Catalog`: an open database, up to date and safe to use, that gives out transactions.
 
     with catalog.write() as tx:
-        line = adapters.find(tx, name)
+        adapter = adapters.find(tx, name)
 
 Opening migrates the schema, refuses one from the future, and checks that commits are durable. A writer waits
 for the one before it, then gives up as `Unavailable`; readers see one moment and wait for nobody.
@@ -41,10 +41,10 @@ class Catalog:
         self._database = _opened(url, busy_timeout)
         self.path = sqlite.path_of(url)
         """The SQLite file; None for PostgreSQL and in memory."""
-        self.hearing = CommitNotifier(self._database.listen)
+        self.notifier = CommitNotifier(self._database.listen)
         # Whoever forgets a catalog need not close it.
         self._release = weakref.finalize(self, self._database.hold())
-        weakref.finalize(self, _let_go, self._database.readers, self.hearing)
+        weakref.finalize(self, _let_go, self._database.readers, self.notifier)
         with self._database.open_context(), self._errors_translated():
             migrate(self._database)
 
@@ -101,7 +101,7 @@ class Catalog:
 
     def close(self) -> None:
         """Gives the database's files and connections back to the system."""
-        self.hearing.close()
+        self.notifier.close()
         self._database.readers.dispose()
         self._release()
 
@@ -115,7 +115,7 @@ class Catalog:
                 database.notify(session.connection())
             session.commit()
         if HAS_EVENTS in session.info:
-            self.hearing.notify()
+            self.notifier.notify()
 
     @contextmanager
     def _errors_translated(self) -> Iterator[None]:
@@ -139,8 +139,8 @@ def _opened(url: str, busy_timeout: float) -> DatabaseDialect:
     return sqlite.open_database(url, busy_timeout)
 
 
-def _let_go(engine: Engine, hearing: CommitNotifier) -> None:
-    hearing.stop()
+def _let_go(engine: Engine, notifier: CommitNotifier) -> None:
+    notifier.stop()
     engine.dispose()
 
 

@@ -29,9 +29,9 @@ class DeclaredBase:
     report: CheckReport
 
 
-def hidden_bases(tx: Transaction, sight: ReadScope, ids: Collection[Digest]) -> frozenset[Digest]:
-    """Those of the ids that are registered bases out of sight."""
-    seen = sight.base_condition()
+def hidden_bases(tx: Transaction, scope: ReadScope, ids: Collection[Digest]) -> frozenset[Digest]:
+    """Those of the ids that are registered bases outside the read scope."""
+    seen = scope.base_condition()
     if seen is None or not ids:
         return frozenset()
     query = select(col(BaseRow.id)).where(col(BaseRow.id).in_([id.hex for id in ids]), not_(seen))

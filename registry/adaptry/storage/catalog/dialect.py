@@ -41,7 +41,7 @@ def writer_lock(patience: float) -> ContextFactory:
     lock = Lock()
 
     @contextmanager
-    def turn() -> Iterator[None]:
+    def locked() -> Iterator[None]:
         if not lock.acquire(timeout=patience):
             raise busy_error()
         try:
@@ -49,7 +49,7 @@ def writer_lock(patience: float) -> ContextFactory:
         finally:
             lock.release()
 
-    return turn
+    return locked
 
 
 def busy_error() -> Unavailable:
@@ -60,11 +60,11 @@ def busy_error() -> Unavailable:
 class DatabaseDialect:
     """An opened database.
 
-    `readers` and `writers` give connections whose transactions are what they say, `noters` those that write what a power
-    cut may undo; `reading` and `writing` surround them, `opening` surrounds the check of the schema and its migration, after which `settle` looks at the new one.
-    `hold` says that this process has the database open, until what it returns is called.
-    `meaning` tells what a driver's error means, and is None for a mistake of ours. `announce` tells other processes, within
-    a transaction that recorded an event, that it did; `hear` is how they are told.
+    `readers` and `writers` give connections for such transactions, `nondurable_writers` for writes that a power cut may
+    undo; `read_context` and `write_context` surround them. `open_context` surrounds the check of the schema and its
+    migration, after which `after_migrate` inspects the new schema. `hold` registers that this process has the database
+    open, until what it returns is called. `translate_error` gives our error for a driver's, and None for a bug of ours.
+    `notify`, called in a transaction that recorded an event, tells other processes of it; they receive it by `listen`.
     """
 
     readers: Engine

@@ -65,19 +65,19 @@ def record(
     *,
     at: datetime,
     by: str,
-    line: AdapterRecord | None = None,
+    adapter: AdapterRecord | None = None,
     number: int | None = None,
     detail: Mapping[str, object] | None = None,
 ) -> None:
     """Appends an event; `detail` is stored as text, without what is None."""
     texts = {key: str(value) for key, value in (detail or {}).items() if value is not None}
-    name = str(line.name) if line else None
+    name = str(adapter.name) if adapter else None
     tx.add(
         EventRow(
             at=at,
             by=by,
             kind=kind,
-            adapter_id=line.key if line else None,
+            adapter_id=adapter.key if adapter else None,
             name=name,
             number=number,
             detail=encode_map(texts),
@@ -87,19 +87,19 @@ def record(
 
 
 def page(
-    tx: Transaction, identity: Identity, line: AdapterRecord, cursor: str | None, limit: int
+    tx: Transaction, identity: Identity, adapter: AdapterRecord, cursor: str | None, limit: int
 ) -> Page[Event]:
-    """An adapter's events, newest first, through all its renames; without those about a base that is out of sight."""
-    about = f"events {line.key}"
+    """An adapter's events, newest first, through all its renames; without those about a base that is not readable."""
+    about = f"events {adapter.key}"
     before = cursors.decode_number(cursor, about, cursors.BIG_INTEGER)
-    query = select(EventRow).where(col(EventRow.adapter_id) == line.key).order_by(col(EventRow.seq).desc())
+    query = select(EventRow).where(col(EventRow.adapter_id) == adapter.key).order_by(col(EventRow.seq).desc())
     if before is not None:
         query = query.where(col(EventRow.seq) < before)
     rows = tx.exec(query.limit(limit + 1)).all()
     events = [_event(row) for row in rows[:limit]]
-    told = _with_bases(tx, [StoredEvent(event, line.name, line.visibility) for event in events])
+    stored = _with_bases(tx, [StoredEvent(event, adapter.name, adapter.visibility) for event in events])
     return Page[Event](
-        items=tuple(one.redacted_for(identity) for one in told if one.is_visible_to(identity)),
+        items=tuple(one.redacted_for(identity) for one in stored if one.is_visible_to(identity)),
         next=cursors.encode(events[-1].seq, about) if len(rows) > limit else None,
     )
 
@@ -128,33 +128,36 @@ def read_batch(
     """What is new for one reader after number `after`, among the next `SPAN` events; None: nothing yet."""
     if after is None:
         return EventBatch(seq=newest(tx))
-    told = read_since(tx, after)
+    stored = read_since(tx, after)
     return (
-        select_batch(told, identity, about, after, limit) if told else EventBatch(seq=min(after, newest(tx)))
+        select_batch(stored, identity, about, after, limit)
+        if stored
+        else EventBatch(seq=min(after, newest(tx)))
     )
 
 
 def select_batch(
-    told: Sequence[StoredEvent], identity: Identity, about: NameFilter, after: int, limit: int
+    stored: Sequence[StoredEvent], identity: Identity, about: NameFilter, after: int, limit: int
 ) -> EventBatch:
-    """What of `told`, which comes after number `after`, is for one reader, and how far that went."""
+    """The events of `stored`, all after number `after`, for one reader, and the number of the last one examined."""
     items: list[Event] = []
-    for one in told:
+    for one in stored:
         if about.matches(one.event) and one.is_visible_to(identity):
             items.append(one.redacted_for(identity))
             if len(items) == limit:
                 return EventBatch(items=tuple(items), seq=one.event.seq)
-    return EventBatch(items=tuple(items), seq=told[-1].event.seq if told else after)
+    return EventBatch(items=tuple(items), seq=stored[-1].event.seq if stored else after)
 
 
-def _with_bases(tx: Transaction, told: Sequence[StoredEvent]) -> tuple[StoredEvent, ...]:
+def _with_bases(tx: Transaction, stored: Sequence[StoredEvent]) -> tuple[StoredEvent, ...]:
     """The events, with who may see the bases that they name."""
-    named = {one.event.seq: id for one in told if (id := _base_of(one.event)) is not None}
+    named = {one.event.seq: id for one in stored if (id := _base_of(one.event)) is not None}
     if not named:
-        return tuple(told)
+        return tuple(stored)
     known = access(tx, set(named.values()))
     return tuple(
-        replace(one, base=known.get(named[one.event.seq])) if one.event.seq in named else one for one in told
+        replace(one, base=known.get(named[one.event.seq])) if one.event.seq in named else one
+        for one in stored
     )
 
 

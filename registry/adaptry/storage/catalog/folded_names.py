@@ -1,4 +1,4 @@
-"""The column `folded`: which rows have another value than they should, and putting that right. What it is for: `names`.
+"""The column `folded`: which rows have another value than they should, and putting that right. What it is for: `case_conflicts`.
 
 Of the names that differ only in capitals one has the lower case, and the others have nothing; so have names that are free.
 """

@@ -1,7 +1,7 @@
-"""What an owner has and nothing of the owner's names: found by reading manifests, marked, and let go.
+"""Files of an owner that none of its manifests name: found by reading manifests, marked as unneeded, then deleted.
 
-A mark is lifted in the transaction that begins to need a file again (`files.need`), so that a row which still bears the
-mark that was seen is named by nothing that came after it.
+A transaction that needs a file again removes the mark (`files.clear_unneeded`), so a row that still has the mark that a
+sweep saw is named by nothing newer.
 """
 
 from __future__ import annotations
@@ -68,11 +68,11 @@ def of_owner(tx: Transaction, owner: str) -> tuple[list[OwnedFile], list[OwnedFi
     unneeded: list[OwnedFile] = []
     marked: list[OwnedFile] = []
     for row in tx.exec(select(FileRow).where(FileRow.owner == owner).order_by(FileRow.digest)):
-        had = OwnedFile(row.owner, Digest(row.digest), row.size, row.unneeded_since)
+        file = OwnedFile(row.owner, Digest(row.digest), row.size, row.unneeded_since)
         if needed is not None and row.digest not in needed:
-            unneeded.append(had)
-        elif had.since is not None:
-            marked.append(had)
+            unneeded.append(file)
+        elif file.since is not None:
+            marked.append(file)
     return unneeded, marked
 
 
@@ -92,26 +92,26 @@ def unowned_revisions(tx: Transaction, after: str, limit: int) -> list[UnownedRe
 
 def mark_unneeded(tx: Transaction, found: Sequence[OwnedFile], at: datetime) -> None:
     """Those that are not marked yet."""
-    for had in found:
-        tx.execute(update(FileRow).where(*_row(had)).values(unneeded_since=at))
+    for file in found:
+        tx.execute(update(FileRow).where(*_row(file)).values(unneeded_since=at))
 
 
 def unmark_unneeded(tx: Transaction, found: Sequence[OwnedFile]) -> None:
-    for had in found:
-        tx.execute(update(FileRow).where(*_row(had)).values(unneeded_since=None))
+    for file in found:
+        tx.execute(update(FileRow).where(*_row(file)).values(unneeded_since=None))
 
 
 def delete_unneeded(tx: Transaction, found: Sequence[OwnedFile]) -> int:
-    """Takes the files from their owners, where they still bear the mark that was seen; how many were taken.
+    """Deletes the rows of these files, if they still have the mark that was seen; returns how many were deleted.
 
-    Bytes that nobody has then leave since they were marked.
+    Bytes that nobody owns then are marked for deletion, as of the time of that mark.
     """
     taken = 0
-    for had in found:
-        if tx.execute(delete(FileRow).where(*_row(had))).rowcount:  # type: ignore[attr-defined]  # a DML result has it
+    for file in found:
+        if tx.execute(delete(FileRow).where(*_row(file))).rowcount:  # type: ignore[attr-defined]  # a DML result has it
             taken += 1
-            assert had.since is not None, "only what was marked goes"
-            pending_deletes.mark_for_delete(tx, [had.digest], had.since)
+            assert file.since is not None, "only what was marked goes"
+            pending_deletes.mark_for_delete(tx, [file.digest], file.since)
     return taken
 
 
@@ -173,8 +173,8 @@ def _is_parent(digest: str) -> ColumnElement[bool]:
     )
 
 
-def _row(had: OwnedFile) -> tuple[ColumnElement[bool], ...]:
+def _row(file: OwnedFile) -> tuple[ColumnElement[bool], ...]:
     """The row as it was seen, its mark included."""
     since = col(FileRow.unneeded_since)
-    is_as_seen = since.is_(None) if had.since is None else since == had.since
-    return col(FileRow.owner) == had.owner, col(FileRow.digest) == had.digest.hex, is_as_seen
+    is_as_seen = since.is_(None) if file.since is None else since == file.since
+    return col(FileRow.owner) == file.owner, col(FileRow.digest) == file.digest.hex, is_as_seen

@@ -38,24 +38,24 @@ class GitRef:
     message: str
 
 
-def find(tx: Transaction, line: AdapterRecord, name: str) -> GitRef | None:
-    found = run_select(tx, _FOUND, {"adapter": line.key, "name": name})
+def find(tx: Transaction, adapter: AdapterRecord, name: str) -> GitRef | None:
+    found = run_select(tx, _FOUND, {"adapter": adapter.key, "name": name})
     return _record(found[0], found[0].digest) if found else None
 
 
-def list_refs(tx: Transaction, line: AdapterRecord) -> tuple[GitRef, ...]:
+def list_refs(tx: Transaction, adapter: AdapterRecord) -> tuple[GitRef, ...]:
     """In name order."""
-    query = select(MarkRow, CommitRow.digest).join(CommitRow).where(MarkRow.adapter_id == line.key)
+    query = select(MarkRow, CommitRow.digest).join(CommitRow).where(MarkRow.adapter_id == adapter.key)
     return tuple(_record(*found) for found in tx.exec(query.order_by(MarkRow.name)))
 
 
-def count(tx: Transaction, line: AdapterRecord) -> int:
-    return tx.exec(select(func.count()).where(col(MarkRow.adapter_id) == line.key)).one()
+def count(tx: Transaction, adapter: AdapterRecord) -> int:
+    return tx.exec(select(func.count()).where(col(MarkRow.adapter_id) == adapter.key)).one()
 
 
 def put(
     tx: Transaction,
-    line: AdapterRecord,
+    adapter: AdapterRecord,
     name: str,
     kind: GitRefKind,
     to: CommitRecord,
@@ -63,11 +63,11 @@ def put(
     by: str,
     message: str = "",
 ) -> GitRef:
-    """Makes a mark or moves it."""
-    row = tx.get(MarkRow, (line.key, name))
+    """Creates the branch or tag, or moves it to the commit."""
+    row = tx.get(MarkRow, (adapter.key, name))
     if row is None:
         row = MarkRow(
-            adapter_id=line.key,
+            adapter_id=adapter.key,
             name=name,
             kind=kind,
             commit_id=to.key,
@@ -80,11 +80,11 @@ def put(
     return _record(row, to.digest.hex)
 
 
-def drop(tx: Transaction, line: AdapterRecord, name: str) -> None:
-    """The mark must exist."""
-    tx.delete(tx.get_one(MarkRow, (line.key, name)))
+def drop(tx: Transaction, adapter: AdapterRecord, name: str) -> None:
+    """Deletes a branch or tag, which must exist."""
+    tx.delete(tx.get_one(MarkRow, (adapter.key, name)))
     tx.flush()
-    case_conflicts.release_git_ref(tx, line.key, name)
+    case_conflicts.release_git_ref(tx, adapter.key, name)
 
 
 def _record(row: MarkRow | Columns, digest: str) -> GitRef:

@@ -1,7 +1,8 @@
-"""The steps of jobs: begun by turns, and fenced, so that each comes to one end however many runners take it up.
+"""The steps of jobs: begun in attempts and fenced, so that each has one result however many runners take it up.
 
-Whoever begins a step gets its next turn. From then on, whoever had an earlier one changes nothing any more: every change
-is made in a transaction that looks first (`hold`). What a step came to is kept, so that it is not done again.
+Each begin of a step is its next attempt. From then on the runner of an earlier attempt can change nothing: every change
+is made in a transaction that checks the attempt first (`require_current`). A step's result is stored, so that it is not
+done again.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ from adaptry.storage.catalog.rows import JobStepRow
 
 @dataclass(frozen=True, slots=True)
 class StepAttempt:
-    """A step's turn; or what it came to before, when there is nothing left to do. (`Any`: JSON.)"""
+    """An attempt at a step; with the step's stored `result`, if it is done already. (`Any`: JSON.)"""
 
     attempt: int
     result: dict[str, Any] | None
 
 
 def begin_attempt(tx: Transaction, id: str, step: str, runner: str, now: datetime) -> StepAttempt | None:
-    """The next turn of a step. None where the job is over, so that nothing is to be done for it.
+    """The next attempt at a step. None if the job has ended, so that there is nothing to do.
 
-    A job whose submitter's token was revoked is over now.
+    A job whose submitter's token was revoked fails here.
     """
     job = row_of(tx, id)
     if job is None or job.key is None or job.state not in OPEN:
@@ -54,11 +55,11 @@ def begin_attempt(tx: Transaction, id: str, step: str, runner: str, now: datetim
     return StepAttempt(row.turn, None)
 
 
-def require_current(tx: Transaction, id: str, step: str, turn: int) -> None:
-    """Raises `Conflict` unless the step is still at this turn, and its job neither over nor of a token that was revoked."""
+def require_current(tx: Transaction, id: str, step: str, attempt: int) -> None:
+    """Raises `Conflict` unless this is the step's latest attempt, its job open, and its submitter's token not revoked."""
     job = row_of(tx, id)
     row = tx.get(JobStepRow, (job.key, step)) if job else None
-    if job is None or job.state not in OPEN or row is None or row.turn != turn:
+    if job is None or job.state not in OPEN or row is None or row.turn != attempt:
         raise Conflict(
             f"job {id} is no longer this runner's: it was cancelled, or taken over by another; nothing was changed"
         )
@@ -68,19 +69,19 @@ def require_current(tx: Transaction, id: str, step: str, turn: int) -> None:
         )
 
 
-def report(tx: Transaction, id: str, step: str, turn: int, what: str, done: int, total: int) -> None:
-    """How far a step has come. Raises as `hold`."""
-    require_current(tx, id, step, turn)
+def report(tx: Transaction, id: str, step: str, attempt: int, what: str, done: int, total: int) -> None:
+    """Stores a step's progress. Raises as `require_current`."""
+    require_current(tx, id, step, attempt)
     row = _step(tx, id, step)
     row.what, row.done, row.total = what, done, total
     tx.add(row)
 
 
 def finish_step(
-    tx: Transaction, id: str, step: str, turn: int, result: Mapping[str, Any], pieces: Mapping[str, int]
+    tx: Transaction, id: str, step: str, attempt: int, result: Mapping[str, Any], pieces: Mapping[str, int]
 ) -> None:
-    """Keeps what a step came to, and makes the steps that follow from it, each with its size. Raises as `hold`."""
-    require_current(tx, id, step, turn)
+    """Stores a step's result and adds the steps that follow from it, each with its size. Raises as `require_current`."""
+    require_current(tx, id, step, attempt)
     row = _step(tx, id, step)
     row.result = json.dumps(dict(result), ensure_ascii=False)
     tx.add(row)
@@ -89,7 +90,7 @@ def finish_step(
 
 
 def results(tx: Transaction, id: str) -> dict[str, Any]:
-    """What each step came to that has ended. (`Any`: JSON.)"""
+    """The results of the steps that have ended. (`Any`: JSON.)"""
     job = row_of(tx, id)
     rows = tx.exec(select(JobStepRow).where(col(JobStepRow.job_key) == job.key)).all() if job else ()
     return {row.step: json.loads(row.result) for row in rows if row.result}
@@ -111,7 +112,7 @@ def _step(tx: Transaction, id: str, step: str) -> JobStepRow:
 
 
 class FencedCatalog(Catalog):
-    """A catalog in which every change is made for one step of a job, at its turn: else it is a `Conflict`."""
+    """A catalog in which every change is made for one step of a job, in its latest attempt; else it raises `Conflict`."""
 
     def __init__(self, catalog: Catalog, look: Callable[[Transaction], None]) -> None:
         vars(self).update(vars(catalog))  # the same database and all that hangs on it, opened once

@@ -1,4 +1,4 @@
-"""Jobs in the catalog: asked for, listed, ended once. What their steps do is in `steps`."""
+"""Jobs in the catalog: asked for, listed, ended once. What their steps do is in `job_steps`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Bringing a database's schema up to date when it is opened: Alembic's migrations, in one transaction.
 
-Two processes that start at once are fine: the second waits, then finds nothing to do. A schema newer than
-this program knows is refused, because writing to it would break what the newer one relies on.
+A new SQLite database gets the newest schema from one script instead (`sqlite_schema`). Two processes that start at once
+are fine: the second waits, then finds nothing to do. A schema newer than this program knows is refused, because
+writing to it would break what the newer one relies on.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 from sqlalchemy import Connection, inspect, text
 
 from adaptry.core.errors import Conflict, ProtocolMismatch
+from adaptry.storage.catalog import sqlite_schema
 from adaptry.storage.catalog.dialect import DatabaseDialect
 from adaptry.storage.catalog.rows import Row
 
@@ -44,8 +46,11 @@ def migrate(database: DatabaseDialect) -> None:
             return
     with database.writers.begin() as connection:
         if schema_of(connection) != KNOWN[-1]:
-            _require_ours(connection)
-            _upgrade(connection)
+            if sqlite_schema.is_empty(connection):
+                sqlite_schema.create(connection, KNOWN[-1])
+            else:
+                _require_ours(connection)
+                upgrade(connection)
             database.after_migrate(connection)
 
 
@@ -74,7 +79,8 @@ def _require_ours(connection: Connection) -> None:
         raise Conflict(f"this database is another program's (it has no table {_FIRST}); {_OWN}")
 
 
-def _upgrade(connection: Connection) -> None:
+def upgrade(connection: Connection) -> None:
+    """Runs the migrations that the database does not have yet."""
     from alembic import command
     from alembic.config import Config
 

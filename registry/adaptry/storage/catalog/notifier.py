@@ -1,7 +1,8 @@
-"""Hearing of commits: who waits for events is woken when this process or another one has committed some.
+"""Notifications of commits: wakes those who wait for events when this process or another one has committed some.
 
-A ring says no more than that; whoever hears it looks. One thread listens for all waiters of a catalog, while there
-are any; it outlasts the database's restarts, after which it rings once, since something may have been missed.
+A notification says only that there may be new events; the waiter then reads them. One thread listens for all waiters of
+a catalog, while there are any. It outlasts restarts of the database, after each of which it notifies once, since events
+may have been missed.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ _PAUSES = 0.1, 5.0  # seconds, at first and at most, before a database that cann
 
 
 class CommitNotifier:
-    """`attending` while you wait; `rings` counts, so that a ring between a look and the wait for the next is not lost."""
+    """Wait within `subscribed`. `notifications` counts, so that one between a read and the next wait is not lost."""
 
-    def __init__(self, hear: CommitListener) -> None:
+    def __init__(self, listen: CommitListener) -> None:
         self.notifications = 0
-        self._hear = hear
+        self._listen_for_commits = listen
         self._changed = threading.Condition()
-        self._tellers: set[Callable[[], None]] = set()
-        self._attending = 0
+        self._callbacks: set[Callable[[], None]] = set()
+        self._subscribed_count = 0
         self._left_at = 0.0
         self._thread: threading.Thread | None = None
         self._waking: socket.socket | None = None
@@ -38,35 +39,35 @@ class CommitNotifier:
         """Something was committed."""
         with self._changed:
             self.notifications += 1
-            tellers = tuple(self._tellers)
+            callbacks = tuple(self._callbacks)
             self._changed.notify_all()
-        for tell in tellers:
-            tell()
+        for callback in callbacks:
+            callback()
 
     @contextmanager
-    def subscribed(self, tell: Callable[[], None] | None = None) -> Iterator[None]:
-        """Commits are heard during the block; `tell` is called at each, from any thread."""
+    def subscribed(self, callback: Callable[[], None] | None = None) -> Iterator[None]:
+        """Listens for commits during the block; calls `callback` at each, from any thread."""
         with self._changed:
-            self._attending += 1
-            if tell:
-                self._tellers.add(tell)
+            self._subscribed_count += 1
+            if callback:
+                self._callbacks.add(callback)
             if self._thread is None:
                 woken, self._waking = socket.socketpair()
                 self._thread = threading.Thread(
-                    target=self._listen, args=(woken,), name="adaptry-hearing", daemon=True
+                    target=self._listen, args=(woken,), name="adaptry-commit-notifier", daemon=True
                 )
                 self._thread.start()
         try:
             yield
         finally:
             with self._changed:
-                self._attending -= 1
+                self._subscribed_count -= 1
                 self._left_at = time.monotonic()
-                if tell:
-                    self._tellers.discard(tell)
+                if callback:
+                    self._callbacks.discard(callback)
 
     def wait(self, seen: int, seconds: float) -> bool:
-        """Whether there was a ring since `rings` was `seen`; waits so long for one."""
+        """Whether there was a notification since the count was `seen`; waits up to `seconds` for one."""
         with self._changed:
             return self._changed.wait_for(lambda: self.notifications != seen, max(0.0, seconds))
 
@@ -88,7 +89,7 @@ class CommitNotifier:
         with closing(woken):
             while self._is_wanted():
                 try:
-                    for has_news in self._hear(woken):
+                    for has_news in self._listen_for_commits(woken):
                         pause = _PAUSES[0]
                         if has_news:
                             self.notify()
@@ -108,7 +109,7 @@ class CommitNotifier:
         with self._changed:
             if self._thread is not threading.current_thread():
                 return False
-            if self._attending or time.monotonic() - self._left_at < _LINGER:
+            if self._subscribed_count or time.monotonic() - self._left_at < _LINGER:
                 return True
             self._thread = None
             if self._waking:

@@ -1,8 +1,8 @@
-"""Bytes that nobody has any more, on their way out of the store.
+"""Pending deletes: blobs without an owner, on their way out of the store.
 
-They leave in two steps, each a transaction that looks again: from some moment on they are *leaving*, and whoever brings or
-claims them takes them back; then they are *going*, while they are deleted, and nobody may bring them until that is done. So no
-row ever says that somebody has bytes which are about to be deleted.
+A blob is deleted in two steps, each a transaction that checks again whether it is needed. First it is *marked*: an upload
+or a new owner removes the mark. Then it is *being deleted*: nobody may upload it until that is done. So no row ever gives
+an owner to bytes that are about to be deleted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LAPSES = timedelta(seconds=120)
 
 
 def unowned(tx: Transaction, digests: Collection[Digest]) -> set[Digest]:
-    """Those that no owner has and nobody is sending."""
+    """Those without an owner and without an open upload."""
     wanted = [digest.hex for digest in digests]
     had = set(tx.exec(select(FileRow.digest).where(col(FileRow.digest).in_(wanted)).distinct()))
     coming = tx.exec(
@@ -36,7 +36,7 @@ def unowned(tx: Transaction, digests: Collection[Digest]) -> set[Digest]:
 
 
 def mark_for_delete(tx: Transaction, digests: Iterable[Digest], at: datetime) -> None:
-    """From `at` on they are leaving; those that were already, since then."""
+    """Marks them as of `at`; those that are marked already keep their date."""
     for digest in digests:
         if tx.get(LeavingRow, digest.hex) is None:
             tx.add(LeavingRow(digest=digest.hex, since=at))
@@ -44,24 +44,24 @@ def mark_for_delete(tx: Transaction, digests: Iterable[Digest], at: datetime) ->
 
 
 def unmark_for_delete(tx: Transaction, digest: Digest) -> None:
-    """Somebody has these bytes: they stay."""
+    """Removes the mark: the bytes have an owner again."""
     tx.execute(delete(LeavingRow).where(col(LeavingRow.digest) == digest.hex))
 
 
 def is_deleting(tx: Transaction, digest: Digest) -> bool:
-    """Whether somebody is deleting these bytes just now."""
+    """Whether a sweep is deleting these bytes right now."""
     row = tx.get(LeavingRow, digest.hex)
     return row is not None and row.going_since is not None and row.going_since > _now(tx) - LAPSES
 
 
 def marked_since(tx: Transaction, digests: Collection[Digest]) -> dict[Digest, datetime]:
-    """Since when those of them leave that do."""
+    """The dates of those that are marked."""
     query = select(LeavingRow).where(col(LeavingRow.digest).in_([digest.hex for digest in digests]))
     return {Digest(row.digest): row.since for row in tx.exec(query)}
 
 
 def due_for_delete(tx: Transaction, before: datetime, after: str, limit: int) -> Sequence[Digest]:
-    """What has been leaving since before that moment and nobody is deleting, in order, from `after` on."""
+    """Those marked before that moment and not being deleted, in order, from `after` on."""
     query = select(LeavingRow).where(LeavingRow.since <= before, LeavingRow.digest > after)
     has_lapsed = col(LeavingRow.going_since) <= _now(tx) - LAPSES
     is_free = col(LeavingRow.going_since).is_(None) | has_lapsed
@@ -72,7 +72,7 @@ def due_for_delete(tx: Transaction, before: datetime, after: str, limit: int) ->
 def start_delete(
     tx: Transaction, digests: Sequence[Digest], held: Collection[Digest]
 ) -> tuple[list[Digest], datetime]:
-    """Those that may be deleted from that moment on, by nobody else; the others stay, as does what is `held`."""
+    """Those that the caller alone may delete from that moment on. The others lose their mark, as do those that are `held`."""
     free, now = unowned(tx, digests) - set(held), _now(tx)
     for digest in set(digests) - free:
         unmark_for_delete(tx, digest)
@@ -83,13 +83,13 @@ def start_delete(
 
 
 def finish_delete(tx: Transaction, digests: Collection[Digest], began: datetime) -> None:
-    """They were deleted by who began at that moment: their bytes may come again."""
+    """Completes the delete that began at that moment: the bytes may be uploaded again."""
     mine = _mine(digests, began)
     tx.execute(delete(LeavingRow).where(*mine))
 
 
 def cancel_delete(tx: Transaction, digests: Collection[Digest], began: datetime) -> None:
-    """They were not deleted after all, and leave as before."""
+    """Undoes `start_delete`: the blobs are marked again, as before."""
     mine = _mine(digests, began)
     tx.execute(update(LeavingRow).where(*mine).values(going_since=None))
 

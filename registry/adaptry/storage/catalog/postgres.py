@@ -188,7 +188,7 @@ def _translate_error(where: str, error: BaseException) -> AdaptryError | None:
     if state is None:
         is_lost = type(error).__name__ in ("OperationalError", "ConnectionTimeout")
         said = f"cannot reach the database {where}: {_line(error)}; does it run, has it room and a connection to spare, and are its address, name, user and password right?"
-        return Unavailable(said, told=_AWAY) if is_lost else None
+        return Unavailable(said, public_message=_AWAY) if is_lost else None
     match state[:2], state:
         case _, "55P03" | "40001" | "40P01" | "25P03":
             return busy_error()
@@ -199,20 +199,20 @@ def _translate_error(where: str, error: BaseException) -> AdaptryError | None:
         case "XX", "XX001" | "XX002":
             said = f"the database {where} is damaged: {_line(error)}; restore a backup"
             return CorruptData(
-                said, told="the registry's database is damaged; its administrator has the details"
+                said, public_message="the registry's database is damaged; its administrator has the details"
             )
         case (("08" | "28" | "3D" | "3F" | "53" | "57" | "58"), _):
-            return Unavailable(f"cannot use the database {where}: {_line(error)}", told=_AWAY)
+            return Unavailable(f"cannot use the database {where}: {_line(error)}", public_message=_AWAY)
         case _, "25006":
             return Unavailable(
                 f"the database {where} may not be written to: {_line(error)}; is it a standby? name the one it follows",
-                told=_AWAY,
+                public_message=_AWAY,
             )
         case _, "42501":
             return Unavailable(
                 f"the database {where} does not allow its user that: {_line(error)}; its tables are best made and owned by "
                 "the role that Adaptry connects as",
-                told=_AWAY,
+                public_message=_AWAY,
             )
     return None
 

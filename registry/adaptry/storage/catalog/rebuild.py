@@ -68,9 +68,9 @@ def read_version_source(tx: Transaction, key: int) -> VersionSource | None:
     row = tx.get(VersionRow, key)
     if row is None:
         return None
-    line, detail = tx.get_one(AdapterRow, row.adapter_id), tx.get(VersionDetailRow, key)
+    adapter, detail = tx.get_one(AdapterRow, row.adapter_id), tx.get(VersionDetailRow, key)
     manifest = versions.manifest(tx, Digest(row.digest))
-    return VersionSource(key, f"{line.name}@{row.number}", manifest, detail.forced if detail else None)
+    return VersionSource(key, f"{adapter.name}@{row.number}", manifest, detail.forced if detail else None)
 
 
 def spec_of(tx: Transaction, key: int) -> Spec | None:
@@ -84,27 +84,27 @@ def put_version(tx: Transaction, key: int, derived: Admission, at: datetime, by:
     row = tx.get(VersionRow, key)
     if row is None:
         return
-    spec, verdict = derived.spec, derived.verdict
+    spec, base_check = derived.spec, derived.base_check
     versions.fill_derived(row, derived)
     detail = tx.get(VersionDetailRow, key) or VersionDetailRow(version_id=key, spec=b"", report=b"")
     detail.spec, detail.report, detail.forced = (
         encode_model(spec),
-        encode_model(verdict.report),
+        encode_model(base_check.report),
         derived.forced,
     )
     tx.add_all([row, detail])
     tx.flush()
     index_version(tx, key)
-    if _last_status(tx, row) != verdict.status:
-        line = tx.get_one(AdapterRow, row.adapter_id)
+    if _last_status(tx, row) != base_check.status:
+        adapter = tx.get_one(AdapterRow, row.adapter_id)
         events.record(
             tx,
             "version.rechecked",
             at=at,
             by=by,
-            line=adapters.find(tx, AdapterName.parse(line.name)),
+            adapter=adapters.find(tx, AdapterName.parse(adapter.name)),
             number=row.number,
-            detail={"base": verdict.base_id, "base_status": verdict.status},
+            detail={"base": base_check.base_id, "base_status": base_check.status},
         )
 
 

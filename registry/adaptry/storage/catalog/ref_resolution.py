@@ -39,7 +39,7 @@ class ResolvedRef:
 def _statement(found: FromClause, is_meant: ColumnElement[bool]) -> Select[Any]:
     """The adapter named, with the version meant or without one. (`Any`: rows are typed by all their columns.)"""
     return (
-        select(_ADAPTERS.c.id.label("line"), _ADAPTERS.c.visibility, *SHOWN)
+        select(_ADAPTERS.c.id.label("adapter_key"), _ADAPTERS.c.visibility, *SHOWN)
         .select_from(found.outerjoin(_VERSIONS, is_meant))
         .where(_ADAPTERS.c.name == bindparam("name"), _ADAPTERS.c.deleted_at.is_(None))
     )
@@ -70,14 +70,14 @@ def resolve_ref(tx: Transaction, ref: Ref) -> ResolvedRef | None:
     rows = run_select(tx, statement, {"name": str(ref.name), **asked})
     if not rows:
         return None
-    line = AdapterRecord(rows[0].line, ref.name, visibility_of(rows[0].visibility))
-    return ResolvedRef(line, tuple(row for row in rows if row.id is not None))
+    adapter = AdapterRecord(rows[0].adapter_key, ref.name, visibility_of(rows[0].visibility))
+    return ResolvedRef(adapter, tuple(row for row in rows if row.id is not None))
 
 
-def find(tx: Transaction, line: AdapterRecord, selector: Selector) -> VersionRecord | None:
+def find(tx: Transaction, adapter: AdapterRecord, selector: Selector) -> VersionRecord | None:
     """What a selector means now. Raises `Conflict` for a digest prefix that several versions share."""
-    meaning = resolve_ref(tx, Ref(line.name, selector))
-    columns = meaning.version(selector) if meaning else None
+    resolved = resolve_ref(tx, Ref(adapter.name, selector))
+    columns = resolved.version(selector) if resolved else None
     return to_record(columns) if columns else None
 
 

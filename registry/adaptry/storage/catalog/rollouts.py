@@ -27,7 +27,7 @@ _SHOWN = 50
 
 def begin(
     tx: Transaction,
-    line: AdapterRecord,
+    adapter: AdapterRecord,
     alias: str,
     to: VersionRecord,
     was: AliasTarget,
@@ -36,7 +36,7 @@ def begin(
     by: str,
 ) -> RolloutInfo:
     row = RolloutRow(
-        adapter_id=line.key,
+        adapter_id=adapter.key,
         alias=alias,
         version_id=to.key,
         was_number=was.number,
@@ -51,22 +51,22 @@ def begin(
     )
     tx.add(row)
     tx.flush()
-    return _info(row, line.name, to.number, to.digest)
+    return _info(row, adapter.name, to.number, to.digest)
 
 
-def running(tx: Transaction, line: AdapterRecord, alias: str) -> RolloutInfo | None:
+def running(tx: Transaction, adapter: AdapterRecord, alias: str) -> RolloutInfo | None:
     query = _query().where(
-        RolloutRow.adapter_id == line.key, RolloutRow.alias == alias, RolloutRow.stage == "running"
+        RolloutRow.adapter_id == adapter.key, RolloutRow.alias == alias, RolloutRow.stage == "running"
     )
     found = tx.exec(query).first()
-    return _info(found[0], line.name, found[1].number, Digest(found[1].digest)) if found else None
+    return _info(found[0], adapter.name, found[1].number, Digest(found[1].digest)) if found else None
 
 
-def of_adapter(tx: Transaction, line: AdapterRecord) -> tuple[RolloutInfo, ...]:
+def of_adapter(tx: Transaction, adapter: AdapterRecord) -> tuple[RolloutInfo, ...]:
     """The newest, newest first."""
-    query = _query().where(RolloutRow.adapter_id == line.key).order_by(col(RolloutRow.id).desc())
+    query = _query().where(RolloutRow.adapter_id == adapter.key).order_by(col(RolloutRow.id).desc())
     return tuple(
-        _info(row, line.name, version.number, Digest(version.digest))
+        _info(row, adapter.name, version.number, Digest(version.digest))
         for row, version in tx.exec(query.limit(_SHOWN))
     )
 
@@ -103,9 +103,9 @@ def change(
     tx.flush()
 
 
-def get(tx: Transaction, line: AdapterRecord, id: int) -> RolloutInfo:
+def get(tx: Transaction, adapter: AdapterRecord, id: int) -> RolloutInfo:
     row, version = tx.exec(_query().where(RolloutRow.id == id)).one()
-    return _info(row, line.name, version.number, Digest(version.digest))
+    return _info(row, adapter.name, version.number, Digest(version.digest))
 
 
 def serving(tx: Transaction, rollout: RolloutInfo, now: datetime) -> Mapping[str, Digest | None]:

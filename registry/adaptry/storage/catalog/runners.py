@@ -1,4 +1,4 @@
-"""Runners in the catalog: who they are, and that they live, told by a count that goes up.
+"""Runners in the catalog: who they are, and their heartbeat counts, by which one sees that they are alive.
 
 No clock is believed: a runner is dead for who has watched its count stand still for long enough.
 """

@@ -26,14 +26,14 @@ from adaptry.storage.catalog.version_info import by_keys
 SELECTIVE = 2000
 
 
-def search(tx: Transaction, sight: ReadScope, text: str, cursor: str | None, limit: int) -> Page[VersionInfo]:
+def search(tx: Transaction, scope: ReadScope, text: str, cursor: str | None, limit: int) -> Page[VersionInfo]:
     """The versions that match and are seen. Raises `InvalidQuery`."""
     about = f"search {text}"
     try:
         before = cursors.decode_number(cursor, about)
     except Invalid as error:
         raise InvalidQuery(error.message) from None
-    keys_found = statement(tx, sight, text)
+    keys_found = statement(tx, scope, text)
     if before is not None:
         keys_found = keys_found.where(col(VersionRow.id) < before)
     keys = tx.execute(keys_found.limit(limit + 1)).scalars().all()
@@ -42,14 +42,14 @@ def search(tx: Transaction, sight: ReadScope, text: str, cursor: str | None, lim
     return Page[VersionInfo](items=by_keys(tx, shown), next=following)
 
 
-def statement(tx: Transaction, sight: ReadScope, text: str) -> Keys:
+def statement(tx: Transaction, scope: ReadScope, text: str) -> Keys:
     """Selects the keys of the versions that match and are seen, newest first. Raises `InvalidQuery`."""
     terms = query.parse(text)
     return _walk(
         tx,
-        conditions.term_conditions(tx, sight, terms)
+        conditions.term_conditions(tx, scope, terms)
         + conditions.state_conditions(terms)
-        + conditions.scope_conditions(tx, sight),
+        + conditions.scope_conditions(tx, scope),
     )
 
 

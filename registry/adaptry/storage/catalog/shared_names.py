@@ -67,24 +67,24 @@ def is_used(tx: Transaction, namespace: str) -> bool:
     return tx.exec(query.limit(1)).first() is not None
 
 
-def namespace_spelled(tx: Transaction, sight: ReadScope, namespace: str) -> str:
-    """The namespace of adapters in sight that is this one but for capitals; itself if it has any, or several others do."""
+def namespace_spelled(tx: Transaction, scope: ReadScope, namespace: str) -> str:
+    """The namespace of readable adapters that is this one but for capitals; itself if it has any, or several others do."""
     query = select(AdapterRow.namespace).where(
         col(AdapterRow.namespace).in_(_namespaces(tx, namespace)), col(AdapterRow.deleted_at).is_(None)
     )
-    if (seen := sight.adapter_condition()) is not None:
+    if (seen := scope.adapter_condition()) is not None:
         query = query.where(seen)
     found = set(tx.exec(query.distinct()))
     return found.pop() if len(found) == 1 and namespace not in found else namespace
 
 
-def spelled_otherwise(tx: Transaction, sight: ReadScope, name: str, *, with_bases: bool) -> str | None:
-    """The name of the adapter, or else the base, in sight that is `name` but for capitals; `name` itself if something in
-    sight has it, and None if several others do."""
+def spelled_otherwise(tx: Transaction, scope: ReadScope, name: str, *, with_bases: bool) -> str | None:
+    """The name of the readable adapter, or else base, that is `name` but for capitals; `name` itself if something
+    readable has it, and None if several others do."""
     found: set[str] = set()
     if "/" in name:
         adapters = select(AdapterRow.name).where(_is_adapter(name), col(AdapterRow.deleted_at).is_(None))
-        if (seen := sight.adapter_condition()) is not None:
+        if (seen := scope.adapter_condition()) is not None:
             adapters = adapters.where(seen)
         found.update(tx.exec(adapters))
     if with_bases:
@@ -93,7 +93,7 @@ def spelled_otherwise(tx: Transaction, sight: ReadScope, name: str, *, with_base
             .join(BaseRow, col(BaseRow.id) == col(BaseNameRow.base_id))
             .where(_is_base(name))
         )
-        if (seen := sight.base_condition()) is not None:
+        if (seen := scope.base_condition()) is not None:
             bases = bases.where(seen)
         found.update(tx.exec(bases))
     if name in found:

@@ -147,9 +147,9 @@ def _prepare(engine: Engine, *, is_durable: bool) -> None:
 
 def find_problems(connection: Connection) -> Iterator[str]:
     """What SQLite finds wrong with its own file and with references between rows."""
-    for (line,) in connection.exec_driver_sql("PRAGMA integrity_check"):
-        if line != "ok":
-            yield f"SQLite: {line}"
+    for (result,) in connection.exec_driver_sql("PRAGMA integrity_check"):
+        if result != "ok":
+            yield f"SQLite: {result}"
     for table, *_ in connection.exec_driver_sql("PRAGMA foreign_key_check"):
         yield f"a row of {table} names something that is not there"
 
@@ -258,7 +258,7 @@ def _full(url: str) -> StorageFull:
     what_then = "free some and try again; what is stored is untouched and can be read"
     return StorageFull(
         f"no space left for {make_url(url).database}; {what_then} (`adaptry gc` deletes what no version needs)",
-        told=f"no space left for the registry's database; {what_then}",
+        public_message=f"no space left for the registry's database; {what_then}",
     )
 
 
@@ -282,11 +282,11 @@ def _translate_error(url: str, error: BaseException) -> AdaptryError | None:
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return CorruptData(
                 f"{make_url(url).database} is not a sound SQLite database: {error}; restore a backup",
-                told="the registry's database is damaged; its administrator has the details",
+                public_message="the registry's database is damaged; its administrator has the details",
             )
         case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_IOERR | sqlite3.SQLITE_PERM:
             return Unavailable(
                 f"cannot use the database {make_url(url).database}: {error}",
-                told="the registry's database cannot be used; its administrator has the details",
+                public_message="the registry's database cannot be used; its administrator has the details",
             )
     return None

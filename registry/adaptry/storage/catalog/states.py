@@ -36,9 +36,9 @@ def put(tx: Transaction, version: VersionRecord, change: StateChange, at: dateti
     return row.state_generation
 
 
-def find_withdrawn_revision(tx: Transaction, line: AdapterRecord, revision: Digest) -> VersionInfo | None:
+def find_withdrawn_revision(tx: Transaction, adapter: AdapterRecord, revision: Digest) -> VersionInfo | None:
     """A version whose files are held back and whose weights that revision has."""
-    rows = run_select(tx, _OF_REVISION.limit(1), {"adapter": line.key, "digest": revision.hex})
+    rows = run_select(tx, _OF_REVISION.limit(1), {"adapter": adapter.key, "digest": revision.hex})
     return info(tx, rows[0]) if rows else None
 
 

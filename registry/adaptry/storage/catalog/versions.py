@@ -51,18 +51,18 @@ class Admission:
     manifest: Manifest
     spec: Spec
     weights: Digest
-    verdict: BaseCheck
+    base_check: BaseCheck
     forced: str | None
     number: int | None = None
 
 
-def insert(tx: Transaction, line: AdapterRecord, new: Admission, at: datetime, by: str) -> VersionRecord:
+def insert(tx: Transaction, adapter: AdapterRecord, new: Admission, at: datetime, by: str) -> VersionRecord:
     """Admits a version and numbers it."""
     digest = new.manifest.digest
     commits.store_revision(tx, new.manifest)
     row = VersionRow(
-        adapter_id=line.key,
-        number=adapters.allocate_number(tx, line, at, new.number),
+        adapter_id=adapter.key,
+        number=adapters.allocate_number(tx, adapter, at, new.number),
         digest=digest.hex,
         created_at=at,
         created_by=by,
@@ -77,23 +77,23 @@ def insert(tx: Transaction, line: AdapterRecord, new: Admission, at: datetime, b
         VersionDetailRow(
             version_id=row.id,
             spec=encode_model(new.spec),
-            report=encode_model(new.verdict.report),
+            report=encode_model(new.base_check.report),
             forced=new.forced,
         )
     )
-    terms.add(tx, row.id, [*_own_terms(row, new.manifest), *adapters.own_terms(tx, line.key)])
+    terms.add(tx, row.id, [*_own_terms(row, new.manifest), *adapters.own_terms(tx, adapter.key)])
     return to_record(row)
 
 
 def fill_derived(row: VersionRow, derived: Admission) -> None:
     """Sets the columns that follow from a version's files and its base."""
-    spec, verdict = derived.spec, derived.verdict
+    spec, base_check = derived.spec, derived.base_check
     row.method, row.rank, row.parameters = spec.method, spec.rank, spec.parameters
     row.targets, row.traits = encode_list(spec.targets), encode_list(spec.traits)
     row.size, row.weights = derived.manifest.size, derived.weights.hex
-    row.base_id = verdict.base_id.hex if verdict.base_id else None
-    row.base_name, row.base_status = verdict.base_name, verdict.status
-    row.findings = len(verdict.report.findings)
+    row.base_id = base_check.base_id.hex if base_check.base_id else None
+    row.base_name, row.base_status = base_check.base_name, base_check.status
+    row.findings = len(base_check.report.findings)
 
 
 def terms_of(tx: Transaction, row: VersionRow) -> set[tuple[str, str]]:
@@ -118,25 +118,25 @@ def _own_terms(row: VersionRow, manifest: Manifest) -> list[tuple[str, str]]:
     ]
 
 
-def set_base_check(tx: Transaction, key: int, verdict: BaseCheck) -> None:
+def set_base_check(tx: Transaction, key: int, base_check: BaseCheck) -> None:
     """Replaces what is known of a version's base, after it was checked again."""
     tx.execute(
         update(VersionRow)
         .where(col(VersionRow.id) == key)
         .values(
-            base_id=verdict.base_id.hex if verdict.base_id else None,
-            base_name=verdict.base_name,
-            base_status=verdict.status,
-            findings=len(verdict.report.findings),
+            base_id=base_check.base_id.hex if base_check.base_id else None,
+            base_name=base_check.base_name,
+            base_status=base_check.status,
+            findings=len(base_check.report.findings),
         )
     )
     tx.execute(
         update(VersionDetailRow)
         .where(col(VersionDetailRow.version_id) == key)
-        .values(report=encode_model(verdict.report))
+        .values(report=encode_model(base_check.report))
     )
     terms.remove(tx, key, ["base"])
-    terms.add(tx, key, _base_terms(verdict))
+    terms.add(tx, key, _base_terms(base_check))
 
 
 def set_report(tx: Transaction, key: int, report: CheckReport) -> None:
@@ -168,11 +168,11 @@ def detail(tx: Transaction, stored: VersionRecord) -> VersionDetail:
     )
 
 
-def page(tx: Transaction, line: AdapterRecord, cursor: str | None, limit: int) -> Page[VersionInfo]:
-    """A line's versions, newest first."""
-    about = f"versions {line.key}"
+def page(tx: Transaction, adapter: AdapterRecord, cursor: str | None, limit: int) -> Page[VersionInfo]:
+    """An adapter's versions, newest first."""
+    about = f"versions {adapter.key}"
     before = cursors.decode_number(cursor, about)
-    query = select(VersionRow.id, VersionRow.number).where(VersionRow.adapter_id == line.key)
+    query = select(VersionRow.id, VersionRow.number).where(VersionRow.adapter_id == adapter.key)
     if before is not None:
         query = query.where(VersionRow.number < before)
     rows = tx.exec(query.order_by(col(VersionRow.number).desc()).limit(limit + 1)).all()
@@ -189,9 +189,9 @@ def count_download(tx: Transaction, stored: VersionRecord) -> None:
     )
 
 
-def _base_terms(verdict: BaseCheck) -> list[tuple[str, str]]:
-    names = [verdict.base_name] if verdict.base_name else []
-    ids = [str(verdict.base_id)] if verdict.base_id else []
+def _base_terms(base_check: BaseCheck) -> list[tuple[str, str]]:
+    names = [base_check.base_name] if base_check.base_name else []
+    ids = [str(base_check.base_id)] if base_check.base_id else []
     return [("base", text) for text in names + ids]
 
 

@@ -29,19 +29,19 @@ def of_version(tx: Transaction, version: int, now: datetime) -> tuple[ResidentIn
     return tuple(_infos(tx, col(ResidentRow.version_id) == version, now))
 
 
-def info(tx: Transaction, worker: WorkerRecord, sight: ReadScope, now: datetime) -> WorkerInfo:
-    return _with_residents(tx, [tx.get_one(WorkerRow, worker.key)], sight, now)[0]
+def info(tx: Transaction, worker: WorkerRecord, scope: ReadScope, now: datetime) -> WorkerInfo:
+    return _with_residents(tx, [tx.get_one(WorkerRow, worker.key)], scope, now)[0]
 
 
 def page(
     tx: Transaction,
     owner: str,
-    sight: ReadScope,
+    scope: ReadScope,
     cursor: str | None,
     limit: int,
     now: datetime,
 ) -> Page[WorkerInfo]:
-    """Workers in the order of their names and owners, as far as `sight` goes."""
+    """Workers in the order of their names and owners, as far as `scope` reaches."""
     query = select(WorkerRow).order_by(WorkerRow.name, WorkerRow.owner).limit(limit + 1)
     if cursor is not None:
         name, _, of = cursors.decode(cursor, _ABOUT).partition(" ")  # no worker's name has a space in it
@@ -51,23 +51,23 @@ def page(
                 and_(col(WorkerRow.name) == name, col(WorkerRow.owner) > of),
             )
         )
-    if (seen := _is_seen(owner, sight)) is not None:
+    if (seen := _is_seen(owner, scope)) is not None:
         query = query.where(seen)
     rows = tx.exec(query).all()
-    infos = _with_residents(tx, rows[:limit], sight, now)
+    infos = _with_residents(tx, rows[:limit], scope, now)
     following = cursors.encode(f"{infos[-1].worker} {infos[-1].owner}", _ABOUT) if len(rows) > limit else None
     return Page[WorkerInfo](items=tuple(infos), next=following)
 
 
-def may_see(tx: Transaction, worker: WorkerRecord, owner: str, sight: ReadScope) -> bool:
-    seen = _is_seen(owner, sight)
+def may_see(tx: Transaction, worker: WorkerRecord, owner: str, scope: ReadScope) -> bool:
+    seen = _is_seen(owner, scope)
     query = select(WorkerRow.id).where(WorkerRow.id == worker.key)
     return seen is None or tx.exec(query.where(seen)).first() is not None
 
 
-def _is_seen(owner: str, sight: ReadScope) -> ColumnElement[bool] | None:
+def _is_seen(owner: str, scope: ReadScope) -> ColumnElement[bool] | None:
     """Which workers may be seen: one's own, and those that have something one may read. None is all of them."""
-    of_adapters = sight.adapter_condition()
+    of_adapters = scope.adapter_condition()
     if of_adapters is None:
         return None
     has = (
@@ -80,12 +80,12 @@ def _is_seen(owner: str, sight: ReadScope) -> ColumnElement[bool] | None:
 
 
 def _with_residents(
-    tx: Transaction, rows: Sequence[WorkerRow], sight: ReadScope, now: datetime
+    tx: Transaction, rows: Sequence[WorkerRow], scope: ReadScope, now: datetime
 ) -> list[WorkerInfo]:
     has = col(ResidentRow.worker_id).in_([row.id for row in rows]) & (
         col(ResidentRow.condition) != "unloaded"
     )
-    of_adapters = sight.adapter_condition()
+    of_adapters = scope.adapter_condition()
     residents = _infos(tx, has if of_adapters is None else has & of_adapters, now)
     return [
         WorkerInfo(

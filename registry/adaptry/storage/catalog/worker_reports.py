@@ -155,13 +155,13 @@ def withdrawals_for(tx: Transaction, worker: WorkerRecord) -> tuple[Withdrawal, 
     )
 
 
-def workers_with_adapter(tx: Transaction, line: int) -> tuple[str, ...]:
+def workers_with_adapter(tx: Transaction, adapter_key: int) -> tuple[str, ...]:
     """The workers that have a version of an adapter, in name order."""
     query = (
         select(WorkerRow.name)
         .join(ResidentRow, col(ResidentRow.worker_id) == col(WorkerRow.id))
         .join(VersionRow, col(ResidentRow.version_id) == col(VersionRow.id))
-        .where(VersionRow.adapter_id == line, col(ResidentRow.condition).not_in(ENDED))
+        .where(VersionRow.adapter_id == adapter_key, col(ResidentRow.condition).not_in(ENDED))
     )
     return tuple(tx.exec(query.distinct().order_by(WorkerRow.name)))
 

@@ -73,7 +73,7 @@ def is_lost(row: WorkerRow, now: datetime) -> bool:
 
 
 def label_of(row: WorkerRow) -> str:
-    """As `Worker.label`; for this package."""
+    """As `WorkerRecord.label`; for this package."""
     return _record(row).label
 
 

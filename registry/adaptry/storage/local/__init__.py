@@ -39,9 +39,11 @@ class LocalRegistry(
     LocalJobs,
     LocalEvents,
 ):
-    """`LocalRegistry(catalog, blobs, identity)`; each parent is the part of the interface it is named for (`LocalCommits` goes on from `LocalRevisions` and `LocalBranches`, `Residency` from `Rollouts`)."""
+    """`LocalRegistry(catalog, blobs, identity)`; each parent is the part of the interface it is named for (`LocalCommits` goes on from `LocalRevisions` and `LocalBranches`, `LocalWorkers` from `LocalRollouts`)."""
 
-    def on_behalf_of(self, identity: Identity, once: IdempotencyKey | None = None) -> LocalRegistry:
+    def on_behalf_of(
+        self, identity: Identity, idempotency_key: IdempotencyKey | None = None
+    ) -> LocalRegistry:
         """The same registry for someone else, and perhaps for one request; costs nothing, so a server makes one each time."""
         return LocalRegistry(
             self.catalog,
@@ -49,8 +51,8 @@ class LocalRegistry(
             identity,
             require_known_base=self.require_known_base,
             clock=self.clock,
-            weighing=self.incremental_digests,
-            once=once,
+            incremental_digests=self.incremental_digests,
+            idempotency_key=idempotency_key,
             presign_uploads=self.presign_uploads,
             inspector=self.inspector,
         )

@@ -42,19 +42,21 @@ class LocalAdapters(RegistryContext):
     def edit_adapter(self, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:
         now = self.clock()
         with self.catalog.write() as tx:
-            line = adapters.edit(tx, self.writable_adapter(tx, name), edit, now)
+            adapter = adapters.edit(tx, self.writable_adapter(tx, name), edit, now)
             changed = {
                 "description": edit.description,
                 "tags": ", ".join(edit.tags) if edit.tags is not None else None,
                 "visibility": edit.visibility,
             }
-            events.record(tx, "adapter.edited", at=now, by=self.identity.name, line=line, detail=changed)
-            return adapters.info(tx, line)
+            events.record(
+                tx, "adapter.edited", at=now, by=self.identity.name, adapter=adapter, detail=changed
+            )
+            return adapters.info(tx, adapter)
 
     def rename_adapter(self, name: AdapterName, to: AdapterName) -> AdapterInfo:
         now = self.clock()
         with self.catalog.write() as tx:
-            line = self.writable_adapter(tx, name)
+            adapter = self.writable_adapter(tx, name)
             if not self.identity.may_write(to):
                 raise PermissionDenied(
                     f"{self.identity.name} may not write to {to.namespace!r}, so not rename into it"
@@ -62,38 +64,38 @@ class LocalAdapters(RegistryContext):
             if adapters.find(tx, to):
                 raise Conflict(f"{to} is taken; choose another name")
             require_no_base(tx, to)
-            renamed = adapters.rename(tx, line, to, now)
+            renamed = adapters.rename(tx, adapter, to, now)
             events.record(
                 tx,
                 "adapter.renamed",
                 at=now,
                 by=self.identity.name,
-                line=renamed,
+                adapter=renamed,
                 detail={"was": name, "to": to},
             )
             return adapters.info(tx, renamed)
 
     def renamed_to(self, name: AdapterName) -> AdapterName | None:
         with self.catalog.read() as tx:
-            line = adapters.find_renamed(tx, name)
-        return line.name if line and self.identity.may_read(line.name, line.visibility) else None
+            adapter = adapters.find_renamed(tx, name)
+        return adapter.name if adapter and self.identity.may_read(adapter.name, adapter.visibility) else None
 
     def delete_adapter(self, name: AdapterName) -> None:
         now = self.clock()
         with self.catalog.write() as tx:
-            line = self.writable_adapter(tx, name)
-            held = aliases.infos(tx, line)
+            adapter = self.writable_adapter(tx, name)
+            held = aliases.infos(tx, adapter)
             if held:
                 names = ", ".join(info.alias for info in held)
                 raise Conflict(f"{name} is in use through {names}; remove the aliases first")
-            if serving := worker_reports.workers_with_adapter(tx, line.key):
+            if serving := worker_reports.workers_with_adapter(tx, adapter.key):
                 raise Conflict(
                     f"{name} is loaded by {', '.join(serving[:5])}; let them unload it, or forget those that are gone: "
                     "adaptry workers forget NAME"
                 )
-            commits.forget(tx, line)
-            adapters.mark_deleted(tx, line, now)
-            events.record(tx, "adapter.deleted", at=now, by=self.identity.name, line=line)
+            commits.forget(tx, adapter)
+            adapters.mark_deleted(tx, adapter, now)
+            events.record(tx, "adapter.deleted", at=now, by=self.identity.name, adapter=adapter)
 
     def history(self, name: AdapterName, cursor: str | None = None, limit: int = 50) -> Page[Event]:
         cursors.check_limit(limit)

@@ -47,19 +47,19 @@ def weights_digest(catalog: Catalog, manifest: Manifest, adapter: Adapter) -> Di
     entry = manifest.file(adapter.format.weights)
     assert entry is not None
     with catalog.read() as tx:
-        known = files.find_weights_digest(tx, entry.sha256)
-    return known or adapter.weights_digest()
+        stored = files.find_weights_digest(tx, entry.sha256)
+    return stored or adapter.weights_digest()
 
 
-def find_base(tx: Transaction, sight: ReadScope, manifest: Manifest, written: str | None) -> ResolvedBase:
-    """The base in sight that a revision means: by id if it claims one, else by the name it claims or its config has `written`.
+def find_base(tx: Transaction, scope: ReadScope, manifest: Manifest, written: str | None) -> ResolvedBase:
+    """The readable base that a revision means: by id if it claims one, else by the name it claims or its config has `written`.
 
     An id that is unknown stays a claim, and what the config says beside it is no name for it."""
     claim = manifest.base
     claimed_id = claim.id if claim else None
     claimed_name = claim.name if claim and (claim.name or claim.id) else written
     key = str(claimed_id) if claimed_id else claimed_name
-    found = bases.find(tx, sight, key) if key else []
+    found = bases.find(tx, scope, key) if key else []
     if len(found) != 1:
         return ResolvedBase(claimed_id, claimed_name)
     names = bases.names(tx, found[0])
@@ -69,21 +69,21 @@ def find_base(tx: Transaction, sight: ReadScope, manifest: Manifest, written: st
 
 def known_inspections(tx: Transaction, tree: Manifest) -> Mapping[str, WeightsInspection]:
     """What is known of a revision's weights files. Those of old versions may not have been inspected yet."""
-    known = inspections.find(tx, set(tree.weights.values()))
-    return {path: known[digest] for path, digest in tree.weights.items() if digest in known}
+    found = inspections.find(tx, set(tree.weights.values()))
+    return {path: found[digest] for path, digest in tree.weights.items() if digest in found}
 
 
 def check_against_base(
-    adapter: Adapter, known: ResolvedBase, record: BaseRecord | None, weights: Sequence[Finding] = ()
+    adapter: Adapter, base: ResolvedBase, record: BaseRecord | None, weights: Sequence[Finding] = ()
 ) -> BaseCheck:
     """Checks an adapter against its base; without a record, on its own. What its `weights` hold is part of the report, and
     changes nothing about the base."""
-    name = known.name if record else known.claimed_name
+    name = base.name if record else base.claimed_name
     report = check(adapter, record, name)
     status: BaseStatus = "unknown"
     if record and not report.is_blocked:
         status = "verified"
-    elif known.claimed_id or known.claimed_name:
+    elif base.claimed_id or base.claimed_name:
         status = "declared"
     whole = report.model_copy(update={"findings": (*report.findings, *weights)})
-    return BaseCheck(known.id or known.claimed_id, known.name or known.claimed_name, status, whole)
+    return BaseCheck(base.id or base.claimed_id, base.name or base.claimed_name, status, whole)

@@ -32,32 +32,32 @@ class LocalAliases(RegistryContext):
     def move_alias(self, name: AdapterName, alias: str, to: Digest, was: int | None) -> AliasInfo:
         parse_stored_alias(alias)
         with self.catalog.write() as tx:
-            line = self.writable_adapter(tx, name)
+            adapter = self.writable_adapter(tx, name)
             target = to_record(self.resolve(tx, Ref(name, ByDigest(to.hex))))
-            return self.run_once(tx, _INFO, lambda: self._move(tx, line, alias, target, was))
+            return self.run_once(tx, _INFO, lambda: self._move(tx, adapter, alias, target, was))
 
     def _move(
-        self, tx: Transaction, line: AdapterRecord, alias: str, to: VersionRecord, was: int | None
+        self, tx: Transaction, adapter: AdapterRecord, alias: str, to: VersionRecord, was: int | None
     ) -> AliasInfo:
-        found = aliases.find(tx, line, alias)
-        _require_seen(line.name, alias, found, was)
-        return point_alias(tx, line, alias, to, found, self.clock(), self.identity.name)
+        found = aliases.find(tx, adapter, alias)
+        _require_seen(adapter.name, alias, found, was)
+        return point_alias(tx, adapter, alias, to, found, self.clock(), self.identity.name)
 
     def remove_alias(self, name: AdapterName, alias: str, was: int) -> None:
         now = self.clock()
         with self.catalog.write() as tx:
-            line = self.writable_adapter(tx, name)
-            found = aliases.find(tx, line, alias)
+            adapter = self.writable_adapter(tx, name)
+            found = aliases.find(tx, adapter, alias)
             if found is None:
                 raise NotFound(f"{name} has no alias {alias[:80]!a}")
             _require_seen(name, alias, found, was)
-            aliases.remove(tx, line, alias, now, self.identity.name)
+            aliases.remove(tx, adapter, alias, now, self.identity.name)
             events.record(
                 tx,
                 "alias.removed",
                 at=now,
                 by=self.identity.name,
-                line=line,
+                adapter=adapter,
                 number=found.number,
                 detail={"alias": alias, "was": found.digest, "generation": found.generation},
             )
@@ -65,7 +65,7 @@ class LocalAliases(RegistryContext):
 
 def point_alias(
     tx: Transaction,
-    line: AdapterRecord,
+    adapter: AdapterRecord,
     alias: str,
     to: VersionRecord,
     found: AliasTarget | None,
@@ -79,20 +79,20 @@ def point_alias(
     require_alias_allowed(alias, to.state, to.number)
     if found is None:
         parse_alias(alias)
-        if like := label_like(tx, line.key, alias):
+        if like := label_like(tx, adapter.key, alias):
             raise Conflict(
-                f"the alias {alias} differs only in capitals from {line.name}@{like}, which exists; write {like}, or choose "
+                f"the alias {alias} differs only in capitals from {adapter.name}@{like}, which exists; write {like}, or choose "
                 "another name"
             )
-    if found is None and (mark := git_refs.find(tx, line, alias)):
-        raise Conflict(f"{line.name} has a {mark.kind} {alias}; choose another name for the alias")
-    info = aliases.set_target(tx, line, alias, to, now, by)
+    if found is None and (ref := git_refs.find(tx, adapter, alias)):
+        raise Conflict(f"{adapter.name} has a {ref.kind} {alias}; choose another name for the alias")
+    info = aliases.set_target(tx, adapter, alias, to, now, by)
     events.record(
         tx,
         "alias.moved",
         at=now,
         by=by,
-        line=line,
+        adapter=adapter,
         number=to.number,
         detail={
             "alias": alias,

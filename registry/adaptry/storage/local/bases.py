@@ -91,13 +91,13 @@ class LocalBases(RegistryContext):
 
     def base(self, key: str) -> BaseInfo:
         with self.catalog.read() as tx:
-            sight = self.read_scope(tx)
-            found = bases.find(tx, sight, key)
+            scope = self.read_scope(tx)
+            found = bases.find(tx, scope, key)
             if not found:
                 raise NotFound(f"no base {key[:200]!a}; `adaptry base ls` shows those that are registered")
             if len(found) > 1:
                 raise Conflict(f"several bases begin with {key}; give more digits")
-            return bases.info(tx, sight, found[0])
+            return bases.info(tx, scope, found[0])
 
     def base_record(self, id: Digest) -> BaseRecord:
         with self.catalog.read() as tx:
@@ -194,7 +194,7 @@ class LocalBases(RegistryContext):
                 weights = [known_inspections(tx, item.manifest) for item in batch]
             if not batch:
                 return
-            verdicts = []
+            base_checks = []
             for item, claim, found in zip(batch, claims, weights, strict=True):
                 try:
                     with self.catalog.read() as tx:
@@ -203,19 +203,19 @@ class LocalBases(RegistryContext):
                 except (CorruptData, NotFound):  # it stays declared until it is mended or pushed again
                     continue
                 found_in = weights_findings(adapter.spec, found)
-                verdicts.append((item, check_against_base(adapter, claim, record, found_in)))
+                base_checks.append((item, check_against_base(adapter, claim, record, found_in)))
             with self.catalog.write() as tx:
                 now = self.clock()
-                for item, verdict in verdicts:
-                    versions.set_base_check(tx, item.key, verdict)
+                for item, base_check in base_checks:
+                    versions.set_base_check(tx, item.key, base_check)
                     events.record(
                         tx,
                         "version.rechecked",
                         at=now,
                         by=self.identity.name,
-                        line=item.adapter,
+                        adapter=item.adapter,
                         number=item.number,
-                        detail={"base": record.id, "base_status": verdict.status},
+                        detail={"base": record.id, "base_status": base_check.status},
                     )
             after = batch[-1].key
 

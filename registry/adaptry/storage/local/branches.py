@@ -1,6 +1,6 @@
-"""The part of a local registry about names for commits: what a word means, branches, tags, and what they reach.
+"""The part of a local registry about names for commits: resolving a revision name, branches, tags, and the commits they reach.
 
-Branches, tags and aliases of an adapter share their names, so that one word has one meaning.
+Branches, tags and aliases of an adapter share their names, so that a name has one meaning.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_REFS = 1000
 
 
 class LocalBranches(RegistryContext):
-    """`commit`, `commits`, `references`, and `make_branch` to `squash`."""
+    """`commit`, `commits`, `references`, and `create_branch` to `squash`."""
 
     def commit(self, name: AdapterName, revision: str = MAIN) -> CommitInfo:
         with self.catalog.read() as tx:
@@ -39,16 +39,16 @@ class LocalBranches(RegistryContext):
     ) -> Page[CommitInfo]:
         cursors.check_limit(limit)
         with self.catalog.read() as tx:
-            line = self.readable_adapter(tx, name)
-            return commits.page(tx, line, _resolve_revision(tx, line, revision), cursor, limit)
+            adapter = self.readable_adapter(tx, name)
+            return commits.page(tx, adapter, _resolve_revision(tx, adapter, revision), cursor, limit)
 
     def references(self, name: AdapterName) -> tuple[BranchInfo, ...]:
         with self.catalog.read() as tx:
-            line = self.readable_adapter(tx, name)
-            named = [_info(mark) for mark in git_refs.list_refs(tx, line)]
+            adapter = self.readable_adapter(tx, name)
+            named = [_info(ref) for ref in git_refs.list_refs(tx, adapter)]
             named += [
                 BranchInfo(name=found.alias, kind="alias", digest=found.digest)
-                for found in aliases.infos(tx, line)
+                for found in aliases.infos(tx, adapter)
             ]
         return tuple(sorted(named, key=lambda info: (info.kind != "head", info.kind, info.name)))
 
@@ -61,7 +61,7 @@ class LocalBranches(RegistryContext):
     def delete_branch(self, name: AdapterName, branch: str) -> None:
         if branch == MAIN:
             raise PermissionDenied(
-                f"main is the line of {name}'s versions and stays; delete the adapter to remove them"
+                f"main is the branch of {name}'s versions and cannot be deleted; delete the adapter to remove them"
             )
         self._drop(name, branch, "branch")
 
@@ -70,108 +70,108 @@ class LocalBranches(RegistryContext):
 
     def squash(self, name: AdapterName, branch: str, note: CommitNote) -> CommitInfo:
         with self.catalog.write() as tx:
-            line = self.writable_adapter(tx, name)
-            return self.run_once(tx, _COMMIT, lambda: self._squash(tx, line, branch, note))
+            adapter = self.writable_adapter(tx, name)
+            return self.run_once(tx, _COMMIT, lambda: self._squash(tx, adapter, branch, note))
 
-    def _squash(self, tx: Transaction, line: AdapterRecord, branch: str, note: CommitNote) -> CommitInfo:
+    def _squash(self, tx: Transaction, adapter: AdapterRecord, branch: str, note: CommitNote) -> CommitInfo:
         now, by = self.clock(), self.identity.name
-        head = self.head(tx, line, branch)
+        head = self.head(tx, adapter, branch)
         tree, where = versions.manifest(tx, head.digest), parse_hub_revision(branch).name
-        step = commits.add(tx, line, where, tree, note, head.info.carries, at=now, by=by, parent=None)
-        git_refs.put(tx, line, where, "branch", step, now, by)
+        commit = commits.add(tx, adapter, where, tree, note, head.info.carries, at=now, by=by, parent=None)
+        git_refs.put(tx, adapter, where, "branch", commit, now, by)
         detail = {"branch": where, "commit": head.digest, "title": note.title}
-        events.record(tx, "branch.squashed", at=now, by=by, line=line, detail=detail)
-        return step.info
+        events.record(tx, "branch.squashed", at=now, by=by, adapter=adapter, detail=detail)
+        return commit.info
 
-    def head(self, tx: Transaction, line: AdapterRecord, branch: str) -> CommitRecord:
+    def head(self, tx: Transaction, adapter: AdapterRecord, branch: str) -> CommitRecord:
         """Where a branch is that commits may be made to. Raises `RevisionNotFound`, `PermissionDenied` for an alias."""
-        word = parse_hub_revision(branch)
-        mark = git_refs.find(tx, line, word.name) if word.scope != "tag" else None
-        if mark and mark.kind == "branch":
-            step = commits.find_by_ref(tx, line, mark.name)
-            assert step is not None
-            return step
-        _refuse_alias(tx, line, word.name)
-        raise RevisionNotFound(f"{line.name} has no branch {branch[:80]!a}; make it first")
+        revision_name = parse_hub_revision(branch)
+        ref = git_refs.find(tx, adapter, revision_name.name) if revision_name.scope != "tag" else None
+        if ref and ref.kind == "branch":
+            commit = commits.find_by_ref(tx, adapter, ref.name)
+            assert commit is not None
+            return commit
+        _refuse_alias(tx, adapter, revision_name.name)
+        raise RevisionNotFound(f"{adapter.name} has no branch {branch[:80]!a}; make it first")
 
     def _make(self, name: AdapterName, text: str, kind: GitRefKind, at: str, message: str) -> BranchInfo:
         with self.catalog.write() as tx:
-            line = self.writable_adapter(tx, name)
-            return self.run_once(tx, _BRANCH, lambda: self._put_ref(tx, line, text, kind, at, message))
+            adapter = self.writable_adapter(tx, name)
+            return self.run_once(tx, _BRANCH, lambda: self._put_ref(tx, adapter, text, kind, at, message))
 
     def _put_ref(
-        self, tx: Transaction, line: AdapterRecord, text: str, kind: GitRefKind, at: str, message: str
+        self, tx: Transaction, adapter: AdapterRecord, text: str, kind: GitRefKind, at: str, message: str
     ) -> BranchInfo:
         now, by = self.clock(), self.identity.name
-        if taken := git_refs.find(tx, line, text):
-            raise Conflict(f"{line.name} has a {taken.kind} {text} already, at {taken.digest.short_id}")
-        if aliases.find(tx, line, text):
-            raise Conflict(f"{line.name} has an alias {text} already; choose another name for the {kind}")
-        if like := label_like(tx, line.key, text):
+        if taken := git_refs.find(tx, adapter, text):
+            raise Conflict(f"{adapter.name} has a {taken.kind} {text} already, at {taken.digest.short_id}")
+        if aliases.find(tx, adapter, text):
+            raise Conflict(f"{adapter.name} has an alias {text} already; choose another name for the {kind}")
+        if like := label_like(tx, adapter.key, text):
             raise Conflict(
-                f"the {kind} {text} differs only in capitals from {line.name}@{like}, which exists; write {like}, or choose "
+                f"the {kind} {text} differs only in capitals from {adapter.name}@{like}, which exists; write {like}, or choose "
                 "another name"
             )
-        if git_refs.count(tx, line) >= MAX_REFS:
-            raise TooLarge(f"{line.name} has {MAX_REFS} branches and tags; drop some first")
-        made = git_refs.put(tx, line, text, kind, _resolve_revision(tx, line, at), now, by, message)
+        if git_refs.count(tx, adapter) >= MAX_REFS:
+            raise TooLarge(f"{adapter.name} has {MAX_REFS} branches and tags; drop some first")
+        made = git_refs.put(tx, adapter, text, kind, _resolve_revision(tx, adapter, at), now, by, message)
         detail = {kind: text, "commit": made.digest, "message": message or None}
-        events.record(tx, f"{kind}.made", at=now, by=by, line=line, detail=detail)
+        events.record(tx, f"{kind}.made", at=now, by=by, adapter=adapter, detail=detail)
         return _info(made)
 
     def _drop(self, name: AdapterName, text: str, kind: GitRefKind) -> None:
         with self.catalog.write() as tx:
-            line = self.writable_adapter(tx, name)
-            mark = git_refs.find(tx, line, text)
-            if mark is None or mark.kind != kind:
+            adapter = self.writable_adapter(tx, name)
+            ref = git_refs.find(tx, adapter, text)
+            if ref is None or ref.kind != kind:
                 if kind == "branch":
-                    _refuse_alias(tx, line, text)
+                    _refuse_alias(tx, adapter, text)
                 raise RevisionNotFound(f"{name} has no {kind} {text[:80]!a}")
-            git_refs.drop(tx, line, text)
-            detail = {kind: text, "was": mark.digest}
+            git_refs.drop(tx, adapter, text)
+            detail = {kind: text, "was": ref.digest}
             by = self.identity.name
-            events.record(tx, f"{kind}.dropped", at=self.clock(), by=by, line=line, detail=detail)
+            events.record(tx, f"{kind}.dropped", at=self.clock(), by=by, adapter=adapter, detail=detail)
 
 
-def _resolve_revision(tx: Transaction, line: AdapterRecord, revision: str) -> CommitRecord:
+def _resolve_revision(tx: Transaction, adapter: AdapterRecord, revision: str) -> CommitRecord:
     """What a word means. Raises `RevisionNotFound`, `Conflict` for the beginning of several ids."""
-    word = parse_hub_revision(revision)
-    step = None
+    revision_name = parse_hub_revision(revision)
+    commit = None
     if revision == "latest":
-        step = _version(tx, line, Latest())
-    elif word.number is not None:
-        step = _version(tx, line, Number(word.number))
-    if step is None and word.prefix is not None:
-        step = commits.find_by_digest(tx, line, word.prefix)
-    if step is None:
-        step = _named(tx, line, word.name, word.scope)
-    if step is None:
-        raise RevisionNotFound(f"{line.name} has no revision {revision[:80]!a} ({GRAMMAR})")
-    return step
+        commit = _version(tx, adapter, Latest())
+    elif revision_name.number is not None:
+        commit = _version(tx, adapter, Number(revision_name.number))
+    if commit is None and revision_name.prefix is not None:
+        commit = commits.find_by_digest(tx, adapter, revision_name.prefix)
+    if commit is None:
+        commit = _named(tx, adapter, revision_name.name, revision_name.scope)
+    if commit is None:
+        raise RevisionNotFound(f"{adapter.name} has no revision {revision[:80]!a} ({GRAMMAR})")
+    return commit
 
 
-def _version(tx: Transaction, line: AdapterRecord, selector: Selector) -> CommitRecord | None:
-    version = find(tx, line, selector)
-    return commits.find_by_digest(tx, line, version.digest.hex) if version else None
+def _version(tx: Transaction, adapter: AdapterRecord, selector: Selector) -> CommitRecord | None:
+    version = find(tx, adapter, selector)
+    return commits.find_by_digest(tx, adapter, version.digest.hex) if version else None
 
 
-def _named(tx: Transaction, line: AdapterRecord, name: str, scope: str) -> CommitRecord | None:
-    mark = git_refs.find(tx, line, name)
-    if mark:
-        return commits.find_by_ref(tx, line, name) if scope in ("any", mark.kind) else None
-    alias = aliases.find(tx, line, name) if scope != "tag" else None
-    return commits.find_by_digest(tx, line, alias.digest.hex) if alias else None
+def _named(tx: Transaction, adapter: AdapterRecord, name: str, scope: str) -> CommitRecord | None:
+    ref = git_refs.find(tx, adapter, name)
+    if ref:
+        return commits.find_by_ref(tx, adapter, name) if scope in ("any", ref.kind) else None
+    alias = aliases.find(tx, adapter, name) if scope != "tag" else None
+    return commits.find_by_digest(tx, adapter, alias.digest.hex) if alias else None
 
 
-def _refuse_alias(tx: Transaction, line: AdapterRecord, name: str) -> None:
-    alias = aliases.find(tx, line, name)
+def _refuse_alias(tx: Transaction, adapter: AdapterRecord, name: str) -> None:
+    alias = aliases.find(tx, adapter, name)
     if alias:
         raise PermissionDenied(
-            f"{name} is an alias of {line.name} and moves only from version to version: "
-            f"`adaptry alias set {line.name}@{alias.number} {name}`"
+            f"{name} is an alias of {adapter.name} and moves only from version to version: "
+            f"`adaptry alias set {adapter.name}@{alias.number} {name}`"
         )
 
 
-def _info(mark: GitRef) -> BranchInfo:
-    kind = "head" if mark.name == MAIN else mark.kind
-    return BranchInfo(name=mark.name, kind=kind, digest=mark.digest, message=mark.message)
+def _info(ref: GitRef) -> BranchInfo:
+    kind = "head" if ref.name == MAIN else ref.kind
+    return BranchInfo(name=ref.name, kind=kind, digest=ref.digest, message=ref.message)

@@ -86,9 +86,9 @@ class LocalCommits(LocalRevisions, LocalBranches):
                 continue
         raise Conflict(f"{name} or its base kept changing while it was committed to; commit again")
 
-    def _plan(self, tx: Transaction, line: AdapterRecord, branch: str, tree: Manifest) -> _CommitPlan:
-        head = self.head(tx, line, branch)
-        version = known_version(tx, line, tree.digest)
+    def _plan(self, tx: Transaction, adapter: AdapterRecord, branch: str, tree: Manifest) -> _CommitPlan:
+        head = self.head(tx, adapter, branch)
+        version = known_version(tx, adapter, tree.digest)
         if version:
             return _CommitPlan(head, version.number, makes_version=False)
         is_same = is_same_adapter(versions.manifest(tx, head.digest), tree)
@@ -135,29 +135,31 @@ class LocalCommits(LocalRevisions, LocalBranches):
         """Raises `StaleState` where what was looked at is no longer so, `Conflict` where that matters to who asked."""
         reach("revisions.before_rows")
         with self.catalog.write() as tx:
-            line = self.writable_adapter(tx, name)
+            adapter = self.writable_adapter(tx, name)
 
             def go_on() -> CommitResult:
-                head = self.head(tx, line, branch)
+                head = self.head(tx, adapter, branch)
                 if head.digest == asked.tree.digest:
-                    return self._answer(tx, line, head, is_new=False)
+                    return self._answer(tx, adapter, head, is_new=False)
                 if not asked.is_at(head):
                     raise Conflict(
                         f"{name}@{asked.branch} was updated since you looked, and is at {head.info.id}; look again and retry"
                     )
-                if self._plan(tx, line, branch, asked.tree) != move:
+                if self._plan(tx, adapter, branch, asked.tree) != move:
                     raise StaleState
-                return self._answer(tx, line, self._step(tx, line, asked, move, derived), is_new=True)
+                return self._answer(
+                    tx, adapter, self._add_commit(tx, adapter, asked, move, derived), is_new=True
+                )
 
             committed = self.run_once(tx, _COMMITTED, go_on)
             reach("revisions.before_commit")
         reach("revisions.after_commit")
         return committed
 
-    def _step(
+    def _add_commit(
         self,
         tx: Transaction,
-        line: AdapterRecord,
+        adapter: AdapterRecord,
         asked: _CommitRequest,
         move: _CommitPlan,
         derived: tuple[Admission, ResolvedBase] | None,
@@ -168,28 +170,30 @@ class LocalCommits(LocalRevisions, LocalBranches):
                 or find_base(tx, self.read_scope(tx), asked.tree, derived[0].spec.base_name) != derived[1]
             ):
                 raise StaleState
-            self._insert(tx, line, derived[0], asked.note)
-            return self.head(tx, line, MAIN)
-        self.require_own_name(tx, line)
-        claim_files(tx, line.name, asked.tree)
+            self._insert(tx, adapter, derived[0], asked.note)
+            return self.head(tx, adapter, MAIN)
+        self.require_own_name(tx, adapter)
+        claim_files(tx, adapter.name, asked.tree)
         now, by = self.clock(), self.identity.name
-        step = commits.add(
-            tx, line, asked.branch, asked.tree, asked.note, move.carries, at=now, by=by, parent=move.head
+        commit = commits.add(
+            tx, adapter, asked.branch, asked.tree, asked.note, move.carries, at=now, by=by, parent=move.head
         )
-        git_refs.put(tx, line, asked.branch, "branch", step, now, by)
-        detail = {"branch": asked.branch, "commit": step.digest, "title": asked.note.title}
-        events.record(tx, COMMIT_MADE, at=now, by=by, line=line, number=step.info.number, detail=detail)
-        return step
+        git_refs.put(tx, adapter, asked.branch, "branch", commit, now, by)
+        detail = {"branch": asked.branch, "commit": commit.digest, "title": asked.note.title}
+        events.record(
+            tx, COMMIT_MADE, at=now, by=by, adapter=adapter, number=commit.info.number, detail=detail
+        )
+        return commit
 
     def _answer(
-        self, tx: Transaction, line: AdapterRecord, step: CommitRecord, *, is_new: bool
+        self, tx: Transaction, adapter: AdapterRecord, commit: CommitRecord, *, is_new: bool
     ) -> CommitResult:
-        version = known_version(tx, line, step.digest)
+        version = known_version(tx, adapter, commit.digest)
         detail = (
             hide_base_in_detail(tx, self.read_scope(tx), versions.detail(tx, version)) if version else None
         )
         return CommitResult(
-            commit=step.info,
+            commit=commit.info,
             is_new=is_new,
             version=detail.version if detail else None,
             report=detail.report if detail else None,

@@ -1,4 +1,4 @@
-"""What every part of a local registry stands on: the stores, who is asking, and the first question of every method."""
+"""The context of every part of a local registry: the stores, the identity, and the lookups that every method begins with."""
 
 from __future__ import annotations
 
@@ -42,25 +42,25 @@ class RegistryContext(Registry):
         *,
         require_known_base: bool = False,
         clock: Callable[[], datetime] = utc_now,
-        weighing: IncrementalDigests | None = None,
-        once: IdempotencyKey | None = None,
+        incremental_digests: IncrementalDigests | None = None,
+        idempotency_key: IdempotencyKey | None = None,
         presign_uploads: bool = False,
         inspector: Inspector | None = None,
     ) -> None:
         """With `require_known_base`, a push whose base is not registered is refused, not admitted as declared.
 
-        With `presign_uploads`, senders of large files are given addresses in the bucket that has them.
-        With `once`, what is created is created once for its key.
+        With `presign_uploads`, clients upload large files straight to the bucket, at presigned URLs.
+        With an `idempotency_key`, a request that is sent again with the same key creates nothing new.
         """
         self.catalog = catalog
         self.blobs = blobs
         self.identity = identity
         self.require_known_base = require_known_base
         self.clock = clock
-        self.incremental_digests = weighing or IncrementalDigests()
+        self.incremental_digests = incremental_digests or IncrementalDigests()
         self.presign_uploads = presign_uploads
         self.inspector = inspector or Inspector()
-        self._once = once
+        self._idempotency_key = idempotency_key
 
     def close(self) -> None:
         self.inspector.close()
@@ -68,9 +68,9 @@ class RegistryContext(Registry):
 
     def run_once(self, tx: Transaction, kind: TypeAdapter[Answer], action: Callable[[], Answer]) -> Answer:
         """What `action` answers; where the caller asked for this before, what it answered then."""
-        if self._once is None:
+        if self._idempotency_key is None:
             return action()
-        return self._once.run(tx, self.identity.name, self.clock(), kind, action)
+        return self._idempotency_key.run(tx, self.identity.name, self.clock(), kind, action)
 
     def readable_adapter(self, tx: Transaction, name: AdapterName) -> AdapterRecord:
         """The adapter, if it is there and may be read. Raises `NotFound`, with the same words for both."""
@@ -78,11 +78,11 @@ class RegistryContext(Registry):
 
     def resolve(self, tx: Transaction, ref: Ref) -> Columns:
         """The version a ref means, if it may be read. Raises `NotFound`, `Conflict` (ambiguous)."""
-        meaning = resolve_ref(tx, ref)
-        self._seen(ref.name, meaning.adapter if meaning else None)
-        found = meaning.version(ref.selector) if meaning else None
-        if found is None and meaning and isinstance(ref.selector, Label):
-            found = self._marked(tx, meaning.adapter, ref.selector.label)
+        resolved = resolve_ref(tx, ref)
+        self._seen(ref.name, resolved.adapter if resolved else None)
+        found = resolved.version(ref.selector) if resolved else None
+        if found is None and resolved and isinstance(ref.selector, Label):
+            found = self._at_git_ref(tx, resolved.adapter, ref.selector.label)
         if found is None:
             if isinstance(ref.selector, Latest):
                 raise NotFound(
@@ -91,39 +91,39 @@ class RegistryContext(Registry):
             raise NotFound(f"no version {ref}; `adaptry history {ref.name}` shows what there is and was")
         return found
 
-    def _marked(self, tx: Transaction, line: AdapterRecord, label: str) -> Columns | None:
+    def _at_git_ref(self, tx: Transaction, adapter: AdapterRecord, label: str) -> Columns | None:
         """The version that a branch or tag is at. Raises `NotFound` for one whose commit is none."""
-        step = commits.find_by_ref(tx, line, label)
-        if step is None:
+        commit = commits.find_by_ref(tx, adapter, label)
+        if commit is None:
             return None
-        if step.info.number is None:
+        if commit.info.number is None:
             raise NotFound(
-                f"{line.name}@{label} is at commit {step.info.id[:12]}, which is no version; commit it to main to make it "
-                f"one, or read it as it is with `hf download {line.name} --revision {label}` from a server"
+                f"{adapter.name}@{label} is at commit {commit.info.id[:12]}, which is no version; commit it to main to make it "
+                f"one, or read it as it is with `hf download {adapter.name} --revision {label}` from a server"
             )
-        return self.resolve(tx, Ref(line.name, Number(step.info.number)))
+        return self.resolve(tx, Ref(adapter.name, Number(commit.info.number)))
 
     def writable_adapter(self, tx: Transaction, name: AdapterName) -> AdapterRecord:
         """Raises `NotFound`, or `PermissionDenied` to who may only read it."""
-        line = self.readable_adapter(tx, name)
+        adapter = self.readable_adapter(tx, name)
         require_write(self.identity, name)
-        return line
+        return adapter
 
     def create_adapter_record(self, tx: Transaction, name: AdapterName, edit: AdapterEdit) -> AdapterRecord:
         """A new adapter under a name that no other has, with the first commit of its `main`. Raises `Conflict` if a base
         has the name."""
         require_no_base(tx, name)
         now, by = self.clock(), self.identity.name
-        line = adapters.create(tx, name, edit, now)
-        git_refs.put(tx, line, MAIN, "branch", commits.add_first(tx, line, now, by), now, by)
-        detail = {"visibility": line.visibility}
-        events.record(tx, "adapter.created", at=now, by=by, line=line, detail=detail)
-        return line
+        adapter = adapters.create(tx, name, edit, now)
+        git_refs.put(tx, adapter, MAIN, "branch", commits.add_first(tx, adapter, now, by), now, by)
+        detail = {"visibility": adapter.visibility}
+        events.record(tx, "adapter.created", at=now, by=by, adapter=adapter, detail=detail)
+        return adapter
 
-    def require_own_name(self, tx: Transaction, line: AdapterRecord) -> None:
+    def require_own_name(self, tx: Transaction, adapter: AdapterRecord) -> None:
         """Before the first commit of an adapter. Raises `Conflict` if a base has its name, which the commit would hide."""
-        if shared_names.is_empty(tx, line.name):
-            require_no_base(tx, line.name)
+        if shared_names.is_empty(tx, adapter.name):
+            require_no_base(tx, adapter.name)
 
     def stored_chunks(self, digest: Digest, start: int, what: str) -> Iterator[bytes]:
         """Stored bytes from `start` on, for a reader of the file that `what` names.
@@ -146,11 +146,11 @@ class RegistryContext(Registry):
         except NotFound as error:
             raise _damaged(what, "its bytes are gone") from error
 
-    def _seen(self, name: AdapterName, line: AdapterRecord | None) -> AdapterRecord:
-        if line is None:
+    def _seen(self, name: AdapterName, adapter: AdapterRecord | None) -> AdapterRecord:
+        if adapter is None:
             raise NotFound(f"no adapter {name}")
-        require_read(self.identity, name, line.visibility)
-        return line
+        require_read(self.identity, name, adapter.visibility)
+        return adapter
 
     def read_scope(self, tx: Transaction) -> ReadScope:
         return read_scope(tx, self.identity)
@@ -160,7 +160,7 @@ class RegistryContext(Registry):
         return hide_bases(tx, self.read_scope(tx), [version])[0] if version.base_id else version
 
     def require_base_write(self) -> None:
-        """Raises as `identity.require_base_writing`."""
+        """Raises as `identity.require_base_write`."""
         require_base_write(self.identity)
 
 

@@ -1,4 +1,4 @@
-"""The part of a local registry about what happens: looks at the events, and waits for commits between the looks."""
+"""The part of a local registry about events: reads them, and waits for commits between the reads."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class LocalEvents(RegistryContext):
         if not wait:
             return self._heard(after, limit, fitting)
         until = time.monotonic() + wait
-        hearing = self.catalog.hearing
-        with hearing.subscribed():
+        notifier = self.catalog.notifier
+        with notifier.subscribed():
             while True:
-                seen = hearing.notifications
+                seen = notifier.notifications
                 news = self._heard(after, limit, fitting)
                 is_behind = after is not None and not after <= news.seq < after + events.SPAN
-                if news.items or is_behind or not hearing.wait(seen, until - time.monotonic()):
+                if news.items or is_behind or not notifier.wait(seen, until - time.monotonic()):
                     return news
                 after = news.seq
 

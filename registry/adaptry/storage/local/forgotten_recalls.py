@@ -25,16 +25,18 @@ def quarantine_forgotten(
     tx: Transaction, version: int, name: AdapterName, digest: Digest, now: datetime
 ) -> bool:
     """Quarantines the version with that key, which must have a claim; False if it is withdrawn already."""
-    claim, line, stored = (
+    claim, adapter, stored = (
         recall_claims.find(tx, name, digest),
         adapters.find(tx, name),
         versions.get(tx, version),
     )
-    assert claim is not None and line is not None
+    assert claim is not None and adapter is not None
     if stored.state in WITHDRAWN:
         return False
     change = recall_claims.quarantine(claim)
     generation = states.put(tx, stored, change, now, BY)
     detail = {"digest": digest, "was": stored.state, "reason": change.reason, "generation": generation}
-    events.record(tx, "version.quarantined", at=now, by=BY, line=line, number=stored.number, detail=detail)
+    events.record(
+        tx, "version.quarantined", at=now, by=BY, adapter=adapter, number=stored.number, detail=detail
+    )
     return True

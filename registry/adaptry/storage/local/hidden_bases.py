@@ -1,7 +1,7 @@
 """Versions as they are shown to readers who may not see their base: as declared, with the findings that need no base.
 
-The verdict on a base is stored once, for everyone who may see that base. Others read what they would read if it were
-not registered, so nothing in an answer tells them that it is.
+The check against a base is stored once, for everyone who may see that base. Others read what they would read if it
+were not registered, so nothing in an answer reveals that it is.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from adaptry.storage.catalog.access import ReadScope
 from adaptry.storage.catalog.database import Transaction
 
 
-def hide_bases(tx: Transaction, sight: ReadScope, versions: Sequence[VersionInfo]) -> tuple[VersionInfo, ...]:
+def hide_bases(tx: Transaction, scope: ReadScope, versions: Sequence[VersionInfo]) -> tuple[VersionInfo, ...]:
     """The versions as this reader may see them."""
-    return tuple(version for version, _ in _hide_bases(tx, sight, versions))
+    return tuple(version for version, _ in _hide_bases(tx, scope, versions))
 
 
-def hide_base_in_detail(tx: Transaction, sight: ReadScope, detail: VersionDetail) -> VersionDetail:
+def hide_base_in_detail(tx: Transaction, scope: ReadScope, detail: VersionDetail) -> VersionDetail:
     """One version with its report, as this reader may see it."""
-    version, report = _hide_bases(tx, sight, [detail.version])[0]
+    version, report = _hide_bases(tx, scope, [detail.version])[0]
     return detail.model_copy(update={"version": version, "report": report or detail.report})
 
 
 def _hide_bases(
-    tx: Transaction, sight: ReadScope, versions: Sequence[VersionInfo]
+    tx: Transaction, scope: ReadScope, versions: Sequence[VersionInfo]
 ) -> list[tuple[VersionInfo, CheckReport | None]]:
     """Each version, with its report where that is another than the stored one."""
     ids = {version.base_id for version in versions if version.base_id}
-    hidden = declared_bases.hidden_bases(tx, sight, ids)
+    hidden = declared_bases.hidden_bases(tx, scope, ids)
     if not hidden:
         return [(version, None) for version in versions]
     concerned = [version for version in versions if version.base_id in hidden]

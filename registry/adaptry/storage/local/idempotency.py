@@ -1,7 +1,6 @@
-"""Doing a thing once, however often a caller who lost the answer asks for it.
+"""Idempotency keys: a request that is sent again with the same key gets the first answer and changes nothing.
 
-A request may carry a key that its caller made up. For a day, the same request with the same key gets the answer of
-the first; another request with that key is a mistake.
+The client makes up the key. Answers are kept for a day; a different request with the same key is an error.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ KEPT = timedelta(hours=24)
 
 
 def _nothing() -> None:
-    """Who asks without a key is never told that they asked before."""
+    """The default `on_replay`: nobody needs to know of a replay."""
 
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
-    """A request's key and what it asks for; `on_replay` is told when an earlier answer is given again."""
+    """A request's key and digest; `on_replay` is called when a stored answer is returned again."""
 
     key: str
     request: Digest
@@ -44,17 +43,17 @@ class IdempotencyKey:
         kind: TypeAdapter[Answer],
         action: Callable[[], Answer],
     ) -> Answer:
-        """What `action` answers, or answered. Raises `Conflict` where the key came with another request."""
+        """The answer of `action`, or the stored one of an earlier request with this key. Raises `Conflict` where the key came with another request."""
         since = now - KEPT
-        given = idempotency.find(tx, who, self.key, since)
-        if given is None:
+        stored = idempotency.find(tx, who, self.key, since)
+        if stored is None:
             answer = action()
             text = kind.dump_json(answer).decode()
             idempotency.store(tx, who, self.key, StoredResponse(self.request, text), now, since)
             return answer
-        if given.request != self.request:
+        if stored.request != self.request:
             raise Conflict(
                 "this Idempotency-Key came with another request before; make a new key for every new request"
             )
         self.on_replay()
-        return kind.validate_json(given.answer)
+        return kind.validate_json(stored.answer)

@@ -29,16 +29,18 @@ class LocalMetrics(RegistryContext):
     def log_metrics(self, ref: Ref, metrics: Mapping[str, float]) -> None:
         check_metrics(metrics)
         with self.catalog.write() as tx:
-            line = self.writable_adapter(tx, ref.name)
+            adapter = self.writable_adapter(tx, ref.name)
             stored = to_record(self.resolve(tx, ref))
-            self.run_once(tx, _NOTHING, lambda: self._log(tx, line, stored, metrics))
+            self.run_once(tx, _NOTHING, lambda: self._log(tx, adapter, stored, metrics))
 
     def _log(
-        self, tx: Transaction, line: AdapterRecord, stored: VersionRecord, metrics: Mapping[str, float]
+        self, tx: Transaction, adapter: AdapterRecord, stored: VersionRecord, metrics: Mapping[str, float]
     ) -> None:
         now, by = self.clock(), self.identity.name
         append(tx, stored, metrics, now, by)
-        events.record(tx, "metrics.logged", at=now, by=by, line=line, number=stored.number, detail=metrics)
+        events.record(
+            tx, "metrics.logged", at=now, by=by, adapter=adapter, number=stored.number, detail=metrics
+        )
 
     def metrics(self, ref: Ref) -> tuple[MetricInfo, ...]:
         with self.catalog.read() as tx:

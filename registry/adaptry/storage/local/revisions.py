@@ -72,8 +72,8 @@ class LocalRevisions(InspectionCache):
             check_metrics(options.metrics)
         for _ in range(TRIES):
             with self.catalog.read() as tx:
-                line = self._pushable(tx, name, options)
-                is_known = line is not None and known_version(tx, line, declared.digest) is not None
+                adapter = self._pushable(tx, name, options)
+                is_known = adapter is not None and known_version(tx, adapter, declared.digest) is not None
             derived = None if is_known else self._derive(name, declared, options)
             try:
                 return self._commit(name, declared, derived, options)
@@ -98,12 +98,12 @@ class LocalRevisions(InspectionCache):
                 "is not one; register it first (`adaptry base add DIR --name …`)"
             )
         weights = weights_findings(adapter.spec, self.inspections(name, declared))
-        verdict = check_against_base(adapter, base, record, weights)
-        if verdict.report.is_blocked and options.force_reason is None:
-            raise CheckFailed(verdict.report.sentence())
-        forced = options.force_reason if verdict.report.is_blocked else None
+        base_check = check_against_base(adapter, base, record, weights)
+        if base_check.report.is_blocked and options.force_reason is None:
+            raise CheckFailed(base_check.report.sentence())
+        forced = options.force_reason if base_check.report.is_blocked else None
         digest = weights_digest(self.catalog, declared, adapter)
-        return Admission(declared, adapter.spec, digest, verdict, forced, options.number), base
+        return Admission(declared, adapter.spec, digest, base_check, forced, options.number), base
 
     def _commit(
         self,
@@ -115,9 +115,9 @@ class LocalRevisions(InspectionCache):
         """Makes the version visible with all that goes along. Raises `StaleState`."""
         reach("revisions.before_rows")
         with self.catalog.write() as tx:
-            line = self._pushable(tx, name, options)
+            adapter = self._pushable(tx, name, options)
             pushed = self.run_once(
-                tx, _PUSHED, lambda: self._number(tx, line, name, declared, derived, options)
+                tx, _PUSHED, lambda: self._number(tx, adapter, name, declared, derived, options)
             )
             reach("revisions.before_commit")
         reach("revisions.after_commit")
@@ -126,13 +126,13 @@ class LocalRevisions(InspectionCache):
     def _number(
         self,
         tx: Transaction,
-        line: AdapterRecord | None,
+        adapter: AdapterRecord | None,
         name: AdapterName,
         declared: Manifest,
         derived: tuple[Admission, ResolvedBase] | None,
         options: PushOptions,
     ) -> PushResult:
-        stored = known_version(tx, line, declared.digest) if line else None
+        stored = known_version(tx, adapter, declared.digest) if adapter else None
         is_new = stored is None
         commits.store_revision(tx, declared)
         if stored is None:
@@ -141,58 +141,58 @@ class LocalRevisions(InspectionCache):
                 or find_base(tx, self.read_scope(tx), declared, derived[0].spec.base_name) != derived[1]
             ):
                 raise StaleState
-            line = line or self.create_adapter_record(tx, name, AdapterEdit())
-            stored = self._insert(tx, line, derived[0])
-        assert line is not None
-        self._attach(tx, line, stored, options)
+            adapter = adapter or self.create_adapter_record(tx, name, AdapterEdit())
+            stored = self._insert(tx, adapter, derived[0])
+        assert adapter is not None
+        self._attach(tx, adapter, stored, options)
         detail = hide_base_in_detail(tx, self.read_scope(tx), versions.detail(tx, stored))
         return PushResult(version=detail.version, is_new=is_new, report=detail.report)
 
     def _pushable(self, tx: Transaction, name: AdapterName, options: PushOptions) -> AdapterRecord | None:
         """The adapter, or None for one that the push creates. Raises `NotFound`, `PermissionDenied`."""
         require_write(self.identity, name)
-        line = adapters.find(tx, name)
-        if line is None and not options.create:
+        adapter = adapters.find(tx, name)
+        if adapter is None and not options.create:
             raise NotFound(f"no adapter {name}; create it first, or push without forbidding that")
-        return line
+        return adapter
 
     def _insert(
-        self, tx: Transaction, line: AdapterRecord, admission: Admission, note: CommitNote | None = None
+        self, tx: Transaction, adapter: AdapterRecord, admission: Admission, note: CommitNote | None = None
     ) -> VersionRecord:
         """The version, and the commit of `main` that it is; `note` is what a commit to `main` said."""
-        self.require_own_name(tx, line)
-        claim_files(tx, line.name, admission.manifest)
-        if held := states.find_withdrawn_weights(tx, line.name.namespace, admission.weights):
+        self.require_own_name(tx, adapter)
+        claim_files(tx, adapter.name, admission.manifest)
+        if held := states.find_withdrawn_weights(tx, adapter.name.namespace, admission.weights):
             raise CheckFailed(
                 f"these are the weights of {held.name}@{held.number}, and {state_warning(held)}; `adaptry restore "
                 f"{held.name}@{held.number}` comes before they are pushed again"
             )
         now, by = self.clock(), self.identity.name
-        stored = versions.insert(tx, line, admission, now, by)
+        stored = versions.insert(tx, adapter, admission, now, by)
         format = detect_format(entry.path for entry in admission.manifest.files)
         entry = admission.manifest.file(format.weights) if format else None
         assert entry is not None
         files.store_weights_digest(tx, entry.sha256, admission.weights)
         made = summarise_recipe(admission.manifest.recipe)
         said = note or CommitNote(title=f"Version {stored.number}", message=made)
-        parent = commits.find_by_ref(tx, line, MAIN)
-        step = commits.add(
-            tx, line, MAIN, admission.manifest, said, stored.number, at=now, by=by, parent=parent
+        parent = commits.find_by_ref(tx, adapter, MAIN)
+        commit = commits.add(
+            tx, adapter, MAIN, admission.manifest, said, stored.number, at=now, by=by, parent=parent
         )
-        git_refs.put(tx, line, MAIN, "branch", step, now, by)
-        if recall_claims.find(tx, line.name, stored.digest):
-            quarantine_forgotten(tx, stored.key, line.name, stored.digest, now)
+        git_refs.put(tx, adapter, MAIN, "branch", commit, now, by)
+        if recall_claims.find(tx, adapter.name, stored.digest):
+            quarantine_forgotten(tx, stored.key, adapter.name, stored.digest, now)
         events.record(
             tx,
             "version.pushed",
             at=now,
             by=by,
-            line=line,
+            adapter=adapter,
             number=stored.number,
             detail={
                 "digest": stored.digest,
-                "base": admission.verdict.base_id,
-                "base_status": admission.verdict.status,
+                "base": admission.base_check.base_id,
+                "base_status": admission.base_check.status,
                 "forced": admission.forced,
                 "title": note.title if note else None,
                 "made": made or None,
@@ -202,7 +202,7 @@ class LocalRevisions(InspectionCache):
         return stored
 
     def _attach(
-        self, tx: Transaction, line: AdapterRecord, stored: VersionRecord, options: PushOptions
+        self, tx: Transaction, adapter: AdapterRecord, stored: VersionRecord, options: PushOptions
     ) -> None:
         """Metrics and alias of a push; what an earlier try of the same push did is not done twice."""
         now, by = self.clock(), self.identity.name
@@ -210,16 +210,18 @@ class LocalRevisions(InspectionCache):
         fresh = {name: value for name, value in options.metrics.items() if have.get(name) != value}
         if fresh:
             metrics.append(tx, stored, fresh, now, by)
-            events.record(tx, "metrics.logged", at=now, by=by, line=line, number=stored.number, detail=fresh)
+            events.record(
+                tx, "metrics.logged", at=now, by=by, adapter=adapter, number=stored.number, detail=fresh
+            )
         if options.alias is not None:
-            found = aliases.find(tx, line, options.alias)
+            found = aliases.find(tx, adapter, options.alias)
             if found is None or found.version != stored.key:
-                point_alias(tx, line, options.alias, stored, found, now, by)
+                point_alias(tx, adapter, options.alias, stored, found, now, by)
 
 
-def known_version(tx: Transaction, line: AdapterRecord, digest: Digest) -> VersionRecord | None:
+def known_version(tx: Transaction, adapter: AdapterRecord, digest: Digest) -> VersionRecord | None:
     """The version that a revision is, if it is one."""
-    return find(tx, line, ByDigest(digest.hex))
+    return find(tx, adapter, ByDigest(digest.hex))
 
 
 def claim_files(tx: Transaction, name: AdapterName, manifest: Manifest) -> None:

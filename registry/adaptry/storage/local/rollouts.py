@@ -59,14 +59,14 @@ class LocalRollouts(RegistryContext):
     def start_rollout(self, name: AdapterName, alias: str, to: Digest, plan: RolloutPlan) -> RolloutInfo:
         parse_stored_alias(alias)
         with self.catalog.write() as tx:
-            line = self.writable_adapter(tx, name)
+            adapter = self.writable_adapter(tx, name)
             target = to_record(self.resolve(tx, Ref(name, ByDigest(to.hex))))
-            return self.run_once(tx, _INFO, lambda: self._start(tx, line, alias, target, plan))
+            return self.run_once(tx, _INFO, lambda: self._start(tx, adapter, alias, target, plan))
 
     def _start(
-        self, tx: Transaction, line: AdapterRecord, alias: str, target: VersionRecord, plan: RolloutPlan
+        self, tx: Transaction, adapter: AdapterRecord, alias: str, target: VersionRecord, plan: RolloutPlan
     ) -> RolloutInfo:
-        name, was = line.name, aliases.find(tx, line, alias)
+        name, was = adapter.name, aliases.find(tx, adapter, alias)
         if was is None:
             raise NotFound(
                 f"{name} has no alias {alias}, so nobody follows it yet: adaptry alias set {name}@VERSION {alias}"
@@ -74,15 +74,15 @@ class LocalRollouts(RegistryContext):
         if was.digest == target.digest:
             raise Conflict(f"{name}@{alias} is at version {target.number} already")
         require_alias_allowed(alias, target.state, target.number)
-        if going := rollouts.running(tx, line, alias):
+        if going := rollouts.running(tx, adapter, alias):
             raise Conflict(
                 f"{name}@{alias} is being rolled out to version {going.number} ({going.percent} %); abort that first: "
                 f"adaptry rollout abort {name}@{alias}"
             )
         by = self.identity.name
-        info = rollouts.begin(tx, line, alias, target, was, plan, self.clock(), by)
-        self._note_rollout(tx, line, info, "rollout.started", by)
-        return self._advance(tx, line, info, by, step=0) if info.percent == 100 else info
+        info = rollouts.begin(tx, adapter, alias, target, was, plan, self.clock(), by)
+        self._note_rollout(tx, adapter, info, "rollout.started", by)
+        return self._advance(tx, adapter, info, by, step=0) if info.percent == 100 else info
 
     def rollouts(self, name: AdapterName) -> tuple[RolloutInfo, ...]:
         with self.catalog.read() as tx:
@@ -90,8 +90,8 @@ class LocalRollouts(RegistryContext):
 
     def change_rollout(self, name: AdapterName, alias: str, change: RolloutChange, was: int) -> RolloutInfo:
         with self.catalog.write() as tx:
-            line = self.writable_adapter(tx, name)
-            info = rollouts.running(tx, line, parse_stored_alias(alias))
+            adapter = self.writable_adapter(tx, name)
+            info = rollouts.running(tx, adapter, parse_stored_alias(alias))
             if info is None:
                 raise NotFound(
                     f"{name}@{alias} is not being rolled out; `adaptry rollout status {name}` shows what was"
@@ -103,24 +103,24 @@ class LocalRollouts(RegistryContext):
                 )
             if change.to == "abort":
                 return self._transition(
-                    tx, line, info, _Transition("aborted", info.step, self.identity.name, change.reason)
+                    tx, adapter, info, _Transition("aborted", info.step, self.identity.name, change.reason)
                 )
-            return self._advance(tx, line, info, self.identity.name, info.step + 1)
+            return self._advance(tx, adapter, info, self.identity.name, info.step + 1)
 
     def assignments(
         self, tx: Transaction, worker: WorkerRecord, names: Collection[str], failed: Failures
     ) -> tuple[RolloutAssignment, ...]:
         """The rollouts that it is a worker's turn to follow, once what it reports has moved or stopped them."""
         turns: list[RolloutAssignment] = []
-        for line, info in rollouts.running_for_names(tx, names):
-            if not self.identity.may_read(line.name, line.visibility):
+        for adapter, info in rollouts.running_for_names(tx, names):
+            if not self.identity.may_read(adapter.name, adapter.visibility):
                 continue
             serving = {worker.label: None, **rollouts.serving(tx, info, self.clock())}
-            info = self._driven(tx, line, info, serving, worker.name, failed)
+            info = self._driven(tx, adapter, info, serving, worker.name, failed)
             if info.stage == "running" and worker.label in choose_workers(info.id, info.percent, serving):
                 turns.append(
                     RolloutAssignment(
-                        name=line.name, alias=info.alias, digest=info.digest, number=info.number
+                        name=adapter.name, alias=info.alias, digest=info.digest, number=info.number
                     )
                 )
         return tuple(turns)
@@ -128,7 +128,7 @@ class LocalRollouts(RegistryContext):
     def _driven(
         self,
         tx: Transaction,
-        line: AdapterRecord,
+        adapter: AdapterRecord,
         info: RolloutInfo,
         serving: Mapping[str, Digest | None],
         worker: str,
@@ -138,29 +138,29 @@ class LocalRollouts(RegistryContext):
         by = info.started_by
         if failure := failed.get((f"{info.name}@{info.alias}", info.digest)):
             return self._transition(
-                tx, line, info, _Transition("stopped", info.step, by, f"{worker} reports: {failure}")
+                tx, adapter, info, _Transition("stopped", info.step, by, f"{worker} reports: {failure}")
             )
-        if reason := self._obstacle(tx, line, info):
-            return self._transition(tx, line, info, _Transition("stopped", info.step, by, reason))
+        if reason := self._obstacle(tx, adapter, info):
+            return self._transition(tx, adapter, info, _Transition("stopped", info.step, by, reason))
         if is_due(info, self.clock(), serving):
-            return self._advance(tx, line, info, by, info.step + 1)
+            return self._advance(tx, adapter, info, by, info.step + 1)
         return info
 
     def _advance(
-        self, tx: Transaction, line: AdapterRecord, info: RolloutInfo, by: str, step: int
+        self, tx: Transaction, adapter: AdapterRecord, info: RolloutInfo, by: str, step: int
     ) -> RolloutInfo:
         """A step further; at 100 % the alias moves."""
-        if reason := self._obstacle(tx, line, info):
-            return self._transition(tx, line, info, _Transition("stopped", info.step, by, reason))
+        if reason := self._obstacle(tx, adapter, info):
+            return self._transition(tx, adapter, info, _Transition("stopped", info.step, by, reason))
         if info.steps[step] < 100:
-            return self._transition(tx, line, info, _Transition("running", step, by))
-        found = aliases.find(tx, line, info.alias)
-        point_alias(tx, line, info.alias, self._target(tx, info), found, self.clock(), by)
-        return self._transition(tx, line, info, _Transition("done", step, by))
+            return self._transition(tx, adapter, info, _Transition("running", step, by))
+        found = aliases.find(tx, adapter, info.alias)
+        point_alias(tx, adapter, info.alias, self._target(tx, info), found, self.clock(), by)
+        return self._transition(tx, adapter, info, _Transition("done", step, by))
 
-    def _obstacle(self, tx: Transaction, line: AdapterRecord, info: RolloutInfo) -> str | None:
+    def _obstacle(self, tx: Transaction, adapter: AdapterRecord, info: RolloutInfo) -> str | None:
         """Why a rollout cannot go on, if so."""
-        found = aliases.find(tx, line, info.alias)
+        found = aliases.find(tx, adapter, info.alias)
         if found is None or found.generation != info.alias_generation:
             where = f"to version {found.number}" if found else "away"
             return f"{info.name}@{info.alias} was moved {where} meanwhile"
@@ -173,15 +173,15 @@ class LocalRollouts(RegistryContext):
         return to_record(self.resolve(tx, Ref(info.name, ByDigest(info.digest.hex))))
 
     def _transition(
-        self, tx: Transaction, line: AdapterRecord, info: RolloutInfo, move: _Transition
+        self, tx: Transaction, adapter: AdapterRecord, info: RolloutInfo, move: _Transition
     ) -> RolloutInfo:
         rollouts.change(tx, info, step=move.step, stage=move.stage, reason=move.reason, at=self.clock())
-        changed = rollouts.get(tx, line, info.id)
-        self._note_rollout(tx, line, changed, _EVENTS[move.stage], move.by)
+        changed = rollouts.get(tx, adapter, info.id)
+        self._note_rollout(tx, adapter, changed, _EVENTS[move.stage], move.by)
         return changed
 
     def _note_rollout(
-        self, tx: Transaction, line: AdapterRecord, info: RolloutInfo, kind: str, by: str
+        self, tx: Transaction, adapter: AdapterRecord, info: RolloutInfo, kind: str, by: str
     ) -> None:
         detail = {
             "alias": info.alias,
@@ -192,4 +192,4 @@ class LocalRollouts(RegistryContext):
             "generation": info.generation,
             "reason": info.reason,
         }
-        events.record(tx, kind, at=self.clock(), by=by, line=line, number=info.number, detail=detail)
+        events.record(tx, kind, at=self.clock(), by=by, adapter=adapter, number=info.number, detail=detail)

@@ -20,7 +20,7 @@ class LocalStates(RegistryContext):
     def set_state(self, name: AdapterName, revision: Digest, change: StateChange, was: int) -> VersionInfo:
         ref = Ref(name, ByDigest(revision.hex))
         with self.catalog.write() as tx:
-            line = self.writable_adapter(tx, name)
+            adapter = self.writable_adapter(tx, name)
             columns = self.resolve(tx, ref)
             seen = info(tx, columns)
             if is_in_state(seen, change):
@@ -35,7 +35,7 @@ class LocalStates(RegistryContext):
                 f"version.{'restored' if change.state == 'active' else change.state}",
                 at=now,
                 by=by,
-                line=line,
+                adapter=adapter,
                 number=seen.number,
                 detail={
                     "digest": seen.digest,

@@ -11,7 +11,15 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Busy, Conflict, DigestMismatch, NotFound, PermissionDenied, TooLarge
+from adaptry.core.errors import (
+    Busy,
+    Conflict,
+    DigestMismatch,
+    NotFound,
+    PermissionDenied,
+    TooLarge,
+    Unavailable,
+)
 from adaptry.core.failpoints import reach
 from adaptry.core.files.background_io import BackgroundHasher
 from adaptry.core.identity import require_read, require_write
@@ -77,7 +85,7 @@ class LocalUploads(RegistryContext):
             if isinstance(owner, AdapterName) and adapters.find(tx, owner) is None:
                 require_no_base(tx, owner)  # said before gigabytes are sent for it
             if pending_deletes.is_deleting(tx, digest):
-                raise Conflict(
+                raise Unavailable(
                     "these very bytes are being deleted just now; wait a moment and send them again"
                 )
             for session in files.unfinished_sessions(tx, owner, digest, size):
@@ -107,8 +115,8 @@ class LocalUploads(RegistryContext):
         """Stores the chunks and weighs them as they pass, so that admitting them need not read them again."""
         weights = self.incremental_digests.resume(session.id, offset, session.size)
         try:
-            with BackgroundHasher(weights.update if weights else None) as beside:
-                staged.append(offset, _hash_stream(chunks, beside))
+            with BackgroundHasher(weights.update if weights else None) as hasher:
+                staged.append(offset, _hash_stream(chunks, hasher))
         finally:
             if weights:
                 self.incremental_digests.put(session.id, weights, staged.offset)
@@ -137,8 +145,8 @@ class LocalUploads(RegistryContext):
                     files.close_session(tx, session.id)
                 raise
             reach("uploads.after_publish")
-            weighed = self.incremental_digests.pop(session.id)
-            weights = weighed.digest() if weighed else None
+            digests = self.incremental_digests.pop(session.id)
+            weights = digests.digest() if digests else None
             with self.catalog.write() as tx:
                 # Bytes whose session is open are spared by a sweep; those of one that lapsed may be gone by now.
                 if files.find_session(tx, session.id) is None:
@@ -235,10 +243,10 @@ class LocalUploads(RegistryContext):
         if isinstance(owner, Digest):
             self._require_base(tx, owner)
         elif not self.identity.may_write(owner):
-            line = adapters.find(tx, owner)
-            if line is None:
+            adapter = adapters.find(tx, owner)
+            if adapter is None:
                 raise NotFound(f"no adapter {owner}")
-            require_read(self.identity, owner, line.visibility)
+            require_read(self.identity, owner, adapter.visibility)
 
     def _require_writing(self, tx: Transaction, owner: Owner) -> None:
         if isinstance(owner, Digest):
@@ -285,9 +293,9 @@ def _is_alive(session: UploadSessionRecord | None) -> bool:
     return session is not None and not session.is_finished
 
 
-def _hash_stream(chunks: Iterable[bytes], beside: BackgroundHasher) -> Iterator[bytes]:
+def _hash_stream(chunks: Iterable[bytes], hasher: BackgroundHasher) -> Iterator[bytes]:
     for chunk in chunks:
-        beside.update(memoryview(chunk))
+        hasher.update(memoryview(chunk))
         yield chunk
 
 

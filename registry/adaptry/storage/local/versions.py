@@ -41,9 +41,9 @@ class LocalVersions(RegistryContext):
     def search(self, query: str, cursor: str | None = None, limit: int = 50) -> Page[VersionInfo]:
         cursors.check_limit(limit)
         with self.catalog.read() as tx:
-            sight = self.read_scope(tx)
-            page = search(tx, sight, query, cursor, limit)
-            return page.model_copy(update={"items": hide_bases(tx, sight, page.items)})
+            scope = self.read_scope(tx)
+            page = search(tx, scope, query, cursor, limit)
+            return page.model_copy(update={"items": hide_bases(tx, scope, page.items)})
 
     def known_damage(self) -> DamageSummary:
         """How much `verify` found to be damaged, and nobody has mended since; for whoever works in the registry's folder."""
@@ -52,14 +52,14 @@ class LocalVersions(RegistryContext):
 
     def count_download(self, ref: Ref) -> None:
         with self.catalog.write_nondurable() as tx:
-            line = self.readable_adapter(tx, ref.name)
+            adapter = self.readable_adapter(tx, ref.name)
             versions.count_download(tx, to_record(self.resolve(tx, ref)))
-            adapters.count_download(tx, line)
+            adapters.count_download(tx, adapter)
 
     def tree(self, name: AdapterName, revision: Digest) -> Manifest:
         with self.catalog.read() as tx:
-            line = self.readable_adapter(tx, name)
-            tree = commits.tree(tx, line, revision)
+            adapter = self.readable_adapter(tx, name)
+            tree = commits.tree(tx, adapter, revision)
         if tree is None:
             raise RevisionNotFound(f"{name} has no revision {revision.brief}")
         return tree

@@ -75,8 +75,8 @@ class LocalWorkers(LocalRollouts):
     def workers(self, cursor: str | None = None, limit: int = 50) -> Page[WorkerInfo]:
         check_limit(limit)
         with self.catalog.read() as tx:
-            sight = read_scope(tx, self.identity)
-            return residents.page(tx, self.identity.name, sight, cursor, limit, self.clock())
+            scope = read_scope(tx, self.identity)
+            return residents.page(tx, self.identity.name, scope, cursor, limit, self.clock())
 
     def forget_worker(self, name: str, owner: str | None = None) -> None:
         with self.catalog.write() as tx:
@@ -122,11 +122,11 @@ class LocalWorkers(LocalRollouts):
         return workers.find(tx, report.worker, self.identity.name)
 
     def _seen_worker(self, tx: Transaction, name: str, owner: str | None) -> WorkerRecord:
-        sight, caller = read_scope(tx, self.identity), self.identity.name
+        scope, caller = read_scope(tx, self.identity), self.identity.name
         seen = [
             each
             for each in workers.named(tx, name)
-            if owner in (None, each.owner) and residents.may_see(tx, each, caller, sight)
+            if owner in (None, each.owner) and residents.may_see(tx, each, caller, scope)
         ]
         if not seen:
             raise NotFound(f"no worker {name[:96]!a}; `adaptry workers ls` shows those there are")

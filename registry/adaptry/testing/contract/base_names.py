@@ -18,6 +18,7 @@ from adaptry.core.identity import LOCAL
 from adaptry.core.refs import AdapterName
 from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
+from adaptry.operations.transfer.retry import RetryPolicy
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit
 from adaptry.testing.contract.fixtures import TONE, ContractFixtures, MakeLora, MakeRegistry
@@ -26,6 +27,13 @@ from adaptry.testing.samples import tiny_base
 TINY = AdapterName.parse("org/tiny")
 ALIAS = AdapterName.parse("org/again")
 OTHER_CASE = AdapterName.parse("org/TINY")
+
+
+class Hurried(RetryPolicy):
+    """Nothing is tried again after a wait."""
+
+    def wait(self, failures: int) -> None:
+        raise AssertionError("waited for what does not change")
 
 
 class BaseNamesContract(ContractFixtures):
@@ -44,7 +52,7 @@ class BaseNamesContract(ContractFixtures):
         with pytest.raises(Conflict, match="is the name of a base"):
             registry.create_adapter(name, AdapterEdit())
         with pytest.raises(Conflict, match="is the name of a base"):
-            push(registry, lora(), name)
+            push(registry, lora(), name, retry=Hurried())
         with pytest.raises(Conflict, match="is the name of a base"):
             registry.rename_adapter(TONE, name)
         with pytest.raises(Conflict, match="is the name of a base"):

@@ -1,4 +1,5 @@
-"""Promises about what happens: whoever goes on from the last number hears everything that he may, and waits for the rest."""
+"""Contract of the event feed: a reader that continues from its last number gets every event that it may see, and can wait for
+new ones."""
 
 from __future__ import annotations
 
@@ -19,12 +20,12 @@ from adaptry.registry.records import AdapterEdit, Event, EventBatch, PushOptions
 from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, ContractFixtures, MakeLora, MakeRegistry
 
 LONG = 60.0
-"""Seconds, so many that a wait of them is over only because something happened."""
+"""Seconds; a wait this long ends only because of an event."""
 VOICE = AdapterName.parse("acme/voice")
 
 
 class EventsContract(ContractFixtures):
-    """`events`, and `watching` on it."""
+    """`events`, and `operations.watch`, which builds on it."""
 
     def test_everything_is_told_in_order_with_what_a_watcher_needs(
         self, registry: Registry, lora: MakeLora
@@ -200,7 +201,7 @@ class EventsContract(ContractFixtures):
 
 
 def all_events(registry: Registry) -> list[Event]:
-    """All that the caller may hear, page by page."""
+    """All events that the caller may see, page by page."""
     found: list[Event] = []
     after = -1
     news = registry.events(0)
@@ -213,7 +214,7 @@ def all_events(registry: Registry) -> list[Event]:
 
 @contextmanager
 def wait_in_background(wait: Callable[[], EventBatch]) -> Iterator[Future[EventBatch]]:
-    """A wait in another thread, which is over at the end of the block."""
+    """Runs a wait in another thread; it must end within the block."""
     with ThreadPoolExecutor(1) as pool:
         heard = pool.submit(wait)
         yield heard
@@ -221,7 +222,7 @@ def wait_in_background(wait: Callable[[], EventBatch]) -> Iterator[Future[EventB
 
 
 def next_changes(watch: RefWatcher) -> list[tuple[str, int | None]]:
-    """The next changes that are any, each with the version's number."""
+    """The next non-empty changes, each with the version's number."""
     changes: tuple[RefChange, ...] = ()
     while not changes:
         changes = watch.next_changes(LONG)

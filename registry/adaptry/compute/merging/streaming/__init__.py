@@ -1,6 +1,7 @@
 """Merged checkpoints that are stored nowhere: the files of a merge, computed while they are read.
 
-`virtual` is such a checkpoint, over the plan and the kernels that write one to disk, so it has the same bytes; `assembling`
-opens one from its ingredients. `process` is the program that computes them for a server, which must not (`computing`).
-`hashes` remembers what a file's bytes came to, `finished` the files themselves, if asked to.
+`virtual_checkpoint` is such a checkpoint, over the plan and the kernels that write one to disk, so it has the
+same bytes; `assembly` opens one from its inputs. `server` is the program that computes them for a server,
+which must not compute itself (`sidecar_client`). `hashes` remembers what a file's bytes came to,
+`open_models` the models that are open.
 """

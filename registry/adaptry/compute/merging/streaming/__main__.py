@@ -1,4 +1,4 @@
-"""`python -m adaptry.merging.streaming`: see `process`."""
+"""`python -m adaptry.compute.merging.streaming`: see `server`."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""A merged model opened from its ingredients: everything that can fail fails here, before a weight is computed.
+"""A merged model opened from its inputs: everything that can fail fails here, before a weight is computed.
 
-Files of a store lie under their digests; for as long as it takes to open them they are linked into folders as loaders
-expect them. Messages name the base and the adapter as people do, and never a place on this machine.
+Files of a store lie under their digests; for as long as it takes to open them they are linked into folders as
+loaders expect them. Messages name the base and the adapter as people do, and never a place on this machine.
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ from adaptry.compute.merging.fitting import WeightedAdapter
 from adaptry.compute.merging.kernels import choose_kernels
 from adaptry.compute.merging.merge import MergeSource, check_values, plan_recipe
 from adaptry.compute.merging.plan import MergePlan
-from adaptry.compute.merging.record import RECORD_FILE as RECORD
-from adaptry.compute.merging.record import build_merge_record
+from adaptry.compute.merging.record import RECORD_FILE, build_merge_record
 from adaptry.compute.merging.streaming.virtual_checkpoint import VirtualCheckpoint
 from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 from adaptry.compute.sidecar_client.inputs import ModelInputs
 from adaptry.core.errors import AdaptryError, NotFound
 
 
-def open_merged_model(ingredients: ModelInputs, scratch: Path) -> VirtualCheckpoint:
+def open_merged_model(inputs: ModelInputs, scratch: Path) -> VirtualCheckpoint:
     """The merged model, beside its weights the record that a merge writes (without digests of files, and without the release
     that computes it, so that the same bytes have the same name). `scratch` is a folder to work in.
 
@@ -35,50 +34,48 @@ def open_merged_model(ingredients: ModelInputs, scratch: Path) -> VirtualCheckpo
     """
     with tempfile.TemporaryDirectory(dir=scratch, prefix="opening-") as links:
         try:
-            return _assembled(ingredients, Path(links), scratch)
+            return _assembled(inputs, Path(links), scratch)
         except AdaptryError as error:
-            raise type(error)(_public_message(error.message, ingredients, links)) from error
+            raise type(error)(_public_message(error.message, inputs, links)) from error
 
 
-def _assembled(ingredients: ModelInputs, links: Path, scratch: Path) -> VirtualCheckpoint:
-    folder = _linked(links / "adapter", ingredients.adapter_files)
-    adapter = open_content(FolderContent(folder, list(ingredients.adapter_files)))
-    checkpoint, base = _base(ingredients, links / "base")
-    source = MergeSource(WeightedAdapter(adapter, 1.0, ingredients.adapter, base), ingredients.revision)
-    recipe = MergeRecipe(base=str(ingredients.base), inputs=(RecipeInput(source=ingredients.adapter),))
+def _assembled(inputs: ModelInputs, links: Path, scratch: Path) -> VirtualCheckpoint:
+    folder = _linked(links / "adapter", inputs.adapter_files)
+    adapter = open_content(FolderContent(folder, list(inputs.adapter_files)))
+    checkpoint, base = _base(inputs, links / "base")
+    source = MergeSource(WeightedAdapter(adapter, 1.0, inputs.adapter, base), inputs.revision)
+    recipe = MergeRecipe(base=str(inputs.base), inputs=(RecipeInput(source=inputs.adapter),))
     plan = plan_recipe(recipe, checkpoint, [source])
     check_values(source.weighted)
     kernels = choose_kernels()
-    made = _record(recipe, plan, kernels.names_for(plan.changed_tensors), ingredients)
-    return VirtualCheckpoint(plan, kernels, ingredients.revision, {RECORD: made}, scratch)
+    made = _record(recipe, plan, kernels.names_for(plan.changed_tensors), inputs)
+    return VirtualCheckpoint(plan, kernels, inputs.revision, {RECORD_FILE: made}, scratch)
 
 
-def _record(
-    recipe: MergeRecipe, plan: MergePlan, kernels: tuple[str, ...], ingredients: ModelInputs
-) -> bytes:
-    made = build_merge_record(recipe, plan, (), kernels, (ingredients.revision,))
+def _record(recipe: MergeRecipe, plan: MergePlan, kernels: tuple[str, ...], inputs: ModelInputs) -> bytes:
+    made = build_merge_record(recipe, plan, (), kernels, (inputs.revision,))
     return (made.model_copy(update={"adaptry": ""}).model_dump_json(indent=2) + "\n").encode()
 
 
-def _base(ingredients: ModelInputs, links: Path) -> tuple[HfCheckpoint, BaseRecord]:
-    for folder in _folders(ingredients, links):
+def _base(inputs: ModelInputs, links: Path) -> tuple[HfCheckpoint, BaseRecord]:
+    for folder in _folders(inputs, links):
         try:
             checkpoint = open_checkpoint(folder)
             found = fingerprint(checkpoint)
         except AdaptryError:
             continue  # gone, moved or overwritten
-        if found.id == ingredients.base:
+        if found.id == inputs.base:
             return checkpoint, found
     raise NotFound(
-        f"the weights of {ingredients.base_name} are not at hand on the server: store them once with "
-        f"`adaptry base add FOLDER --name {ingredients.base_name} --store`"
+        f"the weights of {inputs.base_name} are not at hand on the server: store them once with "
+        f"`adaptry base add FOLDER --name {inputs.base_name} --store`"
     )
 
 
-def _folders(ingredients: ModelInputs, links: Path) -> Iterator[Path]:
-    yield from map(Path, ingredients.base_folders)
-    if ingredients.base_files:
-        yield _linked(links, ingredients.base_files)
+def _folders(inputs: ModelInputs, links: Path) -> Iterator[Path]:
+    yield from map(Path, inputs.base_folders)
+    if inputs.base_files:
+        yield _linked(links, inputs.base_files)
 
 
 def _linked(folder: Path, files: Mapping[str, str]) -> Path:
@@ -89,7 +86,7 @@ def _linked(folder: Path, files: Mapping[str, str]) -> Path:
     return folder
 
 
-def _public_message(message: str, ingredients: ModelInputs, links: str) -> str:
-    for folder in (*ingredients.base_folders, f"{links}/base"):
-        message = message.replace(folder, ingredients.base_name)
-    return message.replace(f"{links}/adapter", ingredients.adapter)
+def _public_message(message: str, inputs: ModelInputs, links: str) -> str:
+    for folder in (*inputs.base_folders, f"{links}/base"):
+        message = message.replace(folder, inputs.base_name)
+    return message.replace(f"{links}/adapter", inputs.adapter)

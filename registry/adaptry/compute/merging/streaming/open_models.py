@@ -23,9 +23,9 @@ class ModelPool:
         self._places: OrderedDict[_Key, _PoolEntry] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, ingredients: ModelInputs) -> VirtualCheckpoint:
+    def get(self, inputs: ModelInputs) -> VirtualCheckpoint:
         """The model, opened anew where its base was written to. Raises what opening it raises."""
-        key = (ingredients.base, ingredients.revision, ingredients.adapter, ingredients.base_name)
+        key = (inputs.base, inputs.revision, inputs.adapter, inputs.base_name)
         with self._lock:
             place = self._places.setdefault(key, _PoolEntry())
             self._places.move_to_end(key)
@@ -34,7 +34,7 @@ class ModelPool:
         with place.lock:
             if place.model is None or not place.model.is_current:
                 place.model = None
-                place.model = self._make(ingredients)
+                place.model = self._make(inputs)
             return place.model
 
 

@@ -1,8 +1,9 @@
-"""The program that computes merged models for a server: `python -m adaptry.merging.streaming`, started by
-`adaptry.compute.sidecar_client`.
+"""The program that computes merged models for a server: `python -m adaptry.compute.merging.streaming`,
+started by `adaptry.compute.sidecar_client`.
 
-It is given one end of a control socket; each message on it brings one end of a pair, on which one question is asked and
-answered, in a thread of its own. It ends when the control socket does, which is when the server is gone, however it went.
+It is given one end of a control socket; each message on it brings one end of a pair, on which one request is
+sent and answered, in a thread of its own. It ends when the control socket does, which is when the server is
+gone, however it went.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ _FAILED = "the process that computes merged models failed at this; the server's 
 
 
 class ComputeServer:
-    """Answers questions about merged models, many at once. `folder` is its place on disk; `cache` bytes of finished
-    files are kept there."""
+    """Answers requests about merged models, many at once. `folder` is its place on disk; `cache` bytes of
+    finished files are kept there."""
 
     def __init__(self, folder: Path, cache: int) -> None:
         self._scratch = folder
@@ -41,7 +42,8 @@ class ComputeServer:
         self._open = ModelPool(self._assembled)
 
     def serve(self, channel: socket.socket) -> None:
-        """One question, read from the channel. Nothing is raised: what goes wrong is an answer too, or nobody listens."""
+        """One request, read from the channel. Nothing is raised: what goes wrong is an answer too, or nobody
+        listens."""
         try:
             with channel:
                 kind, payload = framing.receive(channel)
@@ -52,14 +54,14 @@ class ComputeServer:
 
     def _handle(self, channel: socket.socket, payload: bytes) -> None:
         try:
-            question = ComputeRequest.model_validate_json(payload)
-            model = self._open.get(question.ingredients)
-            if question.file is None:
-                said = self._described(model).model_dump_json().encode()
-                for start in range(0, len(said), framing.MAX_FRAME):
-                    framing.send(channel, "data", said[start : start + framing.MAX_FRAME])
+            request = ComputeRequest.model_validate_json(payload)
+            model = self._open.get(request.ingredients)
+            if request.file is None:
+                response = self._described(model).model_dump_json().encode()
+                for start in range(0, len(response), framing.MAX_FRAME):
+                    framing.send(channel, "data", response[start : start + framing.MAX_FRAME])
             else:
-                self._send_file(channel, model, question, question.file)
+                self._send_file(channel, model, request, request.file)
         except framing.ChannelClosed:
             raise
         except AdaptryError as error:
@@ -70,8 +72,8 @@ class ComputeServer:
         else:
             framing.send(channel, "end")
 
-    def _assembled(self, ingredients: ModelInputs) -> VirtualCheckpoint:
-        model = open_merged_model(ingredients, self._scratch)
+    def _assembled(self, inputs: ModelInputs) -> VirtualCheckpoint:
+        model = open_merged_model(inputs, self._scratch)
         if any(kernel.startswith("torch") for kernel in model.computed_by):
             import torch
 
@@ -95,14 +97,14 @@ class ComputeServer:
         )
 
     def _send_file(
-        self, channel: socket.socket, model: VirtualCheckpoint, question: ComputeRequest, name: str
+        self, channel: socket.socket, model: VirtualCheckpoint, request: ComputeRequest, name: str
     ) -> None:
-        if model.identity != question.identity:
+        if model.identity != request.identity:
             raise Conflict("the merged model is made of other files now; ask for it again")
         size = model.sizes.get(name)
         if size is None:
             raise NotFound(f"the merged model has no file {name[:80]!a}")
-        start, end = question.start, min(question.end, size)
+        start, end = request.start, min(request.end, size)
         if name in model.side_files:
             for piece in _gathered(model.read(name, start, end)):
                 framing.send(channel, "data", piece)

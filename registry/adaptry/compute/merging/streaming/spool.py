@@ -33,24 +33,24 @@ class TensorSpool:
         self._made: OrderedDict[str, _SpooledTensor] = OrderedDict()
         self._lock = threading.Lock()
 
-    def read(self, piece: OutputTensor, first: int, last: int) -> Iterator[bytes]:
-        """Bytes [first, last) of the piece. Raises `InvalidWeights`, `StorageFull`."""
-        made = self._of(piece)
+    def read(self, tensor: OutputTensor, first: int, last: int) -> Iterator[bytes]:
+        """Bytes [first, last) of the tensor. Raises `InvalidWeights`, `StorageFull`."""
+        made = self._of(tensor)
         while first < last:
             data = os.pread(made.file.fileno(), min(CHUNK, last - first), first)
             yield data
             first += len(data)
 
-    def _of(self, piece: OutputTensor) -> _SpooledTensor:
+    def _of(self, tensor: OutputTensor) -> _SpooledTensor:
         with self._lock:
-            made = self._made.setdefault(piece.name, _SpooledTensor())
-            self._made.move_to_end(piece.name)
+            made = self._made.setdefault(tensor.name, _SpooledTensor())
+            self._made.move_to_end(tensor.name)
             while len(self._made) > _KEPT:
                 self._made.popitem(last=False)
         with made.lock:
             if made.is_empty:
                 with _MAKING:
-                    made.fill(piece, self._base, self._folder)
+                    made.fill(tensor, self._base, self._folder)
         return made
 
 
@@ -62,18 +62,18 @@ class _SpooledTensor:
         self.is_empty = True
         self.file: io.FileIO
 
-    def fill(self, piece: OutputTensor, base: ShardReader, folder: Path) -> None:
+    def fill(self, tensor: OutputTensor, base: ShardReader, folder: Path) -> None:
         try:
             self.file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  closed with the last reader
             weakref.finalize(self, self.file.close)
-            merge_whole_tensor(piece, _FileSink(self.file, base, piece.offset))
+            merge_whole_tensor(tensor, _FileSink(self.file, base, tensor.offset))
         except OSError as error:
             raise write_error(error, folder) from error
         self.is_empty = False
 
 
 class _FileSink:
-    """A sink whose file begins where the piece does."""
+    """A sink whose file begins where the tensor does."""
 
     def __init__(self, file: io.FileIO, base: ShardReader, offset: int) -> None:
         self._file = file

@@ -1,8 +1,9 @@
 """A merged checkpoint as files that can be read at any place, though nobody wrote them.
 
-Names, sizes and headers are the plan's, known before a weight is read. Reading a range computes the blocks of rows that it
-touches, cut where a merge cuts them, so the bytes are those that `adaptry merge` writes with the same kernels. Memory is a
-few blocks for each reader; what can only be made as a whole tensor is made once and kept on disk (`spooling`).
+Names, sizes and headers are the plan's, known before a weight is read. Reading a range computes the blocks of
+rows that it touches, cut where a merge cuts them, so the bytes are those that `adaptry merge` writes with the
+same kernels. Memory is a few blocks for each reader; what can only be made as a whole tensor is made once and
+kept on disk (`spool`).
 """
 
 from __future__ import annotations
@@ -61,9 +62,11 @@ class VirtualCheckpoint:
         made: Mapping[str, bytes],
         scratch: Path,
     ) -> None:
-        """`adapter` is the digest of what was merged in; `made` are more files to show; `scratch` a folder to work in.
+        """`adapter` is the digest of what was merged in; `made` are more files to show; `scratch` a folder to
+        work in.
 
-        Raises `MissingDependency` or `Invalid` where a piece needs a kernel that is not here, and what opening files raises.
+        Raises `MissingDependency` or `Invalid` where a tensor needs a kernel that is not here, and what
+        opening files raises.
         """
         kernels.check(plan.changed_tensors)
         self.plan = plan
@@ -74,7 +77,7 @@ class VirtualCheckpoint:
         self._kept = FolderContent(plan.checkpoint.folder, [path.name for path in copied_files(plan)])
         self._made = {**generated_files(plan), **made}
         self._spool = TensorSpool(self._shards, scratch)
-        self._streamed = [piece for piece in plan.changed_tensors if not piece.is_whole]
+        self._streamed = [tensor for tensor in plan.changed_tensors if not tensor.is_whole]
         self._files = {file.name: _Steps(file) for file in plan.files}
         self.side_files = {name: self._described(name) for name in sorted({*self._kept.sizes, *self._made})}
         weights = {file.name: file.size for file in plan.files}
@@ -101,7 +104,7 @@ class VirtualCheckpoint:
         steps = self._steps(name)
         if start < len(steps.header):
             yield steps.header[start:end]
-        bench: ThreadKernels | None = None
+        kernels: ThreadKernels | None = None
         for step in steps.touching(start, end):
             first, last = max(start - step.offset, 0), min(end - step.offset, step.size)
             if step.tensor is None:
@@ -109,8 +112,8 @@ class VirtualCheckpoint:
             elif step.tensor.is_whole:
                 yield from self._spool.read(step.tensor, first, last)
             else:
-                bench = bench or self._kernels.for_thread(self._streamed)
-                yield from self._merged(step.tensor, bench, first, last)
+                kernels = kernels or self._kernels.for_thread(self._streamed)
+                yield from self._merged(step.tensor, kernels, first, last)
 
     def _steps(self, name: str) -> _Steps:
         try:
@@ -127,12 +130,12 @@ class VirtualCheckpoint:
             at += len(part)
 
     def _merged(
-        self, piece: OutputTensor, bench: ThreadKernels, first: int, last: int
+        self, tensor: OutputTensor, kernels: ThreadKernels, first: int, last: int
     ) -> Iterator[memoryview]:
-        """Bytes [first, last) of a piece that streams: whole blocks are baked, and cut."""
-        rows, row_bytes = row_layout(piece)
-        row_out = row_bytes * piece.size // piece.source.size
-        lane = bench.begin_kernel(kernel_weight(piece), [read_term(update) for update in piece.updates])
+        """Bytes [first, last) of a tensor that streams: whole blocks are merged, and cut."""
+        rows, row_bytes = row_layout(tensor)
+        row_out = row_bytes * tensor.size // tensor.source.size
+        kernel = kernels.begin_kernel(kernel_weight(tensor), [read_term(update) for update in tensor.updates])
         for row, count in row_blocks(rows, row_bytes, self._kernels.block):
             begin, end = row * row_out, (row + count) * row_out
             if end <= first:
@@ -140,9 +143,9 @@ class VirtualCheckpoint:
             if begin >= last:
                 return
             self._shards.read(
-                piece.shard, lane.source[: count * row_bytes], piece.source.start + row * row_bytes
+                tensor.shard, kernel.source[: count * row_bytes], tensor.source.start + row * row_bytes
             )
-            yield lane.merge_rows(row, count)[max(0, first - begin) : min(end, last) - begin]
+            yield kernel.merge_rows(row, count)[max(0, first - begin) : min(end, last) - begin]
 
     def _read_side(self, name: str, start: int, end: int) -> Iterator[bytes]:
         if name in self._made:

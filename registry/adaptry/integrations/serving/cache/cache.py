@@ -1,9 +1,9 @@
-"""A cache of adapters on a machine that serves them, in folders named by digest, shared by every process there.
+"""The worker's cache: adapters in folders named by digest, shared by every process on the machine.
 
-`path_of` gives a folder whose files were verified, that appeared whole by a rename, and that is not evicted while
-the process that asked lives or until it lets go. What a digest names never changes, so no engine that keeps anything by
-path can answer from an older version. One process downloads and the others wait; one that dies leaves what arrived,
-and the next goes on from there. What was recalled is removed and not fetched again.
+`Cache.acquire` leases an entry: a folder with verified files that was published by one rename and is not evicted until the
+lease is released or the process ends. The content of a digest never changes, so an engine that caches by path never serves an
+older version. One process downloads while the others wait; after a crash the next one resumes the partial download. A recalled
+version is deleted and not fetched again.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from adaptry.registry.state_warnings import require_usable
 
 @dataclass(frozen=True, slots=True)
 class CachedAdapter:
-    """An adapter that is here: the folder of its files, its digest, and the version that was asked for."""
+    """A leased entry: the folder of its files, its digest, and the version that was requested."""
 
     path: Path
     digest: Digest
@@ -47,56 +47,54 @@ class CachedAdapter:
 
 
 class Cache:
-    """The cache in the folder `root`, which is made. One may be used by many threads, and `root` by many processes.
+    """The cache in the folder `root`, which is created. Safe for use by many threads, and `root` by many processes.
 
-    `size` is how many bytes it may take; None is no limit. What is leased counts, and is never evicted: leases are this
-    object's, one for each digest however often it was asked for, and end with `release`, `close`, or the process.
+    `size` is the limit in bytes; None is no limit. Leased entries count towards it and are never evicted. An object holds one
+    lease per digest, however often it is acquired; the lease ends with `release`, `close`, or the process.
     """
 
-    def __init__(
-        self, root: Path | str, size: int | None = None, persistence: RetryPolicy = DEFAULT_RETRY
-    ) -> None:
+    def __init__(self, root: Path | str, size: int | None = None, retry: RetryPolicy = DEFAULT_RETRY) -> None:
         self.root = Path(root).expanduser().absolute()
         self.size = size
-        self._persistence = persistence
+        self._retry = retry
         self._layout = CacheLayout(self.root)
         self._leases = CacheLeases(self._layout)
 
     def acquire(self, registry: Registry, ref: Ref | str, progress: Progress = no_progress) -> CachedAdapter:
-        """The adapter that `ref` means now, leased. The registry is asked every time, so an alias is never stale.
+        """Resolves `ref` with the registry (so an alias is never stale), fetches the version if needed, and leases it.
 
-        Raises `Withdrawn` for what is quarantined, revoked, or was recalled here; `StorageFull` where neither the limit
-        nor the disk has room beside what is in use; `DigestMismatch`, and whatever asking the registry raises.
+        Raises `Withdrawn` if the version is quarantined, revoked, or recalled here; `StorageFull` if evicting every unleased
+        entry does not free enough space; `DigestMismatch`; and the registry's errors.
         """
         detail = registry.detail(Ref.parse(ref) if isinstance(ref, str) else ref)
         require_usable(detail.version)
-        room = Evictor(self._layout, self.size)
-        filling = CacheFill(self._layout, room, registry, detail, progress, self._persistence)
+        evictor = Evictor(self._layout, self.size)
+        fill = CacheFill(self._layout, evictor, registry, detail, progress, self._retry)
         was_fetched = False
 
         def ensure() -> bool:
             nonlocal was_fetched
-            was_fetched = filling.ensure_present()
+            was_fetched = fill.ensure_present()
             return True
 
-        kept = self._lease_if_present(detail.version, ensure)
-        assert kept is not None
+        cached = self._lease_if_present(detail.version, ensure)
+        assert cached is not None
         if was_fetched:
-            with contextlib.suppress(Unavailable):  # it is here, counted or not
-                registry.count_download(Ref(kept.version.name, ByDigest(kept.digest.hex)))
-        return kept
+            with contextlib.suppress(Unavailable):  # the download counter is best effort
+                registry.count_download(Ref(cached.version.name, ByDigest(cached.digest.hex)))
+        return cached
 
     def acquire_local(self, digest: Digest) -> CachedAdapter | None:
-        """The adapter of this digest, leased, if it is here whole and not recalled. No registry is asked, so what became
-        of it meanwhile is not known."""
-        place = self._layout.entry_folder(digest)
-        about = read_metadata(place)
-        if about is None or self.recall_reason(digest):
+        """Leases the entry of this digest if it is complete and not recalled here; else None. The registry is not asked, so
+        a later withdrawal goes unnoticed."""
+        folder = self._layout.entry_folder(digest)
+        metadata = read_metadata(folder)
+        if metadata is None or self.recall_reason(digest):
             return None
-        return self._lease_if_present(about.version, lambda: is_intact(place))
+        return self._lease_if_present(metadata.version, lambda: is_intact(folder))
 
     def release(self, digest: Digest) -> None:
-        """Ends this object's lease: the folder may go when room is needed. Again is no error."""
+        """Ends this object's lease, so that the entry may be evicted. Idempotent."""
         self._leases.release(digest)
 
     def close(self) -> None:
@@ -104,43 +102,43 @@ class Cache:
         self._leases.release_all()
 
     def remove(self, digest: Digest) -> bool:
-        """Removes the files, leased or not; who asks again has them fetched again. Whether there were any."""
+        """Deletes the files, leased or not; the next `acquire` fetches them again. Returns whether there were any."""
         self._prepare()
-        place, part = self._layout.entry_folder(digest), self._layout.partial_folder(digest)
-        was_here = place.is_dir() or part.is_dir()
-        self._layout.discard(place)
+        folder, partial = self._layout.entry_folder(digest), self._layout.partial_folder(digest)
+        was_here = folder.is_dir() or partial.is_dir()
+        self._layout.discard(folder)
         if idle := FileLock.try_exclusive(self._layout.fill_lock(digest)):
-            with idle:  # else someone fills it: what they fill is not what was here
-                self._layout.discard(part)
+            with idle:  # not held: nobody is downloading this entry now
+                self._layout.discard(partial)
         self.release(digest)
         return was_here
 
     def recall(self, digest: Digest, reason: str) -> bool:
-        """A recall: as `remove`, and the digest is refused until `readmit`, in every process and after a restart; whoever
-        fetches it now stops. Whether there were any files."""
+        """Deletes the files and refuses the digest until `readmit`, in every process and across restarts; a download under
+        way stops. Returns whether there were any files."""
         self._prepare()
         was_here = False
         try:
             recall_store.recall(self._layout, digest, reason)
         except Unavailable:
-            was_here = self.remove(digest)  # that may make room for the mark, and must be done anyway
+            was_here = self.remove(digest)  # a full disk: deleting first may free space for the recall file
             recall_store.recall(self._layout, digest, reason)
         return self.remove(digest) or was_here
 
     def readmit(self, digest: Digest) -> None:
-        """Takes a recall back: it may be fetched again. What was not recalled is none the worse."""
+        """Reverses a recall, so that the version may be fetched again. No effect on a digest that is not recalled."""
         recall_store.readmit(self._layout, digest)
 
     def recall_reason(self, digest: Digest) -> str | None:
-        """When it was recalled here, and why; None where it was not."""
+        """When and why the digest was recalled here; None if it is not recalled."""
         return recall_store.recall_reason(self._layout, digest)
 
     def entries(self) -> tuple[CacheEntry, ...]:
-        """What is here, in the order in which it goes: what has not all arrived, then what was not used for longest."""
+        """All entries in eviction order: partial downloads first, then least recently used."""
         return tuple(eviction_order(self._layout.entries()))
 
     def is_leased(self, digest: Digest) -> bool:
-        """Whether any process on this machine uses it."""
+        """Whether any process on this machine holds a lease."""
         if not self._layout.lease_file(digest).exists():
             return False
         lease = FileLock.try_exclusive(self._layout.lease_file(digest))
@@ -149,29 +147,29 @@ class Cache:
         return lease is None
 
     def shrink(self, size: int) -> tuple[CacheEntry, ...]:
-        """Evicts until `size` bytes or fewer are left, or only what is in use; what went, in turn."""
+        """Evicts entries until at most `size` bytes or only leased entries remain. Returns the evicted entries in order."""
         self._prepare()
         return Evictor(self._layout, self.size).shrink(size)
 
     def _lease_if_present(self, version: VersionInfo, ensure: Callable[[], bool]) -> CachedAdapter | None:
-        """The version, leased from now on, if `ensure` finds it here."""
-        digest, place = version.digest, self._layout.entry_folder(version.digest)
+        """Leases the version if `ensure` returns True; else returns None."""
+        digest, folder = version.digest, self._layout.entry_folder(version.digest)
         self._prepare()
         with self._leases.hold(digest) as keep:
             recall_store.require_not_recalled(self._layout, version)
             try:
                 is_here = ensure()
             except OSError as error:
-                raise write_error(error, place) from error
+                raise write_error(error, folder) from error
             if not is_here:
                 return None
             self._require_not_recalled_since(version)
-            mark_used(place)
+            mark_used(folder)
             keep()
-        return CachedAdapter(place / FILES, digest, version)
+        return CachedAdapter(folder / FILES, digest, version)
 
     def _require_not_recalled_since(self, version: VersionInfo) -> None:
-        """A recall that came between its look and its removal found nothing to remove yet."""
+        """Discards an entry that was recalled while it was being filled: the recall found no files to delete yet."""
         try:
             recall_store.require_not_recalled(self._layout, version)
         except Withdrawn:

@@ -1,6 +1,6 @@
-"""How an adapter comes into a cache: made sure of, else fetched, verified, and published by one rename.
+"""Fills a cache entry: downloads a version into a partial folder, verifies it, and publishes it by one rename.
 
-What an earlier try left is gone on from; where that was wrong, it is fetched once more from the start.
+A partial folder that an earlier attempt left is resumed; if its content is wrong, it is fetched once more from the start.
 """
 
 from __future__ import annotations
@@ -38,69 +38,69 @@ _PIECE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class CacheFill:
-    """One version on its way into a cache. Whoever calls it holds a lease on its digest."""
+    """The download of one version into the cache. The caller holds a lease on its digest."""
 
     layout: CacheLayout
     evictor: Evictor
     registry: Registry
     detail: VersionDetail
     progress: Progress
-    persistence: RetryPolicy
+    retry: RetryPolicy
 
     @property
     def digest(self) -> Digest:
         return self.detail.version.digest
 
     def ensure_present(self) -> bool:
-        """Makes sure that the whole version is here; whether it had to be fetched.
+        """Fetches the version unless its entry is intact. Returns whether it was fetched.
 
-        Raises `DigestMismatch`, `StorageFull`, `Withdrawn` where it is recalled meanwhile, and what reading raises.
+        Raises `DigestMismatch`, `StorageFull`, `Withdrawn` if it is recalled during the download, and the registry's errors.
         """
-        place = self.layout.entry_folder(self.digest)
-        if is_intact(place):
+        folder = self.layout.entry_folder(self.digest)
+        if is_intact(folder):
             return False
         with FileLock.acquire_exclusive(self.layout.fill_lock(self.digest)):
-            if is_intact(place):
-                return False  # someone else fetched it while we waited
-            self.layout.discard(place)
+            if is_intact(folder):
+                return False  # another process fetched it while we waited
+            self.layout.discard(folder)
             self._fetch()
         return True
 
     def _fetch(self) -> None:
-        part = self.layout.partial_folder(self.digest)
-        goes_on = part.is_dir()
+        partial = self.layout.partial_folder(self.digest)
+        is_resumed = partial.is_dir()
         while True:
             try:
-                self._download_and_publish(part)
+                self._download_and_publish(partial)
                 return
             except DigestMismatch:
-                self.layout.discard(part)
-                if not goes_on:
+                self.layout.discard(partial)
+                if not is_resumed:
                     raise
-                goes_on = False  # what was left may have been what is wrong
+                is_resumed = False  # the resumed part may have been the wrong one
             except Withdrawn:
-                self.layout.discard(part)
+                self.layout.discard(partial)
                 raise
             except OSError as error:
-                said = write_error(error, self.layout.entry_folder(self.digest))
-                if not isinstance(said, StorageFull):
-                    raise said from error
-                self.layout.discard(part)
-                if not self.evictor.shrink(0):  # what nobody uses goes first
-                    raise said from error
+                failure = write_error(error, self.layout.entry_folder(self.digest))
+                if not isinstance(failure, StorageFull):
+                    raise failure from error
+                self.layout.discard(partial)
+                if not self.evictor.shrink(0):  # the disk is full: evict every unleased entry once
+                    raise failure from error
 
-    def _download_and_publish(self, part: Path) -> None:
-        about = EntryMetadata(version=self.detail.version, files=self.detail.manifest.files)
-        self.evictor.reserve(part, about)
+    def _download_and_publish(self, partial: Path) -> None:
+        metadata = EntryMetadata(version=self.detail.version, files=self.detail.manifest.files)
+        self.evictor.reserve(partial, metadata)
         content = RevisionContent(self.registry, self.detail.version, self.detail.manifest)
-        for entry in about.files:
-            path = part / FILES / entry.path
+        for entry in metadata.files:
+            path = partial / FILES / entry.path
             path.parent.mkdir(parents=True, exist_ok=True)
-            download(_reader(content, entry), entry, path, self._report_progress, self.persistence)
-        _require_only(part, about)
-        about.with_current_stamps(part).write(part)
-        flush_files(part)
-        part.rename(self.layout.entry_folder(self.digest))
+            download(_reader(content, entry), entry, path, self._report_progress, self.retry)
+        _require_only(partial, metadata)
+        metadata.with_current_stamps(partial).write(partial)
+        flush_files(partial)
+        partial.rename(self.layout.entry_folder(self.digest))
         flush_folder(self.layout.root)
 
     def _report_progress(self, text: str, done: int, total: int) -> None:
@@ -108,21 +108,21 @@ class CacheFill:
         self.progress(text, done, total)
 
 
-def is_intact(place: Path) -> bool:
-    """Whether the folder has the files that were verified; what looks otherwise than it did is read again."""
-    about = read_metadata(place)
-    if about is None:
+def is_intact(folder: Path) -> bool:
+    """Whether the folder has exactly the verified files. Files are hashed again only if their stamps have changed."""
+    metadata = read_metadata(folder)
+    if metadata is None:
         return False
-    found = dict(file_stamps(place))
-    if found == about.stamps:
+    found = dict(file_stamps(folder))
+    if found == metadata.stamps:
         return True
     try:
-        _require_only(place, about)
-        if not all(_is_same(place / FILES / entry.path, entry) for entry in about.files):
+        _require_only(folder, metadata)
+        if not all(_is_same(folder / FILES / entry.path, entry) for entry in metadata.files):
             return False
     except (AdaptryError, OSError):
         return False
-    about.with_current_stamps(place).write(place)
+    metadata.with_current_stamps(folder).write(folder)
     return True
 
 
@@ -130,14 +130,14 @@ def _reader(content: RevisionContent, entry: FileEntry) -> Callable[[int], Itera
     return lambda start: content.chunks(entry.path, start)
 
 
-def _require_only(folder: Path, about: EntryMetadata) -> None:
+def _require_only(folder: Path, metadata: EntryMetadata) -> None:
     found = [path for path, _ in file_stamps(folder)]
-    if found != [entry.path for entry in about.files]:
-        raise DigestMismatch(f"{folder} holds other files than those of {about.version.digest.brief}…")
+    if found != [entry.path for entry in metadata.files]:
+        raise DigestMismatch(f"{folder} holds other files than those of {metadata.version.digest.brief}…")
 
 
 def _is_same(path: Path, entry: FileEntry) -> bool:
-    if path.is_symlink():  # what it leads to can change unseen
+    if path.is_symlink():  # its target can change without a new stamp
         return False
     hasher = sha256()
     with open_regular(path) as file, BackgroundHasher(hasher.update) as beside:

@@ -1,6 +1,6 @@
-"""Room in a cache: what may come, and what goes for it. What anyone uses never goes.
+"""Evicts entries to make room for new ones. Leased entries are never evicted.
 
-Two processes that need room at once do so one after the other, and what is still on its way counts in full.
+Evictions of different processes run one after the other, under a lock; a partial download counts with its full size.
 """
 
 from __future__ import annotations
@@ -22,22 +22,23 @@ from adaptry.integrations.serving.cache.layout import (
 
 @dataclass(frozen=True, slots=True)
 class Evictor:
-    """The room on a shelf: `size` bytes; None is no limit but the disk's."""
+    """Keeps a cache within `size` bytes; None is no limit but the disk's."""
 
     layout: CacheLayout
     size: int | None
 
-    def reserve(self, part: Path, about: EntryMetadata) -> None:
-        """Makes room for a version and a folder that it arrives in. Raises `StorageFull` where what is in use leaves none."""
+    def reserve(self, partial: Path, metadata: EntryMetadata) -> None:
+        """Evicts what is needed for a version and creates its partial folder. Raises `StorageFull` if leased entries take up
+        too much."""
         with FileLock.acquire_exclusive(self.layout.eviction_lock):
             self.layout.sweep()
-            if self.size is not None and not part.is_dir():
-                self._make_room(about.size)
-            (part / FILES).mkdir(parents=True, exist_ok=True)
-            about.write(part)
+            if self.size is not None and not partial.is_dir():
+                self._make_room(metadata.size)
+            (partial / FILES).mkdir(parents=True, exist_ok=True)
+            metadata.write(partial)
 
     def shrink(self, size: int) -> tuple[CacheEntry, ...]:
-        """Evicts until `size` bytes or fewer are left, or only what is in use; what went, in turn."""
+        """Evicts entries until at most `size` bytes or only leased entries remain. Returns the evicted entries in order."""
         with FileLock.acquire_exclusive(self.layout.eviction_lock):
             self.layout.sweep()
             return tuple(self._evict(size))
@@ -65,7 +66,7 @@ class Evictor:
                 yield entry
 
     def _remove(self, entry: CacheEntry) -> bool:
-        """Whether nobody used it, so that it went."""
+        """Removes an entry unless it is leased. Returns whether it was removed."""
         lease = FileLock.try_exclusive(self.layout.lease_file(entry.digest))
         if lease is None:
             return False
@@ -74,7 +75,7 @@ class Evictor:
             if entry.is_partial
             else self.layout.entry_folder(entry.digest)
         )
-        if filling := FileLock.try_exclusive(self.layout.fill_lock(entry.digest)):
-            filling.remove()
+        if fill_lock := FileLock.try_exclusive(self.layout.fill_lock(entry.digest)):
+            fill_lock.remove()
         lease.remove()
         return True

@@ -1,13 +1,13 @@
-"""How a cache lies on disk, and what is in it: one folder a digest, whole or hidden.
+"""The cache's layout on disk: one folder per digest, hidden while it is incomplete.
 
-    <digest>/adapter/…      the files, as the manifest names them and nothing else: what an engine is given
-    <digest>/about.json     which version it is, and how each file looked when it was verified
-    .<digest>.part/…        the same, while it arrives
-    .<digest>.lease         held (shared) by whoever uses the folder: it is not evicted under them
-    .<digest>.fill          held alone by whoever fills it
-    .<digest>.recalled      why it must not be served: nothing is kept under that digest while this is here
+    <digest>/adapter/…      exactly the manifest's files; the folder that an engine loads
+    <digest>/about.json     the entry's metadata: its version, and each file's stamps when it was verified
+    .<digest>.part/…        the same, during the download
+    .<digest>.lease         lock, shared by the processes that use the entry; a leased entry is not evicted
+    .<digest>.fill          lock, exclusive to the process that downloads the entry
+    .<digest>.recalled      why the digest is recalled; while the file exists, the entry is neither kept nor fetched
 
-When it was last used is the time of `about.json`. A folder appears and goes by a rename.
+The modification time of `about.json` is the time of last use. A folder is published and discarded by a rename.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _ENTRY = re.compile(r"(?P<hidden>\.?)(?P<digest>[0-9a-f]{64})(?P<part>\.part)?")
 
 
 class EntryMetadata(BaseModel):
-    """What is said of a folder. `stamps` are each file's size and time of change (ns) when it was verified: as long
-    as they are the same, it is not read again."""
+    """The metadata of an entry. `stamps` are each file's size and change time (ns) when it was verified; while they are
+    unchanged, the file is not hashed again."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -48,11 +48,11 @@ class EntryMetadata(BaseModel):
         return sum(entry.size for entry in self.files)
 
     def with_current_stamps(self, folder: Path) -> EntryMetadata:
-        """The same, with the files as they look now."""
+        """A copy with the stamps that the files have now."""
         return self.model_copy(update={"stamps": dict(file_stamps(folder))})
 
     def write(self, folder: Path) -> None:
-        """Whole or not at all."""
+        """Writes the file atomically."""
         temporary = folder / f".{_ABOUT}.{secrets.token_hex(4)}"
         temporary.write_text(self.model_dump_json())
         temporary.replace(folder / _ABOUT)
@@ -60,7 +60,7 @@ class EntryMetadata(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
-    """Something in a cache. `used_at` in seconds since 1970; a part is what has not all arrived."""
+    """An entry of the cache. `used_at` is in seconds since 1970. `is_partial`: its download is incomplete."""
 
     digest: Digest
     version: VersionInfo
@@ -70,7 +70,7 @@ class CacheEntry:
 
 
 class CacheLayout:
-    """The folders of a cache, by name."""
+    """The paths of a cache."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -92,24 +92,25 @@ class CacheLayout:
         return self._hidden_path(digest, "recalled")
 
     def entries(self) -> Iterator[CacheEntry]:
-        """Everything that can be made out, in no order."""
+        """All entries with readable metadata, in no order."""
         for name in _names(self.root):
             match = _ENTRY.fullmatch(name)
             if match and bool(match["hidden"]) == bool(match["part"]):
                 folder = self.root / name
-                if (about := read_metadata(folder)) and (used := last_used_at(folder)) is not None:
+                if (metadata := read_metadata(folder)) and (used := last_used_at(folder)) is not None:
                     digest = Digest(match["digest"])
-                    yield CacheEntry(digest, about.version, about.size, used, bool(match["part"]))
+                    yield CacheEntry(digest, metadata.version, metadata.size, used, bool(match["part"]))
 
     def discard(self, folder: Path) -> None:
-        """Takes a folder off the shelf: gone by its name at once, then from the disk."""
+        """Deletes a folder: renames it first, so that the entry disappears at once."""
         gone = self.root / f".{secrets.token_hex(8)}.gone"
         with contextlib.suppress(FileNotFoundError):
             folder.rename(gone)
         shutil.rmtree(gone, ignore_errors=True)
 
     def sweep(self) -> None:
-        """Removes what someone died discarding, and folders that nobody uses or knows: another version of ours made them."""
+        """Deletes what a crashed `discard` left, and unleased folders without readable metadata (from another version of
+        Adaptry)."""
         for name in _names(self.root):
             if name.endswith(".gone"):
                 shutil.rmtree(self.root / name, ignore_errors=True)
@@ -124,7 +125,7 @@ class CacheLayout:
 
 
 def read_metadata(folder: Path) -> EntryMetadata | None:
-    """What is said of a folder; None where nothing is, or nothing that can be read."""
+    """The metadata of an entry; None if it is missing or cannot be read."""
     try:
         return EntryMetadata.model_validate_json((folder / _ABOUT).read_bytes())
     except (OSError, ValidationError):
@@ -132,8 +133,8 @@ def read_metadata(folder: Path) -> EntryMetadata | None:
 
 
 def mark_used(folder: Path) -> None:
-    """Says that it is used now."""
-    with contextlib.suppress(OSError):  # a cache that may only be read remembers no use
+    """Sets the time of last use to now."""
+    with contextlib.suppress(OSError):  # a read-only cache does not record use
         os.utime(folder / _ABOUT)
 
 
@@ -153,7 +154,7 @@ def file_stamps(folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:
 
 
 def eviction_order(entries: Iterable[CacheEntry]) -> list[CacheEntry]:
-    """In the order in which they go where room is needed: parts first, then what was not used for longest."""
+    """Sorts for eviction: partial downloads first, then least recently used."""
     return sorted(entries, key=lambda entry: (not entry.is_partial, entry.used_at, entry.digest.hex))
 
 

@@ -1,4 +1,4 @@
-"""Leases of one process on what is in a cache: nothing that is leased is evicted."""
+"""One process's leases on cache entries. A leased entry is not evicted."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from adaptry.integrations.serving.cache.layout import CacheLayout
 
 
 class CacheLeases:
-    """One lease for each digest, however many threads ask for it; all end with the process."""
+    """One lease per digest, shared by all threads; all leases end with the process."""
 
-    def __init__(self, shelf: CacheLayout) -> None:
-        self._layout = shelf
+    def __init__(self, layout: CacheLayout) -> None:
+        self._layout = layout
         self._locks: dict[Digest, FileLock] = {}
         self._holders: Counter[Digest] = Counter()
         self._kept: set[Digest] = set()
@@ -24,7 +24,7 @@ class CacheLeases:
 
     @contextlib.contextmanager
     def hold(self, digest: Digest) -> Iterator[Callable[[], None]]:
-        """Leased while the block runs; beyond it where what is given was called, until `end`."""
+        """Leases the digest for the block. If the block calls the function it is given, the lease lasts until `release`."""
         with self._guard:
             if digest not in self._locks:
                 self._locks[digest] = FileLock.acquire_shared(self._layout.lease_file(digest))
@@ -37,7 +37,7 @@ class CacheLeases:
                 self._release_if_unused(digest)
 
     def release(self, digest: Digest) -> None:
-        """Again is no error."""
+        """Ends the lease on the digest. Idempotent."""
         with self._guard:
             self._kept.discard(digest)
             self._release_if_unused(digest)
@@ -47,7 +47,7 @@ class CacheLeases:
             self.release(digest)
 
     def _release_if_unused(self, digest: Digest) -> None:
-        """Ends the lease unless someone needs it yet."""
+        """Ends the lease unless a thread still holds it."""
         if digest not in self._kept and not self._holders[digest]:
             del self._holders[digest]
             if lock := self._locks.pop(digest, None):

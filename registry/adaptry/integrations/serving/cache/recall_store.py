@@ -1,4 +1,4 @@
-"""What was recalled on this machine: a small file for each digest, that outlives processes, restarts and the cache's files."""
+"""Recalls on this machine: one small file per digest, which outlives processes, restarts and the entry's files."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from adaptry.integrations.serving.cache.layout import CacheLayout
 from adaptry.registry.records import VersionInfo
 
 
-def recall(shelf: CacheLayout, digest: Digest, reason: str) -> None:
+def recall(layout: CacheLayout, digest: Digest, reason: str) -> None:
     """Refuses a digest from now on; durable before this returns."""
-    _write(shelf.recall_file(digest), f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {reason}")
+    _write(layout.recall_file(digest), f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {reason}")
 
 
-def readmit(shelf: CacheLayout, digest: Digest) -> None:
-    """Takes it back. What was not recalled is none the worse."""
-    shelf.recall_file(digest).unlink(missing_ok=True)
+def readmit(layout: CacheLayout, digest: Digest) -> None:
+    """Reverses a recall. No effect on a digest that is not recalled."""
+    layout.recall_file(digest).unlink(missing_ok=True)
 
 
-def recall_reason(shelf: CacheLayout, digest: Digest) -> str | None:
-    """When it was recalled here, and why; None where it was not."""
+def recall_reason(layout: CacheLayout, digest: Digest) -> str | None:
+    """When and why the digest was recalled here; None if it is not recalled."""
     try:
-        return shelf.recall_file(digest).read_text(encoding="utf-8")
+        return layout.recall_file(digest).read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
 
 
-def require_not_recalled(shelf: CacheLayout, version: VersionInfo) -> None:
-    """Raises `Withdrawn` for what was recalled."""
-    if why := recall_reason(shelf, version.digest):
+def require_not_recalled(layout: CacheLayout, version: VersionInfo) -> None:
+    """Raises `Withdrawn` if the version is recalled here."""
+    if why := recall_reason(layout, version.digest):
         raise Withdrawn(
             f"{version.name}@{version.number} was recalled on this machine ({why}); it is fetched again once that is taken "
             f"back: adaptry cache readmit {version.digest}"
@@ -42,7 +42,7 @@ def require_not_recalled(shelf: CacheLayout, version: VersionInfo) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Whole or not at all, and on the disk. Raises `StorageFull`, `Unavailable`."""
+    """Writes the file atomically and flushes it to disk. Raises `StorageFull`, `Unavailable`."""
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     try:
         with temporary.open("w", encoding="utf-8") as file:

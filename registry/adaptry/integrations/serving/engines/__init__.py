@@ -1,4 +1,4 @@
-"""The engines that a worker can keep in step with its registry. Another one is one file and one entry here."""
+"""The engines that a worker can control. To add one, add a file and an entry here."""
 
 from __future__ import annotations
 
@@ -26,23 +26,24 @@ __all__ = [
 
 
 class EngineFactory(Protocol):
-    """Makes an engine of its address, what it needs besides, and the names this worker gave it, with their folders."""
+    """Makes an engine from its client, the operator's commands, and the names that this worker has loaded, with their
+    folders."""
 
     def __call__(
         self,
-        speaking: EngineClient,
-        outside: OperatorCommands = NO_COMMANDS,
+        client: EngineClient,
+        commands: OperatorCommands = NO_COMMANDS,
         names: Mapping[str, str] = NO_NAMES,
     ) -> Engine: ...
 
 
 def _without_commands(kind: Callable[[EngineClient], Engine]) -> EngineFactory:
-    """Of an engine that needs nothing but requests."""
+    """The factory of an engine that needs no commands."""
 
     def make(
-        speaking: EngineClient, outside: OperatorCommands = NO_COMMANDS, names: Mapping[str, str] = NO_NAMES
+        client: EngineClient, commands: OperatorCommands = NO_COMMANDS, names: Mapping[str, str] = NO_NAMES
     ) -> Engine:
-        return kind(speaking)
+        return kind(client)
 
     return make
 

@@ -1,7 +1,7 @@
-"""An engine as a worker sees it: what it has loaded, and how that is changed.
+"""The interface of an engine to a worker: list, load and unload adapters.
 
-Names are those that clients ask for, paths those of a cache, which contain the digest. An engine's own words are kept in
-what is raised: `CheckFailed` for what it will not load, `Unavailable` where it does not answer.
+Names are those that clients request; paths are in a cache, so they contain the digest. Errors quote the engine's own message:
+`CheckFailed` if it refuses an adapter, `Unavailable` if it does not answer.
 """
 
 from __future__ import annotations
@@ -21,111 +21,110 @@ _DIGEST = re.compile(r"(?:^|/)([0-9a-f]{64})(?:/|$)")
 
 @dataclass(frozen=True, slots=True)
 class EngineAdapter:
-    """An adapter that an engine has, by the name that clients ask for and the place it was loaded from."""
+    """A loaded adapter: the name that clients request, and the path it was loaded from."""
 
     name: str
     path: str
 
     @property
     def digest(self) -> Digest | None:
-        """The version, where it was loaded from a cache; None for what someone loaded from elsewhere."""
+        """The version's digest if it was loaded from a cache; None if it was loaded from elsewhere."""
         found = _DIGEST.search(self.path)
         return Digest(found[1]) if found else None
 
 
 @dataclass(frozen=True, slots=True)
 class RequestCounts:
-    """Requests that an engine has answered since it started, and how many of them with an error."""
+    """Requests that an engine has answered since its start, and how many of them failed."""
 
     requests: float
     errors: float
 
 
 class Engine(ABC):
-    """What every engine can do, at `speaking.url`."""
+    """An engine at `client.url`."""
 
     name: ClassVar[str]
-    """As in the table of rules (`checks.runtimes`)."""
+    """The engine's name in `checks.runtimes`."""
     can_replace: ClassVar[bool] = False
-    """Whether `load` under a name that is taken replaces it, requests under way ending with what they began with."""
+    """Whether `load` replaces an adapter under its name, while running requests finish with the old one."""
     is_unload_final: ClassVar[bool] = True
-    """Whether `unload` makes it refuse a name for good, once the files are gone; else only `renew` does."""
+    """Whether the engine refuses a name for good after `unload`, once the files are gone; otherwise only after `restart`."""
 
-    def __init__(self, speaking: EngineClient) -> None:
-        self.client = speaking
+    def __init__(self, client: EngineClient) -> None:
+        self.client = client
 
     @abstractmethod
     def list_adapters(self) -> tuple[EngineAdapter, ...]:
-        """In name order. Raises `Unavailable`."""
+        """The loaded adapters, by name. Raises `Unavailable`."""
 
     @abstractmethod
     def load(self, name: str, path: Path) -> None:
-        """Raises `CheckFailed`, `Unavailable`, or `Conflict` where it must wait for requests that are under way."""
+        """Raises `CheckFailed`, `Unavailable`, or `Conflict` if running requests still block it."""
 
     @abstractmethod
     def unload(self, name: str) -> None:
-        """What is not loaded is no error. Raises `CheckFailed`, `Unavailable`."""
+        """Idempotent. Raises `CheckFailed`, `Unavailable`."""
 
     @abstractmethod
     def send_test_request(self, name: str) -> EngineResponse:
-        """The answer to the shortest request that names an adapter. Raises `Unavailable`."""
+        """Sends the shortest request for an adapter; returns the response. Raises `Unavailable`."""
 
     def restart(self) -> None:
-        """Starts the engine anew, with what it should have and nothing else. Raises `CheckFailed` where that cannot be done."""
+        """Restarts the engine with exactly the adapters it should have. Raises `CheckFailed` if that is impossible."""
         raise CheckFailed(f"{self.name} is not started anew by its worker")
 
     def names_in_use(self) -> frozenset[str]:
-        """The names that requests are under way for, as far as it tells."""
+        """The names with running requests, as far as the engine reports them."""
         return frozenset()
 
     def request_counts(self) -> RequestCounts | None:
-        """None where it does not count."""
+        """The request counters; None if the engine has none."""
         return None
 
     def require_working(self, name: str) -> None:
-        """Raises `CheckFailed` where a request that names the adapter ends in an error of the engine's, or in its not knowing
-        the name."""
-        reply = self.send_test_request(name)
-        if reply.status >= 500 or reply.status == 404:
-            raise CheckFailed(f"a request for {name} failed with {reply.status}: {reply.error_message}")
+        """Raises `CheckFailed` if a test request for the adapter fails with an engine error, or the name is unknown."""
+        response = self.send_test_request(name)
+        if response.status >= 500 or response.status == 404:
+            raise CheckFailed(f"a request for {name} failed with {response.status}: {response.error_message}")
 
     def refuses(self, name: str) -> bool:
-        """Whether a request that names the adapter gets no answer made with it."""
+        """Whether a test request for the adapter is refused."""
         return not self.send_test_request(name).is_ok
 
 
-def require_success(reply: EngineResponse, what: str) -> None:
-    """Raises `CheckFailed` with the engine's words."""
-    if not reply.is_ok:
-        raise CheckFailed(f"the engine would not {what}: {reply.error_message}")
+def require_success(response: EngineResponse, what: str) -> None:
+    """Raises `CheckFailed` with the engine's message unless the response is OK."""
+    if not response.is_ok:
+        raise CheckFailed(f"the engine would not {what}: {response.error_message}")
 
 
-def require_answer(reply: EngineResponse, what: str) -> None:
-    """The same of what every engine of its kind tells. Raises `Unavailable` where it cannot now: it starts, or ends."""
-    if reply.status >= 500:
-        raise Unavailable(f"the engine cannot {what} now: {reply.error_message}")
-    if reply.status == 404:
+def require_answer(response: EngineResponse, what: str) -> None:
+    """As `require_success`, for endpoints that every such engine has. Raises `Unavailable` while it starts or stops."""
+    if response.status >= 500:
+        raise Unavailable(f"the engine cannot {what} now: {response.error_message}")
+    if response.status == 404:
         raise CheckFailed(
             f"what answers there does not {what}: is it another engine than was said, or is there more in its address than "
             "http://host:port?"
         )
-    require_success(reply, what)
+    require_success(response, what)
 
 
-def list_openai_adapters(speaking: EngineClient) -> tuple[EngineAdapter, ...]:
-    """The adapters of an OpenAI listing: what has a `parent`."""
-    reply = speaking.get("/v1/models")
-    require_answer(reply, "list its models")
+def list_openai_adapters(client: EngineClient) -> tuple[EngineAdapter, ...]:
+    """The adapters of an OpenAI model listing: the models that have a `parent`."""
+    response = client.get("/v1/models")
+    require_answer(response, "list its models")
     found = [
         EngineAdapter(str(one.get("id")), str(one.get("root") or ""))
-        for one in reply.json_list("data")
+        for one in response.json_list("data")
         if one.get("parent")
     ]
     return tuple(sorted(found, key=lambda one: one.name))
 
 
 def sum_metric(metrics: str, name: str, label: str = "") -> float:
-    """The sum of a counter's series in Prometheus's text, of those that carry a label where one is given."""
+    """The sum of a metric's series in Prometheus text format; only of those with `label`, if given."""
     total = 0.0
     for line in metrics.splitlines():
         if line.startswith((f"{name}{{", f"{name} ")) and label in line:

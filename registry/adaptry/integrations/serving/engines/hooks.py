@@ -1,6 +1,6 @@
-"""What some engines need besides requests: to be started anew, and their adapters in a format of their own.
+"""The operator's commands for engines that need more than HTTP requests: to restart, and to convert adapters to their format.
 
-Both are commands that an operator gives, run without a shell. A command that fails is `CheckFailed`, with what it said last.
+Commands run without a shell. A command that fails raises `CheckFailed` with the last line of its output.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _EVERY = 0.2
 
 @dataclass(frozen=True, slots=True)
 class OperatorCommands:
-    """`restart` starts the engine anew; ADAPTRY_ADAPTERS names the file `listed`, a line for each adapter's file. `prepare` makes
-    `{file}` of the folder `{folder}`: the file itself, or a folder with it in it, as `adaptry export` does."""
+    """`restart` restarts the engine; its ADAPTRY_ADAPTERS is the path of the file `listed`, with one adapter file per line.
+    `prepare` converts the folder `{folder}` to `{file}`: a file, or a folder that contains it, as `adaptry export` writes."""
 
     list_file: Path = Path()
     restart: tuple[str, ...] = ()
     prepare: tuple[str, ...] = ()
 
     def write_adapter_list(self, files: Mapping[str, str]) -> None:
-        """The files that the engine is to load when it starts, by name; nobody reads them where nobody starts it. Raises
-        `StorageFull`, `Unavailable`."""
+        """Writes the list of files to load at the next start; does nothing without a restart command. Raises `StorageFull`,
+        `Unavailable`."""
         if not self.restart:
             return
         temporary = self.list_file.with_name(f".{self.list_file.name}.new")
@@ -61,7 +61,7 @@ class OperatorCommands:
             time.sleep(_EVERY)
 
     def prepare_file(self, folder: Path, name: str) -> Path:
-        """The file of that name made of an adapter's folder: beside it, so that it goes when the folder does."""
+        """Converts an adapter's folder to the file `name` beside it, inside the cache entry, so that both are evicted together."""
         file = folder.parent / name
         if file.is_file():
             return file
@@ -81,13 +81,13 @@ class OperatorCommands:
 
 
 NO_COMMANDS = OperatorCommands()
-"""Of an engine that nobody can start anew."""
+"""For an engine that cannot be restarted."""
 NO_NAMES: Mapping[str, str] = MappingProxyType({})
-"""Of a worker that has given none yet."""
+"""For a worker that has loaded nothing yet."""
 
 
 def parse_command(text: str | None) -> tuple[str, ...]:
-    """A command's words. Raises `Invalid` for an open quotation."""
+    """Splits a command into words. Raises `Invalid` if a quotation is not closed."""
     try:
         return tuple(shlex.split(text or ""))
     except ValueError as error:
@@ -108,7 +108,7 @@ def _run(command: tuple[str, ...], more: Mapping[str, str]) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CheckFailed(f"cannot run {shlex.join(command)}: {error}") from error
     if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines()
+        output = (done.stderr or done.stdout).strip().splitlines()
         raise CheckFailed(
-            f"{shlex.join(command)} ended with {done.returncode}: {said[-1][:500] if said else 'nothing'}"
+            f"{shlex.join(command)} ended with {done.returncode}: {output[-1][:500] if output else 'nothing'}"
         )

@@ -1,6 +1,6 @@
-"""Talking to an engine: one request, one answer, no redirects and no second tries.
+"""The HTTP client for engines: no redirects, no retries.
 
-An engine that does not answer is `Unavailable`, whatever it died of; what it answers is for its own file to read.
+An engine that does not answer raises `Unavailable`; each engine's own module interprets the responses.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LONGEST = 600
 
 @dataclass(frozen=True, slots=True)
 class EngineResponse:
-    """A status and a body."""
+    """An engine's HTTP response."""
 
     status: int
     text: str
@@ -34,7 +34,7 @@ class EngineResponse:
 
     @property
     def json(self) -> Mapping[str, Any]:
-        """The object it is, else an empty one. (`Any`: JSON.)"""
+        """The body as a JSON object; empty if it is none. (`Any`: JSON.)"""
         try:
             found = strictjson.loads(self.text.encode(), _LIMITS, "the engine's answer")
         except Invalid:
@@ -42,25 +42,25 @@ class EngineResponse:
         return found if isinstance(found, dict) else {}
 
     def json_list(self, key: str) -> tuple[Mapping[str, Any], ...]:
-        """The objects of a list in it. (`Any`: JSON.)"""
+        """The objects in the list at `key`. (`Any`: JSON.)"""
         items = self.json.get(key)
         return tuple(item for item in items if isinstance(item, dict)) if isinstance(items, list) else ()
 
     @property
     def error_message(self) -> str:
-        """What an error says, on one line."""
+        """The error message, on one line."""
         error = self.json.get("error")
-        said = error.get("message") if isinstance(error, dict) else error
+        configured = error.get("message") if isinstance(error, dict) else error
         for key in ("error_message", "message", "detail"):
-            said = said or self.json.get(key)
-        return " ".join(str(said or self.text).split())[:_LONGEST] or f"status {self.status}"
+            configured = configured or self.json.get(key)
+        return " ".join(str(configured or self.text).split())[:_LONGEST] or f"status {self.status}"
 
 
 class EngineClient:
-    """Requests to the engine at `url`, with its API key where it has one."""
+    """Sends requests to the engine at `url`, with its API key if it has one."""
 
     def __init__(self, url: str, key: str | None = None, ca_bundle: str | None = None) -> None:
-        """Raises `Invalid` for what is no address."""
+        """Raises `Invalid` if `url` is malformed."""
         self.url = check_url(url)
         self._pool = open_pool(self.url, ca_bundle, None)
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -72,7 +72,7 @@ class EngineClient:
         return self._request("POST", path, json.dumps(body).encode(), patience)
 
     def is_healthy(self) -> bool:
-        """Whether it answers that it is well, as most engines do at `/health`."""
+        """Whether the engine reports at `/health` that it is healthy."""
         try:
             return self.get("/health").is_ok
         except Unavailable:

@@ -1,8 +1,8 @@
-"""llama.cpp: adapters are GGUF files that its server loads when it starts, and knows by number.
+"""llama.cpp: the server loads adapters as GGUF files at its start, and identifies them by number.
 
-So a name that is new, or stands for another version, starts the server anew with all files that are to be there (their list is in
-`ADAPTRY_ADAPTERS`). Afterwards all scales are 0: a request says which adapter it means (`"lora": [{"id": 0, "scale": 1.0}]`), by the
-number that `GET /lora-adapters` shows for the path under its name in the state file.
+A new or changed name therefore restarts the server with all files (listed in the file `ADAPTRY_ADAPTERS`). Afterwards all
+scales are 0: a request selects its adapter (`"lora": [{"id": 0, "scale": 1.0}]`) by the number that `GET /lora-adapters` shows
+for the path that the state file has under its name.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class LlamaCpp(Engine):
 
     def __init__(
         self,
-        speaking: EngineClient,
-        outside: OperatorCommands = NO_COMMANDS,
+        client: EngineClient,
+        commands: OperatorCommands = NO_COMMANDS,
         names: Mapping[str, str] = NO_NAMES,
     ) -> None:
-        super().__init__(speaking)
-        self._commands = outside
+        super().__init__(client)
+        self._commands = commands
         self._files = {name: str(Path(path).parent / _FILE) for name, path in names.items()}
 
     def list_adapters(self) -> tuple[EngineAdapter, ...]:
@@ -57,7 +57,7 @@ class LlamaCpp(Engine):
             raise
 
     def unload(self, name: str) -> None:
-        """The file stays in the server's memory until it is started anew, at scale 0."""
+        """The adapter stays in the server's memory, at scale 0, until the restart."""
         self._files.pop(name, None)
 
     def restart(self) -> None:
@@ -81,10 +81,10 @@ class LlamaCpp(Engine):
 
     def _server_adapters(self) -> list[Mapping[str, Any]]:
         """(`Any`: JSON.)"""
-        reply = self.client.get("/lora-adapters")
-        require_answer(reply, "list its adapters")
+        response = self.client.get("/lora-adapters")
+        require_answer(response, "list its adapters")
         try:
-            found = strictjson.loads(reply.text.encode(), _LIMITS, "the engine's answer")
+            found = strictjson.loads(response.text.encode(), _LIMITS, "the engine's answer")
         except Invalid as error:
             raise CheckFailed(f"the engine's list of adapters cannot be read: {error.message}") from error
         return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []

@@ -1,7 +1,7 @@
-"""LoRAX: adapters are loaded by the request that names them, from a folder on its machine, and never looked at again.
+"""LoRAX: the engine loads an adapter from a local folder when a request first names it, and never reads it again.
 
-The name a client gives is the folder's path, so it is the path under its name in the state file that clients are to send. There
-is no way to list or to unload: a version counts as dropped once the engine was started anew without its files.
+Clients name an adapter by its folder's path, which the state file has under the adapter's name. The engine can neither list nor
+unload adapters: a version counts as dropped once the engine has restarted without its files.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class Lorax(Engine):
 
     def __init__(
         self,
-        speaking: EngineClient,
-        outside: OperatorCommands = NO_COMMANDS,
+        client: EngineClient,
+        commands: OperatorCommands = NO_COMMANDS,
         names: Mapping[str, str] = NO_NAMES,
     ) -> None:
-        super().__init__(speaking)
-        self._commands = outside
+        super().__init__(client)
+        self._commands = commands
         self._paths = dict(names)
 
     def list_adapters(self) -> tuple[EngineAdapter, ...]:
@@ -40,7 +40,7 @@ class Lorax(Engine):
         self._paths[name] = str(path)
 
     def unload(self, name: str) -> None:
-        """Nobody is told its path any more; the engine has it until it is started anew."""
+        """The state file no longer lists the path; the engine keeps the adapter until it restarts."""
         self._paths.pop(name, None)
 
     def restart(self) -> None:

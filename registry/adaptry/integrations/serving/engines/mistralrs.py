@@ -1,6 +1,6 @@
 """mistral.rs: adapters as aliases of generations, replaced by compare-and-swap.
 
-A generation that was replaced lives until the requests that began with it have ended, so a name is never without an answer.
+A replaced generation lives until the requests that use it have ended, so a name is always served.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class MistralRs(Engine):
         return self.client.post("/v1/completions", {"model": name, "prompt": "a", "max_tokens": 1})
 
     def names_in_use(self) -> frozenset[str]:
-        """The aliases of generations that requests hold."""
+        """The aliases of generations with running requests."""
         held = (one for one in self._listing().json_list("generations") if one.get("active_leases"))
         return frozenset(str(alias) for one in held for alias in one.get("aliases") or ())
 
@@ -48,6 +48,6 @@ class MistralRs(Engine):
         return next((str(one) for one in found if one), None)
 
     def _listing(self) -> EngineResponse:
-        reply = self.client.get("/v1/lora_adapters")
-        require_answer(reply, "list its adapters")
-        return reply
+        response = self.client.get("/v1/lora_adapters")
+        require_answer(response, "list its adapters")
+        return response

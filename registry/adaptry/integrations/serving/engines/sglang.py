@@ -29,26 +29,26 @@ class Sglang(Engine):
 
     def load(self, name: str, path: Path) -> None:
         body = {"lora_name": name, "lora_path": str(path)}
-        reply = self.client.post("/load_lora_adapter", body)
-        if not _is_done(reply):
-            raise CheckFailed(f"the engine would not load {name}: {reply.error_message}")
+        response = self.client.post("/load_lora_adapter", body)
+        if not _is_done(response):
+            raise CheckFailed(f"the engine would not load {name}: {response.error_message}")
 
     def unload(self, name: str) -> None:
-        reply = self.client.post("/unload_lora_adapter", {"lora_name": name})
-        if not _is_done(reply) and name in {one.name for one in self.list_adapters()}:
-            raise CheckFailed(f"the engine would not unload {name}: {reply.error_message}")
+        response = self.client.post("/unload_lora_adapter", {"lora_name": name})
+        if not _is_done(response) and name in {one.name for one in self.list_adapters()}:
+            raise CheckFailed(f"the engine would not unload {name}: {response.error_message}")
 
     def send_test_request(self, name: str) -> EngineResponse:
         body = {"text": "a", "sampling_params": {"max_new_tokens": 1, "temperature": 0}, "lora_path": name}
         return self.client.post("/generate", body)
 
     def request_counts(self) -> RequestCounts | None:
-        reply = self.client.get("/metrics")
-        if not reply.is_ok:
+        response = self.client.get("/metrics")
+        if not response.is_ok:
             return None
-        errors = sum_metric(reply.text, "sglang:num_aborted_requests_total")
-        return RequestCounts(sum_metric(reply.text, "sglang:num_requests_total"), errors)
+        errors = sum_metric(response.text, "sglang:num_aborted_requests_total")
+        return RequestCounts(sum_metric(response.text, "sglang:num_requests_total"), errors)
 
 
-def _is_done(reply: EngineResponse) -> bool:
-    return reply.is_ok and reply.json.get("success") is not False
+def _is_done(response: EngineResponse) -> bool:
+    return response.is_ok and response.json.get("success") is not False

@@ -1,9 +1,9 @@
-"""vLLM: adapters by `/v1/load_lora_adapter`, where VLLM_ALLOW_RUNTIME_LORA_UPDATING is set.
+"""vLLM: adapters are loaded with `/v1/load_lora_adapter`; VLLM_ALLOW_RUNTIME_LORA_UPDATING must be set.
 
-Loading in place keeps the adapter's number, so that requests under way go on with other weights half-way; and two adapters of one
-name in one batch end the engine. So a name is unloaded, the requests under way with it end, and then it is loaded: for so long
-it is not answered (a resolver closes that gap: `worker.vllm`). Which requests are under way is in the metrics, as of the engine's last
-step, so a request of our own to the base makes it take one.
+Loading in place keeps the adapter's id, so running requests would continue with other weights; and two adapters of one name in
+one batch crash the engine. So the name is unloaded, its running requests end, and then the new version is loaded; in between,
+the name is not served (the resolver in `serving.vllm` avoids that gap). The metrics show running requests as of the engine's
+last step, so we send a request to the base to trigger a step.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ class Vllm(Engine):
 
     def load(self, name: str, path: Path) -> None:
         self._wait_for_requests(name)
-        reply = self.client.post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
-        if reply.status == 400 and EngineAdapter(name, str(path)) in self.list_adapters():
+        response = self.client.post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
+        if response.status == 400 and EngineAdapter(name, str(path)) in self.list_adapters():
             return
-        require_success(reply, f"load {name}")
+        require_success(response, f"load {name}")
 
     def unload(self, name: str) -> None:
-        reply = self.client.post("/v1/unload_lora_adapter", {"lora_name": name})
-        if reply.status != 404:
-            require_success(reply, f"unload {name}")
+        response = self.client.post("/v1/unload_lora_adapter", {"lora_name": name})
+        if response.status != 404:
+            require_success(response, f"unload {name}")
             self._step()
 
     def send_test_request(self, name: str) -> EngineResponse:
@@ -56,7 +56,7 @@ class Vllm(Engine):
         return self.client.post("/v1/completions", body)
 
     def names_in_use(self) -> frozenset[str]:
-        """From a gauge whose value is the time it was set at: the newest series counts."""
+        """Read from a gauge whose value is the time it was set: the newest series counts."""
         series = [(float(when), labels) for labels, when in _INFO.findall(self._metrics())]
         newest = max(series, default=(0.0, ""))[1]
         names = [name for listed in _NAMES.findall(newest) for name in listed.split(",")]
@@ -70,7 +70,7 @@ class Vllm(Engine):
         return RequestCounts(requests + failed, errors + failed)
 
     def _wait_for_requests(self, name: str) -> None:
-        """Until none is under way with what had the name before. Raises `Conflict` where they take longer."""
+        """Waits until no request uses the previous adapter of the name. Raises `Conflict` if that takes too long."""
         until = time.monotonic() + _PATIENCE
         while name in self.names_in_use():
             if time.monotonic() > until:
@@ -81,12 +81,12 @@ class Vllm(Engine):
             self._step()
 
     def _step(self) -> None:
-        """Has the engine take a step, so that its metrics are those of now."""
+        """Makes the engine take a step, so that its metrics are current."""
         listed = self.client.get("/v1/models").json_list("data")
         base = next((str(one.get("id")) for one in listed if not one.get("parent")), None)
         if base is not None:
             self.send_test_request(base)
 
     def _metrics(self) -> str:
-        reply = self.client.get("/metrics")
-        return reply.text if reply.is_ok else ""
+        response = self.client.get("/metrics")
+        return response.text if response.is_ok else ""

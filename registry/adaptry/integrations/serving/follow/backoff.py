@@ -1,7 +1,7 @@
-"""What could not be served, and when it is tried again; and versions that are served and make the engine fail.
+"""Backs off from versions that failed to load, or that make the engine's requests fail once they are served.
 
-A failure is kept by name and digest: another version under the name is another matter. Waiting doubles, from half a minute to
-a quarter of an hour.
+Failures are recorded by name and digest, so another version under the same name is tried at once. The pause before a retry
+doubles with each failure, from half a minute to a quarter of an hour.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from adaptry.core.digest import Digest
 from adaptry.integrations.serving.engines import RequestCounts
 
 ServedVersion = tuple[str, Digest]
-"""A name, and the version that was to be served under it."""
+"""A name, and the digest of the version to be served under it."""
 
 _FIRST_PAUSE = 30.0
 _LONGEST_PAUSE = 900.0
-_MIN_ERRORS = 3  # errors, below which a share of them says nothing
+_MIN_ERRORS = 3  # with fewer errors, their rate is no evidence
 _MAX_ERROR_RATE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class FailureRecord:
-    """Why, how often, and when (on the clock of `Backoff`) it is worth another try."""
+    """Reason, number of attempts, and the time of the next retry (on the clock of `Backoff`)."""
 
     reason: str
     attempts: int
@@ -32,43 +32,43 @@ class FailureRecord:
 
 
 class Backoff:
-    """Failures so far; `clock` counts seconds."""
+    """Records failures and says when a version may be retried. `clock` returns seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._failures: dict[ServedVersion, FailureRecord] = {}
         self._baselines: dict[ServedVersion, RequestCounts] = {}
 
-    def record_failure(self, place: ServedVersion, reason: str) -> None:
-        times = self._failures[place].attempts + 1 if place in self._failures else 1
+    def record_failure(self, key: ServedVersion, reason: str) -> None:
+        times = self._failures[key].attempts + 1 if key in self._failures else 1
         pause = min(_FIRST_PAUSE * 2 ** (times - 1), _LONGEST_PAUSE)
-        self._failures[place] = FailureRecord(reason, times, self._clock() + pause)
+        self._failures[key] = FailureRecord(reason, times, self._clock() + pause)
 
-    def failure_reason(self, place: ServedVersion) -> str | None:
-        """None where it did not fail."""
-        return self._failures[place].reason if place in self._failures else None
+    def failure_reason(self, key: ServedVersion) -> str | None:
+        """Why the version failed last; None if it did not."""
+        return self._failures[key].reason if key in self._failures else None
 
-    def is_blocked(self, place: ServedVersion) -> bool:
-        """Whether it failed lately."""
-        return place in self._failures and self._clock() < self._failures[place].retry_at
+    def is_blocked(self, key: ServedVersion) -> bool:
+        """Whether the version still waits for its next retry."""
+        return key in self._failures and self._clock() < self._failures[key].retry_at
 
-    def record_success(self, place: ServedVersion) -> None:
-        """It works."""
-        self._failures.pop(place, None)
+    def record_success(self, key: ServedVersion) -> None:
+        """Forgets the failures of a version that works."""
+        self._failures.pop(key, None)
 
-    def retain(self, places: Collection[ServedVersion]) -> None:
-        """Nobody asks for the others any more."""
-        self._failures = {place: failure for place, failure in self._failures.items() if place in places}
-        self._baselines = {place: tally for place, tally in self._baselines.items() if place in places}
+    def retain(self, keys: Collection[ServedVersion]) -> None:
+        """Forgets all versions but `keys`: the others are no longer desired."""
+        self._failures = {key: failure for key, failure in self._failures.items() if key in keys}
+        self._baselines = {key: counts for key, counts in self._baselines.items() if key in keys}
 
-    def check_error_rate(self, place: ServedVersion, tally: RequestCounts | None) -> str | None:
-        """Looks at the engine's errors since the version was first counted; why it has failed, if it has."""
-        if tally is None:
+    def check_error_rate(self, key: ServedVersion, counts: RequestCounts | None) -> str | None:
+        """Compares the engine's counters with those at the version's first check. Returns why the version has failed, or None."""
+        if counts is None:
             return None
-        since = self._baselines.setdefault(place, tally)
-        requests, errors = tally.requests - since.requests, tally.errors - since.errors
-        if requests < 0:  # the engine was started anew
-            self._baselines[place] = tally
+        since = self._baselines.setdefault(key, counts)
+        requests, errors = counts.requests - since.requests, counts.errors - since.errors
+        if requests < 0:  # the engine has restarted
+            self._baselines[key] = counts
             return None
         if errors < _MIN_ERRORS or errors <= _MAX_ERROR_RATE * requests:
             return None

@@ -1,6 +1,8 @@
-"""What each name should stand for: the alias's version, or that of a rollout whose turn it is.
+"""The desired state: which version each name should serve. That is the alias's version, or the version of a rollout that this
+worker is assigned to.
 
-Where that cannot be had, it is what was there before, as long as that may be served. What is withdrawn is followed by nothing.
+If that version has failed, the one that was served before stays desired, as long as it is not withdrawn. A withdrawn version
+is not replaced by an older one.
 """
 
 from __future__ import annotations
@@ -23,8 +25,8 @@ from adaptry.registry.workers import RolloutAssignment
 
 @dataclass(slots=True)
 class DesiredState:
-    """`turns`, wherever they are asked for, are the rollouts that it is this worker's turn to follow; `first` are the names that
-    are the last to be left out."""
+    """Computes what should be loaded. A `turns` argument holds the rollouts that the registry has assigned to this worker;
+    `preloaded` are the names that get a slot before all others."""
 
     registry: Registry
     state_file: StateFile
@@ -34,13 +36,13 @@ class DesiredState:
     _rollout_versions: dict[Digest, VersionInfo] = field(default_factory=dict)
 
     def compute(self, turns: Sequence[RolloutAssignment]) -> list[DesiredAdapter]:
-        """For each name the best version that may be served and has not failed lately. Failures of what nobody asks for any
-        more are forgotten."""
+        """For each name, the best version that may be served and does not wait for a retry. Forgets the failures of versions
+        that are no longer desired."""
         turn_of = {f"{one.name}@{one.alias}": one for one in turns}
-        wanted: list[DesiredAdapter] = []
+        desired: list[DesiredAdapter] = []
         asked: set[ServedVersion] = set()
         for ref, version in self.state_file.state.meant.items():
-            # What is withdrawn is followed by nothing: what was there before it is no longer meant by anyone.
+            # A withdrawn version has no fallback: nobody points at the version that was served before it.
             before = self.state_file.state.ours.get(ref) if self.is_usable(version) else None
             choices = [version, before]
             if turn := turn_of.get(ref):
@@ -49,12 +51,12 @@ class DesiredState:
             asked |= {(ref, one.digest) for one in usable}
             best = next((one for one in usable if not self.backoff.is_blocked((ref, one.digest))), None)
             if best is not None:
-                wanted.append(DesiredAdapter(ref, best, ref in self.preloaded))
+                desired.append(DesiredAdapter(ref, best, ref in self.preloaded))
         self.backoff.retain(asked)
-        return wanted
+        return desired
 
     def all_targets(self, turns: Sequence[RolloutAssignment]) -> list[tuple[str, VersionInfo]]:
-        """Every version that some name should stand for, whether it can be had or not."""
+        """Every version that a name should serve, including those that failed or are withdrawn."""
         found = list(self.state_file.state.meant.items())
         found += [
             (f"{turn.name}@{turn.alias}", version)
@@ -64,11 +66,11 @@ class DesiredState:
         return found
 
     def is_usable(self, version: VersionInfo) -> bool:
-        """Whether nobody has withdrawn it."""
+        """Whether the version is not withdrawn."""
         return version.state not in WITHDRAWN and version.digest not in self.recalls.withdrawn
 
     def _rollout_version(self, name: AdapterName, digest: Digest) -> VersionInfo | None:
-        """The version that a rollout leads to. None where it cannot be asked for now."""
+        """The version that a rollout deploys; None if the registry cannot be asked now."""
         if digest not in self._rollout_versions:
             try:
                 self._rollout_versions[digest] = self.registry.version(Ref(name, ByDigest(digest.hex)))

@@ -1,7 +1,7 @@
-"""Carrying out the steps of a plan on an engine: fetch, check, load, try out; and what takes a name over proves itself first.
+"""Executes the actions of a plan on an engine: fetch the files, check them, load the adapter, send a test request.
 
-Where an engine cannot replace what a name stands for, the new version is loaded under its digest's name beside the old one, if
-a slot is free, and tried out there. So a version that the engine refuses takes nobody's place.
+If the engine cannot replace an adapter under its name, the new version is first loaded under a trial name beside the old one,
+provided a slot is free, and tested there. A version that the engine refuses therefore never replaces one that works.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ def version_label(version: VersionInfo) -> str:
 
 
 def trial_name(version: VersionInfo) -> str:
-    """The name under which a version is tried out."""
+    """The name under which a version is tested before it gets the name that it is served under."""
     return str(Ref(version.name, ByDigest(version.digest.hex[:12])))
 
 
 @dataclass(frozen=True, slots=True)
 class PlanExecutor:
-    """What a step needs. `serving` is None where the registry is away: then only what was served before is loaded."""
+    """Executes one action at a time. `engine_profile` is None while the registry is down: then only cached versions are loaded,
+    unchecked, because they were checked when they were first served."""
 
     registry: Registry
     engine: Engine
@@ -42,32 +43,33 @@ class PlanExecutor:
     engine_profile: EngineProfile | None
     log: Callable[[str], None]
 
-    def apply(self, step: FollowAction, has_room: bool) -> None:
-        """Raises `Unavailable` where engine or registry does not answer, and else what the version was refused for."""
-        match step:
-            case UnloadAction(had):
-                self._unload(had.served_as)
-                self.log(f"unloaded {had.served_as}")
-            case LoadAction(wanted):
-                self._load(wanted.served_as, wanted.version, self._fetch_compatible(wanted.version))
-                self.log(f"loaded {wanted.served_as}: {version_label(wanted.version)}")
-            case SwapAction(wanted, _):
-                self._swap(wanted.served_as, wanted.version, has_room)
-                self.log(f"{wanted.served_as} is {version_label(wanted.version)} now")
+    def apply(self, action: FollowAction, has_room: bool) -> None:
+        """Executes `action`. Raises `Unavailable` if the engine or the registry does not answer; otherwise the error that the
+        version was refused with."""
+        match action:
+            case UnloadAction(actual):
+                self._unload(actual.served_as)
+                self.log(f"unloaded {actual.served_as}")
+            case LoadAction(desired):
+                self._load(desired.served_as, desired.version, self._fetch_compatible(desired.version))
+                self.log(f"loaded {desired.served_as}: {version_label(desired.version)}")
+            case SwapAction(desired, _):
+                self._swap(desired.served_as, desired.version, has_room)
+                self.log(f"{desired.served_as} is {version_label(desired.version)} now")
 
     def _fetch_compatible(self, version: VersionInfo) -> Path:
-        """The verified files, leased, of a version that fits this engine."""
+        """Leases the verified files of a version, after checking that this engine serves it as trained."""
         if self.engine_profile is None:
-            kept = self.cache.acquire_local(version.digest)
-            if kept is None:
+            cached = self.cache.acquire_local(version.digest)
+            if cached is None:
                 raise Unavailable(
                     f"the files of {version_label(version)} are not here, and the registry is away"
                 )
-            return kept.path
+            return cached.path
         require_base_match(self.registry, version, self.engine_profile.base)
-        kept = self.cache.acquire(self.registry, Ref(version.name, ByDigest(version.digest.hex)))
-        require_compatible(kept, self.engine_profile)
-        return kept.path
+        cached = self.cache.acquire(self.registry, Ref(version.name, ByDigest(version.digest.hex)))
+        require_compatible(cached, self.engine_profile)
+        return cached.path
 
     def _load(self, name: str, version: VersionInfo, path: Path) -> None:
         self._record_loaded(name, version, path)
@@ -79,7 +81,7 @@ class PlanExecutor:
             raise
 
     def _record_loaded(self, name: str, version: VersionInfo, path: Path) -> None:
-        """On the disk, or as if nothing had been."""
+        """Records the name as loaded, on disk; if the file cannot be written, restores the state in memory and raises."""
         now = self.state_file.state
         ours, names = dict(now.ours), dict(now.names)
         now.ours[name], now.names[name] = version, str(path)
@@ -92,9 +94,9 @@ class PlanExecutor:
     def _swap(self, name: str, version: VersionInfo, has_room: bool) -> None:
         path = self._fetch_compatible(version)
         before = self.state_file.state.ours.get(name)
-        tried = trial_name(version) if has_room and not self.engine.can_replace else None
-        if tried:
-            self._load(tried, version, path)
+        trial = trial_name(version) if has_room and not self.engine.can_replace else None
+        if trial:
+            self._load(trial, version, path)
         try:
             if not self.engine.can_replace:
                 self._unload(name)
@@ -103,16 +105,16 @@ class PlanExecutor:
             self._roll_back(name, before)
             raise
         finally:
-            if tried:
-                self._unload(tried)
+            if trial:
+                self._unload(trial)
 
     def _roll_back(self, name: str, before: VersionInfo | None) -> None:
-        """What was served until now goes on being served, where it can."""
+        """Loads the previous version again, if its files are still cached."""
         if before is None:
             return
         with contextlib.suppress(AdaptryError):
-            if kept := self.cache.acquire_local(before.digest):
-                self._load(name, before, kept.path)
+            if cached := self.cache.acquire_local(before.digest):
+                self._load(name, before, cached.path)
 
     def _unload(self, name: str) -> None:
         self.engine.unload(name)

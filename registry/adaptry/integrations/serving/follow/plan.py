@@ -1,7 +1,7 @@
-"""From what an engine has and what it should have to the steps in between. Pure.
+"""Plans the actions that lead from the actual to the desired adapters of an engine. Pure.
 
-Never more than the slots at once; what is withdrawn goes first; what comes is loaded before what goes is unloaded, wherever
-a slot is free for that; what others loaded is left alone, unless it is withdrawn.
+There are never more adapters loaded than slots. Withdrawn versions are unloaded first. New adapters are loaded before old ones
+are unloaded, as long as a slot is free. Adapters that others loaded stay, unless they are withdrawn.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from adaptry.registry.records import VersionInfo
 
 @dataclass(frozen=True, slots=True)
 class DesiredAdapter:
-    """A version to be served under a name. Those that are `first` are the last to be left out."""
+    """A version that should be served under a name. Preloaded ones get a slot before all others."""
 
     served_as: str
     version: VersionInfo
@@ -28,7 +28,7 @@ class DesiredAdapter:
 
 @dataclass(frozen=True, slots=True)
 class ActualAdapter:
-    """What an engine has under a name; `is_ours` where this worker may unload it."""
+    """What an engine has loaded under a name. `is_ours`: this worker may unload it."""
 
     served_as: str
     digest: Digest | None
@@ -37,14 +37,14 @@ class ActualAdapter:
 
 @dataclass(frozen=True, slots=True)
 class LoadAction:
-    """A name that is free."""
+    """Load a version under a name that is free."""
 
     desired: DesiredAdapter
 
 
 @dataclass(frozen=True, slots=True)
 class SwapAction:
-    """A name that is taken by another version."""
+    """Replace the version that a name stands for."""
 
     desired: DesiredAdapter
     actual: ActualAdapter
@@ -52,7 +52,7 @@ class SwapAction:
 
 @dataclass(frozen=True, slots=True)
 class UnloadAction:
-    """A name that is no longer to be answered."""
+    """Unload a name that should no longer be served."""
 
     actual: ActualAdapter
 
@@ -62,44 +62,44 @@ FollowAction = LoadAction | SwapAction | UnloadAction
 
 @dataclass(frozen=True, slots=True)
 class FollowPlan:
-    """The steps in turn, and what there is no slot for."""
+    """The actions in order, and the desired adapters that no slot is left for."""
 
     actions: tuple[FollowAction, ...]
     without_slot: tuple[DesiredAdapter, ...] = ()
 
 
 def plan_actions(
-    wanted: Iterable[DesiredAdapter],
-    had: Sequence[ActualAdapter],
+    desired: Iterable[DesiredAdapter],
+    actual: Sequence[ActualAdapter],
     slots: int | None,
     withdrawn: Collection[Digest] = (),
 ) -> FollowPlan:
-    """How to get from `had` to `wanted`, whose names differ; of what is withdrawn nothing is loaded."""
-    recalled = [one for one in had if one.digest in withdrawn]
-    kept = [one for one in had if one not in recalled]
-    places = {one.served_as: one for one in kept}
-    asked = [one for one in wanted if one.digest not in withdrawn]
-    asked.sort(key=lambda one: (not one.is_preloaded, one.served_as not in places, one.served_as))
-    watched = {one.served_as for one in asked}
-    ours = [one for one in kept if one.is_ours or one.served_as in watched]
-    room = None if slots is None else max(0, slots - (len(kept) - len(ours)))
-    taken = asked if room is None else asked[:room]
-    names = {one.served_as for one in taken}
+    """Plans how to get from `actual` to `desired`. Names in `desired` are unique; withdrawn versions are never loaded."""
+    recalled = [one for one in actual if one.digest in withdrawn]
+    staying = [one for one in actual if one not in recalled]
+    by_name = {one.served_as: one for one in staying}
+    wanted = [one for one in desired if one.digest not in withdrawn]
+    wanted.sort(key=lambda one: (not one.is_preloaded, one.served_as not in by_name, one.served_as))
+    watched = {one.served_as for one in wanted}
+    ours = [one for one in staying if one.is_ours or one.served_as in watched]
+    capacity = None if slots is None else max(0, slots - (len(staying) - len(ours)))
+    kept = wanted if capacity is None else wanted[:capacity]
+    names = {one.served_as for one in kept}
     stale = [one for one in ours if one.served_as not in names]
-    steps: list[FollowAction] = [UnloadAction(one) for one in recalled]
-    steps += [
-        SwapAction(one, places[one.served_as])
-        for one in taken
-        if one.served_as in places and places[one.served_as].digest != one.digest
+    actions: list[FollowAction] = [UnloadAction(one) for one in recalled]
+    actions += [
+        SwapAction(one, by_name[one.served_as])
+        for one in kept
+        if one.served_as in by_name and by_name[one.served_as].digest != one.digest
     ]
-    occupied = len(kept)
-    for one in taken:
-        if one.served_as in places:
+    occupied = len(staying)
+    for one in kept:
+        if one.served_as in by_name:
             continue
         while slots is not None and occupied >= slots and stale:
-            steps.append(UnloadAction(stale.pop(0)))
+            actions.append(UnloadAction(stale.pop(0)))
             occupied -= 1
-        steps.append(LoadAction(one))
+        actions.append(LoadAction(one))
         occupied += 1
-    steps += [UnloadAction(one) for one in stale]
-    return FollowPlan(tuple(steps), () if room is None else tuple(asked[room:]))
+    actions += [UnloadAction(one) for one in stale]
+    return FollowPlan(tuple(actions), () if capacity is None else tuple(wanted[capacity:]))

@@ -1,9 +1,9 @@
-"""Dropping what was withdrawn, and proving it: the name first, then the files, then a request that must be refused.
+"""Drops withdrawn versions and verifies it: unloads the name, deletes the files, then sends a request that must be refused.
 
-The files stay until no request is under way, since an engine that has pushed weights out fetches them from there (vLLM ends if they
-are gone). After that, an engine that loads again what it has unloaded, from a path that it remembers (SGLang), finds nothing there;
-what it loaded in between is unloaded at the next look. Dropped is said only of what is off the disk, is not listed, has no request
-under way, and is not answered with when asked.
+The files stay until no request uses them, because an engine reads evicted weights from there again (vLLM exits if the files are
+gone). Once they are deleted, an engine that reloads an unloaded adapter from a path it remembers (SGLang) finds no files; what
+it reloaded in between is unloaded in the next pass. A version is reported as dropped only if its files are deleted, the engine
+does not list it, no request uses it, and a test request for it is refused.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from adaptry.registry.workers import DroppedAdapter, RecallProof, Withdrawal
 
 @dataclass(slots=True)
 class RecallExecutor:
-    """The withdrawn versions that this worker has or had; which they are is remembered across restarts."""
+    """Executes recalls of the versions that this worker has or had. The recalls are kept in the state file."""
 
     engine: Engine
     cache: Cache
@@ -37,14 +37,17 @@ class RecallExecutor:
 
     @property
     def withdrawn(self) -> Mapping[Digest, AdapterName]:
-        """Whose each is."""
+        """The adapter of each withdrawn version, by digest."""
         return self.state_file.state.recalled
 
     def update(
-        self, meant: Mapping[str, VersionInfo], told: Iterable[Withdrawal], loaded: Sequence[EngineAdapter]
+        self,
+        meant: Mapping[str, VersionInfo],
+        withdrawals: Iterable[Withdrawal],
+        loaded: Sequence[EngineAdapter],
     ) -> None:
-        """Takes to heart what the registry says; what it takes back may be had again."""
-        reasons = {one.digest: (one.name, f"{one.name}@{one.number} is {one.state}") for one in told}
+        """Records the registry's recalls, and readmits the versions whose recall it has reversed."""
+        reasons = {one.digest: (one.name, f"{one.name}@{one.number} is {one.state}") for one in withdrawals}
         for version in meant.values():
             if version.state in WITHDRAWN:
                 reasons[version.digest] = (version.name, state_warning(version) or "withdrawn")
@@ -58,9 +61,9 @@ class RecallExecutor:
             self._names.setdefault(digest, set()).update(one.name for one in loaded if one.digest == digest)
         self.state_file.save_if_possible()
 
-    def store_proofs(self, told: Iterable[Withdrawal], epoch: str | None) -> None:
-        """Keeps the registry's signatures of what it withdrew, for when it is restored and has forgotten."""
-        for one in told:
+    def store_proofs(self, withdrawals: Iterable[Withdrawal], epoch: str | None) -> None:
+        """Stores the registry's signed recalls, in case it is restored from a backup that lacks them."""
+        for one in withdrawals:
             if one.proof and epoch:
                 self.state_file.state.proofs[one.digest] = RecallProof(
                     name=one.name, digest=one.digest, state=one.state, epoch=epoch, proof=one.proof
@@ -68,26 +71,28 @@ class RecallExecutor:
         self.state_file.save_if_possible()
 
     def delete_files(self, loaded: Sequence[EngineAdapter]) -> None:
-        """Removes the files of what is not loaded any more, and that no request is under way for."""
+        """Deletes the files of withdrawn versions that are unloaded and that no request uses."""
         busy = self.engine.names_in_use()
         for digest in self.withdrawn:
             is_used = any(one.digest == digest for one in loaded) or self._names.get(digest, set()) & busy
             if not is_used and self.cache.recall_reason(digest) is None:
                 try:
                     self.cache.recall(digest, self._reasons.get(digest, "withdrawn"))
-                except Unavailable as error:  # it is not said to be dropped then, and tried again
+                except Unavailable as error:  # not reported as dropped; the next pass tries again
                     self.log(error.message)
 
     def confirm_dropped(
-        self, told: Sequence[Withdrawal], loaded: Sequence[EngineAdapter]
+        self, withdrawals: Sequence[Withdrawal], loaded: Sequence[EngineAdapter]
     ) -> tuple[DroppedAdapter, ...]:
-        """Of what the registry waits for: the versions that are gone from here for good."""
-        if not self.engine.is_unload_final and not self._ensure_restarted({one.digest for one in told}):
+        """Which of the registry's withdrawals are verified as dropped here."""
+        if not self.engine.is_unload_final and not self._ensure_restarted(
+            {one.digest for one in withdrawals}
+        ):
             return ()
         busy = self.engine.names_in_use()
         return tuple(
             DroppedAdapter(name=one.name, digest=one.digest)
-            for one in told
+            for one in withdrawals
             if one.digest in self.withdrawn and self._is_gone(one.digest, loaded, busy)
         )
 
@@ -97,11 +102,11 @@ class RecallExecutor:
             return False
         if self.cache.recall_reason(digest) is None:
             return False
-        taken = {one.name for one in loaded}
-        return all(name in taken or self.engine.refuses(name) for name in names)
+        listed = {one.name for one in loaded}
+        return all(name in listed or self.engine.refuses(name) for name in names)
 
     def _ensure_restarted(self, digests: set[Digest]) -> bool:
-        """Whether the engine was started anew since the files of these versions went; now, if need be."""
+        """Restarts the engine unless it has restarted since these versions' files were deleted. Returns whether it has."""
         if digests <= self._restarted:
             return True
         try:
@@ -113,7 +118,7 @@ class RecallExecutor:
         return True
 
     def _readmit(self, digest: Digest) -> None:
-        """A recall of ours that is none any more; what an operator recalled on this machine stays so."""
+        """Reverses a recall by the registry. A version that an operator recalled on this machine stays recalled."""
         self._names.pop(digest, None)
         self._restarted.discard(digest)
         self.state_file.state.proofs.pop(digest, None)

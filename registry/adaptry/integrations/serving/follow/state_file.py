@@ -1,8 +1,8 @@
-"""What a worker knows about itself across restarts: which names it has loaded, and which versions it has dropped.
+"""The state that a worker keeps across restarts: which names it has loaded, and which recalled versions it has dropped.
 
-A name is written down before it is loaded, so that whatever an engine has of ours is known as ours, whoever died in
-between. With it an engine that comes back empty is filled again although the registry is away. The file is also what clients of an
-engine without names of its own read (`names`: name → path).
+A name is recorded before it is loaded, so that after a crash the worker still knows which adapters it loaded. With the file, an
+engine that restarts empty is filled again even while the registry is down. Clients of an engine that has no adapter names of
+its own read the file too (`names`: name → path).
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ from adaptry.registry.workers import RecallProof
 
 
 class WorkerState(BaseModel):
-    """`meant` is what each watched ref meant when it was last heard of; `ours` what was loaded under each name, `names`
-    from where; `confirmed` are the names and digests that the registry knows this worker to have; `recalled` whose the
-    versions are that were dropped here; `served` is what the engine called its base. `epoch` is the registry's that
-    was last spoken to, and `proofs` its signatures of recalls, for when it has forgotten them."""
+    """The stored state.
+
+    `meant`: the version that each watched ref last resolved to. `ours`: the version this worker loaded under each name;
+    `names`: the path it was loaded from. `confirmed`: the names and digests that the registry has acknowledged in a report.
+    `recalled`: the adapters of the recalled versions that were dropped here. `served`: the engine's names for its base.
+    `epoch`: the registry's epoch at the last contact. `proofs`: its signed recalls, in case a restored registry lacks them."""
 
     meant: dict[str, VersionInfo] = {}
     ours: dict[str, VersionInfo] = {}
@@ -39,10 +41,10 @@ class WorkerState(BaseModel):
 
 
 class StateFile:
-    """The file at `path`, which is made when something is remembered. One worker writes it."""
+    """The state file at `path`, created with the first save. Only one worker may write it."""
 
     def __init__(self, path: Path) -> None:
-        """A file that cannot be read is as good as none: what the engine has is looked at anyway."""
+        """Reads the file. An unreadable file counts as empty: the engine is asked what it has loaded anyway."""
         self.path = path
         self.state = WorkerState()
         with contextlib.suppress(FileNotFoundError, ValidationError, UnicodeDecodeError):
@@ -50,12 +52,13 @@ class StateFile:
         self._written = self.state.model_dump_json()
 
     def save_if_possible(self) -> None:
-        """As `save`, where there is room; else it is written with whatever is saved next. For what must be done anyway."""
+        """As `save`, but a write error is ignored; the next save writes the same state. For steps that may not fail because
+        of the file."""
         with contextlib.suppress(Unavailable):
             self.save()
 
     def save(self) -> None:
-        """Whole, or as it was; on the disk before this returns. Raises `StorageFull`, `Unavailable`."""
+        """Replaces the file atomically and flushes it to disk. Raises `StorageFull`, `Unavailable`."""
         text = self.state.model_dump_json()
         if text == self._written:
             return

@@ -1,4 +1,4 @@
-"""What a worker says of itself: made of what its engine has, what it is about to load, and what it could not serve."""
+"""Builds a worker's status report from what its engine has loaded, what it is about to load, and what it failed to serve."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _MOST_TROUBLES = 256
 
 @dataclass(frozen=True, slots=True)
 class FollowSettings:
-    """What a worker is told: its name, what to watch, what to have before all else, and how many may be loaded at once."""
+    """The worker's settings: its name, the refs to watch, those to preload, and how many adapters may be loaded at once
+    (`slots`)."""
 
     name: str
     engine: str
@@ -33,7 +34,7 @@ class FollowSettings:
 
 @dataclass(slots=True)
 class ServingTimes:
-    """Since when each place is served, and when it was last used, as far as the engine tells."""
+    """Since when each version is served, and when its name was last used, as far as the engine reports that."""
 
     served_since: dict[ServedVersion, datetime] = field(default_factory=dict)
     last_used: dict[str, datetime] = field(default_factory=dict)
@@ -42,13 +43,13 @@ class ServingTimes:
 def loaded_residents(
     loaded: Sequence[EngineAdapter],
     names: Mapping[str, AdapterName],
-    ledger: ServingTimes,
+    times: ServingTimes,
     busy: frozenset[str],
     withdrawn: Mapping[Digest, object],
 ) -> tuple[ResidentReport, ...]:
-    """What the engine has, of which it is known whose it is."""
+    """A resident for each loaded adapter whose name in the registry is known."""
     now = datetime.now(UTC)
-    ledger.last_used |= dict.fromkeys(busy, now)
+    times.last_used |= dict.fromkeys(busy, now)
     found: list[ResidentReport] = []
     for one in loaded:
         name = names.get(one.name) or _adapter_of_name(one.name)
@@ -61,8 +62,8 @@ def loaded_residents(
                 digest=one.digest,
                 served_as=one.name,
                 condition=condition,
-                since=ledger.served_since.setdefault((one.name, one.digest), now),
-                last_used=ledger.last_used.get(one.name),
+                since=times.served_since.setdefault((one.name, one.digest), now),
+                last_used=times.last_used.get(one.name),
             )
         )
     return tuple(found)
@@ -71,7 +72,7 @@ def loaded_residents(
 def unserved_residents(
     versions: Iterable[tuple[str, VersionInfo, str | None]], condition: Condition
 ) -> tuple[ResidentReport, ...]:
-    """Residents that are not served: a name, a version, and perhaps a reason."""
+    """Residents that are not served, from name, version and an optional reason."""
     now = datetime.now(UTC)
     return tuple(
         ResidentReport(
@@ -88,7 +89,7 @@ def unserved_residents(
 
 def build_report(
     settings: FollowSettings,
-    running: EngineInfo | None,
+    engine_info: EngineInfo | None,
     base: str | None,
     *,
     seen: int | None,
@@ -97,8 +98,8 @@ def build_report(
     dropped: Iterable[DroppedAdapter] = (),
     troubles: Mapping[str, str] | None = None,
 ) -> WorkerReport:
-    """The whole report; `residents` is None where the engine does not answer."""
-    version = running.runtime.version if running else None
+    """Builds the whole report; `residents` is None if the engine does not answer."""
+    version = engine_info.runtime.version if engine_info else None
     listed = sorted((troubles or {}).items())[:_MOST_TROUBLES]
     return WorkerReport(
         worker=settings.name,
@@ -117,7 +118,7 @@ def build_report(
 
 
 def _adapter_of_name(served_as: str) -> AdapterName | None:
-    """Whose a name is that somebody else loaded, such as a resolver (`acme/tone@prod@sha256:…`)."""
+    """The adapter of a name that this worker did not load, but vLLM's resolver, say (`acme/tone@prod@sha256:…`)."""
     try:
         return AdapterName.parse(served_as.partition("@")[0])
     except InvalidRef:

@@ -1,8 +1,8 @@
-"""What lost its name in vLLM, and what anything here still holds of the cache.
+"""Drains adapters that were replaced in vLLM, and counts the uses of their cache leases.
 
-A request that was given an adapter may yet come to the engine, and loads it from its folder if the engine has pushed it
-out: an engine that finds no folder then dies. So an adapter leaves engine and disk only when no request is under way with
-it, and a while after it lost its name.
+A request that has been assigned an adapter may still reach the engine, which then loads evicted weights from the folder again
+and dies if the folder is gone. An adapter is therefore unloaded, and its lease released, only when no request uses it, and some
+seconds after it was replaced.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from adaptry.integrations.serving.vllm.engine import InProcessVllm
 
 @dataclass(slots=True)
 class ResolvedAdapter:
-    """A version under a name; `request` is what vLLM has for it. Times are those of the resolver's clock. (`Any`: vLLM's.)"""
+    """A version under a name; `request` is its `LoRARequest`. Times are on the resolver's clock. (`Any`: vLLM's type.)"""
 
     ref: Ref
     cached: CachedAdapter
@@ -33,13 +33,13 @@ class ResolvedAdapter:
 
     @property
     def lora_id(self) -> int:
-        """Which one it is to the engine; vLLM gives it when it loads it."""
+        """The adapter's id in the engine, which vLLM assigns on loading."""
         return int(self.request.lora_int_id)
 
 
 @dataclass(slots=True)
 class LeaseRefCounts:
-    """How many things here need a version's folder; its lease ends with the last."""
+    """Reference counts of cache leases: a lease is released with its last user."""
 
     cache: Cache
     _counts: Counter[Digest] = field(default_factory=Counter)
@@ -56,7 +56,7 @@ class LeaseRefCounts:
 
 @dataclass(slots=True)
 class DrainingAdapters:
-    """What is on its way out; `linger` is how many seconds it stays at least."""
+    """Replaced adapters that are still loaded, each for at least `linger` seconds."""
 
     leases: LeaseRefCounts
     linger: float = 10.0
@@ -68,14 +68,14 @@ class DrainingAdapters:
         self._draining.append(loaded)
 
     async def unload_drained(self, vllm: InProcessVllm) -> None:
-        """Of what nobody can be using any more; withdrawn versions leave the disk too."""
+        """Unloads the adapters that no request can use any more; deletes the files of withdrawn ones."""
         in_use, now = vllm.ids_in_use(), self.clock()
-        going = [
+        drained = [
             loaded
             for loaded in self._draining
             if loaded.lora_id not in in_use and now >= loaded.retired_at + self.linger
         ]
-        for loaded in going:
+        for loaded in drained:
             self._draining.remove(loaded)
             await vllm.unload(loaded.lora_id)
             if loaded.is_withdrawn:

@@ -1,8 +1,8 @@
-"""The vLLM around a resolver: its table of loaded adapters, its engine and its limits, as they are in its API server.
+"""Access to the vLLM that a resolver runs in: the API server's table of loaded adapters, its engine and its limits.
 
-vLLM never asks a resolver again about a name that is loaded, and gives it no way to take one back. So we take hold of
-the object that asked us, once, and use what it has had since resolvers exist: the table of names, the counter of ids, and
-the client of the engine. What is not there is said when it is first needed.
+vLLM never resolves a loaded name again, and gives resolvers no way to unload one. So we find the object that called the
+resolver, once, and use attributes it has had since resolvers exist: the table of names, the counter of ids, and the engine
+client. A missing attribute raises an error when it is first needed.
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ _STATUS: Mapping[type[AdaptryError], HTTPStatus] = {
 class LoraResolverPlugin(LoRAResolver):  # type: ignore[misc]  # vLLM is not there when types are checked
     """Resolves refs by a registry."""
 
-    def __init__(self, served: AdapterResolver) -> None:
-        self._resolver = served
+    def __init__(self, resolver: AdapterResolver) -> None:
+        self._resolver = resolver
 
     async def resolve_lora(self, base_model_name: str, lora_name: str) -> Any:
         """A `LoRARequest`, or None for what is not ours. (`Any`: vLLM's own.)"""
@@ -50,7 +50,7 @@ def register_resolver() -> None:
         return
     settings = AdaptrySettings.from_env()
     own = WorkerSettings.from_env()
-    means = ResolverConfig(
+    config = ResolverConfig(
         registry=open_worker_registry(settings),
         cache=open_worker_cache(settings),
         make_request=lambda name, number, path: LoRARequest(
@@ -60,7 +60,7 @@ def register_resolver() -> None:
         base=own.base,
         refresh_interval=own.watch_seconds,
     )
-    LoRAResolverRegistry.register_resolver(_NAME, LoraResolverPlugin(AdapterResolver(means)))
+    LoRAResolverRegistry.register_resolver(_NAME, LoraResolverPlugin(AdapterResolver(config)))
 
 
 def _vllm_error(error: AdaptryError) -> Exception:

@@ -1,9 +1,9 @@
-"""What this vLLM serves out of the registry: resolved once, looked after from then on.
+"""Resolves the registry's adapters for this vLLM, and refreshes them afterwards.
 
-Every name that was resolved is asked about again whenever something happens in the registry, and now and then, since vLLM
-itself never does. Where it means another version
-by now, that one is loaded and takes the name in one step; where it means none that may be served, the name goes, and who
-asks for it is told why. All of it runs on vLLM's event loop; whatever waits does so on threads.
+vLLM never resolves a loaded name again, so every resolved name is refreshed after each event in the registry, and periodically.
+If a name now means another version, that one is loaded and replaces the old one atomically; if the version may no longer be
+served, the name is removed, and requests for it get the reason. Everything runs on vLLM's event loop; blocking calls run on
+threads.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ from adaptry.registry.state_warnings import require_usable
 log = logging.getLogger("vllm.adaptry")
 
 MakeLoraRequest = Callable[[str, int, str], Any]
-"""Makes vLLM's `LoRARequest` of a name, a number and a path. (`Any`: vLLM's own, wherever it is said here.)"""
+"""Makes vLLM's `LoRARequest` from name, id and path. (`Any`: vLLM's own type, everywhere in this file.)"""
 
 _MAX_WAIT = 5.0
-"""Seconds without any news after which what the names mean is looked at all the same."""
+"""Seconds without an event after which all names are refreshed anyway."""
 
 _UNREACHABLE = (Unavailable, Unauthenticated, ProtocolMismatch)
-"""Answers that say nothing about the adapter: what is loaded stays."""
+"""Errors that say nothing about the adapter: loaded adapters stay."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResolverConfig:
-    """What a resolver works with: a registry, a cache, vLLM's version and its kind of request; what is said of its base
-    (`base_served`), and seconds: how many pass at least between two looks at what the names mean, how many what lost its name stays,
-    and for how many a refusal holds. `clock` counts seconds."""
+    """A resolver's dependencies and settings. `version` is vLLM's, `base` the configured base (`identify_served_base`). In
+    seconds: `refresh_interval` is the least time between two refreshes, `linger` how long a replaced adapter stays loaded, and
+    `refusal_ttl` how long a refusal is cached. `clock` returns seconds."""
 
     registry: Registry
     cache: Cache
@@ -68,24 +68,24 @@ class ResolverConfig:
 
 
 class AdapterResolver:
-    """One registry's adapters in one vLLM."""
+    """Serves one registry's adapters in one vLLM."""
 
-    def __init__(self, means: ResolverConfig) -> None:
-        self._config = means
-        self._refusals = NegativeCache(means.refusal_ttl)
+    def __init__(self, config: ResolverConfig) -> None:
+        self._config = config
+        self._refusals = NegativeCache(config.refusal_ttl)
         self._rate_limiter = RateLimiter(per_second=50)
         self._names: dict[str, ResolvedAdapter] = {}
-        self._leases = LeaseRefCounts(means.cache)
-        self._draining = DrainingAdapters(self._leases, means.linger, means.clock)
+        self._leases = LeaseRefCounts(config.cache)
+        self._draining = DrainingAdapters(self._leases, config.linger, config.clock)
         self._load_counts: Counter[str] = Counter()
         self._engine_profile: EngineProfile | None = None
         self._refresh_task: asyncio.Task[None] | None = None
-        self._listener = EventListener(means.registry)
+        self._listener = EventListener(config.registry)
 
     async def resolve(self, vllm: InProcessVllm, name: str) -> Any:
-        """What vLLM is to load for a name it does not know; None for a name that is no ref, or unknown to the registry.
+        """The request that makes vLLM load an unknown name; None if the name is not a ref, or not in the registry.
 
-        Otherwise raises why it is not served; the same again for a few seconds, without asking.
+        Raises the reason if the version may not be served; the refusal is cached for a few seconds.
         """
         ref = parse_model_name(name)
         if ref is None:
@@ -109,7 +109,7 @@ class AdapterResolver:
             raise
 
     async def refresh(self, vllm: InProcessVllm, about: Collection[AdapterName] = ()) -> None:
-        """One look at every name that is loaded, or at those of some adapters; and at what is leaving."""
+        """Refreshes every loaded name, or those of the adapters `about`; then unloads drained adapters."""
         names = [name for name, loaded in self._names.items() if not about or loaded.ref.name in about]
         await asyncio.gather(*(self._refresh_name(vllm, name) for name in names))
         in_use, now = vllm.ids_in_use(), self._config.clock()
@@ -120,7 +120,7 @@ class AdapterResolver:
     async def _refresh_name(self, vllm: InProcessVllm, name: str) -> None:
         loaded = self._names[name]
         if vllm.loaded.get(name) is not loaded.request:
-            if not vllm.is_resolving(name):  # someone unloaded it, or the engine did not take it
+            if not vllm.is_resolving(name):  # unloaded by someone else, or refused by the engine
                 self._draining.add(self._names.pop(name))
             return
         try:
@@ -138,7 +138,7 @@ class AdapterResolver:
     async def _load_newer(
         self, vllm: InProcessVllm, name: str, loaded: ResolvedAdapter
     ) -> ResolvedAdapter | None:
-        """What the name means by now, in the engine; None where it means what it did."""
+        """Loads the version that the name means now; None if it is unchanged."""
         version = await asyncio.to_thread(self._config.registry.version, loaded.ref)
         require_usable(version)
         if version.digest == loaded.cached.digest:
@@ -154,7 +154,7 @@ class AdapterResolver:
     def _switch(
         self, vllm: InProcessVllm, name: str, loaded: ResolvedAdapter, newer: ResolvedAdapter
     ) -> None:
-        if vllm.loaded.get(name) is not loaded.request:  # unloaded, and maybe resolved anew, while we looked
+        if vllm.loaded.get(name) is not loaded.request:  # unloaded, and perhaps resolved again, meanwhile
             self._draining.add(newer)
             return
         vllm.loaded[name] = newer.request
@@ -163,24 +163,25 @@ class AdapterResolver:
         log.info("%s is %s@%d now", name, newer.cached.version.name, newer.cached.version.number)
 
     async def _prepare(self, vllm: InProcessVllm, name: str, ref: Ref) -> ResolvedAdapter:
-        """What `ref` means now: here, and found to be served as trained. Its folder is held until it is let go."""
+        """Resolves `ref`, fetches its files and checks that this engine serves them as trained. The caller owns the lease on
+        the folder, through the result."""
         version = await asyncio.to_thread(self._config.registry.version, ref)
         require_usable(version)
-        serving = await self._profile_engine(vllm)
-        await asyncio.to_thread(require_base_match, self._config.registry, version, serving.base)
+        profile = await self._profile_engine(vllm)
+        await asyncio.to_thread(require_base_match, self._config.registry, version, profile.base)
         self._leases.acquire(version.digest)
         try:
-            kept = await self._fetch(vllm, version)
-            await asyncio.to_thread(require_compatible, kept, serving)
+            cached = await self._fetch(vllm, version)
+            await asyncio.to_thread(require_compatible, cached, profile)
         except BaseException:
             self._leases.release(version.digest)
             raise
-        label = loaded_name(name, kept.digest)
+        label = loaded_name(name, cached.digest)
         self._load_counts[label] += 1
         request = self._config.make_request(
-            numbered_name(label, self._load_counts[label]), vllm.new_id(), str(kept.path)
+            numbered_name(label, self._load_counts[label]), vllm.new_id(), str(cached.path)
         )
-        return ResolvedAdapter(ref, kept, request, used_at=self._config.clock())
+        return ResolvedAdapter(ref, cached, request, used_at=self._config.clock())
 
     async def _fetch(self, vllm: InProcessVllm, version: VersionInfo) -> CachedAdapter:
         exact = Ref(version.name, ByDigest(version.digest.hex))
@@ -191,17 +192,17 @@ class AdapterResolver:
             raise
 
     async def _profile_engine(self, vllm: InProcessVllm) -> EngineProfile:
-        """What runs here; its base is looked at once."""
+        """This vLLM's profile, computed once."""
         if self._engine_profile is None:
-            means = self._config
+            config = self._config
             base = await asyncio.to_thread(
-                identify_served_base, means.registry, vllm.model, vllm.revision, means.base
+                identify_served_base, config.registry, vllm.model, vllm.revision, config.base
             )
-            self._engine_profile = EngineProfile(vllm.runtime(means.version), base)
+            self._engine_profile = EngineProfile(vllm.runtime(config.version), base)
         return self._engine_profile
 
     def _free_cache_space(self, vllm: InProcessVllm) -> None:
-        """Takes its name from what was not used for longest; who asks for it later has it resolved again."""
+        """Unloads the least recently used idle adapter; a later request resolves it again."""
         in_use = vllm.ids_in_use()
         idle = [
             (loaded.used_at, name)
@@ -217,9 +218,9 @@ class AdapterResolver:
         vllm.loaded.pop(name, None)
         self._draining.add(self._names.pop(name))
 
-    def _refuse(self, name: str, why: AdaptryError) -> None:
-        self._refusals.add(name, why, self._config.clock())
-        log.warning("%s is not served: %s", name, why.message)
+    def _refuse(self, name: str, error: AdaptryError) -> None:
+        self._refusals.add(name, error, self._config.clock())
+        log.warning("%s is not served: %s", name, error.message)
 
     def _start_refreshing(self, vllm: InProcessVllm) -> None:
         if self._refresh_task is None or self._refresh_task.done():
@@ -227,18 +228,18 @@ class AdapterResolver:
 
     async def _refresh_forever(self, vllm: InProcessVllm) -> None:
         while True:
-            heard = await self._listener.wait(_MAX_WAIT)
-            if heard:
-                self._refusals.clear()  # what was refused may be served by now
+            changed = await self._listener.wait(_MAX_WAIT)
+            if changed:
+                self._refusals.clear()  # refused names may be servable now
             try:
-                await self.refresh(vllm, heard)
+                await self.refresh(vllm, changed)
             except Exception:
                 log.exception("looking after what is served failed")
             self._listener.subscribe(self._watched_adapters())
             await asyncio.sleep(self._config.refresh_interval)
 
     def _watched_adapters(self) -> list[AdapterName]:
-        """Whose events matter: what is loaded, and what was refused and may be served by now."""
+        """The adapters whose events matter: loaded ones, and refused ones that may become servable."""
         names = self._refusals.names(self._config.clock())
         refused = (ref.name for name in names if (ref := parse_model_name(name)))
         return [*(loaded.ref.name for loaded in self._names.values()), *refused]

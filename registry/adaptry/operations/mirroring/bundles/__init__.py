@@ -1,2 +1,2 @@
-"""Versions in one file, for where no network goes: `index` says what is in it, `archive` is its bytes, `packing` writes one from a
-registry and `loading` puts one down in another."""
+"""Bundles: versions in one file, for machines without a network. `index` lists the contents, `archive` is the file format,
+`writer` creates a bundle from a registry and `reader` loads one into another."""

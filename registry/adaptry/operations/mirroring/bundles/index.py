@@ -1,4 +1,4 @@
-"""What a bundle says is in it: the first thing in the file, and all that anybody has to believe.
+"""A bundle's index: the first entry of the file, and the only one that is not verified by a digest.
 
 Everything else is named by its digest, in an order that the index gives, so that a bundle's bytes follow from its index and the
 bytes of its files: there is no room for a name of anybody's choosing, for anything twice, or for anything more.
@@ -55,7 +55,7 @@ class BundledBase(Value, extra="forbid"):
 
 
 class BundleIndex(Value, extra="forbid"):
-    """`parcels` in the order of names and numbers, `bases` in that of their ids, `entries` in their own."""
+    """`parcels` are the version snapshots, by name and number; `bases` are sorted by id, `entries` by `sort_key`."""
 
     bundle: int = FORMAT
     parcels: tuple[VersionSnapshot, ...] = Field(min_length=1, max_length=100_000)
@@ -102,7 +102,7 @@ class BundleIndex(Value, extra="forbid"):
                     f"{entry.name} is {entry.size:,} bytes; at most {_LARGEST[entry.kind]:,} are read"
                 )
         for kind, wanted in (
-            ("manifest", {parcel.digest for parcel in self.parcels}),
+            ("manifest", {snapshot.digest for snapshot in self.parcels}),
             ("base", {base.record for base in self.bases}),
         ):
             if {entry.digest for entry in self.entries if entry.kind == kind} != wanted:

@@ -1,6 +1,6 @@
-"""A bundle put down in a registry: verified from end to end first, then delivered version by version.
+"""Loads a bundle into a registry: verifies the whole file first, then applies it version by version.
 
-So a bundle that is not whole leaves nothing, and one whose loading was broken off is loaded again and goes on where it stopped.
+A damaged bundle therefore changes nothing, and an interrupted load can be repeated and continues where it stopped.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ def load_bundle(
     *,
     aliases: bool = False,
     progress: Progress = no_progress,
-    persistence: RetryPolicy = DEFAULT_RETRY,
+    retry: RetryPolicy = DEFAULT_RETRY,
 ) -> MirrorResult:
-    """Delivers everything that is in the bundle; aliases are claims, pointed only where asked.
+    """Applies everything in the bundle. Aliases in a bundle are unauthenticated claims, so they move only with `aliases`.
 
-    Raises `InvalidBundle` before anything is sent, `ProtocolMismatch`, `NotFound`, `Unavailable`; what is refused is among the failures.
+    Raises `InvalidBundle` before any change, `ProtocolMismatch`, `NotFound`, `Unavailable`; refused actions are in `failures`.
     """
     with open_bundle(path) as bundle:
         manifests, records = verify_bundle(bundle, progress)
-        return _deliver(registry, bundle, manifests, records, aliases, progress, persistence)
+        return _apply(registry, bundle, manifests, records, aliases, progress, retry)
 
 
 def inspect_bundle(path: Path, progress: Progress = no_progress) -> BundleIndex:
-    """What is in a bundle, verified from end to end; no registry is asked. Raises as `load`."""
+    """Verifies a whole bundle and returns its index, without a registry. Raises as `load_bundle`."""
     with open_bundle(path) as bundle:
         verify_bundle(bundle, progress)
         return bundle.index
@@ -54,13 +54,13 @@ def inspect_bundle(path: Path, progress: Progress = no_progress) -> BundleIndex:
 def verify_bundle(
     bundle: Bundle, progress: Progress
 ) -> tuple[Mapping[Digest, Manifest], Mapping[Digest, BaseRecord]]:
-    """The manifests and the bases' records, once all bytes were seen to be right and to belong together."""
+    """Verifies all bytes and their consistency; returns the manifests and the base records."""
     bundle.verify(progress)
     index = bundle.index
     try:
         manifests = {
             digest: Manifest.parse(bundle.read_document("manifest", digest))
-            for digest in {parcel.digest for parcel in index.parcels}
+            for digest in {snapshot.digest for snapshot in index.parcels}
         }
         records = {base.id: _record(bundle, base) for base in index.bases}
         for base in index.bases:
@@ -85,35 +85,33 @@ def _record(bundle: Bundle, base: BundledBase) -> BaseRecord:
     return record
 
 
-def _deliver(
+def _apply(
     registry: Registry,
     bundle: Bundle,
     manifests: Mapping[Digest, Manifest],
     records: Mapping[Digest, BaseRecord],
     aliases: bool,
     progress: Progress,
-    persistence: RetryPolicy,
+    retry: RetryPolicy,
 ) -> MirrorResult:
-    steps = MirrorLog()
+    log = MirrorLog()
     for base in bundle.index.bases:
         try:
             if apply_base(registry, records[base.id], base.names, base.files, bundle.content(base.files)):
-                steps.bases.append(base.id)
-        except PermissionDenied as error:  # done without: its adapters are then declared, not verified
-            steps.failures.append(MirrorFailure(what=f"base {base.id.brief}", reason=error.message))
-    for parcel in sorted(bundle.index.parcels, key=lambda one: one.successor is not None):
-        with steps.record(str(parcel), steps.copied) as step:
-            manifest = manifests[parcel.digest]
+                log.bases.append(base.id)
+        except PermissionDenied as error:  # its adapters' base stays declared, not verified
+            log.failures.append(MirrorFailure(what=f"base {base.id.brief}", reason=error.message))
+    for snapshot in sorted(bundle.index.parcels, key=lambda one: one.successor is not None):
+        with log.record(str(snapshot), log.copied) as action:
+            manifest = manifests[snapshot.digest]
             content = bundle.content(manifest.files)
-            delivered = apply_snapshot(
-                registry, parcel, manifest, content, progress=progress, persistence=persistence
-            )
-            step.is_change = delivered.is_change
+            result = apply_snapshot(registry, snapshot, manifest, content, progress=progress, retry=retry)
+            action.is_change = result.is_change
     if aliases:
-        for parcel in bundle.index.parcels:
-            for alias in parcel.aliases:
-                with steps.record(f"{parcel.name}@{alias}", steps.pointed) as step:
-                    step.is_change = bool(
-                        point_aliases(registry, parcel.model_copy(update={"aliases": (alias,)}))
+        for snapshot in bundle.index.parcels:
+            for alias in snapshot.aliases:
+                with log.record(f"{snapshot.name}@{alias}", log.pointed) as action:
+                    action.is_change = bool(
+                        point_aliases(registry, snapshot.model_copy(update={"aliases": (alias,)}))
                     )
-    return steps.result()
+    return log.result()

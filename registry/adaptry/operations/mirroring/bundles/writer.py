@@ -1,6 +1,6 @@
-"""A bundle out of a registry: what was asked for, with all that it takes, streamed into one file that appears whole.
+"""Creates a bundle: streams versions and everything they need from a registry into one file, which appears atomically.
 
-The same versions with the same said of them give the same bytes, whenever and wherever they are packed.
+Bundles are reproducible: the same versions with the same metadata give the same bytes.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def create_bundle(
     with_bases: bool = False,
     replace: bool = False,
     progress: Progress = no_progress,
-    persistence: RetryPolicy = DEFAULT_RETRY,
+    retry: RetryPolicy = DEFAULT_RETRY,
 ) -> BundleIndex:
-    """Packs the versions, with the records of their bases, and with `with_bases` their weights.
+    """Bundles the versions with the records of their bases; with `with_bases` also the bases' weights.
 
-    Raises `Withdrawn`, `NotFound` where a base's weights are asked for and not stored, `Conflict` where there is something at `file`
-    already (unless `replace`), `TooLarge`, and what reading raises; then there is no bundle.
+    Raises `Withdrawn`, `NotFound` if a base's weights are wanted but not stored, `Conflict` if `file` exists (unless `replace`),
+    `TooLarge`, and the registry's errors; then no file is written.
     """
     if not replace and file.exists():
         raise Conflict(f"{file} is there already; choose another name, or replace it with --force")
@@ -52,7 +52,7 @@ def create_bundle(
         if entry.kind != "file":
             return [packed.documents[entry.digest]]
         named = FileEntry(path=entry.name, size=entry.size, sha256=entry.digest)
-        return read_resumable(packed.readers[entry.digest], named, progress, persistence)
+        return read_resumable(packed.readers[entry.digest], named, progress, retry)
 
     with atomic_file(file) as out:
         write_bundle(out, index, read)
@@ -61,25 +61,25 @@ def create_bundle(
 
 @dataclass
 class _BundleContents:
-    """What goes in: parcels and bases, their documents, and how to read each file."""
+    """The contents: snapshots and bases, their documents, and a reader for each file."""
 
-    parcels: dict[tuple[str, int], VersionSnapshot] = field(default_factory=dict)
+    snapshots: dict[tuple[str, int], VersionSnapshot] = field(default_factory=dict)
     bases: dict[Digest, BundledBase] = field(default_factory=dict)
     documents: dict[Digest, bytes] = field(default_factory=dict)
     sizes: dict[Digest, int] = field(default_factory=dict)
     readers: dict[Digest, ReadFrom] = field(default_factory=dict)
 
     def index(self) -> BundleIndex:
-        manifests = {parcel.digest for parcel in self.parcels.values()}
+        manifests = {snapshot.digest for snapshot in self.snapshots.values()}
         entries = [
             BundleEntry(kind="manifest" if digest in manifests else "base", digest=digest, size=len(data))
             for digest, data in self.documents.items()
         ]
         entries += [BundleEntry(kind="file", digest=digest, size=size) for digest, size in self.sizes.items()]
         return BundleIndex(
-            parcels=tuple(self.parcels[key] for key in sorted(self.parcels)),
+            parcels=tuple(self.snapshots[key] for key in sorted(self.snapshots)),
             bases=tuple(self.bases[id] for id in sorted(self.bases)),
-            entries=tuple(sorted(entries, key=lambda entry: entry.place)),
+            entries=tuple(sorted(entries, key=lambda entry: entry.sort_key)),
         )
 
     def add_files(self, files: Iterable[FileEntry], reader: Callable[[str], ReadFrom]) -> None:
@@ -92,13 +92,13 @@ def _gather(registry: Registry, versions: Iterable[VersionInfo], with_bases: boo
     packed = _BundleContents()
     for version in versions:
         require_usable(version)
-        parcel, manifest = take_snapshot(registry, version)
-        packed.parcels[str(parcel.name), parcel.number] = parcel
-        packed.documents[parcel.digest] = manifest.to_bytes()
+        snapshot, manifest = take_snapshot(registry, version)
+        packed.snapshots[str(snapshot.name), snapshot.number] = snapshot
+        packed.documents[snapshot.digest] = manifest.to_bytes()
         packed.add_files(manifest.files, partial(_file_of, registry, version))
-        if parcel.base_id is not None and parcel.base_id not in packed.bases:
-            _add_base(registry, parcel.base_id, packed, with_bases)
-    if not packed.parcels:
+        if snapshot.base_id is not None and snapshot.base_id not in packed.bases:
+            _add_base(registry, snapshot.base_id, packed, with_bases)
+    if not packed.snapshots:
         raise NotFound("nothing to bundle: no version was found")
     return packed
 

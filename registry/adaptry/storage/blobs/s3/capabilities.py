@@ -18,12 +18,12 @@ from adaptry.storage.blobs.s3.segments import LEAST_PART, StagedSegment
 _SIZE = LEAST_PART
 
 
-def find_missing_capabilities(place: S3Location) -> tuple[str, ...]:
+def find_missing_capabilities(location: S3Location) -> tuple[str, ...]:
     """What is missing and what that means, a sentence each; nothing of it makes the store wrong.
 
     Raises `Unavailable` for a server that cannot be used: no bucket, credentials refused, other bytes than were written.
     """
-    objects = S3Objects(place)
+    objects = S3Objects(location)
     objects.require_bucket()
     key = secrets.token_hex(16)
     name, whole = (segments.new_name(key, 0) for _ in range(2))
@@ -31,7 +31,7 @@ def find_missing_capabilities(place: S3Location) -> tuple[str, ...]:
     try:
         objects.put(name, data)
         if objects.read(name, 100, 1000)[0] != data[100:1100]:
-            raise Unavailable(f"{place} answers other bytes than were written; use another server")
+            raise Unavailable(f"{location} answers other bytes than were written; use another server")
         missing = []
         if objects.create(name, b"again") or objects.size(name) != _SIZE:
             missing.append(
@@ -41,7 +41,7 @@ def find_missing_capabilities(place: S3Location) -> tuple[str, ...]:
             missing.append("it has no conditional writes (501): every upload costs a request more")
         compose(objects, whole, [StagedSegment(name, 0, _SIZE)])
         if objects.read(whole, 0, _SIZE)[0] != data:
-            raise Unavailable(f"{place} puts parts together wrongly; use another server")
+            raise Unavailable(f"{location} puts parts together wrongly; use another server")
         if objects.has_conditions and not _minds_the_end(objects, whole):
             missing.append(
                 "it takes no notice of If-None-Match at the end of a multipart upload: two who publish the same bytes "

@@ -34,12 +34,12 @@ def reject_html(parsed: dict[str, Any], http_response: Any, **_: Any) -> None:
         )
 
 
-def require_answer(answer: Any, name: str, place: S3Location) -> Any:
+def require_answer(answer: Any, name: str, location: S3Location) -> Any:
     """The answer, if what an S3 server always says is in it. Raises `Unavailable`. (`Any`: botocore's.)"""
     if not answer.get(name):
         raise Unavailable(
-            f"{place} did not answer as an S3 server does ({name} is missing); try again in a moment",
-            told=_AWAY,
+            f"{location} did not answer as an S3 server does ({name} is missing); try again in a moment",
+            public_message=_AWAY,
         )
     return answer
 
@@ -53,46 +53,47 @@ def s3_error_code(error: ClientError) -> str:
 
 
 @contextmanager
-def translated_errors(place: S3Location) -> Iterator[None]:
+def translated_errors(location: S3Location) -> Iterator[None]:
     """Raises `NotFound` (no such object), `StorageFull`, or `Unavailable` with what to do."""
     try:
         yield
     except ClientError as error:
-        raise _meaning(error, place) from error
+        raise _meaning(error, location) from error
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise Unavailable(
-            f"no credentials for {place}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what else boto3 reads",
-            told=_AWAY,
+            f"no credentials for {location}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what else boto3 reads",
+            public_message=_AWAY,
         ) from error
     except (BotoCoreError, ResponseParserError, HTTPError) as error:
         raise Unavailable(
-            f"{place} does not answer ({error}); is its endpoint right? if so, try again in a moment",
-            told=_AWAY,
+            f"{location} does not answer ({error}); is its endpoint right? if so, try again in a moment",
+            public_message=_AWAY,
         ) from error
     except (ValueError, LookupError) as error:  # a time that is none, or none at all: botocore lets it pass
         raise Unavailable(
-            f"{place} answered what no S3 server does ({error}); is something in between? try again in a moment",
-            told=_AWAY,
+            f"{location} answered what no S3 server does ({error}); is something in between? try again in a moment",
+            public_message=_AWAY,
         ) from error
 
 
-def _meaning(error: ClientError, place: S3Location) -> AdaptryError:
+def _meaning(error: ClientError, location: S3Location) -> AdaptryError:
     status, code = http_status(error), s3_error_code(error)
     if code == "NoSuchBucket":
         return Unavailable(
-            f"there is no bucket {place.bucket}; make it, or name another place for blobs", told=_AWAY
+            f"there is no bucket {location.bucket}; make it, or name another place for blobs",
+            public_message=_AWAY,
         )
     if status == 404:
-        return NotFound(f"no such object in {place}")
+        return NotFound(f"no such object in {location}")
     if status == 507 or code in _FULL:
         return StorageFull(
-            f"no space left in {place}; free some and push again, what was stored is untouched",
-            told="no space left in the registry; free some and push again, what was stored is untouched",
+            f"no space left in {location}; free some and push again, what was stored is untouched",
+            public_message="no space left in the registry; free some and push again, what was stored is untouched",
         )
     if status in (401, 403):
         remedy = _REMEDIES.get(code, "they need to get, put, list and delete objects there")
         return Unavailable(
-            f"{place} refuses these credentials ({code}); {remedy}",
-            told=_AWAY,
+            f"{location} refuses these credentials ({code}); {remedy}",
+            public_message=_AWAY,
         )
-    return Unavailable(f"{place} answered {status} {code}; try again in a moment", told=_AWAY)
+    return Unavailable(f"{location} answered {status} {code}; try again in a moment", public_message=_AWAY)

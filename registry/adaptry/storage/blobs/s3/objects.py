@@ -53,11 +53,11 @@ class S3Object:
 class S3Objects:
     """Safe to use from many threads. Raises `Unavailable` where the server or the bucket cannot be used."""
 
-    def __init__(self, place: S3Location) -> None:
-        self.location = place
+    def __init__(self, location: S3Location) -> None:
+        self.location = location
         self.has_conditions = True
-        self.client: Any = self._client(place.endpoint)
-        self._signing = self._client(place.public) if place.public else self.client
+        self.client: Any = self._client(location.endpoint)
+        self._signing = self._client(location.public) if location.public else self.client
 
     def _client(self, endpoint: str | None) -> Any:
         """(`Any`: boto3 makes its clients' methods at run time.)"""

@@ -34,10 +34,10 @@ _ABANDONED = 24 * 3600.0
 class S3Blobs(BlobStore):
     """A `BlobStore` in a bucket, which must be there. Raises `Unavailable` where it cannot be used."""
 
-    def __init__(self, place: S3Location) -> None:
+    def __init__(self, location: S3Location) -> None:
         super().__init__()
-        self.location = place
-        self.objects = S3Objects(place)
+        self.location = location
+        self.objects = S3Objects(location)
         self._held: set[str] = set()
         self._rows: dict[str, tuple[StagedSegment, ...]] = {}
         self._lock = Lock()

@@ -1,7 +1,7 @@
-"""What an adapter's events say of it, from its creation on: the same as its rows, told in another place.
+"""An adapter's history by its events, from its creation on: an audit compares it with the adapter's rows.
 
-Under one key there may be events of several lives: an adapter that was deleted and made anew, and one whose name another took.
-A history is that of the life that goes on.
+One key may have events of several lives: of an adapter that was deleted and created again, or of one whose name another
+adapter took. A history covers only the current life.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def read_history(tx: Transaction, key: int, name: str, timeline: Timeline) -> Ad
     life: list[AuditedEvent] = []
     for one in reversed(every):
         if one.row.name != name:
-            continue  # of another line, whose name this one took
+            continue  # of another adapter, whose name this one took
         life.append(one)
         if one.kind == "adapter.created":
             break

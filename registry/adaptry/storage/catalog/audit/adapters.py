@@ -1,4 +1,4 @@
-"""An adapter's rows: against its events, its manifests, and what is derived of them."""
+"""Audit of an adapter's rows: against its events, its manifests, and what is derived from them."""
 
 from __future__ import annotations
 
@@ -30,8 +30,7 @@ from adaptry.storage.catalog.rows import (
 
 @dataclass
 class AuditContext:
-    """What is looked at once for all adapters: the epochs, and every renaming, as (number of the event, key, name before, name
-    after)."""
+    """Read once for all adapters: the epochs, and every renaming as (event number, adapter key, old name, new name)."""
 
     timeline: Timeline = field(default_factory=Timeline)
     renamings: list[tuple[int, int, str, str]] = field(default_factory=list)
@@ -41,7 +40,7 @@ class AuditContext:
 
 
 def cross_adapter_problems(catalog: Catalog, shared: AuditContext) -> Iterator[IntegrityProblem]:
-    """What concerns adapters together. Fills `shared`."""
+    """Problems across adapters. Fills `shared`."""
     with catalog.read() as tx:
         shared.timeline = timeline(tx)
         query = select(EventRow).where(EventRow.kind == "adapter.renamed").order_by(col(EventRow.seq))
@@ -51,146 +50,156 @@ def cross_adapter_problems(catalog: Catalog, shared: AuditContext) -> Iterator[I
         used = set(tx.exec(select(AdapterRow.namespace).distinct()))
         known = set(tx.exec(select(NamespaceRow.name)))
     for name in sorted(used ^ known):
-        reason = "it has adapters and no row" if name in used else "no adapter is or was in it"
+        reason = "it has adapters but no row" if name in used else "it has a row but never had an adapter"
         yield IntegrityProblem(f"namespace {name}", reason, "derived", "namespaces")
 
 
 def problems(catalog: Catalog, key: int, shared: AuditContext) -> Iterator[IntegrityProblem]:
-    """All about one adapter, as it is at one moment."""
+    """All problems of one adapter, read in one transaction."""
     with catalog.read() as tx:
         row = tx.get(AdapterRow, key)
         if row is None:
             return
         name, namespace = row.name, row.name.partition("/")[0]
         yield from compare_values(name, "its namespace", row.namespace, namespace, "its name")
-        told = read_history(tx, key, name, shared.timeline)
-        yield from guard_problems(name, partial(_numbering, tx, row, told, shared))
-        yield from guard_problems(name, partial(_names_in_events, name, told))
+        history = read_history(tx, key, name, shared.timeline)
+        yield from guard_problems(name, partial(_numbering, tx, row, history, shared))
+        yield from guard_problems(name, partial(_names_in_events, name, history))
         if row.deleted_at is not None:
-            yield from guard_problems(name, partial(_buried, tx, row, told, shared))
+            yield from guard_problems(name, partial(_buried, tx, row, history, shared))
             return
         if row.moved_to is not None:
-            yield IntegrityProblem(name, "it is said to have been renamed, and is there")
-        yield from guard_problems(name, partial(_itself, tx, row, told))
-        yield from guard_problems(name, partial(versions.problems, tx, row, told))
-        yield from guard_problems(name, partial(commits.problems, tx, row, told))
-        yield from guard_problems(name, partial(_aliases, tx, row, told))
-        yield from guard_problems(name, partial(rollouts.problems, tx, row, told))
-        yield from guard_problems(name, partial(_metrics, tx, row, told))
+            yield IntegrityProblem(name, "it is marked as renamed, but still exists")
+        yield from guard_problems(name, partial(_itself, tx, row, history))
+        yield from guard_problems(name, partial(versions.problems, tx, row, history))
+        yield from guard_problems(name, partial(commits.problems, tx, row, history))
+        yield from guard_problems(name, partial(_aliases, tx, row, history))
+        yield from guard_problems(name, partial(rollouts.problems, tx, row, history))
+        yield from guard_problems(name, partial(_metrics, tx, row, history))
         yield from guard_problems(name, partial(search_index.problems, tx, row))
 
 
-def _itself(tx: Transaction, row: AdapterRow, told: AdapterHistory) -> Iterator[IntegrityProblem]:
+def _itself(tx: Transaction, row: AdapterRow, history: AdapterHistory) -> Iterator[IntegrityProblem]:
     name = row.name
-    if not told.events or told.events[0].kind != "adapter.created":
-        yield IntegrityProblem(name, "no event says that it was created")
+    if not history.events or history.events[0].kind != "adapter.created":
+        yield IntegrityProblem(name, "the event of its creation is missing")
         return
-    edits = list(told.of_kinds("adapter.created", "adapter.edited"))
+    edits = list(history.of_kinds("adapter.created", "adapter.edited"))
     visibility = [one.detail["visibility"] for one in edits if "visibility" in one.detail]
     if visibility:
         yield from compare_values(
-            name, "its visibility", row.visibility, visibility[-1], "its last event about that"
+            name, "its visibility", row.visibility, visibility[-1], "the last event that set it"
         )
     described = [one.detail["description"] for one in edits if "description" in one.detail]
     if described:
         yield from compare_values(
-            name, "its description", row.description, described[-1], "its last event about that"
+            name, "its description", row.description, described[-1], "the last event that set it"
         )
     tagged = [one.detail["tags"] for one in edits if "tags" in one.detail]
     if tagged:
         tags = ", ".join(decode_list(row.tags))
-        yield from compare_values(name, "its tags", tags, tagged[-1], "its last event about that")
-    yield from compare_values(name, "when it was created", row.created_at, told.events[0].row.at, "its event")
-    changes = list(told.of_kinds("adapter.created", "adapter.edited", "adapter.renamed", "version.pushed"))
+        yield from compare_values(name, "its tags", tags, tagged[-1], "the last event that set it")
     yield from compare_values(
-        name, "when it changed last", row.updated_at, changes[-1].row.at, "its last event"
+        name, "its creation time", row.created_at, history.events[0].row.at, "its event"
+    )
+    changes = list(history.of_kinds("adapter.created", "adapter.edited", "adapter.renamed", "version.pushed"))
+    yield from compare_values(
+        name, "the time of its last change", row.updated_at, changes[-1].row.at, "its last event"
     )
     taken = select(func.coalesce(func.sum(col(VersionRow.downloads)), 0)).where(
         VersionRow.adapter_id == row.id
     )
     yield from compare_values(
-        name, "its downloads", row.downloads, tx.exec(taken).one(), "the sum of its versions'"
+        name, "its downloads", row.downloads, tx.exec(taken).one(), "the sum over its versions"
     )
 
 
 def _numbering(
-    tx: Transaction, row: AdapterRow, told: AdapterHistory, shared: AuditContext
+    tx: Transaction, row: AdapterRow, history: AdapterHistory, shared: AuditContext
 ) -> Iterator[IntegrityProblem]:
-    after = told.highest_number + 1
+    after = history.highest_number + 1
     if row.next_number < after:
         yield IntegrityProblem(
-            row.name, f"its next number is {row.next_number}, and a version {after - 1} was there already"
+            row.name, f"its next version number is {row.next_number}, but version {after - 1} already existed"
         )
     if shared.timeline.is_restored:  # which leaves numbers free
         return
     left = [one for one in shared.renamings if one[2] == row.name]
-    if len(left) == 1 and row.moved_to == left[0][1] and not told.every:
+    if len(left) == 1 and row.moved_to == left[0][1] and not history.every:
         before = left[0][0]
         after = 1 + max(
             (number for seq, number in pushes_of(tx, left[0][1]) if seq < before and number), default=0
         )
         yield from compare_values(
-            row.name, "its next number", row.next_number, after, "what it was renamed from"
+            row.name,
+            "its next version number",
+            row.next_number,
+            after,
+            "the adapter's row under its new name",
         )
         return
-    names = {one.row.name for one in told.every if one.row.name} | {row.name}
+    names = {one.row.name for one in history.every if one.row.name} | {row.name}
     # A name that was another adapter's before goes on with that one's numbers.
     if row.next_number > after and not shared.mentions(names):
-        yield IntegrityProblem(row.name, f"its next number is {row.next_number}, and its events say {after}")
+        yield IntegrityProblem(
+            row.name, f"its next version number is {row.next_number}, but its events give {after}"
+        )
 
 
-def _names_in_events(name: str, told: AdapterHistory) -> Iterator[IntegrityProblem]:
+def _names_in_events(name: str, history: AdapterHistory) -> Iterator[IntegrityProblem]:
     """An event bears a name that its adapter had, or that of an adapter whose name it took."""
     known = {name}
-    for one in told.every:
+    for one in history.every:
         if one.kind in ("adapter.created", "adapter.renamed"):
             known |= {one.row.name or "", one.detail.get("was", ""), one.detail.get("to", "")}
-    for one in told.every:
+    for one in history.every:
         if one.row.name not in known:
             yield IntegrityProblem(
-                f"event {one.seq}", f"it is about {one.row.name}, and its adapter never had that name"
+                f"event {one.seq}", f"it names {one.row.name}, but its adapter never had that name"
             )
 
 
 def _buried(
-    tx: Transaction, row: AdapterRow, told: AdapterHistory, shared: AuditContext
+    tx: Transaction, row: AdapterRow, history: AdapterHistory, shared: AuditContext
 ) -> Iterator[IntegrityProblem]:
     """A tombstone: of an adapter that was deleted, or of a name that was given up."""
     for table, what in ((VersionRow, "versions"), (CommitRow, "commits"), (MarkRow, "branches")):
         if tx.exec(select(func.count()).select_from(table).where(table.adapter_id == row.id)).one():
-            yield IntegrityProblem(row.name, f"it is deleted, and has {what}")
+            yield IntegrityProblem(row.name, f"it is deleted, but still has {what}")
     pointing = select(AliasRow.alias).where(
         AliasRow.adapter_id == row.id, col(AliasRow.version_id).is_not(None)
     )
     for alias in tx.exec(pointing):
-        yield IntegrityProblem(f"{row.name}@{alias}", "its adapter is deleted, and it points at a version")
+        yield IntegrityProblem(
+            f"{row.name}@{alias}", "its adapter is deleted, but it still points at a version"
+        )
     left = [one for one in shared.renamings if one[2] == row.name]
-    deleted = [one for one in told.events if one.kind == "adapter.deleted"]
+    deleted = [one for one in history.events if one.kind == "adapter.deleted"]
     moment = deleted[-1].row.at if deleted else None
     if moment is None and left:
         moment = tx.exec(select(EventRow.at).where(EventRow.seq == left[-1][0])).one()
-    if moment is None and not told.every and row.deleted_at in shared.timeline.moments:
+    if moment is None and not history.every and row.deleted_at in shared.timeline.moments:
         moment = (
             row.deleted_at
         )  # a name of the catalog that a restore replaced: its numbers are not given again
     if moment is None:
-        yield IntegrityProblem(row.name, "it is deleted, and no event says so")
+        yield IntegrityProblem(row.name, "it is deleted, but the event of its deletion is missing")
         return
-    yield from compare_values(row.name, "when it was deleted", row.deleted_at, moment, "its event")
-    yield from compare_values(row.name, "when it changed last", row.updated_at, moment, "its event")
+    yield from compare_values(row.name, "the time of its deletion", row.deleted_at, moment, "its event")
+    yield from compare_values(row.name, "the time of its last change", row.updated_at, moment, "its event")
     yield from compare_values(
-        row.name, "its visibility", row.visibility, "private", "the rule for what is deleted"
+        row.name, "its visibility", row.visibility, "private", "the rule for deleted adapters"
     )
-    created = told.events[0].row.at if deleted else None
+    created = history.events[0].row.at if deleted else None
     target = tx.get(AdapterRow, row.moved_to) if row.moved_to is not None else None
     if target is not None and target.deleted_at is None:
         created = target.created_at
     if created is not None:
-        yield from compare_values(row.name, "when it was created", row.created_at, created, "its event")
+        yield from compare_values(row.name, "its creation time", row.created_at, created, "its event")
     if row.moved_to is not None and (not left or left[-1][1] != row.moved_to):
-        yield IntegrityProblem(row.name, "what it was renamed to is not what its event says")
+        yield IntegrityProblem(row.name, "its new name differs from the one in the event of the renaming")
     elif row.moved_to is None and left and not deleted and _stays(tx, left[-1]):
-        yield IntegrityProblem(row.name, "what it was renamed to is missing")
+        yield IntegrityProblem(row.name, "the adapter that it was renamed to is missing")
 
 
 def _stays(tx: Transaction, renaming: tuple[int, int, str, str]) -> bool:
@@ -199,35 +208,39 @@ def _stays(tx: Transaction, renaming: tuple[int, int, str, str]) -> bool:
     ended = select(EventRow.seq).where(
         EventRow.adapter_id == key, EventRow.kind == "adapter.deleted", col(EventRow.seq) > seq
     )
-    line = tx.get(AdapterRow, key)
-    return line is not None and line.deleted_at is None and tx.exec(ended.limit(1)).first() is None
+    adapter = tx.get(AdapterRow, key)
+    return adapter is not None and adapter.deleted_at is None and tx.exec(ended.limit(1)).first() is None
 
 
-def _aliases(tx: Transaction, row: AdapterRow, told: AdapterHistory) -> Iterator[IntegrityProblem]:
+def _aliases(tx: Transaction, row: AdapterRow, history: AdapterHistory) -> Iterator[IntegrityProblem]:
     rows = {one.alias: one for one in tx.exec(select(AliasRow).where(AliasRow.adapter_id == row.id))}
     found = tx.exec(
         select(VersionRow.id, VersionRow.number, VersionRow.digest).where(VersionRow.adapter_id == row.id)
     )
     by_key = {key: (number, f"sha256:{digest}") for key, number, digest in found}
     moves: dict[str, list[AuditedEvent]] = {}
-    for one in told.of_kinds("alias.moved", "alias.removed"):
+    for one in history.of_kinds("alias.moved", "alias.removed"):
         moves.setdefault(one.detail["alias"], []).append(one)
     for alias, alias_row in rows.items():
         if alias not in moves and alias_row.version_id is not None:
-            yield IntegrityProblem(f"{row.name}@{alias}", "no event says that it was set")
+            yield IntegrityProblem(f"{row.name}@{alias}", "the event that set it is missing")
     for alias, happened in moves.items():
         where = f"{row.name}@{alias}"
-        yield from _moves(where, happened, dict(by_key.values()), told.timeline.floor)
+        yield from _moves(where, happened, dict(by_key.values()), history.timeline.floor)
         if alias not in rows:
-            yield IntegrityProblem(where, "its events speak of it, and it is not there")
+            yield IntegrityProblem(where, "it has events, but its row is missing")
             continue
         last, now = happened[-1], rows[alias]
         target = (last.row.number, last.detail.get("to")) if last.kind == "alias.moved" else None
         here = by_key.get(now.version_id) if now.version_id is not None else None
         yield from compare_values(where, "its version", here, target, "its last event")
         yield from compare_values(where, "its generation", now.generation, last.generation, "its last event")
-        yield from compare_values(where, "when it moved", now.moved_at, last.row.at, "its last event")
-        yield from compare_values(where, "who moved it", now.moved_by, last.row.by, "its last event")
+        yield from compare_values(
+            where, "the time of its last move", now.moved_at, last.row.at, "its last event"
+        )
+        yield from compare_values(
+            where, "the author of its last move", now.moved_by, last.row.by, "its last event"
+        )
 
 
 def _moves(
@@ -239,20 +252,20 @@ def _moves(
     generation: int | None = None
     for one in happened:
         what, now = f"event {one.seq} of {where}", one.generation
-        yield from compare_values(what, "where it was", one.detail.get("was"), at, "the event before")
+        yield from compare_values(what, "its previous digest", one.detail.get("was"), at, "the event before")
         if one.kind == "alias.moved":
             yield from compare_values(
-                what, "where it was", one.detail.get("was_number"), number, "the event before"
+                what, "its previous version", one.detail.get("was_number"), number, "the event before"
             )
             if generation is not None:
                 yield from compare_values(what, "its generation", now, generation + 1, "the event before")
             elif now <= floor:
                 yield IntegrityProblem(
-                    what, f"its generation is {now}, and those of this epoch are above {floor}"
+                    what, f"its generation is {now}, but generations of this epoch are above {floor}"
                 )
             at, number = one.detail["to"], str(one.row.number)
             yield from compare_values(
-                what, "where it went", at, versions_.get(one.row.number or 0), "the version"
+                what, "its target digest", at, versions_.get(one.row.number or 0), "the version"
             )
         else:
             yield from compare_values(what, "its generation", now, generation, "the event before")
@@ -261,7 +274,7 @@ def _moves(
         generation = now
 
 
-def _metrics(tx: Transaction, row: AdapterRow, told: AdapterHistory) -> Iterator[IntegrityProblem]:
+def _metrics(tx: Transaction, row: AdapterRow, history: AdapterHistory) -> Iterator[IntegrityProblem]:
     """Every logged value is in an event and in a row, and what searches compare follows from the rows."""
     numbers = dict(
         tx.exec(select(VersionRow.id, VersionRow.number).where(VersionRow.adapter_id == row.id)).all()
@@ -270,7 +283,7 @@ def _metrics(tx: Transaction, row: AdapterRow, told: AdapterHistory) -> Iterator
     values = tx.exec(query.order_by(col(MetricRow.id))).all()
     logged = Counter(
         (one.row.number or 0, metric, value, one.row.at, one.row.by)
-        for one in told.of_kinds("metrics.logged")
+        for one in history.of_kinds("metrics.logged")
         for metric, value in one.detail.items()
     )
     here = Counter(
@@ -280,11 +293,11 @@ def _metrics(tx: Transaction, row: AdapterRow, told: AdapterHistory) -> Iterator
     surplus = {(number, metric, float(value), at, by) for number, metric, value, at, by in here - logged}
     for number, metric, value, _, _ in sorted(expected - surplus, key=str):
         yield IntegrityProblem(
-            f"{row.name}@{number}", f"an event says that {metric} was {value}, and no row does"
+            f"{row.name}@{number}", f"an event logged {metric} = {value}, but the row is missing"
         )
     for number, metric, value, _, _ in sorted(surplus - expected, key=str):
         yield IntegrityProblem(
-            f"{row.name}@{number}", f"a row says that {metric} was {value}, and no event does"
+            f"{row.name}@{number}", f"a row has {metric} = {value}, but the event is missing"
         )
     by_metric: dict[tuple[int, str], list[float]] = {}
     for one in values:
@@ -298,7 +311,7 @@ def _metrics(tx: Transaction, row: AdapterRow, told: AdapterHistory) -> Iterator
         if known.get(pair) != right.get(pair):
             yield IntegrityProblem(
                 f"{row.name}@{numbers[pair[0]]}",
-                f"what searches know of {pair[1]} is not what was logged",
+                f"the search summary of {pair[1]} differs from the logged values",
                 "derived",
                 f"metrics:{pair[0]}",
             )

@@ -20,15 +20,15 @@ from adaptry.storage.catalog.rows import BaseFileRow, BaseNameRow, BaseRow, Even
 def problems(catalog: Catalog) -> Iterator[IntegrityProblem]:
     with catalog.read() as tx:
         ids = tx.exec(select(BaseRow.id).order_by(BaseRow.id)).all()
-        told = _read_base_events(tx)
+        events = _read_base_events(tx)
     for id in ids:
-        yield from guard_problems(f"base sha256:{id[:12]}", partial(_of_base, catalog, id, told.get(id)))
-    for id in told.keys() - set(ids):
-        yield IntegrityProblem(f"base sha256:{id[:12]}", "events speak of it, and it is not there")
+        yield from guard_problems(f"base sha256:{id[:12]}", partial(_of_base, catalog, id, events.get(id)))
+    for id in events.keys() - set(ids):
+        yield IntegrityProblem(f"base sha256:{id[:12]}", "it has events, but its row is missing")
 
 
 class _BaseEvents:
-    """What the events say of one base."""
+    """The events of one base."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()
@@ -54,7 +54,7 @@ def _read_base_events(tx: Transaction) -> dict[str, _BaseEvents]:
     return found
 
 
-def _of_base(catalog: Catalog, id: str, told: _BaseEvents | None) -> Iterator[IntegrityProblem]:
+def _of_base(catalog: Catalog, id: str, events: _BaseEvents | None) -> Iterator[IntegrityProblem]:
     where = f"base sha256:{id[:12]}"
     with catalog.read() as tx:
         row = tx.exec(select(BaseRow).where(BaseRow.id == id)).first()
@@ -64,12 +64,12 @@ def _of_base(catalog: Catalog, id: str, told: _BaseEvents | None) -> Iterator[In
         yield from compare_values(where, "its id", id, record.id.hex, "its record")
         if row.architecture != record.architecture.hex:
             yield IntegrityProblem(
-                where, "its architecture is not that of its record", "derived", f"base:{id}"
+                where, "its architecture differs from that of its record", "derived", f"base:{id}"
             )
         expected = BaseInfo.model_validate_json(bases.summary(record, row.created_at, row.created_by))
         if BaseInfo.model_validate_json(row.summary) != expected:
             yield IntegrityProblem(
-                where, "what listings show of it is not what its row says", "derived", f"base:{id}"
+                where, "its summary for listings differs from its row", "derived", f"base:{id}"
             )
         spaces = dict(
             tx.exec(select(BaseNameRow.name, BaseNameRow.namespace).where(BaseNameRow.base_id == id)).all()
@@ -80,7 +80,7 @@ def _of_base(catalog: Catalog, id: str, told: _BaseEvents | None) -> Iterator[In
         )
     for name, namespace in sorted(spaces.items()):
         if namespace != bases.namespace_of(name):
-            reason = f"its namespace is {namespace!a}, and it is in {bases.namespace_of(name)!a}"
+            reason = f"its namespace is {namespace!a}, but its name gives {bases.namespace_of(name)!a}"
             yield IntegrityProblem(f"{name}, a name of {where}", reason, "derived", f"base:{id}")
     for file in files:
         yield from compare_values(
@@ -92,30 +92,32 @@ def _of_base(catalog: Catalog, id: str, told: _BaseEvents | None) -> Iterator[In
             )
     if files:
         yield from _layout(where, {file.path for file in files})
-    if told is None or told.registered is None:
-        yield IntegrityProblem(where, "no event says that it was registered")
+    if events is None or events.registered is None:
+        yield IntegrityProblem(where, "the event of its registration is missing")
         return
-    yield from compare_values(where, "when it was added", row.created_at, told.registered.at, "its event")
-    yield from compare_values(where, "who added it", row.created_by, told.registered.by, "its event")
-    yield from compare_values(where, "its names", sorted(spaces), sorted(told.names), "its events")
-    yield from _visibility(where, row.visibility, told)
-    if told.stored_bytes is not None or files:
+    yield from compare_values(
+        where, "its registration time", row.created_at, events.registered.at, "its event"
+    )
+    yield from compare_values(where, "its author", row.created_by, events.registered.by, "its event")
+    yield from compare_values(where, "its names", sorted(spaces), sorted(events.names), "its events")
+    yield from _visibility(where, row.visibility, events)
+    if events.stored_bytes is not None or files:
         yield from compare_values(
-            where, "the size of its files", sum(file.size for file in files), told.stored_bytes, "its event"
+            where, "the size of its files", sum(file.size for file in files), events.stored_bytes, "its event"
         )
 
 
-def _visibility(where: str, visibility: str, told: _BaseEvents) -> Iterator[IntegrityProblem]:
-    """Nothing tells what it was at first: private, or internal for a base that was there before bases had one."""
-    if not told.visibilities and visibility not in ("private", "internal"):
-        yield IntegrityProblem(where, f"its visibility is {visibility}, and no event says so")
+def _visibility(where: str, visibility: str, events: _BaseEvents) -> Iterator[IntegrityProblem]:
+    """The first value is in no event: private, or internal for a base that is older than visibilities."""
+    if not events.visibilities and visibility not in ("private", "internal"):
+        yield IntegrityProblem(where, f"its visibility is {visibility}, but no event set it")
     known: str | None = None
-    for was, now in told.visibilities:
+    for was, now in events.visibilities:
         if known is not None:
-            yield from compare_values(where, "what its visibility was", was, known, "the event before")
+            yield from compare_values(where, "its previous visibility", was, known, "the event before")
         known = now
     if known is not None:
-        yield from compare_values(where, "its visibility", visibility, known, "its last event about that")
+        yield from compare_values(where, "its visibility", visibility, known, "the last event that set it")
 
 
 def _layout(where: str, paths: set[str]) -> Iterator[IntegrityProblem]:

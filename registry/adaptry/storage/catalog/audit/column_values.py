@@ -56,7 +56,7 @@ def _of_table(catalog: Catalog, table: Table) -> Iterator[IntegrityProblem]:
                     is_derived = f"{table.name}.{name}" in _DERIVED
                     yield IntegrityProblem(
                         f"{table.name} ({key})",
-                        f"{name} cannot be {ascii(row[name])[:120]}",
+                        f"{name} has the invalid value {ascii(row[name])[:120]}",
                         "derived" if is_derived else "row",
                         f"version:{row[keys[0]]}" if is_derived else f"{table.name}:{key}",
                     )

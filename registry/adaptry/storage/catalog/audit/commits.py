@@ -34,18 +34,18 @@ class _ReplayedRef:
     message: str = ""
 
 
-def problems(tx: Transaction, row: AdapterRow, told: AdapterHistory) -> Iterator[IntegrityProblem]:
+def problems(tx: Transaction, row: AdapterRow, history: AdapterHistory) -> Iterator[IntegrityProblem]:
     commits = tx.exec(
         select(CommitRow).where(CommitRow.adapter_id == row.id).order_by(col(CommitRow.id))
     ).all()
-    made = [one for one in told.events if one.kind in _MAKING]
+    made = [one for one in history.events if one.kind in _MAKING]
     if len(commits) != len(made):
         yield IntegrityProblem(
-            row.name, f"it has {len(commits)} commits, and its events speak of {len(made)}"
+            row.name, f"it has {len(commits)} commits, but {len(made)} events that made one"
         )
         return
     replay = _Replay(tx, row, list(commits))
-    for one in told.events:
+    for one in history.events:
         yield from replay.take(one)
     yield from replay.compare(tx)
 
@@ -58,7 +58,7 @@ class _Replay:
         self._key = row.id
         self._commits = iter(commits)
         self._by_id = {commit.id: commit for commit in commits}
-        self._marks: dict[str, _ReplayedRef] = {}
+        self._refs: dict[str, _ReplayedRef] = {}
         versions = tx.exec(
             select(VersionRow.digest, VersionRow.number).where(VersionRow.adapter_id == row.id)
         )
@@ -76,15 +76,19 @@ class _Replay:
                 yield from self._step(one, one.detail["branch"], one.detail["commit"], one.detail["title"])
             case "branch.made" | "tag.made":
                 kind = one.kind.partition(".")[0]
-                self._marks[one.detail[kind]] = _ReplayedRef(
+                self._refs[one.detail[kind]] = _ReplayedRef(
                     kind, one.detail["commit"], None, one.row.at, one.row.by, one.detail.get("message", "")
                 )
             case "branch.dropped" | "tag.dropped":
-                dropped = self._marks.pop(one.detail[one.kind.partition(".")[0]], None)
+                dropped = self._refs.pop(one.detail[one.kind.partition(".")[0]], None)
                 was = dropped.digest if dropped else None
                 where = f"event {one.seq} of {self._name}"
                 yield from compare_values(
-                    where, "where it was", one.detail.get("was"), was, "the events before"
+                    where,
+                    "the last commit of the branch or tag",
+                    one.detail.get("was"),
+                    was,
+                    "the events before",
                 )
 
     def _step(
@@ -92,7 +96,7 @@ class _Replay:
     ) -> Iterator[IntegrityProblem]:
         commit = next(self._commits)
         where = f"commit {commit.id} of {self._name}"
-        before = self._marks.get(branch)
+        before = self._refs.get(branch)
         yield from compare_values(where, "its digest", f"sha256:{commit.digest}", digest, "its event")
         yield from compare_values(where, "its branch", commit.branch, branch, "its event")
         yield from compare_values(where, "its author", commit.author, one.row.by, "its event")
@@ -100,7 +104,7 @@ class _Replay:
         if one.kind == "version.pushed":
             titles = {title, f"Version {one.row.number}"}  # an older catalog's commits were all called so
             if commit.title not in titles:
-                yield IntegrityProblem(where, f"its title is {commit.title!a}, and its event says {title!a}")
+                yield IntegrityProblem(where, f"its title is {commit.title!a}, but its event gives {title!a}")
             if title is None:
                 yield from compare_values(
                     where, "its message", commit.message, one.detail.get("made", ""), "its event"
@@ -114,7 +118,7 @@ class _Replay:
             )
         yield from self._parent(where, commit, None if one.kind == "branch.squashed" else before)
         yield from self._carries(where, commit, before, one)
-        self._marks[branch] = _ReplayedRef("branch", digest, commit, one.row.at, one.row.by)
+        self._refs[branch] = _ReplayedRef("branch", digest, commit, one.row.at, one.row.by)
 
     def _parent(
         self, where: str, commit: CommitRow, before: _ReplayedRef | None
@@ -122,9 +126,9 @@ class _Replay:
         parent = self._by_id.get(commit.parent_id) if commit.parent_id is not None else None
         if before is None or before.commit is not None:
             expected = before.commit.id if before and before.commit else None
-            yield from compare_values(where, "the commit before it", commit.parent_id, expected, "its branch")
+            yield from compare_values(where, "its parent commit", commit.parent_id, expected, "its branch")
         elif parent is None or f"sha256:{parent.digest}" != before.digest:
-            yield IntegrityProblem(where, "the commit before it is not where its branch was")
+            yield IntegrityProblem(where, "its parent commit is not the one that its branch was at")
 
     def _carries(
         self, where: str, commit: CommitRow, before: _ReplayedRef | None, one: AuditedEvent
@@ -132,7 +136,9 @@ class _Replay:
         """Which version's weights a commit has."""
         number = self._numbers.get(commit.digest)
         if number is not None:
-            yield from compare_values(where, "the version it carries", commit.carries, number, "the version")
+            yield from compare_values(
+                where, "the version whose weights it has", commit.carries, number, "the version"
+            )
             return
         head = before.commit if before else None
         if before is not None and head is None:
@@ -140,7 +146,9 @@ class _Replay:
                 (known for known in self._by_id.values() if f"sha256:{known.digest}" == before.digest), None
             )
         if head is None:
-            yield from compare_values(where, "the version it carries", commit.carries, None, "its tree")
+            yield from compare_values(
+                where, "the version whose weights it has", commit.carries, None, "its tree"
+            )
             return
         old, new = self._manifests.get(head.digest), self._manifests.get(commit.digest)
         if old is None or new is None:
@@ -149,30 +157,33 @@ class _Replay:
         head_carries = self._numbers.get(head.digest, head.carries)
         expected = head_carries if keeps else None
         yield from compare_values(
-            where, "the version it carries", commit.carries, expected, "the commit before it"
+            where, "the version whose weights it has", commit.carries, expected, "its parent commit"
         )
 
     def compare(self, tx: Transaction) -> Iterator[IntegrityProblem]:
-        """The marks that there are with those that the events lead to."""
+        """Compares the stored branches and tags with those that the events lead to."""
         rows = {row.name: row for row in tx.exec(select(MarkRow).where(MarkRow.adapter_id == self._key))}
-        for name in sorted(rows.keys() | self._marks.keys()):
+        for name in sorted(rows.keys() | self._refs.keys()):
             where = f"{self._name}, branch or tag {name}"
-            row, mark = rows.get(name), self._marks.get(name)
-            if row is None or mark is None:
-                yield IntegrityProblem(where, "it is there, and no event says so" if row else "it is missing")
+            row, ref = rows.get(name), self._refs.get(name)
+            if row is None or ref is None:
+                yield IntegrityProblem(
+                    where,
+                    "it exists, but the event that created it is missing"
+                    if row
+                    else "it has events, but its row is missing",
+                )
                 continue
             at = self._by_id.get(row.commit_id)
-            yield from compare_values(where, "its kind", row.kind, mark.kind, "its event")
+            yield from compare_values(where, "its kind", row.kind, ref.kind, "its event")
             yield from compare_values(
-                where, "its revision", f"sha256:{at.digest}" if at else None, mark.digest, "its last event"
+                where, "its revision", f"sha256:{at.digest}" if at else None, ref.digest, "its last event"
             )
-            if mark.commit is not None:
-                yield from compare_values(
-                    where, "its commit", row.commit_id, mark.commit.id, "its last event"
-                )
-            yield from compare_values(where, "when it was set", row.set_at, mark.at, "its last event")
-            yield from compare_values(where, "who set it", row.set_by, mark.by, "its last event")
-            yield from compare_values(where, "its message", row.message, mark.message, "its last event")
+            if ref.commit is not None:
+                yield from compare_values(where, "its commit", row.commit_id, ref.commit.id, "its last event")
+            yield from compare_values(where, "the time it was set", row.set_at, ref.at, "its last event")
+            yield from compare_values(where, "its author", row.set_by, ref.by, "its last event")
+            yield from compare_values(where, "its message", row.message, ref.message, "its last event")
 
 
 def _read(row: RevisionRow) -> Manifest | None:

@@ -58,24 +58,27 @@ def problems(catalog: Catalog) -> Iterator[IntegrityProblem]:
         claims = tx.exec(select(RecallClaimRow)).all()
         remembered = tx.exec(select(EventRow.detail).where(EventRow.kind == "recall.remembered")).all()
     if [row.number for row in rows] != list(range(1, len(rows) + 1)) or not rows:
-        yield IntegrityProblem("epochs", "they are not numbered from 1 without a gap")
+        yield IntegrityProblem("epochs", "they are not numbered 1, 2, 3 … without a gap")
         return
     if len(rows) != len(begun) + 1:
-        yield IntegrityProblem("epochs", f"there are {len(rows)}, and {len(begun)} events say that one began")
+        yield IntegrityProblem(
+            "epochs", f"there are {len(rows)} rows, but {len(begun)} events that began one"
+        )
     for before, row in pairwise(rows):
         where = f"epoch {row.number}"
         yield from compare_values(where, "its secret", row.secret, before.secret, "the epoch before")
         if row.floor <= before.floor:
             yield IntegrityProblem(
-                where, f"its floor is {row.floor}, and that of the epoch before is {before.floor}"
+                where,
+                f"its floor is {row.floor}, which is not above that of the epoch before, {before.floor}",
             )
     yield from compare_values("epoch 1", "its floor", rows[0].floor, 0, "the rule for a new registry")
     if len({row.id for row in rows}) != len(rows):
-        yield IntegrityProblem("epochs", "two have the same id")
+        yield IntegrityProblem("epochs", "two of them have the same id")
     for row, event in zip(rows[1:], begun, strict=False):
         where = f"epoch {row.number}"
         yield from compare_values(where, "its id", row.id, decode_map(event.detail).get("epoch"), "its event")
-        yield from compare_values(where, "when it began", row.began_at, event.at, "its event")
+        yield from compare_values(where, "its start time", row.began_at, event.at, "its event")
     yield from _claims(claims, list(map(decode_map, remembered)), rows)
 
 
@@ -85,22 +88,22 @@ def _claims(
     rows: Sequence[EpochRow],
 ) -> Iterator[IntegrityProblem]:
     """Recalls that were forgotten: each with the event of the worker that knew it, or from a catalog that a restore replaced."""
-    told = {
+    events = {
         (one["adapter"], one["digest"].removeprefix("sha256:")): (one["was"], f"worker {one['worker']}")
         for one in remembered
     }
     for claim in claims:
         where = f"recall claim {claim.name}@{claim.digest[:12]}"
-        known = told.get((claim.name, claim.digest))
+        known = events.get((claim.name, claim.digest))
         if known is not None:
             yield from compare_values(
                 where, "its state and source", (claim.state, claim.source), known, "its event"
             )
         elif claim.source != "the replaced catalog":
-            yield IntegrityProblem(where, "no event says that a worker remembered it")
+            yield IntegrityProblem(where, "the event of a worker that reported it is missing")
         elif claim.at not in {row.began_at for row in rows[1:]}:
-            yield IntegrityProblem(where, "no epoch began when it was noted")
-    for name, digest in sorted(told.keys() - {(claim.name, claim.digest) for claim in claims}):
+            yield IntegrityProblem(where, "its time is not the start of any epoch")
+    for name, digest in sorted(events.keys() - {(claim.name, claim.digest) for claim in claims}):
         yield IntegrityProblem(
-            f"recall claim {name}@{digest[:12]}", "an event speaks of it, and it is not there"
+            f"recall claim {name}@{digest[:12]}", "it has an event, but its row is missing"
         )

@@ -63,15 +63,15 @@ def problems(catalog: Catalog) -> Iterator[IntegrityProblem]:
         for seq, kind, adapter, name, number in rows:
             where = f"event {seq}"
             if kind not in OF_ADAPTERS | OF_NO_ADAPTER:
-                yield IntegrityProblem(where, f"no event is called {kind[:80]!a}")
+                yield IntegrityProblem(where, f"unknown event kind {kind[:80]!a}")
             elif (kind in OF_ADAPTERS) != (adapter is not None) or (adapter is None) != (name is None):
                 yield IntegrityProblem(
-                    where, f"{kind} is about {'an' if adapter is not None else 'no'} adapter"
+                    where, f"{kind} must {'not ' if adapter is not None else ''}name an adapter"
                 )
             elif kind in _OF_VERSIONS and number is None:
-                yield IntegrityProblem(where, f"{kind} is about no version")
+                yield IntegrityProblem(where, f"{kind} must have a version number")
             elif number is not None and kind not in _OF_VERSIONS and kind != "commit.made":
-                yield IntegrityProblem(where, f"{kind} is about version {number}")
+                yield IntegrityProblem(where, f"{kind} must have no version number, but has {number}")
         if tx.connection().dialect.name == "sqlite":  # PostgreSQL skips the numbers of what is rolled back
             before = func.lag(table.seq, 1, 0).over(order_by=table.seq).label("before")
             numbered = select_columns(table.seq, table.kind, before).subquery()
@@ -80,5 +80,5 @@ def problems(catalog: Catalog) -> Iterator[IntegrityProblem]:
             )
             for seq, last in tx.execute(gaps):
                 yield IntegrityProblem(
-                    "events", f"event {seq} comes after event {last}: some are missing between them"
+                    "events", f"event {seq} follows event {last}: the events between them are missing"
                 )

@@ -37,7 +37,7 @@ def _of_owner(catalog: Catalog, owner: str) -> Iterator[IntegrityProblem]:
         for digest in sorted(needed.intersection(found)):
             yield IntegrityProblem(
                 f"sha256:{digest[:12]} of {owner}",
-                "it is needed and marked as unneeded",
+                "it is in use, but marked as unneeded",
                 "derived",
                 f"file:{digest}:{owner}",
             )

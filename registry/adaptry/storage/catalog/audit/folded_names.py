@@ -12,5 +12,5 @@ from adaptry.storage.catalog.database import Catalog
 def problems(catalog: Catalog) -> Iterator[IntegrityProblem]:
     with catalog.read() as tx:
         for table, name, folded in folded_names.misfolded(tx):
-            reason = f"its lower case is kept as {folded!a}, by which it is not found in other capitals"
+            reason = f"its stored lower-case form is {folded!a}, so a search in other capitals misses it"
             yield IntegrityProblem(f"{name} in {table}", reason, "derived", "folded")

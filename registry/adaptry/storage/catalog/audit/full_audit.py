@@ -1,4 +1,4 @@
-"""The whole audit, in the order in which a reader wants to know: the database itself, single values, then what disagrees."""
+"""The whole audit, in the order of its report: the database itself, single values, then contradictions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from adaptry.storage.catalog.rows import AdapterRow
 
 
 def audit(catalog: Catalog) -> Iterator[IntegrityProblem]:
-    """Everything in the catalog that cannot be as it is. Raises `Unavailable`."""
+    """Every problem in the catalog. Raises `Unavailable`."""
     yield from guard_problems("database", partial(_database, catalog))
     yield from guard_problems("catalog", partial(column_values.problems, catalog))
     yield from guard_problems("revisions", partial(manifests.problems, catalog))
@@ -44,8 +44,8 @@ def audit(catalog: Catalog) -> Iterator[IntegrityProblem]:
 def _database(catalog: Catalog) -> Iterator[IntegrityProblem]:
     with catalog.read() as tx:
         connection = tx.connection()
-        kind = postgres if connection.dialect.name == "postgresql" else sqlite
-        for text in kind.complaints(connection):
+        dialect = postgres if connection.dialect.name == "postgresql" else sqlite
+        for text in dialect.find_problems(connection):
             yield IntegrityProblem("database", text, "database")
 
 

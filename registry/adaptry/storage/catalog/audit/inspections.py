@@ -32,7 +32,7 @@ def problems(catalog: Catalog) -> Iterator[IntegrityProblem]:
 def _of_row(row: InspectionRow) -> Iterator[IntegrityProblem]:
     where, key = f"inspection of sha256:{row.file_digest[:12]}", f"inspection:{row.file_digest}"
     if row.inspection > INSPECTION:
-        reason = f"it is of measurement {row.inspection}, and this Adaptry has {INSPECTION}"
+        reason = f"it has inspection format {row.inspection}, but this Adaptry supports up to {INSPECTION}"
         yield IntegrityProblem(where, reason, "derived", key)
         return
     try:
@@ -44,7 +44,7 @@ def _of_row(row: InspectionRow) -> Iterator[IntegrityProblem]:
         return
     if not is_same:
         yield IntegrityProblem(
-            where, "its values of the whole file are not those of its tensors", "derived", key
+            where, "its values for the whole file differ from those of its tensors", "derived", key
         )
 
 

@@ -16,7 +16,7 @@ def problems(catalog: Catalog) -> Iterator[IntegrityProblem]:
     for digest, data in scan.manifests(catalog):
         where = f"revision {digest.brief}"
         if Digest.of(data) != digest:
-            reason = "its manifest is not the one that was pushed; push the same files again or mend it from a copy"
+            reason = "its manifest differs from the one that was pushed; push the same files again, or run `adaptry mend --from` with a copy"
             yield IntegrityProblem(where, reason, "manifest", digest.hex)
             continue
         try:
@@ -25,8 +25,8 @@ def problems(catalog: Catalog) -> Iterator[IntegrityProblem]:
             yield IntegrityProblem(where, error.message, "manifest", digest.hex)
             continue
         for owner, missing in scan.files_not_owned(catalog, digest, manifest):
-            yield IntegrityProblem(f"{owner}@{digest.brief}", f"no row says that it has {missing}")
+            yield IntegrityProblem(f"{owner}@{digest.brief}", f"the row for its file {missing} is missing")
         for owner, path in scan.files_of_another_size(catalog, manifest):
             yield IntegrityProblem(
-                f"{owner}@{digest.brief}", f"the row of {path} has another size than its manifest"
+                f"{owner}@{digest.brief}", f"the size of {path} differs between its row and the manifest"
             )

@@ -1,4 +1,4 @@
-"""What an audit finds: where, what is wrong, and what kind of thing is damaged, which decides whether it can be mended."""
+"""A problem that an audit found: where, what is wrong, and the kind of the damaged data, which decides whether it can be repaired."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ UNREADABLE = (
 
 @dataclass(frozen=True, slots=True)
 class IntegrityProblem:
-    """Something that is not as it was stored: where, and what that means.
+    """Stored data that is damaged or contradicts other data: where, and how.
 
     `key` identifies what is damaged among its kind: the digest of a file or manifest, `version:12`, `base:<id>`.
     """
@@ -42,7 +42,7 @@ class IntegrityProblem:
 
 
 def guard_problems(where: str, look: Callable[[], Iterable[IntegrityProblem]]) -> Iterator[IntegrityProblem]:
-    """What `look` finds; that it cannot read something is a problem too. Raises `Unavailable`."""
+    """The problems that `look` finds; values that it cannot read are a problem too. Raises `Unavailable`."""
     try:
         yield from look()
     except Unavailable:
@@ -55,9 +55,9 @@ def guard_problems(where: str, look: Callable[[], Iterable[IntegrityProblem]]) -
 def compare_values(
     where: str, name: str, found: object, expected: object, source: str
 ) -> Iterator[IntegrityProblem]:
-    """A problem if a value is not what another place says."""
+    """A problem if a stored value differs from the one that `source` gives."""
     if found != expected:
-        yield IntegrityProblem(where, f"{name} is {_short(found)}, and {source} says {_short(expected)}")
+        yield IntegrityProblem(where, f"{name} is {_short(found)}, but {source} gives {_short(expected)}")
 
 
 def _short(value: object) -> str:

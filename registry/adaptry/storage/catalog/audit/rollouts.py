@@ -24,7 +24,7 @@ _CLOSE = timedelta(minutes=1)
 """An event and its row are written in one transaction, each with the time of its own moment."""
 
 
-def problems(tx: Transaction, row: AdapterRow, told: AdapterHistory) -> Iterator[IntegrityProblem]:
+def problems(tx: Transaction, row: AdapterRow, history: AdapterHistory) -> Iterator[IntegrityProblem]:
     rows = tx.exec(
         select(RolloutRow, VersionRow)
         .join(VersionRow, col(VersionRow.id) == col(RolloutRow.version_id))
@@ -33,7 +33,7 @@ def problems(tx: Transaction, row: AdapterRow, told: AdapterHistory) -> Iterator
     ).all()
     begun: list[list[AuditedEvent]] = []
     open_: dict[str, list[AuditedEvent]] = {}
-    for one in told.of_kinds(*_STAGES):
+    for one in history.of_kinds(*_STAGES):
         if one.kind == "rollout.started":
             open_[one.detail["alias"]] = []
             begun.append(open_[one.detail["alias"]])
@@ -41,15 +41,17 @@ def problems(tx: Transaction, row: AdapterRow, told: AdapterHistory) -> Iterator
             open_[one.detail["alias"]].append(one)
         else:
             yield IntegrityProblem(
-                f"event {one.seq} of {row.name}", "it is about a rollout that was never started"
+                f"event {one.seq} of {row.name}", "it belongs to a rollout that was never started"
             )
     if len(rows) != len(begun):
-        yield IntegrityProblem(row.name, f"it has {len(rows)} rollouts, and its events speak of {len(begun)}")
+        yield IntegrityProblem(
+            row.name, f"it has {len(rows)} rollouts, but {len(begun)} events of their starts"
+        )
         return
     for (rollout, version), happened in zip(rows, begun, strict=True):
         where = f"rollout {rollout.id} of {row.name}@{rollout.alias}"
         yield from _against(where, rollout, version, happened)
-        yield from _against_alias(where, rollout, happened[0], told)
+        yield from _against_alias(where, rollout, happened[0], history)
 
 
 def _against(
@@ -61,37 +63,37 @@ def _against(
         ("its alias", rollout.alias, last.detail["alias"]),
         ("its version", f"sha256:{version.digest}", last.detail["to"]),
         ("its number", version.number, last.row.number),
-        ("where the alias was", f"sha256:{rollout.was_digest}", last.detail["was"]),
-        ("where the alias was", str(rollout.was_number), last.detail["was_number"]),
+        ("the previous digest of the alias", f"sha256:{rollout.was_digest}", last.detail["was"]),
+        ("the previous version of the alias", str(rollout.was_number), last.detail["was_number"]),
         ("its generation", rollout.generation, last.generation),
-        ("how far it is", str(steps[rollout.step]), last.detail["percent"]),
+        ("its percentage", str(steps[rollout.step]), last.detail["percent"]),
         ("its stage", rollout.stage, _STAGES[last.kind]),
         ("its reason", rollout.reason, last.detail.get("reason")),
-        ("who started it", rollout.started_by, first.row.by),
+        ("its author", rollout.started_by, first.row.by),
     )
     for name, found, expected in pairs:
         yield from compare_values(where, name, found, expected, "its last event")
     percents = [int(one.detail["percent"]) for one in happened]
     if any(percent not in steps for percent in percents):
-        yield IntegrityProblem(where, "its steps are not those of its events")
+        yield IntegrityProblem(where, "its steps differ from those in its events")
     if abs(rollout.started_at - first.row.at) > _CLOSE or abs(rollout.step_at - last.row.at) > _CLOSE:
-        yield IntegrityProblem(where, "its times are not those of its events")
+        yield IntegrityProblem(where, "its times differ from those of its events")
     ended = None if rollout.stage == "running" else rollout.step_at
-    yield from compare_values(where, "when it ended", rollout.ended_at, ended, "its stage")
+    yield from compare_values(where, "its end time", rollout.ended_at, ended, "its stage")
 
 
 def _against_alias(
-    where: str, rollout: RolloutRow, first: AuditedEvent, told: AdapterHistory
+    where: str, rollout: RolloutRow, first: AuditedEvent, history: AdapterHistory
 ) -> Iterator[IntegrityProblem]:
     moves = [
         one
-        for one in told.of_kinds("alias.moved")
+        for one in history.of_kinds("alias.moved")
         if one.detail["alias"] == rollout.alias and one.seq < first.seq
     ]
     if moves:
         yield from compare_values(
             where,
-            "the generation it began at",
+            "the alias generation at its start",
             rollout.alias_generation,
             moves[-1].generation,
             "the alias's event",

@@ -15,11 +15,11 @@ from adaptry.storage.catalog.rows import AdapterRow, PostingRow, TermRow, Versio
 
 
 def problems(tx: Transaction, row: AdapterRow) -> Iterator[IntegrityProblem]:
-    of_line = select(VersionRow.id).where(VersionRow.adapter_id == row.id)
+    of_adapter = select(VersionRow.id).where(VersionRow.adapter_id == row.id)
     query = (
         select(PostingRow.version_id, TermRow.field, TermRow.text)
         .join(TermRow, col(TermRow.id) == col(PostingRow.term_id))
-        .where(col(PostingRow.version_id).in_(of_line))
+        .where(col(PostingRow.version_id).in_(of_adapter))
     )
     found: dict[int, set[tuple[str, str]]] = defaultdict(set)
     for key, field, text in tx.exec(query):
@@ -34,7 +34,7 @@ def problems(tx: Transaction, row: AdapterRow) -> Iterator[IntegrityProblem]:
             wrong = sorted(found[version.id] ^ expected)
             yield IntegrityProblem(
                 f"{row.name}@{version.number}",
-                f"searches do not find it as it is: {', '.join(f'{field}:{text}' for field, text in wrong[:3])[:200]}",
+                f"its search index differs from its rows: {', '.join(f'{field}:{text}' for field, text in wrong[:3])[:200]}",
                 "derived",
                 f"index:{version.id}",
             )

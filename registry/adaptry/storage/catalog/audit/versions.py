@@ -36,7 +36,7 @@ _STATES = (
 )
 
 
-def problems(tx: Transaction, row: AdapterRow, told: AdapterHistory) -> Iterator[IntegrityProblem]:
+def problems(tx: Transaction, row: AdapterRow, history: AdapterHistory) -> Iterator[IntegrityProblem]:
     query = (
         select(VersionRow, VersionDetailRow, RevisionRow.manifest)
         .join(VersionDetailRow, col(VersionDetailRow.version_id) == col(VersionRow.id), isouter=True)
@@ -48,50 +48,54 @@ def problems(tx: Transaction, row: AdapterRow, told: AdapterHistory) -> Iterator
     for version, detail, manifest in tx.exec(query).all():
         numbers.add(version.number)
         where = f"{row.name}@{version.number}"
-        yield from guard_problems(where, partial(_against_events, where, version, told))
-        yield from guard_problems(where, partial(_state, where, version, told))
+        yield from guard_problems(where, partial(_against_events, where, version, history))
+        yield from guard_problems(where, partial(_state, where, version, history))
         if detail is None:
-            yield IntegrityProblem(where, "it has no spec and report", "derived", f"version:{version.id}")
+            yield IntegrityProblem(
+                where, "its stored spec and check report are missing", "derived", f"version:{version.id}"
+            )
         else:
             yield from guard_problems(where, partial(_derived, tx, where, version, detail))
-            pushed = told.pushed.get(version.number)
+            pushed = history.pushed.get(version.number)
             if pushed is not None:
                 yield from compare_values(
-                    where, "why it was forced", detail.forced, pushed.detail.get("forced"), "its event"
+                    where, "its force reason", detail.forced, pushed.detail.get("forced"), "its event"
                 )
         if manifest is not None:
             yield from _of_files(tx, where, version, manifest)
-    for number in sorted(told.pushed.keys() - numbers):
-        yield IntegrityProblem(
-            f"{row.name}@{number}", "an event says that it was pushed, and it is not there"
-        )
+    for number in sorted(history.pushed.keys() - numbers):
+        yield IntegrityProblem(f"{row.name}@{number}", "it has a push event, but its row is missing")
 
 
-def _against_events(where: str, version: VersionRow, told: AdapterHistory) -> Iterator[IntegrityProblem]:
-    pushed = told.pushed.get(version.number)
+def _against_events(where: str, version: VersionRow, history: AdapterHistory) -> Iterator[IntegrityProblem]:
+    pushed = history.pushed.get(version.number)
     if pushed is None:
-        yield IntegrityProblem(where, "no event says that it was pushed")
+        yield IntegrityProblem(where, "its push event is missing")
         return
     yield from compare_values(
         where, "its digest", f"sha256:{version.digest}", pushed.detail["digest"], "its event"
     )
-    yield from compare_values(where, "when it was pushed", version.created_at, pushed.row.at, "its event")
-    yield from compare_values(where, "who pushed it", version.created_by, pushed.row.by, "its event")
-    checked = [one for one in told.by_number[version.number] if "base_status" in one.detail]
+    yield from compare_values(where, "its push time", version.created_at, pushed.row.at, "its event")
+    yield from compare_values(where, "its pusher", version.created_by, pushed.row.by, "its event")
+    checked = [one for one in history.by_number[version.number] if "base_status" in one.detail]
     said = checked[-1].detail["base_status"]
     yield from compare_values(
-        where, "the state of its base", version.base_status, said, "its last event about that"
+        where, "its base status", version.base_status, said, "the last event that set it"
     )
 
 
-def _state(where: str, version: VersionRow, told: AdapterHistory) -> Iterator[IntegrityProblem]:
-    changes = [one for one in told.by_number[version.number] if one.kind in _STATES]
+def _state(where: str, version: VersionRow, history: AdapterHistory) -> Iterator[IntegrityProblem]:
+    changes = [one for one in history.by_number[version.number] if one.kind in _STATES]
     state = "active"
     for generation, one in enumerate(changes, 1):
         what = f"event {one.seq} of {where}"
-        expected_generation = told.timeline.floor + generation
-        yield from compare_values(what, "its generation", one.generation, expected_generation, "their order")
-        yield from compare_values(what, "the state before", one.detail.get("was"), state, "the event before")
+        expected_generation = history.timeline.floor + generation
+        yield from compare_values(
+            what, "its generation", one.generation, expected_generation, "the order of events"
+        )
+        yield from compare_values(
+            what, "the previous state", one.detail.get("was"), state, "the event before"
+        )
         yield from compare_values(
             what, "its digest", one.detail.get("digest"), f"sha256:{version.digest}", "the version"
         )
@@ -100,7 +104,7 @@ def _state(where: str, version: VersionRow, told: AdapterHistory) -> Iterator[In
     expected = (
         (
             state,
-            told.timeline.floor + len(changes),
+            history.timeline.floor + len(changes),
             last.detail.get("reason"),
             last.detail.get("successor"),
             last.row.at,
@@ -122,8 +126,8 @@ def _state(where: str, version: VersionRow, told: AdapterHistory) -> Iterator[In
         "the generation of its state",
         "the reason of its state",
         "its successor",
-        "when its state changed",
-        "who changed its state",
+        "the time of its state change",
+        "the author of its state change",
     )
     for name, here, there in zip(names, found, expected, strict=True):
         yield from compare_values(where, name, here, there, "its events")
@@ -157,7 +161,7 @@ def _derived(
     for name, found, expected in pairs:
         if found != expected:
             yield IntegrityProblem(
-                where, f"{name} is {found}, and its spec and report say {expected}", "derived", key
+                where, f"{name} is {found}, but its spec and report give {expected}", "derived", key
             )
     is_known = version.base_id is not None and bool(
         tx.exec(select(BaseRow.id).where(BaseRow.id == version.base_id)).first()
@@ -167,16 +171,24 @@ def _derived(
         status = "unknown"
     if version.base_status == "verified" and status != "verified":
         yield IntegrityProblem(
-            where, "its base is verified, and there is no such base or its report says no", "derived", key
+            where,
+            "its base status is verified, but the base is missing or the check report has errors",
+            "derived",
+            key,
         )
     if (version.base_status == "unknown") != (status == "unknown"):
         yield IntegrityProblem(
-            where, f"its base is {version.base_status}, and its name and id say {status}", "derived", key
+            where,
+            f"its base status is {version.base_status}, but its base name and id give {status}",
+            "derived",
+            key,
         )
     if is_known and version.base_name is not None:
         named = tx.get(BaseNameRow, version.base_name)
         if named is None or named.base_id != version.base_id:
-            yield IntegrityProblem(where, "the name of its base is not that base's", "derived", key)
+            yield IntegrityProblem(
+                where, "the base name that it has does not belong to its base", "derived", key
+            )
 
 
 def _of_files(tx: Transaction, where: str, version: VersionRow, data: bytes) -> Iterator[IntegrityProblem]:
@@ -187,15 +199,15 @@ def _of_files(tx: Transaction, where: str, version: VersionRow, data: bytes) -> 
     key = f"version:{version.id}"
     if version.size != manifest.size:
         yield IntegrityProblem(
-            where, f"its size is {version.size}, and its manifest says {manifest.size}", "derived", key
+            where, f"its size is {version.size}, but its manifest gives {manifest.size}", "derived", key
         )
     claimed = manifest.base.id if manifest.base else None
     if claimed is not None and version.base_id != claimed.hex:
-        yield IntegrityProblem(where, "its base is not the one that its manifest names", "derived", key)
+        yield IntegrityProblem(where, "its base differs from the one in its manifest", "derived", key)
     format = detect_format(entry.path for entry in manifest.files)
     entry = manifest.file(format.weights) if format else None
-    weighed = tx.get(WeightsRow, entry.sha256.hex) if entry else None
-    if weighed is None or weighed.weights_digest != version.weights:
+    weights_row = tx.get(WeightsRow, entry.sha256.hex) if entry else None
+    if weights_row is None or weights_row.weights_digest != version.weights:
         yield IntegrityProblem(
-            where, "the digest of its weights is not the one that was derived", "derived", key
+            where, "its weights digest differs from the one derived from its file", "derived", key
         )

@@ -20,9 +20,10 @@ class NamespaceRow(Row, table=True):
 
 
 class AdapterRow(Row, table=True):
-    """A line of versions, or the tombstone of one: its numbering goes on when the name is revived.
+    """An adapter, or the tombstone of one: its numbering goes on when the name is revived.
 
-    `moved_to` is the key of the line that had this name before it was renamed. `folded`: see `catalog.names`; a tombstone has none.
+    `moved_to` is the key of the adapter that had this name before it was renamed. `folded`: see
+    `catalog.case_conflicts`; a tombstone has none.
     """
 
     __tablename__ = "adapters"

@@ -1,4 +1,4 @@
-"""Rows of an adapter's branches: their steps, and the names of steps."""
+"""Rows of an adapter's branches: commits, and the names of commits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from adaptry.storage.catalog.rows.row import KEYS_GIVEN_ONCE, Moment, Row
 
 
 class CommitRow(Row, table=True):
-    """A step of a branch. Its `id` orders the steps of an adapter by age; what is dropped from a branch stays."""
+    """A commit of a branch. Its `id` orders the commits of an adapter by age; commits dropped from a branch stay."""
 
     __tablename__ = "commits"
     __table_args__ = (Index("ix_commits_adapter", "adapter_id", "digest"), KEYS_GIVEN_ONCE)

@@ -1,11 +1,11 @@
-"""Taking out of a registry what nobody needs: files that no version has any more, or never had, and their bytes.
+"""Garbage collection: removes files that no version has any more, or never had, and their bytes.
 
-What is found is marked first; what was marked long enough ago (the grace) and is found again goes: rows, then bytes. Whoever
-begins to need a marked thing takes the mark off, in the transaction that makes it needed, so that nothing that is needed goes,
-whatever the clocks say and however many servers and sweeps there are; the grace is there for pushes that are slow.
+A sweep first marks what it finds. What it finds again a grace period after it was marked is deleted: rows, then bytes.
+A transaction that needs a marked file again removes the mark, so nothing that is needed is deleted, whatever the clocks
+say and however many servers and sweeps there are. The grace period is for slow pushes.
 
-Needed is what a commit of an adapter names (versions, aliases and branches are commits), what a stored base names, what is being
-sent, and what a version that is there was made from, even where that was deleted.
+Needed are the files of an adapter's commits (versions, aliases and branches are commits) and of stored bases, files that
+are being uploaded, and the inputs of every existing derived version, deleted ones too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A plan carried out: marks, then rows, then bytes, so that who dies in between leaves only what the next sweep finds again."""
+"""Executes a sweep plan: marks, then rows, then bytes, so that a crash in between leaves only what the next sweep finds."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _HASTE = 30.0
 def sweep(
     catalog: Catalog, blobs: BlobStore, decided: SweepPlan, progress: Progress = no_progress
 ) -> SweepResult:
-    """Carries a plan out: marks, rows, then bytes. What became needed since the survey stays."""
+    """Executes a plan: marks, rows, then bytes. What became needed since the scan stays."""
     sizes = {one.digest: one.size for one in decided.delete_orphans} | {
-        had.digest: had.size for had in decided.release_files
+        file.digest: file.size for file in decided.release_files
     }
     for some in batches(decided.unmark_files):
         with catalog.write() as tx:
@@ -57,7 +57,7 @@ def sweep(
         bytes=sum(sizes.get(digest, 0) for digest in deleted),
         revisions=dropped,
         waiting=len(decided.mark_files) + len(waiting),
-        waiting_bytes=sum(had.size for had in decided.mark_files) + sum(waiting.values()),
+        waiting_bytes=sum(file.size for file in decided.mark_files) + sum(waiting.values()),
     )
 
 

@@ -1,4 +1,4 @@
-"""What is there and not needed: every owner of files, every manifest that none has, and every blob is looked at; nothing changes."""
+"""Finds garbage: reads every owner of files, every manifest without an owner, and every blob; changes nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class OrphanBlob:
 
 @dataclass(frozen=True, slots=True)
 class GarbageScan:
-    """What a survey saw. `needed` are files that were marked and are needed after all; `revisions` are manifests that no adapter
+    """The result of a scan. `needed` are files that were marked and are needed after all; `revisions` are manifests that no adapter
     has, and `held` the files of those that something was made from."""
 
     unneeded: tuple[OwnedFile, ...] = ()

@@ -49,9 +49,11 @@ def plan_sweep(found: GarbageScan, now: datetime, grace: timedelta) -> SweepPlan
     return SweepPlan(
         now=now,
         before=before,
-        mark_files=tuple(had for had in found.unneeded if had.since is None),
+        mark_files=tuple(file for file in found.unneeded if file.since is None),
         unmark_files=found.needed,
-        release_files=tuple(had for had in found.unneeded if had.since is not None and had.since <= before),
+        release_files=tuple(
+            file for file in found.unneeded if file.since is not None and file.since <= before
+        ),
         revisions=found.revisions,
         mark_orphans=tuple(one for one in found.orphans if one.since is None),
         delete_orphans=tuple(one for one in found.orphans if (one.since or now) <= before),
@@ -61,8 +63,8 @@ def plan_sweep(found: GarbageScan, now: datetime, grace: timedelta) -> SweepPlan
 
 def expected_result(decided: SweepPlan) -> SweepResult:
     """What a sweep would do by that plan."""
-    shared = {had.digest for had in decided.mark_files}
-    alone = {had.digest: had.size for had in decided.release_files if had.digest not in shared}
+    shared = {file.digest for file in decided.mark_files}
+    alone = {file.digest: file.size for file in decided.release_files if file.digest not in shared}
     alone |= {one.digest: one.size for one in decided.delete_orphans}
     waiting = [one for one in decided.mark_orphans if one.digest not in alone]
     return SweepResult(
@@ -71,6 +73,6 @@ def expected_result(decided: SweepPlan) -> SweepResult:
         bytes=sum(alone.values()),
         revisions=len(decided.revisions),
         waiting=len(decided.mark_files) + len(waiting),
-        waiting_bytes=sum(had.size for had in decided.mark_files) + sum(one.size for one in waiting),
+        waiting_bytes=sum(file.size for file in decided.mark_files) + sum(one.size for one in waiting),
         is_dry=True,
     )

@@ -55,5 +55,5 @@ def rederive(catalog: Catalog, blobs: BlobStore, kept: VersionSource) -> Admissi
         base = find_base(tx, EVERYTHING, kept.manifest, adapter.spec.base_name)
         record = bases.record(tx, base.id) if base.id else None
         weights = weights_findings(adapter.spec, known_inspections(tx, kept.manifest))
-    verdict = check_against_base(adapter, base, record, weights)
-    return Admission(kept.manifest, adapter.spec, adapter.weights_digest(), verdict, kept.forced)
+    base_check = check_against_base(adapter, base, record, weights)
+    return Admission(kept.manifest, adapter.spec, adapter.weights_digest(), base_check, kept.forced)

@@ -13,7 +13,7 @@ import pytest
 from adaptry import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.compute.combining.combine import build_combined_adapter
-from adaptry.compute.combining.plan import plan_combination as combine_plan
+from adaptry.compute.combining.plan import plan_combination
 from adaptry.compute.lazy_adapters.folder_writer import write_adapter
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.compute.merging.fitting import WeightedAdapter
@@ -70,7 +70,7 @@ def by_full_rank(base: Path, adapters: list[Path], folder: Path, method: str, pa
     inputs = tuple(RecipeInput(source=str(place)) for place, _ in enumerate(adapters))
     recipe = CombineRecipe(method=method, parameters=parameters, inputs=inputs, energy=1.0, seed=7)
     parents = [ParentAdapter(open_dir(path), path.name) for path in adapters]
-    write_adapter(build_combined_adapter(combine_plan(recipe, parents)), folder)
+    write_adapter(build_combined_adapter(plan_combination(recipe, parents)), folder)
     return merged_by_peft(base, folder)
 
 

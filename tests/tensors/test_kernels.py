@@ -10,9 +10,9 @@ from adaptry.compute.tensors.kernel import DEEP, KernelWeight, block_buffer_size
 from adaptry.compute.tensors.llvm_kernel import LlvmKernel
 from adaptry.compute.tensors.torch_kernel import TorchKernel
 
-from .conftest import DTYPES, baked, term, torch
+from .conftest import DTYPES, merged, term, torch
 
-LANES = [LlvmKernel, TorchKernel]
+KERNELS = [LlvmKernel, TorchKernel]
 RANKS = [1, 2, 3, 7, 8, 16, 33, 64, 192, 256]
 SCALES = [2.0, 1.375, 0.1, -3.0, 2.0**-20, 1.0]
 
@@ -41,30 +41,30 @@ def factors(
     return made(seed, fan_out, rank, dtype=dtype), made(seed + 1, rank, fan_in, dtype=dtype)
 
 
-@pytest.mark.parametrize("lane", LANES)
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("transposed", [False, True], ids=["linear", "conv1d"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rank", RANKS)
-def test_a_lane_gives_pefts_bits(lane: Any, dtype: str, transposed: bool, rank: int) -> None:
+def test_a_kernel_gives_pefts_bits(kernel: Any, dtype: str, transposed: bool, rank: int) -> None:
     scale = SCALES[rank % len(SCALES)]
     stored = made(rank, 333, 416, dtype=DTYPES[dtype])
     up, down = factors(stored, rank, transposed)
 
-    if lane.takes(KernelWeight(dtype, dtype, 333, 416, transposed), rank):
-        found = baked(lane, stored, [term(up, down, scale)], transposed=transposed)
+    if kernel.supports(KernelWeight(dtype, dtype, 333, 416, transposed), rank):
+        found = merged(kernel, stored, [term(up, down, scale)], transposed=transposed)
         assert_same_bits(found, by_peft(stored, up, down, scale, transposed))
     else:
-        assert lane is LlvmKernel and rank > DEEP
+        assert kernel is LlvmKernel and rank > DEEP
 
 
-@pytest.mark.parametrize("lane", LANES)
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("held", DTYPES)
-def test_factors_of_any_dtype_are_held_in_fp32(lane: Any, held: str, scale: float) -> None:
+def test_factors_of_any_dtype_are_held_in_fp32(kernel: Any, held: str, scale: float) -> None:
     stored = made(3, 96, 160, dtype=torch.bfloat16)
     up, down = factors(stored, 16, False, DTYPES[held])
 
-    found = baked(lane, stored, [term(up, down, scale)])
+    found = merged(kernel, stored, [term(up, down, scale)])
 
     assert_same_bits(found, by_peft(stored, up, down, scale, False))
 
@@ -72,7 +72,7 @@ def test_factors_of_any_dtype_are_held_in_fp32(lane: Any, held: str, scale: floa
 @pytest.mark.parametrize("transposed", [False, True], ids=["linear", "conv1d"])
 @pytest.mark.parametrize("columns", [1, 2, 7, 31, 32, 64, 333, 1024])
 @pytest.mark.parametrize("rows", [1, 2, 3, 5, 7, 8, 9, 31, 333])
-def test_the_odd_sizes_are_pefts_too_in_whatever_lane_takes_them(
+def test_the_odd_sizes_are_pefts_too_in_whatever_kernel_takes_them(
     rows: int, columns: int, transposed: bool
 ) -> None:
     stored = made(rows, rows, columns)
@@ -80,9 +80,11 @@ def test_the_odd_sizes_are_pefts_too_in_whatever_lane_takes_them(
     for rank, scale in ((1, 1.375), (8, 2.0), (16, 1.375), (64, 0.5)):
         up, down = factors(stored, rank, transposed)
         wanted = by_peft(stored, up, down, scale, transposed)
-        for lane in LANES:
-            if lane.takes(weight, rank):
-                assert_same_bits(baked(lane, stored, [term(up, down, scale)], transposed=transposed), wanted)
+        for kernel in KERNELS:
+            if kernel.supports(weight, rank):
+                assert_same_bits(
+                    merged(kernel, stored, [term(up, down, scale)], transposed=transposed), wanted
+                )
 
 
 @pytest.mark.parametrize("transposed", [False, True], ids=["linear", "conv1d"])
@@ -94,16 +96,16 @@ def test_several_updates_are_the_same_bits_in_both_kernels(dtype: str, transpose
         for rank, scale in ((8, 2.0), (3, -0.7), (16, 0.1))
     ]
 
-    ours = baked(LlvmKernel, stored, terms, transposed=transposed)
+    ours = merged(LlvmKernel, stored, terms, transposed=transposed)
 
-    assert_same_bits(ours, baked(TorchKernel, stored, terms, transposed=transposed))
+    assert_same_bits(ours, merged(TorchKernel, stored, terms, transposed=transposed))
 
 
 def test_several_updates_are_rounded_once() -> None:
     stored = made(5, 64, 64, dtype=torch.bfloat16)
     pairs = [factors(stored, 8, False, seed=seed) for seed in (20, 30, 40)]
 
-    found = baked(LlvmKernel, stored, [term(up, down, 1.5) for up, down in pairs])
+    found = merged(LlvmKernel, stored, [term(up, down, 1.5) for up, down in pairs])
 
     exact = stored.double() + sum(1.5 * (up.double() @ down.double()) for up, down in pairs)
     assert (found == exact.to(torch.bfloat16)).float().mean() > 0.999
@@ -111,39 +113,39 @@ def test_several_updates_are_rounded_once() -> None:
 
 @pytest.mark.parametrize("into", DTYPES)
 @pytest.mark.parametrize("stored_as", DTYPES)
-@pytest.mark.parametrize("rank", [0, 8], ids=["cast only", "baked"])
+@pytest.mark.parametrize("rank", [0, 8], ids=["cast only", "merged"])
 def test_a_cast_rounds_the_sum_once(rank: int, stored_as: str, into: str) -> None:
     stored = made(6, 65, 47, dtype=DTYPES[stored_as])
     up, down = factors(stored, max(1, rank), False)
     terms = [term(up, down, 1.375)] if rank else []
 
-    found = baked(TorchKernel, stored, terms, into=DTYPES[into])
+    found = merged(TorchKernel, stored, terms, into=DTYPES[into])
 
     exact = stored.float() + (up @ down) * 1.375 if rank else stored.float()
     assert_same_bits(found, exact.to(DTYPES[into]))
 
 
-@pytest.mark.parametrize("lane", LANES)
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_infinities_zeros_and_the_smallest_numbers_are_kept(lane: Any, dtype: str) -> None:
+def test_infinities_zeros_and_the_smallest_numbers_are_kept(kernel: Any, dtype: str) -> None:
     kind = DTYPES[dtype]
     smallest = torch.finfo(kind).smallest_normal
     odd = [torch.inf, -torch.inf, 0.0, smallest, smallest / 2, -smallest / 4, torch.finfo(kind).max]
     stored = torch.tensor(odd + [1.0] * 25, dtype=torch.float64).to(kind).repeat(16, 1)
     up, down = torch.zeros(16, 4), torch.zeros(4, 32)
 
-    assert_same_bits(baked(lane, stored, [term(up, down, 2.0)]), stored)
+    assert_same_bits(merged(kernel, stored, [term(up, down, 2.0)]), stored)
 
 
-@pytest.mark.parametrize("lane", LANES)
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_what_is_not_a_number_stays_none_and_spoils_nothing_else(lane: Any, dtype: str) -> None:
+def test_what_is_not_a_number_stays_none_and_spoils_nothing_else(kernel: Any, dtype: str) -> None:
     stored = made(8, 40, 64, dtype=DTYPES[dtype])
     up, down = factors(stored, 8, False)
     wanted = by_peft(stored, up, down, 2.0, False)
     stored[3, 5] = torch.nan
 
-    found = baked(lane, stored, [term(up, down, 2.0)])
+    found = merged(kernel, stored, [term(up, down, 2.0)])
 
     assert found.isnan().sum() == 1
     assert found[3, 5].isnan()
@@ -151,19 +153,19 @@ def test_what_is_not_a_number_stays_none_and_spoils_nothing_else(lane: Any, dtyp
     assert_same_bits(found, wanted)
 
 
-@pytest.mark.parametrize("lane", LANES)
-def test_a_sum_beyond_half_precision_becomes_infinite_as_in_torch(lane: Any) -> None:
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_sum_beyond_half_precision_becomes_infinite_as_in_torch(kernel: Any) -> None:
     stored = torch.full((16, 32), 65504.0, dtype=torch.float16)
     up, down = torch.full((16, 1), 100.0), torch.full((1, 32), 100.0)
 
-    assert baked(lane, stored, [term(up, down, 1.0)]).isinf().all()
+    assert merged(kernel, stored, [term(up, down, 1.0)]).isinf().all()
 
 
 def test_subnormal_results_are_rounded_not_flushed() -> None:
     stored = torch.full((16, 32), 2.0**-133, dtype=torch.bfloat16)
     up, down = torch.full((16, 1), 2.0**-70), torch.full((1, 32), 2.0**-63)
 
-    found = [baked(lane, stored, [term(up, down, 1.0)]) for lane in LANES]
+    found = [merged(kernel, stored, [term(up, down, 1.0)]) for kernel in KERNELS]
 
     assert all((result == 2.0**-132).all() for result in found)
 
@@ -181,19 +183,19 @@ def test_subnormal_results_are_rounded_not_flushed() -> None:
     ids=["odd columns", "a cast", "few rows", "no columns", "a high rank", "no update"],
 )
 def test_what_the_compiled_loop_cannot_do_alike_falls_to_torch(weight: KernelWeight, rank: int) -> None:
-    assert not LlvmKernel.takes(weight, rank)
-    assert TorchKernel.takes(weight, rank)
+    assert not LlvmKernel.supports(weight, rank)
+    assert TorchKernel.supports(weight, rank)
 
 
-@pytest.mark.parametrize("lane", LANES)
-def test_a_lane_is_used_for_one_weight_after_another(lane: Any) -> None:
-    worker = lane(block_buffer_size(64, 4 * 64))
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_kernel_is_used_for_one_weight_after_another(kernel: Any) -> None:
+    worker = kernel(block_buffer_size(64, 4 * 64))
     for seed, columns, rank in ((1, 64, 8), (2, 32, 4), (3, 64, 1)):
         stored = made(seed, 64, columns)
         up, down = factors(stored, rank, False)
         worker.begin(KernelWeight("F32", "F32", 64, columns), [term(up, down, 1.375)])
         worker.source[: 4 * stored.numel()] = stored.numpy().tobytes()
-        result = torch.frombuffer(bytearray(worker.bake(0, 64)), dtype=torch.float32).view(64, columns)
+        result = torch.frombuffer(bytearray(worker.merge_rows(0, 64)), dtype=torch.float32).view(64, columns)
         assert_same_bits(result, by_peft(stored, up, down, 1.375, False))
 
 

@@ -1,0 +1,40 @@
+"""`/raw/{revision}/{path}`: a file as git stores it; for a large file, its Git LFS pointer."""
+
+from __future__ import annotations
+
+from anyio import to_thread
+from fastapi import Request, Response
+
+from adaptry.core.digest import Digest
+from adaptry_api.auth_policy import app_state_of
+from adaptry_api.downloads import bytes_response
+from adaptry_api.hub import gitids
+from adaptry_api.hub.addresses import Path, Revision
+from adaptry_api.hub.refusals import hub_router
+from adaptry_api.hub.repo_types import FindRepository
+from adaptry_api.hub.resolve import look_up_file, resolve
+
+ROUTES = hub_router()
+ONE_WORD_ROUTES = hub_router()
+"""For repositories whose name is one word. `all_routes` puts them after `ROUTES` of both `raw` and `resolve`."""
+
+
+async def raw(request: Request, find: FindRepository, revision: Revision, path: Path) -> Response:
+    """Sends the file, or its Git LFS pointer if it is large."""
+    snapshot, file, _ = await to_thread.run_sync(look_up_file, find, revision, path)
+    if file.sha256 is None:
+        return await resolve(request, find, revision, path)
+    pointer = gitids.pointer(Digest(file.sha256), file.size)
+    headers = {
+        "ETag": f'"{file.oid}"',
+        "X-Repo-Commit": snapshot.commit,
+        "Cache-Control": "private, no-cache",
+    }
+    limiter = app_state_of(request).downloads
+    return await bytes_response(
+        request, file.path, len(pointer), lambda start: iter((pointer[start:],)), limiter, headers
+    )
+
+
+ROUTES.add_api_route("/{namespace}/{name}/raw/{revision}/{path:path}", raw, methods=["GET", "HEAD"])
+ONE_WORD_ROUTES.add_api_route("/{word}/raw/{revision}/{path:path}", raw, methods=["GET", "HEAD"])

@@ -1,0 +1,149 @@
+"""`POST …/v1/shards`, `…/v2/shards`: joins the files that a shard describes and gives them to the adapter."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
+
+import anyio
+from anyio import to_thread
+from fastapi import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from adaptry.core.digest import Digest
+from adaptry.core.errors import AdaptryError, DigestMismatch, NotFound, Unavailable
+from adaptry_api.app_state import AppState
+from adaptry_api.auth_policy import GrantContext, app_state_of
+from adaptry_api.bodies import stream_body
+from adaptry_api.hub.refusals import hub_router
+from adaptry_api.hub.upload_spool import UploadSpool
+from adaptry_api.hub.uploads import content_length, require_length, store_file
+from adaptry_api.hub.xet import shard
+from adaptry_api.hub.xet.reassembly import JoinedFile, resolve_files, stored_runs
+from adaptry_api.hub.xet.shard import XetFile
+from adaptry_api.hub.xet.stored_xorb import StoredXorb, xorb_trailer
+from adaptry_api.hub.xet_upload import UPLOAD_PATH, XetGrant, XetUploadId, XetWriter, slot_holder
+
+ROUTES = hub_router()
+_FRAMES = "application/x-ndjson"
+
+
+@ROUTES.post(f"{UPLOAD_PATH}/v1/shards")
+@ROUTES.post(f"{UPLOAD_PATH}/shards")
+async def put_shard(request: Request, upload: XetUploadId, writer: XetWriter) -> Response:
+    """Joins the files that the shard describes; responds once all of them are stored."""
+    files = await _read_shard(request, upload, writer)
+    state = app_state_of(request)
+    async with state.uploads.slot(slot_holder(writer)) as threads:
+        await to_thread.run_sync(lambda: list(_join_all(state, upload, writer, files)), limiter=threads)
+    return JSONResponse({"result": 1})
+
+
+@ROUTES.post(f"{UPLOAD_PATH}/v2/shards")
+async def put_shard_with_progress(request: Request, upload: XetUploadId, writer: XetWriter) -> Response:
+    """As `put_shard`, with a progress frame for each file; an error comes as a frame too, the only form that clients show to users."""
+    try:
+        files = await _read_shard(request, upload, writer)
+    except AdaptryError as error:
+        return Response(_failed(error), media_type=_FRAMES)
+    state = app_state_of(request)
+    joining = _join_all(state, upload, writer, files)
+    return StreamingResponse(
+        _progress_frames(joining, len(files), state.uploads.slot(slot_holder(writer))), media_type=_FRAMES
+    )
+
+
+async def _read_shard(request: Request, upload: str, writer: XetWriter) -> tuple[XetFile, ...]:
+    """Reads the shard in the request body and returns the files that it describes."""
+    state = app_state_of(request)
+    size = content_length(request, shard.MAX_SHARD_BYTES)
+
+    def read(pieces: Iterator[bytes]) -> tuple[XetFile, ...]:
+        with state.spools.open(writer.grant.name.namespace, upload) as spool:
+            name = f"shard-{secrets.token_hex(8)}"
+            spool.write(name, require_length(pieces, size))
+            try:
+                with spool.piece_path(name).open("rb") as file:
+                    return shard.parse_shard(file)
+            finally:
+                spool.piece_path(name).unlink()
+
+    async with state.uploads.slot(slot_holder(writer)) as threads:
+        return await stream_body(request, read, threads, kind=None)
+
+
+def _join_all(
+    state: AppState, upload: str, writer: GrantContext[XetGrant], files: tuple[XetFile, ...]
+) -> Iterator[int]:
+    """Gives the files to the adapter, counting them; then lets go of what they were made of."""
+    name = writer.grant.name
+    # One shard of an upload at a time: what one of them lets go of, another may be reading.
+    with state.spools.open(name.namespace, upload) as spool, spool.exclusive():
+        joined = resolve_files(files, _XorbFinder(state, writer, spool))
+        for done, file in enumerate(joined, 1):
+            _deliver(state, writer, file)
+            yield done
+        for hash, (spooled_xorb, runs) in stored_runs(joined).items():
+            spool.write(hash, xorb_trailer(spooled_xorb.table, runs))
+        spool.mark_finished()
+
+
+def _deliver(state: AppState, writer: GrantContext[XetGrant], file: JoinedFile) -> None:
+    name = writer.grant.name
+    try:
+        store_file(
+            writer.registry,
+            name,
+            file.sha256,
+            file.size,
+            lambda start: file.read(start, state.blobs.chunks),
+        )
+    except DigestMismatch:
+        # Should a map be wrong, or a stored file damaged, the client sends all of it when it tries again.
+        for source in file.sources:
+            state.chunk_maps.forget(name, source)
+        raise
+    state.chunk_maps.save(name, file.sha256, file.table)
+
+
+class _XorbFinder:
+    """Finds the xorb of a hash: one of this upload, or a part of a file that the adapter has."""
+
+    def __init__(self, state: AppState, writer: GrantContext[XetGrant], spool: UploadSpool) -> None:
+        self._maps = state.chunk_maps
+        self._writer = writer
+        self._spool = spool
+        self._present: set[Digest] = set()
+
+    def __call__(self, hash: str) -> StoredXorb:
+        """Raises `NotFound`."""
+        piece, name = self._spool.piece_path(hash), self._writer.grant.name
+        found = StoredXorb.open(piece) if piece.exists() else self._maps.open_xorb(name, hash)
+        for file in found.files - self._present:
+            if not self._writer.registry.has_file(name, file):
+                raise NotFound("no such xorb")
+            self._present.add(file)
+        return found
+
+
+async def _progress_frames(
+    joining: Iterator[int], total: int, slot: AbstractAsyncContextManager[anyio.CapacityLimiter]
+) -> AsyncIterator[bytes]:
+    """Yields frames, one to a line: progress, then the result or an error."""
+    try:
+        async with slot as threads:
+            while (done := await to_thread.run_sync(next, joining, None, limiter=threads)) is not None:
+                yield _frame(type="validating", verified=done, total=total)
+        yield _frame(type="result")
+    except AdaptryError as error:
+        yield _failed(error)
+
+
+def _failed(error: AdaptryError) -> bytes:
+    return _frame(type="error", message=error.message, retryable=isinstance(error, Unavailable))
+
+
+def _frame(**fields: object) -> bytes:
+    return json.dumps(fields).encode() + b"\n"

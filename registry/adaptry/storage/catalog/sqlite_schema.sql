@@ -1,0 +1,412 @@
+CREATE TABLE alembic_version (
+	version_num VARCHAR(32) NOT NULL,
+	CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
+);
+CREATE TABLE namespaces (
+	name VARCHAR NOT NULL, folded VARCHAR,
+	CONSTRAINT pk_namespaces PRIMARY KEY (name)
+);
+CREATE TABLE adapters (
+	id INTEGER NOT NULL,
+	name VARCHAR NOT NULL,
+	namespace VARCHAR NOT NULL,
+	description VARCHAR NOT NULL,
+	tags VARCHAR NOT NULL,
+	visibility VARCHAR NOT NULL,
+	created_at DATETIME NOT NULL,
+	updated_at DATETIME NOT NULL,
+	deleted_at DATETIME,
+	next_number INTEGER NOT NULL,
+	downloads INTEGER NOT NULL, moved_to INTEGER, folded VARCHAR,
+	CONSTRAINT pk_adapters PRIMARY KEY (id),
+	CONSTRAINT uq_adapters_name UNIQUE (name)
+);
+CREATE INDEX ix_adapters_namespace ON adapters (namespace);
+CREATE TABLE revisions (
+	digest VARCHAR NOT NULL,
+	manifest BLOB NOT NULL,
+	CONSTRAINT pk_revisions PRIMARY KEY (digest)
+);
+CREATE TABLE versions (
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+	adapter_id INTEGER NOT NULL,
+	number INTEGER NOT NULL,
+	digest VARCHAR NOT NULL,
+	state VARCHAR NOT NULL,
+	created_at DATETIME NOT NULL,
+	created_by VARCHAR NOT NULL,
+	method VARCHAR NOT NULL,
+	rank INTEGER,
+	targets VARCHAR NOT NULL,
+	traits VARCHAR NOT NULL,
+	parameters BIGINT NOT NULL,
+	size BIGINT NOT NULL,
+	weights VARCHAR NOT NULL,
+	base_id VARCHAR,
+	base_name VARCHAR,
+	base_status VARCHAR NOT NULL,
+	findings INTEGER NOT NULL,
+	downloads INTEGER NOT NULL, state_generation INTEGER DEFAULT '0' NOT NULL, state_reason VARCHAR, state_successor VARCHAR, state_at DATETIME, state_by VARCHAR,
+	CONSTRAINT fk_versions_adapter_id FOREIGN KEY(adapter_id) REFERENCES adapters (id),
+	CONSTRAINT fk_versions_digest FOREIGN KEY(digest) REFERENCES revisions (digest),
+	CONSTRAINT uq_versions_adapter_id_digest UNIQUE (adapter_id, digest),
+	CONSTRAINT uq_versions_adapter_id_number UNIQUE (adapter_id, number)
+);
+CREATE INDEX ix_versions_base ON versions (base_id, adapter_id);
+CREATE INDEX ix_versions_declared ON versions (base_name, base_status);
+CREATE INDEX ix_versions_digest ON versions (digest);
+CREATE INDEX ix_versions_downloads ON versions (downloads);
+CREATE INDEX ix_versions_number ON versions (number);
+CREATE INDEX ix_versions_parameters ON versions (parameters);
+CREATE INDEX ix_versions_rank ON versions (rank);
+CREATE INDEX ix_versions_size ON versions (size);
+CREATE TABLE version_details (
+	version_id INTEGER NOT NULL,
+	spec BLOB NOT NULL,
+	report BLOB NOT NULL,
+	forced VARCHAR,
+	CONSTRAINT pk_version_details PRIMARY KEY (version_id),
+	CONSTRAINT fk_version_details_version_id FOREIGN KEY(version_id) REFERENCES versions (id) ON DELETE CASCADE
+);
+CREATE TABLE terms (
+	id INTEGER NOT NULL,
+	field VARCHAR NOT NULL,
+	text VARCHAR NOT NULL,
+	CONSTRAINT pk_terms PRIMARY KEY (id),
+	CONSTRAINT uq_terms_field_text UNIQUE (field, text)
+);
+CREATE TABLE postings (
+	term_id INTEGER NOT NULL,
+	version_id INTEGER NOT NULL,
+	CONSTRAINT pk_postings PRIMARY KEY (term_id, version_id),
+	CONSTRAINT fk_postings_term_id FOREIGN KEY(term_id) REFERENCES terms (id),
+	CONSTRAINT fk_postings_version_id FOREIGN KEY(version_id) REFERENCES versions (id) ON DELETE CASCADE
+)
+ WITHOUT ROWID;
+CREATE INDEX ix_postings_version ON postings (version_id, term_id);
+CREATE TABLE aliases (
+	adapter_id INTEGER NOT NULL,
+	alias VARCHAR NOT NULL,
+	version_id INTEGER,
+	generation INTEGER NOT NULL,
+	moved_at DATETIME NOT NULL,
+	moved_by VARCHAR NOT NULL, folded VARCHAR,
+	CONSTRAINT pk_aliases PRIMARY KEY (adapter_id, alias),
+	CONSTRAINT fk_aliases_adapter_id FOREIGN KEY(adapter_id) REFERENCES adapters (id),
+	CONSTRAINT fk_aliases_version_id FOREIGN KEY(version_id) REFERENCES versions (id)
+);
+CREATE INDEX ix_aliases_version_id ON aliases (version_id);
+CREATE TABLE metric_values (
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+	version_id INTEGER NOT NULL,
+	metric VARCHAR NOT NULL,
+	value FLOAT NOT NULL,
+	logged_at DATETIME NOT NULL,
+	logged_by VARCHAR NOT NULL,
+	CONSTRAINT fk_metric_values_version_id FOREIGN KEY(version_id) REFERENCES versions (id) ON DELETE CASCADE
+);
+CREATE INDEX ix_metric_values_version_id ON metric_values (version_id);
+CREATE TABLE metric_summaries (
+	version_id INTEGER NOT NULL,
+	metric VARCHAR NOT NULL,
+	newest FLOAT NOT NULL,
+	highest FLOAT NOT NULL,
+	lowest FLOAT NOT NULL,
+	CONSTRAINT pk_metric_summaries PRIMARY KEY (version_id, metric),
+	CONSTRAINT fk_metric_summaries_version_id FOREIGN KEY(version_id) REFERENCES versions (id) ON DELETE CASCADE
+);
+CREATE INDEX ix_metric_summaries_highest ON metric_summaries (metric, highest);
+CREATE INDEX ix_metric_summaries_lowest ON metric_summaries (metric, lowest);
+CREATE INDEX ix_metric_summaries_newest ON metric_summaries (metric, newest);
+CREATE TABLE events (
+	seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+	at DATETIME NOT NULL,
+	"by" VARCHAR NOT NULL,
+	kind VARCHAR NOT NULL,
+	adapter_id INTEGER,
+	name VARCHAR,
+	number INTEGER,
+	detail VARCHAR NOT NULL,
+	CONSTRAINT fk_events_adapter_id FOREIGN KEY(adapter_id) REFERENCES adapters (id)
+);
+CREATE INDEX ix_events_adapter ON events (adapter_id, seq);
+CREATE TABLE files (
+	owner VARCHAR NOT NULL,
+	digest VARCHAR NOT NULL,
+	size BIGINT NOT NULL, unneeded_since DATETIME,
+	CONSTRAINT pk_files PRIMARY KEY (owner, digest)
+);
+CREATE INDEX ix_files_digest ON files (digest);
+CREATE TABLE weights (
+	file_digest VARCHAR NOT NULL,
+	weights_digest VARCHAR NOT NULL,
+	CONSTRAINT pk_weights PRIMARY KEY (file_digest)
+);
+CREATE TABLE uploads (
+	id VARCHAR NOT NULL,
+	owner VARCHAR NOT NULL,
+	tenant VARCHAR NOT NULL,
+	digest VARCHAR NOT NULL,
+	size BIGINT NOT NULL,
+	created_by VARCHAR NOT NULL,
+	touched_at DATETIME NOT NULL,
+	is_finished BOOLEAN NOT NULL,
+	CONSTRAINT pk_uploads PRIMARY KEY (id)
+);
+CREATE INDEX ix_uploads_owner ON uploads (owner, digest);
+CREATE INDEX ix_uploads_touched_at ON uploads (touched_at);
+CREATE TABLE bases (
+	"key" INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+	id VARCHAR NOT NULL,
+	architecture VARCHAR NOT NULL,
+	record BLOB NOT NULL,
+	summary TEXT NOT NULL,
+	created_at DATETIME NOT NULL,
+	created_by VARCHAR NOT NULL, visibility VARCHAR DEFAULT 'private' NOT NULL,
+	CONSTRAINT uq_bases_id UNIQUE (id)
+);
+CREATE INDEX ix_bases_architecture ON bases (architecture);
+CREATE TABLE base_names (
+	name VARCHAR NOT NULL,
+	base_id VARCHAR NOT NULL, folded VARCHAR, namespace VARCHAR DEFAULT '' NOT NULL,
+	CONSTRAINT pk_base_names PRIMARY KEY (name),
+	CONSTRAINT fk_base_names_base_id FOREIGN KEY(base_id) REFERENCES bases (id)
+);
+CREATE INDEX ix_base_names_base_id ON base_names (base_id);
+CREATE TABLE base_files (
+	base_id VARCHAR NOT NULL,
+	path VARCHAR NOT NULL,
+	digest VARCHAR NOT NULL,
+	size BIGINT NOT NULL,
+	CONSTRAINT pk_base_files PRIMARY KEY (base_id, path),
+	CONSTRAINT fk_base_files_base_id FOREIGN KEY(base_id) REFERENCES bases (id)
+);
+CREATE INDEX ix_base_files_digest ON base_files (digest);
+CREATE TABLE tokens (
+	id INTEGER NOT NULL,
+	secret_sha256 VARCHAR NOT NULL,
+	last_four VARCHAR NOT NULL,
+	kind VARCHAR NOT NULL,
+	name VARCHAR NOT NULL,
+	role VARCHAR NOT NULL,
+	namespaces VARCHAR NOT NULL,
+	created_at DATETIME NOT NULL,
+	expires_at DATETIME,
+	revoked_at DATETIME,
+	CONSTRAINT pk_tokens PRIMARY KEY (id),
+	CONSTRAINT uq_tokens_secret_sha256 UNIQUE (secret_sha256)
+);
+CREATE TABLE answers (
+	identity VARCHAR NOT NULL,
+	"key" VARCHAR NOT NULL,
+	request VARCHAR NOT NULL,
+	answer TEXT NOT NULL,
+	given_at DATETIME NOT NULL,
+	CONSTRAINT pk_answers PRIMARY KEY (identity, "key")
+);
+CREATE INDEX ix_answers_given_at ON answers (given_at);
+CREATE INDEX ix_adapters_moved_to ON adapters (moved_to);
+CREATE TABLE commits (
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+	adapter_id INTEGER NOT NULL,
+	digest VARCHAR NOT NULL,
+	branch VARCHAR NOT NULL,
+	parent_id INTEGER,
+	title VARCHAR NOT NULL,
+	message VARCHAR NOT NULL,
+	author VARCHAR NOT NULL,
+	at DATETIME NOT NULL,
+	carries INTEGER,
+	CONSTRAINT fk_commits_adapter_id FOREIGN KEY(adapter_id) REFERENCES adapters (id),
+	CONSTRAINT fk_commits_digest FOREIGN KEY(digest) REFERENCES revisions (digest)
+);
+CREATE INDEX ix_commits_adapter ON commits (adapter_id, digest);
+CREATE INDEX ix_commits_digest ON commits (digest);
+CREATE TABLE marks (
+	adapter_id INTEGER NOT NULL,
+	name VARCHAR NOT NULL,
+	kind VARCHAR NOT NULL,
+	commit_id INTEGER NOT NULL,
+	message VARCHAR NOT NULL,
+	set_at DATETIME NOT NULL,
+	set_by VARCHAR NOT NULL, folded VARCHAR,
+	CONSTRAINT pk_marks PRIMARY KEY (adapter_id, name),
+	CONSTRAINT fk_marks_adapter_id FOREIGN KEY(adapter_id) REFERENCES adapters (id),
+	CONSTRAINT fk_marks_commit_id FOREIGN KEY(commit_id) REFERENCES commits (id)
+);
+CREATE INDEX ix_marks_commit_id ON marks (commit_id);
+CREATE INDEX ix_versions_withdrawn ON versions (weights) WHERE state IN ('quarantined', 'revoked');
+CREATE TABLE jobs (
+	"key" INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+	id VARCHAR NOT NULL,
+	kind VARCHAR NOT NULL,
+	task TEXT NOT NULL,
+	namespace VARCHAR NOT NULL,
+	state VARCHAR NOT NULL,
+	needs TEXT NOT NULL,
+	priority INTEGER NOT NULL,
+	"by" VARCHAR NOT NULL,
+	by_role VARCHAR NOT NULL,
+	by_namespaces VARCHAR NOT NULL,
+	submitted_at DATETIME NOT NULL,
+	started_at DATETIME,
+	finished_at DATETIME,
+	tries INTEGER NOT NULL,
+	result TEXT,
+	fault TEXT,
+	CONSTRAINT uq_jobs_id UNIQUE (id)
+);
+CREATE INDEX ix_jobs_state ON jobs (state, "key");
+CREATE INDEX ix_jobs_namespace ON jobs (namespace);
+CREATE TABLE job_steps (
+	job_key INTEGER NOT NULL,
+	step VARCHAR NOT NULL,
+	turn INTEGER NOT NULL,
+	runner VARCHAR,
+	what VARCHAR NOT NULL,
+	done BIGINT NOT NULL,
+	total BIGINT NOT NULL,
+	result TEXT,
+	CONSTRAINT pk_job_steps PRIMARY KEY (job_key, step),
+	CONSTRAINT fk_job_steps_job_key FOREIGN KEY(job_key) REFERENCES jobs ("key")
+);
+CREATE TABLE job_lines (
+	"key" INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+	job_key INTEGER NOT NULL,
+	at DATETIME NOT NULL,
+	step VARCHAR NOT NULL,
+	text TEXT NOT NULL,
+	CONSTRAINT fk_job_lines_job_key FOREIGN KEY(job_key) REFERENCES jobs ("key")
+);
+CREATE INDEX ix_job_lines_job_key ON job_lines (job_key);
+CREATE TABLE runners (
+	id VARCHAR NOT NULL,
+	host VARCHAR NOT NULL,
+	devices VARCHAR NOT NULL,
+	tags VARCHAR NOT NULL,
+	concurrency INTEGER NOT NULL,
+	memory BIGINT NOT NULL,
+	beats BIGINT NOT NULL,
+	seen_at DATETIME NOT NULL,
+	CONSTRAINT pk_runners PRIMARY KEY (id)
+);
+CREATE TABLE rollouts (
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+	adapter_id INTEGER NOT NULL,
+	alias VARCHAR NOT NULL,
+	version_id INTEGER NOT NULL,
+	was_number INTEGER NOT NULL,
+	was_digest VARCHAR NOT NULL,
+	alias_generation INTEGER NOT NULL,
+	steps VARCHAR NOT NULL,
+	step INTEGER NOT NULL,
+	every INTEGER,
+	stage VARCHAR NOT NULL,
+	reason VARCHAR,
+	generation INTEGER NOT NULL,
+	started_at DATETIME NOT NULL,
+	started_by VARCHAR NOT NULL,
+	step_at DATETIME NOT NULL,
+	ended_at DATETIME,
+	CONSTRAINT fk_rollouts_version_id FOREIGN KEY(version_id) REFERENCES versions (id) ON DELETE CASCADE
+);
+CREATE INDEX ix_rollouts_alias ON rollouts (adapter_id, alias);
+CREATE INDEX ix_rollouts_version_id ON rollouts (version_id);
+CREATE TABLE leaving (
+	digest VARCHAR NOT NULL,
+	since DATETIME NOT NULL,
+	going_since DATETIME,
+	CONSTRAINT pk_leaving PRIMARY KEY (digest)
+);
+CREATE INDEX ix_leaving_since ON leaving (since);
+CREATE INDEX ix_uploads_open ON uploads (tenant) WHERE is_finished IS 0;
+CREATE INDEX ix_uploads_coming ON uploads (digest) WHERE is_finished IS 0;
+CREATE UNIQUE INDEX ix_adapters_folded ON adapters (folded);
+CREATE UNIQUE INDEX ix_namespaces_folded ON namespaces (folded);
+CREATE UNIQUE INDEX ix_base_names_folded ON base_names (folded);
+CREATE UNIQUE INDEX ix_aliases_folded ON aliases (adapter_id, folded);
+CREATE UNIQUE INDEX ix_marks_folded ON marks (adapter_id, folded);
+CREATE TABLE "workers" (
+	id INTEGER NOT NULL,
+	name VARCHAR NOT NULL,
+	owner VARCHAR NOT NULL,
+	engine VARCHAR NOT NULL,
+	version VARCHAR,
+	base VARCHAR,
+	url VARCHAR,
+	slots INTEGER,
+	seen BIGINT,
+	lease INTEGER NOT NULL,
+	first_at DATETIME NOT NULL,
+	reported_at DATETIME NOT NULL,
+	is_answering BOOLEAN NOT NULL,
+	troubles TEXT NOT NULL,
+	CONSTRAINT pk_workers PRIMARY KEY (id),
+	CONSTRAINT uq_workers_owner_name UNIQUE (owner, name)
+);
+CREATE INDEX ix_workers_owner ON workers (owner);
+CREATE TABLE residents (
+	worker_id INTEGER NOT NULL,
+	version_id INTEGER NOT NULL,
+	served_as VARCHAR NOT NULL,
+	condition VARCHAR NOT NULL,
+	since DATETIME NOT NULL,
+	last_used DATETIME,
+	ended_at DATETIME,
+	dropped_at DATETIME,
+	reason VARCHAR,
+	CONSTRAINT pk_residents PRIMARY KEY (worker_id, version_id, served_as),
+	CONSTRAINT fk_residents_worker_id FOREIGN KEY(worker_id) REFERENCES workers (id) ON DELETE CASCADE,
+	CONSTRAINT fk_residents_version_id FOREIGN KEY(version_id) REFERENCES versions (id) ON DELETE CASCADE
+);
+CREATE INDEX ix_residents_version ON residents (version_id);
+CREATE TABLE "job_schedules" (
+	name VARCHAR NOT NULL,
+	cron VARCHAR NOT NULL,
+	ordered TEXT NOT NULL,
+	namespace VARCHAR NOT NULL,
+	"by" VARCHAR NOT NULL,
+	by_role VARCHAR NOT NULL,
+	by_namespaces VARCHAR NOT NULL,
+	created_at DATETIME NOT NULL,
+	CONSTRAINT pk_job_schedules PRIMARY KEY (namespace, name)
+);
+CREATE TABLE epochs (
+	number INTEGER NOT NULL,
+	id VARCHAR NOT NULL,
+	began_at DATETIME NOT NULL,
+	floor INTEGER NOT NULL,
+	secret VARCHAR NOT NULL,
+	CONSTRAINT pk_epochs PRIMARY KEY (number)
+);
+CREATE TABLE recall_claims (
+	name VARCHAR NOT NULL,
+	digest VARCHAR NOT NULL,
+	state VARCHAR NOT NULL,
+	source VARCHAR NOT NULL,
+	at DATETIME NOT NULL,
+	CONSTRAINT pk_recall_claims PRIMARY KEY (name, digest)
+);
+CREATE INDEX ix_base_names_namespace ON base_names (namespace);
+CREATE TABLE inspections (
+	file_digest VARCHAR NOT NULL,
+	inspection INTEGER NOT NULL,
+	tensors INTEGER NOT NULL,
+	nan BIGINT NOT NULL,
+	infinite BIGINT NOT NULL,
+	norm FLOAT,
+	statistics BLOB NOT NULL,
+	CONSTRAINT pk_inspections PRIMARY KEY (file_digest)
+);
+CREATE TABLE damaged_files (
+	digest VARCHAR NOT NULL,
+	reason VARCHAR NOT NULL,
+	found_at DATETIME NOT NULL,
+	CONSTRAINT pk_damaged_files PRIMARY KEY (digest)
+);
+CREATE TABLE damaged_revisions (
+	revision VARCHAR NOT NULL,
+	file VARCHAR NOT NULL,
+	CONSTRAINT pk_damaged_revisions PRIMARY KEY (revision, file)
+);
+CREATE INDEX ix_damaged_revisions_file ON damaged_revisions (file);

@@ -1,0 +1,47 @@
+"""`make test`, `make test-slow` and `make test-all` together run every test, and the first two none twice."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from _pytest.mark.expression import Expression
+
+ROOT = Path(__file__).parents[1]
+ALL = [set(), {"slow"}, {"heavy"}, {"slow", "heavy"}]
+
+
+def selects(target: str, marks: set[str]) -> bool:
+    """Whether that target of the Makefile runs a test with these marks."""
+    rule = re.search(
+        rf'^{target}:.*\n(?:\t.*\n)*?\t.*SELECT="(.*)"', (ROOT / "Makefile").read_text(), re.MULTILINE
+    )
+    assert rule is not None, f"{target} runs no tests"
+    return not rule[1] or Expression.compile(rule[1]).evaluate(lambda name, **_: name in marks)
+
+
+@pytest.mark.parametrize("marks", ALL, ids=str)
+def test_a_test_runs_in_one_of_the_two_quicker_selections_unless_it_is_heavy(marks: set[str]) -> None:
+    runs = [target for target in ("test", "test-slow") if selects(target, marks)]
+    assert len(runs) == ("heavy" not in marks)
+
+
+@pytest.mark.parametrize("marks", ALL, ids=str)
+def test_everything_runs_every_test(marks: set[str]) -> None:
+    assert selects("test-all", marks)
+
+
+def test_continuous_integration_runs_both() -> None:
+    commands = re.findall(r"^(?:exec )?make (.*)$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+    assert commands == ["test", "test-slow"]
+
+
+def test_every_place_that_is_called_slow_is_there() -> None:
+    listed = re.findall(r'^    "(tests/[^"]*)",$', (ROOT / "tests" / "conftest.py").read_text(), re.MULTILINE)
+    assert listed
+    for place in listed:
+        file, *names = place.split("::")
+        assert (ROOT / file).exists(), place
+        text = (ROOT / file).read_text() if names else ""
+        assert all(re.search(rf"(class|def) {name}\b", text) for name in names), place
