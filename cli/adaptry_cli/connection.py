@@ -22,7 +22,7 @@ from adaptry_cli.arguments import require_usage
 from adaptry_cli.out import print_err
 
 RegistryOpener = Callable[[], Registry]
-"""The registry for who needs it after all: nothing is opened before it is called."""
+"""Opens the registry when it is called, for a command that may need none."""
 
 _where = click.option("--registry", "where", metavar="URL|DIR", help="The registry to use.")
 
@@ -75,8 +75,8 @@ def lazy_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def connect_to(where: str | None, *, create_missing: bool = False, for_cleanup: bool = False) -> Registry:
-    """The registry at `where`, or the one this call is about anyway; `create_missing` makes it and says so, `for_cleanup` opens it on
-    a full disk too."""
+    """The registry at `where`, else the configured one. `create_missing` creates it and says so; `for_cleanup` opens it
+    for writing on a full disk too."""
     from adaptry.storage.connect import connect, is_registry, resolve_folder
 
     settings = settings_for(where)

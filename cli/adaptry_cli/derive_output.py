@@ -36,7 +36,7 @@ class OutputTarget:
 
     destination: Path | AdapterName | None
     options: PushOptions
-    is_replacing: bool
+    may_replace: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ def write_result(draft: LazyAdapter, target: OutputTarget, connected: RegistryOp
         if isinstance(place, Path):
             from adaptry.compute.lazy_adapters.folder_writer import write_adapter
 
-            outcome = write_adapter(draft, place, replace=target.is_replacing, progress=bars)
+            outcome = write_adapter(draft, place, replace=target.may_replace, progress=bars)
             return DerivedResult(str(place), outcome, folder=place)
         from adaptry.operations.derive import derive
 
@@ -212,7 +212,7 @@ def _checked(target: OutputTarget) -> OutputTarget:
         "--alias, --metric and --reason are for a registry",
     )
     require_usage(
-        is_folder or target.is_replacing == (options.force_reason is not None),
+        is_folder or target.may_replace == (options.force_reason is not None),
         "--force and --reason TEXT go together: the reason is kept",
     )
     return target

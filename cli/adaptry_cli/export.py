@@ -125,7 +125,7 @@ def export(
     )
     with progress() as bars:
         parent = open_named_parent(connected, source, bars)
-        setting = _setting(connected, parent, bars, {**options, "is_replacing": target.is_replacing})
+        setting = _setting(connected, parent, bars, {**options, "may_replace": target.may_replace})
         if dry_run:
             plan = _planned(parent, runtime, format, setting)
         elif artifact:

@@ -333,7 +333,7 @@ def test_a_gguf_for_which_there_is_no_room_is_refused_with_that_and_leaves_nothi
 
 def test_an_adapter_makes_room_for_its_repaired_self_when_asked(tmp_path: Path, base: Path) -> None:
     lora = tiny_lora(tmp_path / "lora", config={"use_rslora": True})
-    exported(lora, "sglang", lora, base, is_replacing=True)
+    exported(lora, "sglang", lora, base, may_replace=True)
     assert judged(lora, "sglang", base).outcome == "as_trained"
 
 
