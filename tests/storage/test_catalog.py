@@ -47,7 +47,7 @@ def test_the_migrations_make_the_tables_that_the_code_means(path: Path) -> None:
 
 
 def test_the_script_of_a_new_database_makes_what_the_migrations_make(path: Path) -> None:
-    Catalog.at(path).close()
+    Catalog.open(path).close()
     migrated, scripted = create_engine("sqlite://"), create_engine(f"sqlite:///{path}")
     with migrated.begin() as connection:
         upgrade(connection)
@@ -61,7 +61,7 @@ def test_the_script_of_a_new_database_makes_what_the_migrations_make(path: Path)
 
 def test_a_new_database_beside_tables_of_another_program_is_migrated(path: Path) -> None:
     change(path, "CREATE TABLE counts (value integer)")
-    Catalog.at(path).close()
+    Catalog.open(path).close()
     engine = create_engine(f"sqlite:///{path}")
     with engine.connect() as connection:
         assert schema_of(connection) == KNOWN[-1]
