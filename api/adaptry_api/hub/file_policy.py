@@ -10,13 +10,15 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from pathspec import GitIgnoreSpec
+
 from adaptry.adapters.folder_listing import why_left_out
 from adaptry.adapters.formats import FORMATS, WHOLE_MODEL, format_of, is_kept
 from adaptry.adapters.images import MAX_IMAGES, is_image, why_not_kept
 from adaptry.core.errors import InvalidPath, TooLarge, Unsupported
 from adaptry.core.manifest import MAX_DEPTH, MAX_FILE, MAX_PATH, check_path, is_too_deep
 from adaptry_api.hub.addresses import stored_path
-from adaptry_api.hub.gitignore import Line, is_ignored
+from adaptry_api.hub.gitignore import is_ignored
 
 _SILENT = frozenset({".gitattributes", ".gitignore"})
 """Left out without a warning: they are about git, and nobody misses them."""
@@ -41,7 +43,9 @@ class UploadFilter:
     a branch.
     """
 
-    def __init__(self, present: Collection[str], ignored: Sequence[Line] = (), *, with_folders: bool) -> None:
+    def __init__(
+        self, present: Collection[str], ignored: GitIgnoreSpec | None = None, *, with_folders: bool
+    ) -> None:
         self._present = frozenset(present)
         self._ignored = ignored
         self._with_folders = with_folders
@@ -55,7 +59,7 @@ class UploadFilter:
         if _leads_out(file.path):
             stored_path(file.path)
         self._files.append(file)
-        if file.path in _SILENT or is_ignored(file.path, self._ignored):
+        if file.path in _SILENT or (self._ignored and is_ignored(file.path, self._ignored)):
             self.left_out[file.path] = None
         elif reason := self._reason(file):
             self.left_out[file.path] = reason
@@ -80,7 +84,7 @@ class UploadFilter:
 
 
 def left_out(
-    files: Sequence[Announced], ignored: Sequence[Line], present: Collection[str], *, with_folders: bool
+    files: Sequence[Announced], ignored: GitIgnoreSpec | None, present: Collection[str], *, with_folders: bool
 ) -> Mapping[str, str | None]:
     """As `UploadFilter.left_out`, of all files of an announcement. Raises as the methods of `UploadFilter`."""
     chosen = UploadFilter(present, ignored, with_folders=with_folders)

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import Query, Request, Response
+from pathspec import GitIgnoreSpec
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
@@ -27,7 +28,7 @@ from adaptry_api.hub.card_sync import keep_card
 from adaptry_api.hub.commit import commit, kept_operations, require_branch
 from adaptry_api.hub.commit_ops import MAX_BODY, read_operations
 from adaptry_api.hub.file_policy import Announced, UploadFilter, left_out, require_something
-from adaptry_api.hub.gitignore import Line, parse_lines
+from adaptry_api.hub.gitignore import parse_gitignore
 from adaptry_api.hub.refusals import hub_router
 from adaptry_api.hub.repo_lookup import CallersReader, Reader
 from adaptry_api.hub.snapshots import HubFile, Snapshot
@@ -63,7 +64,7 @@ def preupload(
     branch, snapshot = _branch_snapshot(reader, name, revision)
     files = {file.path: file for file in snapshot.files}
     coming = [Announced(file.path, file.size) for file in body.files]
-    unwanted = _unwanted(coming, parse_lines(body.gitIgnore), files, reader, name, branch)
+    unwanted = _unwanted(coming, parse_gitignore(body.gitIgnore), files, reader, name, branch)
     answers = [
         {"path": file.path, "uploadMode": _ignored_mode(file), "shouldIgnore": True}
         if file.path in unwanted
@@ -109,7 +110,7 @@ async def put(
 
 def _unwanted(
     coming: Sequence[Announced],
-    ignored: Sequence[Line],
+    ignored: GitIgnoreSpec,
     present: Collection[str],
     reader: Reader,
     name: AdapterName,
