@@ -24,7 +24,8 @@ class Counts:
     """Metrics of one app, in a collector registry of its own; safe to add to from any thread."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # they double the number of series, and say when each began
+        # Without the series that tell when each other one began.
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no types for it
         self._all = every = CollectorRegistry()
         Info("adaptry", "Version of the server.", registry=every).info({"version": __version__})
         self._requests = Counter(
