@@ -13,7 +13,7 @@ import click
 
 from adaptry.core.errors import Invalid
 from adaptry.registry.interface import Registry
-from adaptry_cli.arguments import FOLDER, RUNTIME, engine_key_option
+from adaptry_cli.arguments import FOLDER, engine_key_option, served_base_option, told_runtime_option
 from adaptry_cli.connection import registry_option, settings_for
 from adaptry_cli.out import print_err
 
@@ -41,16 +41,8 @@ _ENGINES = ("vllm", "sglang", "lorax", "mistralrs", "llamacpp")
 )
 @click.option("--slots", type=click.IntRange(1), help="Never load more than so many at once.")
 @click.option("--name", metavar="WORKER", help="What this worker is called; else the machine and the port.")
-@click.option(
-    "--base", metavar="NAME|ID", help="The base it serves, where its own name for it is not known here."
-)
-@click.option(
-    "--runtime",
-    "said",
-    type=RUNTIME,
-    metavar="ENGINE[@VERSION][,OPTION=VALUE…]",
-    help="Limits that it does not tell, as in vllm,max_lora_rank=64.",
-)
+@served_base_option
+@told_runtime_option("Limits that it does not tell")
 @click.option(
     "--restart",
     metavar="COMMAND",

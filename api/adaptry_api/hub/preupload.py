@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import Query, Request, Response
+from pathspec import GitIgnoreSpec
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
@@ -27,7 +28,7 @@ from adaptry_api.hub.card_sync import sync_card
 from adaptry_api.hub.commit_ops import MAX_BODY, read_operations
 from adaptry_api.hub.commit_tree import apply_commit, drop_excluded_files, require_branch
 from adaptry_api.hub.file_policy import AnnouncedFile, UploadFilter, excluded_files, require_some_kept
-from adaptry_api.hub.gitignore import IgnoreRule, parse_rules
+from adaptry_api.hub.gitignore import parse_gitignore
 from adaptry_api.hub.refusals import hub_router
 from adaptry_api.hub.repo_lookup import CallersHubReader, HubReader
 from adaptry_api.hub.snapshots import RepositoryFile, Snapshot
@@ -67,7 +68,7 @@ def preupload(
     branch, snapshot = _branch_snapshot(reader, name, revision)
     files = {file.path: file for file in snapshot.files}
     coming = [AnnouncedFile(file.path, file.size) for file in body.files]
-    unwanted = _unwanted(coming, parse_rules(body.gitIgnore), files, reader, name, branch)
+    unwanted = _unwanted(coming, parse_gitignore(body.gitIgnore), files, reader, name, branch)
     answers = [
         {"path": file.path, "uploadMode": _ignored_mode(file), "shouldIgnore": True}
         if file.path in unwanted
@@ -113,7 +114,7 @@ async def put(
 
 def _unwanted(
     coming: Sequence[AnnouncedFile],
-    ignored: Sequence[IgnoreRule],
+    ignored: GitIgnoreSpec,
     present: Collection[str],
     reader: HubReader,
     name: AdapterName,
