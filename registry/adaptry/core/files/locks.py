@@ -16,12 +16,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from adaptry.core.files.durable import write_error
+
 if sys.platform != "win32":
     import fcntl
 
 
 class FileLock:
-    """A lock that is held until `release`. `shared` and `alone` wait for it, `at_once` does not."""
+    """A lock that is held until `release`. `acquire_shared` and `acquire_exclusive` wait for it, `try_shared` and `try_exclusive` do not."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
