@@ -92,15 +92,15 @@ def timed(place: Place, rounds: int, upload: Callable[[int], None]) -> tuple[flo
     return seconds, f"{(received(place) - before) / rounds / 1e6:.1f} MB sent"
 
 
-def received(place: Place) -> int:
+def received(place: Place) -> float:
     """Bytes of request bodies so far, as `/metrics` counts them."""
     request = urllib.request.Request(
         f"{place.url}/metrics", headers={"Authorization": f"Bearer {place.token}"}
     )
     text = urllib.request.urlopen(request).read().decode()
-    found = re.search(r"^adaptry_received_bytes_total (\d+)$", text, re.MULTILINE)
+    found = re.search(r"^adaptry_received_bytes_total (\S+)$", text, re.MULTILINE)
     assert found, text
-    return int(found[1])
+    return float(found[1])
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from adaptry.core.errors import Invalid, InvalidRef
 from adaptry.core.refs import GRAMMAR, AdapterName, Ref, is_folder
 
 Model = TypeVar("Model", bound=BaseModel)
+Command = TypeVar("Command", bound=Callable[..., object])
 Source = Ref | Path
 """An adapter in a registry, or in a folder."""
 
@@ -71,7 +72,7 @@ class SourceParam(_ParsedParam):
 class RuntimeParam(click.ParamType):  # type: ignore[type-arg]  # as above
     """An engine with its version and limits."""
 
-    name = "runtime"
+    name = "ENGINE[@VERSION][,OPTION=VALUE…]"  # what --help shows
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> object:
         from adaptry.checks.runtimes import parse_runtime
@@ -183,3 +184,11 @@ engine_key_option = click.option(
     metavar="KEY",
     help="The engine's API key, if it has one; also ADAPTRY_ENGINE_KEY.",
 )
+served_base_option = click.option(
+    "--base", metavar="NAME|ID", help="The base it serves, where its own name for it is not known here."
+)
+
+
+def declared_runtime_option(help: str) -> Callable[[Command], Command]:
+    """`--runtime` for a running engine, as `declared`: what is declared takes precedence over what the engine reports."""
+    return click.option("--runtime", "declared", type=RUNTIME, help=f"{help}, as in vllm,max_lora_rank=64.")

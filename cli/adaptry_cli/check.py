@@ -42,7 +42,6 @@ _ORDER = ("blocks", "warns", "notes")
     "runtimes",
     multiple=True,
     type=RUNTIME,
-    metavar="ENGINE[@VERSION][,OPTION=VALUE…]",
     help="An engine to serve it with, as in vllm@0.33,max_lora_rank=64; may be repeated.",
 )
 @lazy_registry_option

@@ -55,7 +55,6 @@ def _list_formats(ctx: click.Context, option: click.Parameter, is_asked: bool) -
     "--for",
     "runtime",
     type=RUNTIME,
-    metavar="ENGINE[@VERSION][,OPTION=VALUE…]",
     help="The engine to serve it with, as in vllm@0.33,max_lora_rank=64: what it needs is repaired.",
 )
 @click.option(

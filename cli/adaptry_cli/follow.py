@@ -13,7 +13,7 @@ import click
 
 from adaptry.core.errors import Invalid
 from adaptry.registry.interface import Registry
-from adaptry_cli.arguments import FOLDER, RUNTIME, engine_key_option
+from adaptry_cli.arguments import FOLDER, declared_runtime_option, engine_key_option, served_base_option
 from adaptry_cli.connection import registry_option, settings_for
 from adaptry_cli.out import print_err
 
@@ -41,18 +41,8 @@ _ENGINES = ("vllm", "sglang", "lorax", "mistralrs", "llamacpp")
 )
 @click.option("--slots", type=click.IntRange(1), help="Maximum number of adapters loaded at once.")
 @click.option("--name", metavar="WORKER", help="Name of this worker; default: machine and port.")
-@click.option(
-    "--base",
-    metavar="NAME|ID",
-    help="Base model that the engine serves, if the registry does not know the engine's name for it.",
-)
-@click.option(
-    "--runtime",
-    "declared",
-    type=RUNTIME,
-    metavar="ENGINE[@VERSION][,OPTION=VALUE…]",
-    help="Limits that the engine does not report, as in vllm,max_lora_rank=64.",
-)
+@served_base_option
+@declared_runtime_option("Limits that the engine does not report")
 @click.option(
     "--restart",
     metavar="COMMAND",

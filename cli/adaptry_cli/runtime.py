@@ -12,7 +12,14 @@ import click
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.core.errors import Invalid, NotFound
 from adaptry.core.refs import AdapterName, Ref
-from adaptry_cli.arguments import RUNTIME, SOURCE, Source, engine_key_option
+from adaptry_cli.arguments import (
+    RUNTIME,
+    SOURCE,
+    Source,
+    declared_runtime_option,
+    engine_key_option,
+    served_base_option,
+)
 from adaptry_cli.connection import RegistryOpener, lazy_registry_option, settings_for
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.inputs import OpenedAdapter, open_input, version_base
@@ -79,7 +86,6 @@ def list_engines(name: str | None, as_json: bool) -> None:
     type=RUNTIME,
     default="vllm",
     show_default=True,
-    metavar="ENGINE[@VERSION][,OPTION=VALUE…]",
     help="The engine, and limits that are fixed already.",
 )
 @click.option("--slots", type=click.IntRange(1), help="How many are in use at once; else all of them.")
@@ -111,18 +117,8 @@ def plan_server(
 
 @runtime.command("compare")
 @click.argument("url")
-@click.option(
-    "--base",
-    metavar="NAME|ID",
-    help="Base model that the engine serves, if the registry does not know the engine's name for it.",
-)
-@click.option(
-    "--runtime",
-    "declared",
-    type=RUNTIME,
-    metavar="ENGINE[@VERSION][,OPTION=VALUE…]",
-    help="The engine, or limits that it does not report, as in vllm,max_lora_rank=64.",
-)
+@served_base_option
+@declared_runtime_option("The engine, or limits that it does not report")
 @engine_key_option
 @limit_option
 @lazy_registry_option

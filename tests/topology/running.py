@@ -61,7 +61,7 @@ class Running:
         """How many requests under /api/v1 a server has answered."""
         text = urllib3.request("GET", f"{self.url_of(service)}/metrics").data.decode()
         lines = [line for line in text.splitlines() if line.startswith("adaptry_requests_total{")]
-        return sum(int(line.rpartition(" ")[2]) for line in lines if 'route="/api/v1' in line)
+        return sum(int(float(line.rpartition(" ")[2])) for line in lines if 'route="/api/v1' in line)
 
 
 def is_well(service: dict[str, Any]) -> bool:

@@ -74,11 +74,6 @@ def adapter_name(repository: str) -> AdapterName:
         raise HubNotFound("RepoNotFound", error.message) from None
 
 
-def new_name(repository: str) -> AdapterName:
-    """As `adapter_name`, for one that is to be made. Raises `InvalidRef`."""
-    return AdapterName.parse(repository)
-
-
 def stored_path(path: str) -> str:
     """A path that a commit may name. Raises `HttpProblem` (422)."""
     try:

@@ -10,13 +10,15 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from pathspec import GitIgnoreSpec
+
 from adaptry.adapters.folder_listing import exclusion_reason
 from adaptry.adapters.formats import FORMATS, WHOLE_MODEL, detect_format, is_adapter_file
 from adaptry.adapters.images import MAX_IMAGES, image_exclusion_reason, is_image
 from adaptry.core.errors import InvalidPath, TooLarge, Unsupported
 from adaptry.core.manifest import MAX_DEPTH, MAX_FILE, MAX_PATH, check_path, is_too_deep
 from adaptry_api.hub.addresses import stored_path
-from adaptry_api.hub.gitignore import IgnoreRule, is_ignored
+from adaptry_api.hub.gitignore import is_ignored
 
 _SILENT = frozenset({".gitattributes", ".gitignore"})
 """Left out without a warning: they are about git, and nobody misses them."""
@@ -42,7 +44,7 @@ class UploadFilter:
     """
 
     def __init__(
-        self, present: Collection[str], ignored: Sequence[IgnoreRule] = (), *, with_folders: bool
+        self, present: Collection[str], ignored: GitIgnoreSpec | None = None, *, with_folders: bool
     ) -> None:
         self._present = frozenset(present)
         self._ignored = ignored
@@ -57,7 +59,7 @@ class UploadFilter:
         if _leads_out(file.path):
             stored_path(file.path)
         self._files.append(file)
-        if file.path in _SILENT or is_ignored(file.path, self._ignored):
+        if file.path in _SILENT or (self._ignored and is_ignored(file.path, self._ignored)):
             self.excluded[file.path] = None
         elif reason := self._reason(file):
             self.excluded[file.path] = reason
@@ -83,7 +85,7 @@ class UploadFilter:
 
 def excluded_files(
     files: Sequence[AnnouncedFile],
-    ignored: Sequence[IgnoreRule],
+    ignored: GitIgnoreSpec | None,
     present: Collection[str],
     *,
     with_folders: bool,

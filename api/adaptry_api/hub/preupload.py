@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from fastapi import Response
+from pathspec import GitIgnoreSpec
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
@@ -21,7 +22,7 @@ from adaptry_api.hub.addresses import MODELS, Name, Revision
 from adaptry_api.hub.announced_files import FULL_BATCHES
 from adaptry_api.hub.commit_tree import require_branch
 from adaptry_api.hub.file_policy import AnnouncedFile, excluded_files, require_some_kept
-from adaptry_api.hub.gitignore import IgnoreRule, parse_rules
+from adaptry_api.hub.gitignore import parse_gitignore
 from adaptry_api.hub.refusals import hub_router
 from adaptry_api.hub.repo_lookup import CallersHubReader, HubReader
 from adaptry_api.hub.snapshots import RepositoryFile, Snapshot
@@ -62,7 +63,7 @@ def preupload(
     branch, snapshot = _branch_snapshot(reader, name, revision)
     files = {file.path: file for file in snapshot.files}
     coming = [AnnouncedFile(file.path, file.size) for file in body.files]
-    unwanted = _unwanted(coming, parse_rules(body.gitIgnore), files, reader, name, branch)
+    unwanted = _unwanted(coming, parse_gitignore(body.gitIgnore), files, reader, name, branch)
     answers = [
         {"path": file.path, "uploadMode": _ignored_mode(file), "shouldIgnore": True}
         if file.path in unwanted
@@ -76,7 +77,7 @@ def preupload(
 
 def _unwanted(
     coming: Sequence[AnnouncedFile],
-    ignored: Sequence[IgnoreRule],
+    ignored: GitIgnoreSpec,
     present: Collection[str],
     reader: HubReader,
     name: AdapterName,

@@ -7,10 +7,8 @@ Nothing in them lasts: what is idle is removed, and an upload that broke off is 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.core.errors import Busy, StorageFull, TooLarge, Unavailable
+from adaptry.core.files.locks import locked, remove_unlocked
 from adaptry.core.manifest import MAX_REVISION
 
 IDLE_SECONDS = 3600.0
@@ -64,7 +63,7 @@ class UploadSpools:
             is_finished = (path / _FINISHED).exists()
             with suppress(FileNotFoundError):  # somebody else's sweep was here
                 if path.stat().st_mtime < now - (FINISHED_SECONDS if is_finished else IDLE_SECONDS):
-                    gone += _remove(path)
+                    gone += remove_unlocked(path)
         return gone
 
     def _make(self, path: Path) -> None:
@@ -79,7 +78,7 @@ class UploadSpools:
                         f"finished (those idle for {ABANDONED_SECONDS / 60:.0f} minutes make room)"
                     )
                 oldest = needless.pop(0)
-                if _remove(oldest):
+                if remove_unlocked(oldest):
                     present.remove(oldest)
         path.mkdir(mode=0o700, exist_ok=True)
 
@@ -121,11 +120,13 @@ class UploadSpool:
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Waits for whoever else is in such a block with this spool, in any process. Raises `StorageFull`, `Unavailable`."""
+        path = self.path / _ALONE
         with _explained(self.path.parent):
-            file = (self.path / _ALONE).open("w")
-        with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock = locked(path, lambda: os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        try:
             yield
+        finally:
+            os.close(lock)
 
     def mark_finished(self) -> None:
         """Says that what the spool is for is done, so that it may go before others."""
@@ -159,30 +160,12 @@ def _needless(present: Iterable[Path], before: float) -> list[Path]:
 
 def _held(path: Path) -> int:
     """The folder, opened and locked beside its other users, made again if it was swept meanwhile."""
-    while True:
+
+    def opened() -> int:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-        with suppress(FileNotFoundError):
-            if os.fstat(descriptor).st_ino == path.stat().st_ino:
-                return descriptor
-        os.close(descriptor)
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
-
-def _remove(path: Path) -> bool:
-    """Removes a spool unless somebody is using it; whether it is gone."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(path, ignore_errors=True)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
+    return locked(path, opened, shared=True)
 
 
 @contextmanager

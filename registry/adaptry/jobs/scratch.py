@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from adaptry.core.files.dir_lock import try_lock
+from adaptry.core.files.locks import remove_unlocked, try_lock
 
 _PREFIX = "adaptry-work-"
 
@@ -45,10 +45,4 @@ def _made() -> tuple[Path, int]:
 
 def _sweep() -> None:
     for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        with suppress(OSError):  # another's, or gone
-            descriptor = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                if try_lock(descriptor):
-                    shutil.rmtree(left, ignore_errors=True)
-            finally:
-                os.close(descriptor)
+        remove_unlocked(left)

@@ -22,8 +22,8 @@ from urllib.parse import quote
 from sqlalchemy import Engine
 
 from adaptry.core.errors import StorageFull, Unavailable
-from adaptry.core.files.dir_lock import try_lock
 from adaptry.core.files.durable import write_error
+from adaptry.core.files.locks import remove_unlocked, try_lock
 from adaptry.core.identity import Identity
 from adaptry.core.refs import Ref
 from adaptry.storage.blobs.factory import open_blobs_for_reading
@@ -122,12 +122,7 @@ def _tidy(place: Path) -> None:
         with contextlib.suppress(OSError):  # someone else's, or gone by now
             if left.is_symlink() or left.stat().st_mtime > time.time() - 60:
                 continue
-            descriptor = os.open(left, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                if try_lock(descriptor):
-                    shutil.rmtree(left, ignore_errors=True)
-            finally:
-                os.close(descriptor)
+            remove_unlocked(left)
 
 
 def _copy(catalog: Path, target: Path) -> None:

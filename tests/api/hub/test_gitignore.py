@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from pathlib import Path
+
 import pytest
 
-from adaptry_api.hub.gitignore import is_ignored, parse_rules
+from adaptry.core.errors import Invalid
+from adaptry_api.hub.gitignore import is_ignored, parse_gitignore
 
 TEXT = """
 # comments and empty lines say nothing
@@ -30,22 +35,49 @@ KEPT = [
 
 @pytest.mark.parametrize("path", LEFT_OUT)
 def test_what_a_line_fits_is_left_out(path: str) -> None:
-    assert is_ignored(path, parse_rules(TEXT))
+    assert is_ignored(path, parse_gitignore(TEXT))
 
 
 @pytest.mark.parametrize("path", KEPT)
 def test_what_no_line_fits_or_a_later_one_takes_back_is_kept(path: str) -> None:
-    assert not is_ignored(path, parse_rules(TEXT))
+    assert not is_ignored(path, parse_gitignore(TEXT))
 
 
 def test_a_pattern_cannot_take_long() -> None:
-    lines = parse_rules("*a" * 60 + "b\n" + "**/" * 60 + "b")
+    lines = parse_gitignore("*a" * 60 + "b\n" + "**/" * 60 + "b")
     assert not is_ignored("a" * 255, lines)
-    many = parse_rules("\n".join("**/" * 60 + "[a-z]*" * 10 + "*a" * (i % 7) + "b" for i in range(300)))
+    many = parse_gitignore("\n".join("**/" * 60 + "[a-z]*" * 10 + "*a" * (i % 7) + "b" for i in range(300)))
     assert not any(is_ignored(f"{number:03}{'a' * 252}", many) for number in range(256))
 
 
-@pytest.mark.parametrize("path", ["a/a/x", "(x)", "^", "a-b", "\\", "é"])
+def test_no_pattern_leaves_nothing_out() -> None:
+    assert not is_ignored("a/b", parse_gitignore("# nothing\n\n"))
+
+
+def test_patterns_that_are_too_large_together_are_refused() -> None:
+    with pytest.raises(Invalid, match="too complicated"):
+        parse_gitignore("\n".join("*a" + "?" * 250 for _ in range(300)))
+
+
+ODD = "a/a/x\n(x)\na[-]b\n[à-ê]\n[z-a]\n[!\n/\nx\\\n\udc80\n"
+
+
+@pytest.mark.parametrize("path", ["a/a/x", "(x)", "a-b", "é"])
 def test_what_means_something_in_other_languages_is_a_letter_here(path: str) -> None:
-    assert is_ignored(path, parse_rules("a/a/x\n(x)\n[^]\na[-]b\n[\\]\n[à-ê]\n[z-a]\n[!\n"))
-    assert not is_ignored("a/x", parse_rules("a/a/x\n(x)\n[z-a]\n"))
+    assert is_ignored(path, parse_gitignore(ODD))
+
+
+@pytest.mark.parametrize("path", ["a/x", "b/(y)", "b/\udc80"])
+def test_a_line_that_is_no_pattern_and_a_path_that_is_no_text_change_nothing(path: str) -> None:
+    assert not is_ignored(path, parse_gitignore(ODD))
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_git_gives_the_same_answers(tmp_path: Path) -> None:
+    (tmp_path / ".gitignore").write_text(TEXT)
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True, timeout=60)
+    asked = subprocess.run(
+        ["git", "check-ignore", "--no-index", "--stdin"],
+        input="\n".join(LEFT_OUT + KEPT), check=True, cwd=tmp_path, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert asked.stdout.splitlines() == LEFT_OUT

@@ -27,22 +27,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
-    (length,) = shapes["d"]
-    rank = trained_rank(config, length, 256)
-    if is_projection_saved(config):
-        common_number(rank, shapes["A"][0], shapes["B"][1])
-    return ModuleSize(rank, 0, shapes["b"][0])
-
-
-def exceeds_shared_matrices(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) -> str | None:
+def _exceeds_shared_matrices(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) -> str | None:
     if not is_projection_saved(config) or (shapes["A"][1] >= fan_in and shapes["B"][0] >= fan_out):
         return None
     reach = f"{shapes['B'][0]:,}×{shapes['A'][1]:,}"
     return f"has shared matrices for weights of up to {reach}, and this base's is {fan_out:,}×{fan_in:,}"
 
 
-def shared_pair(parts: ModuleTensors, rows_of_down: int) -> tuple[Tensor, Tensor]:
+def _shared_pair(parts: ModuleTensors, rows_of_down: int) -> tuple[Tensor, Tensor]:
     """A and B from the file or, as PEFT draws them at load and holds them in a base of this dtype, from the seed."""
     import torch
 
@@ -58,32 +50,38 @@ def shared_pair(parts: ModuleTensors, rows_of_down: int) -> tuple[Tensor, Tensor
     return down, up
 
 
-def scale_shared_slices(
-    parts: ModuleTensors, down: Tensor, up: Tensor, fan_out: int, fan_in: int
-) -> tuple[Tensor, Tensor]:
-    """diag(b)·B and diag(d)·A with the corner of the shared matrices that this module uses."""
-    scaled_up = parts["b"].unsqueeze(-1) * up[:fan_out, :]
-    scaled_down = parts["d"][: down.shape[0]].unsqueeze(-1) * down[:, :fan_in]
-    return scaled_up, scaled_down
+def vera(name: str, title: str, rows_per_rank: int) -> Method:
+    """VeRA, or PVeRA, whose down has two rows for each of the up's columns: means, then log variances."""
+
+    def module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+        (length,) = shapes["d"]
+        rank = trained_rank(config, length // rows_per_rank, 256)
+        if is_projection_saved(config):
+            common_number(length, shapes["A"][0], rows_per_rank * shapes["B"][1])
+        return ModuleSize(rank, 0, shapes["b"][0])
+
+    def factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
+        """diag(b)·B and diag(d)·A with the corner of the shared matrices that this module uses."""
+        rank = parts.module.rank
+        down, up = _shared_pair(parts, rows_per_rank * rank)
+        scaled_up = parts["b"].unsqueeze(-1) * up[:fan_out, :]
+        return scaled_up, parts["d"][:rank].unsqueeze(-1) * down[:rank, :fan_in]
+
+    return Method(
+        name=name,
+        title=title,
+        key_patterns={f"{name}_lambda_b": "b", f"{name}_lambda_d": "d"},
+        shared={f"{name}_A": "A", f"{name}_B": "B"},
+        tolerance="bit-equal; where projections were not saved, with the torch that drew them",
+        module_size=module_size,
+        untrained_roles="[AB]",
+        weight=add_delta(factor_product(factors)),
+        required_shared=saved_projections,
+        mismatch=_exceeds_shared_matrices,
+        lora_form="exact",
+        factors=factors,
+        lora_rank=lambda module, config: module.rank,
+    )
 
 
-def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
-    down, up = shared_pair(parts, parts.module.rank)
-    return scale_shared_slices(parts, down, up, fan_out, fan_in)
-
-
-METHOD = Method(
-    name="vera",
-    title="VeRA",
-    key_patterns={"vera_lambda_b": "b", "vera_lambda_d": "d"},
-    shared={"vera_A": "A", "vera_B": "B"},
-    tolerance="bit-equal; where projections were not saved, with the torch that drew them",
-    module_size=_module_size,
-    untrained_roles="[AB]",
-    weight=add_delta(factor_product(_factors)),
-    required_shared=saved_projections,
-    mismatch=exceeds_shared_matrices,
-    lora_form="exact",
-    factors=_factors,
-    lora_rank=lambda module, config: module.rank,
-)
+METHOD = vera("vera", "VeRA", rows_per_rank=1)

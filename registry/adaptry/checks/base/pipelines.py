@@ -7,7 +7,7 @@ kohya's flat names are looked up among the pipeline's, made as flat; those of th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord
@@ -28,8 +28,6 @@ _ORIGINAL = re.compile(
     r"(?:input_blocks|middle_block|output_blocks|time_embed|label_emb|out_\d|double_blocks|single_blocks|"
     r"joint_blocks|img_in|txt_in|final_layer).*"
 )
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 def check_pipeline_fit(adapter: Adapter, base: BaseRecord) -> Iterator[Finding]:

@@ -18,7 +18,6 @@ Scale = Callable[[AdapterConfig, ModuleSpec], float]
 """What an engine multiplies a module's update by."""
 
 _FACTORS = frozenset(["A", "B", "embedding_A", "embedding_B"])
-_LAYER = re.compile(r"(?P<before>.*\.|)(?P<number>\d+)\.(?P<after>.+)")
 
 
 def other_files(*taken: str) -> Condition:

@@ -9,7 +9,7 @@ _MAPPED = "adapters/lora.py · map_weights_for_model"
 _LAYERS = "adapters/lora.py · LoraWeights.load returns nothing for a layer type that one layer lacks"
 _PINNED = "adapters/lora.py, with a hasattr guard; pyproject pins peft 0.4.0, which has no use_rslora"
 
-UNEVEN = RuntimeRule(
+_UNEVEN = RuntimeRule(
     "layers_uneven",
     "changes",
     "a module that not all layers have an update for: it is left out in all",
@@ -17,6 +17,31 @@ UNEVEN = RuntimeRule(
     repairs.FILL_LAYERS,
     _LAYERS,
 )
+
+
+def rules_of_mapping(mapped: str, scale: RuntimeRule, *own: RuntimeRule) -> tuple[RuntimeRule, ...]:
+    """What comes of looking up the names that the base has; `own` are rules of one engine. TGI has this code too."""
+    return (
+        shared.dora("changes", mapped),
+        scale,
+        shared.saved_modules("changes", mapped),
+        shared.copied_embeddings(mapped),
+        shared.token_rows("changes", mapped),
+        shared.biases("changes", mapped),
+        shared.unmatched("changes", mapped),
+        shared.variants("changes", mapped),
+        shared.starts_from_base("changes", mapped),
+        *own,
+        RuntimeRule(
+            "names",
+            "changes",
+            "module names that the base does not have on disk",
+            base_conditions.names_not_on_disk,
+            repairs.CONVERT_LAYOUT,
+            mapped,
+        ),
+        _UNEVEN,
+    )
 
 
 def _start(needs: ServerNeeds) -> tuple[str, ...]:
@@ -33,27 +58,15 @@ LORAX = RuntimeRules(
         shared.only_lora("adapters/ has LoRA and Medusa only"),
     ),
     rules=(
-        shared.dora("changes", _MAPPED),
-        shared.scale(scales.of_config, "rsLoRA or patterns: the scale is `lora_alpha / r` for all", _PINNED),
-        shared.saved_modules("changes", _MAPPED),
-        shared.copied_embeddings(_MAPPED),
-        shared.token_rows("changes", _MAPPED),
-        shared.biases("changes", _MAPPED),
-        shared.unmatched("changes", _MAPPED),
-        shared.variants("changes", _MAPPED),
-        shared.starts_from_base("changes", _MAPPED),
-        shared.embeddings("changes", _MAPPED),
-        shared.fused_experts("changes", _MAPPED),
-        shared.odd_layers("changes", _MAPPED),
-        RuntimeRule(
-            "names",
-            "changes",
-            "module names that the base does not have on disk",
-            base_conditions.names_not_on_disk,
-            repairs.CONVERT_LAYOUT,
+        *rules_of_mapping(
             _MAPPED,
+            shared.scale(
+                scales.of_config, "rsLoRA or patterns: the scale is `lora_alpha / r` for all", _PINNED
+            ),
+            shared.embeddings("changes", _MAPPED),
+            shared.fused_experts("changes", _MAPPED),
+            shared.odd_layers("changes", _MAPPED),
         ),
-        UNEVEN,
         RuntimeRule(
             "rank_slow",
             "needs",

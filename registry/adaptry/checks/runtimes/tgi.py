@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from adaptry.checks.runtimes import base_conditions, repairs, scales, shared
 from adaptry.checks.runtimes import conditions as when
-from adaptry.checks.runtimes.lorax import UNEVEN
+from adaptry.checks.runtimes import repairs, scales, shared
+from adaptry.checks.runtimes.lorax import rules_of_mapping
 from adaptry.checks.runtimes.rule import RuntimeRule, RuntimeRules, ServerNeeds
 
 _MAPPED = "adapters/lora.py · map_weights_for_model (LoRAX's)"
 _MODULES = frozenset(
     [
-        *(
-            "q_proj",
-            "k_proj",
-            "v_proj",
-            "qkv_proj",
-            "o_proj",
-            "gate_proj",
-            "up_proj",
-            "down_proj",
-            "c_fc",
-            "c_proj",
-        ),
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "qkv_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+        "c_fc",
+        "c_proj",
         "lm_head",
     ]
 )
@@ -38,20 +36,13 @@ TGI = RuntimeRules(
     tested_against="the rules, as read: `text-generation-server` is not on PyPI",
     latest=(3, 3),
     preconditions=(shared.peft_files("utils/adapter.py"), shared.only_lora("adapters/ has LoRA only")),
-    rules=(
-        shared.dora("changes", _MAPPED),
+    rules=rules_of_mapping(
+        _MAPPED,
         shared.scale(
             scales.of_config_rooted,
             "`alpha_pattern` or `rank_pattern`: one scale for all",
             "adapters/lora.py",
         ),
-        shared.saved_modules("changes", _MAPPED),
-        shared.copied_embeddings(_MAPPED),
-        shared.token_rows("changes", _MAPPED),
-        shared.biases("changes", _MAPPED),
-        shared.unmatched("changes", _MAPPED),
-        shared.variants("changes", _MAPPED),
-        shared.starts_from_base("changes", _MAPPED),
         shared.fused_experts("changes", _MAPPED),
         RuntimeRule(
             "targets_unknown",
@@ -61,15 +52,6 @@ TGI = RuntimeRules(
             repairs.MERGE,
             "utils/adapter.py",
         ),
-        RuntimeRule(
-            "names",
-            "changes",
-            "module names that the base does not have on disk",
-            base_conditions.names_not_on_disk,
-            repairs.CONVERT_LAYOUT,
-            _MAPPED,
-        ),
-        UNEVEN,
     ),
     warnings=(
         "A request that names an adapter it does not know was answered by the base (#2505).",

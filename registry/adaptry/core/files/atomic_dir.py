@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from adaptry.core.errors import Conflict
-from adaptry.core.files.dir_lock import try_lock
 from adaptry.core.files.durable import flush_files, flush_folder, write_error
+from adaptry.core.files.locks import remove_unlocked, try_lock
 
 _SUFFIX = ".part"
 
@@ -125,11 +125,4 @@ def _sweep(target: Path) -> None:
     if os.name == "nt":
         return
     for left in target.parent.glob(f".{target.name}.*{_SUFFIX}"):
-        if left.is_symlink() or not left.is_dir():
-            continue
-        descriptor = os.open(left, os.O_RDONLY)
-        try:
-            if try_lock(descriptor):
-                shutil.rmtree(left, ignore_errors=True)
-        finally:
-            os.close(descriptor)
+        remove_unlocked(left)

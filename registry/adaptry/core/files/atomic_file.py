@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from adaptry.core.failpoints import reach
-from adaptry.core.files.dir_lock import try_lock
 from adaptry.core.files.durable import flush_folder, write_error
+from adaptry.core.files.locks import try_lock
 
 _SUFFIX = ".part"
 _OPEN = Path("/proc/self/fd")

@@ -8,7 +8,6 @@ grows tells the living from the dead.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
 import os
 import secrets
@@ -16,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from adaptry.core.digest import Digest
+from adaptry.core.files.locks import try_lock
 
 _PART = ".part"
 
@@ -77,8 +77,8 @@ class DiskLruCache:
         """Removes what died while it grew, and what is over the limit."""
         for path in self._folder.glob(f"*{_PART}"):
             with contextlib.suppress(OSError), path.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink(missing_ok=True)
+                if try_lock(file.fileno()):
+                    path.unlink(missing_ok=True)
         self._make_room(0)
 
 
@@ -93,7 +93,7 @@ class _PartFile:
     def __enter__(self) -> _PartFile:
         with contextlib.suppress(OSError):
             self._file = io.FileIO(self._path, "x")
-            fcntl.flock(self._file, fcntl.LOCK_EX)
+            try_lock(self._file.fileno())
         return self
 
     def __exit__(self, *raised: object) -> None:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from adaptry.core.files.dir_lock import try_lock
 from adaptry.core.files.durable import write_error
+from adaptry.core.files.locks import remove_unlocked, try_lock
 
 _SUFFIX = ".part"
 
@@ -46,11 +46,4 @@ def private_file(path: Path) -> int:
 
 def _sweep(parent: Path, name: str) -> None:
     for left in parent.glob(f".{name}.*{_SUFFIX}"):
-        if left.is_symlink() or not left.is_dir():
-            continue
-        descriptor = os.open(left, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            if try_lock(descriptor):
-                shutil.rmtree(left, ignore_errors=True)
-        finally:
-            os.close(descriptor)
+        remove_unlocked(left)

@@ -8,7 +8,6 @@ that is how cleaning up tells the dead from the living. Needs a POSIX system (fl
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, NotFound, StorageFull, Unavailable
 from adaptry.core.failpoints import reach
 from adaptry.core.files.background_io import BackgroundFlush
-from adaptry.core.files.locks import FileLock
+from adaptry.core.files.locks import FileLock, locked, try_lock
 from adaptry.storage.blobs.store import CHUNK, BlobStore, Hashers, StagedBlob, blob_not_found
 
 _HEX = re.compile(r"[0-9a-f]{64}")
@@ -133,12 +132,9 @@ class LocalBlobs(BlobStore):
         except FileNotFoundError:
             return False
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+            return not try_lock(descriptor)
         finally:
             os.close(descriptor)
-        return False
 
     def last_write(self, key: str) -> datetime | None:
         try:
@@ -242,20 +238,12 @@ class _StagedFile(StagedBlob):
 
 
 def _lock(path: Path) -> int | None:
-    """The file at `path`, made if missing and locked; None if someone else has it."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Published or removed between open and lock: then this is a blob by now, not to be written to.
-            if os.fstat(descriptor).st_ino == path.stat().st_ino:
-                return descriptor
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        except FileNotFoundError:
-            pass
-        os.close(descriptor)
+    """The file at `path`, made if missing and locked; None if someone else has it. One that was published before it was locked
+    is a blob by now, not to be written to."""
+    try:
+        return locked(path, lambda: os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), wait=False)
+    except BlockingIOError:
+        return None
 
 
 def _copy_id(path: Path) -> str:

@@ -6,8 +6,6 @@ and some file systems silently refuse WAL. Either is `Unavailable` at the start.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import socket
 import sqlite3
@@ -198,13 +196,16 @@ def _opening(url: str) -> Iterator[None]:
     if not path or path == ":memory:":
         yield
         return
-    descriptor = _lock_file(f"{path}.opening")
+    opening = Path(f"{path}.opening")
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        lock = FileLock.acquire_exclusive(opening, mode=_PRIVATE)
+    except StorageFull as error:
+        raise _full(url) from error.__cause__
+    except Unavailable as error:
+        raise _unusable(str(opening), error.__cause__) from error.__cause__
+    with lock:
         _make_private(path)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _make_private(path: str) -> None:
@@ -238,15 +239,6 @@ def _hold(url: str) -> Callable[[], None]:
         return lambda: None
     except Unavailable as error:
         raise _unusable(path, error.__cause__) from error
-
-
-def _lock_file(path: str) -> int:
-    try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _full(f"sqlite:///{path.removesuffix('.opening')}") from error
-        raise _unusable(path, error) from error
 
 
 def _unusable(path: str, error: BaseException | None) -> Unavailable:

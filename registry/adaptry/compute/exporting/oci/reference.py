@@ -46,7 +46,3 @@ class OciReference:
 
     def __str__(self) -> str:
         return f"oci://{self.host}/{self.repository}:{self.tag}"
-
-
-def is_oci_reference(text: str) -> bool:
-    return text.startswith(("oci://", "oci+http://"))
