@@ -21,13 +21,13 @@ def selects(target: str, marks: set[str]) -> bool:
     return not rule[1] or Expression.compile(rule[1]).evaluate(lambda name, **_: name in marks)
 
 
-@pytest.mark.parametrize("marks", ALL, ids=str)
+@pytest.mark.parametrize("marks", ALL, ids=lambda marks: "+".join(sorted(marks)) or "none")
 def test_a_test_runs_in_one_of_the_two_quicker_selections_unless_it_is_heavy(marks: set[str]) -> None:
     runs = [target for target in ("test", "test-slow") if selects(target, marks)]
     assert len(runs) == ("heavy" not in marks)
 
 
-@pytest.mark.parametrize("marks", ALL, ids=str)
+@pytest.mark.parametrize("marks", ALL, ids=lambda marks: "+".join(sorted(marks)) or "none")
 def test_everything_runs_every_test(marks: set[str]) -> None:
     assert selects("test-all", marks)
 
