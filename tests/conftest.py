@@ -55,7 +55,7 @@ SLOW = (
     "tests/merging/test_bitsandbytes.py",
     "tests/merging/test_crashes.py",
     "tests/merging/test_tied_heads.py",
-    "tests/merging/test_ways.py",
+    "tests/merging/test_methods.py",
     "tests/methods/test_additive.py",
     "tests/methods/test_algebra.py",
     "tests/methods/test_on_base.py",
