@@ -50,7 +50,7 @@ def test_pushing_the_same_again_gives_the_same_answer(run) -> None:
     again = run("push", "./out", "acme/tone")
 
     assert again.stdout == first.stdout
-    assert "there already" in again.stderr
+    assert "already present, unchanged" in again.stderr
 
 
 def test_a_push_says_what_the_adapter_is_for(run, answer) -> None:

@@ -77,8 +77,8 @@ class JobsContract(ContractFixtures):
             (JobOrder(kind="merge", task={"base": "o/m", "inputs": ["../a=2"], "to": "o/x"}), "not folders"),
             (JobOrder(kind="merge", task={"base": "o/m", "inputs": ["a/b=nan"], "to": "o/x"}), "weight"),
             (JobOrder(kind="merge", task={"base": "o/m", "inputs": ["a/b=0"], "to": "o/x"}), "weights are 0"),
-            (JobOrder(kind="merge", task={**MERGE, "method": "nonsense"}), "there are linear"),
-            (JobOrder(kind="combine", task={**COMBINE, "method": "nonsense"}), "there are linear"),
+            (JobOrder(kind="merge", task={**MERGE, "method": "nonsense"}), "one of: linear"),
+            (JobOrder(kind="combine", task={**COMBINE, "method": "nonsense"}), "one of: linear"),
             (
                 JobOrder(kind="combine", task={**COMBINE, "parameters": {"density": 0.5}}),
                 "no parameter 'density'",

@@ -1,0 +1,84 @@
+"""A registry, its jobs and a worker's cache, written by the commit before modules and classes were renamed (8ae69c2), open unchanged.
+
+`before_rooms/registry.tar.gz` was filled by that commit's own commands: two adapters on a base, an alias, a deprecated version, a
+combination, a job and a schedule. `expected.json` is what its registry answered.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adaptry import open_dir, push
+from adaptry.core.refs import AdapterName, Ref
+from adaptry.integrations.serving import Cache
+from adaptry.operations.transfer import pull
+from adaptry.storage.connect import open_local
+from adaptry.storage.local import LocalRegistry
+from adaptry.storage.maintenance.integrity import verify
+
+BEFORE = Path(__file__).parent / "before_rooms"
+NAMES = ("acme/tone", "acme/voice", "acme/both")
+
+
+@pytest.fixture
+def expected() -> Any:
+    return json.loads((BEFORE / "expected.json").read_text())
+
+
+@pytest.fixture
+def unpacked(tmp_path: Path) -> Path:
+    with tarfile.open(BEFORE / "registry.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    return tmp_path
+
+
+@pytest.fixture
+def old(unpacked: Path) -> Iterator[LocalRegistry]:
+    registry = open_local(unpacked / "data")
+    yield registry
+    registry.close()
+
+
+def dumped(values: Any) -> list[Any]:
+    return [value.model_dump(mode="json") for value in values]
+
+
+def test_every_answer_is_the_same_as_before(old: LocalRegistry, expected: Any) -> None:
+    for name in map(AdapterName.parse, NAMES):
+        versions = old.versions(name).items
+        assert dumped(versions) == expected[str(name)]["versions"]
+        assert dumped(old.commits(name).items) == expected[str(name)]["commits"]
+        assert dumped(old.aliases(name)) == expected[str(name)]["aliases"]
+        details = [old.detail(Ref.parse(f"{name}@{version.number}")) for version in versions]
+        assert [json.loads(detail.model_dump_json()) for detail in details] == expected[str(name)]["details"]
+    assert dumped(old.bases().items) == expected["bases"]
+    assert dumped(old.events(after=0, limit=200).items) == expected["events"]
+    assert dumped(old.jobs().items) == expected["jobs"]
+    assert dumped(old.schedules()) == expected["schedules"]
+
+
+def test_nothing_of_it_is_taken_for_damage(old: LocalRegistry) -> None:
+    assert verify(old.catalog, old.blobs, read_bytes=True) == ()
+
+
+def test_the_files_that_were_pushed_then_are_the_same_version_now(old: LocalRegistry, unpacked: Path) -> None:
+    claim = old.detail(Ref.parse("acme/tone@1")).manifest.base
+    pushed = push(old, open_dir(unpacked / "one"), "acme/tone", base=claim)
+
+    assert (pushed.version.number, pushed.is_new) == (1, False)
+    pulled = pull(old, "acme/tone@1", unpacked / "pulled")
+    assert pulled.digest == pushed.version.digest
+
+
+def test_a_worker_finds_what_it_had_cached(old: LocalRegistry, unpacked: Path, expected: Any) -> None:
+    cache = Cache(unpacked / "workercache")
+    digest = old.version(Ref.parse("acme/tone@prod")).digest
+
+    assert cache.acquire_local(digest) is not None
+    cache.close()
