@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from adaptry import open_dir
@@ -147,12 +147,33 @@ def test_nothing_is_lost_on_the_way_to_the_axes_and_back(
     near(combine(name, updates, weights, merge="dare_linear", density=1.0), total, 1e-5)
 
 
+def has_unique_axes(updates: Sequence[Factors]) -> bool:
+    """Whether the singular values of all updates side by side are apart from each other and from zero.
+
+    Otherwise the axes themselves are not unique (two copies of one update, for instance), and methods that decide by signs along
+    the axes may decide otherwise for another order.
+    """
+    whole = [each.dense() for each in updates]
+    rank = sum(each.rank for each in updates)
+    for matrix in (
+        torch.cat([each.up for each in updates], dim=-1),
+        torch.cat([each.down for each in updates], dim=-2),
+        torch.cat(whole, dim=-1),
+        torch.cat(whole, dim=-2),
+    ):
+        values = torch.linalg.svdvals(matrix.double())[:rank]
+        if bool((values.diff().abs() < 1e-3 * values[0]).any()) or values[-1] < 1e-3 * values[0]:
+            return False
+    return True
+
+
 @EACH
 @given(updates=drawn, places=st.permutations(range(4)))
 @settings(max_examples=20, deadline=None)
 def test_the_order_of_the_parents_means_nothing(
     name: str, values: dict[str, Any], updates: list[Factors], places: list[int]
 ) -> None:
+    assume(has_unique_axes(updates))
     order = [place for place in places if place < len(updates)]
     turned = combine(name, [updates[place] for place in order], **values)
     near(turned, combine(name, updates, **values), 1e-4)
