@@ -1,7 +1,7 @@
 """The child process that matches patterns against names with `re`.
 
 `re` can run for hours on a short pattern, and holds the interpreter lock meanwhile. Here it has a process to itself,
-which its parent bounds (`bounded_process`). Standard library only.
+which its parent bounds (`core.processes.bounded`). Standard library only.
 
 Request: JSON, `{"names": [...], "questions": [[rule, pattern], ...]}`. Answer: a line for each question as soon as it
 is known, `=` and a bit for each name in hexadecimal, or `!` and why the pattern is not one; so that an answer cut off

@@ -32,7 +32,7 @@ def export_version(
     progress: Progress = no_progress,
 ) -> tuple[DeriveResult, ExportResult]:
     """Makes of a version a version of `name` that `runtime` serves as trained, on the base it is known to be
-    for. Raises what `derive_for` raises."""
+    for. Raises what `derive_for_runtime` raises."""
     key = str(parent.base.id) if parent.base else None
     setting = ExportOptions(
         record=parent.base,

@@ -21,7 +21,7 @@ _REFUSED, _READ = b"!", b"="
 
 
 def loads(text: str, what: str) -> Any:
-    """As `plain_yaml.loads_here`. (`Any`: YAML has no type.)
+    """As `plain_yaml.loads_in_process`. (`Any`: YAML has no type.)
 
     Raises `Invalid`, and `Unavailable` if no process can be started, it crashed, or too many callers wait for one.
     """

@@ -33,7 +33,7 @@ def push_draft(
 ) -> CommitInfo:
     """Commits `adapter` to `branch`. A missing branch is created from `main`, and a missing adapter too.
 
-    Raises as `Chains.put_commit` (`CheckFailed` for NaN and infinity) and `upload`.
+    Raises as `CommitsApi.put_commit` (`CheckFailed` for NaN and infinity) and `upload`.
     """
     with inspect_early(registry, adapter):
         manifest = Manifest.of(
