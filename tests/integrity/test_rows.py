@@ -29,7 +29,7 @@ UNKNOWABLE: dict[str, str] = {
     "answers.*": TRANSIENT,
     "uploads.*": TRANSIENT,
     "leaving.*": "a sweep looks again, in the transaction in which it acts, before it believes them",
-    "files.unneeded_since": "a sweep looks again before it believes the mark; one on a needed file is found",
+    "files.unneeded_since": "a sweep looks again before it believes the mark",
     "damaged_files.reason": "a sentence for people",
     "damaged_files.found_at": WHEN,
     "workers.*": REPORTED,

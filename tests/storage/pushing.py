@@ -8,15 +8,29 @@ from __future__ import annotations
 import sys
 
 from adaptry.adapters.adapter import open_dir
+from adaptry.core.errors import NotFound
 from adaptry.operations.transfer import push
+from adaptry.registry.records import PushResult
 from adaptry.storage.connect import open_local
+from adaptry.storage.local import LocalRegistry
 
 
 def main(registry: str, name: str, *folders: str) -> None:
     opened = open_local(registry)
     for folder in folders:
-        pushed = push(opened, open_dir(folder), name)
+        pushed = push_until_done(opened, folder, name)
         print(pushed.version.number, pushed.version.digest, flush=True)
+
+
+def push_until_done(registry: LocalRegistry, folder: str, name: str, tries: int = 50) -> PushResult:
+    """Pushes again if a sweep without grace deleted the bytes between upload and revision, as the error asks."""
+    for left in reversed(range(tries)):
+        try:
+            return push(registry, open_dir(folder), name)
+        except NotFound:
+            if not left:
+                raise
+    raise AssertionError("unreachable")
 
 
 if __name__ == "__main__":

@@ -32,9 +32,6 @@ def rebuild_rows(registry: LocalRegistry, key: str) -> None:
                 rebuild.rebuild_namespaces(tx)
             case "base":
                 rebuild.summarise_base(tx, Digest(rest))
-            case "file":
-                file, _, owner = rest.partition(":")
-                rebuild.unmark_file(tx, owner, Digest(file))
             case _:
                 raise Invalid(f"nothing derived is called {key[:80]!a}")
 

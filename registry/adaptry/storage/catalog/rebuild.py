@@ -160,12 +160,6 @@ def store_weights_digests(tx: Transaction, manifest: Manifest, weights: Digest) 
         files.store_weights_digest(tx, entry.sha256, weights)
 
 
-def unmark_file(tx: Transaction, owner: str, file: Digest) -> None:
-    """The owner needs the file, whatever a sweep thought."""
-    whose = Digest.parse(owner) if owner.startswith("sha256:") else AdapterName.parse(owner)
-    files.clear_unneeded(tx, whose, [file])
-
-
 def put_manifest(tx: Transaction, revision: Digest, data: bytes) -> None:
     """The bytes of a manifest that was damaged. Raises `CorruptData` where they are others."""
     if Digest.of(data) != revision:

@@ -14,7 +14,6 @@ from adaptry.storage.catalog.audit import (
     column_values,
     epochs,
     events,
-    files,
     folded_names,
     inspections,
     manifests,
@@ -37,7 +36,6 @@ def audit(catalog: Catalog) -> Iterator[IntegrityProblem]:
     for key, name in _adapters(catalog):
         yield from guard_problems(name, partial(adapters.problems, catalog, key, shared))
     yield from guard_problems("bases", partial(bases.problems, catalog))
-    yield from guard_problems("files", partial(files.problems, catalog))
     yield from guard_problems("inspections", partial(inspections.problems, catalog))
 
 
