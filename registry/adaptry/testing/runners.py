@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from adaptry import push
@@ -78,6 +79,7 @@ class RunnerProcess:
         environ: Mapping[str, str] | None = None,
     ) -> None:
         command = [sys.executable, "-m", "adaptry_cli", "work", "--data", str(data)]
+        self._data = data
         self.process = subprocess.Popen(
             [*command, "--poll", "0.4", "--lease", str(lease), *options],
             env={**os.environ, **({VARIABLE: armed} if armed else {}), **(environ or {})},
@@ -109,6 +111,14 @@ class RunnerProcess:
         return self.wait()
 
     def freeze(self) -> None:
+        """Stops the runner and its steps, at a moment when they hold no lock on the jobs' database: one that is asleep with it
+        would stop every other runner as well."""
+        awake = [pid for pid, state in live_processes(self.process.pid).items() if state != "T"]
+        for _ in range(100):
+            _send(awake, signal.SIGSTOP)
+            if not _is_locked(self._data / "jobs.sqlite"):
+                break
+            _send(awake, signal.SIGCONT)
         self._tell(signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -150,6 +160,24 @@ def wait_for_job(registry: LocalRegistry, id: str) -> JobInfo:
     """The job, once it has ended."""
     wait_until(lambda: not registry.job(id).is_open, f"the end of {id}")
     return registry.job(id)
+
+
+def _send(pids: Iterable[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _is_locked(database: Path) -> bool:
+    if not database.exists():
+        return False
+    with closing(sqlite3.connect(database, timeout=0.5, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return True
+        connection.execute("ROLLBACK")
+    return False
 
 
 def is_stopped(pid: int) -> bool:
