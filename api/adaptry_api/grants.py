@@ -67,7 +67,7 @@ class GrantSigner:
         return hmac.digest(self._key(), "\0".join(("tag", "\n".join(parts))).encode(), "sha256").hex()[:32]
 
     def _serializer(self, kind: type[Grant]) -> URLSafeSerializer:
-        """Text that one kind of grant was signed as is none of another kind's."""
+        """Signs with a salt for each kind of grant, so a grant of one kind is never accepted as another."""
         how = {"key_derivation": "hmac", "digest_method": hashlib.sha256}
         return URLSafeSerializer(self._key(), salt=kind.__name__, signer_kwargs=how)
 

@@ -1,4 +1,4 @@
-"""`…/discussions`: there are none here, and none can be opened."""
+"""`…/discussions`: the registry has no discussions; the list is empty, and opening one is refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROUTES = hub_router()
 
 @ROUTES.get(f"{MODELS}/discussions")
 def discussions(name: Name, registry: CallersRegistry) -> dict[str, Any]:
-    """There are none. (`Any`: JSON.)"""
+    """An empty list of discussions. (`Any`: JSON.)"""
     registry.adapter(name)
     return {"discussions": [], "count": 0, "start": 0}
 
