@@ -1,11 +1,13 @@
-"""Does a catalog stay as quick with a million versions as with a thousand, and how does MLflow's registry compare?
+"""Does a catalog stay as quick with a million versions as with a thousand, and how does MLflow's registry
+compare?
 
-    python bench/catalog.py [--databases sqlite postgresql] [--sizes 1000 100000 1000000] [--times 101] [--peer 100000]
+    python bench/catalog.py [--databases sqlite postgresql] [--sizes 1000 100000 1000000] [--times 101]
+    [--peer 100000]
 
-The same operations on catalogs of each size (`bench/filled.py`), in turns so that a busy machine slows all alike: the
-median and the 99th percentile in milliseconds, and the ratio of the largest to the smallest. Then MLflow's own store
-(`make environments`), on the same kind of database with as many versions, in the same run; ours does more in a push
-(bytes, headers, checks), and less nowhere.
+The same operations on catalogs of each size (`bench/filled.py`), in turns so that a busy machine slows all
+alike: the median and the 99th percentile in milliseconds, and the ratio of the largest to the smallest. Then
+MLflow's own store (`make environments`), on the same kind of database with as many versions, in the same run;
+ours does more in a push (bytes, headers, checks), and less nowhere.
 """
 
 from __future__ import annotations

@@ -2,11 +2,14 @@
 
     python bench/combine.py [--folder .bench] [--rounds 3] [--small] [--only peft,svd,files]
 
-*peft*: every combination of PEFT's `add_weighted_adapter` on 2, 4 and 8 adapters of a 768-wide model, each in a process of
-its own: PEFT; our mode that replays it, whose factors must be the same bit for bit; and our own method of that name, where
-updates are what is combined, with its distance from PEFT's result. Times are from the adapters' files to the result's;
-`call` is PEFT's one call on adapters it has loaded, so it stands beside more than itself.
-*svd*: the same for modules of 4096×4096, where PEFT decomposes densely and our own method works on the factors; and our own
+*peft*: every combination of PEFT's `add_weighted_adapter` on 2, 4 and 8 adapters of a 768-wide model, each in
+  a process of
+its own: PEFT; our mode that replays it, whose factors must be the same bit for bit; and our own method of
+that name, where updates are what is combined, with its distance from PEFT's result. Times are from the
+adapters' files to the result's; `call` is PEFT's one call on adapters it has loaded, so it stands beside more
+than itself.
+*svd*: the same for modules of 4096×4096, where PEFT decomposes densely and our own method works on the
+  factors; and our own
 for as many modules as a model has, since two are over before a process has begun.
 *files*: stack, resize and extract beside the copying of the bytes that they read and write.
 Memory is a process's VmHWM.
@@ -180,7 +183,9 @@ def beside_files(kept: Path, scratch: Path, layers: int, rounds: int) -> None:
 
 
 def timed(command: list[str], rounds: int, output: str = "") -> Iterator[Run]:
-    """A command's runs; its peak is that of the largest child waited for, so each runs under a parent of its own."""
+    """A command's runs; its peak is that of the largest child waited for, so each runs under a parent of its
+    own.
+    """
     measuring = (
         "import json, resource, subprocess, sys, time; began = time.perf_counter(); "
         "run = subprocess.run(sys.argv[1:], capture_output=True, text=True); "

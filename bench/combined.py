@@ -2,9 +2,9 @@
 
     python bench/combined.py peft|replay|own METHOD COUNT FOLDER
 
-FOLDER holds adapters `0`, `1`, … and the base's `config.json`. Prints the seconds from adapters on disk to the result on
-disk, PEFT's seconds of the one call in the middle, and the process's peak memory; leaves the factors in
-FOLDER/WHO-METHOD-COUNT. That PEFT needs a model to load adapters into is not counted.
+FOLDER holds adapters `0`, `1`, … and the base's `config.json`. Prints the seconds from adapters on disk to
+the result on disk, PEFT's seconds of the one call in the middle, and the process's peak memory; leaves the
+factors in FOLDER/WHO-METHOD-COUNT. That PEFT needs a model to load adapters into is not counted.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ def make_adapters(folder: Path, width: int, layers: int, count: int) -> int:
 
 
 def make_many(folder: Path, width: int, layers: int, count: int) -> int:
-    """As `make_adapters`, without a model: so many layers as no machine has room for with PEFT's dense updates."""
+    """As `make_adapters`, without a model: so many layers as no machine has room for with PEFT's dense
+    updates.
+    """
     import torch
     from safetensors.torch import save_file
 
@@ -91,7 +93,9 @@ def make_many(folder: Path, width: int, layers: int, count: int) -> int:
 
 
 def sameness(folder: Path, method: str, count: int, who: str) -> str:
-    """How near `who` came to PEFT: in bits, else ‖Δ − Δ_PEFT‖ / ‖Δ_PEFT‖ of the worst module; empty for other draws."""
+    """How near `who` came to PEFT: in bits, else ‖Δ − Δ_PEFT‖ / ‖Δ_PEFT‖ of the worst module; empty for other
+    draws.
+    """
     import torch
     from safetensors.torch import load_file
 

@@ -1,4 +1,6 @@
-"""One case of the conformance corpus all the way: described, checked, merged, and the merge compared with PEFT's."""
+"""One case of the conformance corpus all the way: described, checked, merged, and the merge compared with
+PEFT's.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +26,17 @@ from adaptry.core.errors import AdaptryError
 
 Tensors = dict[str, torch.Tensor]
 NEAR = {"fp32": 1e-4, "bf16": 2e-2}
-"""The largest difference of a method that is not promised to be bit-equal: its weights here are of size 0.1."""
+"""The largest difference of a method that is not promised to be bit-equal: its weights here are of size
+0.1.
+"""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one case. `difference`: the largest between our merge and PEFT's, None where there is none; `refused`:
-    why we do not merge it; `by_peft`: why PEFT itself does not make or merge it; `wrong`: what is not as it should be."""
+    """What came of one case. `difference`: the largest between our merge and PEFT's, None where there is
+    none; `refused`: why we do not merge it; `by_peft`: why PEFT itself does not make or merge it; `wrong`:
+    what is not as it should be.
+    """
 
     case: Case
     is_described: bool = False

@@ -1,10 +1,11 @@
-"""Every method against its own library: described, checked, merged, and the merge compared with PEFT's, bit for bit.
+"""Every method against its own library: described, checked, merged, and the merge compared with PEFT's, bit
+for bit.
 
     python bench/conformance.py [--cache .bench/corpus] [--methods loha,ia3] [--write docs/methods.md]
 
-The corpus (adapters of every method, on every family of models that supports it, in two precisions) is made by PEFT
-in `--cache` and used again. With `--write` the table in README.md follows the page. Exit code 1 where a result is not
-what the method's table entry promises.
+The corpus (adapters of every method, on every family of models that supports it, in two precisions) is made
+by PEFT in `--cache` and used again. With `--write` the table in README.md follows the page. Exit code 1 where
+a result is not what the method's table entry promises.
 """
 
 from __future__ import annotations

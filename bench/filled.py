@@ -2,8 +2,8 @@
 
     python bench/filled.py [--database sqlite|postgresql] [--size 100000]
 
-Rare things are equally many in a catalog of any size, common ones equally dense, so that both answers of a search fill
-the same page. Ten versions of each adapter (`team-7/adapter-17`), of which the newest is `prod`.
+Rare things are equally many in a catalog of any size, common ones equally dense, so that both answers of a
+search fill the same page. Ten versions of each adapter (`team-7/adapter-17`), of which the newest is `prod`.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ def fill(url: str, count: int) -> None:
 
 @contextmanager
 def filled(database: str, sizes: Sequence[int]) -> Iterator[dict[int, str]]:
-    """The addresses of catalogs of these sizes, in SQLite files or in a PostgreSQL server, until the block ends."""
+    """The addresses of catalogs of these sizes, in SQLite files or in a PostgreSQL server, until the block
+    ends.
+    """
     with ExitStack() as stack:
         if database == "sqlite":
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -87,7 +89,9 @@ def filled(database: str, sizes: Sequence[int]) -> Iterator[dict[int, str]]:
 
 @contextmanager
 def _unwatched(connection: Connection) -> Iterator[None]:
-    """Without indexes, references and waits for the disk while the block runs; the indexes are made at its end."""
+    """Without indexes, references and waits for the disk while the block runs; the indexes are made at its
+    end.
+    """
     is_sqlite = connection.dialect.name == "sqlite"
     slow = ["synchronous=OFF", "foreign_keys=OFF", "cache_size=-400000"]
     said = [f"PRAGMA {each}" for each in slow] if is_sqlite else ["SET session_replication_role = replica"]

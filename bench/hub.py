@@ -2,10 +2,11 @@
 
     python bench/hub.py [--size-mb 200] [--adapters 200] [--rounds 3] [--folder DIR]
 
-`hf download` of one large adapter, and a process that downloads many small ones, from `adaptry serve` and from an nginx
-that serves the very answers and bytes as files; then `hf upload` of the large one, with Xet and without, beside a plain
-PUT of the file into nginx. Everything is on loopback, each download into a fresh cache; the best of the rounds counts.
-nginx is not installed by this: without it there is nothing to compare with, and that is said.
+`hf download` of one large adapter, and a process that downloads many small ones, from `adaptry serve` and
+from an nginx that serves the very answers and bytes as files; then `hf upload` of the large one, with Xet and
+without, beside a plain PUT of the file into nginx. Everything is on loopback, each download into a fresh
+cache; the best of the rounds counts. nginx is not installed by this: without it there is nothing to compare
+with, and that is said.
 """
 
 from __future__ import annotations

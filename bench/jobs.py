@@ -2,10 +2,11 @@
 
     python bench/jobs.py [--folder .bench] [--layers 12] [--rounds 3]
 
-The generated base (three files) and adapter are in an embedded registry, the base stored. Each round merges them by the command,
-by a job that one `adaptry work --once` runs, and by a job that two share, and counts processor seconds and bytes written of all
-processes that took part (`getrusage` of who was waited for). Files are compared by digest. Two cores show no speed-up worth the
-name: what is looked at is what the sharing costs. Needs four times the base on the disk.
+The generated base (three files) and adapter are in an embedded registry, the base stored. Each round merges
+them by the command, by a job that one `adaptry work --once` runs, and by a job that two share, and counts
+processor seconds and bytes written of all processes that took part (`getrusage` of who was waited for). Files
+are compared by digest. Two cores show no speed-up worth the name: what is looked at is what the sharing
+costs. Needs four times the base on the disk.
 """
 
 from __future__ import annotations
@@ -109,7 +110,9 @@ def by_command(scratch: Path) -> Files:
 
 
 def by_job(registry: LocalRegistry, data: Path, number: int, runners: int) -> Files:
-    """The files are in the store already after the first time, as the same bytes are one blob; they are computed all the same."""
+    """The files are in the store already after the first time, as the same bytes are one blob; they are
+    computed all the same.
+    """
     task = {"base": "org/base", "inputs": ["acme/tone@1"], "to": f"acme/merged-{number}-{runners}"}
     job = registry.submit_job(JobOrder(kind="merge", task=task))
     work = [*COMMAND, "work", "--data", str(data), "--once", "--poll", "0.2"]

@@ -2,9 +2,9 @@
 
     python bench/listeners.py [--listeners 1000] [--seconds 20] [--events 20]
 
-A server with its catalog in PostgreSQL; every listener a stream of server-sent events, all of them in one client. Prints
-the server's memory and processor time per idle listener, and the time from the call that makes an event to its
-arrival at the first and at the last of them.
+A server with its catalog in PostgreSQL; every listener a stream of server-sent events, all of them in one
+client. Prints the server's memory and processor time per idle listener, and the time from the call that makes
+an event to its arrival at the first and at the last of them.
 """
 
 from __future__ import annotations

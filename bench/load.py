@@ -2,10 +2,10 @@
 
     python bench/load.py [--hidden 1024] [--layers 16] [--rank 16] [--rounds 15]
 
-Tensors: `adaptry.load` of a version that is in no cache, of one that is, and of a folder, beside `safetensors.torch.load_file`;
-each then reads every byte, since a mapped file costs nothing until then. Into a model: `adaptry.load` beside
-`PeftModel.load_adapter`, as it comes and with `low_cpu_mem_usage`, and swapped in place of one that is there. The version is in
-an embedded registry. Times are medians.
+Tensors: `adaptry.load` of a version that is in no cache, of one that is, and of a folder, beside
+`safetensors.torch.load_file`; each then reads every byte, since a mapped file costs nothing until then. Into
+a model: `adaptry.load` beside `PeftModel.load_adapter`, as it comes and with `low_cpu_mem_usage`, and swapped
+in place of one that is there. The version is in an embedded registry. Times are medians.
 """
 
 from __future__ import annotations

@@ -2,10 +2,11 @@
 
     python bench/merge.py [--folder .bench] [--rounds 3] [--small] [--peft-rounds 1]
 
-Every contestant is a whole process that writes a fresh folder; rounds are interleaved, medians count. Our merge flushes
-what it writes to the disk before it ends, so it stands beside `cp` with a flush, and beside `cp` without one.
-`beyond start` leaves out the time in which an interpreter has imported what a merge imports. Memory is the process's
-VmHWM. Every result is compared with PEFT's, element by element. Needs five times the base on the disk (12 GB).
+Every contestant is a whole process that writes a fresh folder; rounds are interleaved, medians count. Our
+merge flushes what it writes to the disk before it ends, so it stands beside `cp` with a flush, and beside
+`cp` without one. `beyond start` leaves out the time in which an interpreter has imported what a merge
+imports. Memory is the process's VmHWM. Every result is compared with PEFT's, element by element. Needs five
+times the base on the disk (12 GB).
 """
 
 from __future__ import annotations

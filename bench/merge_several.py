@@ -1,10 +1,12 @@
-"""What merging several adapters at once costs, of one method and of several, beside PEFT and beside copying the files.
+"""What merging several adapters at once costs, of one method and of several, beside PEFT and beside copying
+the files.
 
     python bench/merge_several.py [--folder .bench] [--layers 12] [--rounds 3]
 
-PEFT merges them in turn, in one process that loads the base once, and rounds after each; we sum in float32 and round once.
-So the results differ by roundings of bfloat16 (one is 4e-3 of a value): told are how many elements do, and the distance of the
-two as a share of the weights' norm. `ties` has no PEFT beside it, which cannot merge into weights that way. Times are of whole processes; ours flush to the disk.
+PEFT merges them in turn, in one process that loads the base once, and rounds after each; we sum in float32
+and round once. So the results differ by roundings of bfloat16 (one is 4e-3 of a value): told are how many
+elements do, and the distance of the two as a share of the weights' norm. `ties` has no PEFT beside it, which
+cannot merge into weights that way. Times are of whole processes; ours flush to the disk.
 """
 
 from __future__ import annotations

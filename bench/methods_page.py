@@ -1,5 +1,5 @@
-"""`docs/methods.md`: what is done with each method, from the table `METHODS`, and how it came out, from a run; and the
-short table in README.md, which follows from that page.
+"""`docs/methods.md`: what is done with each method, from the table `METHODS`, and how it came out, from a
+run; and the short table in README.md, which follows from that page.
 
 The columns that no run decides are `adaptry_cli.capabilities.words`; a test holds both to them.
 """
@@ -82,7 +82,9 @@ def rows(page: str) -> list[list[str]]:
 
 
 def with_table(readme: str, page: str) -> str:
-    """`readme` with the table that follows from `page` between its marks. Methods of one answer share a row."""
+    """`readme` with the table that follows from `page` between its marks. Methods of one answer share a
+    row.
+    """
     groups: dict[tuple[str, ...], list[str]] = {}
     for title, _, described, checked, merged, lora, _, difference in rows(page):
         answers = (described, checked, "no" if merged.startswith("no:") else "yes", lora, difference)

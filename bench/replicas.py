@@ -1,11 +1,13 @@
-"""How many requests does a server answer in a second of its processor's time, alone and as one of two behind the balancer?
+"""How many requests does a server answer in a second of its processor's time, alone and as one of two behind
+the balancer?
 
     python bench/replicas.py [--requests 400] [--clients 4]
 
-The topology of compose.yaml, as processes: PostgreSQL, SeaweedFS, two API servers, Caddy. `one` sends every request to the
-first server, `two` sends them through the balancer, which gives each server every other one. What is counted is processor
-time of the servers (and of the balancer, in its own column), from /proc, so that it does not matter who else is at work on
-the machine; what they use when nobody asks, for health checks, is measured first and taken off. Afterwards every version that was pushed is pulled, and compared.
+The topology of compose.yaml, as processes: PostgreSQL, SeaweedFS, two API servers, Caddy. `one` sends every
+request to the first server, `two` sends them through the balancer, which gives each server every other one.
+What is counted is processor time of the servers (and of the balancer, in its own column), from /proc, so that
+it does not matter who else is at work on the machine; what they use when nobody asks, for health checks, is
+measured first and taken off. Afterwards every version that was pushed is pulled, and compared.
 """
 
 from __future__ import annotations

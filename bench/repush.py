@@ -1,10 +1,12 @@
-"""How much faster is an upload again, unchanged and with a little changed, than the first? Through Xet and through Git LFS.
+"""How much faster is an upload again, unchanged and with a little changed, than the first? Through Xet and
+through Git LFS.
 
     python bench/repush.py [--size-mb 329] [--rounds 3] [--folder DIR]
 
-`hf upload` of one adapter of random weights into `adaptry serve` on loopback: first, again unchanged, and with other bytes
-in one of its tensors. Each client is a process of its own with a fresh cache; the best of the rounds counts. "Nothing known" is
-the server with its chunk maps removed, which answers as if it kept none. Sent: bytes of the requests' bodies, as the server counts them.
+`hf upload` of one adapter of random weights into `adaptry serve` on loopback: first, again unchanged, and
+with other bytes in one of its tensors. Each client is a process of its own with a fresh cache; the best of
+the rounds counts. "Nothing known" is the server with its chunk maps removed, which answers as if it kept
+none. Sent: bytes of the requests' bodies, as the server counts them.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python bench/search.py [--database sqlite|postgresql] [--sizes 1000 1000000] [--explain]
 
-Asks two catalogs (`bench/filled.py`) the same questions through `LocalRegistry.search`, and prints the median time of
-each and their ratio; with `--explain` also how the database finds the answer in the larger one.
+Asks two catalogs (`bench/filled.py`) the same questions through `LocalRegistry.search`, and prints the median
+time of each and their ratio; with `--explain` also how the database finds the answer in the larger one.
 """
 
 from __future__ import annotations

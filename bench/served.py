@@ -28,7 +28,9 @@ class Served:
 
 @contextmanager
 def served(data: Path, *options: str) -> Iterator[Served]:
-    """Serves `data`, told the options of `adaptry serve`, until the block ends. What it remembers of bases is beside `data`."""
+    """Serves `data`, told the options of `adaptry serve`, until the block ends. What it remembers of bases is
+    beside `data`.
+    """
     command = [sys.executable, "-m", "adaptry_cli", "serve", "--data", str(data), "--port", "0", *options]
     environment = {**os.environ, "ADAPTRY_HOME": str(data.with_name("home"))}
     with subprocess.Popen(

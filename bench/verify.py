@@ -2,9 +2,9 @@
 
     python bench/verify.py [--size-mb 400] [--files 4] [--rounds 3] [--folder DIR]
 
-A registry with a few large adapters is verified, and the same stored files are hashed one after the other, in the same process
-and in turn; the best of the rounds counts. Files are in the page cache. The last line is the ratio of the two throughputs: 1.00
-means that verifying costs what hashing costs.
+A registry with a few large adapters is verified, and the same stored files are hashed one after the other, in
+the same process and in turn; the best of the rounds counts. Files are in the page cache. The last line is the
+ratio of the two throughputs: 1.00 means that verifying costs what hashing costs.
 """
 
 from __future__ import annotations

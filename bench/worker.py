@@ -2,11 +2,12 @@
 
     python bench/worker.py [--megabytes 64] [--times 5]
 
-The cache, over HTTP: a version that is not here, beside the same files copied and flushed on the same disk; one that is, beside
-one question to the registry. Then, where `.venvs/vllm` is (`make environments`), vLLM with a tiny model on this CPU: the first
-answer with an adapter that is nowhere here, that is in the cache, and that vLLM loads from a folder by its own HTTP interface;
-and how long after an alias moved the first answer comes from the new version. And how long it is until `adaptry follow` has
-loaded what an alias was moved to, beside an engine that only reads the file.
+The cache, over HTTP: a version that is not here, beside the same files copied and flushed on the same disk;
+one that is, beside one question to the registry. Then, where `.venvs/vllm` is (`make environments`), vLLM
+with a tiny model on this CPU: the first answer with an adapter that is nowhere here, that is in the cache,
+and that vLLM loads from a folder by its own HTTP interface; and how long after an alias moved the first
+answer comes from the new version. And how long it is until `adaptry follow` has loaded what an alias was
+moved to, beside an engine that only reads the file.
 """
 
 from __future__ import annotations

@@ -74,8 +74,10 @@ SLOW = (
     "tests/vllm",
     "tests/worker/test_cache.py",
 )
-"""Where the tests are that `make test` leaves to `make test-slow`: folders, files, classes and tests that took longest when
-they were measured. A single test or case may be marked where it stands. What needs a server of PostgreSQL or S3 is slow, too."""
+"""Where the tests are that `make test` leaves to `make test-slow`: folders, files, classes and tests that
+took longest when they were measured. A single test or case may be marked where it stands. What needs a server
+of PostgreSQL or S3 is slow, too.
+"""
 SERVERS = frozenset({"postgres", "seaweed", "ceph"})
 
 
@@ -94,7 +96,9 @@ pytest.register_assert_rewrite(
 
 @pytest.fixture(scope="session", autouse=True)
 def shared() -> Iterator[None]:
-    """All registries of this process have their compiled statements and their inspecting processes in common."""
+    """All registries of this process have their compiled statements and their inspecting processes in
+    common.
+    """
     from adaptry.testing.sharing import shared_between_registries
 
     with shared_between_registries():

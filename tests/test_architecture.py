@@ -1,4 +1,6 @@
-"""The shape of the code: what an import costs, what files may be called. (Who may import whom, import-linter checks in `make lint`.)"""
+"""The shape of the code: what an import costs, what files may be called. (Who may import whom, import-linter
+checks in `make lint`.)
+"""
 
 from __future__ import annotations
 

@@ -29,7 +29,9 @@ def page_id(page: Path) -> str:
 
 
 def commands(page: Path) -> Iterator[list[str]]:
-    """Each `adaptry …` line of a page's shell blocks, split as a shell would: the words up to the first pipe, without `--registry`."""
+    """Each `adaptry …` line of a page's shell blocks, split as a shell would: the words up to the first pipe,
+    without `--registry`.
+    """
     for language, block in FENCE.findall(page.read_text()):
         if language not in ("sh", "console"):
             continue

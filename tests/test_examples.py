@@ -1,4 +1,6 @@
-"""Every example runs as it stands, in a folder of its own, and says nothing on stderr, unless a library that it uses does."""
+"""Every example runs as it stands, in a folder of its own, and says nothing on stderr, unless a library that
+it uses does.
+"""
 
 from __future__ import annotations
 

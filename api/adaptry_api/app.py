@@ -26,8 +26,8 @@ from adaptry_api.settings import ServerSettings
 def create_app(settings: ServerSettings) -> FastAPI:
     """Opens the registry and routes requests to it; the registry closes when the server stops.
 
-    Raises `Unavailable` or `ProtocolMismatch` where the registry cannot be opened, `Invalid` for a malformed proxy address or
-    origin, and `TypeError` for a route that does not say who may call it.
+    Raises `Unavailable` or `ProtocolMismatch` where the registry cannot be opened, `Invalid` for a malformed
+    proxy address or origin, and `TypeError` for a route that does not say who may call it.
     """
     origins = tuple(map(check_origin, settings.origins))
     state, counts = AppState(settings), RequestMetrics()

@@ -1,8 +1,8 @@
 """Who may call a route: every route declares it, or the application does not start.
 
-A route names its access rule by depending on one of the functions in `ACCESS_RULES`, or on a `RequireGrant`; what the
-caller may see and do beyond that is for the registry that acts for them. A route without an access rule raises when
-it is made, and `check_routes` raises for one that came in another way.
+A route names its access rule by depending on one of the functions in `ACCESS_RULES`, or on a `RequireGrant`;
+what the caller may see and do beyond that is for the registry that acts for them. A route without an access
+rule raises when it is made, and `check_routes` raises for one that came in another way.
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ class GrantContext(Generic[Granted]):
 
 
 class RequireGrant(Generic[Granted]):
-    """An access rule: lets in whoever shows a grant of that kind, signed by us, as a bearer token or in the address as `grant`."""
+    """An access rule: lets in whoever shows a grant of that kind, signed by us, as a bearer token or in the
+    address as `grant`.
+    """
 
     def __init__(self, kind: type[Granted]) -> None:
         self._kind = kind

@@ -1,8 +1,8 @@
 """Request bodies: JSON read strictly and within a limit, and streams poured into a function in a thread.
 
-The event loop parses small documents only. A medium one is parsed in a thread, one at a time; a large one is checked in
-a child process, few at a time. A client that has not shown a token cannot send either. A document with many faults is
-refused without a list of them.
+The event loop parses small documents only. A medium one is parsed in a thread, one at a time; a large one is
+checked in a child process, few at a time. A client that has not shown a token cannot send either. A document
+with many faults is refused without a list of them.
 """
 
 from __future__ import annotations
@@ -42,12 +42,16 @@ _VALUES = 20_000
 REPORT_VALUES = 60_000
 """Values in a worker's report, which lists all adapters it has."""
 _MOST_FAULTS = 50
-"""Faults of one document that are described: to describe each of 19,000 unknown keys takes 40 ms of processor time."""
+"""Faults of one document that are described: to describe each of 19,000 unknown keys takes 40 ms of processor
+time.
+"""
 
 
 class ParseSlots:
     """How many documents a server parses at once: one in a thread, which competes with the event loop for the
-    interpreter, two in child processes, and one base's record, which can be large, in a child and then in a thread."""
+    interpreter, two in child processes, and one base's record, which can be large, in a child and then in a
+    thread.
+    """
 
     def __init__(self) -> None:
         self.threads = anyio.CapacityLimiter(1)
@@ -88,7 +92,8 @@ class StrictRequest(Request):
         return self._body
 
     async def json(self) -> Any:
-        """The value of the route's own type; if the document has few faults, the document, whose faults FastAPI answers.
+        """The value of the route's own type; if the document has few faults, the document, whose faults
+        FastAPI answers.
 
         (`Any`: JSON has no type until a model gives it one.)
         """
@@ -111,9 +116,11 @@ class StrictRequest(Request):
 async def read_json(
     data: bytes, limits: strictjson.JsonLimits, parse_slots: ParseSlots, make: Callable[[Any], Result]
 ) -> Result:
-    """What `make` makes of the document in a request's body, on the event loop if it is small, else in a thread.
+    """What `make` makes of the document in a request's body, on the event loop if it is small, else in a
+    thread.
 
-    (`Any`: JSON has no type until a model gives it one.) Raises `Invalid`, `Unavailable`, and what `make` raises.
+    (`Any`: JSON has no type until a model gives it one.) Raises `Invalid`, `Unavailable`, and what `make`
+    raises.
     """
 
     def here() -> Result:
@@ -130,7 +137,9 @@ async def read_json(
 
 
 def require_few_faults(error: ValidationError) -> None:
-    """Raises `Invalid` for a document with so many faults that a list of them would cost more than the document."""
+    """Raises `Invalid` for a document with so many faults that a list of them would cost more than the
+    document.
+    """
     if error.error_count() > _MOST_FAULTS:
         raise Invalid(
             f"the request has {error.error_count():,} unknown or malformed values; look up in its description "
@@ -139,7 +148,9 @@ def require_few_faults(error: ValidationError) -> None:
 
 
 def first_fault(error: ValidationError) -> str:
-    """Where the first fault of a document is, and what it is. Raises `Invalid` for a document with very many."""
+    """Where the first fault of a document is, and what it is. Raises `Invalid` for a document with very
+    many.
+    """
     require_few_faults(error)
     first = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"])
@@ -168,8 +179,8 @@ async def stream_body(
     """Calls `into` in a thread with the body's bytes as they arrive, reading only a little ahead of it.
 
     A body that breaks off ends early: `into` keeps what came. Raises `Unsupported` for a body that is not
-    plain bytes, or not said to be `kind` (None: whatever it is said to be), and `HttpProblem` (408), after `into` has
-    returned, for one that is too slow.
+    plain bytes, or not said to be `kind` (None: whatever it is said to be), and `HttpProblem` (408), after
+    `into` has returned, for one that is too slow.
     """
     _require_type(request, kind)
     sender, receiver = anyio.create_memory_object_stream[bytes](_READ_AHEAD)
@@ -225,7 +236,9 @@ async def _coalesced(request: Request) -> AsyncIterator[bytes]:
 
 
 async def _timely(request: Request) -> AsyncIterator[bytes]:
-    """The body as it arrives. Raises `HttpProblem` where the sender stalls; our own slowness does not count."""
+    """The body as it arrives. Raises `HttpProblem` where the sender stalls; our own slowness does not
+    count.
+    """
     stream = request.stream()
     waited = 0.0
     received = 0

@@ -1,8 +1,9 @@
 """Cross-origin requests (CORS): which web pages may call this server from a browser.
 
-Off unless origins are named. A page of one of them may send every method and header, a token among them, and read the
-headers that clients of the Hub and our own need. Cookies play no part: `Access-Control-Allow-Credentials` is never sent,
-so a page can do only what its own token allows. It is plain ASGI around everything else, so that errors have the headers too.
+Off unless origins are named. A page of one of them may send every method and header, a token among them, and
+read the headers that clients of the Hub and our own need. Cookies play no part:
+`Access-Control-Allow-Credentials` is never sent, so a page can do only what its own token allows. It is plain
+ASGI around everything else, so that errors have the headers too.
 """
 
 from __future__ import annotations
@@ -72,7 +73,9 @@ class Cors:
 
 
 def _preflight(asked: Headers) -> Response:
-    """Which headers a page sends is no risk: nothing is allowed by one but a token, and a page has to know that."""
+    """Which headers a page sends is no risk: nothing is allowed by one but a token, and a page has to know
+    that.
+    """
     headers = {
         "Access-Control-Allow-Methods": _METHODS,
         "Access-Control-Max-Age": str(_REMEMBERED_SECONDS),

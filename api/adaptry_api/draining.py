@@ -1,8 +1,8 @@
 """How a server stops: it says that it will, ends what only waits, finishes what runs, and takes nothing new.
 
-On SIGTERM `/readyz` says no from that moment on. For the `notice` that was asked for, everything else is still
-answered, so that a balancer sees it and sends its requests elsewhere; then no connection is taken any more, streams of
-events end, and requests that run have half a minute. A second signal cuts the notice short.
+On SIGTERM `/readyz` says no from that moment on. For the `notice` that was asked for, everything else is
+still answered, so that a balancer sees it and sends its requests elsewhere; then no connection is taken any
+more, streams of events end, and requests that run have half a minute. A second signal cuts the notice short.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ DRAINING = "adaptry_draining"
 
 
 class DrainState:
-    """Whether the server is about to stop (`is_ready` no longer), and whether what waits is to end (`has_begun`)."""
+    """Whether the server is about to stop (`is_ready` no longer), and whether what waits is to end
+    (`has_begun`).
+    """
 
     def __init__(self) -> None:
         self.is_ready = True
@@ -40,7 +42,9 @@ class DrainState:
 
     @contextmanager
     def delay_sigterm(self, notice: float) -> Iterator[None]:
-        """Within the block, SIGTERM takes effect after the notice. (Only the main thread receives signals.)"""
+        """Within the block, SIGTERM takes effect after the notice. (Only the main thread receives
+        signals.)
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return

@@ -145,8 +145,9 @@ def error_response(error: AdaptryError, request_id: str) -> Response:
 
 
 def install_error_handlers(app: FastAPI, unserved: Callable[[Request, int], Response]) -> None:
-    """Turns every error that leaves a route into a problem response; `unserved` responds for addresses of the Hub protocol that no route
-    has."""
+    """Turns every error that leaves a route into a problem response; `unserved` responds for addresses of the
+    Hub protocol that no route has.
+    """
 
     async def ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, AdaptryError)

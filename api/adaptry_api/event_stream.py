@@ -1,7 +1,8 @@
 """Listeners for events wait here without a thread: new events are read once for all listeners of a process.
 
-Recent events are kept, so that an event costs one database read however many listeners it has, and each listener a few
-comparisons. Older events are read from the database, for a bounded number of listeners at a time.
+Recent events are kept, so that an event costs one database read however many listeners it has, and each
+listener a few comparisons. Older events are read from the database, for a bounded number of listeners at a
+time.
 """
 
 from __future__ import annotations
@@ -32,12 +33,16 @@ _LOOKING = 4  # threads for reads of events that are not kept
 _TO_END = 5.0  # seconds that a read which has begun may take when the server stops
 
 Identify = Callable[[], Awaitable[Identity]]
-"""Who a listener is; asked before each read and again before events are delivered, since a token may have ended. Raises `Unauthenticated`."""
+"""Who a listener is; asked before each read and again before events are delivered, since a token may have
+ended. Raises `Unauthenticated`.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Listener:
-    """A listener between two reads. It is woken only for events that concern it: waking costs far more than the check."""
+    """A listener between two reads. It is woken only for events that concern it: waking costs far more than
+    the check.
+    """
 
     identity: Identity
     about: NameFilter
@@ -53,7 +58,9 @@ class _Listener:
 
 
 class EventBroadcaster:
-    """`next_events` is `Registry.events` for one of many listeners. It starts to read when the first one comes."""
+    """`next_events` is `Registry.events` for one of many listeners. It starts to read when the first one
+    comes.
+    """
 
     def __init__(self, catalog: Catalog, draining: DrainState) -> None:
         self._catalog = catalog
@@ -71,7 +78,9 @@ class EventBroadcaster:
     async def next_events(
         self, identify: Identify, after: int | None, limit: int, wait: float, about: NameFilter
     ) -> EventBatch:
-        """New events, or an empty batch after `wait` seconds; returns at once when the server is about to stop."""
+        """New events, or an empty batch after `wait` seconds; returns at once when the server is about to
+        stop.
+        """
         if self._epoch is None:
             self._epoch = (await to_thread.run_sync(lambda: self._catalog.epoch)).id
         if self._reading is None:
@@ -103,7 +112,9 @@ class EventBroadcaster:
             waiting.wake()
 
     async def close(self) -> None:
-        """Returns when no thread reads the catalog any more, so that it can be closed next, or after a few seconds."""
+        """Returns when no thread reads the catalog any more, so that it can be closed next, or after a few
+        seconds.
+        """
         if not self._reading:
             return
         self._is_closed = True
@@ -123,7 +134,8 @@ class EventBroadcaster:
     async def _look(
         self, identity: Identity, after: int | None, limit: int, wait: float, about: NameFilter
     ) -> EventBatch:
-        # A call that does not wait gets everything committed before it, some of which may not have been read here yet.
+        # A call that does not wait gets everything committed before it, some of which may not have been read
+        # here yet.
         if after is not None and wait and self._keeps(after):
             return events.select_batch(self._kept_since(after), identity, about, after, limit)
         return await to_thread.run_sync(

@@ -1,8 +1,9 @@
-"""Grants: what a caller may do, written down, signed, and given to them, for calls that carry no token of theirs.
+"""Grants: what a caller may do, written down, signed, and given to them, for calls that carry no token of
+theirs.
 
-Clients of the Hub upload with a short-lived token of another service, or to an address that must speak for itself.
-A grant says which adapter and which bytes it is for, until when, and by whose token it was asked for: with that
-token revoked, it is worth nothing either.
+Clients of the Hub upload with a short-lived token of another service, or to an address that must speak for
+itself. A grant says which adapter and which bytes it is for, until when, and by whose token it was asked for:
+with that token revoked, it is worth nothing either.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ Granted = TypeVar("Granted", bound=Grant)
 
 
 class GrantSigner:
-    """Signs with `secret`, else with one of its own, kept in the file at `path` (mode 0600), which every process of a server shares."""
+    """Signs with `secret`, else with one of its own, kept in the file at `path` (mode 0600), which every
+    process of a server shares.
+    """
 
     def __init__(self, path: Path, secret: bytes | None = None) -> None:
         self._path = path
@@ -51,7 +54,9 @@ class GrantSigner:
         return str(self._serializer(type(grant)).dumps(grant.model_dump(mode="json")))
 
     def verify(self, kind: type[Granted], text: str, now: float) -> Granted:
-        """The grant that `text` is. Raises `Unauthenticated` for another kind, an altered or an expired one."""
+        """The grant that `text` is. Raises `Unauthenticated` for another kind, an altered or an expired
+        one.
+        """
         try:
             grant = kind.model_validate(self._serializer(kind).loads(text if len(text) <= _LONGEST else ""))
         except (BadData, ValueError):
@@ -88,7 +93,9 @@ def read_signing_secret(path: Path) -> bytes:
 
 
 def _stored_secret(path: Path) -> bytes:
-    """The secret in the file; if there is none, a new one, the same for all who come at once. Raises `Unavailable`."""
+    """The secret in the file; if there is none, a new one, the same for all who come at once. Raises
+    `Unavailable`.
+    """
     try:
         if not path.exists():
             _make(path)

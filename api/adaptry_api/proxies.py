@@ -1,9 +1,9 @@
 """Forwarding headers, believed only from a configured proxy.
 
-`X-Forwarded-Host` and `X-Forwarded-Proto` decide the addresses in our answers, to which clients then send their tokens. From a
-configured proxy they take the place of the request's `Host` and scheme. From every other peer they are removed, with the
-other forwarding headers (`Forwarded`, `X-Forwarded-For`, `X-Forwarded-Port` and the like), which nothing here uses; so no
-code behind this middleware can believe one by mistake.
+`X-Forwarded-Host` and `X-Forwarded-Proto` decide the addresses in our answers, to which clients then send
+their tokens. From a configured proxy they take the place of the request's `Host` and scheme. From every other
+peer they are removed, with the other forwarding headers (`Forwarded`, `X-Forwarded-For`, `X-Forwarded-Port`
+and the like), which nothing here uses; so no code behind this middleware can believe one by mistake.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def networks_of(proxies: Iterable[str]) -> tuple[Network, ...]:
-    """The networks of addresses (`10.0.0.5`) and CIDR blocks (`10.0.0.0/24`). Raises `Invalid` for anything else."""
+    """The networks of addresses (`10.0.0.5`) and CIDR blocks (`10.0.0.0/24`). Raises `Invalid` for anything
+    else.
+    """
     return tuple(_network(proxy) for proxy in proxies)
 
 

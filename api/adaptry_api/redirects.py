@@ -1,7 +1,7 @@
 """Redirects downloads of large files to the bucket, at a presigned address that expires in minutes.
 
-Only where the operator wants it and the files are in a bucket; the bytes then never pass this server. Everything that is asked
-before a file is given is asked here too.
+Only where the operator wants it and the files are in a bucket; the bytes then never pass this server.
+Everything that is asked before a file is given is asked here too.
 """
 
 from __future__ import annotations

@@ -29,8 +29,9 @@ from adaptry_api.settings import ServerSettings
 KEEP_ALIVE_SECONDS = 75
 GRACE_SECONDS = 30
 SWITCH_SECONDS = 0.0005
-"""How long a thread may keep the event loop waiting for the interpreter: a tenth of Python's default. The loop waits that
-long once for each step of each request, while other threads compute."""
+"""How long a thread may keep the event loop waiting for the interpreter: a tenth of Python's default. The
+loop waits that long once for each step of each request, while other threads compute.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,8 @@ def serve(
     """Serves a registry until SIGINT or SIGTERM, then lets requests finish for half a minute (`draining`).
 
     `port` 0 takes a free one. `announce` is called once the address is bound: connections made from then on
-    are answered. Raises `Unavailable` where the address or the folder cannot be had, and `Invalid` for a proxy that is not
-    an address.
+    are answered. Raises `Unavailable` where the address or the folder cannot be had, and `Invalid` for a
+    proxy that is not an address.
     """
     networks_of(settings.proxies)  # a worker that cannot start would be started again for ever
     token_file = _first_token(settings)
@@ -125,7 +126,9 @@ def url_of(host: str, listening: socket.socket) -> str:
 
 
 def _first_token(settings: ServerSettings) -> Path:
-    """The file with the first administrator's token, which opens this registry from now on. It also makes the registry, if it is new."""
+    """The file with the first administrator's token, which opens this registry from now on. It also makes the
+    registry, if it is new.
+    """
     state = AppState(settings)
     try:
         if settings.admin_token is None:

@@ -8,25 +8,27 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """`data` is the folder of the registry served, and `catalog` the PostgreSQL database that its rows are in, if any.
+    """`data` is the folder of the registry served, and `catalog` the PostgreSQL database that its rows are
+    in, if any.
 
     `anonymous_read` lets callers without a token read what is public. `docs` shows the OpenAPI description
     to them too. `hosts` are the host names answered to (empty: any), against rebinding of names by web
-    pages. `proxies` are the addresses and CIDR blocks of the proxies whose `X-Forwarded-Host` and `X-Forwarded-Proto`
-    are believed. `origins` are those of the web pages that may call the server from a browser. `uploads` run at once;
-    more wait. Larger files than `part_bytes` come in parts of that size, where the
-    client can. `require_known_base` refuses adapters whose base is not registered. Of merged models that are read, up to
-    `merged_cache` bytes of finished files are kept on disk. `upstream` is the address of another Hub, from which names
-    that are not here are read through with `upstream_token`, keeping up to `upstream_cache` bytes of its files.
-    `blobs` is the bucket of a registry that keeps its files in one, `blob_cache` how many bytes of them are kept in `data`
-    too; with `presign_downloads`, readers of large files are sent to the bucket, and with `presign_uploads` their senders.
-    Streams of events say every `heartbeat` seconds that they are alive; told to stop, the server goes on for `notice`
-    seconds while `/readyz` says no. `mirror_of` is the address of a registry from which what is asked for and not here is
+    pages. `proxies` are the addresses and CIDR blocks of the proxies whose `X-Forwarded-Host` and
+    `X-Forwarded-Proto` are believed. `origins` are those of the web pages that may call the server from a
+    browser. `uploads` run at once; more wait. Larger files than `part_bytes` come in parts of that size,
+    where the client can. `require_known_base` refuses adapters whose base is not registered. Of merged models
+    that are read, up to `merged_cache` bytes of finished files are kept on disk. `upstream` is the address of
+    another Hub, from which names that are not here are read through with `upstream_token`, keeping up to
+    `upstream_cache` bytes of its files. `blobs` is the bucket of a registry that keeps its files in one,
+    `blob_cache` how many bytes of them are kept in `data` too; with `presign_downloads`, readers of large
+    files are sent to the bucket, and with `presign_uploads` their senders. Streams of events say every
+    `heartbeat` seconds that they are alive; told to stop, the server goes on for `notice` seconds while
+    `/readyz` says no. `mirror_of` is the address of a registry from which what is asked for and not here is
     fetched with `mirror_token`; what a ref means there is asked again after `mirror_age` seconds.
 
-    Servers of one registry that do not share `data` are one server if they are told the same `admin_token` and
-    `signing_secret`, files with the first administrator's token and with what grants are signed with, and share the
-    folder `spools`, in which pieces of Hub clients' uploads wait. What is not given is in `data`.
+    Servers of one registry that do not share `data` are one server if they are told the same `admin_token`
+    and `signing_secret`, files with the first administrator's token and with what grants are signed with, and
+    share the folder `spools`, in which pieces of Hub clients' uploads wait. What is not given is in `data`.
     """
 
     data: Path

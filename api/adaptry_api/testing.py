@@ -1,4 +1,5 @@
-"""A real server for tests: the one `serve` runs, on a free loopback port, in a thread; and ways to talk to it.
+"""A real server for tests: the one `serve` runs, on a free loopback port, in a thread; and ways to talk to
+it.
 
 `Server.registry` is the client; `Server.call` is raw HTTP, for what the client is too polite to send.
 """
@@ -104,8 +105,8 @@ def running_server(
 ) -> Iterator[Server]:
     """A server for `settings`, which stops when the block ends.
 
-    It looks only ten times a second whether it should. Where nothing of it is used again, `wait_later` is given the
-    function that waits for its end.
+    It looks only ten times a second whether it should. Where nothing of it is used again, `wait_later` is
+    given the function that waits for its end.
     """
     listening = bind("127.0.0.1", 0)
     server = Server(url_of("127.0.0.1", listening), settings.data, settings.catalog)

@@ -1,7 +1,8 @@
 """Upload slots: how many bodies a server receives at once, and how many of them for one tenant.
 
-A body holds its slot from the first byte to the last, however slowly it arrives. So that slow clients of one tenant cannot block the others, one tenant gets a quarter of the slots at most; the rest of its
-requests wait for those, without a byte of them being read.
+A body holds its slot from the first byte to the last, however slowly it arrives. So that slow clients of one
+tenant cannot block the others, one tenant gets a quarter of the slots at most; the rest of its requests wait
+for those, without a byte of them being read.
 """
 
 from __future__ import annotations

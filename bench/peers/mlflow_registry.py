@@ -1,9 +1,10 @@
-"""MLflow's model registry under the operations of `bench/catalog.py`: reads sizes and operations, prints times as JSON.
+"""MLflow's model registry under the operations of `bench/catalog.py`: reads sizes and operations, prints
+times as JSON.
 
     .venvs/mlflow/bin/python bench/peers/mlflow_registry.py URL COUNT TIMES
 
-Its own tables are filled in bulk, its own store is asked (no server in between, as with ours): ten versions of each
-model, of which the newest is `prod`; one in five is tagged `checked`, sixty are tagged `seldom`.
+Its own tables are filled in bulk, its own store is asked (no server in between, as with ours): ten versions
+of each model, of which the newest is `prod`; one in five is tagged `checked`, sixty are tagged `seldom`.
 """
 
 from __future__ import annotations

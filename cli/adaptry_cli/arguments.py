@@ -190,5 +190,7 @@ served_base_option = click.option(
 
 
 def declared_runtime_option(help: str) -> Callable[[Command], Command]:
-    """`--runtime` for a running engine, as `declared`: what is declared takes precedence over what the engine reports."""
+    """`--runtime` for a running engine, as `declared`: what is declared takes precedence over what the engine
+    reports.
+    """
     return click.option("--runtime", "declared", type=RUNTIME, help=f"{help}, as in vllm,max_lora_rank=64.")

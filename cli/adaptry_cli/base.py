@@ -69,8 +69,9 @@ def add(
 ) -> None:
     """Register the base model in a folder, or a pipeline of diffusers.
 
-    hf:ORG/MODEL, or hf:ORG/MODEL@REVISION, is a model on a hub: a few parts of it are read there, and nothing is
-    downloaded. A base that is known already gains the names and what else was found out. A new one is private unless
+    hf:ORG/MODEL, or hf:ORG/MODEL@REVISION, is a model on a hub: a few parts of it are read there, and nothing
+    is downloaded. A base that is known already gains the names and what else was found out. A new one is
+    private unless
     --visibility says otherwise. Prints its id.
     """
     if is_hub_ref(source):
@@ -104,8 +105,8 @@ def add(
 def edit(registry: Registry, key: str, visibility: BaseVisibility | None, as_json: bool) -> None:
     """Change who may see a base.
 
-    Only tokens that hold the namespace of one of its names see a private base. To all others the base does not exist, and
-    its adapters are shown with the base that they declare. Prints the base's id.
+    Only tokens that hold the namespace of one of its names see a private base. To all others the base does
+    not exist, and its adapters are shown with the base that they declare. Prints the base's id.
     """
     require_usage(visibility is not None, "nothing to change: give --visibility")
     info = registry.edit_base(registry.base(key).id, BaseEdit(visibility=visibility))

@@ -33,10 +33,11 @@ def base_claim(registry: Registry, text: str) -> BaseClaim:
 
 
 def claim_of_config(registry: Registry, adapter: Adapter, folder: Path) -> BaseClaim | None:
-    """By content where the config names a checkpoint on this machine, as PEFT writes it after training on a folder.
+    """By content where the config names a checkpoint on this machine, as PEFT writes it after training on a
+    folder.
 
-    None where it does not: then the name in the config is what there is. A name that the registry knows is a name,
-    even if a folder is called so too.
+    None where it does not: then the name in the config is what there is. A name that the registry knows is a
+    name, even if a folder is called so too.
     """
     written = adapter.config.base_name
     if written is None or (not is_folder(written) and _known(registry, written)):
@@ -51,7 +52,9 @@ def claim_of_config(registry: Registry, adapter: Adapter, folder: Path) -> BaseC
 
 
 def _places(written: str, folder: Path) -> Iterator[Path]:
-    """Where a training that wrote `written` may have found its base: from here, or from where the adapter lies."""
+    """Where a training that wrote `written` may have found its base: from here, or from where the adapter
+    lies.
+    """
     try:
         named = Path(written).expanduser()
     except RuntimeError:  # ~someone who is not on this machine

@@ -32,8 +32,8 @@ from adaptry_cli.warnings import print_state_warning
 def bundle() -> None:
     """Move versions in one file to a registry without a network.
 
-    The file has all it takes: manifests and files, metrics and states, aliases as claims, the records of bases and, if asked, their
-    weights. It is a plain tar file whose bytes follow from what is in it.
+    The file has all it takes: manifests and files, metrics and states, aliases as claims, the records of
+    bases and, if asked, their weights. It is a plain tar file whose bytes follow from what is in it.
     """
 
 
@@ -103,8 +103,8 @@ def create(
 def load(registry: Registry, file: Path, aliases: bool, as_json: bool) -> None:
     """Put a bundle's versions into the registry.
 
-    The whole file is verified first; then each version comes with its number, metrics and state. What is there already is not sent
-    again. Exit code 1 means that something was refused.
+    The whole file is verified first; then each version comes with its number, metrics and state. What is
+    there already is not sent again. Exit code 1 means that something was refused.
     """
     from adaptry.operations.mirroring.bundles.reader import load_bundle as unpack
 

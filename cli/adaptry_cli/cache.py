@@ -1,4 +1,6 @@
-"""`adaptry cache ls`, `path`, `gc`, `forget`, `readmit`: the adapters that engines on this machine are given."""
+"""`adaptry cache ls`, `path`, `gc`, `forget`, `readmit`: the adapters that engines on this machine are
+given.
+"""
 
 from __future__ import annotations
 
@@ -82,8 +84,8 @@ def list_kept(folder: Path | None, as_json: bool) -> None:
 def path(registry: Registry, ref: Ref, folder: Path | None, as_json: bool) -> None:
     """Make sure that a version is here, and print its folder.
 
-    The folder is verified, and is another one for every version. Nothing keeps it from being evicted once this command has
-    ended, where room is needed: a process that stays uses `adaptry.worker.Cache`.
+    The folder is verified, and is another one for every version. Nothing keeps it from being evicted once
+    this command has ended, where room is needed: a process that stays uses `adaptry.worker.Cache`.
     """
     with progress() as bars:
         kept = _opened(folder).acquire(registry, ref, bars)

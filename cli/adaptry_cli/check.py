@@ -58,8 +58,8 @@ def check(
 ) -> None:
     """Check an adapter, alone, against a base, or for an engine.
 
-    Reads headers and configs, so it takes no time. Exit code 1 means that it cannot work as it is, or that an engine
-    refuses it or serves something else than was trained; every finding says why and what to do.
+    Reads headers and configs, so it takes no time. Exit code 1 means that it cannot work as it is, or that an
+    engine refuses it or serves something else than was trained; every finding says why and what to do.
     """
     from adaptry.checks import check as check_adapter
     from adaptry.checks.runtimes import check_runtime

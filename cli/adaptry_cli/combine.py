@@ -76,9 +76,9 @@ def combine(
 ) -> None:
     """Combine adapters of one base into one adapter.
 
-    Different ranks and modules go together; what an adapter does not change counts as 0. The result says what it was
-    made of and how: with -o acme/both it is a version whose parents and recipe are kept, and the same recipe gives the
-    same version.
+    Different ranks and modules go together; what an adapter does not change counts as 0. The result says what
+    it was made of and how: with -o acme/both it is a version whose parents and recipe are kept, and the same
+    recipe gives the same version.
     """
     if is_listing:
         _print_methods(as_json)

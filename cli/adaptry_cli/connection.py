@@ -1,9 +1,9 @@
 """Which registry a command talks to, and with which token.
 
-`--registry` (before or after the command's name), else ADAPTRY_URL, else the embedded registry. A token comes from
-ADAPTRY_TOKEN, else from what `adaptry login` kept for that server. Only a command that puts something into a
-registry makes one where there is none. What is done in a registry's own folder (`serve`, `work`, `token`) has `--data`,
-which goes before all of that.
+`--registry` (before or after the command's name), else ADAPTRY_URL, else the embedded registry. A token comes
+from ADAPTRY_TOKEN, else from what `adaptry login` kept for that server. Only a command that puts something
+into a registry makes one where there is none. What is done in a registry's own folder (`serve`, `work`,
+`token`) has `--data`, which goes before all of that.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ _where = click.option("--registry", "where", metavar="URL|DIR", help="The regist
 
 
 def registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds `--registry`, and passes what it leads to as `registry`. (`Any`: the arguments are each command's own.)"""
+    """Adds `--registry`, and passes what it leads to as `registry`. (`Any`: the arguments are each command's
+    own.)
+    """
 
     @_where
     @functools.wraps(command)
@@ -39,7 +41,9 @@ def registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def creating_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """As `registry_option`, for a command that makes a registry where there is none, unless it is a `--dry-run`. (`Any`: likewise.)"""
+    """As `registry_option`, for a command that makes a registry where there is none, unless it is a
+    `--dry-run`. (`Any`: likewise.)
+    """
 
     @_where
     @functools.wraps(command)
@@ -53,7 +57,9 @@ def creating_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def cleanup_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """As `registry_option`, for a command that frees space, unless it is a `--dry-run`: it works on a full disk too. (`Any`: likewise.)"""
+    """As `registry_option`, for a command that frees space, unless it is a `--dry-run`: it works on a full
+    disk too. (`Any`: likewise.)
+    """
 
     @_where
     @functools.wraps(command)
@@ -75,8 +81,9 @@ def lazy_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def connect_to(where: str | None, *, create_missing: bool = False, for_cleanup: bool = False) -> Registry:
-    """The registry at `where`, else the configured one. `create_missing` creates it and says so; `for_cleanup` opens it
-    for writing on a full disk too."""
+    """The registry at `where`, else the configured one. `create_missing` creates it and says so;
+    `for_cleanup` opens it for writing on a full disk too.
+    """
     from adaptry.storage.connect import connect, is_registry, resolve_folder
 
     settings = settings_for(where)
@@ -115,7 +122,8 @@ def settings_for(where: str | None) -> AdaptrySettings:
 
 
 def folder_of(data: Path | None, reason: str) -> Path:
-    """The folder of a registry for what is done on its own machine: `data`, else what `settings_for` says, else the embedded one's.
+    """The folder of a registry for what is done on its own machine: `data`, else what `settings_for` says,
+    else the embedded one's.
 
     A usage error with the `reason` where that is a server's address.
     """
@@ -130,7 +138,9 @@ def folder_of(data: Path | None, reason: str) -> Path:
 
 
 def require_server(url: str | None) -> str:
-    """The address of the server: `url`, or the one that `settings_for` finds. Raises a usage error where there is none."""
+    """The address of the server: `url`, or the one that `settings_for` finds. Raises a usage error where
+    there is none.
+    """
     server = settings_for(url).registry
     require_usage(bool(server), "which server? give its URL, or set ADAPTRY_URL")
     assert server is not None

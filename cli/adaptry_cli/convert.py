@@ -67,12 +67,14 @@ def convert(
 ) -> None:
     """Make a plain LoRA of an adapter of any method, or rewrite its file in another layout.
 
-    Variants of LoRA are folded, methods that are exactly a LoRA become one exactly, and for all others the nearest LoRA is
-    computed; the error is shown for every module and overall. What no LoRA can hold is refused.
+    Variants of LoRA are folded, methods that are exactly a LoRA become one exactly, and for all others the
+    nearest LoRA is computed; the error is shown for every module and overall. What no LoRA can hold is
+    refused.
 
-    With --layout, the adapter keeps its method and its weights, number by number; only the names of modules, and whether a
-    layer's experts are one parameter or many, change. `adaptry inspect` shows the layout of a file. The base's shapes are
-    needed, not its weights. No other option but --base and those of the result goes with it.
+    With --layout, the adapter keeps its method and its weights, number by number; only the names of modules,
+    and whether a layer's experts are one parameter or many, change. `adaptry inspect` shows the layout of a
+    file. The base's shapes are needed, not its weights. No other option but --base and those of the result
+    goes with it.
     """
     from adaptry.compute.converting.convert import convert as converted
     from adaptry.compute.converting.options import ConvertOptions
@@ -110,7 +112,9 @@ def _conversion_base(
     asked: ConvertOptions,
     progress: Progress,
 ) -> ConversionBase | None:
-    """The base that the call names, else the one that the registry knows; its weights only where they are needed."""
+    """The base that the call names, else the one that the registry knows; its weights only where they are
+    needed.
+    """
     from adaptry.bases.fingerprinting import fingerprint
     from adaptry.bases.hf_folder import open_checkpoint
     from adaptry.compute.converting.base_shapes import ConversionBase

@@ -38,8 +38,8 @@ def copy(
 ) -> None:
     """Copy a version to another name or registry.
 
-    The copy has the same manifest, so the same digest. Without NAME it keeps its name. With --all-versions the whole
-    adapter goes to another registry; `adaptry mirror` copies what a query finds, and follows it.
+    The copy has the same manifest, so the same digest. Without NAME it keeps its name. With --all-versions
+    the whole adapter goes to another registry; `adaptry mirror` copies what a query finds, and follows it.
     """
     require_usage(name is not None or to_registry is not None, "give a NAME, or --to-registry, or both")
     if all_versions:

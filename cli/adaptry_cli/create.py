@@ -35,8 +35,8 @@ def create(
 ) -> None:
     """Create an empty adapter.
 
-    A push creates its adapter by itself; this is for describing one beforehand. It is private unless --public is
-    given. The name of a deleted adapter goes on with its numbering.
+    A push creates its adapter by itself; this is for describing one beforehand. It is private unless --public
+    is given. The name of a deleted adapter goes on with its numbering.
     """
     edit = adapter_edit(description, tags or None, is_public)
     print_adapter(registry.create_adapter(name, edit), as_json)

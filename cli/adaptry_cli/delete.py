@@ -20,7 +20,8 @@ from adaptry_cli.out import format_count, print_out
 def delete(registry: Registry, name: AdapterName, yes: bool) -> None:
     """Delete an adapter.
 
-    It must have no aliases left. Only its namespace can use the name again, and version numbers go on from there.
+    It must have no aliases left. Only its namespace can use the name again, and version numbers go on from
+    there.
     """
     info = registry.adapter(name)
     if not yes:

@@ -42,8 +42,8 @@ def diff(
 ) -> None:
     """Show what differs between two adapters.
 
-    Compares what they are (method, base, modules, ranks, config) and their metrics; weights only by digest, unless they
-    are asked for.
+    Compares what they are (method, base, modules, ranks, config) and their metrics; weights only by digest,
+    unless they are asked for.
     """
     opened = [open_input(connected, source) for source in (before, after)]
     found = find_differences(*(DiffSide.of(one.adapter, one.version) for one in opened))

@@ -1,4 +1,6 @@
-"""`adaptry doctor`: whether this machine and the registry are fit for work. Looks, changes nothing that stays."""
+"""`adaptry doctor`: whether this machine and the registry are fit for work. Looks, changes nothing that
+stays.
+"""
 
 from __future__ import annotations
 
@@ -164,7 +166,9 @@ def _space(folder: Path) -> DoctorResult:
 
 
 def _bucket(folder: Path, url: str | None) -> Iterator[DoctorResult]:
-    """Where the registry's files are in one, or would be: whether it can be used, and what its server lacks."""
+    """Where the registry's files are in one, or would be: whether it can be used, and what its server
+    lacks.
+    """
     try:
         missing = missing_blob_capabilities(folder, url)
     except AdaptryError as error:
@@ -178,7 +182,9 @@ def _bucket(folder: Path, url: str | None) -> Iterator[DoctorResult]:
 
 
 def _decisions(folder: Path, catalog: str | None) -> Iterator[DoctorResult]:
-    """Matters for an operator to decide: names that differ only in capitals, and recalls missing from a restored backup."""
+    """Matters for an operator to decide: names that differ only in capitals, and recalls missing from a
+    restored backup.
+    """
     if not is_registry(folder):
         return
     try:
@@ -214,7 +220,9 @@ def _damage(folder: Path, catalog: str | None) -> DoctorResult:
 
 
 def _embedded(folder: Path, catalog: str | None) -> DoctorResult:
-    """Opening it checks the database's own settings (such as synchronous commits) and brings it up to date."""
+    """Opening it checks the database's own settings (such as synchronous commits) and brings it up to
+    date.
+    """
     if not is_registry(folder):
         return DoctorResult("registry", "ok", f"there is none in {folder} yet; the first push makes it")
     with contextlib.closing(open_local(folder, catalog=catalog)) as registry:

@@ -39,8 +39,8 @@ def events(
 ) -> None:
     """Show what happens in the registry, as it happens.
 
-    Of all adapters that you may see, oldest first, each with its number; with --json, one object on each line. A
-    registry that cannot be reached for a while is waited for with --follow, and nothing is missed.
+    Of all adapters that you may see, oldest first, each with its number; with --json, one object on each
+    line. A registry that cannot be reached for a while is waited for with --follow, and nothing is missed.
     """
     happened = follow_events(registry, after, about) if goes_on else _so_far(registry, after or 0, about)
     for event in happened:

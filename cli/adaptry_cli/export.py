@@ -103,9 +103,10 @@ def export(
 ) -> None:
     """Write an adapter as an engine needs it.
 
-    The engine's verdict decides what is repaired: scales it does not read are folded in, other methods become a LoRA,
-    names, ranks and experts are brought into its shape, and what no adapter can tell it goes into the base's weights. The result is served
-    as trained, or the export is refused; how near it is to what was trained is measured and shown.
+    The engine's verdict decides what is repaired: scales it does not read are folded in, other methods become
+    a LoRA, names, ranks and experts are brought into its shape, and what no adapter can tell it goes into the
+    base's weights. The result is served as trained, or the export is refused; how near it is to what was
+    trained is measured and shown.
     """
     require_usage(
         runtime is not None or format is not None or artifact is not None,
@@ -179,7 +180,9 @@ def _base(
 
 
 def _weights(connected: RegistryOpener, key: str | None, progress: Progress) -> Any:
-    """What opens the base's files when they are asked for; None where no base is known. (`Any`: `ExportOptions` has the type.)"""
+    """What opens the base's files when they are asked for; None where no base is known. (`Any`:
+    `ExportOptions` has the type.)
+    """
     from adaptry.bases.hf_folder import open_checkpoint
     from adaptry.operations.base_registry import open_base
 

@@ -56,9 +56,9 @@ def extract(
 ) -> None:
     """Extract a LoRA from a full fine-tune and its base.
 
-    What training changed is taken apart tensor by tensor (SVD) and kept up to a rank or an energy; norms, biases and
-    resized embeddings come along whole. What is lost is shown, and the result is merged back and compared with the
-    fine-tune.
+    What training changed is taken apart tensor by tensor (SVD) and kept up to a rank or an energy; norms,
+    biases and resized embeddings come along whole. What is lost is shown, and the result is merged back and
+    compared with the fine-tune.
     """
     from adaptry.compute.extracting.extraction import build_extracted_adapter
     from adaptry.compute.extracting.plan import plan_extraction

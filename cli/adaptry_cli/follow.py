@@ -1,4 +1,6 @@
-"""`adaptry follow`: a worker beside an engine, which keeps what it has loaded equal to what the aliases say."""
+"""`adaptry follow`: a worker beside an engine, which keeps what it has loaded equal to what the aliases
+say.
+"""
 
 from __future__ import annotations
 
@@ -85,9 +87,9 @@ def follow(
 ) -> None:
     """Keep an engine's adapters in step with the registry.
 
-    Loads what the aliases say, follows them when they move, drops what is recalled and proves it, takes part in rollouts, and
-    reports what is loaded (`adaptry workers`). Runs until it is stopped; the engine then keeps what it has. Its token needs
-    the role `worker`.
+    Loads what the aliases say, follows them when they move, drops what is recalled and proves it, takes part
+    in rollouts, and reports what is loaded (`adaptry workers`). Runs until it is stopped; the engine then
+    keeps what it has. Its token needs the role `worker`.
     """
     from adaptry.integrations.serving.cache.cache import Cache
     from adaptry.integrations.serving.engine_profile import inspect_engine
@@ -149,7 +151,9 @@ def _run(reconciler: Reconciler, once: bool) -> None:
 def _inspect_engine(
     engine: Engine, key: str | None, declared: Runtime | None, ca_bundle: str | None
 ) -> EngineInfo:
-    """The engine that runs there; what was declared, if the engine cannot be asked. Raises `Invalid` if it is of another kind."""
+    """The engine that runs there; what was declared, if the engine cannot be asked. Raises `Invalid` if it is
+    of another kind.
+    """
     from adaptry.checks.runtimes import parse_runtime
     from adaptry.core.errors import NotFound
     from adaptry.integrations.engine_probe import EngineInfo, probe_engine

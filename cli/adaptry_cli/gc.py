@@ -29,8 +29,9 @@ from adaptry_cli.out import format_count, format_size, json_option, print_answer
 def gc(registry: Registry, dry_run: bool, grace: timedelta, as_json: bool) -> None:
     """Delete files that no version needs any more.
 
-    What is left of deleted adapters and of pushes that died. What is found is marked, and goes when it is found again after the
-    grace; pushes may go on meanwhile. Works on a registry's folder, on the machine of its server, also while that runs.
+    What is left of deleted adapters and of pushes that died. What is found is marked, and goes when it is
+    found again after the grace; pushes may go on meanwhile. Works on a registry's folder, on the machine of
+    its server, also while that runs.
     """
     from adaptry.storage.maintenance.gc import collect_garbage
 

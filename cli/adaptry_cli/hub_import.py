@@ -46,9 +46,10 @@ def import_(
 ) -> None:
     """Import adapters from a hub.
 
-    All of an author, one by name, those of a collection, or those that --search and --filter find. What is no adapter
-    is passed over; what came from the newest commit already is not fetched again, so that a run that was broken off
-    goes on where it stopped. HF_ENDPOINT and HF_TOKEN say which hub, and as whom. Exit code 1 means that some failed.
+    All of an author, one by name, those of a collection, or those that --search and --filter find. What is no
+    adapter is passed over; what came from the newest commit already is not fetched again, so that a run that
+    was broken off goes on where it stopped. HF_ENDPOINT and HF_TOKEN say which hub, and as whom. Exit code 1
+    means that some failed.
     """
     from adaptry.operations.hf_import import bulk_import
     from adaptry.operations.hf_import.hub_client import open_hub

@@ -36,9 +36,9 @@ from adaptry_cli.version_text import facts_of_spec, json_of_spec, row_of_tensor
 def inspect(connected: RegistryOpener, source: Source, weights: bool, as_json: bool) -> None:
     """Show what an adapter is, from its files, and what can be done with it.
 
-    Method, modules with ranks and scales, extra weights, dtypes; its share of the base and the memory it takes when
-    served; whether it can be merged or written as a LoRA, and which engines serve it as trained. Read from headers and
-    config, never from a form.
+    Method, modules with ranks and scales, extra weights, dtypes; its share of the base and the memory it
+    takes when served; whether it can be merged or written as a LoRA, and which engines serve it as trained.
+    Read from headers and config, never from a form.
 
     With --weights, the registry inspects a version now if it was pushed before registries inspected weights.
     """

@@ -70,7 +70,8 @@ def submit(
     """Ask for a job.
 
     Fields are NAME=VALUE; repeat one for a list: `adaptry jobs submit merge base=org/model
-    inputs=acme/tone@3 inputs=acme/voice=0.5 to=acme/both`. The job has your rights, and needs nothing of this machine.
+    inputs=acme/tone@3 inputs=acme/voice=0.5 to=acme/both`. The job has your rights, and needs nothing of this
+    machine.
     """
     from adaptry.core.byte_sizes import parse_bytes
 
@@ -102,8 +103,8 @@ def schedule(
 ) -> None:
     """Ask for a job again and again.
 
-    CRON is minute, hour, day, month and weekday in UTC: `adaptry jobs schedule nightly '30 2 * * *' verify`. Runners look at the
-    clock; a time that passed while there were none is made up for within a day, once.
+    CRON is minute, hour, day, month and weekday in UTC: `adaptry jobs schedule nightly '30 2 * * *' verify`.
+    Runners look at the clock; a time that passed while there were none is made up for within a day, once.
     """
     order = validate_options(JobOrder, kind=kind, task=_task(kind, fields))
     print_answer(registry.schedule_job(name, cron, order), name, as_json)

@@ -22,8 +22,8 @@ from adaptry_cli.out import format_number, json_option, print_err, print_json, p
 def lineage(registry: Registry, ref: Ref, down: bool, as_json: bool) -> None:
     """Show what a version was made from, and how.
 
-    A tree of its parents, theirs and so on; each with its recipe in one line and the share of energy that was kept,
-    where that was recorded. A parent that is not in this registry, or not yours to see, is a digest.
+    A tree of its parents, theirs and so on; each with its recipe in one line and the share of energy that was
+    kept, where that was recorded. A parent that is not in this registry, or not yours to see, is a digest.
     """
     root = descendant_tree(registry, ref) if down else ancestor_tree(registry, ref)
     if as_json:

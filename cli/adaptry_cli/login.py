@@ -23,8 +23,8 @@ _WHOLE = 4096  # characters of a token, and more
 def login(url: str | None, token_file: Path | None) -> None:
     """Keep a token for a server.
 
-    Asks for the token, or reads it from stdin or a file; it is tried before it is kept, in a file that only you can
-    read. URL is the server's address, else ADAPTRY_URL.
+    Asks for the token, or reads it from stdin or a file; it is tried before it is kept, in a file that only
+    you can read. URL is the server's address, else ADAPTRY_URL.
     """
     server = require_server(url)
     token = _read_token(token_file)

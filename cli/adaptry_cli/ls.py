@@ -29,8 +29,8 @@ from adaptry_cli.version_text import format_when
 def ls(registry: Registry, what: str | None, limit: int, as_json: bool) -> None:
     """List adapters, or the versions of one.
 
-    Without an argument: all adapters that you may read. With a namespace: its adapters. With namespace/name: the
-    versions of that adapter, newest first.
+    Without an argument: all adapters that you may read. With a namespace: its adapters. With namespace/name:
+    the versions of that adapter, newest first.
     """
     if what and "/" in what:
         name = AdapterName.parse(what)

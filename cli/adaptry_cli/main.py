@@ -162,7 +162,9 @@ class LazyGroup(click.Group):
         return answer
 
     def main(self, *args: Any, **options: Any) -> NoReturn:
-        """Runs a command and exits: with a code of the table, and never with a traceback. (`Any`: click's own.)"""
+        """Runs a command and exits: with a code of the table, and never with a traceback. (`Any`: click's
+        own.)
+        """
         _open_standard_streams()
         options = {"prog_name": "adaptry", **options, "standalone_mode": False}
         try:
@@ -214,7 +216,9 @@ def _complain(sentence: str) -> None:
 
 
 def _open_standard_streams() -> None:
-    """What the caller closed (`>&-`) goes nowhere, as asked; left closed, the next file to be opened would be it."""
+    """What the caller closed (`>&-`) goes nowhere, as asked; left closed, the next file to be opened would be
+    it.
+    """
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:
             is_read = name == "stdin"

@@ -26,10 +26,11 @@ from adaptry_cli.verify import require_local
 def mend(registry: Registry, sources: tuple[str, ...], read_data: bool, dry_run: bool, as_json: bool) -> None:
     """Repair what `adaptry verify` finds.
 
-    Shows a plan, then carries it out. Damaged files and manifests are replaced from the first source that has them; a single
-    flipped bit in a small file needs no source. Derived rows are rebuilt. A file that cannot be replaced is moved aside, and its
-    versions are shown as damaged until the same files are pushed again. Nothing is deleted. Works beside a running server, and
-    can be stopped at any point and run again. Exit code 1 means that damage remains.
+    Shows a plan, then carries it out. Damaged files and manifests are replaced from the first source that has
+    them; a single flipped bit in a small file needs no source. Derived rows are rebuilt. A file that cannot
+    be replaced is moved aside, and its versions are shown as damaged until the same files are pushed again.
+    Nothing is deleted. Works beside a running server, and can be stopped at any point and run again. Exit
+    code 1 means that damage remains.
     """
     from adaptry.operations.repair import RegistryRepairPlan
     from adaptry.operations.repair import repair_registry as repair

@@ -86,9 +86,9 @@ def merge(
 ) -> None:
     """Merge adapters into their base's weights.
 
-    W + weight · scale · B·A, computed in float32 and rounded once, as PEFT does. Everything that does not fit fails
-    before a weight is read; the output folder appears whole or not at all. `adaptry_merge.json` in it says what
-    went in.
+    W + weight · scale · B·A, computed in float32 and rounded once, as PEFT does. Everything that does not fit
+    fails before a weight is read; the output folder appears whole or not at all. `adaptry_merge.json` in it
+    says what went in.
     """
     from adaptry.compute.merging.merge import MergeOptions, plan_recipe
     from adaptry.compute.merging.merge import merge as carry_out
@@ -120,7 +120,9 @@ def _recipe(base: str, inputs: tuple[str, ...], options: dict[str, Any]) -> Merg
 
 
 def _base(connected: RegistryOpener, recipe: MergeRecipe, progress: Progress) -> tuple[HfCheckpoint, str]:
-    """The base to merge into, its weights at hand, and how it was found where that is the original of the one named."""
+    """The base to merge into, its weights at hand, and how it was found where that is the original of the one
+    named.
+    """
     from adaptry.bases.hf_folder import open_checkpoint
     from adaptry.bases.quantised import open_logical_view
     from adaptry.operations.base_registry import open_base

@@ -40,12 +40,13 @@ class _Folder(click.ParamType):  # type: ignore[type-arg]  # subscriptable since
 def migrate(ctx: click.Context, folder: Path | None, url: str | None, as_json: bool) -> None:
     """Bring a registry's catalog to this version's schema, or into PostgreSQL.
 
-    Without --from and --to the registry of ADAPTRY_CATALOG (or of the folder) is made if it is missing, and brought up
-    to date: what a deployment does once, before it starts its servers.
+    Without --from and --to the registry of ADAPTRY_CATALOG (or of the folder) is made if it is missing, and
+    brought up to date: what a deployment does once, before it starts its servers.
 
-    With both, the rows of a folder go into an empty database. Every row is read back and compared, and every file that
-    a row names is looked for; files stay where they are. From then on the folder remembers the database, and the old
-    catalog can only be read. Stop its server first: until it starts again, it can change nothing.
+    With both, the rows of a folder go into an empty database. Every row is read back and compared, and every
+    file that a row names is looked for; files stay where they are. From then on the folder remembers the
+    database, and the old catalog can only be read. Stop its server first: until it starts again, it can
+    change nothing.
     """
     if folder is None and url is None:
         _bring_up_to_date(as_json)

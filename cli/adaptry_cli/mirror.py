@@ -61,9 +61,9 @@ def mirror(
 ) -> None:
     """Make this registry follow another.
 
-    Copies the versions that QUERY finds there (all, without one), with their numbers, metrics and states; later rounds bring what
-    is new and follow what changed: a version that was revoked there is revoked here. A round that was broken off goes on where it stopped.
-    Exit code 1 means that something was refused.
+    Copies the versions that QUERY finds there (all, without one), with their numbers, metrics and states;
+    later rounds bring what is new and follow what changed: a version that was revoked there is revoked here.
+    A round that was broken off goes on where it stopped. Exit code 1 means that something was refused.
     """
     require_usage(not base_files or bases, "--base-files brings bases: not with --no-bases")
     require_usage(

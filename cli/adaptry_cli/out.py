@@ -1,6 +1,8 @@
-"""What the commands print: the answer on stdout, as text or JSON; the story on stderr, with bars on a terminal.
+"""What the commands print: the answer on stdout, as text or JSON; the story on stderr, with bars on a
+terminal.
 
-Text that others wrote is shown with its control characters spelled out, so that no description can move a cursor.
+Text that others wrote is shown with its control characters spelled out, so that no description can move a
+cursor.
 """
 
 from __future__ import annotations

@@ -62,8 +62,9 @@ def probe(
 ) -> None:
     """Test whether a running engine answers as an adapter was trained to.
 
-    Asks it fixed prompts with the adapter and without, and compares with PEFT on this machine's CPU. The exit code is 0
-    for `as trained`, and 1 for `no-op` (the answers are the base's), for `differs`, and where that cannot be decided.
+    Asks it fixed prompts with the adapter and without, and compares with PEFT on this machine's CPU. The exit
+    code is 0 for `as trained`, and 1 for `no-op` (the answers are the base's), for `differs`, and where that
+    cannot be decided.
     """
     from adaptry.integrations.engine_test import comparison
     from adaptry.integrations.engine_test.prompts import PROMPTS

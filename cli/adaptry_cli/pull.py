@@ -44,9 +44,9 @@ def pull(
 ) -> None:
     """Get an adapter out of the registry.
 
-    The folder then holds the adapter's files and nothing else, each verified, and appears whole or not at all.
-    A version that is deprecated or yanked comes with a warning; one that is quarantined or revoked does not come.
-    With --locked, every adapter of the lock file goes to DIR/namespace/name@….
+    The folder then holds the adapter's files and nothing else, each verified, and appears whole or not at
+    all. A version that is deprecated or yanked comes with a warning; one that is quarantined or revoked does
+    not come. With --locked, every adapter of the lock file goes to DIR/namespace/name@….
     """
     require_usage((ref is None) != (locked is None), "give a REF, or --locked FILE")
     require_usage(

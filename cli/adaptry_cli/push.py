@@ -47,9 +47,9 @@ def push(
 ) -> None:
     """Put an adapter into the registry.
 
-    DIR is what PEFT's save_pretrained wrote; hf:ORG/NAME, or hf:ORG/NAME@REVISION, is an adapter on a hub. Prints
-    the ref and the digest. Pushing identical files returns the existing version. Files that do not belong to an adapter
-    (optimizer state, pickles) are left out and listed.
+    DIR is what PEFT's save_pretrained wrote; hf:ORG/NAME, or hf:ORG/NAME@REVISION, is an adapter on a hub.
+    Prints the ref and the digest. Pushing identical files returns the existing version. Files that do not
+    belong to an adapter (optimizer state, pickles) are left out and listed.
     """
     require_usage(force == (reason is not None), "--force and --reason TEXT go together: the reason is kept")
     options = validate_options(

@@ -39,8 +39,8 @@ def recall() -> None:
 def status(ctx: click.Context, registry: Registry, ref: Ref, wait: float, as_json: bool) -> None:
     """Say of every worker that has or had a version whether it has dropped it.
 
-    Dropped is what was unloaded, whose files were removed, and which the engine refused when asked. The exit code is 1 while any
-    worker may still answer with it: one that has not dropped it yet, or is lost.
+    Dropped is what was unloaded, whose files were removed, and which the engine refused when asked. The exit
+    code is 1 while any worker may still answer with it: one that has not dropped it yet, or is lost.
     """
     found = recall_status(registry, ref)
     until = time.monotonic() + wait

@@ -50,8 +50,8 @@ def resize(
 ) -> None:
     """Bring a LoRA to another rank.
 
-    Each module gets the nearest update of its new rank, and the energy that is kept is shown. A rank that a module has
-    already leaves its update as it is. `--allowed` makes one rank of all modules.
+    Each module gets the nearest update of its new rank, and the energy that is kept is shown. A rank that a
+    module has already leaves its update as it is. `--allowed` makes one rank of all modules.
     """
     from adaptry.compute.converting.resize import ResizeOptions
     from adaptry.compute.converting.resize import resize as resized

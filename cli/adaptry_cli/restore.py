@@ -91,13 +91,16 @@ def restore(
 ) -> None:
     """Make a version active again, or restore a registry from a backup.
 
-    NAME@VERSION makes that version active again and needs a --reason; only an administrator may restore a revoked version.
+    NAME@VERSION makes that version active again and needs a --reason; only an administrator may restore a
+    revoked version.
 
-    A path, such as ./backup or ./backup.tar, restores a backup: all of it is verified, then it becomes the registry in an empty
-    folder. With --replace it takes the place of an existing registry, whose server must be stopped.
+    A path, such as ./backup or ./backup.tar, restores a backup: all of it is verified, then it becomes the
+    registry in an empty folder. With --replace it takes the place of an existing registry, whose server must
+    be stopped.
 
-    A restored registry begins a new epoch: workers and mirrors re-read everything, tokens are revoked, and alias generations are
-    higher than any before. Versions that were recalled after the backup are quarantined as soon as a worker proves the recall.
+    A restored registry begins a new epoch: workers and mirrors re-read everything, tokens are revoked, and
+    alias generations are higher than any before. Versions that were recalled after the backup are quarantined
+    as soon as a worker proves the recall.
     """
     is_for_backups = bool(snapshot or replace or keep_tokens or dry_run or epoch_only)
     if isinstance(what, Ref):

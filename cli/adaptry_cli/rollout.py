@@ -1,4 +1,6 @@
-"""`adaptry rollout start`, `status`, `advance`, `abort`: a version takes over an alias on some workers first."""
+"""`adaptry rollout start`, `status`, `advance`, `abort`: a version takes over an alias on some workers
+first.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,8 @@ _ref = click.argument("ref", metavar="NAME@ALIAS", type=REF)
 def rollout() -> None:
     """Let a version take over an alias on some workers first, then on more.
 
-    It stops by itself where a worker reports that it cannot load the version, or that the engine fails with it. At 100 % the
-    alias moves, unless someone moved it meanwhile.
+    It stops by itself where a worker reports that it cannot load the version, or that the engine fails with
+    it. At 100 % the alias moves, unless someone moved it meanwhile.
     """
 
 

@@ -1,4 +1,6 @@
-"""`adaptry runtime ls`, `plan`, `compare`: rules of engines, flags for a server, and which adapters an engine serves as trained."""
+"""`adaptry runtime ls`, `plan`, `compare`: rules of engines, flags for a server, and which adapters an engine
+serves as trained.
+"""
 
 from __future__ import annotations
 
@@ -102,7 +104,8 @@ def plan_server(
 ) -> None:
     """Say which flags a server needs for these adapters, and the memory they cost.
 
-    Only adapters that it would serve as trained count; for each other one the reason is shown, and the exit code is 1.
+    Only adapters that it would serve as trained count; for each other one the reason is shown, and the exit
+    code is 1.
     """
     from adaptry.checks.runtimes import build_server_plan
 
@@ -134,8 +137,8 @@ def compare_running(
 ) -> None:
     """Compare the registry's adapters with a running engine: list those it serves as trained.
 
-    vLLM, SGLang, llama.cpp and mistral.rs report what they are; for others pass --runtime. The newest version of each
-    adapter of the engine's base is checked.
+    vLLM, SGLang, llama.cpp and mistral.rs report what they are; for others pass --runtime. The newest version
+    of each adapter of the engine's base is checked.
     """
     from adaptry.checks.runtimes import check_runtime
 
@@ -187,7 +190,9 @@ def _detect_engine(url: str, declared: Runtime | None, key: str | None) -> Engin
 
 
 def _served_base(connected: RegistryOpener, found: EngineInfo, base: str | None) -> tuple[str, BaseRecord]:
-    """The base that is served, by the names the server has for it. Raises `NotFound` where none is known here."""
+    """The base that is served, by the names the server has for it. Raises `NotFound` where none is known
+    here.
+    """
     names = [base] if base else list(found.models)
     for name in names:
         try:

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 def show(registry: Registry, ref: Ref, as_json: bool) -> None:
     """Show everything about a version.
 
-    What it is, its base, metrics, aliases, what the checks found, which engines serve it as trained, its files and where
-    it comes from.
+    What it is, its base, metrics, aliases, what the checks found, which engines serve it as trained, its
+    files and where it comes from.
     """
     info = registry.adapter(ref.name)
     if info.versions == 0 and isinstance(ref.selector, Latest):

@@ -35,9 +35,9 @@ def similar(
 ) -> None:
     """Find adapters that are nearly the same.
 
-    Compares the updates themselves (not names, ranks or files) with those of every version of the same base that you may
-    read. The first time each is read once; after that its signature is enough. An adapter that is no plain LoRA is
-    compared by the digest of its weights.
+    Compares the updates themselves (not names, ranks or files) with those of every version of the same base
+    that you may read. The first time each is read once; after that its signature is enough. An adapter that
+    is no plain LoRA is compared by the digest of its weights.
     """
     from adaptry.operations.similarity import find_similar as find
 

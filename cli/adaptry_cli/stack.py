@@ -43,8 +43,8 @@ def stack(
 ) -> None:
     """Stack adapters into one LoRA that acts as all of them together.
 
-    Exactly the weighted sum of their updates, by putting the factors side by side: the rank is the sum of the ranks.
-    Every module gets one rank and scale 1, so that any engine serves it.
+    Exactly the weighted sum of their updates, by putting the factors side by side: the rank is the sum of the
+    ranks. Every module gets one rank and scale 1, so that any engine serves it.
     """
     recipe = parse_recipe(None, {**options, "uniform": not own_ranks, "in_sequence": in_sequence})
     run_combine(recipe, target, connected, report, dry_run, as_json)

@@ -65,8 +65,8 @@ def create(
 ) -> None:
     """Create a token, and print it: this once.
 
-    NAME is the person or program that will use it; the history shows it with every change made with the token. The token is
-    valid with and without the prefix `hf_`.
+    NAME is the person or program that will use it; the history shows it with every change made with the
+    token. The token is valid with and without the prefix `hf_`.
     """
     require_usage(
         bool(namespaces), "give --namespace GLOB (acme, team-*, or * for all): where the token holds"

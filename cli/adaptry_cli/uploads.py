@@ -16,8 +16,9 @@ from adaptry_cli.version_text import format_when
 def uploads() -> None:
     """List and drop open uploads.
 
-    A namespace may have 64 uploads open at once. An interrupted upload stays open for a day, so that its client can continue
-    it. Once the limit is reached, uploads idle for two minutes (15 if they go straight to a bucket) make room for new ones.
+    A namespace may have 64 uploads open at once. An interrupted upload stays open for a day, so that its
+    client can continue it. Once the limit is reached, uploads idle for two minutes (15 if they go straight to
+    a bucket) make room for new ones.
     """
 
 

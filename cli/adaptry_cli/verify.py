@@ -24,9 +24,10 @@ _ON_ITS_MACHINE = (
 def verify(registry: Registry, read_data: bool, as_json: bool) -> None:
     """Look for damage in the registry.
 
-    Compares rows with each other, and checks that every file is present and has its size. --read-data also hashes every file
-    and re-derives each version's spec. Damaged files are marked, and are not served until they are repaired. Works on the
-    registry's folder, also while its server runs. Exit code 1 means that damage was found.
+    Compares rows with each other, and checks that every file is present and has its size. --read-data also
+    hashes every file and re-derives each version's spec. Damaged files are marked, and are not served until
+    they are repaired. Works on the registry's folder, also while its server runs. Exit code 1 means that
+    damage was found.
     """
     from adaptry.storage.maintenance.integrity import verify as look
 

@@ -84,9 +84,9 @@ def verify_merge(
 ) -> None:
     """Prove or refute that a checkpoint is that base plus those adapters.
 
-    Each tensor is computed as `adaptry merge` would and compared with what is there, streaming. Of what differs it is
-    said how: not applied, applied twice, scaled otherwise. A folder that `adaptry merge` wrote says itself what it is
-    made of. Exit code 0 means proved, 1 refuted.
+    Each tensor is computed as `adaptry merge` would and compared with what is there, streaming. Of what
+    differs it is said how: not applied, applied twice, scaled otherwise. A folder that `adaptry merge` wrote
+    says itself what it is made of. Exit code 0 means proved, 1 refuted.
     """
     from adaptry.bases.hf_folder import open_checkpoint
     from adaptry.compute.verifying.merge_record import read_merge_record
@@ -129,7 +129,9 @@ def _named(
 
 
 def _recorded(connected: RegistryOpener, record: MergeRecord, progress: Progress) -> MergePlan:
-    """The plan of what the checkpoint's record names, if that is still there. Raises `CheckFailed`, `NotFound`."""
+    """The plan of what the checkpoint's record names, if that is still there. Raises `CheckFailed`,
+    `NotFound`.
+    """
     from adaptry.compute.merging.merge import plan_recipe
     from adaptry.compute.verifying.merge_record import check_base, check_inputs
 

@@ -18,7 +18,8 @@ from adaptry_cli.tables import print_facts
 def whoami(where: str | None, as_json: bool) -> None:
     """Show who you are to the registry.
 
-    Your name, your role, and the namespaces you hold it in. An embedded registry takes whoever can open its folder.
+    Your name, your role, and the namespaces you hold it in. An embedded registry takes whoever can open its
+    folder.
     """
     settings = settings_for(where)
     if settings.registry and is_server(settings.registry):

@@ -98,8 +98,9 @@ def work(
 ) -> None:
     """Run jobs.
 
-    A runner is trusted: it reaches the registry's database and files itself, and gives each job the rights of who asked
-    for it. Start as many as there are machines; each step of a job runs in a process of its own on one of them.
+    A runner is trusted: it reaches the registry's database and files itself, and gives each job the rights of
+    who asked for it. Start as many as there are machines; each step of a job runs in a process of its own on
+    one of them.
     """
     from adaptry.jobs.ipc import RegistryLocation
     from adaptry.jobs.runner import RunnerSettings, run_jobs
@@ -136,7 +137,8 @@ def work(
 
 @contextlib.contextmanager
 def runner_process(data: Path, catalog: str | None, blobs: str | None) -> Iterator[None]:
-    """A runner in a process of its own for as long as the block lasts, and no longer, however this process ends.
+    """A runner in a process of its own for as long as the block lasts, and no longer, however this process
+    ends.
 
     Raises `MissingDependency`.
     """

@@ -23,8 +23,8 @@ _owner = click.option(
 def workers() -> None:
     """See which engines there are, and what each has loaded.
 
-    Each is reported by the worker beside it (`adaptry follow`). One that was not heard of in time is lost, and what it had
-    counts as served until it is heard of again, or forgotten.
+    Each is reported by the worker beside it (`adaptry follow`). One that was not heard of in time is lost,
+    and what it had counts as served until it is heard of again, or forgotten.
     """
 
 

@@ -14,6 +14,7 @@ from adaptry_cli.state_change import set_state, state_options
 def yank(registry: Registry, ref: Ref, reason: str, successor: str | None, as_json: bool) -> None:
     """Take a version out of use.
 
-    Whoever names it or has it locked still gets it, with a warning; searches leave it out, and no alias moves to it.
+    Whoever names it or has it locked still gets it, with a warning; searches leave it out, and no alias moves
+    to it.
     """
     set_state(registry, ref, "yanked", reason, successor, as_json)

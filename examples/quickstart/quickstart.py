@@ -1,7 +1,8 @@
 """The daily round from Python: push two versions of an adapter, find them, point `prod` at one, pull it.
 
-Runs anywhere with the core install: the base and the adapters are tiny, hand-written and real in form, and the
-registry is a folder that goes away at the end. With a server, only `connect` changes: `connect("http://host")`.
+Runs anywhere with the core install: the base and the adapters are tiny, hand-written and real in form, and
+the registry is a folder that goes away at the end. With a server, only `connect` changes:
+`connect("http://host")`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""What run.py is asked for, and the services that it comes to; or why nothing can be started, in words for people."""
+"""What run.py is asked for, and the services that it comes to; or why nothing can be started, in words for
+people.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""One run at a time in a folder, and nothing left of one that was killed: two of a database on one folder would ruin it."""
+"""One run at a time in a folder, and nothing left of one that was killed: two of a database on one folder
+would ruin it.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ class Taken(Exception):
 
 
 def claim_folder(folder: Path) -> IO[str]:
-    """The folder is this process's until the file is closed, or the process ends, however it does. Raises `Taken`, `OSError`."""
+    """The folder is this process's until the file is closed, or the process ends, however it does. Raises
+    `Taken`, `OSError`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     claim = (folder / "lock").open("a")
     try:
@@ -45,7 +49,9 @@ def end_leftovers(folder: Path) -> None:
 
 
 def _is_of(pid: int, folder: Path) -> bool:
-    """Whether the process is one that was started for this folder, and not another that has its number by now."""
+    """Whether the process is one that was started for this folder, and not another that has its number by
+    now.
+    """
     try:
         said = Path(f"/proc/{pid}/environ").read_bytes() + Path(f"/proc/{pid}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError, PermissionError):

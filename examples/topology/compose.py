@@ -1,8 +1,9 @@
-"""compose.yaml, read as processes of this machine: what each service is called with, once names and places mean something here.
+"""compose.yaml, read as processes of this machine: what each service is called with, once names and places
+mean something here.
 
-A service has an address of its own among those of the loopback interface (Linux answers to all of 127.0.0.0/8), so its ports
-stay what the file says, and two topologies never meet. Names of services become addresses, places in a container become
-folders and files.
+A service has an address of its own among those of the loopback interface (Linux answers to all of
+127.0.0.0/8), so its ports stay what the file says, and two topologies never meet. Names of services become
+addresses, places in a container become folders and files.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ class Health:
 
 @dataclass(frozen=True)
 class Service:
-    """One process: `command` in `environment`, after what `depends_on` names. `address` is where it listens."""
+    """One process: `command` in `environment`, after what `depends_on` names. `address` is where it
+    listens.
+    """
 
     name: str
     image: str
@@ -65,7 +68,9 @@ def claim_network() -> tuple[str, socket.socket]:
 def read(
     compose: Path, folder: Path, variables: Mapping[str, str], profiles: frozenset[str], network: str
 ) -> list[Service]:
-    """The services to start, with their places in `folder` and addresses in `network`. (`Any`, below: YAML.)"""
+    """The services to start, with their places in `folder` and addresses in `network`. (`Any`, below:
+    YAML.)
+    """
     text = re.sub(
         r"\$\{(\w+):-([^}]*)\}", lambda found: variables.get(found[1]) or found[2], compose.read_text()
     )
@@ -88,7 +93,9 @@ def read(
 
 
 def _fixed(services: Mapping[str, Any]) -> list[str]:
-    """The addresses that services have in the file's networks. Here all of them call from 127.0.0.1, wherever they listen."""
+    """The addresses that services have in the file's networks. Here all of them call from 127.0.0.1, wherever
+    they listen.
+    """
     networks = [one["networks"] for one in services.values() if isinstance(one.get("networks"), dict)]
     return [said["ipv4_address"] for each in networks for said in each.values() if "ipv4_address" in said]
 
@@ -144,7 +151,9 @@ def _places(
     folder: Path,
     addresses: Mapping[str, str],
 ) -> dict[str, Path]:
-    """Where each place of a container is on this machine: shared volumes, folders of its own, secrets, configurations."""
+    """Where each place of a container is on this machine: shared volumes, folders of its own, secrets,
+    configurations.
+    """
     found: dict[str, Path] = {}
     for place in [*one.get("volumes", ()), *one.get("tmpfs", ())]:
         source, _, target = place.rpartition(":")
@@ -200,7 +209,9 @@ def _seconds(text: str) -> float:
 
 
 def environment_of(service: Service, path: str) -> dict[str, str]:
-    """What a process of it sees: what the file says, and from here only what finds programs and certificates."""
+    """What a process of it sees: what the file says, and from here only what finds programs and
+    certificates.
+    """
     passed = ("HOME", "LANG", "LC_ALL", "SSL_CERT_FILE", "OMP_NUM_THREADS")
     kept = {name: os.environ[name] for name in passed if name in os.environ}
     temporary = {"TMPDIR": str(service.places["/tmp"])} if "/tmp" in service.places else {}

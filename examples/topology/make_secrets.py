@@ -1,7 +1,8 @@
-"""Makes the secrets of compose.yaml, each in a file of its own: `python3 make_secrets.py FOLDER`. Those that are there stay.
+"""Makes the secrets of compose.yaml, each in a file of its own: `python3 make_secrets.py FOLDER`. Those that
+are there stay.
 
-It needs Python and nothing else. Give the folder to nobody; compose mounts each file where it is needed. To change a secret,
-see docs/deploying.md.
+It needs Python and nothing else. Give the folder to nobody; compose mounts each file where it is needed. To
+change a secret, see docs/deploying.md.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def make(folder: Path) -> None:
 def _kept(path: Path, made: str) -> str:
     """What the file says, once there is one."""
     if not path.exists():
-        # Containers run as users of their own, and compose mounts a file as it is: the folder is what nobody else enters.
+        # Containers run as users of their own, and compose mounts a file as it is: the folder is what nobody
+        # else enters.
         path.write_text(f"{made}\n")
         path.chmod(0o644)
         print(path)

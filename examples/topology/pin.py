@@ -1,7 +1,9 @@
-"""Pins the images of others by digest, in the Dockerfile and in compose.yaml: `python3 pin.py`, or `make pin`.
+"""Pins the images of others by digest, in the Dockerfile and in compose.yaml: `python3 pin.py`, or `make
+pin`.
 
-For each `name:tag@sha256:…` it asks the image's registry which digest the tag has now, and writes that. The digest is that of the
-index of all platforms. It needs a client that asks registries: docker with buildx, skopeo or crane.
+For each `name:tag@sha256:…` it asks the image's registry which digest the tag has now, and writes that. The
+digest is that of the index of all platforms. It needs a client that asks registries: docker with buildx,
+skopeo or crane.
 """
 
 from __future__ import annotations

@@ -18,7 +18,9 @@ _POSTGRES = ("/usr/lib/postgresql/*/bin", "/usr/local/bin", "/usr/pgsql-*/bin")
 
 
 def search_path() -> str:
-    """Where programs are looked for: beside this Python, then on PATH, then where servers' packages put theirs."""
+    """Where programs are looked for: beside this Python, then on PATH, then where servers' packages put
+    theirs.
+    """
     postgres = [str(path) for place in _POSTGRES for path in sorted(Path("/").glob(place[1:]), reverse=True)]
     return os.pathsep.join(
         [str(Path(sys.executable).parent), os.environ.get("PATH", ""), *postgres, "/usr/sbin"]
@@ -40,7 +42,9 @@ def missing(services: list[Service]) -> list[str]:
 
 
 def started_with(service: Service) -> tuple[list[str], str | None]:
-    """The command of the service here, and the user that it must run as, if not this one. Prepares what it stands on."""
+    """The command of the service here, and the user that it must run as, if not this one. Prepares what it
+    stands on.
+    """
     if service.image.startswith("postgres:"):
         return _postgres(service)
     if service.image.startswith("prom/"):
@@ -51,7 +55,9 @@ def started_with(service: Service) -> tuple[list[str], str | None]:
 
 
 def asked(test: list[str]) -> list[str]:
-    """A health check's command: the S3 server's image has wget and no Python, and here it is the other way round."""
+    """A health check's command: the S3 server's image has wget and no Python, and here it is the other way
+    round.
+    """
     if test[0] == "wget":
         return [
             sys.executable,
@@ -76,7 +82,9 @@ def _ports(service: Service) -> range:
 
 
 def _seaweed(service: Service) -> list[str]:
-    """SeaweedFS names sockets in /tmp by its ports, whatever its address: with ports of its own, nobody finds another's."""
+    """SeaweedFS names sockets in /tmp by its ports, whatever its address: with ports of its own, nobody finds
+    another's.
+    """
     master, volume, filer, s3 = _ports(service)
     said = [
         word.replace(":9333", f":9333.{master}").replace(":8888", f":8888.{filer}")
@@ -91,7 +99,9 @@ def _seaweed(service: Service) -> list[str]:
 
 
 def _postgres(service: Service) -> tuple[list[str], str | None]:
-    """A cluster with the user and the database that the environment asks for, as the image's entry point makes it."""
+    """A cluster with the user and the database that the environment asks for, as the image's entry point
+    makes it.
+    """
     said, user = service.environment, _server_user()
     data = Path(said["PGDATA"])
     if not data.exists():

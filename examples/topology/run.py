@@ -1,7 +1,9 @@
-"""Starts the services of compose.yaml as processes, for machines without a container engine: `python3 run.py FOLDER`.
+"""Starts the services of compose.yaml as processes, for machines without a container engine: `python3 run.py
+FOLDER`.
 
-Everything is read from compose.yaml: commands, environment, secrets, health checks, the order, what is started again when
-it ends. Linux only. It needs the programs (PostgreSQL, SeaweedFS, Caddy, adaptry) and the secrets that make_secrets.py makes.
+Everything is read from compose.yaml: commands, environment, secrets, health checks, the order, what is
+started again when it ends. Linux only. It needs the programs (PostgreSQL, SeaweedFS, Caddy, adaptry) and the
+secrets that make_secrets.py makes.
 
 Prints the balancer's address when all is well, and stops everything at SIGINT or SIGTERM. What runs is in
 FOLDER/state.json: processes, addresses, health. Data, logs and caches are in FOLDER too.
@@ -233,13 +235,16 @@ def main() -> int:
 
 
 def _claimed(folder: Path) -> IO[str]:
-    """The folder, ours, without what an earlier run left that does not last. Raises `Taken`, `asked.Unfit`."""
+    """The folder, ours, without what an earlier run left that does not last. Raises `Taken`,
+    `asked.Unfit`.
+    """
     try:
         claim = claim_folder(folder)
         end_leftovers(folder)
     except OSError as error:
         raise asked.Unfit(f"cannot write to {folder}: {error.strerror}; take another folder") from error
-    # What is a container's own is new each time; so must this be, since addresses are, and some would be remembered there.
+    # What is a container's own is new each time; so must this be, since addresses are, and some would be
+    # remembered there.
     shutil.rmtree(folder / "own", ignore_errors=True)
     return claim
 

@@ -2,7 +2,8 @@
 
     python training.py
 
-Needs transformers and PEFT; the model is a tiny one made here, so it runs in seconds and learns nothing of use.
+Needs transformers and PEFT; the model is a tiny one made here, so it runs in seconds and learns nothing of
+use.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Servers on machines of their own are one server, when they are given the same secrets and a folder for spools."""
+"""Servers on machines of their own are one server, when they are given the same secrets and a folder for
+spools.
+"""
 
 from __future__ import annotations
 

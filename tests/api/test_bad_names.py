@@ -1,4 +1,6 @@
-"""Names and paths that attack, wherever an address or a body carries one: refused, nothing written, no 5xx."""
+"""Names and paths that attack, wherever an address or a body carries one: refused, nothing written, no
+5xx.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Web pages of other origins: none may call a server that names no origin, and those that it names may, without cookies."""
+"""Web pages of other origins: none may call a server that names no origin, and those that it names may,
+without cookies.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Large files that a server has sent straight to its bucket, a real one, with a proxy before it that can spoil the way."""
+"""Large files that a server has sent straight to its bucket, a real one, with a proxy before it that can
+spoil the way.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Events over HTTP: long polls and streams, of many listeners at once, until their token or the server ends."""
+"""Events over HTTP: long polls and streams, of many listeners at once, until their token or the server
+ends.
+"""
 
 from __future__ import annotations
 

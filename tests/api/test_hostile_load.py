@@ -1,6 +1,8 @@
-"""What an honest client notices of several hostile ones: its 99th percentile, beside that of quiet rounds in the same run.
+"""What an honest client notices of several hostile ones: its 99th percentile, beside that of quiet rounds in
+the same run.
 
-Hostile clients are processes at the lowest priority that send prepared requests, so the difference is the server's work.
+Hostile clients are processes at the lowest priority that send prepared requests, so the difference is the
+server's work.
 """
 
 from __future__ import annotations

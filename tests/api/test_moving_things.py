@@ -1,4 +1,6 @@
-"""Things that move are asked for anew each time and moved only from where they were seen; the rest may be kept."""
+"""Things that move are asked for anew each time and moved only from where they were seen; the rest may be
+kept.
+"""
 
 from __future__ import annotations
 

@@ -92,7 +92,9 @@ def large(tmp_path: Path) -> Adapter:
 
 
 class InFile:
-    """Meddles with the byte `DISTANCE` into the bytes of a file, whichever way they go, up to `times` times."""
+    """Meddles with the byte `DISTANCE` into the bytes of a file, whichever way they go, up to `times`
+    times.
+    """
 
     def __init__(self, act: Callable[[bytearray, int], bytes | None], times: int = 1) -> None:
         self.act = act

@@ -1,4 +1,6 @@
-"""The host and scheme in addresses that we hand out: a forwarding header is believed from a configured proxy and nobody else."""
+"""The host and scheme in addresses that we hand out: a forwarding header is believed from a configured proxy
+and nobody else.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A token that ends while a request with it is under way: what was looked up before that serves nobody after it."""
+"""A token that ends while a request with it is under way: what was looked up before that serves nobody after
+it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A hyper-parameter sweep: 200 clients that push at once into one namespace, beside uploads that died there."""
+"""A hyper-parameter sweep: 200 clients that push at once into one namespace, beside uploads that died
+there.
+"""
 
 from __future__ import annotations
 

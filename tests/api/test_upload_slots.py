@@ -1,4 +1,6 @@
-"""Limits on uploads that clients share: whoever has to wait waits and succeeds, and one tenant leaves room for others."""
+"""Limits on uploads that clients share: whoever has to wait waits and succeeds, and one tenant leaves room
+for others.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Quantised copies are known for what they are: their shapes, their method, and of which model they are a copy."""
+"""Quantised copies are known for what they are: their shapes, their method, and of which model they are a
+copy.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What transformers renames and fuses as it loads a base: adapters that PEFT saves still find their place on disk."""
+"""What transformers renames and fuses as it loads a base: adapters that PEFT saves still find their place on
+disk.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ from adaptry.bases.module_map import TargetTensor, place  # noqa: E402
 from adaptry.checks import check  # noqa: E402
 from adaptry.core.report import CheckReport  # noqa: E402
 
-# PEFT says that its own rank_pattern for fused experts matches no module, and transformers what it deprecates.
+# PEFT says that its own rank_pattern for fused experts matches no module, and transformers what it
+# deprecates.
 pytestmark = [
     pytest.mark.filterwarnings(f"ignore::{kind}")
     for kind in ("UserWarning", "FutureWarning", "RuntimeWarning")

@@ -1,4 +1,6 @@
-"""vLLM's own reading of a config, where vLLM is installed: it refuses what the rules say it refuses, and scales alike."""
+"""vLLM's own reading of a config, where vLLM is installed: it refuses what the rules say it refuses, and
+scales alike.
+"""
 
 from __future__ import annotations
 

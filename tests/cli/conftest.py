@@ -18,7 +18,9 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """`run("push", "./out", "acme/tone")` in a folder of its own; `code` is the exit code that is expected."""
+    """`run("push", "./out", "acme/tone")` in a folder of its own; `code` is the exit code that is
+    expected.
+    """
     monkeypatch.chdir(tmp_path)
     runner = CliRunner()
 

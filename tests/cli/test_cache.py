@@ -1,4 +1,6 @@
-"""The cache on the command line: a folder for a ref, what is there, what goes, and what must not come again."""
+"""The cache on the command line: a folder for a ref, what is there, what goes, and what must not come
+again.
+"""
 
 from __future__ import annotations
 

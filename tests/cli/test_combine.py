@@ -1,4 +1,6 @@
-"""`adaptry combine` and `stack` as people call them: refs and folders in, a folder or a version with its history out."""
+"""`adaptry combine` and `stack` as people call them: refs and folders in, a folder or a version with its
+history out.
+"""
 
 from __future__ import annotations
 

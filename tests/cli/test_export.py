@@ -1,4 +1,6 @@
-"""`adaptry export`: the plan, a folder, a version with its parent, and what is refused before anything is written."""
+"""`adaptry export`: the plan, a folder, a version with its parent, and what is refused before anything is
+written.
+"""
 
 from __future__ import annotations
 

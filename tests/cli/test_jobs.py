@@ -1,4 +1,6 @@
-"""`adaptry jobs` before anybody runs one: what makes no sense is refused at once, and what will not happen is said."""
+"""`adaptry jobs` before anybody runs one: what makes no sense is refused at once, and what will not happen is
+said.
+"""
 
 from __future__ import annotations
 

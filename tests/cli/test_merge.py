@@ -1,4 +1,6 @@
-"""`adaptry merge` as people call it: adapters by ref or folder, a base by name or folder, a checkpoint out."""
+"""`adaptry merge` as people call it: adapters by ref or folder, a base by name or folder, a checkpoint
+out.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""`adaptry check --runtime` and `adaptry runtime`: what engines make of adapters, and the way out that is named."""
+"""`adaptry check --runtime` and `adaptry runtime`: what engines make of adapters, and the way out that is
+named.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """What mergekit makes of a few updates, element by element; run by a Python that has mergekit 0.1.5.
 
 `PYTHON tests/combining/mergekit_elements.py < question > answer`: JSON with `updates` (lists of numbers) and
-`cases` (method, weights, parameters); the answer has a list of numbers for each case. `mergekit_elements.json` holds
-the answer to what `test_elementwise.py` asks.
+`cases` (method, weights, parameters); the answer has a list of numbers for each case.
+`mergekit_elements.json` holds the answer to what `test_elementwise.py` asks.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""What mergekit makes of updates: it merges whole models, so each adapter's updates are given to it as a model's weights.
+"""What mergekit makes of updates: it merges whole models, so each adapter's updates are given to it as a
+model's weights.
 
-The base's weights are all 0, so that a model is its updates and nothing is rounded. Mergekit 0.1.5 runs in an environment of
-its own (`make environments`); `python -m tests.combining.mergekit_library` prints what `mergekit_angles.json` holds.
+The base's weights are all 0, so that a model is its updates and nothing is rounded. Mergekit 0.1.5 runs in an
+environment of its own (`make environments`); `python -m tests.combining.mergekit_library` prints what
+`mergekit_angles.json` holds.
 """
 
 from __future__ import annotations
@@ -90,7 +92,9 @@ def answers(folder: Path, case: str) -> dict[str, torch.Tensor]:
 
 
 def _write_model(folder: Path, seed: int, held: dict[str, torch.Tensor]) -> None:
-    """A model whose targeted weights are the updates. The others differ between models, since mergekit stops at zeros."""
+    """A model whose targeted weights are the updates. The others differ between models, since mergekit stops
+    at zeros.
+    """
     wide, vocabulary = 2 * HIDDEN, 16
     block = "model.layers.0."
     shapes: dict[str, tuple[int, ...]] = {

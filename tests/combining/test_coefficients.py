@@ -1,4 +1,6 @@
-"""Ways of combining that go by lengths and angles: as the formulas say of dense updates, and as mergekit does."""
+"""Ways of combining that go by lengths and angles: as the formulas say of dense updates, and as mergekit
+does.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Ways of combining that work element by element: against their formulas in float64, against mergekit, and their laws."""
+"""Ways of combining that work element by element: against their formulas in float64, against mergekit, and
+their laws.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Ways of combining in common axes: in factors they come to what the papers' formulas say of dense updates in float64."""
+"""Ways of combining in common axes: in factors they come to what the papers' formulas say of dense updates in
+float64.
+"""
 
 from __future__ import annotations
 
@@ -150,8 +152,8 @@ def test_nothing_is_lost_on_the_way_to_the_axes_and_back(
 def has_unique_axes(updates: Sequence[Factors]) -> bool:
     """Whether the singular values of all updates side by side are apart from each other and from zero.
 
-    Otherwise the axes themselves are not unique (two copies of one update, for instance), and methods that decide by signs along
-    the axes may decide otherwise for another order.
+    Otherwise the axes themselves are not unique (two copies of one update, for instance), and methods that
+    decide by signs along the axes may decide otherwise for another order.
     """
     whole = [each.dense() for each in updates]
     rank = sum(each.rank for each in updates)

@@ -1,4 +1,6 @@
-"""What numbers do to a combination: values that are none, weights beyond a dtype, and roundings that are told."""
+"""What numbers do to a combination: values that are none, weights beyond a dtype, and roundings that are
+told.
+"""
 
 from __future__ import annotations
 

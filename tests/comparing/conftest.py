@@ -1,4 +1,6 @@
-"""Small adapters as parents, and their updates as whole matrices in float64, read without any code of ours."""
+"""Small adapters as parents, and their updates as whole matrices in float64, read without any code of
+ours.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Near-duplicates in a registry: signatures choose, exact cosines answer, and only what may be seen is found."""
+"""Near-duplicates in a registry: signatures choose, exact cosines answer, and only what may be seen is
+found.
+"""
 
 from __future__ import annotations
 

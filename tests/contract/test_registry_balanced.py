@@ -1,4 +1,6 @@
-"""Two servers that share nothing but PostgreSQL and a bucket, behind the balancer, keep every promise that one keeps."""
+"""Two servers that share nothing but PostgreSQL and a bucket, behind the balancer, keep every promise that
+one keeps.
+"""
 
 from __future__ import annotations
 

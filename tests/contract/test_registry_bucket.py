@@ -1,4 +1,6 @@
-"""The registry's contract, kept over a bucket of a real S3 server: by itself, and by a server that its clients pass by."""
+"""The registry's contract, kept over a bucket of a real S3 server: by itself, and by a server that its
+clients pass by.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ class OverABucket:
 
 
 class PastTheServer:
-    """Every file, however small, goes to the bucket by an address that the server gives out, and comes from there."""
+    """Every file, however small, goes to the bucket by an address that the server gives out, and comes from
+    there.
+    """
 
     @pytest.fixture
     def make_registry(

@@ -1,4 +1,6 @@
-"""Methods that depend on the base, or fill a whole matrix: the nearest LoRA, and the distance that is told."""
+"""Methods that depend on the base, or fill a whole matrix: the nearest LoRA, and the distance that is
+told.
+"""
 
 from __future__ import annotations
 

@@ -262,7 +262,9 @@ def generated(rnd: random.Random, depth: int = 0) -> str:
 
 
 def compare_engines(seed: int, count: int) -> int:
-    """Asks both engines about generated patterns; gives the number that RE2 took, each with the answers of `re`."""
+    """Asks both engines about generated patterns; gives the number that RE2 took, each with the answers of
+    `re`.
+    """
     rnd = random.Random(seed)
     taken = 0
     for _ in range(count):
@@ -288,7 +290,9 @@ def test_re2_answers_as_re_does_for_thousands_of_patterns() -> None:
 
 
 def compare_with_peft(seed: int, count: int, ask: Callable[[list[str], str], str]) -> int:
-    """Generated sets of keys, resolved by us and by PEFT; gives the number of sets that PEFT could compile."""
+    """Generated sets of keys, resolved by us and by PEFT; gives the number of sets that PEFT could
+    compile.
+    """
     rnd = random.Random(seed)
     compared = 0
     for _ in range(count):

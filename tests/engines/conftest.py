@@ -1,4 +1,6 @@
-"""A server, a base that it knows, versions for it, an engine, and a worker that follows the one for the other."""
+"""A server, a base that it knows, versions for it, an engine, and a worker that follows the one for the
+other.
+"""
 
 from __future__ import annotations
 

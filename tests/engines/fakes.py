@@ -1,8 +1,10 @@
-"""Engines as their interfaces are documented, over real HTTP, without a model: they read the files that they are given.
+"""Engines as their interfaces are documented, over real HTTP, without a model: they read the files that they
+are given.
 
-An answer is the SHA-256 of the weights that it was made with, so a test sees which version answered. What each of them does
-otherwise than one would think is kept: vLLM's front end forgets a name and the engine keeps the weights; SGLang loads again what
-was unloaded, from the path that it remembers; mistral.rs swaps by compare-and-swap. `answers` is every answer there was.
+An answer is the SHA-256 of the weights that it was made with, so a test sees which version answered. What
+each of them does otherwise than one would think is kept: vLLM's front end forgets a name and the engine keeps
+the weights; SGLang loads again what was unloaded, from the path that it remembers; mistral.rs swaps by
+compare-and-swap. `answers` is every answer there was.
 """
 
 from __future__ import annotations
@@ -41,8 +43,8 @@ class _Server(ThreadingHTTPServer):
 class FakeEngine:
     """A server on a port of its own, which it keeps when it is started again; then it has nothing loaded.
 
-    `refuses` are digests of weights that it will not load, `fails` those with which requests end in an error. While it
-    `is_starting` it answers 503; with a `key` it wants that, as vLLM does, under `/v1`.
+    `refuses` are digests of weights that it will not load, `fails` those with which requests end in an error.
+    While it `is_starting` it answers 503; with a `key` it wants that, as vLLM does, under `/v1`.
     """
 
     kind: ClassVar[str]
@@ -178,7 +180,9 @@ class FakeEngine:
 
 
 class FakeVllm(FakeEngine):
-    """vLLM 0.33: a front end of names, and an engine that keeps weights by number until `max_cpu_loras` push them out."""
+    """vLLM 0.33: a front end of names, and an engine that keeps weights by number until `max_cpu_loras` push
+    them out.
+    """
 
     kind = "vllm"
     max_cpu_loras = 4
@@ -269,7 +273,9 @@ class FakeVllm(FakeEngine):
 
 
 class FakeSglang(FakeEngine):
-    """SGLang 0.5.23: what was unloaded comes back with the next request that names it, from the path it had."""
+    """SGLang 0.5.23: what was unloaded comes back with the next request that names it, from the path it
+    had.
+    """
 
     kind = "sglang"
     version = "0.5.23"
@@ -440,7 +446,9 @@ class FakeLorax(FakeEngine):
 
 
 class FakeLlamaCpp(FakeEngine):
-    """llama.cpp's server: the files it was started with, by number, each at a scale that a request can say otherwise."""
+    """llama.cpp's server: the files it was started with, by number, each at a scale that a request can say
+    otherwise.
+    """
 
     kind = "llamacpp"
     listed: Path | None = None

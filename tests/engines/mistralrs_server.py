@@ -1,7 +1,8 @@
 """In mistral.rs's environment: the real engine behind the LoRA routes that it documents, until it is killed.
 
-Its package is a library and has no server, so that routes, status codes and listings are ours (`mistralrs-server-core`'s as read);
-what is loaded, replaced by compare-and-swap, leased and answered is the engine's.
+Its package is a library and has no server, so that routes, status codes and listings are ours
+(`mistralrs-server-core`'s as read); what is loaded, replaced by compare-and-swap, leased and answered is the
+engine's.
 
 `mistralrs_server.py BASE PORTFILE` writes the port there once it can be asked.
 """

@@ -1,4 +1,6 @@
-"""What gets in a worker's way: it keeps nobody else from being served, is said, and ends where its cause does."""
+"""What gets in a worker's way: it keeps nobody else from being served, is said, and ends where its cause
+does.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Plans: whatever an engine has and should have, the steps between keep to the slots, leave no gap that need not be, and end right."""
+"""Plans: whatever an engine has and should have, the steps between keep to the slots, leave no gap that need
+not be, and end right.
+"""
 
 from __future__ import annotations
 

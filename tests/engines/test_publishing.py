@@ -1,4 +1,6 @@
-"""A policy is published step by step: engines answer from its newest version, older ones drain and leave the window."""
+"""A policy is published step by step: engines answer from its newest version, older ones drain and leave the
+window.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A worker beside the real llama.cpp, which is started anew for each version: it answers with that, and with nothing that was recalled."""
+"""A worker beside the real llama.cpp, which is started anew for each version: it answers with that, and with
+nothing that was recalled.
+"""
 
 from __future__ import annotations
 

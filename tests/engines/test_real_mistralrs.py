@@ -1,4 +1,6 @@
-"""A worker beside the real mistral.rs: a name goes from version to version in one step, and what was recalled is not answered."""
+"""A worker beside the real mistral.rs: a name goes from version to version in one step, and what was recalled
+is not answered.
+"""
 
 from __future__ import annotations
 

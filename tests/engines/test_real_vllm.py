@@ -1,4 +1,6 @@
-"""A worker beside a real vLLM: what it answers is what PEFT makes of the version that the alias means, and of no other."""
+"""A worker beside a real vLLM: what it answers is what PEFT makes of the version that the alias means, and of
+no other.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,9 @@ class Place:
         self.registry.move_alias(TONE, "prod", version.digest, held.get("prod"))
 
     def is_said_by(self, vllm: running.Vllm, seed: int) -> bool:
-        """Whether the alias is answered with what PEFT makes of that version: the logprobs of what it chooses."""
+        """Whether the alias is answered with what PEFT makes of that version: the logprobs of what it
+        chooses.
+        """
         answer = vllm.complete(PROD, models.PROMPT)
         assert answer.status == 200, answer.body
         said = answer.body["choices"][0]["logprobs"]["token_logprobs"]

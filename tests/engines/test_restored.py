@@ -1,4 +1,6 @@
-"""A registry that was destroyed and restored from a backup: its workers notice, converge, and remember what it forgot."""
+"""A registry that was destroyed and restored from a backup: its workers notice, converge, and remember what
+it forgot.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The real llama.cpp: a tiny base written as GGUF by the gguf package, and what it answers with an adapter.
 
-The base is written here, with nothing of ours: the row order of queries and keys is llama.cpp's own (`LlamaModel.permute`).
+The base is written here, with nothing of ours: the row order of queries and keys is llama.cpp's own
+(`LlamaModel.permute`).
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ def write_base(
     flipped: bool = False,
     letters: Sequence[str] = (),
 ) -> Path:
-    """`turned`: ends of weights' names → heads whose rows llama.cpp has in its order. `flipped`: Conv1D weights (GPT-2).
-    `letters`: the tokens of a tokenizer of bytes, without merges; else words that mean nothing."""
+    """`turned`: ends of weights' names → heads whose rows llama.cpp has in its order. `flipped`: Conv1D
+    weights (GPT-2). `letters`: the tokens of a tokenizer of bytes, without merges; else words that mean
+    nothing.
+    """
     config = model.config
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[arch])
     _add_settings(writer, config, flipped)

@@ -1,4 +1,6 @@
-"""What was repaired for an engine that reads less is, in PEFT, the adapter that it was made of: the same logits."""
+"""What was repaired for an engine that reads less is, in PEFT, the adapter that it was made of: the same
+logits.
+"""
 
 from __future__ import annotations
 

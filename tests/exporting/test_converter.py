@@ -1,6 +1,8 @@
-"""Our GGUF adapters beside those of llama.cpp's own converter: the same tensors, number by number, for every architecture.
+"""Our GGUF adapters beside those of llama.cpp's own converter: the same tensors, number by number, for every
+architecture.
 
-Where that converter is wrong (a base whose weights are stored the other way round), the engine's answers say which is right.
+Where that converter is wrong (a base whose weights are stored the other way round), the engine's answers say
+which is right.
 """
 
 from __future__ import annotations

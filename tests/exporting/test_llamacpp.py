@@ -1,6 +1,7 @@
 """Adapters in the real llama.cpp: what it answers with a file of ours is what PEFT answers with the adapter.
 
-For each silent wrong answer of this engine: the finding, the wrong answer without the repair, and the right one with it.
+For each silent wrong answer of this engine: the finding, the wrong answer without the repair, and the right
+one with it.
 """
 
 from __future__ import annotations
@@ -125,7 +126,9 @@ def apart(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 def as_converted_without_a_repair(base: Base, adapter: Path, folder: Path) -> Path:
-    """What llama.cpp's own converter makes of it: the config's one alpha, the factors as they are but for their order."""
+    """What llama.cpp's own converter makes of it: the config's one alpha, the factors as they are but for
+    their order.
+    """
     config = json.loads((adapter / "adapter_config.json").read_text())
     plain = folder / "plain"
     plain.mkdir()

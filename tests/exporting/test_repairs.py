@@ -1,4 +1,6 @@
-"""Repairs by what an engine's verdict asks for: planned before a weight is read, exact to the last bit where they say so."""
+"""Repairs by what an engine's verdict asks for: planned before a weight is read, exact to the last bit where
+they say so.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Fused experts of PEFT before 0.19, whose factors stand the other way round: loaded as they are they are wrong without an
-error where an expert is square; merged they are what was trained."""
+"""Fused experts of PEFT before 0.19, whose factors stand the other way round: loaded as they are they are
+wrong without an error where an expert is square; merged they are what was trained.
+"""
 
 from __future__ import annotations
 

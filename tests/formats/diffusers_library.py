@@ -1,4 +1,5 @@
-"""Runs in an environment of diffusers, apart from ours: makes its LoRA files, and tells what it makes of them.
+"""Runs in an environment of diffusers, apart from ours: makes its LoRA files, and tells what it makes of
+them.
 
 python diffusers_library.py make FOLDER     each pipeline and way to write: FOLDER/<pipeline>-<way>, and FOLDER/<pipeline>
 python diffusers_library.py loaded PIPELINE ADAPTER…     a line of JSON: of each adapter the scale of every

@@ -1,7 +1,7 @@
 """A script of ours in the environment of another tool, whose dependencies cannot be installed beside ours.
 
-`make environments` makes those environments; a variable can name the Python of another one. Without either the tests are
-skipped by name.
+`make environments` makes those environments; a variable can name the Python of another one. Without either
+the tests are skipped by name.
 """
 
 from __future__ import annotations

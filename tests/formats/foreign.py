@@ -81,7 +81,9 @@ def diffusers(folder: Path, metadata: Mapping[str, str] | None = None, **more: t
 
 
 def kohya(folder: Path, file: str = "my_style.safetensors", alpha: float | None = 2.0, **facts: str) -> Path:
-    """A LoRA of a UNet's linear and convolution at rank 4, with these alphas, the convolution's twice as large."""
+    """A LoRA of a UNet's linear and convolution at rank 4, with these alphas, the convolution's twice as
+    large.
+    """
     linear, conv = "lora_unet_down_blocks_0_attentions_0_to_q", "lora_unet_down_blocks_0_resnets_0_conv1"
     shapes = {
         f"{linear}.lora_down.weight": (4, 8),

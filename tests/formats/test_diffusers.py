@@ -1,5 +1,5 @@
-"""LoRA files made by diffusers, and by others for it: described as diffusers itself reads them, checked against the
-pipeline, pushed, pulled, and loaded again with the same outputs.
+"""LoRA files made by diffusers, and by others for it: described as diffusers itself reads them, checked
+against the pipeline, pushed, pulled, and loaded again with the same outputs.
 
 It runs in an environment of its own, which `make environments` makes.
 """
@@ -62,7 +62,9 @@ def codes(adapter: Adapter, record: BaseRecord) -> set[str]:
 
 
 def as_live(path: str, scales: dict[str, float], pipeline: str) -> str:
-    """The live module that a spec's path means: as it is, or made flat; kohya always writes CLIP's `text_model`."""
+    """The live module that a spec's path means: as it is, or made flat; kohya always writes CLIP's
+    `text_model`.
+    """
     if path in scales:
         return path
     encoder = {"text_encoder": "lora_te" if pipeline == "sd" else "lora_te1", "text_encoder_2": "lora_te2"}

@@ -1,4 +1,6 @@
-"""LoRA files of pipelines, written in diffusers' and in kohya's words: diffusers answers with either as with the original."""
+"""LoRA files of pipelines, written in diffusers' and in kohya's words: diffusers answers with either as with
+the original.
+"""
 
 from __future__ import annotations
 

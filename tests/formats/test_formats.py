@@ -1,4 +1,6 @@
-"""Folders of other tools: recognised, described in our words, moved under their own names, never merged as PEFT's."""
+"""Folders of other tools: recognised, described in our words, moved under their own names, never merged as
+PEFT's.
+"""
 
 from __future__ import annotations
 

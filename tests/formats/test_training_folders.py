@@ -1,4 +1,6 @@
-"""Folders as trainers leave them: the adapter is taken, all else is left out by name, and what is none is told so."""
+"""Folders as trainers leave them: the adapter is taken, all else is left out by name, and what is none is
+told so.
+"""
 
 from __future__ import annotations
 

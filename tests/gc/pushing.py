@@ -1,4 +1,5 @@
-"""A process that pushes an adapter and prints the version's number; what was taken from under it is sent again.
+"""A process that pushes an adapter and prints the version's number; what was taken from under it is sent
+again.
 
 python pushing.py REGISTRY NAME FOLDER
 """

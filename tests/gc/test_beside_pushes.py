@@ -1,7 +1,7 @@
 """Sweeps and pushes that meet: each stands still at every place where the other could go by.
 
-What is swept are the very bytes that are pushed: those of a deleted adapter, or of a push that died. Whatever the order, a
-version that was made has all its bytes.
+What is swept are the very bytes that are pushed: those of a deleted adapter, or of a push that died. Whatever
+the order, a version that was made has all its bytes.
 """
 
 from __future__ import annotations
@@ -159,7 +159,9 @@ def test_a_sweep_killed_anywhere_is_finished_by_the_next(place: str, folder: Pat
 
 
 def _let_lapse(registry: LocalRegistry) -> None:
-    """As if the two minutes had passed after which a sweep is given up for dead; until then its bytes may not come."""
+    """As if the two minutes had passed after which a sweep is given up for dead; until then its bytes may not
+    come.
+    """
     with registry.catalog.read() as tx:
         going = [Digest(row.digest) for row in tx.exec(select(LeavingRow)) if row.going_since]
     with pytest.raises(Unavailable, match="being deleted"):
@@ -175,7 +177,9 @@ STORM = [
     pytest.param("files", 20_000, 600, marks=pytest.mark.heavy),
     pytest.param("postgres and a bucket", 500, 60, marks=pytest.mark.heavy),
 ]
-"""Where, and until how many pushes and seconds: a short one in the quick run; in the long one, 20,000 and ten minutes."""
+"""Where, and until how many pushes and seconds: a short one in the quick run; in the long one, 20,000 and ten
+minutes.
+"""
 _SWEEP_EVERY = 0.1  # seconds
 _DELETE_EVERY = 2.0
 
@@ -217,8 +221,9 @@ class Storming:
 def test_in_a_storm_of_pushes_copies_and_deletions_no_version_loses_a_byte(
     where: str, pushes: int, seconds: float, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    """Three processes push, two threads each, what is there already for the most part; here it is swept every 100 ms without
-    grace, adapters are deleted, and files are sent that nothing will name."""
+    """Three processes push, two threads each, what is there already for the most part; here it is swept every
+    100 ms without grace, adapters are deleted, and files are sent that nothing will name.
+    """
     folder = tmp_path / "registry"
     catalog = blobs = None
     if where != "files":

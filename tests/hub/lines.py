@@ -1,7 +1,8 @@
 """The lines of the checklist, and the clients that run them.
 
-A line is one call as the client's documentation has it, and what must come of it; the numbers up to 50 are those of the
-checklist that the protocol was learnt with, later ones are our own. What no client runs says why.
+A line is one call as the client's documentation has it, and what must come of it; the numbers up to 50 are
+those of the checklist that the protocol was learnt with, later ones are our own. What no client runs says
+why.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ _NODE_MODULES = Path(sys.prefix) / "hub-js" / "node_modules"
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """`family`: which clients run it. `proxied`: behind the proxy of `flows/wire.py`. `slow`: never among the quick tests.
-    `left_out`: why no client runs it."""
+    """`family`: which clients run it. `proxied`: behind the proxy of `flows/wire.py`. `slow`: never among the
+    quick tests. `left_out`: why no client runs it.
+    """
 
     number: int
     title: str

@@ -1,7 +1,7 @@
 """A server with adapters to send, and one line of the checklist run by one client against it: processes all.
 
-`serving` starts `adaptry serve` on a folder of its own, with tokens that the command line made; `Site.run` starts the
-client's Python on a flow. What a client says in the end is an `Outcome`.
+`serving` starts `adaptry serve` on a folder of its own, with tokens that the command line made; `Site.run`
+starts the client's Python on a flow. What a client says in the end is an `Outcome`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ _SECONDS = 600
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a line went: `failure` is the client's last words, `cannot` what this client does not do by itself."""
+    """How a line went: `failure` is the client's last words, `cannot` what this client does not do by
+    itself.
+    """
 
     failure: str = ""
     cannot: str = ""
@@ -89,7 +91,9 @@ class Site:
 
 
 def environment(url: str, token: str, home: Path) -> dict[str, str]:
-    """What a user sets, and nothing else: no cache or setting of this machine's user, none of these tests'."""
+    """What a user sets, and nothing else: no cache or setting of this machine's user, none of these
+    tests'.
+    """
     kept = {
         name: value
         for name, value in os.environ.items()

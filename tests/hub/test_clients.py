@@ -1,7 +1,8 @@
 """Real clients of the Hub, unmodified, against a real server: each line of the checklist, by each client.
 
-A client is a process in an environment of its own, which `make environments` makes; the newest one is that of these
-tests, and quick enough for all of them. `python -m tests.hub --write docs/hub-clients.md` runs the same and makes the page.
+A client is a process in an environment of its own, which `make environments` makes; the newest one is that of
+these tests, and quick enough for all of them. `python -m tests.hub --write docs/hub-clients.md` runs the same
+and makes the page.
 """
 
 from __future__ import annotations

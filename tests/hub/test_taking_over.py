@@ -1,4 +1,6 @@
-"""Adapters and bases taken over from a hub, which here is our own server, by the command line in a process of its own."""
+"""Adapters and bases taken over from a hub, which here is our own server, by the command line in a process of
+its own.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Inspection where it matters: before a version is admitted, once for every file, with the files kept where it fails."""
+"""Inspection where it matters: before a version is admitted, once for every file, with the files kept where
+it fails.
+"""
 
 from __future__ import annotations
 

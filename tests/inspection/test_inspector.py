@@ -1,4 +1,6 @@
-"""The process that inspects weights: the same answer however bytes arrive, and `Unavailable` where it fails."""
+"""The process that inspects weights: the same answer however bytes arrive, and `Unavailable` where it
+fails.
+"""
 
 from __future__ import annotations
 

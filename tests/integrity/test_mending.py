@@ -1,4 +1,6 @@
-"""`mend` replaces what is damaged from wherever it can be had, sets aside what cannot, and deletes nothing."""
+"""`mend` replaces what is damaged from wherever it can be had, sets aside what cannot, and deletes
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -261,7 +263,9 @@ def test_a_wrong_inspection_is_forgotten_and_made_anew(registry: LocalRegistry) 
 def test_nothing_is_made_of_bytes_that_are_known_to_be_damaged(
     registry: LocalRegistry, lora: MakeLora
 ) -> None:
-    """Known, and not yet moved aside: a push of a manifest, an inspection and a base that is put together here look no further."""
+    """Known, and not yet moved aside: a push of a manifest, an inspection and a base that is put together
+    here look no further.
+    """
     manifest = registry.detail(Ref(TONE)).manifest
     entry = manifest.file(WEIGHTS)
     assert entry is not None

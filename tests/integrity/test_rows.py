@@ -1,4 +1,5 @@
-"""Every value of every row is changed, one at a time: `verify` finds it, or it is listed here with the reason why nothing can.
+"""Every value of every row is changed, one at a time: `verify` finds it, or it is listed here with the reason
+why nothing can.
 
 The values are changed by SQL, past everything that would refuse them.
 """
@@ -64,7 +65,9 @@ UNKNOWABLE: dict[str, str] = {
     "metric_values.id": "a row's own number, of which only the order matters",
     "terms.*": "a term that no version has is no use to any search",
 }
-"""By column (or `table.*`): why a changed value may not be found. Any of the values of such a column may; all others must be found."""
+"""By column (or `table.*`): why a changed value may not be found. Any of the values of such a column may; all
+others must be found.
+"""
 
 RESTORED = {
     "recall_claims.at": WHEN + " where a worker knew of the recall",
@@ -90,7 +93,9 @@ MUST = {
     "base_names": 4,
     "namespaces": 2,
 }
-"""At least so many columns of these tables are changed and found: the corpus is not empty. (Which rows are changed is random.)"""
+"""At least so many columns of these tables are changed and found: the corpus is not empty. (Which rows are
+changed is random.)
+"""
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,9 @@ class Scene:
         return not self.stage.registry.job(self.job).is_open
 
     def happens(self, is_seen: bool) -> None:
-        """Something does: what was done until now is noted, and what the job makes is there whole or not at all."""
+        """Something does: what was done until now is noted, and what the job makes is there whole or not at
+        all.
+        """
         self._finished = {step: turn for step, (turn, is_done) in self._steps().items() if is_done}
         registry = self.stage.registry
         if not is_seen and self.kind == "merge":
@@ -90,7 +92,9 @@ class Scene:
         assert verify(registry.catalog, registry.blobs) == ()
 
     def ended_once(self) -> tuple[JobInfo, Mapping[str, object]]:
-        """One end and one effect, which is that of a job that nobody disturbed; steps that were done were not done again."""
+        """One end and one effect, which is that of a job that nobody disturbed; steps that were done were not
+        done again.
+        """
         registry = self.stage.registry
         job, steps = registry.job(self.job), self._steps()
         assert (job.state, job.fault) == ("done", None)

@@ -1,4 +1,6 @@
-"""Two runners on one registry, whose jobs are disturbed one after another: a process is started only for one that was killed."""
+"""Two runners on one registry, whose jobs are disturbed one after another: a process is started only for one
+that was killed.
+"""
 
 from __future__ import annotations
 
@@ -41,8 +43,10 @@ def a_registry(folder: Path, scraps: Path, catalog: str | None = None) -> LocalR
 
 @dataclass(eq=False)
 class Player:
-    """A runner, perhaps with a clock of its own, started as if by a server. The registry tells it from others by how much `memory`
-    it says it has; PostgreSQL by the `name` of its connections and of those of its steps."""
+    """A runner, perhaps with a clock of its own, started as if by a server. The registry tells it from others
+    by how much `memory` it says it has; PostgreSQL by the `name` of its connections and of those of its
+    steps.
+    """
 
     runner: RunnerProcess
     clock: Clock | None
@@ -69,7 +73,8 @@ class Player:
 
 
 class Stage:
-    """A registry in a folder, its catalog in PostgreSQL if told, and a gate that both runners and their steps come to.
+    """A registry in a folder, its catalog in PostgreSQL if told, and a gate that both runners and their steps
+    come to.
 
     With `has_clocks` each runner has one of its own, which costs it four times as much while it waits.
     """
@@ -180,8 +185,9 @@ class Stage:
 
     def _is_without_locks(self, player: Player) -> bool:
         if self._postgres:
-            # Also who only waits for a lock would be given it asleep, and keep it for the minute until PostgreSQL ends that. One lock
-            # of the engine's keeps nobody waiting: some runner has it nearly all the time, between two looks at what is overdue.
+            # Also who only waits for a lock would be given it asleep, and keep it for the minute until
+            # PostgreSQL ends that. One lock of the engine's keeps nobody waiting: some runner has it nearly
+            # all the time, between two looks at what is overdue.
             asked = (
                 f"SELECT count(*) FROM pg_stat_activity WHERE application_name = '{player.name}' AND state <> 'idle'"
                 " AND query NOT LIKE 'SELECT pg_try_advisory_xact_lock%'"

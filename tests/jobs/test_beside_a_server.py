@@ -1,4 +1,6 @@
-"""`adaptry serve --work`: jobs asked for over HTTP are run by a process beside the server, which goes when it goes."""
+"""`adaptry serve --work`: jobs asked for over HTTP are run by a process beside the server, which goes when it
+goes.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Whatever happens at whichever place of a job, it ends once, with the effect that it would have had.
 
-Six things happen at each of twelve places: four that only a merge comes to, and eight that every job does, where it is two of
-four kinds in turn; on two kinds of database: 240 cases, of which the quick run has `QUICK`.
+Six things happen at each of twelve places: four that only a merge comes to, and eight that every job does,
+where it is two of four kinds in turn; on two kinds of database: 240 cases, of which the quick run has
+`QUICK`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ def killed(scene: Scene, one: Player, other: Player) -> None:
 
 
 def left_behind(scene: Scene, one: Player, other: Player) -> None:
-    """Not the one that gets there dies, but who started it: the runner of a step, or the server of a runner."""
+    """Not the one that gets there dies, but who started it: the runner of a step, or the server of a
+    runner.
+    """
     waits = scene.stage.gate.wait_for_arrival()
     if waits != one.pid:
         one.kill()
@@ -48,7 +51,9 @@ def left_behind(scene: Scene, one: Player, other: Player) -> None:
 
 
 def asleep(scene: Scene, one: Player, other: Player) -> None:
-    """The runner is put to sleep there with its step, another does the work, and it wakes up and does it as well."""
+    """The runner is put to sleep there with its step, another does the work, and it wakes up and does it as
+    well.
+    """
     stage = scene.stage
     stage.put_to_sleep(one)
     wait_until(scene.is_over, "the end of the job")
@@ -63,7 +68,9 @@ def asleep(scene: Scene, one: Player, other: Player) -> None:
 
 
 def lapsed(scene: Scene, one: Player, other: Player) -> None:
-    """Its lease runs out while it is asleep there, and it goes on as soon as that is so: two are at the same work."""
+    """Its lease runs out while it is asleep there, and it goes on as soon as that is so: two are at the same
+    work.
+    """
     scene.stage.put_to_sleep(one)
     wait_until(lambda: not scene.stage.hears(one), "the sleeper to be taken for dead")
     scene.stage.gate.open()

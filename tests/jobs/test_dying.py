@@ -105,7 +105,9 @@ def test_what_a_killed_runner_left_on_the_disk_goes_when_the_next_starts(
 
 
 def ended_once(registry: LocalRegistry, id: str) -> tuple[object, ...]:
-    """What there is to see of a job that was done: one base, stored once, and rows and bytes that are sound."""
+    """What there is to see of a job that was done: one base, stored once, and rows and bytes that are
+    sound.
+    """
     job = registry.job(id)
     base = registry.base("acme/merged")
     assert base.is_stored

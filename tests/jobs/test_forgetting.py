@@ -1,4 +1,6 @@
-"""Jobs that ended long ago go, from the catalog and from the engine; and a revoked token's jobs and schedules end with it."""
+"""Jobs that ended long ago go, from the catalog and from the engine; and a revoked token's jobs and schedules
+end with it.
+"""
 
 from __future__ import annotations
 

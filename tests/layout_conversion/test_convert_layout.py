@@ -1,4 +1,6 @@
-"""Adapters in the layouts of transformers 4 and 5: the same update under other names, held to what PEFT makes of it."""
+"""Adapters in the layouts of transformers 4 and 5: the same update under other names, held to what PEFT makes
+of it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A LoRA that is made is PEFT's layout, for every kind of layer: PEFT loads it and gets the sum of the parents' updates."""
+"""A LoRA that is made is PEFT's layout, for every kind of layer: PEFT loads it and gets the sum of the
+parents' updates.
+"""
 
 from __future__ import annotations
 

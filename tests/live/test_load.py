@@ -1,5 +1,6 @@
-"""`adaptry.load`: the tensors are those of the file, the model answers as with PEFT's own loading, and what would do
-nothing, or was trained on something else, is an error that leaves the model alone."""
+"""`adaptry.load`: the tensors are those of the file, the model answers as with PEFT's own loading, and what
+would do nothing, or was trained on something else, is an error that leaves the model alone.
+"""
 
 from __future__ import annotations
 

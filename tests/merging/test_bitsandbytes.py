@@ -1,4 +1,6 @@
-"""The dequantised copy against bitsandbytes itself: real checkpoints, its own dequantisation, and PEFT's merge into that."""
+"""The dequantised copy against bitsandbytes itself: real checkpoints, its own dequantisation, and PEFT's
+merge into that.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A merge writes what PEFT's merge_and_unload writes, bit for bit, as a checkpoint that transformers loads."""
+"""A merge writes what PEFT's merge_and_unload writes, bit for bit, as a checkpoint that transformers
+loads.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Merges that combine adapters another way than as a sum: nothing is lost to a rank, and nothing is silently left out.
+"""Merges that combine adapters another way than as a sum: nothing is lost to a rank, and nothing is silently
+left out.
 
 The reference goes another way round: the adapters are combined into one of full rank, and PEFT merges that.
 """

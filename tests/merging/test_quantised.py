@@ -1,4 +1,6 @@
-"""Merging where a base is quantised: which copy, said and never guessed; and the dequantised one, bit for bit."""
+"""Merging where a base is quantised: which copy, said and never guessed; and the dequantised one, bit for
+bit.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ TARGETS = ("q_proj", "down_proj")
 
 
 def by_formula(folder: Path) -> dict[str, Any]:
-    """The tensors of a quantised checkpoint, dequantised: products in float64, rounded to float32, then to the dtype.
+    """The tensors of a quantised checkpoint, dequantised: products in float64, rounded to float32, then to
+    the dtype.
 
     int8 as PEFT writes it: `weight * SCB.view(-1, 1) * 7.874015718698502e-3`.
     """

@@ -1,4 +1,6 @@
-"""The process that computes merged models: what it answers, and that nothing is lost when it or a reader dies."""
+"""The process that computes merged models: what it answers, and that nothing is lost when it or a reader
+dies.
+"""
 
 from __future__ import annotations
 

@@ -206,7 +206,9 @@ def test_a_head_that_the_base_stores_and_ties_all_the_same_comes_apart(tmp_path:
 
 
 def test_a_t5_of_an_older_config_still_scales_before_its_head(tmp_path: Path) -> None:
-    """transformers took an untied T5 for one that does not scale; since version 5 that is a field of its own."""
+    """transformers took an untied T5 for one that does not scale; since version 5 that is a field of its
+    own.
+    """
     case = Case(tmp_path, "t5")
     config = json.loads((case.base / "config.json").read_text())
     del config["scale_decoder_outputs"]

@@ -1,4 +1,6 @@
-"""A merged checkpoint that nobody wrote has the bytes of the one that a merge writes, whole and in any part."""
+"""A merged checkpoint that nobody wrote has the bytes of the one that a merge writes, whole and in any
+part.
+"""
 
 from __future__ import annotations
 
@@ -169,7 +171,9 @@ def test_there_is_no_other_file(make_base: Make, make_adapter: Make, tmp_path: P
     [("F32", "de810399bdbf5acb"), ("F16", "a89396fc9e78cefb"), ("BF16", "c89caa39ea6c2342")],
 )
 def test_the_compiled_kernel_gives_the_bytes_it_always_gave(dtype: str, digest: str, tmp_path: Path) -> None:
-    """Where these change on purpose, `ARITHMETIC` goes up, so that nothing cached goes by the name of other bytes."""
+    """Where these change on purpose, `ARITHMETIC` goes up, so that nothing cached goes by the name of other
+    bytes.
+    """
     base = tiny_base(tmp_path / "base", hidden=64, dtype=dtype)
     adapter = tiny_lora(tmp_path / "tone", hidden=64, targets=("q_proj", "v_proj", "down_proj"))
 

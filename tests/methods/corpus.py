@@ -1,9 +1,10 @@
-"""The conformance corpus: an adapter of every method, as PEFT itself makes and saves it, on every family it supports.
+"""The conformance corpus: an adapter of every method, as PEFT itself makes and saves it, on every family it
+supports.
 
     for case in cases(["loha"]): made = make(case, folder)
 
-Weights are noise on top of PEFT's initialisation, so that no factor is zero and no rotation the identity. Nothing
-of ours is used here: what the corpus holds is what the library wrote.
+Weights are noise on top of PEFT's initialisation, so that no factor is zero and no rotation the identity.
+Nothing of ours is used here: what the corpus holds is what the library wrote.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from .variants import VARIANTS, Variant
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _REFUSALS = (ValueError, TypeError, NotImplementedError, LookupError, AttributeError, RuntimeError)
-"""How PEFT says that it does not support a method on a module: mostly in words, at times by falling over it."""
+"""How PEFT says that it does not support a method on a module: mostly in words, at times by falling over
+it.
+"""
 
 
 class NotByPeft(Exception):

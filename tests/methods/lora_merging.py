@@ -1,4 +1,6 @@
-"""Small bases of every kind of layer, LoRAs that PEFT saved for them with weights that matter, and both merges."""
+"""Small bases of every kind of layer, LoRAs that PEFT saved for them with weights that matter, and both
+merges.
+"""
 
 from __future__ import annotations
 
@@ -114,7 +116,9 @@ def load(folder: Path) -> Any:
 
 
 def save_adapter(base: Path, folder: Path, tokens: int | None = None, **fields: Any) -> Path:
-    """A LoRA of these config fields on `base` (with `tokens` in its vocabulary), each of its tensors moved."""
+    """A LoRA of these config fields on `base` (with `tokens` in its vocabulary), each of its tensors
+    moved.
+    """
     model = load(base)
     if tokens is not None:
         model.resize_token_embeddings(tokens)

@@ -1,4 +1,6 @@
-"""Adapters of the methods that look at the base's weight, as PEFT makes and saves them, and tiny bases for them."""
+"""Adapters of the methods that look at the base's weight, as PEFT makes and saves them, and tiny bases for
+them.
+"""
 
 from __future__ import annotations
 

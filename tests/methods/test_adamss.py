@@ -1,4 +1,6 @@
-"""AdaMSS: which rows it changes follows from the base, so it is merged where the same rows are found, and else refused."""
+"""AdaMSS: which rows it changes follows from the base, so it is merged where the same rows are found, and
+else refused.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The algebra of methods that add to a weight, on one linear layer: a merge is the base plus an update, and can be undone.
+"""The algebra of methods that add to a weight, on one linear layer: a merge is the base plus an update, and
+can be undone.
 
 The reference is PEFT's live, unmerged adapter; inputs, weights and their signs are drawn by hypothesis.
 """

@@ -1,4 +1,6 @@
-"""Broken files of every method: each is said to be broken, none ends in a traceback, none is merged in silence."""
+"""Broken files of every method: each is said to be broken, none ends in a traceback, none is merged in
+silence.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +80,9 @@ BREAKS: dict[str, Break] = {
 
 
 def _last(tensors: Tensors) -> str:
-    """What is broken: the last tensor of a module that is no vector; of the whole file where no module has any."""
+    """What is broken: the last tensor of a module that is no vector; of the whole file where no module has
+    any.
+    """
     names = sorted(tensors)
     own = [name for name in names if name.startswith(PREFIX)] or names
     return next((name for name in reversed(own) if tensors[name].dim() > 1), own[-1])
@@ -123,7 +127,9 @@ def test_a_broken_adapter_gives_a_finding_and_is_not_merged_in_silence(
 
 
 def _merged(adapter: Adapter, base: HfCheckpoint, target: Path) -> Tensors | None:
-    """What a merge writes without a word; None where it refuses, or says with its result what is not in it."""
+    """What a merge writes without a word; None where it refuses, or says with its result what is not in
+    it.
+    """
     recipe = MergeRecipe(base="base", inputs=(RecipeInput(source="adapter"),))
     try:
         record = merge(recipe, base, [MergeSource(WeightedAdapter(adapter, 1.0, "adapter"))], target)

@@ -1,4 +1,6 @@
-"""Every method that the installed PEFT registers is one of ours: with a title, words on merging, and a corpus."""
+"""Every method that the installed PEFT registers is one of ours: with a title, words on merging, and a
+corpus.
+"""
 
 from __future__ import annotations
 

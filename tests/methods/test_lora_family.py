@@ -1,4 +1,6 @@
-"""Every variant of LoRA that PEFT writes: described, merged as PEFT merges it bit for bit, and refused with a way out."""
+"""Every variant of LoRA that PEFT writes: described, merged as PEFT merges it bit for bit, and refused with a
+way out.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""`docs/methods.md` says of every method what the table says; what only a run can tell was as promised; and the README's
-table follows from the page."""
+"""`docs/methods.md` says of every method what the table says; what only a run can tell was as promised; and
+the README's table follows from the page.
+"""
 
 from __future__ import annotations
 

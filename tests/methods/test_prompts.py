@@ -1,4 +1,6 @@
-"""What stands before the input or beside the weights: described, checked against its base, moved, and never merged."""
+"""What stands before the input or beside the weights: described, checked against its base, moved, and never
+merged.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """What the conformance corpus has of each method: its configs, and which of a model's modules they go on.
 
-The first of a method's configs is tried on every family; where PEFT itself does not support it, that is what is recorded.
+The first of a method's configs is tried on every family; where PEFT itself does not support it, that is what
+is recorded.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ _DECODERS = ("llama", "gpt2", "qwen2_moe", "llava")
 
 @dataclass(frozen=True)
 class Variant:
-    """A config of a method. `targets`: which of a family's lists goes into `target_modules` (empty: none does).
-    (`Any`: PEFT's fields.)"""
+    """A config of a method. `targets`: which of a family's lists goes into `target_modules` (empty: none
+    does). (`Any`: PEFT's fields.)
+    """
 
     name: str
     families: tuple[str, ...] = ALL

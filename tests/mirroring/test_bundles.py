@@ -1,4 +1,6 @@
-"""Bundles: what goes in comes out elsewhere, the same bytes each time; and what is no sound bundle leaves nothing."""
+"""Bundles: what goes in comes out elsewhere, the same bytes each time; and what is no sound bundle leaves
+nothing.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Docker's own registry (Debian: docker-registry) on a port that the system chooses, with a folder of its own."""
+"""Docker's own registry (Debian: docker-registry) on a port that the system chooses, with a folder of its
+own.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Adapters as OCI artifacts: pushed to Docker's registry, read by skopeo, and the referrers of a base found again."""
+"""Adapters as OCI artifacts: pushed to Docker's registry, read by skopeo, and the referrers of a base found
+again.
+"""
 
 from __future__ import annotations
 
@@ -143,8 +145,9 @@ def test_a_base_that_is_there_already_is_the_subject(server: str, tmp_path: Path
 
 
 class _NotesSubjects(BaseHTTPRequestHandler):
-    """Docker's registry behind something that answers as one with a referrers API does (distribution 1.1, §Pushing Manifests
-    with Subject): it has none, and no registry that has was to be had."""
+    """Docker's registry behind something that answers as one with a referrers API does (distribution 1.1,
+    §Pushing Manifests with Subject): it has none, and no registry that has was to be had.
+    """
 
     behind = ""
 

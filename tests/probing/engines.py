@@ -1,5 +1,6 @@
-"""Engines that speak the interfaces of vLLM, SGLang and llama.cpp, and answer from PEFT: with the adapter they were given,
-which need not be the one that is asked about."""
+"""Engines that speak the interfaces of vLLM, SGLang and llama.cpp, and answer from PEFT: with the adapter
+they were given, which need not be the one that is asked about.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 Odds = list[tuple[int, float]]
 Answer = Callable[[Callable[[str, bool], Odds], str, Mapping[str, Any]], Any]
-"""What a path answers: it is given the odds after a prompt with the adapter or without, the path, and the body."""
+"""What a path answers: it is given the odds after a prompt with the adapter or without, the path, and the
+body.
+"""
 
 
 def vllm(odds: Callable[[str, bool], Odds], path: str, body: Mapping[str, Any]) -> Any:

@@ -1,4 +1,6 @@
-"""The verdict of a probe is a matter of numbers: what arrives of what was trained, over the noise of the engine."""
+"""The verdict of a probe is a matter of numbers: what arrives of what was trained, over the noise of the
+engine.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from adaptry.integrations.engine_test.verdict import PromptLogprobs, compute_ver
 
 
 def answered(strength: float, noise: float, effect: float = 1.0, seed: int = 1) -> list[PromptLogprobs]:
-    """Ten prompts, five tokens each; the engine answers with `strength` of the adapter's effect, and with noise."""
+    """Ten prompts, five tokens each; the engine answers with `strength` of the adapter's effect, and with
+    noise.
+    """
     dice = random.Random(seed)
     found = []
     for _ in range(10):

@@ -1,4 +1,6 @@
-"""A probe of the real llama.cpp: with the file that was exported, with one that changes nothing, and with one of another scale."""
+"""A probe of the real llama.cpp: with the file that was exported, with one that changes nothing, and with one
+of another scale.
+"""
 
 from __future__ import annotations
 

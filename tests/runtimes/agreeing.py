@@ -1,4 +1,5 @@
-"""What a real engine, or a real reader of one, does with each case, beside what is said of it: the same, or the test says where not.
+"""What a real engine, or a real reader of one, does with each case, beside what is said of it: the same, or
+the test says where not.
 
 All cases, and what is exported of them for the engine, go through it in one process.
 """

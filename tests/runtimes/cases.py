@@ -1,4 +1,5 @@
-"""Adapters of a tiny Llama as PEFT saves them, one for each thing that engines take in different ways, and what PEFT makes of them.
+"""Adapters of a tiny Llama as PEFT saves them, one for each thing that engines take in different ways, and
+what PEFT makes of them.
 
 The factors are random and large, so that a scale that is not read, or a module that is left out, shows.
 """
@@ -43,8 +44,10 @@ class Base:
 
 @dataclass(frozen=True)
 class Case:
-    """`config`: of PEFT, over a plain LoRA of every linear layer. What PEFT saved is then changed: `fields` of its config,
-    `tensors` of its file. Where PEFT itself then drops something, `as_of` is the case that says what was trained."""
+    """`config`: of PEFT, over a plain LoRA of every linear layer. What PEFT saved is then changed: `fields`
+    of its config, `tensors` of its file. Where PEFT itself then drops something, `as_of` is the case that
+    says what was trained.
+    """
 
     config: Mapping[str, Any] = field(default_factory=dict)
     kind: type[Any] = LoraConfig

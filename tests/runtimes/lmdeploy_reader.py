@@ -1,7 +1,9 @@
-"""In LMDeploy's environment: its own Llama with adapters read into it, on the CPU, and the updates that they are there.
+"""In LMDeploy's environment: its own Llama with adapters read into it, on the CPU, and the updates that they
+are there.
 
-`lmdeploy_reader.py BASE OUT ADAPTER…` tells for each adapter the error it is refused with, or the file in `OUT` with what is added
-to each weight of the base: factors and scale as LMDeploy's reader has them. The product is ours, since its kernel needs a GPU.
+`lmdeploy_reader.py BASE OUT ADAPTER…` tells for each adapter the error it is refused with, or the file in
+`OUT` with what is added to each weight of the base: factors and scale as LMDeploy's reader has them. The
+product is ours, since its kernel needs a GPU.
 """
 
 from __future__ import annotations

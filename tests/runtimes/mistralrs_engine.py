@@ -1,7 +1,8 @@
 """In mistral.rs's environment: the engine itself, on the CPU, and what it answers with each adapter.
 
-`mistralrs_engine.py BASE PROMPTS ADAPTER…` (prompts: JSON) tells for the base and each adapter the log-probability of every token
-that may follow each prompt, or the error it is refused with. Adapters come and go as they do over its HTTP routes.
+`mistralrs_engine.py BASE PROMPTS ADAPTER…` (prompts: JSON) tells for the base and each adapter the
+log-probability of every token that may follow each prompt, or the error it is refused with. Adapters come and
+go as they do over its HTTP routes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""In SGLang's environment: its own LoRA manager over its own Llama, on the CPU, and the updates that a request would get.
+"""In SGLang's environment: its own LoRA manager over its own Llama, on the CPU, and the updates that a
+request would get.
 
-`sglang_reader.py BASE OUT ADAPTER…` tells for each adapter the error it is refused with, or the file in `OUT` with what SGLang
-adds to each weight of the base, by its own arithmetic. Nothing of it is replaced but what needs a GPU: pinned memory, and the
-positions, which no weight has.
+`sglang_reader.py BASE OUT ADAPTER…` tells for each adapter the error it is refused with, or the file in `OUT`
+with what SGLang adds to each weight of the base, by its own arithmetic. Nothing of it is replaced but what
+needs a GPU: pinned memory, and the positions, which no weight has.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""LMDeploy's own reader of adapters over its own Llama: what it makes of an adapter is what the verdict says."""
+"""LMDeploy's own reader of adapters over its own Llama: what it makes of an adapter is what the verdict
+says.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The real mistral.rs on the CPU: what it answers with an adapter is what the verdict says, and what PEFT answers where it says so."""
+"""The real mistral.rs on the CPU: what it answers with an adapter is what the verdict says, and what PEFT
+answers where it says so.
+"""
 
 from __future__ import annotations
 

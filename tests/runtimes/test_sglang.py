@@ -1,4 +1,6 @@
-"""SGLang's own LoRA manager, memory pool and arithmetic over its own Llama: what it makes of an adapter is what the verdict says."""
+"""SGLang's own LoRA manager, memory pool and arithmetic over its own Llama: what it makes of an adapter is
+what the verdict says.
+"""
 
 from __future__ import annotations
 

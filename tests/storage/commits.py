@@ -1,5 +1,6 @@
-"""A proxy before PostgreSQL that cuts a connection around its COMMIT: before the server hears it, while it does, or after it
-has answered, so that nobody here knows."""
+"""A proxy before PostgreSQL that cuts a connection around its COMMIT: before the server hears it, while it
+does, or after it has answered, so that nobody here knows.
+"""
 
 from __future__ import annotations
 

@@ -28,7 +28,9 @@ def loras(tmp_path: Path) -> Callable[[int], list[Path]]:
 
 @pytest.fixture
 def start(folder: Path) -> Start:
-    """Starts a process that pushes folders to the test's registry under a name; or another of the scripts here."""
+    """Starts a process that pushes folders to the test's registry under a name; or another of the scripts
+    here.
+    """
 
     def begin(
         name: str, folders: list[Path], script_name: str = "pushing.py", **environment: str

@@ -23,7 +23,9 @@ def main(registry: str, name: str, *folders: str) -> None:
 
 
 def push_until_done(registry: LocalRegistry, folder: str, name: str, tries: int = 50) -> PushResult:
-    """Pushes again if a sweep without grace deleted the bytes between upload and revision, as the error asks."""
+    """Pushes again if a sweep without grace deleted the bytes between upload and revision, as the error
+    asks.
+    """
     for left in reversed(range(tries)):
         try:
             return push(registry, open_dir(folder), name)

@@ -1,7 +1,8 @@
-"""What a bucket's store is asked while its server misbehaves: operations, each with the answer that would be right.
+"""What a bucket's store is asked while its server misbehaves: operations, each with the answer that would be
+right.
 
-An operation gets a `Case` in which two blobs and two unfinished uploads are there, put there past the fault, and returns
-whatever it was told, which the case compares with the truth.
+An operation gets a `Case` in which two blobs and two unfinished uploads are there, put there past the fault,
+and returns whatever it was told, which the case compares with the truth.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""A backup is one whole moment of a registry, whatever happens while it is taken; a restore is whole, or has not happened."""
+"""A backup is one whole moment of a registry, whatever happens while it is taken; a restore is whole, or has
+not happened.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Kill -9 at named and at random places: nothing half visible, nothing acknowledged lost, nothing left behind."""
+"""Kill -9 at named and at random places: nothing half visible, nothing acknowledged lost, nothing left
+behind.
+"""
 
 from __future__ import annotations
 

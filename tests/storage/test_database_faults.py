@@ -1,4 +1,6 @@
-"""Connections to PostgreSQL that break around a COMMIT, servers that fall over: what was acknowledged is there, once."""
+"""Connections to PostgreSQL that break around a COMMIT, servers that fall over: what was acknowledged is
+there, once.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +92,9 @@ def log_once(ground: Ground, number: int) -> None:
 
 
 def move(registry: HttpRegistry, number: int) -> None:
-    """The alias to that version, looking again where it is unknown whether it moved, or may still be about to."""
+    """The alias to that version, looking again where it is unknown whether it moved, or may still be about
+    to.
+    """
     to = registry.version(Ref.parse(f"{TONE}@{number}")).digest
     while True:
         seen = next((one for one in registry.aliases(TONE) if one.alias == "prod"), None)
@@ -117,7 +121,9 @@ def cut_round(ground: Ground, folder: Path, number: int, chance: random.Random) 
 
 
 def assert_once(ground: Ground, rounds: int) -> None:
-    """Each push is one version with one value, each move one event, and rows and files are what they should be."""
+    """Each push is one version with one value, each move one event, and rows and files are what they should
+    be.
+    """
     registry = ground.registry
     versions, cursor = [], None
     while True:
@@ -158,7 +164,9 @@ def test_three_hundred_commits_that_are_cut_take_effect_once_each(ground: Ground
 
 
 def test_a_writer_that_the_database_asks_to_try_again_does(ground: Ground, tmp_path: Path) -> None:
-    """Between us there is no serialization failure; another program's trigger makes some, and a number that no rollback resets."""
+    """Between us there is no serialization failure; another program's trigger makes some, and a number that
+    no rollback resets.
+    """
     for statement in (
         "CREATE SEQUENCE tries",
         "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF nextval('tries') <= 2 THEN "
@@ -186,7 +194,9 @@ def test_a_server_that_falls_over_amid_the_campaign_keeps_what_it_acknowledged(
 def test_a_standby_that_takes_over_has_all_that_was_acknowledged(
     tmp_path: Path, postgres: PostgresServer
 ) -> None:
-    """With a synchronous standby, as docs/deploying.md asks for; the address moves as a proxy or a DNS name does."""
+    """With a synchronous standby, as docs/deploying.md asks for; the address moves as a proxy or a DNS name
+    does.
+    """
     port, other = free_ports(2)
     with (
         postgres_server(port) as primary,

@@ -1,4 +1,6 @@
-"""The fault proxy, between a client and a server that says back what it is told: it does what it says, and no more."""
+"""The fault proxy, between a client and a server that says back what it is told: it does what it says, and no
+more.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A disk with no byte left: what is stored is read, swept and served; whatever must write says so and leaves nothing.
+"""A disk with no byte left: what is stored is read, swept and served; whatever must write says so and leaves
+nothing.
 
 The disk is real: a small file system of its own, filled to the last byte, where this user may mount one.
 """
@@ -54,7 +55,9 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 
 
 class Full:
-    """A registry on the disk, with `acme/tone`, the files of an adapter that was deleted, and room for nothing more."""
+    """A registry on the disk, with `acme/tone`, the files of an adapter that was deleted, and room for
+    nothing more.
+    """
 
     def __init__(self, disk: Path, scraps: Path) -> None:
         self.disk = disk

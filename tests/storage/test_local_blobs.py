@@ -1,4 +1,6 @@
-"""What a folder of blobs promises beyond the contract: who may read it, what a full disk leaves, what it costs."""
+"""What a folder of blobs promises beyond the contract: who may read it, what a full disk leaves, what it
+costs.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Names that older registries have, and that no new one may have: all stay, are found as they are written, and can be removed."""
+"""Names that older registries have, and that no new one may have: all stay, are found as they are written,
+and can be removed.
+"""
 
 from __future__ import annotations
 

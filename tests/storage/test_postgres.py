@@ -1,4 +1,6 @@
-"""A catalog on PostgreSQL: migrated, durable, with writers in turns, whatever language the database speaks."""
+"""A catalog on PostgreSQL: migrated, durable, with writers in turns, whatever language the database
+speaks.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A registry moved from SQLite to PostgreSQL is the same registry; until it has moved, nothing has changed."""
+"""A registry moved from SQLite to PostgreSQL is the same registry; until it has moved, nothing has
+changed.
+"""
 
 from __future__ import annotations
 

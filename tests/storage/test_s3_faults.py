@@ -1,7 +1,8 @@
 """A bucket whose server, or the way to it, does everything that such have been seen to do.
 
-Every fault meets every operation at a request drawn by lot. The operation may fail, in our words; then it is done again and succeeds. Whatever
-happened, nothing acknowledged is lost, nothing wrong is served, and a sweep leaves nothing behind.
+Every fault meets every operation at a request drawn by lot. The operation may fail, in our words; then it is
+done again and succeeds. Whatever happened, nothing acknowledged is lost, nothing wrong is served, and a sweep
+leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ MET = [
 ]
 
 FLIPS = {"corrupted", "shortened"}
-"""What changes bytes on their way to us: whoever reads a blob compares them with its digest, as the store's promise says."""
+"""What changes bytes on their way to us: whoever reads a blob compares them with its digest, as the store's
+promise says.
+"""
 
 
 @pytest.fixture(scope="module")

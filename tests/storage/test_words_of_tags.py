@@ -1,4 +1,6 @@
-"""A registry that was filled before words of tags were searched finds them after its migration, on both databases."""
+"""A registry that was filled before words of tags were searched finds them after its migration, on both
+databases.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The leading singular triplets of dense updates: as good as a full decomposition's, for a fraction of the work."""
+"""The leading singular triplets of dense updates: as good as a full decomposition's, for a fraction of the
+work.
+"""
 
 from __future__ import annotations
 

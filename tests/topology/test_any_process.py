@@ -1,4 +1,6 @@
-"""Whichever process is killed, at whichever step: what was acknowledged is there, nothing is half visible, jobs end once."""
+"""Whichever process is killed, at whichever step: what was acknowledged is there, nothing is half visible,
+jobs end once.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +81,9 @@ def test_whoever_is_killed_at_whichever_step(
 
 
 class Promoting(Repeating):
-    """Somebody who moves `prod` to and fro between two versions, and looks again where the answer was lost."""
+    """Somebody who moves `prod` to and fro between two versions, and looks again where the answer was
+    lost.
+    """
 
     def __init__(self, registry: HttpRegistry, name: AdapterName, folder: Path) -> None:
         super().__init__()
@@ -109,7 +113,9 @@ class Promoting(Repeating):
         return next((one for one in self._registry.aliases(self._name) if one.alias == "prod"), None)
 
     def check(self) -> None:
-        """Every move that was acknowledged is in the history, as one of an unbroken row; the last is what `prod` means."""
+        """Every move that was acknowledged is in the history, as one of an unbroken row; the last is what
+        `prod` means.
+        """
         moves: list[Event] = []
         page = self._registry.history(self._name, limit=200)
         while True:

@@ -1,4 +1,6 @@
-"""A backup as docs/deploying.md describes it, taken while people push, is a registry that lacks nothing it names."""
+"""A backup as docs/deploying.md describes it, taken while people push, is a registry that lacks nothing it
+names.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The whole topology: what was acknowledged is there, whichever process is killed, and nothing is half visible."""
+"""The whole topology: what was acknowledged is there, whichever process is killed, and nothing is half
+visible.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,8 @@ def test_a_server_that_dies_at_a_place_leaves_the_rest_to_the_other(
 ) -> None:
     """The push that it had begun is made whole by the same client, which never learns of it.
 
-    Two push at once: the requests of one alone may come in such an order that each kind always goes to the same server.
+    Two push at once: the requests of one alone may come in such an order that each kind always goes to the
+    same server.
     """
     names = [AdapterName.parse(f"acme/died-{who}") for who in ("one", "two")]
     armed = ("--env", f"api-1:ADAPTRY_FAILPOINT={place}")
@@ -90,7 +93,9 @@ def test_a_server_that_dies_at_a_place_leaves_the_rest_to_the_other(
 
 @pytest.mark.parametrize("service", ["api-1", pytest.param("api-2", marks=pytest.mark.heavy)])
 def test_a_server_that_is_replaced_fails_no_request(running: Running, tmp_path: Path, service: str) -> None:
-    """Under load, and without a client that tries again: the server ends what it has, and is sent nothing new."""
+    """Under load, and without a client that tries again: the server ends what it has, and is sent nothing
+    new.
+    """
     name = AdapterName.parse(f"acme/replaced-{service}")
     registry = running.registry()
     push(registry, open_dir(tiny_lora(tmp_path / "lora")), name)
@@ -151,7 +156,9 @@ def test_ctrl_c_leaves_no_process(can_run: None) -> None:
 
 @pytest.mark.heavy
 def test_what_a_killed_run_left_is_ended_by_the_next(can_run: None, tmp_path: Path) -> None:
-    """Two of a database on one folder would ruin it; what was acknowledged by the first is there in the second."""
+    """Two of a database on one folder would ruin it; what was acknowledged by the first is there in the
+    second.
+    """
     name = AdapterName.parse("acme/left")
     with new_folder() as folder, topology(folder) as running:
         with Pushing(running.registry(), name, tmp_path) as pushing:

@@ -1,4 +1,6 @@
-"""compose.yaml, the Dockerfile and the Kubernetes manifests are what their engines take; none of these engines is here."""
+"""compose.yaml, the Dockerfile and the Kubernetes manifests are what their engines take; none of these
+engines is here.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What the Dockerfile installs, installed here by the same lines, is a server that starts without torch, and a runner."""
+"""What the Dockerfile installs, installed here by the same lines, is a server that starts without torch, and
+a runner.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""The servers of others, locked in as compose.yaml has them: real programs, in mount and network namespaces of their own.
+"""The servers of others, locked in as compose.yaml has them: real programs, in mount and network namespaces
+of their own.
 
-A container engine would do the same with their images: the root file system read-only, tmpfs and volumes writable, no capability
-but those of `cap_add`, none gained, and ports on the container's own interfaces. It needs root, as an engine does.
+A container engine would do the same with their images: the root file system read-only, tmpfs and volumes
+writable, no capability but those of `cap_add`, none gained, and ports on the container's own interfaces. It
+needs root, as an engine does.
 """
 
 from __future__ import annotations
@@ -48,7 +50,8 @@ mount -o remount,bind,ro /
 
 
 def locked(name: str, given: Path, then: str) -> str:
-    """What the shell command `then` prints in the service's namespaces, where `$LOCK PROGRAM` runs a program without capabilities.
+    """What the shell command `then` prints in the service's namespaces, where `$LOCK PROGRAM` runs a program
+    without capabilities.
 
     The files of `given` are in `AREA`, of which only `/data` and the service's tmpfs can be written to.
     """
@@ -120,7 +123,8 @@ def test_only_the_s3_gateway_of_seaweedfs_is_reachable_from_other_services(tmp_p
     inside = {line for line in listening if line.startswith("127.0.0.1:")}
     ports = ("9333", "19333", "8080", "18080", "8888", "18888")
     assert inside >= {f"127.0.0.1:{port}" for port in ports}
-    # SeaweedFS binds the gateway's gRPC port to the gateway's address: compose.yaml says who is in that network.
+    # SeaweedFS binds the gateway's gRPC port to the gateway's address: compose.yaml says who is in that
+    # network.
     assert {line.rpartition(":")[2] for line in listening - inside} == {"8333", "18333"}
     assert [line for line in printed if line not in listening] == ["the bucket is there"]
 

@@ -32,7 +32,9 @@ PIN = ROOT / "examples" / "topology" / "pin.py"
 
 
 def images() -> dict[str, str]:
-    """The images of others, by where they are named. Those that we build have no digest before they are built."""
+    """The images of others, by where they are named. Those that we build have no digest before they are
+    built.
+    """
     named = {
         f"Dockerfile: {name}": image for name, image in re.findall(r"(?m)^ARG (\w+)=(\S+:\S+)$", DOCKERFILE)
     }

@@ -1,5 +1,6 @@
-"""A real training with the callback: its checkpoints are drafts that can be gone on from, its end a version, and whatever
-becomes of the registry, the training goes on."""
+"""A real training with the callback: its checkpoints are drafts that can be gone on from, its end a version,
+and whatever becomes of the registry, the training goes on.
+"""
 
 from __future__ import annotations
 
@@ -177,7 +178,9 @@ def test_a_disk_that_is_full_stops_no_training(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Where the Trainer's own checkpoints go there is room; where temporary files go, none, or no such place."""
+    """Where the Trainer's own checkpoints go there is room; where temporary files go, none, or no such
+    place.
+    """
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
     callback = AdaptryCallback(registry, TONE, run="full")
     with caplog.at_level(logging.WARNING, "adaptry.integrations.training"):

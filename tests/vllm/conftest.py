@@ -1,4 +1,6 @@
-"""A registry's server, a model that it knows, and a vLLM that serves the model with our resolver: one of each a module."""
+"""A registry's server, a model that it knows, and a vLLM that serves the model with our resolver: one of each
+a module.
+"""
 
 from __future__ import annotations
 

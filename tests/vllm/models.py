@@ -1,4 +1,6 @@
-"""A model small enough to be started often, adapters for it that say something else, and what PEFT makes of them."""
+"""A model small enough to be started often, adapters for it that say something else, and what PEFT makes of
+them.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ HIDDEN = 128
 
 
 def model(folder: Path, *, hidden: int = HIDDEN, seed: int = 0) -> Path:
-    """A Llama of random weights, large enough that it says one thing rather than another; its tokens are bytes."""
+    """A Llama of random weights, large enough that it says one thing rather than another; its tokens are
+    bytes.
+    """
     config = LlamaConfig(
         hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=2, num_attention_heads=2, vocab_size=258,
         max_position_embeddings=64, tie_word_embeddings=False, initializer_range=0.2,

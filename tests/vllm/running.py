@@ -1,7 +1,8 @@
-"""A real vLLM on the CPU, with this tree's Adaptry beside it: its HTTP server as a process, and ways to ask it.
+"""A real vLLM on the CPU, with this tree's Adaptry beside it: its HTTP server as a process, and ways to ask
+it.
 
-`.venvs/vllm` has vLLM and none of ours; a wheel of this tree is put on its path, so that its plugins are found as they
-are where someone installed it.
+`.venvs/vllm` has vLLM and none of ours; a wheel of this tree is put on its path, so that its plugins are
+found as they are where someone installed it.
 """
 
 from __future__ import annotations
@@ -192,7 +193,9 @@ def _wait_for(server: Vllm) -> None:
 def offline(
     env: Mapping[str, str], model: Path, prompt: str, adapters: Sequence[Path], **options: object
 ) -> list[list[float] | str]:
-    """What an engine without a server says for the model and with each adapter: logprobs, or why it refused."""
+    """What an engine without a server says for the model and with each adapter: logprobs, or why it
+    refused.
+    """
     script = Path(__file__).with_name("vllm_library.py")
     command = [PYTHON.python, str(script), str(model), json.dumps(options), prompt, *map(str, adapters)]
     run = subprocess.run(command, env=dict(env), capture_output=True, text=True, check=False)

@@ -1,4 +1,6 @@
-"""What vLLM does not take as it is, it serves as trained once it was exported for it: in a real vLLM, beside PEFT."""
+"""What vLLM does not take as it is, it serves as trained once it was exported for it: in a real vLLM, beside
+PEFT.
+"""
 
 from __future__ import annotations
 

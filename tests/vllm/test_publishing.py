@@ -1,4 +1,6 @@
-"""A policy that learns beside a real vLLM: what it answers after each publication is what PEFT says of the policy then."""
+"""A policy that learns beside a real vLLM: what it answers after each publication is what PEFT says of the
+policy then.
+"""
 
 from __future__ import annotations
 

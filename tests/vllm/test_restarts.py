@@ -1,4 +1,6 @@
-"""A registry that goes away, and a vLLM that starts again: what was loaded goes on, and nothing has to be fetched twice."""
+"""A registry that goes away, and a vLLM that starts again: what was loaded goes on, and nothing has to be
+fetched twice.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""vLLM's silent wrong answers, in vLLM: the verdict finds each, the engine shows it, and what repairs it gives what was
-trained. And what the verdict calls refused is refused by the engine, and what it calls as trained is."""
+"""vLLM's silent wrong answers, in vLLM: the verdict finds each, the engine shows it, and what repairs it
+gives what was trained. And what the verdict calls refused is refused by the engine, and what it calls as
+trained is.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""What a resolver sees of vLLM, as vLLM 0.32 has it (entrypoints/openai/models/serving.py, v1/engine/async_llm.py): which
-names are loaded, what the engine holds, and which requests are under way. The real one is in `tests/vllm`."""
+"""What a resolver sees of vLLM, as vLLM 0.32 has it (entrypoints/openai/models/serving.py,
+v1/engine/async_llm.py): which names are loaded, what the engine holds, and which requests are under way. The
+real one is in `tests/vllm`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What the resolver does in a vLLM: what it loads and refuses, how it follows an alias, and when what was replaced leaves."""
+"""What the resolver does in a vLLM: what it loads and refuses, how it follows an alias, and when what was
+replaced leaves.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,9 @@ class Bench:
         return await self.served.resolve(InProcessVllm.current(), name)
 
     async def ask(self, name: str) -> str | None:
-        """The folder that a request for `name` is answered from; None where vLLM says that there is no such model."""
+        """The folder that a request for `name` is answered from; None where vLLM says that there is no such
+        model.
+        """
         request = await self.models.resolve_lora(name)
         return request and request.lora_path
 

@@ -1,7 +1,7 @@
 """Addresses as the Hub's clients write them, where `%2F` is part of a name and `/` is not.
 
-A server decodes an address before routes are matched, and `refs%2Fpr%2F1` would fall apart. So outside our own
-interface routes see it as it was sent, and each part is decoded once, here, after the match.
+A server decodes an address before routes are matched, and `refs%2Fpr%2F1` would fall apart. So outside our
+own interface routes see it as it was sent, and each part is decoded once, here, after the match.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """What clients announce before they send it, remembered for minutes and by each server process for itself.
 
-Clients announce a large upload in batches, and older ones commit all of it at once: only the announcements together show
-that it is too large, or that a batch of which nothing is kept is one of many. And one client, `upload_large_folder` of `huggingface_hub` before 2.0, repeats an
-announcement that is refused for ever, whatever the status; it stops only when it is told to ignore the files.
+Clients announce a large upload in batches, and older ones commit all of it at once: only the announcements
+together show that it is too large, or that a batch of which nothing is kept is one of many. And one client,
+`upload_large_folder` of `huggingface_hub` before 2.0, repeats an announcement that is refused for ever,
+whatever the status; it stops only when it is told to ignore the files.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ LOOP_TIMES = 4
 """A client that is refused the same so often in so short a time repeats it by itself; people are slower."""
 
 FULL_BATCHES = frozenset({100, 256})
-"""Files that a client announces at once if it has so many: 256 in Python (`create_commit`), 100 in JavaScript and in
-`upload_large_folder`."""
+"""Files that a client announces at once if it has so many: 256 in Python (`create_commit`), 100 in JavaScript
+and in `upload_large_folder`.
+"""
 
 _MOST = 256
 Key = tuple[str, ...]
@@ -73,7 +75,8 @@ class Announcements:
         return upload
 
     def is_repeated(self, key: Key, paths: Collection[str], now: float) -> bool:
-        """Whether the refusal that is about to be answered was answered so often before that it must not be again.
+        """Whether the refusal that is about to be answered was answered so often before that it must not be
+        again.
 
         The upload that `add` knew of ends with it.
         """

@@ -1,5 +1,6 @@
-"""Which base an upload means, where its config does not say: a trainer on a folder of its own writes that folder's name,
-and some tools write no config. The model card knows better then."""
+"""Which base an upload means, where its config does not say: a trainer on a folder of its own writes that
+folder's name, and some tools write no config. The model card knows better then.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +19,11 @@ CLAIM_FILES = (CONFIG, README)
 
 
 def claimed_base(read: Callable[[str], bytes]) -> BaseClaim | None:
-    """The base in the card; None where the config has a name, or the card has none. `read` gives a file, or no bytes.
+    """The base in the card; None where the config has a name, or the card has none. `read` gives a file, or
+    no bytes.
 
-    A config or card that cannot be read claims nothing; whoever admits the files says what is wrong with them.
+    A config or card that cannot be read claims nothing; whoever admits the files says what is wrong with
+    them.
     """
     if is_base_name(_in_config(read(CONFIG))):
         return None

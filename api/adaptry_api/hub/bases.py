@@ -1,6 +1,8 @@
-"""Stored bases as repositories: loaders ask for the base of an adapter under its name where they got the adapter.
+"""Stored bases as repositories: loaders ask for the base of an adapter under its name where they got the
+adapter.
 
-Read-only. A base has one commit, named by its files; adapters go by other names, and win where they have the same.
+Read-only. A base has one commit, named by its files; adapters go by other names, and win where they have the
+same.
 """
 
 from __future__ import annotations

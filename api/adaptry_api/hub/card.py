@@ -1,7 +1,7 @@
 """A model card: the YAML at the head of a README, and what of it a registry keeps.
 
-The text is untrusted: it is read within limits (`yaml_reader`) and comes out as plain JSON. A README without such a
-head is a card that says nothing.
+The text is untrusted: it is read within limits (`yaml_reader`) and comes out as plain JSON. A README without
+such a head is a card that says nothing.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class Card:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The results in `model-index`: by their type, or by data set and type where the type alone is no name."""
+        """The results in `model-index`: by their type, or by data set and type where the type alone is no
+        name.
+        """
         found = [(data, kind, value) for data, kind, value in _results(self.data.get("model-index"))]
         kinds = Counter(kind for _, kind, _ in found)
         named = {
@@ -59,7 +61,9 @@ class Card:
 
 
 def read_card(readme: bytes) -> Card:
-    """The card in a README. Raises `Invalid` with the line of the fault, and `Unavailable` (`yaml_reader`)."""
+    """The card in a README. Raises `Invalid` with the line of the fault, and `Unavailable`
+    (`yaml_reader`).
+    """
     try:
         text = readme.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -1,7 +1,9 @@
-"""What a model card brings into the registry when a commit to `main` changes it: its tags, a description, its metrics.
+"""What a model card brings into the registry when a commit to `main` changes it: its tags, a description, its
+metrics.
 
-Tags of the card before that are no longer in it go away with it; what people set otherwise stays. Metrics are of the version
-whose weights the commit has, which a trainer measures and writes into the card after it sent them.
+Tags of the card before that are no longer in it go away with it; what people set otherwise stays. Metrics are
+of the version whose weights the commit has, which a trainer measures and writes into the card after it sent
+them.
 """
 
 from __future__ import annotations

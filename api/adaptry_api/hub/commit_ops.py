@@ -1,6 +1,7 @@
 """The lines of a commit, read as they arrive: a header, then files to add, copy and delete.
 
-Each line is a JSON object. Lines hold small files, so their length is bounded, and a line is all that is in memory.
+Each line is a JSON object. Lines hold small files, so their length is bounded, and a line is all that is in
+memory.
 """
 
 from __future__ import annotations

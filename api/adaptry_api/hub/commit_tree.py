@@ -1,6 +1,8 @@
-"""From the operations of a commit to a commit: small files are stored as they come, then a tree is made and admitted.
+"""From the operations of a commit to a commit: small files are stored as they come, then a tree is made and
+admitted.
 
-A commit made upon no commit in particular goes on from wherever the branch is, however often others are faster.
+A commit made upon no commit in particular goes on from wherever the branch is, however often others are
+faster.
 """
 
 from __future__ import annotations
@@ -51,8 +53,9 @@ TreeChange = TreeFile | DeletedFile | DeletedFolder
 
 @dataclass(frozen=True, slots=True)
 class _ParsedCommit:
-    """What a commit's lines came to. `held` are the bytes of those small files that a base is looked for in, by digest: the
-    last of each path, however often a path is written."""
+    """What a commit's lines came to. `held` are the bytes of those small files that a base is looked for in,
+    by digest: the last of each path, however often a path is written.
+    """
 
     header: CommitHeader
     steps: Sequence[TreeChange]
@@ -62,10 +65,11 @@ class _ParsedCommit:
 def apply_commit(
     registry: Registry, name: AdapterName, branch: str, operations: Iterable[Operation]
 ) -> tuple[CommitResult, Manifest]:
-    """What became of it, and the tree it was made upon. One that is sent again, its answer being lost, is answered again.
+    """What became of it, and the tree it was made upon. One that is sent again, its answer being lost, is
+    answered again.
 
-    Raises as `put_commit`, `HttpProblem` (412) where the branch is elsewhere than the commit was made upon, `FileMissing`,
-    `Invalid`.
+    Raises as `put_commit`, `HttpProblem` (412) where the branch is elsewhere than the commit was made upon,
+    `FileMissing`, `Invalid`.
     """
     taken = _taken(registry, name, operations)
     header = taken.header
@@ -92,11 +96,11 @@ def apply_commit(
 
 
 def drop_excluded_files(operations: Iterable[Operation], chosen: UploadFilter) -> Iterator[Operation]:
-    """The operations without the files that an announcement of them leaves out: the JavaScript client sends those too, and
-    other clients need not announce anything.
+    """The operations without the files that an announcement of them leaves out: the JavaScript client sends
+    those too, and other clients need not announce anything.
 
-    Raises, at its end, `Unsupported` and `TooLarge` as for an announcement, and `Unsupported` if nothing is left of the
-    commit: `HttpProblem` (422) if that is for the form of a path.
+    Raises, at its end, `Unsupported` and `TooLarge` as for an announcement, and `Unsupported` if nothing is
+    left of the commit: `HttpProblem` (422) if that is for the form of a path.
     """
     has_other = False
     for operation in operations:
@@ -122,8 +126,9 @@ def commit_title(message: str, otherwise: str) -> str:
 def _done_before(
     registry: Registry, name: AdapterName, head: CommitInfo, taken: _ParsedCommit
 ) -> tuple[CommitResult, Manifest] | None:
-    """The head, where it is what the steps make of the commit before it. Only uploads are sent again by themselves:
-    a second delete reports that the file is missing."""
+    """The head, where it is what the steps make of the commit before it. Only uploads are sent again by
+    themselves: a second delete reports that the file is missing.
+    """
     if head.parent is None or not any(isinstance(step, TreeFile) for step in taken.steps):
         return None
     before = registry.tree(name, registry.commit(name, head.parent).digest)
@@ -136,8 +141,9 @@ def _done_before(
 
 
 def _after(registry: Registry, name: AdapterName, before: Manifest, taken: _ParsedCommit) -> Manifest:
-    """The tree that the steps make of one. Of another adapter than before, the base is the one that its card names,
-    unless its config names one that others can know it by. Raises `FileMissing`."""
+    """The tree that the steps make of one. Of another adapter than before, the base is the one that its card
+    names, unless its config names one that others can know it by. Raises `FileMissing`.
+    """
     tree = _changed(registry, name, before, taken.steps)
     after = inherit_manifest(before, tree)
     if is_same_adapter(before, after) or not adapter_files(after):
@@ -160,8 +166,9 @@ def _after(registry: Registry, name: AdapterName, before: Manifest, taken: _Pars
 
 
 def require_branch(registry: Registry, name: AdapterName, revision: str) -> str:
-    """The branch that commits to `revision` go to. Raises `PermissionDenied` for an alias, `RevisionNotFound` for what is no
-    branch, `NotFound`."""
+    """The branch that commits to `revision` go to. Raises `PermissionDenied` for an alias, `RevisionNotFound`
+    for what is no branch, `NotFound`.
+    """
     branch = revision.removeprefix("refs/heads/")
     kinds = {info.kind for info in registry.references(name) if info.name == branch}
     if kinds & {"head", "branch"}:
@@ -234,7 +241,8 @@ def _at(tree: Tree, path: str, *, only_below: bool) -> Iterator[str]:
 
 
 def _size(registry: Registry, name: AdapterName, before: Manifest, digest: Digest) -> int:
-    """Of a file that is copied from another place in the same adapter: where it is now, or where names still lead.
+    """Of a file that is copied from another place in the same adapter: where it is now, or where names still
+    lead.
 
     Raises `Invalid`.
     """

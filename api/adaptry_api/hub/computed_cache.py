@@ -1,4 +1,6 @@
-"""In-memory caches of what was computed from stored bytes, by digest: the same bytes always give the same result."""
+"""In-memory caches of what was computed from stored bytes, by digest: the same bytes always give the same
+result.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ Value = TypeVar("Value")
 
 
 class ComputedCache(Generic[Value]):
-    """Values by digest, as many as weigh `most` together; all are dropped when there are more. Safe to use from any thread."""
+    """Values by digest, as many as weigh `most` together; all are dropped when there are more. Safe to use
+    from any thread.
+    """
 
     def __init__(self, most: int, weigh: Callable[[Value], int] = lambda value: 1) -> None:
         self._most = most
@@ -47,11 +51,11 @@ class ComputedCache(Generic[Value]):
 
 
 class HubCaches:
-    """Of small files: what git calls them, and what the model cards among them say. Of revisions: their files. Of uploads
-    under way: what was announced.
+    """Of small files: what git calls them, and what the model cards among them say. Of revisions: their
+    files. Of uploads under way: what was announced.
 
-    Nobody is given anything for its digest alone: who asks for what is here has been told of the digest by the registry,
-    for this request.
+    Nobody is given anything for its digest alone: who asks for what is here has been told of the digest by
+    the registry, for this request.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,9 @@
-"""Which files of an upload are kept, decided before their bytes come: the only time that a refusal's text is shown.
+"""Which files of an upload are kept, decided before their bytes come: the only time that a refusal's text is
+shown.
 
-What is no part of an adapter is left out, and the upload goes on: a trainer sends its optimizer along with its model. What
-would leave the uploader with something else than they meant, a whole model or weights that only a pickle holds, is refused.
+What is no part of an adapter is left out, and the upload goes on: a trainer sends its optimizer along with
+its model. What would leave the uploader with something else than they meant, a whole model or weights that
+only a pickle holds, is refused.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ _SILENT = frozenset({".gitattributes", ".gitignore"})
 _MOST_NAMES = 5
 _DRIVE = re.compile(r"[A-Za-z]:")
 _WHOLE_PICKLE = re.compile(r"pytorch_model\b.*\.bin")
-"""The weights of a whole model as they were before safetensors; beside an adapter's they are only left out."""
+"""The weights of a whole model as they were before safetensors; beside an adapter's they are only left
+out.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +41,11 @@ class AnnouncedFile:
 
 
 class UploadFilter:
-    """Which files of one upload are kept, by their names and sizes: the same rule for an announcement and for a commit.
+    """Which files of one upload are kept, by their names and sizes: the same rule for an announcement and for
+    a commit.
 
-    `present` are the paths that are there already, whose images count; `with_folders`: adapters may lie in folders, as on
-    a branch.
+    `present` are the paths that are there already, whose images count; `with_folders`: adapters may lie in
+    folders, as on a branch.
     """
 
     def __init__(
@@ -66,8 +71,9 @@ class UploadFilter:
         return file.path not in self.excluded
 
     def require_no_whole_model(self) -> None:
-        """To call after the last file. Raises `Unsupported` and `TooLarge` for files without which the uploader would have
-        something else than they meant."""
+        """To call after the last file. Raises `Unsupported` and `TooLarge` for files without which the
+        uploader would have something else than they meant.
+        """
         coming = {file.path for file in self._files} | self._present
         for file in self._files:
             if self.excluded.get(file.path, "") is not None:
@@ -90,7 +96,9 @@ def excluded_files(
     *,
     with_folders: bool,
 ) -> Mapping[str, str | None]:
-    """As `UploadFilter.excluded`, for all files of an announcement. Raises as the methods of `UploadFilter`."""
+    """As `UploadFilter.excluded`, for all files of an announcement. Raises as the methods of
+    `UploadFilter`.
+    """
     chosen = UploadFilter(present, ignored, with_folders=with_folders)
     for file in files:
         chosen.keeps(file)
@@ -99,7 +107,8 @@ def excluded_files(
 
 
 def require_some_kept(files: Collection[str], unwanted: Mapping[str, str | None]) -> None:
-    """Raises `Unsupported` if every one of the files is left out: clients would call that a success and commit nothing.
+    """Raises `Unsupported` if every one of the files is left out: clients would call that a success and
+    commit nothing.
 
     Files about git alone are no upload that fails.
     """

@@ -1,8 +1,8 @@
 """Git's names for what we store: clients of the Hub compare them with files on their disks.
 
-Large files are named by their SHA-256, as Git LFS does, and git itself holds a pointer to them; small ones are
-named as git's blobs are. Which of the two a file is follows from its name and size alone, so that what is said
-before an upload and after it agree.
+Large files are named by their SHA-256, as Git LFS does, and git itself holds a pointer to them; small ones
+are named as git's blobs are. Which of the two a file is follows from its name and size alone, so that what is
+said before an upload and after it agree.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which paths a `.gitignore` leaves out, as git reads one (gitignore(5)).
 
-`pathspec` reads the patterns and RE2 matches them, in time linear in the path. Patterns and paths are strangers', so both are
-bounded, and RE2 bounds the memory for all patterns together.
+`pathspec` reads the patterns and RE2 matches them, in time linear in the path. Patterns and paths are
+strangers', so both are bounded, and RE2 bounds the memory for all patterns together.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ _DEEPEST = 8
 
 
 def parse_gitignore(text: str) -> GitIgnoreSpec:
-    """The patterns in `text`; at most `MAX_RULES`, without those that git would skip too. Raises `Invalid` if all of them together
-    are too large to be matched."""
+    """The patterns in `text`; at most `MAX_RULES`, without those that git would skip too. Raises `Invalid` if
+    all of them together are too large to be matched.
+    """
     lines = (line for line in text.splitlines() if len(line) <= _LONGEST)
     patterns = islice(chain.from_iterable(map(_patterns, lines)), MAX_RULES)
     try:
@@ -33,8 +34,9 @@ def parse_gitignore(text: str) -> GitIgnoreSpec:
 
 
 def is_ignored(path: str, ignored: GitIgnoreSpec) -> bool:
-    """Whether the file at `path` is left out, by itself or with a folder it is in; False for longer or deeper paths than any
-    that is stored."""
+    """Whether the file at `path` is left out, by itself or with a folder it is in; False for longer or deeper
+    paths than any that is stored.
+    """
     parts = path.split("/")
     if len(path) > _LONGEST or len(parts) > _DEEPEST or not _is_unicode(path):
         return False
@@ -43,7 +45,9 @@ def is_ignored(path: str, ignored: GitIgnoreSpec) -> bool:
 
 
 def _patterns(line: str) -> Sequence[GitIgnoreSpecPattern]:
-    """The pattern in a line; none for a comment, and for a pattern that `pathspec`, `re` or RE2 cannot read."""
+    """The pattern in a line; none for a comment, and for a pattern that `pathspec`, `re` or RE2 cannot
+    read.
+    """
     try:
         read = GitIgnoreSpec.from_lines([line], backend="re2").patterns
     except (ValueError, re.error, re2.error):

@@ -1,7 +1,8 @@
-"""The Git LFS batch: the client announces files and gets the addresses to send them to; and the final check that a file arrived.
+"""The Git LFS batch: the client announces files and gets the addresses to send them to; and the final check
+that a file arrived.
 
-Bytes are sent without a token, so each address carries a grant of its own. What an adapter has already is not asked
-for again, and nothing reveals whether another adapter has it.
+Bytes are sent without a token, so each address carries a grant of its own. What an adapter has already is not
+asked for again, and nothing reveals whether another adapter has it.
 """
 
 from __future__ import annotations

@@ -48,9 +48,11 @@ class LfsBatchRequest(LfsBody):
 
     @property
     def wants_xet(self) -> bool:
-        """Whether the large files come through Xet: where the JavaScript client offers it (`useXet`, on by default).
+        """Whether the large files come through Xet: where the JavaScript client offers it (`useXet`, on by
+        default).
 
-        Python's clients of 0.36 to 1.19 offer it too, and are better off with Git LFS, which sends no file twice.
+        Python's clients of 0.36 to 1.19 offer it too, and are better off with Git LFS, which sends no file
+        twice.
         """
         return "xet" in self.transfers and self.hash_algo == "sha_256"
 

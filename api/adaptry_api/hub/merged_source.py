@@ -1,7 +1,8 @@
 """Where the files of a merged model lie on this machine, and the process that computes it from them.
 
-A version's files are in the store. Its base's are in the store too, or in the folder from which it was registered on this
-machine; of what lies in a folder, the process sees for itself whether it is still that base.
+A version's files are in the store. Its base's are in the store too, or in the folder from which it was
+registered on this machine; of what lies in a folder, the process sees for itself whether it is still that
+base.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from adaptry.registry.records import BaseInfo, VersionInfo
 
 
 class MergedModelSource:
-    """`place_of` says where stored bytes are; `places` is the folder that remembers where bases lie. `folder` is for the
-    process, and `cache` bytes of finished files are kept there."""
+    """`place_of` says where stored bytes are; `places` is the folder that remembers where bases lie. `folder`
+    is for the process, and `cache` bytes of finished files are kept there.
+    """
 
     def __init__(self, folder: Path, place_of: Callable[[Digest], Path], places: Path, cache: int) -> None:
         self._place_of = place_of
@@ -28,7 +30,9 @@ class MergedModelSource:
         self._compute_client = ComputeClient(folder, cache)
 
     def ingredients(self, registry: Registry, version: VersionInfo) -> ModelInputs:
-        """As far as the caller may read them. Raises `NotFound`, and `CheckFailed` for a version whose base is not known here."""
+        """As far as the caller may read them. Raises `NotFound`, and `CheckFailed` for a version whose base
+        is not known here.
+        """
         label = f"{version.name}@{version.number}"
         if version.base_id is None or version.base_status != "verified":
             named = f" ({version.base_name})" if version.base_name else ""
@@ -49,7 +53,9 @@ class MergedModelSource:
         )
 
     def describe(self, ingredients: ModelInputs) -> ModelDescription:
-        """Raises `CheckFailed` where the version cannot be merged, or its base is not at hand; `Unavailable`."""
+        """Raises `CheckFailed` where the version cannot be merged, or its base is not at hand;
+        `Unavailable`.
+        """
         try:
             return self._compute_client.describe(ingredients)
         except (NotFound, CheckFailed) as error:

@@ -1,7 +1,7 @@
 """Lists of repositories: all that the caller may read, narrowed, in an order, in pages.
 
-Without an order they come by name, a page of the registry at a time. An order other than that means looking at all
-of them first.
+Without an order they come by name, a page of the registry at a time. An order other than that means looking
+at all of them first.
 """
 
 from __future__ import annotations

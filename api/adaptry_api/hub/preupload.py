@@ -37,7 +37,9 @@ ROUTES = hub_router()
 
 
 class PreuploadFile(BaseModel):
-    """A file that is about to be sent. Its first bytes (`sample`) are not read: the whole file is checked when it is here."""
+    """A file that is about to be sent. Its first bytes (`sample`) are not read: the whole file is checked
+    when it is here.
+    """
 
     path: str = Field(min_length=1, max_length=1024)
     size: int = Field(ge=0)
@@ -58,7 +60,9 @@ def preupload(
     reader: CallersHubReader,
     create_pr: AsPullRequest = "",
 ) -> Response:
-    """Everything that can be refused is refused here: what a client shows of later refusals depends on its age."""
+    """Everything that can be refused is refused here: what a client shows of later refusals depends on its
+    age.
+    """
     refuse_pull_request(create_pr)
     branch, snapshot = _branch_snapshot(reader, name, revision)
     files = {file.path: file for file in snapshot.files}
@@ -85,7 +89,8 @@ def _unwanted(
 ) -> Mapping[str, str | None]:
     """As `excluded_files`; all of the files, if the client would repeat a refusal for ever.
 
-    Raises as `excluded_files` and `require_some_kept`, and `TooLarge` if the branch cannot hold what was announced.
+    Raises as `excluded_files` and `require_some_kept`, and `TooLarge` if the branch cannot hold what was
+    announced.
     """
     announcements, key, now = (
         reader.caches.announcements,
@@ -116,12 +121,16 @@ def _branch_snapshot(reader: HubReader, name: AdapterName, revision: str) -> tup
 
 
 def _ignored_mode(coming: AnnouncedFile) -> str:
-    """How a client that sends ignored files all the same is to send one: a commit has no room for large ones."""
+    """How a client that sends ignored files all the same is to send one: a commit has no room for large
+    ones.
+    """
     return "lfs" if coming.size > gitids.MAX_REGULAR_SIZE else "regular"
 
 
 def _mode(coming: AnnouncedFile, there: RepositoryFile | None, snapshot: Snapshot) -> dict[str, Any]:
-    """How a file is to be sent, and the id of the file now at its path, in the form in which the client computes its own. (`Any`: JSON.)"""
+    """How a file is to be sent, and the id of the file now at its path, in the form in which the client
+    computes its own. (`Any`: JSON.)
+    """
     is_large = gitids.is_large(coming.path, coming.size)
     entry: dict[str, Any] = {
         "path": coming.path,

@@ -1,7 +1,7 @@
 """Errors as the Hub's clients read them: `X-Error-Code` for the kind, one line of text, a request's id.
 
-Which exception a client raises depends on these headers alone, and loaders go on only after the right one: they
-probe for files that are often not there.
+Which exception a client raises depends on these headers alone, and loaders go on only after the right one:
+they probe for files that are often not there.
 """
 
 from __future__ import annotations
@@ -84,8 +84,9 @@ def hub_router() -> APIRouter:
 
 
 async def _elsewhere(request: Request, error: AdaptryError) -> Response | None:
-    """The way to an adapter that was renamed, or to a repository whose name is spelled otherwise; a client follows it with
-    method and body."""
+    """The way to an adapter that was renamed, or to a repository whose name is spelled otherwise; a client
+    follows it with method and body.
+    """
     found = request.path_params
     identity = getattr(request.state, "identity", None)
     if type(error) not in (NotFound, NameCaseMismatch) or identity is None:
@@ -146,7 +147,9 @@ def _refusal(request: Request, error: AdaptryError) -> Response:
 
 
 def _answer(status: int, text: str, headers: dict[str, str]) -> Response:
-    """A client shows the body's text, beside that of a header if it is another; of some answers, only the header's."""
+    """A client shows the body's text, beside that of a header if it is another; of some answers, only the
+    header's.
+    """
     line = " ".join(text.split())
     if status in (401, 403) or (line.isascii() and len(line) <= _HEADER_LENGTH):
         headers = {"X-Error-Message": header_text(line, _HEADER_LENGTH), **headers}

@@ -1,7 +1,7 @@
 """What clients can read under a name: an adapter, a merged model, a stored base, or what another Hub has.
 
-`find_repository` asks each kind in turn. Only a name that nothing here has falls through to the next: a revision or file that
-an adapter lacks is never looked for elsewhere.
+`find_repository` asks each kind in turn. Only a name that nothing here has falls through to the next: a
+revision or file that an adapter lacks is never looked for elsewhere.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Repository(ABC):
 class HubReader:
     """The caller and everything that reading a repository for them needs.
 
-    `upstream` is the Hub behind this server, if there is one. `name_in_other_case` gives the name of a repository here that
-    differs from the one asked for by case alone, or None.
+    `upstream` is the Hub behind this server, if there is one. `name_in_other_case` gives the name of a
+    repository here that differs from the one asked for by case alone, or None.
     """
 
     identity: Identity
@@ -64,7 +64,9 @@ def find_repository(reader: HubReader, id: str, kinds: tuple[RepositoryLookup, .
 
 
 def refuse_other_case(reader: HubReader, id: str) -> Repository | None:
-    """Nothing, or `NameCaseMismatch`: what is here under another spelling comes before what another Hub has."""
+    """Nothing, or `NameCaseMismatch`: what is here under another spelling comes before what another Hub
+    has.
+    """
     if reader.name_in_other_case(id) is not None:
         raise NameCaseMismatch(f"there is no {id[:200]} here, but one that is spelled otherwise")
     return None

@@ -21,7 +21,9 @@ ROUTES = hub_router()
 
 
 class RepoRequest(BaseModel):
-    """A repository: its name, or its namespace apart (`organization`), as the generations of clients write it."""
+    """A repository: its name, or its namespace apart (`organization`), as the generations of clients write
+    it.
+    """
 
     name: str = Field(min_length=1, max_length=200)
     organization: str | None = Field(default=None, max_length=96)
@@ -61,7 +63,9 @@ class RepoMoveRequest(BaseModel):
 def create(
     request: Request, body: RepoCreateRequest, identity: Caller, registry: CallersRegistry
 ) -> Response:
-    """Creates an adapter. If it exists, the 409 gives its address too, and clients go on if they were called with `exist_ok`."""
+    """Creates an adapter. If it exists, the 409 gives its address too, and clients go on if they were called
+    with `exist_ok`.
+    """
     wanted = AdapterName.parse(body.full_name(identity))
     # One that differs by case alone is the same to this protocol, and the answer says how it is spelled.
     name = canonical_adapter(app_state_of(request), identity, wanted)

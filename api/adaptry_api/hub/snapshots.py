@@ -50,11 +50,13 @@ class RepositoryDetails:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The files of one commit. `details`, `warnings` and `last_commits` are functions because each costs at least one look-up.
+    """The files of one commit. `details`, `warnings` and `last_commits` are functions because each costs at
+    least one look-up.
 
     `require_available` raises `Withdrawn` if the reader may see the list of files but not read them.
-    `warnings` are for whoever downloads a file; `last_commits` gives, by path, the last commit that changed a file;
-    `count_download` is called for each file that was sent. `is_remote`: the bytes are not on a disk here, so reads may be slow.
+    `warnings` are for whoever downloads a file; `last_commits` gives, by path, the last commit that changed a
+    file; `count_download` is called for each file that was sent. `is_remote`: the bytes are not on a disk
+    here, so reads may be slow.
     """
 
     repository: str
@@ -77,7 +79,9 @@ class Snapshot:
 
 
 def repository_file(entry: FileEntry, read: Read, caches: HubCaches) -> RepositoryFile:
-    """A stored file. A small file's bytes are read the first time; if they are withheld, the id is one of ours, not git's."""
+    """A stored file. A small file's bytes are read the first time; if they are withheld, the id is one of
+    ours, not git's.
+    """
     if gitids.is_large(entry.path, entry.size):
         oid = gitids.blob_id(gitids.pointer(entry.sha256, entry.size))
         return RepositoryFile(entry.path, entry.size, oid, entry.sha256.hex)

@@ -1,8 +1,10 @@
-"""Addresses of the Hub protocol that this server does not answer: a sentence that clients show, and no wrong error code.
+"""Addresses of the Hub protocol that this server does not answer: a sentence that clients show, and no wrong
+error code.
 
-`RepoNotFound` is left to repositories, since clients take it for a mistyped name. For an address that no route has, a 404
-without a code makes every client stop and print the sentence. Data sets, spaces and the like are repositories too, and
-downloads show the sentence of no other error, so those that a client asks for by name are not found as repositories.
+`RepoNotFound` is left to repositories, since clients take it for a mistyped name. For an address that no
+route has, a 404 without a code makes every client stop and print the sentence. Data sets, spaces and the like
+are repositories too, and downloads show the sentence of no other error, so those that a client asks for by
+name are not found as repositories.
 """
 
 from __future__ import annotations

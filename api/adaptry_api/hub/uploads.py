@@ -1,4 +1,6 @@
-"""What the upload routes share: the check for write access, of a body's length, and storing a file in the registry."""
+"""What the upload routes share: the check for write access, of a body's length, and storing a file in the
+registry.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,9 @@ AsPullRequest = Annotated[str, Query(alias="create_pr", max_length=8)]
 
 
 def require_writer(registry: Registry, identity: Identity, name: AdapterName) -> None:
-    """Raises `NotFound` where there is no such adapter for the caller, `Conflict` where the name is a base's that they may
-    see, and `PermissionDenied` where they may only read it."""
+    """Raises `NotFound` where there is no such adapter for the caller, `Conflict` where the name is a base's
+    that they may see, and `PermissionDenied` where they may only read it.
+    """
     try:
         is_begun = has_commit(registry, registry.adapter(name))
     except NotFound:
@@ -92,8 +95,10 @@ def skip_bytes(pieces: Iterable[bytes], start: int) -> Iterator[bytes]:
 
 NO_RETRIES = RetryPolicy(tries=1, longest_queue=0.0)
 BUSY_RETRIES = RetryPolicy(tries=6, first_wait=0.05, longest_wait=0.5, longest_queue=5.0)
-"""Another request that sends the same bytes has come through, or given up, in about a second. A client waits ten seconds
-for an answer, so a busy registry is asked again for half of that; then the client is told to come back."""
+"""Another request that sends the same bytes has come through, or given up, in about a second. A client waits
+ten seconds for an answer, so a busy registry is asked again for half of that; then the client is told to come
+back.
+"""
 
 
 def store_file(
@@ -104,11 +109,12 @@ def store_file(
     read: Callable[[int], Iterator[bytes]],
     retry: RetryPolicy = BUSY_RETRIES,
 ) -> None:
-    """Gives the adapter a file, going on from what an earlier try left; `read` gives its bytes from a position on, more
-    than once unless `retry` is `NO_RETRIES`.
+    """Gives the adapter a file, going on from what an earlier try left; `read` gives its bytes from a
+    position on, more than once unless `retry` is `NO_RETRIES`.
 
-    Raises `DigestMismatch`, and then keeps nothing, where they are other bytes; `TooLarge`, `PermissionDenied`, `StorageFull`;
-    `Busy` where the namespace has too many uploads open; `Conflict` where another request kept sending the same.
+    Raises `DigestMismatch`, and then keeps nothing, where they are other bytes; `TooLarge`,
+    `PermissionDenied`, `StorageFull`; `Busy` where the namespace has too many uploads open; `Conflict` where
+    another request kept sending the same.
     """
     failures, queued = 0, 0.0
     while not registry.has_file(name, digest):

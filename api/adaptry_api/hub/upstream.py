@@ -1,8 +1,8 @@
 """Another Hub behind this server: what nobody here has is read through from there, and kept on disk.
 
-Off unless the operator names one. It is asked with the operator's token or none, never with a caller's, and only for
-callers who hold a namespace here. A namespace that is used here is never looked for there, so that nobody can put
-something in the place of an adapter that is private or gone.
+Off unless the operator names one. It is asked with the operator's token or none, never with a caller's, and
+only for callers who hold a namespace here. A namespace that is used here is never looked for there, so that
+nobody can put something in the place of an adapter that is private or gone.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ class UpstreamHub:
         self._known: dict[tuple[str, str], tuple[float, UpstreamHubInfo | None]] = {}
 
     def info(self, id: str, revision: str) -> UpstreamHubInfo | None:
-        """The other Hub's metadata of a repository; None if there is none. Answers are cached for a minute; if the Hub
-        does not respond, the last one is used.
+        """The other Hub's metadata of a repository; None if there is none. Answers are cached for a minute;
+        if the Hub does not respond, the last one is used.
 
         Raises `RevisionNotFound`, `Unavailable`.
         """
@@ -124,8 +124,10 @@ class UpstreamHub:
         return found
 
     def read(self, id: str, commit: str, file: UpstreamHubFile, start: int) -> Iterator[bytes]:
-        """A file's bytes from `start` on: kept ones, or the other Hub's as they come, which are kept once all were
-        right. Raises `Unavailable`, and `CorruptData` at the end of bytes that are others than were named."""
+        """A file's bytes from `start` on: kept ones, or the other Hub's as they come, which are kept once all
+        were right. Raises `Unavailable`, and `CorruptData` at the end of bytes that are others than were
+        named.
+        """
         tag = Digest.of((file.lfs.sha256 if file.lfs else file.blobId).encode())
         kept = self._files.open(tag, file.size)
         if kept is not None:
@@ -147,7 +149,9 @@ class UpstreamHub:
         self._pool.clear()
 
     def _ask(self, id: str, revision: str) -> bytes | None:
-        """The info as JSON; None where there is no such repository. Raises `RevisionNotFound`, `Unavailable`."""
+        """The info as JSON; None where there is no such repository. Raises `RevisionNotFound`,
+        `Unavailable`.
+        """
         address = f"/api/models/{quote(id)}/revision/{quote(revision, safe='')}?blobs=true"
         with self._get(address) as response:
             if response.status == 404 and response.headers.get("X-Error-Code") == "RevisionNotFound":

@@ -1,4 +1,6 @@
-"""`POST /api/validate-yaml`: asked before every upload of a README, so that a broken card is refused first."""
+"""`POST /api/validate-yaml`: asked before every upload of a README, so that a broken card is refused
+first.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def validate(body: ValidateYamlRequest, identity: Caller) -> Response:
 
 
 def _check_results(index: Any) -> None:
-    """Raises `Invalid` for a `model-index` that is not a list of models: no metric would be read from it. (`Any`: YAML.)"""
+    """Raises `Invalid` for a `model-index` that is not a list of models: no metric would be read from it.
+    (`Any`: YAML.)
+    """
     if index is None:
         return
     if not isinstance(index, list) or not all(isinstance(model, dict) for model in index):

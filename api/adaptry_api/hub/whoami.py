@@ -1,4 +1,6 @@
-"""Who a token belongs to, in the Hub's words: a user, whose name is a namespace, and organisations, which are others."""
+"""Who a token belongs to, in the Hub's words: a user, whose name is a namespace, and organisations, which are
+others.
+"""
 
 from __future__ import annotations
 

@@ -20,8 +20,9 @@ ROUTES = hub_router()
 
 @ROUTES.get(f"{UPLOAD_PATH}/v1/chunks/{{kind}}/{{hash}}")
 def known_chunk(request: Request, upload: XetUploadId, writer: XetWriter, kind: str, hash: str) -> Response:
-    """Which chunks the adapter's own files have, if one of them begins with this chunk, or has it where clients ask.
-    Raises `NotFound` where none has, whatever other adapters have."""
+    """Which chunks the adapter's own files have, if one of them begins with this chunk, or has it where
+    clients ask. Raises `NotFound` where none has, whatever other adapters have.
+    """
     state, name = app_state_of(request), writer.grant.name
     file = state.chunk_maps.find_file_with_chunk(name, check_hash(hash))
     if file is None or not writer.registry.has_file(name, file):

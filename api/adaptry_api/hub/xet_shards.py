@@ -43,7 +43,9 @@ async def put_shard(request: Request, upload: XetUploadId, writer: XetWriter) ->
 
 @ROUTES.post(f"{UPLOAD_PATH}/v2/shards")
 async def put_shard_with_progress(request: Request, upload: XetUploadId, writer: XetWriter) -> Response:
-    """As `put_shard`, with a progress frame for each file; an error comes as a frame too, the only form that clients show to users."""
+    """As `put_shard`, with a progress frame for each file; an error comes as a frame too, the only form that
+    clients show to users.
+    """
     try:
         files = await _read_shard(request, upload, writer)
     except AdaptryError as error:
@@ -77,7 +79,9 @@ async def _read_shard(request: Request, upload: str, writer: XetWriter) -> tuple
 def _join_all(
     state: AppState, upload: str, writer: GrantContext[XetGrant], files: tuple[XetFile, ...]
 ) -> Iterator[int]:
-    """Stores the files in the adapter, yielding the count after each; then drops the bytes that they were joined from."""
+    """Stores the files in the adapter, yielding the count after each; then drops the bytes that they were
+    joined from.
+    """
     name = writer.grant.name
     # One shard of an upload at a time: what one of them lets go of, another may be reading.
     with state.spools.open(name.namespace, upload) as spool, spool.exclusive():

@@ -29,8 +29,9 @@ def write_token(
     registry: CallersRegistry,
     upload: Annotated[str, Query(pattern="^[0-9a-f]{32}$")] = "",
 ) -> Response:
-    """A token and an address for one upload, a new one or that of the number `upload`. With the same `upload`, the token is
-    valid for the addresses given before too."""
+    """A token and an address for one upload, a new one or that of the number `upload`. With the same
+    `upload`, the token is valid for the addresses given before too.
+    """
     require_writer(registry, identity, name)
     headers = _write_headers(request, name, upload or secrets.token_hex(16))
     body = {
@@ -42,8 +43,9 @@ def write_token(
 
 
 def xet_action(request: Request, name: AdapterName) -> dict[str, object]:
-    """How a Git LFS batch leads to Xet: a token and an address in `header`, and in `href` where to get a newer token for
-    the same address. That the caller may write is for the caller of this to see."""
+    """How a Git LFS batch leads to Xet: a token and an address in `header`, and in `href` where to get a
+    newer token for the same address. That the caller may write is for the caller of this to see.
+    """
     number = secrets.token_hex(16)
     again = f"{origin(request)}/api/models/{url_path_of(str(name))}/xet-write-token/main?upload={number}"
     return {"href": again, "header": _write_headers(request, name, number)}

@@ -124,8 +124,9 @@ async def read(request: Request, base: BaseId, path: str, registry: CallersRegis
 
 
 def _new_base(document: Any) -> NewBase:
-    """The body of a request, its tables validated entry by entry: other threads are served meanwhile, and the first fault
-    is the last that costs anything. (`Any`: JSON.) Raises `Invalid`."""
+    """The body of a request, its tables validated entry by entry: other threads are served meanwhile, and the
+    first fault is the last that costs anything. (`Any`: JSON.) Raises `Invalid`.
+    """
     where = ""
     try:
         if isinstance(document, dict) and isinstance(record := document.get("record"), dict):

@@ -49,8 +49,9 @@ async def events(
         str | None, Header(description="What a stream that goes on sends as `after`.")
     ] = None,
 ) -> Response | EventBatch:
-    """Of all adapters that the caller may read, oldest first; with `Accept: text/event-stream` for as long as the caller
-    listens, each event with its number as `id`. `seq` is what to pass as `after` to go on."""
+    """Of all adapters that the caller may read, oldest first; with `Accept: text/event-stream` for as long as
+    the caller listens, each event with its number as `id`. `seq` is what to pass as `after` to go on.
+    """
     state, shown = app_state_of(request), request.headers.get("authorization")
 
     async def identify() -> Identity:
@@ -74,7 +75,9 @@ async def events(
 async def _stream(
     state: AppState, identify: Identify, after: int | None, about: NameFilter
 ) -> AsyncIterator[str]:
-    """Streams events until the caller disconnects, the token ends, or the server stops; a new connection can resume where this one ended."""
+    """Streams events until the caller disconnects, the token ends, or the server stops; a new connection can
+    resume where this one ended.
+    """
     yield f"retry: {_RETRY}\n\n"
     wait = 0.0
     while not state.draining.has_begun:

@@ -1,4 +1,6 @@
-"""For machines that watch the server: is it alive, can it work, what has it done. Names of tenants appear nowhere."""
+"""For machines that watch the server: is it alive, can it work, what has it done. Names of tenants appear
+nowhere.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Revisions: pushed as the exact bytes of a manifest, since their digest is the revision; and the states of those
-that are versions."""
+"""Revisions: pushed as the exact bytes of a manifest, since their digest is the revision; and the states of
+those that are versions.
+"""
 
 from __future__ import annotations
 

@@ -18,7 +18,9 @@ ROUTES = guarded_router(f"{protocol.PREFIX}/tokens", "tokens")
 
 
 class NewToken(BaseModel, extra="forbid"):
-    """The name, role and namespaces of a new token, and for how many days it is valid (None: until it is revoked)."""
+    """The name, role and namespaces of a new token, and for how many days it is valid (None: until it is
+    revoked).
+    """
 
     name: str = Field(min_length=1, max_length=96)
     role: Role

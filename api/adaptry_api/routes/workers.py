@@ -1,4 +1,6 @@
-"""Workers: each reports what its engine has loaded, and gets what to unload and which worker is next in a rollout."""
+"""Workers: each reports what its engine has loaded, and gets what to unload and which worker is next in a
+rollout.
+"""
 
 from __future__ import annotations
 

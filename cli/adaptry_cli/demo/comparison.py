@@ -21,7 +21,9 @@ class PeftComparison:
 def compare_with_peft(
     base: Path, adapter: Path, merged: Path, task: DemoTask, prompts: int = 16
 ) -> PeftComparison:
-    """The checkpoint in `merged` against PEFT's `merge_and_unload` of the same adapter, in the base's dtype."""
+    """The checkpoint in `merged` against PEFT's `merge_and_unload` of the same adapter, in the base's
+    dtype.
+    """
     with quiet_libraries():
         import torch
         from peft import PeftModel

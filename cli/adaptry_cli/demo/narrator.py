@@ -1,7 +1,7 @@
 """How the demo tells its story: headings, sentences, the commands as a user would type them, bars that move.
 
-On a terminal there are colours and bars; into a pipe or a log go plain lines, and of a long piece of work only a
-line for each fifth of it.
+On a terminal there are colours and bars; into a pipe or a log go plain lines, and of a long piece of work
+only a line for each fifth of it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`adaptry demo`: the main job, whole, on a real model with really trained adapters.
 
-Each chapter is one function. What a user would type is run as they would type it, in a process of its own; the
-rest (training, judging, comparing) is done here, with PEFT and transformers.
+Each chapter is one function. What a user would type is run as they would type it, in a process of its own;
+the rest (training, judging, comparing) is done here, with PEFT and transformers.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ _KEPT = 0.05  # of accuracy, on 160 examples: rounding to bfloat16 turns a few a
 def demo(folder: Path) -> None:
     """Show the whole job on a real model.
 
-    Train, push, find, check, promote, merge, serve. Takes a few minutes on two cores. Nothing outside the folder is touched, and nothing is fetched.
+    Train, push, find, check, promote, merge, serve. Takes a few minutes on two cores. Nothing outside the
+    folder is touched, and nothing is fetched.
     """
     require_dependencies()
     stage = _set_up(folder.resolve())

@@ -24,7 +24,9 @@ from adaptry.core.errors import NotFound
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter wherever it is. `left_out` names files of its folder that are not part of it, with reasons."""
+    """An adapter wherever it is. `left_out` names files of its folder that are not part of it, with
+    reasons.
+    """
 
     content: Content
     config: AdapterConfig

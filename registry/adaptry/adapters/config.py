@@ -1,8 +1,8 @@
 """An adapter's `adapter_config.json`, read as untrusted.
 
-The config is code-adjacent: loaders import modules, open paths and compile patterns that it names. Here it is parsed strictly, fields that make a loader do more than
-load weights are refused, and everything else is kept as written. Only scalars are believed; which
-modules an adapter has is for the tensors to say.
+The config is code-adjacent: loaders import modules, open paths and compile patterns that it names. Here it is
+parsed strictly, fields that make a loader do more than load weights are refused, and everything else is kept
+as written. Only scalars are believed; which modules an adapter has is for the tensors to say.
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ class AdapterConfig:
         return PatternMatcher(mappings, whole)
 
     def value_for(self, key: str, name: str, default: Any) -> Any:
-        """What `rank_pattern` or `alpha_pattern` (`key`) gives the module `name`: the value of the first pattern that
-        matches, as PEFT resolves it. (`Any`: JSON.)
+        """What `rank_pattern` or `alpha_pattern` (`key`) gives the module `name`: the value of the first
+        pattern that matches, as PEFT resolves it. (`Any`: JSON.)
 
         Raises `InvalidConfig` if a pattern that may come first was refused, `Unavailable`.
         """

@@ -48,7 +48,9 @@ _BESIDE = re.compile(
 
 
 def _conversion(files: Mapping[str, str]) -> str:
-    """The line that makes files we read of those that run code. Its copies part tensors that share their memory."""
+    """The line that makes files we read of those that run code. Its copies part tensors that share their
+    memory.
+    """
     return (
         'convert it once, in that folder: python -c "import os, torch, safetensors.torch as s; '
         "[s.save_file({k: v.clone().contiguous() for k, v in torch.load(a, weights_only=True).items()}, b) "

@@ -1,7 +1,8 @@
-"""Fused experts on a base that stores its experts one by one: which rows of the one are which tensor of the other.
+"""Fused experts on a base that stores its experts one by one: which rows of the one are which tensor of the
+other.
 
-transformers 5 holds all experts of a layer as one parameter, and reads and writes files in which each is by itself.
-An adapter of the parameter therefore changes many tensors on disk.
+transformers 5 holds all experts of a layer as one parameter, and reads and writes files in which each is by
+itself. An adapter of the parameter therefore changes many tensors on disk.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ _FUSED = (
 class FusedExpert:
     """One expert's share of fused factors: the `index`th of `count`.
 
-    `parameter` is the fused one in the model's memory; `rows` the rows of the expert's matrix in it that a tensor is.
+    `parameter` is the fused one in the model's memory; `rows` the rows of the expert's matrix in it that a
+    tensor is.
     """
 
     parameter: str
@@ -41,10 +43,11 @@ def expert_tensors(
     tensors: Mapping[str, LoadedTensor],
     parameter: str | None = None,
 ) -> Iterator[tuple[str, FusedExpert]]:
-    """Each tensor under `folder` that is part of the `parameter` of `path`, whose matrices have these `sides`.
+    """Each tensor under `folder` that is part of the `parameter` of `path`, whose matrices have these
+    `sides`.
 
-    Without `parameter` the sides must tell. None where the shapes of the first expert do not add up to `sides`, where another
-    expert's differ from them, or where two parameters could be meant.
+    Without `parameter` the sides must tell. None where the shapes of the first expert do not add up to
+    `sides`, where another expert's differ from them, or where two parameters could be meant.
     """
     candidates = [
         (name, parts)
@@ -72,7 +75,9 @@ def expert_tensors(
 
 
 def _sides(folder: str, parts: Sequence[str], tensors: Mapping[str, LoadedTensor]) -> tuple[int, int] | None:
-    """(rows, columns) of the first expert's parts, one above the other; None where one of them is not there."""
+    """(rows, columns) of the first expert's parts, one above the other; None where one of them is not
+    there.
+    """
     names = [f"{folder}.0.{part}.weight" for part in parts]
     is_half = parts == ("up_proj",) and f"{folder}.0.gate_proj.weight" in tensors
     if is_half or not all(name in tensors for name in names):

@@ -2,8 +2,8 @@
 
 Stricter than the reference parser: no duplicate names, no unknown fields, no lying offsets, bounded
 rank, dimensions, count and size. What this accepts, the
-reference accepts too; a fuzz test holds us to it. Weights are never read here. A header over 256 KiB is read by a child
-process (`header_process`).
+reference accepts too; a fuzz test holds us to it. Weights are never read here. A header over 256 KiB is read
+by a child process (`header_process`).
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ BASE_LIMITS = HeaderLimits(size=64 << 20, tensors=1_000_000)
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """A tensor as its header tells it: dtype (safetensors' word), shape, and its bytes [start, end) in the file."""
+    """A tensor as its header tells it: dtype (safetensors' word), shape, and its bytes [start, end) in the
+    file.
+    """
 
     dtype: str
     shape: tuple[int, ...]

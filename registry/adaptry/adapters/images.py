@@ -1,8 +1,8 @@
 """Images of a README: PNG, JPEG and WebP that are whole and nothing else.
 
-A file is walked from its first byte to its last by the structure of its format, so that nothing stands before, between or
-behind the parts that belong to it. Pixels are never decoded. PNG: W3C Portable Network Graphics, third edition, section 5;
-JPEG: ITU-T T.81, annex B; WebP: RFC 9649, section 2.
+A file is walked from its first byte to its last by the structure of its format, so that nothing stands
+before, between or behind the parts that belong to it. Pixels are never decoded. PNG: W3C Portable Network
+Graphics, third edition, section 5; JPEG: ITU-T T.81, annex B; WebP: RFC 9649, section 2.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def image_exclusion_reason(size: int) -> str | None:
 
 
 def check_image(path: str, data: bytes) -> None:
-    """Raises `Unsupported` unless `data` is, from beginning to end, an image of the format that the name says."""
+    """Raises `Unsupported` unless `data` is, from beginning to end, an image of the format that the name
+    says.
+    """
     if reason := image_exclusion_reason(len(data)):
         raise Unsupported(f"{path} is {reason}; make it smaller or push without it")
     ending = path.rpartition(".")[2].lower()
@@ -131,7 +133,9 @@ def _jpeg(data: bytes) -> tuple[int, int]:
 
 
 def _after_scan(data: bytes, at: int) -> int:
-    """Where the next marker stands behind coded data, in which FF is followed by 00 or is a restart marker."""
+    """Where the next marker stands behind coded data, in which FF is followed by 00 or is a restart
+    marker.
+    """
     found = _MARKER.search(data, at)
     if found is None:
         raise _Malformed("the file is truncated")

@@ -1,8 +1,8 @@
 """In which layout an adapter's file is, where libraries changed it: told from the names alone.
 
-Two things changed. transformers 5 (with PEFT from 0.19 on) holds a layer's experts as one parameter, where before each
-expert was a module of its own; and it names the parts of some models otherwise in memory. Most adapters are the same in
-both, and have no word here.
+Two things changed. transformers 5 (with PEFT from 0.19 on) holds a layer's experts as one parameter, where
+before each expert was a module of its own; and it names the parts of some models otherwise in memory. Most
+adapters are the same in both, and have no word here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ SPELLINGS: tuple[tuple[str, str], ...] = (
     ("model.audio_tower.", "audio_tower."),
     ("model.multi_modal_projector.", "multi_modal_projector."),
 )
-"""The beginnings of names in vision-language models: in memory since transformers 4.52, and before (and on disk)."""
+"""The beginnings of names in vision-language models: in memory since transformers 4.52, and before (and on
+disk).
+"""
 
 _EACH = re.compile(r"(?:.*\.)?experts\.\d+\..+")
 _FUSED = re.compile(r"(?:.*\.)?experts(?:\.base_layer)*")
@@ -40,7 +42,9 @@ _NEW = ("model.language_model.", "model.vision_tower.", "model.multi_modal_proje
 
 
 def detect_layouts(paths: Iterable[str]) -> tuple[str, ...]:
-    """The layouts that the paths of an adapter's modules are in, sorted; nothing where all layouts are the same."""
+    """The layouts that the paths of an adapter's modules are in, sorted; nothing where all layouts are the
+    same.
+    """
     found = set()
     for path in paths:
         if _EACH.fullmatch(path):

@@ -1,7 +1,7 @@
 """What the fields of a LoRA's config may be: the names and types that PEFT 0.21 writes.
 
-A field of another type is refused before anyone gives it a meaning (`"use_rslora": "yes"` is true to one loader and false to
-another); a field with an unknown name is for the checks to mention, since PEFT drops it.
+A field of another type is refused before anyone gives it a meaning (`"use_rslora": "yes"` is true to one
+loader and false to another); a field with an unknown name is for the checks to mention, since PEFT drops it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def check_method(fields: Mapping[str, Any]) -> None:
 
 
 def check_lora(fields: Mapping[str, Any]) -> None:
-    """Raises `InvalidConfig` for the first field that no LoRA of PEFT's has. Ranks and scales: where they are read."""
+    """Raises `InvalidConfig` for the first field that no LoRA of PEFT's has. Ranks and scales: where they are
+    read.
+    """
     for key in _FLAGS:
         _expect(fields, key, lambda value: isinstance(value, bool), "true or false")
     for key in _TEXTS:
@@ -91,7 +93,9 @@ def _is_layers(value: object) -> bool:
 
 
 def _is_replication(value: object) -> bool:
-    """Pairs in a list. Their sum is what a loader would build: a short text must not ask for a billion layers."""
+    """Pairs in a list. Their sum is what a loader would build: a short text must not ask for a billion
+    layers.
+    """
     if not isinstance(value, list):
         return False
     for pair in value:

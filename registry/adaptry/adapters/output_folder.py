@@ -1,4 +1,6 @@
-"""The folder that an adapter is written to: whole or not at all, and never in place of files that are no adapter's."""
+"""The folder that an adapter is written to: whole or not at all, and never in place of files that are no
+adapter's.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,8 @@ from adaptry.core.files import atomic_dir
 def output_folder(target: Path, *, replace: bool = False) -> AbstractContextManager[Path]:
     """A folder to fill, which becomes `target` when the block ends; if the block raises, no trace is left.
 
-    Raises `Conflict` if something is at `target` already, unless it is an empty folder, or an adapter's folder and
-    `replace` is set; `StorageFull`; `Unavailable` if `target` cannot be written.
+    Raises `Conflict` if something is at `target` already, unless it is an empty folder, or an adapter's
+    folder and `replace` is set; `StorageFull`; `Unavailable` if `target` cannot be written.
     """
     return atomic_dir.atomic_directory(target, replace=replace, require_replaceable=_require_adapter)
 

@@ -1,11 +1,12 @@
 """The child process that matches patterns against names with `re`.
 
-`re` can run for hours on a short pattern, and holds the interpreter lock meanwhile. Here it has a process to itself,
-which its parent bounds (`core.processes.bounded`). Standard library only.
+`re` can run for hours on a short pattern, and holds the interpreter lock meanwhile. Here it has a process to
+itself, which its parent bounds (`core.processes.bounded`). Standard library only.
 
-Request: JSON, `{"names": [...], "questions": [[rule, pattern], ...]}`. Answer: a line for each question as soon as it
-is known, `=` and a bit for each name in hexadecimal, or `!` and why the pattern is not one; so that an answer cut off
-by the limit still says which questions were answered. The last line is `#` and the processor seconds used.
+Request: JSON, `{"names": [...], "questions": [[rule, pattern], ...]}`. Answer: a line for each question as
+soon as it is known, `=` and a bit for each name in hexadecimal, or `!` and why the pattern is not one; so
+that an answer cut off by the limit still says which questions were answered. The last line is `#` and the
+processor seconds used.
 """
 
 from __future__ import annotations

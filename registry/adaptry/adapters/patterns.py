@@ -1,10 +1,10 @@
 """Patterns out of an untrusted config, matched as PEFT matches them, at a bounded cost.
 
-PEFT feeds `target_modules`, `rank_pattern` keys and the like to `re`, where a short pattern can run for hours and
-holds the interpreter lock. Here plain names are compared without an engine (`plain_patterns`), what RE2 understands in
-the same sense is matched by RE2 if that is installed (`re2_patterns`), and everything else by `re` in a child process
-(`pattern_process`). All patterns of one adapter together have one second of processor time; only those that are not
-answered by then, and those that PEFT itself could not compile, are refused.
+PEFT feeds `target_modules`, `rank_pattern` keys and the like to `re`, where a short pattern can run for hours
+and holds the interpreter lock. Here plain names are compared without an engine (`plain_patterns`), what RE2
+understands in the same sense is matched by RE2 if that is installed (`re2_patterns`), and everything else by
+`re` in a child process (`pattern_process`). All patterns of one adapter together have one second of processor
+time; only those that are not answered by then, and those that PEFT itself could not compile, are refused.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ _Value = TypeVar("_Value")
 
 @dataclass(frozen=True, slots=True)
 class PatternQuery:
-    """One pattern, and how it is matched: `suffix`, the rule of `rank_pattern` keys, or `whole`, that of `target_modules`
-    as a text."""
+    """One pattern, and how it is matched: `suffix`, the rule of `rank_pattern` keys, or `whole`, that of
+    `target_modules` as a text.
+    """
 
     rule: str
     pattern: str
@@ -48,8 +49,9 @@ class PatternQuery:
 class PatternMatcher:
     """The patterns of one adapter, and which names they match.
 
-    `mappings` are the fields whose keys are patterns, by field name; `whole` the patterns that match whole names. Names
-    that will be asked about are announced (`prepare`), so that one child process answers for all of them.
+    `mappings` are the fields whose keys are patterns, by field name; `whole` the patterns that match whole
+    names. Names that will be asked about are announced (`prepare`), so that one child process answers for all
+    of them.
     """
 
     def __init__(self, mappings: Mapping[str, Mapping[str, object]], whole: Iterable[str] = ()) -> None:
@@ -82,7 +84,8 @@ class PatternMatcher:
         return self._indexes[key].patterns[found[0]] if found else None
 
     def disputed(self, key: str, name: str) -> tuple[str, ...]:
-        """Patterns of the field `key` that match `name` and give it different values; two at most, none if they agree.
+        """Patterns of the field `key` that match `name` and give it different values; two at most, none if
+        they agree.
 
         Raises `InvalidConfig`, `Unavailable`.
         """
@@ -125,8 +128,9 @@ class PatternMatcher:
         return list(found.values())
 
     def _engine_numbers(self, index: _Index, name: str, plain_numbers: list[int]) -> list[int]:
-        """Those that an engine found, up to two of different values. Raises `InvalidConfig` for a refused one that comes
-        before any match."""
+        """Those that an engine found, up to two of different values. Raises `InvalidConfig` for a refused one
+        that comes before any match.
+        """
         found: dict[object, int] = {}
         for number, query in index.queries.items():
             if query in self._refused:
@@ -213,8 +217,9 @@ class _Index:
 
 
 def first_match(patterns: Mapping[str, _Value], names: Iterable[str]) -> dict[str, _Value]:
-    """For each name the value of the first pattern, in the mapping's order, that matches its end; without those that none
-    matches. Raises `InvalidConfig`, `Unavailable`."""
+    """For each name the value of the first pattern, in the mapping's order, that matches its end; without
+    those that none matches. Raises `InvalidConfig`, `Unavailable`.
+    """
     matcher = PatternMatcher({"": patterns})
     wanted = list(names)
     matcher.prepare(wanted)
@@ -223,7 +228,9 @@ def first_match(patterns: Mapping[str, _Value], names: Iterable[str]) -> dict[st
 
 
 def check_suffixes(patterns: Iterable[str], names: Iterable[str] = ()) -> None:
-    """Raises `InvalidConfig` for the first pattern that is none, or that cannot be matched with `names` in time."""
+    """Raises `InvalidConfig` for the first pattern that is none, or that cannot be matched with `names` in
+    time.
+    """
     wanted = dict.fromkeys(patterns)
     matcher = PatternMatcher({"": wanted})
     matcher.prepare(names)
@@ -237,7 +244,8 @@ _kept: OrderedDict[bytes, list[str]] = OrderedDict()
 
 
 def match_in_child(queries: list[PatternQuery], names: list[str], seconds: float) -> list[str]:
-    """The child's answers, one line for each question (see `pattern_process`); fewer if it took over `seconds`.
+    """The child's answers, one line for each question (see `pattern_process`); fewer if it took over
+    `seconds`.
 
     Raises `Unavailable` if no child can be started, or it crashed.
     """

@@ -1,9 +1,10 @@
 """Plain names as PEFT matches them, without a regular-expression engine.
 
-Nearly every key of a `rank_pattern` is a module's name (`q_proj`), the end of a path (`self_attn.q_proj`) or such an
-end escaped (`self_attn\\.q_proj`). PEFT hands all of them to `re` (`get_pattern_key`), where an unescaped dot is any
-character; so does `PlainPattern`, by comparing characters. A `PlainIndex` holds many of them and finds those that match
-a name by dictionary, so that thousands of keys and thousands of modules do not multiply.
+Nearly every key of a `rank_pattern` is a module's name (`q_proj`), the end of a path (`self_attn.q_proj`) or
+such an end escaped (`self_attn\\.q_proj`). PEFT hands all of them to `re` (`get_pattern_key`), where an
+unescaped dot is any character; so does `PlainPattern`, by comparing characters. A `PlainIndex` holds many of
+them and finds those that match a name by dictionary, so that thousands of keys and thousands of modules do
+not multiply.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ class PlainPattern:
     dots: tuple[int, ...] = ()
 
     def matches_end(self, name: str) -> bool:
-        """Whether `name` is, or ends with a dot and, this: what `re.match(rf"(.*\\.)?({key})$", name)` finds."""
+        """Whether `name` is, or ends with a dot and, this: what `re.match(rf"(.*\\.)?({key})$", name)`
+        finds.
+        """
         start = len(name) - len(self.text)
         return start >= 0 and (start == 0 or name[start - 1] == ".") and self.matches_whole(name[start:])
 
@@ -72,8 +75,8 @@ def dotted_suffixes(name: str) -> Iterator[str]:
 class PlainIndex:
     """Numbered plain patterns, found by the names they match.
 
-    Of patterns that match the same names only the first is kept for each `value`, and two values at most: enough to know
-    which pattern comes first and whether patterns disagree.
+    Of patterns that match the same names only the first is kept for each `value`, and two values at most:
+    enough to know which pattern comes first and whether patterns disagree.
     """
 
     def __init__(self) -> None:
@@ -81,8 +84,9 @@ class PlainIndex:
         self._shapes: dict[tuple[int, tuple[int, ...]], dict[str, dict[object, int]]] = {}
 
     def add(self, number: int, pattern: PlainPattern, value: object) -> bool:
-        """Takes the pattern in; False if it would make looking a name up too long, since its dots stand elsewhere than
-        those of very many others."""
+        """Takes the pattern in; False if it would make looking a name up too long, since its dots stand
+        elsewhere than those of very many others.
+        """
         if not pattern.dots:
             self._keep(self._exact.setdefault(pattern.text, {}), number, value)
             return True

@@ -1,8 +1,9 @@
 """Matches patterns with RE2 where it agrees with `re`: in time linear in the name, for any pattern.
 
-RE2 is optional. It takes many constructs of `re` in the same sense, refuses some, and takes a few in another sense: those
-are left out here before it is asked, and so is everything that is not ASCII, where `\\w`, `\\d`, `\\b` and case differ.
-`tests/domain/test_patterns.py` compares the two engines on thousands of generated patterns.
+RE2 is optional. It takes many constructs of `re` in the same sense, refuses some, and takes a few in another
+sense: those are left out here before it is asked, and so is everything that is not ASCII, where `\\w`, `\\d`,
+`\\b` and case differ. `tests/domain/test_patterns.py` compares the two engines on thousands of generated
+patterns.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from types import ModuleType
 
 from adaptry.adapters.pattern_process import SUFFIX, compile_rule
 
-# {,3} is literal in RE2; [:alpha:] is a class there; digits and letters after a backslash are octal, hexadecimal or names
-# in different ways; \B never matches an empty text in `re`. The rest may make `re` warn of what a set will mean in a later
-# Python.
+# {,3} is literal in RE2; [:alpha:] is a class there; digits and letters after a backslash are octal,
+# hexadecimal or names in different ways; \B never matches an empty text in `re`. The rest may make `re` warn
+# of what a set will mean in a later Python.
 _DIFFERS = re.compile(r"\{,|\[:|\\[0-9xuUNBZ]|\[\^?\[|--|&&|~~|\|\|")
 
 
@@ -30,8 +31,9 @@ def _re2() -> ModuleType | None:
 
 
 def re2_test(rule: str, pattern: str) -> Callable[[str], object] | None:
-    """Whether `pattern` matches a printable ASCII name, by RE2; None if RE2 is not installed, or its answer might not be
-    that of `re`."""
+    """Whether `pattern` matches a printable ASCII name, by RE2; None if RE2 is not installed, or its answer
+    might not be that of `re`.
+    """
     if not pattern.isascii() or _DIFFERS.search(pattern):
         return None
     engine = _re2()

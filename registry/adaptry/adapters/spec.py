@@ -16,8 +16,9 @@ LAYOUT = 2
 ModuleKind = Literal[
     "linear", "embedding", "conv", "flat", "parameter", "attention", "norm", "block", "other"
 ]
-"""`flat`: a matrix or a convolution alike, whose kernel is taken as [out, in·k…]; `block`: a part of the model that is
-added to as a whole, and no weight of it changes."""
+"""`flat`: a matrix or a convolution alike, whose kernel is taken as [out, in·k…]; `block`: a part of the
+model that is added to as a whole, and no weight of it changes.
+"""
 ExtraKind = Literal["module", "bias", "saved_embedding", "token_rows", "norm"]
 
 
@@ -31,8 +32,8 @@ class ModuleSpec(_Value):
     `path` is the module's name in the model (`model.layers.0.self_attn.q_proj`). For LoRA kinds `down` is
     lora_A, [rank, in] (or [rank, in, *kernel]), and `up` is lora_B, [out, rank]; `scale` multiplies up@down.
     `tensors` maps the role of each tensor (`A`, `B`, `magnitude`, …) to its name in the file. Of a module of
-    several 3-D parameters, `parameter` names the one that is changed, where the config tells; `rank` is then that of
-    all experts together.
+    several 3-D parameters, `parameter` names the one that is changed, where the config tells; `rank` is then
+    that of all experts together.
     """
 
     path: str
@@ -47,13 +48,17 @@ class ModuleSpec(_Value):
 
     @property
     def name(self) -> str:
-        """What PEFT matches its patterns against: the path without `base_layer`, with the parameter if there is one."""
+        """What PEFT matches its patterns against: the path without `base_layer`, with the parameter if there
+        is one.
+        """
         path = self.path.replace(".base_layer", "")
         return f"{path}.{self.parameter}" if self.parameter else path
 
 
 class ExtraWeight(_Value):
-    """A full tensor that replaces one of the base (or rows of it): `modules_to_save`, biases, saved embeddings."""
+    """A full tensor that replaces one of the base (or rows of it): `modules_to_save`, biases, saved
+    embeddings.
+    """
 
     target: str  # the parameter in the model, e.g. `lm_head.weight`
     kind: ExtraKind

@@ -24,8 +24,8 @@ INPUT_EMBEDDINGS = frozenset(
     ]
 )
 OUTPUT_HEADS = frozenset(["lm_head", "embed_out", "output", "generator_lm_head"])
-# Last parts of other heads that are tied to the embedding: of BERT and its kin, DistilBERT, XLNet. The same names stand
-# for other modules elsewhere.
+# Last parts of other heads that are tied to the embedding: of BERT and its kin, DistilBERT, XLNet. The same
+# names stand for other modules elsewhere.
 TIED_HEADS = frozenset(["decoder", "vocab_projector", "lm_loss"])
 _TASK_HEADS = OUTPUT_HEADS | {"score", "classifier", "qa_outputs", "cls", "v_head", "multiple_choice_head"}
 
@@ -65,7 +65,9 @@ def is_output_head(name: str) -> bool:
 
 
 def input_embedding(names: Iterable[str]) -> str | None:
-    """The weight of the token embedding, where exactly one is there; an encoder-decoder's shared one goes first."""
+    """The weight of the token embedding, where exactly one is there; an encoder-decoder's shared one goes
+    first.
+    """
     found = [name for name in names if name.endswith(".weight") and name.split(".")[-2] in INPUT_EMBEDDINGS]
     shared = [name for name in found if _owner(name) == "shared"]
     for candidates in (shared, found):
@@ -77,8 +79,8 @@ def input_embedding(names: Iterable[str]) -> str | None:
 def normalised(names: Iterable[str]) -> Mapping[str, str]:
     """Each name as it would be without the task model's prefix and in today's spelling.
 
-    A first part that all weights but the heads share (`model`, `transformer`, `bert`) is dropped, again and again:
-    `GPT2Model` and `GPT2LMHeadModel` write the same weights with and without it.
+    A first part that all weights but the heads share (`model`, `transformer`, `bert`) is dropped, again and
+    again: `GPT2Model` and `GPT2LMHeadModel` write the same weights with and without it.
     """
     names = list(names)
     modern = {name: _modern(name) for name in names}

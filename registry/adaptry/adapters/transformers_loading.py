@@ -1,7 +1,8 @@
-"""What transformers makes of a checkpoint's tensors as it loads them: other names, and experts fused into one tensor.
+"""What transformers makes of a checkpoint's tensors as it loads them: other names, and experts fused into one
+tensor.
 
-Adapters name what is in memory. Since version 5 that is no longer what is on disk: `ViT` has new names, and a layer's
-experts, stored one by one, become two 3-D parameters. The tables are those of transformers 5.24
+Adapters name what is in memory. Since version 5 that is no longer what is on disk: `ViT` has new names, and a
+layer's experts, stored one by one, become two 3-D parameters. The tables are those of transformers 5.24
 (`transformers/conversion_mapping.py`), for the families that adapters are trained on; for the others that it
 converts we know only that it does.
 """
@@ -17,7 +18,9 @@ from adaptry.adapters.base_record import TensorShape
 
 @dataclass(frozen=True, slots=True)
 class LoadedTensor:
-    """A tensor under its name in memory. `parts` are the tensors on disk it is made of, one or many; `shape` its own."""
+    """A tensor under its name in memory. `parts` are the tensors on disk it is made of, one or many; `shape`
+    its own.
+    """
 
     name: str
     parts: tuple[str, ...]
@@ -121,7 +124,9 @@ _GATE, _UP, _DOWN = ("gate_proj", "w1"), ("up_proj", "w3"), ("down_proj", "w2")
 
 
 def tensors_in_memory(tensors: Mapping[str, TensorShape], model_type: str) -> Iterator[LoadedTensor]:
-    """Every tensor as it is in memory. Experts stored one by one come fused, where they are all there and alike."""
+    """Every tensor as it is in memory. Experts stored one by one come fused, where they are all there and
+    alike.
+    """
     experts: dict[str, dict[str, dict[int, str]]] = {}
     rules = [(re.compile(old), new) for old, new in _RENAMES.get(model_type, ())]
     for disk, tensor in tensors.items():

@@ -1,7 +1,7 @@
 """A pipeline of diffusers as a base: its parts' checkpoints in one, each tensor named with its part first.
 
-`unet.down_blocks.0.…`, `text_encoder.…`: the names in which LoRA files of diffusers speak. It can be fingerprinted and
-checked against. It is never merged into, so `open_checkpoint` does not know it.
+`unet.down_blocks.0.…`, `text_encoder.…`: the names in which LoRA files of diffusers speak. It can be
+fingerprinted and checked against. It is never merged into, so `open_checkpoint` does not know it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ _LIMITS = strictjson.JsonLimits(size=1 << 20, depth=8, nodes=10_000)
 
 
 def open_base_folder(folder: Path | str) -> HfCheckpoint:
-    """The base in a folder, be it one model or a pipeline. Raises as `open_checkpoint` and `open_pipeline`."""
+    """The base in a folder, be it one model or a pipeline. Raises as `open_checkpoint` and
+    `open_pipeline`.
+    """
     folder = Path(folder).expanduser()
     return open_pipeline(folder) if (folder / INDEX).is_file() else open_checkpoint(folder)
 
@@ -28,8 +30,8 @@ def open_base_folder(folder: Path | str) -> HfCheckpoint:
 def open_pipeline(folder: Path) -> HfCheckpoint:
     """The pipeline that `save_pretrained` of diffusers wrote into `folder`.
 
-    Its config is the pipeline's class, as `architectures`, and the parts' configs by name. Raises `InvalidConfig`,
-    `NotFound` where no part has weights, and what opening a part raises.
+    Its config is the pipeline's class, as `architectures`, and the parts' configs by name. Raises
+    `InvalidConfig`, `NotFound` where no part has weights, and what opening a part raises.
     """
     try:
         index = strictjson.loads((folder / INDEX).read_bytes(), _LIMITS, str(folder / INDEX))

@@ -56,8 +56,8 @@ class HfCheckpoint:
 def open_checkpoint(folder: Path | str, stem: str = "model") -> HfCheckpoint:
     """The checkpoint in `folder`, whose files of weights begin with `stem`.
 
-    Raises `NotFound` (no folder, no weights), `Unsupported` (only pickles or GGUF, a pipeline), `InvalidConfig`,
-    `InvalidWeights` (a shard that is missing, cut short, or names a tensor twice).
+    Raises `NotFound` (no folder, no weights), `Unsupported` (only pickles or GGUF, a pipeline),
+    `InvalidConfig`, `InvalidWeights` (a shard that is missing, cut short, or names a tensor twice).
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
@@ -106,7 +106,8 @@ def side_files(folder: Path) -> Iterator[Path]:
 
 
 def list_shard_names(present: Set[str], folder: Path, what: str, stem: str = "model") -> list[str]:
-    """The names of a checkpoint's files of weights, of which files are `present`; an index is read in `folder`.
+    """The names of a checkpoint's files of weights, of which files are `present`; an index is read in
+    `folder`.
 
     Raises as `open_checkpoint`, calling the checkpoint `what`.
     """

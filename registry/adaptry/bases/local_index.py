@@ -34,7 +34,9 @@ def record_path(cache: Path, base: Digest, folder: Path) -> None:
 
 
 def find_paths(cache: Path, base: Digest) -> tuple[Path, ...]:
-    """The folders remembered for `base`, the last seen first; what is in them now is for the caller to find out."""
+    """The folders remembered for `base`, the last seen first; what is in them now is for the caller to find
+    out.
+    """
     return tuple(Path(folder) for folder in _read(cache).get(str(base), []))
 
 

@@ -1,8 +1,9 @@
-"""Where an adapter's modules lie in a base: which tensor on disk each one changes, and which way round it is stored.
+"""Where an adapter's modules lie in a base: which tensor on disk each one changes, and which way round it is
+stored.
 
 An adapter names modules of the model in memory; a checkpoint names tensors as some tool wrote them. The
-rules here, PEFT 0.21's and transformers 5's, lead from one to the other. Whatever they do not settle is *missing* with
-the reason: a wrong place would be a silent wrong answer, so nothing is guessed.
+rules here, PEFT 0.21's and transformers 5's, lead from one to the other. Whatever they do not settle is
+*missing* with the reason: a wrong place would be a silent wrong answer, so nothing is guessed.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from adaptry.adapters.transformers_loading import LoadedTensor
 from adaptry.bases.parameter_lookup import MissingReason, ParameterNames
 
 Orientation = Literal["linear", "conv1d", "embedding", "conv", "attention", "parameter"]
-"""How the weight is stored: `linear` is [out, in], `conv1d` (GPT-2's) [in, out], `embedding` [rows, dim], `conv`
-[out, in, *kernel], `attention` a fused in_proj [3·dim, dim], `parameter` [experts, out, in] or its transpose."""
+"""How the weight is stored: `linear` is [out, in], `conv1d` (GPT-2's) [in, out], `embedding` [rows, dim],
+`conv` [out, in, *kernel], `attention` a fused in_proj [3·dim, dim], `parameter` [experts, out, in] or its
+transpose.
+"""
 
 # Modules that are transformers' Conv1D in these architectures: where in = out, shapes cannot tell.
 _CONV1D_MODELS = frozenset(["gpt2", "openai-gpt", "imagegpt", "decision_transformer"])
@@ -32,7 +35,8 @@ _EXPERT = re.compile(r"(?P<path>.+\.experts)\.\d+\..+")
 
 @dataclass(frozen=True, slots=True)
 class TargetTensor:
-    """A module and a weight of the base that it changes. `tied`: that tensor is input embedding and output head in one.
+    """A module and a weight of the base that it changes. `tied`: that tensor is input embedding and output
+    head in one.
 
     Fused experts have a place for each matrix of each `expert` that is stored by itself.
     """
@@ -64,7 +68,8 @@ class ExtraTarget:
 
 @dataclass(frozen=True, slots=True)
 class ModuleMap:
-    """Every module and extra weight: placed (fused experts in many places), or missing. `reasons` says why, by path or target.
+    """Every module and extra weight: placed (fused experts in many places), or missing. `reasons` says why,
+    by path or target.
 
     `blocks` are modules placed beside a whole part of the base, of which they change no weight.
     """
@@ -113,8 +118,9 @@ def place(spec: Spec, tensors: Mapping[str, TensorShape], facts: Mapping[str, An
 
 
 def orientation_of(module: ModuleSpec, tensor: str, shape: tuple[int, ...], model_type: str) -> Orientation:
-    """Which way round the weight of a plain module is stored. Shapes first, since configs and flags may be wrong;
-    the architecture's list where in = out."""
+    """Which way round the weight of a plain module is stored. Shapes first, since configs and flags may be
+    wrong; the architecture's list where in = out.
+    """
     if module.kind in ("embedding", "conv", "parameter"):
         return module.kind
     if module.fan_in != module.fan_out and len(shape) == 2:
@@ -163,7 +169,9 @@ def _place_module(
 def _place_parameter(
     module: ModuleSpec, path: str, names: ParameterNames
 ) -> list[TargetTensor] | MissingReason:
-    """Adapters name the module that holds a 3-D parameter, not the parameter: the config or its shape tells."""
+    """Adapters name the module that holds a 3-D parameter, not the parameter: the config or its shape
+    tells.
+    """
     for parameter in filter(None, (module.parameter, "weight")):
         direct = names.find(f"{path}.{parameter}")
         if direct.tensor:
@@ -189,7 +197,9 @@ def _place_parameter(
 def _whole_or_each(
     module: ModuleSpec, path: str, tensor: LoadedTensor, names: ParameterNames, tied: bool
 ) -> list[TargetTensor]:
-    """The parameter as it is stored; where loading fuses it from a tensor an expert, a place for each of those."""
+    """The parameter as it is stored; where loading fuses it from a tensor an expert, a place for each of
+    those.
+    """
     whole = [TargetTensor(module, tensor, "parameter", tied)]
     folder, inside, _ = tensor.parts[0].partition(".experts.")
     if len(tensor.parts) == 1 or not inside:
@@ -201,7 +211,9 @@ def _whole_or_each(
 def _each_expert(
     module: ModuleSpec, path: str, folder: str, names: ParameterNames, parameter: str | None = None
 ) -> list[TargetTensor]:
-    """A place for each tensor under `folder` that is part of a parameter of `path` as wide as the module's."""
+    """A place for each tensor under `folder` that is part of a parameter of `path` as wide as the
+    module's.
+    """
     sides = (module.fan_out, module.fan_in)
     return [
         TargetTensor(
@@ -212,7 +224,9 @@ def _each_expert(
 
 
 def _excuse(missing: Iterable[ModuleSpec], reasons: dict[str, MissingReason], names: ParameterNames) -> None:
-    """Says of missing modules that they may only be renamed, where each has weights of the base as wide in its layer."""
+    """Says of missing modules that they may only be renamed, where each has weights of the base as wide in
+    its layer.
+    """
     lost = [module for module in missing if reasons[module.path].kind == "absent"]
     widths: dict[int | None, set[tuple[int, ...]]] = {}
     for tensor in names.tensors.values():

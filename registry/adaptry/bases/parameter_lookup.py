@@ -1,4 +1,5 @@
-"""Looking up a parameter of the model in memory among a base's tensors, under all the names that tools give it.
+"""Looking up a parameter of the model in memory among a base's tensors, under all the names that tools give
+it.
 
 An adapter made with one version of a library names a weight otherwise than a checkpoint written by
 another: with a prefix more or less, in an old spelling, tied to the embedding. One answer or none; where two
@@ -101,8 +102,8 @@ class ParameterNames:
     def _is_head(self, path: str) -> bool:
         """Whether the module `path`, which has no weight of its own, is this model's output head.
 
-        Of the names that other modules have as well, those count whose bias or surroundings the base has: BERT's
-        `cls.predictions.decoder` lies beside `cls.predictions.transform`. Whisper's has neither.
+        Of the names that other modules have as well, those count whose bias or surroundings the base has:
+        BERT's `cls.predictions.decoder` lies beside `cls.predictions.transform`. Whisper's has neither.
         """
         around, _, name = path.rpartition(".")
         if name in OUTPUT_HEADS:

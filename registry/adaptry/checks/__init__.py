@@ -1,7 +1,7 @@
 """Checks: what is wrong with an adapter, by itself and on its base, before anyone loads it.
 
-Pure functions of headers, config and the base's record. `check` reads no weight (`weights.check_weights` does, when
-asked) and never raises for what it finds: a finding says it, with a remedy.
+Pure functions of headers, config and the base's record. `check` reads no weight (`weights.check_weights`
+does, when asked) and never raises for what it finds: a finding says it, with a remedy.
 """
 
 from __future__ import annotations

@@ -190,7 +190,9 @@ def _ranks(adapter: Adapter) -> Iterator[Finding]:
 
 
 def _declared_ranks(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
-    """Methods that have one `r`: scale and more hang on it, so a config that says another is another adapter."""
+    """Methods that have one `r`: scale and more hang on it, so a config that says another is another
+    adapter.
+    """
     if not config.fields.get("r"):  # OFT's is 0 where it has a block size
         return
     wrong: dict[str, list[str]] = {}
@@ -243,7 +245,9 @@ def _integers(adapter: Adapter) -> Iterator[Finding]:
 
 
 def _whole_numbers(spec: Spec) -> set[str]:
-    """The tensors that are meant to be whole numbers: a method's positions and choices, the counter of a BatchNorm."""
+    """The tensors that are meant to be whole numbers: a method's positions and choices, the counter of a
+    BatchNorm.
+    """
     roles = METHODS[spec.method].integer_roles
     owners = (spec.shared, *(module.tensors for module in spec.modules))
     counters = {extra.tensor for extra in spec.extras if extra.target.endswith(".num_batches_tracked")}
@@ -269,7 +273,8 @@ def _without_tensors(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
         yield build_finding("pattern_refused", reason)
     saved = config.names("modules_to_save")
     if saved and not any(extra.kind in ("module", "saved_embedding") for extra in spec.extras):
-        # PEFT itself adds both `classifier` and `score` for SEQ_CLS, so only all of them missing says something.
+        # PEFT itself adds both `classifier` and `score` for SEQ_CLS, so only all of them missing says
+        # something.
         yield build_finding(
             "saved_modules_without_tensors",
             f"modules_to_save lists {shorten_names(saved)}, and none is in the file",
@@ -285,7 +290,9 @@ def _ends_one(name: str, turned: list[str]) -> bool:
 
 
 def _is_excluded(target: str, config: AdapterConfig) -> bool:
-    """Whether exclude_modules may be why a target has no tensors; a pattern speaks of whole names, so it always may."""
+    """Whether exclude_modules may be why a target has no tensors; a pattern speaks of whole names, so it
+    always may.
+    """
     excluded = config.fields.get("exclude_modules")
     if isinstance(excluded, list):
         return any(

@@ -1,7 +1,8 @@
-"""What follows from an inspection of the weights: values that are not numbers, and factors that never learned anything.
+"""What follows from an inspection of the weights: values that are not numbers, and factors that never learned
+anything.
 
-A pure function of values: the inspection itself, in a bounded process, is `adaptry.adapters.inspection`'s. A server and a command line
-that look at the same files find the same.
+A pure function of values: the inspection itself, in a bounded process, is `adaptry.adapters.inspection`'s. A
+server and a command line that look at the same files find the same.
 """
 
 from __future__ import annotations

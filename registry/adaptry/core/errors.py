@@ -14,7 +14,8 @@ from typing import ClassVar
 class AdaptryError(Exception):
     """The root of every error we raise on purpose.
 
-    `public_message` is what a server sends to its clients: the message, unless that names the server's folders or hosts.
+    `public_message` is what a server sends to its clients: the message, unless that names the server's
+    folders or hosts.
     """
 
     code: ClassVar[str] = "error"
@@ -153,7 +154,9 @@ class PermissionDenied(AdaptryError):
 
 
 class Withdrawn(PermissionDenied):
-    """The version is quarantined or revoked, so its files are held back; the message says why, and what to take."""
+    """The version is quarantined or revoked, so its files are held back; the message says why, and what to
+    take.
+    """
 
     code = "withdrawn"
 

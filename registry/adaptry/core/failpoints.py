@@ -4,8 +4,9 @@
 a place is one look into the environment, a few times a push. Before the name, `parent:` takes the
 process that started this one along, and `stop:` stops this one there instead, until somebody lets it go on.
 
-`ADAPTRY_FAILPOINT_GATE=folder` has only the thread wait that comes first to a place, of all processes that share the gate, and
-only while the place is named in the folder: so processes can be disturbed that were not started for it.
+`ADAPTRY_FAILPOINT_GATE=folder` has only the thread wait that comes first to a place, of all processes that
+share the gate, and only while the place is named in the folder: so processes can be disturbed that were not
+started for it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from pathlib import Path
 
 VARIABLE = "ADAPTRY_FAILPOINT"
 GATE = "ADAPTRY_FAILPOINT_GATE"
-"""A folder: `place` names where to wait; who does writes its process id into `here`, and goes on when that is removed."""
+"""A folder: `place` names where to wait; who does writes its process id into `here`, and goes on when that is
+removed.
+"""
 NAMES = (
     "uploads.after_open",
     "blobs.before_fsync",

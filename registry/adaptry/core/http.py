@@ -1,7 +1,8 @@
 """Reaching a server: its address, whom we trust to be it, and the proxy in between.
 
 A proxy comes from the settings, else from where other programs read it (HTTPS_PROXY, HTTP_PROXY and
-NO_PROXY; on macOS and Windows the system's settings too). Certificates are checked against the system's, or against a bundle.
+NO_PROXY; on macOS and Windows the system's settings too). Certificates are checked against the system's, or
+against a bundle.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ def check_url(url: str) -> str:
 
 
 def open_pool(url: str, ca_bundle: str | None, proxy: str | None) -> urllib3.PoolManager:
-    """Connections to `url` that are kept and used again. Raises `Invalid` for a bundle that cannot be read."""
+    """Connections to `url` that are kept and used again. Raises `Invalid` for a bundle that cannot be
+    read.
+    """
     # (`Any`: urllib3 takes its options as keywords of many types.)
     options: dict[str, Any] = {"maxsize": _SOCKETS, "block": True}
     if ca_bundle:

@@ -1,7 +1,8 @@
-"""How the Hub's clients name a revision: `main`, a branch, an alias, a tag, `v3`, a commit's id or its beginning.
+"""How the Hub's clients name a revision: `main`, a branch, an alias, a tag, `v3`, a commit's id or its
+beginning.
 
-Which revision a name means is decided by a registry; this module only parses names. A text that cannot be a name parses
-to a name that nothing has: for the caller that is the same.
+Which revision a name means is decided by a registry; this module only parses names. A text that cannot be a
+name parses to a name that nothing has: for the caller that is the same.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ Scope = Literal["any", "branch", "tag"]
 
 @dataclass(frozen=True, slots=True)
 class HubRevisionName:
-    """What a revision name may mean: the version `number`, the commits whose digest begins with `prefix`, what is named `name`.
+    """What a revision name may mean: the version `number`, the commits whose digest begins with `prefix`,
+    what is named `name`.
 
     Looked for in this order. `scope` is what the name may be of; a `branch` includes the aliases.
     """

@@ -63,8 +63,9 @@ def may_read_files(identity: Identity, name: AdapterName, state: State) -> bool:
 
 
 def require_change_allowed(identity: Identity, name: AdapterName, number: int, was: State, to: State) -> None:
-    """Raises `PermissionDenied` where someone who may write to the adapter may not make this change: whoever writes may
-    recall a version, and only an administrator takes a recall back."""
+    """Raises `PermissionDenied` where someone who may write to the adapter may not make this change: whoever
+    writes may recall a version, and only an administrator takes a recall back.
+    """
     if was == "revoked" and to != "revoked" and not identity.may_undo_recall(name):
         raise PermissionDenied(
             f"{name}@{number} is revoked, and {identity.name} may not take that back; "

@@ -1,8 +1,9 @@
 """YAML as untrusted text: what JSON can express, or an error.
 
-Aliases are refused (a few of them unfold into a document of any size), nesting and values are counted before the first
-value is made, and dates and other values of YAML's own become text. A short text is parsed here, by libyaml where PyYAML
-has it; a longer one in a child process (`processes.yaml_reader`), since 64 KiB can take a second of processor time.
+Aliases are refused (a few of them unfold into a document of any size), nesting and values are counted before
+the first value is made, and dates and other values of YAML's own become text. A short text is parsed here, by
+libyaml where PyYAML has it; a longer one in a child process (`processes.yaml_reader`), since 64 KiB can take
+a second of processor time.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ _LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same l
 
 
 def loads_in_process(text: str, what: str) -> Any:
-    """The document in `text`. (`Any`: YAML has no type.) Raises `Invalid`, naming `what` and the line of the fault."""
+    """The document in `text`. (`Any`: YAML has no type.) Raises `Invalid`, naming `what` and the line of the
+    fault.
+    """
     depth = values = 0
     try:
         for event in yaml.parse(text, _LOADER):

@@ -95,7 +95,9 @@ Term = WordTerm | TextTerm | NumberTerm | MetricTerm
 
 
 def parse(text: str) -> tuple[Term, ...]:
-    """The terms of a query; an empty text matches everything. Raises `InvalidQuery` that says where and shows the grammar."""
+    """The terms of a query; an empty text matches everything. Raises `InvalidQuery` that says where and shows
+    the grammar.
+    """
     if len(text) > MAX_LENGTH:
         raise InvalidQuery(f"a query is at most {MAX_LENGTH} characters")
     if text.count('"') % 2:

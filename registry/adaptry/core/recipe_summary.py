@@ -1,7 +1,7 @@
 """A recipe in one line, whichever operation wrote it: `combine ties: 0.5 + 0.3, density 0.2, rank 16`.
 
-A recipe's shape belongs to its operation, and anyone may push one; so what is said of it is what can be read without
-knowing the operation, and never more than a line.
+A recipe's shape belongs to its operation, and anyone may push one; so what is said of it is what can be read
+without knowing the operation, and never more than a line.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ _USUAL = {"seed": 0, "dtype": "F32"}
 
 
 def summarise_recipe(recipe: Mapping[str, Any] | None) -> str:
-    """Operation, method, weights, then whatever else is a word or a number; empty for no recipe. (`Any`: JSON.)"""
+    """Operation, method, weights, then whatever else is a word or a number; empty for no recipe. (`Any`:
+    JSON.)
+    """
     if not recipe:
         return ""
     head = " ".join(str(recipe[key]) for key in ("operation", "method") if isinstance(recipe.get(key), str))
@@ -29,7 +31,9 @@ def summarise_recipe(recipe: Mapping[str, Any] | None) -> str:
 
 
 def unregistered_inputs(recipe: Mapping[str, Any] | None) -> tuple[Digest, ...]:
-    """The inputs that were no revision of a registry (folders), by the digests of their weights. (`Any`: JSON.)"""
+    """The inputs that were no revision of a registry (folders), by the digests of their weights. (`Any`:
+    JSON.)
+    """
     inputs = (recipe or {}).get("inputs")
     entries = [entry for entry in inputs if isinstance(entry, dict)] if isinstance(inputs, list) else []
     return tuple(dict.fromkeys(_digests(entry.get("weights") for entry in entries)))

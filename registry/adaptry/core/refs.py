@@ -53,7 +53,9 @@ RESERVED_NAMESPACES = frozenset(
     ]
 )
 MERGED = ".merged"
-"""`acme/tone.merged` is the adapter `acme/tone` merged into its base, computed while it is read; so no adapter's name ends so."""
+"""`acme/tone.merged` is the adapter `acme/tone` merged into its base, computed while it is read; so no
+adapter's name ends so.
+"""
 
 # On Windows these are devices whatever their ending, so nobody there could pull into a folder of that name.
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
@@ -147,7 +149,8 @@ def parse_alias(text: str) -> str:
 
 
 def parse_stored_alias(text: str) -> str:
-    """An alias that a registry may have: not `latest`, `main`, digits, `v<digits>`, 7 or more hex digits, or a Windows device.
+    """An alias that a registry may have: not `latest`, `main`, digits, `v<digits>`, 7 or more hex digits, or
+    a Windows device.
 
     Older registries have some that `parse_alias` refuses for new ones. Raises `InvalidRef`.
     """

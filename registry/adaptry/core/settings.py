@@ -14,9 +14,10 @@ from adaptry.core.errors import Invalid, Unavailable
 class AdaptrySettings:
     """`registry` is a URL or a folder; None means the embedded registry in the user's data folder.
 
-    `catalog` is the PostgreSQL database of a new registry in a folder, whose files stay in it; else it is SQLite there.
-    `blobs` is the bucket in which a new one keeps its files (`s3://bucket/prefix`); None is the folder.
-    `cache` is the folder of the adapters that engines on this machine are given, `cache_size` what it may take (`50GB`).
+    `catalog` is the PostgreSQL database of a new registry in a folder, whose files stay in it; else it is
+    SQLite there. `blobs` is the bucket in which a new one keeps its files (`s3://bucket/prefix`); None is the
+    folder. `cache` is the folder of the adapters that engines on this machine are given, `cache_size` what it
+    may take (`50GB`).
     """
 
     registry: str | None = None
@@ -30,7 +31,8 @@ class AdaptrySettings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> AdaptrySettings:
-        """Reads ADAPTRY_URL, ADAPTRY_CATALOG, ADAPTRY_BLOBS, ADAPTRY_TOKEN, ADAPTRY_CA_BUNDLE (or SSL_CERT_FILE, REQUESTS_CA_BUNDLE), ADAPTRY_PROXY, ADAPTRY_CACHE, ADAPTRY_CACHE_SIZE.
+        """Reads ADAPTRY_URL, ADAPTRY_CATALOG, ADAPTRY_BLOBS, ADAPTRY_TOKEN, ADAPTRY_CA_BUNDLE (or
+        SSL_CERT_FILE, REQUESTS_CA_BUNDLE), ADAPTRY_PROXY, ADAPTRY_CACHE, ADAPTRY_CACHE_SIZE.
 
         What is a secret may be in a file (`said`). Raises as `said`.
         """
@@ -50,7 +52,8 @@ class AdaptrySettings:
 
 
 def secret_or_env(name: str, environ: Mapping[str, str] = os.environ) -> str | None:
-    """What the variable `name` says, or the file that `name`_FILE names: a secret in the environment is seen by too many.
+    """What the variable `name` says, or the file that `name`_FILE names: a secret in the environment is seen
+    by too many.
 
     Raises `Invalid` where both are set, or the file is empty, `Unavailable` where it cannot be read.
     """
@@ -63,7 +66,9 @@ def secret_or_env(name: str, environ: Mapping[str, str] = os.environ) -> str | N
 
 
 def read_secret(path: Path, named: str) -> str:
-    """The secret in a file, without the line's end; `named` is what told of the file. Raises `Invalid`, `Unavailable`."""
+    """The secret in a file, without the line's end; `named` is what told of the file. Raises `Invalid`,
+    `Unavailable`.
+    """
     try:
         secret = path.expanduser().read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:

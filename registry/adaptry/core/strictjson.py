@@ -16,8 +16,8 @@ from typing import Any, NoReturn
 from adaptry.core.errors import Invalid
 
 _MAX_DIGITS = 40
-# Possessive, and with an optional end: a string that is not closed is one token to the end of the text. With a plain
-# repeat each of its escaped quotation marks would begin another attempt (n²).
+# Possessive, and with an optional end: a string that is not closed is one token to the end of the text. With
+# a plain repeat each of its escaped quotation marks would begin another attempt (n²).
 _TOKEN = re.compile(r'[\[\]{},]|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -69,7 +69,8 @@ def canonical(document: Any) -> bytes:
 
 
 def _check_structure(text: str, limits: JsonLimits, what: str) -> None:
-    """Counts brackets and commas outside strings, so that nesting and values are bounded before a parser runs.
+    """Counts brackets and commas outside strings, so that nesting and values are bounded before a parser
+    runs.
 
     A loop in Python rather than one long call, so that other threads are served meanwhile.
     """

@@ -1,7 +1,7 @@
 """What runs at an address: the engine, its version and limits, and the model it serves, as far as it tells.
 
-Asked by four addresses that one engine each answers; nothing is sent but `GET`, and no redirect is followed. What a
-server does not tell (vLLM keeps its `max_lora_rank` to itself) stays open.
+Asked by four addresses that one engine each answers; nothing is sent but `GET`, and no redirect is followed.
+What a server does not tell (vLLM keeps its `max_lora_rank` to itself) stays open.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ _SLOTS = re.compile(r'^vllm:lora_requests_info\{[^}]*max_lora="(\d{1,6})"', re.M
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What a server says it is. `models` are the names and places of what it serves, `adapters` those it has loaded."""
+    """What a server says it is. `models` are the names and places of what it serves, `adapters` those it has
+    loaded.
+    """
 
     runtime: Runtime
     models: tuple[str, ...]

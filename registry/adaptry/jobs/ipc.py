@@ -56,14 +56,18 @@ class ShardStep(_IpcModel):
 
 
 class StepResult(_IpcModel):
-    """The result of a step. `pieces` are the shard steps to run before the last step, `end`. (`Any`: JSON.)"""
+    """The result of a step. `pieces` are the shard steps to run before the last step, `end`. (`Any`:
+    JSON.)
+    """
 
     result: dict[str, Any]
     pieces: tuple[ShardStep, ...] = ()
 
 
 class ChildMessage(_IpcModel):
-    """One message from the step's process. An `aside` goes to the runner's own log, not to the submitter's."""
+    """One message from the step's process. An `aside` goes to the runner's own log, not to the
+    submitter's.
+    """
 
     what: Literal["stage", "say", "aside", "outcome", "fault"]
     text: str = ""

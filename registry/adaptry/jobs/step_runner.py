@@ -192,7 +192,9 @@ class StepRunner:
 
 
 class _ProgressLog:
-    """Writes a step's log lines and progress to the catalog, in batches. Asides go to the runner's own log."""
+    """Writes a step's log lines and progress to the catalog, in batches. Asides go to the runner's own
+    log.
+    """
 
     def __init__(self, catalog: Catalog, request: StepRequest) -> None:
         self._catalog = catalog

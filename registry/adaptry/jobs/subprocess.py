@@ -144,7 +144,9 @@ def _parse_message(text: str) -> ChildMessage | None:
 
 
 def _environment(own: Mapping[str, str]) -> dict[str, str]:
-    """The variables that locate installed software and open the stores; none of the runner's other secrets."""
+    """The variables that locate installed software and open the stores; none of the runner's other
+    secrets.
+    """
     return {
         name: value
         for name, value in own.items()

@@ -1,7 +1,8 @@
 """The registry sink: a draft computed, and pushed as a version that names its parents and its recipe.
 
-What is made passes every check that a push passes. The same recipe over the same parents, with the same libraries on
-the same type of machine, gives the same bytes, so the same digest, so the version that is there already.
+What is made passes every check that a push passes. The same recipe over the same parents, with the same
+libraries on the same type of machine, gives the same bytes, so the same digest, so the version that is there
+already.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ def derive(
     options: PushOptions = _NO_OPTIONS,
     progress: Progress = no_progress,
 ) -> DeriveResult:
-    """Makes `draft` a version of `name`; where something was approximated, the share of energy that was kept is a metric.
+    """Makes `draft` a version of `name`; where something was approximated, the share of energy that was kept
+    is a metric.
 
     Raises what `write` and `push` raise; nothing is left of a failure.
     """

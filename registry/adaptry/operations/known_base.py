@@ -1,4 +1,6 @@
-"""The base of a version, where the registry has it: a version may name one by content that was never registered."""
+"""The base of a version, where the registry has it: a version may name one by content that was never
+registered.
+"""
 
 from __future__ import annotations
 

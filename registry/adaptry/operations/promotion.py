@@ -1,7 +1,7 @@
 """Moving aliases: look, decide, compare and swap.
 
-Verbs over the waist. Between the look and the move someone else may move the alias; then the move is a `Conflict`
-and nothing happened.
+Verbs over the waist. Between the look and the move someone else may move the alias; then the move is a
+`Conflict` and nothing happened.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class AliasMoveResult:
 def promote(registry: Registry, ref: Ref, alias: str, *, only_from: int | None = None) -> AliasMoveResult:
     """Points `alias` at the version that `ref` means now; where it is there already, nothing happens.
 
-    `only_from` is the number of the version it must be at (0: it must not exist). Raises `Conflict` where it is
-    elsewhere or moved meanwhile, `NotFound`, `InvalidRef`, `PermissionDenied`.
+    `only_from` is the number of the version it must be at (0: it must not exist). Raises `Conflict` where it
+    is elsewhere or moved meanwhile, `NotFound`, `InvalidRef`, `PermissionDenied`.
     """
     alias = parse_stored_alias(alias)
     to = registry.version(ref)
@@ -53,8 +53,8 @@ def promote(registry: Registry, ref: Ref, alias: str, *, only_from: int | None =
 def rollback(registry: Registry, name: AdapterName, alias: str) -> AliasMoveResult:
     """Points `alias` back at the version it was at before its last move; again undoes that.
 
-    Raises `NotFound` where there is no such alias or it never moved, `Conflict` where it moved meanwhile or the
-    version may no longer be pointed at.
+    Raises `NotFound` where there is no such alias or it never moved, `Conflict` where it moved meanwhile or
+    the version may no longer be pointed at.
     """
     found = current_alias(registry, name, alias)
     if found is None:

@@ -1,7 +1,7 @@
 """Quantised copies and their originals, among the bases that a registry knows.
 
-Whichever of the two is registered first, the other finds it by content. What is said of the pair rests on the same
-evidence from either side.
+Whichever of the two is registered first, the other finds it by content. What is said of the pair rests on the
+same evidence from either side.
 """
 
 from __future__ import annotations
@@ -20,12 +20,16 @@ from adaptry.registry.interface import Registry
 from adaptry.registry.records import BaseInfo
 
 VariantRole = Literal["original", "copy", "sibling"]
-"""What the other base is: what this one was quantised from, a quantised copy of this, another copy of the same model."""
+"""What the other base is: what this one was quantised from, a quantised copy of this, another copy of the
+same model.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class RelatedBase:
-    """A known base that is quantised where this one is not, or the other way round, or both; with the evidence."""
+    """A known base that is quantised where this one is not, or the other way round, or both; with the
+    evidence.
+    """
 
     base: BaseInfo
     role: VariantRole
@@ -63,8 +67,8 @@ def open_original(
 ) -> tuple[HfCheckpoint, str]:
     """What the quantised `checkpoint` was made from, by content, and the sentence that says so.
 
-    Raises `CheckFailed`, with the way to give it, where no base or more than one is known to be that, or where its weights
-    are not at hand.
+    Raises `CheckFailed`, with the way to give it, where no base or more than one is known to be that, or
+    where its weights are not at hand.
     """
     folder = checkpoint.folder
     originals = [each for each in related_bases(registry, fingerprint(checkpoint)) if each.role == "original"]

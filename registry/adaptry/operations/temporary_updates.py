@@ -28,8 +28,8 @@ from adaptry.registry.records import VersionInfo
 def temporary_updates(registry: Registry, version: VersionInfo) -> Iterator[AdapterDeltas]:
     """The updates of a version, readable inside the block.
 
-    Headers are looked at first, where they are, so that nothing is fetched in vain. Raises `Unsupported`, `CheckFailed`
-    where they are no sum of factors, and what reading a registry raises.
+    Headers are looked at first, where they are, so that nothing is fetched in vain. Raises `Unsupported`,
+    `CheckFailed` where they are no sum of factors, and what reading a registry raises.
     """
     detail = registry.detail(Ref(version.name, ByDigest(version.digest.hex)))
     label = f"{version.name}@{version.number}"

@@ -1,7 +1,7 @@
 """Changing the state of a version: look, decide, compare and swap.
 
-A verb over the waist. Between the look and the change someone else may change it; then this is a `Conflict` and
-nothing happened.
+A verb over the waist. Between the look and the change someone else may change it; then this is a `Conflict`
+and nothing happened.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from adaptry.registry.records import StateChange, VersionInfo
 
 @dataclass(frozen=True, slots=True)
 class StateChangeResult:
-    """The version as it stands now, and the state it was in; `is_change` is False where it stood so already."""
+    """The version as it stands now, and the state it was in; `is_change` is False where it stood so
+    already.
+    """
 
     version: VersionInfo
     was: State

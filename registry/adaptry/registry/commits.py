@@ -1,8 +1,9 @@
 """The commits part of the registry interface: branches of revisions, as the Hub's clients see an adapter.
 
-A commit *is* a revision; its id is the beginning of the digest, so it means the same tree for ever. A branch is a
-chain of commits. On `main`, which always begins with an empty tree, each version is a commit; a commit that changes
-other files than an adapter's weights and config makes none. What a commit holds need not be an adapter yet.
+A commit *is* a revision; its id is the beginning of the digest, so it means the same tree for ever. A branch
+is a chain of commits. On `main`, which always begins with an empty tree, each version is a commit; a commit
+that changes other files than an adapter's weights and config makes none. What a commit holds need not be an
+adapter yet.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ class CommitsApi(ABC):
 
     @abstractmethod
     def commit(self, name: AdapterName, revision: str = MAIN) -> CommitInfo:
-        """What a word means now. Raises `NotFound` (no such adapter), `RevisionNotFound` (nor any such revision)."""
+        """What a word means now. Raises `NotFound` (no such adapter), `RevisionNotFound` (nor any such
+        revision).
+        """
 
     @abstractmethod
     def commits(
@@ -34,11 +37,14 @@ class CommitsApi(ABC):
 
     @abstractmethod
     def references(self, name: AdapterName) -> tuple[BranchInfo, ...]:
-        """`main`, then branches, aliases and tags, each in name order; versions are not among them. Raises `NotFound`."""
+        """`main`, then branches, aliases and tags, each in name order; versions are not among them. Raises
+        `NotFound`.
+        """
 
     @abstractmethod
     def tree(self, name: AdapterName, revision: Digest) -> Manifest:
-        """What any commit of the adapter holds, also one that no branch reaches any more; `read_file` reads its files.
+        """What any commit of the adapter holds, also one that no branch reaches any more; `read_file` reads
+        its files.
 
         Raises `NotFound`, `RevisionNotFound`.
         """
@@ -47,12 +53,13 @@ class CommitsApi(ABC):
     def put_commit(
         self, name: AdapterName, branch: str, manifest: bytes, note: CommitNote, parent: str | None = None
     ) -> CommitResult:
-        """Moves a branch on to a revision whose files are here, if the branch is at `parent` (None: wherever it is).
+        """Moves a branch on to a revision whose files are here, if the branch is at `parent` (None: wherever
+        it is).
 
-        On `main`, an adapter whose weights or config changed becomes a version, by the checks of `put_revision`. A
-        branch that is at this very revision stays as it is. Raises `Conflict` where the branch is elsewhere by now,
-        `RevisionNotFound` where there is no such branch, `PermissionDenied` for one that is an alias, `InvalidPath` for a file
-        that is none of an adapter's, and as `put_revision`.
+        On `main`, an adapter whose weights or config changed becomes a version, by the checks of
+        `put_revision`. A branch that is at this very revision stays as it is. Raises `Conflict` where the
+        branch is elsewhere by now, `RevisionNotFound` where there is no such branch, `PermissionDenied` for
+        one that is an alias, `InvalidPath` for a file that is none of an adapter's, and as `put_revision`.
         """
 
     @abstractmethod
@@ -61,7 +68,9 @@ class CommitsApi(ABC):
 
     @abstractmethod
     def delete_branch(self, name: AdapterName, branch: str) -> None:
-        """Its commits keep their ids. Raises `RevisionNotFound`, `PermissionDenied` for `main` and for an alias."""
+        """Its commits keep their ids. Raises `RevisionNotFound`, `PermissionDenied` for `main` and for an
+        alias.
+        """
 
     @abstractmethod
     def create_tag(self, name: AdapterName, tag: str, at: str = MAIN, message: str = "") -> BranchInfo:

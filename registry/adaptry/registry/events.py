@@ -1,7 +1,8 @@
-"""The events part of the registry interface: every event that the caller may read, of all adapters, as it happens.
+"""The events part of the registry interface: every event that the caller may read, of all adapters, as it
+happens.
 
-Events are numbered, and become visible in the order of their numbers, whichever process wrote them. So whoever goes
-on from the last number misses nothing, and needs to keep nothing else.
+Events are numbered, and become visible in the order of their numbers, whichever process wrote them. So
+whoever goes on from the last number misses nothing, and needs to keep nothing else.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ class EventsApi(ABC):
     ) -> EventBatch:
         """The events after number `after`, oldest first; None: from now on.
 
-        Where there is none yet, waits up to `wait` seconds for the first. One call looks at a few thousand events at
-        most, so among many that are not for the caller it may come back early with nothing: go on from the `seq` of the
-        answer, which is `after` itself only at the end. `about` are globs of adapters' names (`acme/*`), one of which
-        must fit; without any, events that are about no adapter (a base's) are told too. Raises `Invalid`.
+        Where there is none yet, waits up to `wait` seconds for the first. One call looks at a few thousand
+        events at most, so among many that are not for the caller it may come back early with nothing: go on
+        from the `seq` of the answer, which is `after` itself only at the end. `about` are globs of adapters'
+        names (`acme/*`), one of which must fit; without any, events that are about no adapter (a base's) are
+        told too. Raises `Invalid`.
         """
 
 
@@ -65,8 +67,8 @@ def adapters_of(event: Event) -> tuple[AdapterName, ...]:
 class NameFilter:
     """Globs of adapters' names, compiled once for all events that one listener is offered.
 
-    `fnmatch` would compile the globs again whenever those of other listeners pushed them out of its cache. `a*` is
-    compared as the beginning of a name, and a plain name as itself.
+    `fnmatch` would compile the globs again whenever those of other listeners pushed them out of its cache.
+    `a*` is compared as the beginning of a name, and a plain name as itself.
     """
 
     def __init__(self, globs: Sequence[str]) -> None:

@@ -43,15 +43,18 @@ Owner = AdapterName | Digest
 
 
 class Registry(CommitsApi, EventsApi, WorkersApi, RolloutsApi, JobsApi, ABC):
-    """Versioned adapters and the bases they fit; commits and branches are in `CommitsApi`, what happens in `EventsApi`, workers
-    in `WorkersApi`, how a version takes over from another in `RolloutsApi`, and jobs in `JobsApi`.
+    """Versioned adapters and the bases they fit; commits and branches are in `CommitsApi`, what happens in
+    `EventsApi`, workers in `WorkersApi`, how a version takes over from another in `RolloutsApi`, and jobs in
+    `JobsApi`.
 
     Pages hold at most `limit` (1 to 200) items.
     """
 
     @property
     def is_on_this_machine(self) -> bool:
-        """Whether bytes on their way to it stay on this machine. Then looking at them before sending saves nothing."""
+        """Whether bytes on their way to it stay on this machine. Then looking at them before sending saves
+        nothing.
+        """
         return True
 
     def close(self) -> None:
@@ -82,11 +85,15 @@ class Registry(CommitsApi, EventsApi, WorkersApi, RolloutsApi, JobsApi, ABC):
 
     @abstractmethod
     def rename_adapter(self, name: AdapterName, to: AdapterName) -> AdapterInfo:
-        """Versions, aliases and history go along. Raises `NotFound`, `PermissionDenied`, `Conflict` where `to` is taken."""
+        """Versions, aliases and history go along. Raises `NotFound`, `PermissionDenied`, `Conflict` where
+        `to` is taken.
+        """
 
     @abstractmethod
     def delete_adapter(self, name: AdapterName) -> None:
-        """Leaves a tombstone: only its namespace can revive the name. Raises `NotFound`, `PermissionDenied`, `Conflict` (aliased)."""
+        """Leaves a tombstone: only its namespace can revive the name. Raises `NotFound`, `PermissionDenied`,
+        `Conflict` (aliased).
+        """
 
     # Bytes
 
@@ -98,8 +105,9 @@ class Registry(CommitsApi, EventsApi, WorkersApi, RolloutsApi, JobsApi, ABC):
     def open_upload(self, owner: Owner, digest: Digest, size: int) -> UploadInfo:
         """A session for a file of `size` bytes; an idle unfinished one for the same bytes is taken up again.
 
-        Raises `Busy` while the namespace has too many open that are not abandoned, `Conflict` if the adapter would have a
-        base's name, `Unavailable` while the same bytes are being deleted, `TooLarge`, `StorageFull`.
+        Raises `Busy` while the namespace has too many open that are not abandoned, `Conflict` if the adapter
+        would have a base's name, `Unavailable` while the same bytes are being deleted, `TooLarge`,
+        `StorageFull`.
         """
 
     @abstractmethod
@@ -112,18 +120,22 @@ class Registry(CommitsApi, EventsApi, WorkersApi, RolloutsApi, JobsApi, ABC):
 
     @abstractmethod
     def finish_upload(self, upload: UploadInfo) -> None:
-        """Verifies and publishes; again is a no-op. Raises `DigestMismatch` and keeps nothing, `Conflict` if bytes are missing."""
+        """Verifies and publishes; again is a no-op. Raises `DigestMismatch` and keeps nothing, `Conflict` if
+        bytes are missing.
+        """
 
     @abstractmethod
     def upload_sessions(
         self, namespace: str | None = None, cursor: str | None = None, limit: int = 50
     ) -> Page[UploadSession]:
-        """Open sessions of the namespaces that the caller may write to, or of one of them; those of bases for an
-        administrator. In no particular order."""
+        """Open sessions of the namespaces that the caller may write to, or of one of them; those of bases for
+        an administrator. In no particular order.
+        """
 
     @abstractmethod
     def drop_upload(self, id: str) -> None:
-        """Ends an open session and discards its bytes. A client that is sending gets `NotFound`, and may start again.
+        """Ends an open session and discards its bytes. A client that is sending gets `NotFound`, and may
+        start again.
 
         Raises `NotFound` where it is not open, or not the caller's to drop.
         """
@@ -132,7 +144,8 @@ class Registry(CommitsApi, EventsApi, WorkersApi, RolloutsApi, JobsApi, ABC):
     def read_file(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
         """The file's bytes from `start` on, in pieces of at most 1 MiB, not verified.
 
-        Raises `NotFound`, and `Withdrawn` where they are those of a version that is held back from the caller.
+        Raises `NotFound`, and `Withdrawn` where they are those of a version that is held back from the
+        caller.
         """
 
     # Revisions and versions
@@ -142,7 +155,8 @@ class Registry(CommitsApi, EventsApi, WorkersApi, RolloutsApi, JobsApi, ABC):
         """Admits a revision whose files are here: derives its spec, runs the checks, numbers it.
 
         A known digest gives its version back. Raises `InvalidManifest`, `InvalidConfig`, `InvalidWeights`,
-        `NotFound` (a file is missing), `CheckFailed` (the checks block and there is no reason to force), `PermissionDenied`.
+        `NotFound` (a file is missing), `CheckFailed` (the checks block and there is no reason to force),
+        `PermissionDenied`.
         """
 
     @abstractmethod
@@ -172,18 +186,20 @@ class Registry(CommitsApi, EventsApi, WorkersApi, RolloutsApi, JobsApi, ABC):
     def inspect_tensors(self, ref: Ref, cursor: str | None = None, limit: int = 50) -> Page[TensorInspection]:
         """What each tensor of a version holds, in the order of its files.
 
-        Weights are inspected when they are admitted; those of a version from before that are inspected now, once, and what
-        is found joins the version's report. Raises `NotFound`, `Unavailable` where that fails.
+        Weights are inspected when they are admitted; those of a version from before that are inspected now,
+        once, and what is found joins the version's report. Raises `NotFound`, `Unavailable` where that fails.
         """
 
     # States
 
     @abstractmethod
     def set_state(self, name: AdapterName, revision: Digest, change: StateChange, was: int) -> VersionInfo:
-        """Compare-and-swap: changes only if the generation of the version's `standing` is `was` (0: it has none).
+        """Compare-and-swap: changes only if the generation of the version's `standing` is `was` (0: it has
+        none).
 
-        A version that stands so already stays as it is, whatever `was` says; the answer names the aliases that are
-        on it. Raises `Conflict` with the state found or for a successor that is none, `NotFound`, `PermissionDenied`.
+        A version that stands so already stays as it is, whatever `was` says; the answer names the aliases
+        that are on it. Raises `Conflict` with the state found or for a successor that is none, `NotFound`,
+        `PermissionDenied`.
         """
 
     # Aliases and history
@@ -211,7 +227,9 @@ class Registry(CommitsApi, EventsApi, WorkersApi, RolloutsApi, JobsApi, ABC):
 
     @abstractmethod
     def log_metrics(self, ref: Ref, metrics: Mapping[str, float]) -> None:
-        """Appends values; nothing is overwritten. Raises `NotFound`, `PermissionDenied`, `Invalid` (not finite, bad name)."""
+        """Appends values; nothing is overwritten. Raises `NotFound`, `PermissionDenied`, `Invalid` (not
+        finite, bad name).
+        """
 
     @abstractmethod
     def metrics(self, ref: Ref) -> tuple[MetricInfo, ...]:
@@ -223,10 +241,11 @@ class Registry(CommitsApi, EventsApi, WorkersApi, RolloutsApi, JobsApi, ABC):
     def put_base(self, record: BaseRecord, names: tuple[str, ...] = ()) -> BaseInfo:
         """Registers a base by content, as a private one; a known id gains names and evidence.
 
-        A private base is seen by whoever holds the namespace of one of its names, an internal one by everyone who holds
-        any namespace, a public one by everyone. To others it does not exist.
+        A private base is seen by whoever holds the namespace of one of its names, an internal one by everyone
+        who holds any namespace, a public one by everyone. To others it does not exist.
 
-        Raises `Conflict` where a name is another base's or an adapter's, `Invalid` for a record whose id is not that of its contents.
+        Raises `Conflict` where a name is another base's or an adapter's, `Invalid` for a record whose id is
+        not that of its contents.
         """
 
     @abstractmethod

@@ -1,7 +1,7 @@
 """The jobs part of the registry interface: submit, read, cancel and retry jobs.
 
-Submitting needs no runner nearby, nor the packages of one: a job waits until a runner takes it. A job belongs to a
-namespace: those who may not read there get `NotFound`.
+Submitting needs no runner nearby, nor the packages of one: a job waits until a runner takes it. A job belongs
+to a namespace: those who may not read there get `NotFound`.
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ class JobsApi(ABC):
 
     @abstractmethod
     def retry_job(self, id: str) -> JobInfo:
-        """Queues a job that failed or was cancelled again; parts that were finished are kept. Raises `Conflict`
-        for one that has not ended or is done, `NotFound`, `PermissionDenied`."""
+        """Queues a job that failed or was cancelled again; parts that were finished are kept. Raises
+        `Conflict` for one that has not ended or is done, `NotFound`, `PermissionDenied`.
+        """
 
     @abstractmethod
     def job_log(self, id: str, cursor: str | None = None, limit: int = 50) -> Page[LogLine]:
@@ -54,8 +55,10 @@ class JobsApi(ABC):
 
     @abstractmethod
     def schedule_job(self, name: str, cron: str, order: JobOrder) -> ScheduleInfo:
-        """Gives the order whenever `cron` says so (`cron.GRAMMAR`), as long as there are runners; a time that passed while
-        there were none is made up for within a day, once. Replaces one of that name. Raises as `submit_job`."""
+        """Gives the order whenever `cron` says so (`cron.GRAMMAR`), as long as there are runners; a time that
+        passed while there were none is made up for within a day, once. Replaces one of that name. Raises as
+        `submit_job`.
+        """
 
     @abstractmethod
     def schedules(self) -> tuple[ScheduleInfo, ...]:
@@ -63,8 +66,9 @@ class JobsApi(ABC):
 
     @abstractmethod
     def unschedule_job(self, name: str, namespace: str | None = None) -> None:
-        """Takes back the schedule of that name in `namespace`; without one, the only one of that name that the caller sees.
+        """Takes back the schedule of that name in `namespace`; without one, the only one of that name that
+        the caller sees.
 
-        Jobs that were submitted already go on. Raises `NotFound`, `PermissionDenied`, `Conflict` where several namespaces have one of
-        that name.
+        Jobs that were submitted already go on. Raises `NotFound`, `PermissionDenied`, `Conflict` where
+        several namespaces have one of that name.
         """

@@ -1,4 +1,6 @@
-"""What one tree of an adapter owes the tree before it: whether it is the same adapter, and what stays declared."""
+"""What one tree of an adapter owes the tree before it: whether it is the same adapter, and what stays
+declared.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from adaptry.core.manifest import Manifest
 
 
 def adapter_files(manifest: Manifest) -> dict[str, Digest]:
-    """The files that make a tree an adapter (weights, config, what its tool keeps beside them); none where it is none."""
+    """The files that make a tree an adapter (weights, config, what its tool keeps beside them); none where it
+    is none.
+    """
     format = detect_format(entry.path for entry in manifest.files)
     if format is None:
         return {}
@@ -25,8 +29,9 @@ def is_same_adapter(before: Manifest, after: Manifest) -> bool:
 
 
 def inherit_manifest(before: Manifest, files: Mapping[str, tuple[int, Digest]]) -> Manifest:
-    """The manifest of `{path: (size, digest)}` after `before`. What was declared of an adapter stays declared as
-    long as it is the same one; of another, nothing is. Raises `InvalidManifest` or `InvalidPath`."""
+    """The manifest of `{path: (size, digest)}` after `before`. What was declared of an adapter stays declared
+    as long as it is the same one; of another, nothing is. Raises `InvalidManifest` or `InvalidPath`.
+    """
     after = Manifest.of(files)
     if not is_same_adapter(before, after):
         return after

@@ -68,7 +68,9 @@ def _ref(text: str) -> str:
 
 
 class StateChange(Value):
-    """A state that a version is to have, why, and what to take instead of it (a ref, kept as it is written)."""
+    """A state that a version is to have, why, and what to take instead of it (a ref, kept as it is
+    written).
+    """
 
     state: State
     reason: str = Field(min_length=3, max_length=1024)
@@ -82,7 +84,9 @@ class StateChange(Value):
 
 
 class StateRecord(Value):
-    """How a version came to its state: the last change of it. `generation` grows with each; pass it as `was`."""
+    """How a version came to its state: the last change of it. `generation` grows with each; pass it as
+    `was`.
+    """
 
     generation: int
     reason: str
@@ -94,7 +98,8 @@ class StateRecord(Value):
 class VersionInfo(Value):
     """A version in one line: what listings and searches show. Without a `standing` its state never changed.
 
-    `is_damaged`: some of its stored files are known to be lost or changed, and are not given out until they are mended.
+    `is_damaged`: some of its stored files are known to be lost or changed, and are not given out until they
+    are mended.
     """
 
     name: AdapterName
@@ -127,8 +132,9 @@ class VersionInfo(Value):
 
 
 class InspectionSummary(Value):
-    """What a version's weights hold, all files together: how many tensors, NaN and infinite elements, and the Euclidean norm
-    of the other elements (None if no tensor has one; docs/checks.md says which do)."""
+    """What a version's weights hold, all files together: how many tensors, NaN and infinite elements, and the
+    Euclidean norm of the other elements (None if no tensor has one; docs/checks.md says which do).
+    """
 
     tensors: int
     nan: int
@@ -192,8 +198,8 @@ class CommitInfo(Value):
     """A commit of a branch: a revision, with the title and message of its author.
 
     `id` names the revision for ever, so a branch that returns to an earlier tree shows that tree's id again.
-    `number` is the version that this revision is; `carries` the version whose weights and config its files have,
-    which is the same one, or an earlier one beside which only other files changed.
+    `number` is the version that this revision is; `carries` the version whose weights and config its files
+    have, which is the same one, or an earlier one beside which only other files changed.
     """
 
     digest: Digest
@@ -242,7 +248,9 @@ class CommitResult(Value):
 
 
 class DirectPart(Value):
-    """`size` bytes of a file, from `start` on, which may be PUT to `address` with `headers` for an hour, without a token."""
+    """`size` bytes of a file, from `start` on, which may be PUT to `address` with `headers` for an hour,
+    without a token.
+    """
 
     start: int
     size: int
@@ -253,7 +261,8 @@ class DirectPart(Value):
 class UploadInfo(Value):
     """An upload session: bytes up to `offset` are kept; go on from there. `size` is the whole file's.
 
-    `direct` are addresses, where there are any, that lead past the registry for all that is still to come; bytes need not take them.
+    `direct` are addresses, where there are any, that lead past the registry for all that is still to come;
+    bytes need not take them.
     """
 
     id: str
@@ -265,8 +274,8 @@ class UploadInfo(Value):
 class UploadSession(Value):
     """An open upload session, as those see it who may drop it.
 
-    `owner` is an adapter's name or a base's id, `offset` how many of `size` bytes have arrived, `active_at` when a
-    request or bytes last came. `is_held` is True while a request is using the session.
+    `owner` is an adapter's name or a base's id, `offset` how many of `size` bytes have arrived, `active_at`
+    when a request or bytes last came. `is_held` is True while a request is using the session.
     """
 
     id: str
@@ -315,8 +324,8 @@ class Event(Value):
 class EventBatch(Value):
     """Events, oldest first, and how far the look went: pass `seq` as `after` to go on.
 
-    A `seq` below the `after` that was asked with means that the registry was set back (a backup was restored): look at
-    everything anew.
+    A `seq` below the `after` that was asked with means that the registry was set back (a backup was
+    restored): look at everything anew.
     """
 
     items: tuple[Event, ...] = ()

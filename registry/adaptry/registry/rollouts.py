@@ -1,8 +1,9 @@
-"""Rollouts: a version takes over an alias on a few workers first, then on more, and stops where one reports a failure.
+"""Rollouts: a version takes over an alias on a few workers first, then on more, and stops where one reports a
+failure.
 
-The rules are pure: whose turn it is, when the next step is due, what stops a rollout. Where they are asked, in the
-registry's own transaction with each report of a worker, nothing needs to run on a clock: a rollout without living workers
-stands still. At 100 % the alias itself moves, if nobody moved it since.
+The rules are pure: whose turn it is, when the next step is due, what stops a rollout. Where they are asked,
+in the registry's own transaction with each report of a worker, nothing needs to run on a clock: a rollout
+without living workers stands still. At 100 % the alias itself moves, if nobody moved it since.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ RolloutStage = Literal["running", "done", "stopped", "aborted"]
 
 
 class RolloutPlan(Value):
-    """The percentages of workers, one after the other, and how many seconds each is looked at (None: until told to go on)."""
+    """The percentages of workers, one after the other, and how many seconds each is looked at (None: until
+    told to go on).
+    """
 
     steps: tuple[int, ...] = Field(default=(10, 50, 100), min_length=1, max_length=32)
     every: int | None = Field(default=None, ge=1, le=30 * 86_400)
@@ -76,8 +79,9 @@ class RolloutChange(Value):
 
 
 def choose_workers(id: int, percent: int, workers: Collection[str]) -> frozenset[str]:
-    """The workers whose turn it is: the same ones whenever the same workers are there, at least one, and those of a
-    smaller percentage among those of a larger."""
+    """The workers whose turn it is: the same ones whenever the same workers are there, at least one, and
+    those of a smaller percentage among those of a larger.
+    """
     ranked = sorted(workers, key=lambda worker: hashlib.sha256(f"{id}:{worker}".encode()).digest())
     return frozenset(ranked[: -(-len(ranked) * percent // 100)])
 
@@ -98,8 +102,9 @@ class RolloutsApi(ABC):
 
     @abstractmethod
     def start_rollout(self, name: AdapterName, alias: str, to: Digest, plan: RolloutPlan) -> RolloutInfo:
-        """Raises `Conflict` where one is running, the alias is there already, or the version may not be pointed at;
-        `NotFound`, `PermissionDenied`."""
+        """Raises `Conflict` where one is running, the alias is there already, or the version may not be
+        pointed at; `NotFound`, `PermissionDenied`.
+        """
 
     @abstractmethod
     def rollouts(self, name: AdapterName) -> tuple[RolloutInfo, ...]:

@@ -8,7 +8,9 @@ from adaptry.registry.records import VersionInfo
 
 
 def state_warning(version: VersionInfo) -> str | None:
-    """`acme/tone@3 is deprecated: it stutters; take acme/tone@4 instead`; None for a version that is active."""
+    """`acme/tone@3 is deprecated: it stutters; take acme/tone@4 instead`; None for a version that is
+    active.
+    """
     if version.state == "active":
         return None
     state_record = version.standing

@@ -1,9 +1,10 @@
 """The workers part of the registry interface: what each engine has loaded, under which name, and since when.
 
-A worker reports everything it has, again and again; a report is valid for a lease. A worker that does not report in time
-is *lost*: what it had still counts as served until it reports otherwise, because nobody can know better. It reports what
-it is about to load before it loads it, so that no version is served that the registry does not know of. Each reply
-lists the withdrawn versions that it ever had, until it has reported each as dropped.
+A worker reports everything it has, again and again; a report is valid for a lease. A worker that does not
+report in time is *lost*: what it had still counts as served until it reports otherwise, because nobody can
+know better. It reports what it is about to load before it loads it, so that no version is served that the
+registry does not know of. Each reply lists the withdrawn versions that it ever had, until it has reported
+each as dropped.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ class ResidentReport(Value):
 
 
 class DroppedAdapter(Value):
-    """A withdrawn version that a worker has unloaded, whose files it has removed, and which its engine refuses by now."""
+    """A withdrawn version that a worker has unloaded, whose files it has removed, and which its engine
+    refuses by now.
+    """
 
     name: AdapterName
     digest: Digest
@@ -68,7 +71,9 @@ class WorkerProblem(Value):
 
 
 class RecallProof(Value):
-    """What a worker keeps of a recall: the registry's signature, by which it knows it again after it was restored."""
+    """What a worker keeps of a recall: the registry's signature, by which it knows it again after it was
+    restored.
+    """
 
     name: AdapterName
     digest: Digest
@@ -78,7 +83,9 @@ class RecallProof(Value):
 
 
 class ForgottenRecall(Value):
-    """A version that was `state` (revoked, quarantined) before the registry was restored; `source` is who knew."""
+    """A version that was `state` (revoked, quarantined) before the registry was restored; `source` is who
+    knew.
+    """
 
     name: AdapterName
     digest: Digest
@@ -88,10 +95,12 @@ class ForgottenRecall(Value):
 
 
 class WorkerReport(Value):
-    """Everything about a worker now. `residents` is None where its engine does not answer: what was known stays.
+    """Everything about a worker now. `residents` is None where its engine does not answer: what was known
+    stays.
 
-    `seen` is the newest event that it has acted upon; `lease` is for how many seconds the report holds; `names` are those
-    that it is there to serve (`acme/tone@prod`), whether it has them yet or not. `recalled` is sent once to each new epoch.
+    `seen` is the newest event that it has acted upon; `lease` is for how many seconds the report holds;
+    `names` are those that it is there to serve (`acme/tone@prod`), whether it has them yet or not. `recalled`
+    is sent once to each new epoch.
     """
 
     worker: WorkerName
@@ -186,18 +195,22 @@ class WorkerInfo(Value):
 
 
 class WorkersApi(ABC):
-    """Who has what. A worker is seen by whoever may read something it has, by its owner, and by administrators."""
+    """Who has what. A worker is seen by whoever may read something it has, by its owner, and by
+    administrators.
+    """
 
     @abstractmethod
     def report(self, report: WorkerReport) -> ReportReply:
-        """Takes the report of the caller's worker of that name. Raises `PermissionDenied` without a worker's or an admin's token.
+        """Takes the report of the caller's worker of that name. Raises `PermissionDenied` without a worker's
+        or an admin's token.
 
         A worker belongs to the token that reports it: others may have workers of the same name.
         """
 
     @abstractmethod
     def worker(self, name: str, owner: str | None = None) -> WorkerInfo:
-        """The worker of that name that `owner` has; without one, the caller's own, else the only one that the caller sees.
+        """The worker of that name that `owner` has; without one, the caller's own, else the only one that the
+        caller sees.
 
         Raises `NotFound`, `Conflict` where several owners have one of that name.
         """
@@ -208,8 +221,9 @@ class WorkersApi(ABC):
 
     @abstractmethod
     def forget_worker(self, name: str, owner: str | None = None) -> None:
-        """Records that a worker, found as by `worker`, is gone and serves nothing. Raises as `worker`, and `PermissionDenied`: its owner
-        and administrators may."""
+        """Records that a worker, found as by `worker`, is gone and serves nothing. Raises as `worker`, and
+        `PermissionDenied`: its owner and administrators may.
+        """
 
     @abstractmethod
     def residents(self, ref: Ref) -> tuple[ResidentInfo, ...]:

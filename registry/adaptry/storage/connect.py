@@ -1,4 +1,6 @@
-"""`connect`: a registry by where it is. Nothing to start for the embedded one: SQLite and files in a folder."""
+"""`connect`: a registry by where it is. Nothing to start for the embedded one: SQLite and files in a
+folder.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +32,9 @@ def connect(
 ) -> Registry:
     """The registry at `where`: a server's URL, or a folder; None is what `settings` say, else the user's own.
 
-    `settings` are read from the environment unless given. A named folder without a registry becomes one, unless
-    `create_missing` is False: then it is `NotFound`. `for_cleanup`: as in `open_local`. Raises `Invalid` (neither URL
-    nor folder), `Unavailable`, `ProtocolMismatch`.
+    `settings` are read from the environment unless given. A named folder without a registry becomes one,
+    unless `create_missing` is False: then it is `NotFound`. `for_cleanup`: as in `open_local`. Raises
+    `Invalid` (neither URL nor folder), `Unavailable`, `ProtocolMismatch`.
     """
     settings = settings or AdaptrySettings.from_env()
     where = where or settings.registry
@@ -56,8 +58,8 @@ def connect(
 def resolve_folder(where: str) -> Path:
     """The folder that a place names which is no server's address.
 
-    Raises `Invalid` for what may be a slip of the pen (`htps://host`, `host:8750`): it would silently be a new,
-    empty registry.
+    Raises `Invalid` for what may be a slip of the pen (`htps://host`, `host:8750`): it would silently be a
+    new, empty registry.
     """
     if is_folder(where):
         return Path(where).expanduser()
@@ -85,14 +87,16 @@ def open_local(
     for_cleanup: bool = False,
     is_serving: bool = False,
 ) -> LocalRegistry:
-    """The embedded registry in `folder`, created if it is missing. Removes what a crash left half written there.
+    """The embedded registry in `folder`, created if it is missing. Removes what a crash left half written
+    there.
 
-    `catalog` is the PostgreSQL database for a new registry's rows, else SQLite; `blobs` (`s3://bucket/prefix`) the bucket
-    for its files. The folder remembers both. Up to `blob_cache` bytes of the bucket's files are cached here; with
-    `presign_uploads`, clients upload large files straight to the bucket. In a read-only folder the registry is read-only;
-    so it is on a full disk until a write fits, with two exceptions: `for_cleanup` (to free space) may use the disk reserve,
-    and `is_serving` raises, since a server would go on with an old copy. Raises `Unavailable` (no such place, not durable),
-    `StorageFull`, `ProtocolMismatch` (made by a newer adaptry), `Invalid` (no database), `Conflict` (the registry has
+    `catalog` is the PostgreSQL database for a new registry's rows, else SQLite; `blobs`
+    (`s3://bucket/prefix`) the bucket for its files. The folder remembers both. Up to `blob_cache` bytes of
+    the bucket's files are cached here; with `presign_uploads`, clients upload large files straight to the
+    bucket. In a read-only folder the registry is read-only; so it is on a full disk until a write fits, with
+    two exceptions: `for_cleanup` (to free space) may use the disk reserve, and `is_serving` raises, since a
+    server would go on with an old copy. Raises `Unavailable` (no such place, not durable), `StorageFull`,
+    `ProtocolMismatch` (made by a newer adaptry), `Invalid` (no database), `Conflict` (the registry has
     another catalog, or the bucket another registry's files).
     """
     from adaptry.storage.blobs.factory import CACHE, forget_address, open_blobs
@@ -139,7 +143,9 @@ def open_local(
 
 
 def open_in_memory() -> LocalRegistry:
-    """An empty registry in memory, which nobody will find again: what is compared with one that is not there yet."""
+    """An empty registry in memory, which nobody will find again: what is compared with one that is not there
+    yet.
+    """
     from adaptry.storage.blobs.memory import MemoryBlobs
     from adaptry.storage.catalog.database import Catalog
     from adaptry.storage.local import LocalRegistry
@@ -148,14 +154,17 @@ def open_in_memory() -> LocalRegistry:
 
 
 def catalog_of(folder: Path) -> str | None:
-    """The address of the database that has the registry's rows, without a password; None for a file in the folder."""
+    """The address of the database that has the registry's rows, without a password; None for a file in the
+    folder.
+    """
     from adaptry.storage.catalog.factory import address_in
 
     return address_in(folder)
 
 
 def missing_blob_capabilities(folder: Path, url: str | None = None) -> tuple[str, ...] | None:
-    """What the server of the registry's blobs lacks, a sentence each; None for files. `url` is where a new one's would be.
+    """What the server of the registry's blobs lacks, a sentence each; None for files. `url` is where a new
+    one's would be.
 
     Raises `Unavailable`, `Invalid`.
     """

@@ -1,7 +1,8 @@
-"""Whose the files in a bucket are: a registry in which nothing has ever happened refuses a place that has files.
+"""Whose the files in a bucket are: a registry in which nothing has ever happened refuses a place that has
+files.
 
-They are another registry's then, or this one was given the wrong catalog; in both cases they would be garbage to it, which the next
-sweep deletes.
+They are another registry's then, or this one was given the wrong catalog; in both cases they would be garbage
+to it, which the next sweep deletes.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from adaptry.storage.catalog.database import Catalog
 
 def require_bucket_owned(catalog: Catalog | None, store: BlobStore) -> None:
     """`catalog` is None where there is none yet. Raises `Conflict`, `Unavailable`."""
-    # Its rows are looked at again after its bytes, since others may push meanwhile: an upload has a row before its first bytes.
+    # Its rows are looked at again after its bytes, since others may push meanwhile: an upload has a row
+    # before its first bytes.
     if isinstance(store, LocalBlobs) or not _is_untouched(catalog):
         return
     if next(store.digests(), None) is not None and _is_untouched(catalog):

@@ -1,7 +1,7 @@
 """A local registry that is a pull-through cache of another one, the upstream.
 
-A read fetches first what is missing or outdated here. Listings and searches show only what is here. Writes are not passed
-on, but a version that was withdrawn upstream cannot be pushed here.
+A read fetches first what is missing or outdated here. Listings and searches show only what is here. Writes
+are not passed on, but a version that was withdrawn upstream cannot be pushed here.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ Answer = TypeVar("Answer")
 
 
 class UpstreamRegistry(Protocol):
-    """What a pull-through registry needs of the registry behind it. `operations.mirroring.upstream.Origin` is one."""
+    """What a pull-through registry needs of the registry behind it. `operations.mirroring.upstream.Origin` is
+    one.
+    """
 
     def fetch(self, ref: Ref) -> AdaptryError | None: ...
 
@@ -47,7 +49,9 @@ class UpstreamRegistry(Protocol):
 
 
 class PullThroughRegistry(LocalRegistry):
-    """`with_pull_through(registry, upstream)` makes one. Fetches nothing for an identity without the namespace here."""
+    """`with_pull_through(registry, upstream)` makes one. Fetches nothing for an identity without the
+    namespace here.
+    """
 
     upstream: UpstreamRegistry
 

@@ -1,7 +1,8 @@
-"""A registry in a folder that can only be read: a read-only mount, someone else's folder, a backup, a full disk.
+"""A registry in a folder that can only be read: a read-only mount, someone else's folder, a backup, a full
+disk.
 
-SQLite needs to write beside a database to read it safely, so the catalog is read from a copy that is taken when
-the registry is opened; files are read where they are. Whatever would change something is refused, and
+SQLite needs to write beside a database to read it safely, so the catalog is read from a copy that is taken
+when the registry is opened; files are read where they are. Whatever would change something is refused, and
 downloads are not counted.
 """
 
@@ -37,11 +38,11 @@ _MEMORY = Path("/dev/shm")  # where Linux keeps files in memory
 def open_for_reading(
     folder: Path, catalog: Path, identity: Identity, *, until_writable: bool = False
 ) -> LocalRegistry:
-    """The registry in `folder`, as it is now. Whatever would change it is `Unavailable`; with `until_writable`, it
-    first tries to open the catalog itself, and goes on with that from then on.
+    """The registry in `folder`, as it is now. Whatever would change it is `Unavailable`; with
+    `until_writable`, it first tries to open the catalog itself, and goes on with that from then on.
 
-    The copy of its catalog is in the temporary folder, or in memory where there is no room. Raises `Unavailable`,
-    `StorageFull` where neither has room, `ProtocolMismatch`.
+    The copy of its catalog is in the temporary folder, or in memory where there is no room. Raises
+    `Unavailable`, `StorageFull` where neither has room, `ProtocolMismatch`.
     """
 
     def original() -> Catalog:
@@ -79,7 +80,9 @@ def _places() -> Iterator[Path]:
 
 
 class _ReadCatalog(Catalog):
-    """A copy of a catalog, which goes away with whoever reads it. The first write goes to what `original` opens."""
+    """A copy of a catalog, which goes away with whoever reads it. The first write goes to what `original`
+    opens.
+    """
 
     def __init__(self, copy: Path, original: Callable[[], Catalog]) -> None:
         super().__init__(f"sqlite:///{copy}")
@@ -117,7 +120,9 @@ def _let_go(copy: Path, held: int) -> None:
 
 
 def _tidy(place: Path) -> None:
-    """Removes the copies of processes that were killed. A copy that is a minute old is locked, or nobody's."""
+    """Removes the copies of processes that were killed. A copy that is a minute old is locked, or
+    nobody's.
+    """
     for left in place.glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):  # someone else's, or gone by now
             if left.is_symlink() or left.stat().st_mtime > time.time() - 60:
@@ -126,7 +131,9 @@ def _tidy(place: Path) -> None:
 
 
 def _copy(catalog: Path, target: Path) -> None:
-    """One moment of a catalog. A writer that lives elsewhere has its shared memory there, and SQLite's locks hold."""
+    """One moment of a catalog. A writer that lives elsewhere has its shared memory there, and SQLite's locks
+    hold.
+    """
     if catalog.with_name(f"{catalog.name}-shm").exists():
         with contextlib.suppress(sqlite3.OperationalError):  # left behind by a writer that died
             source = sqlite3.connect(f"file:{quote(str(catalog))}?mode=ro", uri=True)

@@ -3,9 +3,10 @@
 The prefix lets secret scanners and our own logs recognise one, the checksum tells a typing error from an
 unknown token without a look at the database. Whether the caller may make or revoke tokens is not asked here.
 
-Every token has a second spelling, `hf_adr_…`, for clients of the Hub that send nothing else. It is the same token: hashed,
-listed and revoked as the first. It keeps `adr_…` whole, so that one pattern finds both in a leak, and so that no scanner
-takes it for a token of huggingface.co, which has letters and digits only behind `hf_`.
+Every token has a second spelling, `hf_adr_…`, for clients of the Hub that send nothing else. It is the same
+token: hashed, listed and revoked as the first. It keeps `adr_…` whole, so that one pattern finds both in a
+leak, and so that no scanner takes it for a token of huggingface.co, which has letters and digits only behind
+`hf_`.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ def to_hub_token(secret: str) -> str:
 
 
 def admit_token(catalog: Catalog, secret: str, name: str, role: Role, namespaces: Sequence[str]) -> None:
-    """A token that was made elsewhere is good from now on; one that was here before stays as it is, revoked or not.
+    """A token that was made elsewhere is good from now on; one that was here before stays as it is, revoked
+    or not.
 
     Raises `Invalid` for a text that is no whole token.
     """
@@ -106,7 +108,9 @@ def identify(catalog: Catalog, secret: str) -> Identity:
 
 
 def identify_hash(catalog: Catalog, secret_sha256: str) -> Identity:
-    """As `identify`, of a token that was shown earlier and of which `hash_token` was stored. Raises `Unauthenticated`."""
+    """As `identify`, of a token that was shown earlier and of which `hash_token` was stored. Raises
+    `Unauthenticated`.
+    """
     with catalog.read() as tx:
         return _valid(kept.find(tx, secret_sha256))
 
@@ -127,7 +131,9 @@ def revoke_token(catalog: Catalog, id: int) -> None:
 
 
 def revoke_own_token(catalog: Catalog, secret: str) -> None:
-    """Revokes the token that was found where it should not be; does the same, nothing, for one that is none."""
+    """Revokes the token that was found where it should not be; does the same, nothing, for one that is
+    none.
+    """
     with catalog.write() as tx:
         token = kept.find(tx, hash_token(secret))
         kept.revoke(tx, token.id if token else 0, datetime.now(UTC))

@@ -1,4 +1,6 @@
-"""What real S3 servers for tests have in common: where they answer, who may speak to them, a bucket, ports."""
+"""What real S3 servers for tests have in common: where they answer, who may speak to them, a bucket,
+ports.
+"""
 
 from __future__ import annotations
 

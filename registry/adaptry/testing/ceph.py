@@ -1,7 +1,9 @@
-"""A second real S3 server for tests: Ceph's gateway, with one monitor and one store in memory, in a folder of its own.
+"""A second real S3 server for tests: Ceph's gateway, with one monitor and one store in memory, in a folder of
+its own.
 
-It accepts checksums and does not compare them, and takes no notice of a condition on the end of a multipart upload: nothing may rest on
-either. Its programs come with Debian (`REMEDY`) and run as they are, on free ports of this machine; it starts in half a minute.
+It accepts checksums and does not compare them, and takes no notice of a condition on the end of a multipart
+upload: nothing may rest on either. Its programs come with Debian (`REMEDY`) and run as they are, on free
+ports of this machine; it starts in half a minute.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ REMEDY = "no Ceph here (radosgw, ceph-mon, ceph-osd): apt-get install radosgw ce
 _SECONDS = 90
 _MEMORY = 2 << 30
 
-# `osd_class_dir`: Debian's is relative to where nothing is. Authentication stays on: without it the gateway hangs.
+# `osd_class_dir`: Debian's is relative to where nothing is. Authentication stays on: without it the gateway
+# hangs.
 _CONFIG = """
 [global]
 fsid = {fsid}
@@ -64,7 +67,9 @@ def is_installed() -> bool:
 
 @contextmanager
 def run_ceph(folder: Path) -> Iterator[Ceph]:
-    """Starts it, waits until it stores what it is given, and ends it. Raises `MissingDependency`, and `Unavailable` where it fails."""
+    """Starts it, waits until it stores what it is given, and ends it. Raises `MissingDependency`, and
+    `Unavailable` where it fails.
+    """
     if not is_installed():
         raise MissingDependency(REMEDY)
     mon_v2, mon_v1, port = free_ports(3)

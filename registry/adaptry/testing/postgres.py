@@ -1,7 +1,8 @@
 """A real PostgreSQL server for tests: started for them in a folder of its own, and gone with them.
 
-It listens on a socket in that folder, and elsewhere only if it is told to, so that nothing can collide with it. Its databases compare text as people
-in the United States do, since a catalog must not depend on that. Needs the server's programs and psycopg.
+It listens on a socket in that folder, and elsewhere only if it is told to, so that nothing can collide with
+it. Its databases compare text as people in the United States do, since a catalog must not depend on that.
+Needs the server's programs and psycopg.
 """
 
 from __future__ import annotations
@@ -92,7 +93,8 @@ class PostgresServer:
 def postgres_server(
     port: int | None = None, standby_of: PostgresServer | None = None
 ) -> Iterator[PostgresServer]:
-    """A server, until the block ends; it answers at `port` of 127.0.0.1 too, if told. As a standby it follows another one.
+    """A server, until the block ends; it answers at `port` of 127.0.0.1 too, if told. As a standby it follows
+    another one.
 
     Raises `MissingDependency` where there are no programs, `Unavailable` where they fail.
     """

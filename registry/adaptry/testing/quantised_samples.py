@@ -1,7 +1,8 @@
-"""Small quantised checkpoints, written by hand in the layout of bitsandbytes and transformers, without either.
+"""Small quantised checkpoints, written by hand in the layout of bitsandbytes and transformers, without
+either.
 
-The projections of a base are packed: `nf4` and `fp4` in blocks of 64 values, with scales in float32 or quantised
-themselves, and `int8` with a scale a row. The rest is left alone, as those tools leave it.
+The projections of a base are packed: `nf4` and `fp4` in blocks of 64 values, with scales in float32 or
+quantised themselves, and `int8` with a scale a row. The rest is left alone, as those tools leave it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ StoredTensor = tuple[str, tuple[int, ...], bytes]
 
 
 def quantised_copy(source: Path, folder: Path, method: str = "nf4", *, nested: bool = False) -> Path:
-    """The base in `source` with its projections packed by `method` (nf4, fp4, int8), in `folder`, which is returned."""
+    """The base in `source` with its projections packed by `method` (nf4, fp4, int8), in `folder`, which is
+    returned.
+    """
     folder.mkdir(parents=True)
     checkpoint = open_checkpoint(source)
     tensors: dict[str, StoredTensor] = {}

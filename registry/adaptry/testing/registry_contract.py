@@ -1,7 +1,7 @@
 """What every registry must do, local or remote. Subclass `RegistryContract` and override `make_registry`.
 
-`make_registry(identity)` gives the same, at first empty, registry as that identity sees it; the anonymous one is
-let in. The identities are `promises.ground`'s and `identity.LOCAL`, who may do everything.
+`make_registry(identity)` gives the same, at first empty, registry as that identity sees it; the anonymous one
+is let in. The identities are `promises.ground`'s and `identity.LOCAL`, who may do everything.
 """
 
 from __future__ import annotations

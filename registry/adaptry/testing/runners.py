@@ -111,8 +111,9 @@ class RunnerProcess:
         return self.wait()
 
     def freeze(self) -> None:
-        """Stops the runner and its steps, at a moment when they hold no lock on the jobs' database: one that is asleep with it
-        would stop every other runner as well."""
+        """Stops the runner and its steps, at a moment when they hold no lock on the jobs' database: one that
+        is asleep with it would stop every other runner as well.
+        """
         awake = [pid for pid, state in live_processes(self.process.pid).items() if state != "T"]
         for _ in range(100):
             _send(awake, signal.SIGSTOP)

@@ -29,7 +29,8 @@ def said(error_class, call):
 def run_client(
     server: Server, code: str, home: Path, token: str | None = "admin", **given: Any
 ) -> tuple[Any, str]:
-    """What the code leaves in `answer`, as JSON, and what the client said meanwhile; `given` are its variables.
+    """What the code leaves in `answer`, as JSON, and what the client said meanwhile; `given` are its
+    variables.
 
     (`Any`: JSON.)
     """

@@ -1,4 +1,6 @@
-"""Names in any case: redirected to the spelling they have, by every method, for every kind, with the token kept."""
+"""Names in any case: redirected to the spelling they have, by every method, for every kind, with the token
+kept.
+"""
 
 from __future__ import annotations
 

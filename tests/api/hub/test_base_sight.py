@@ -1,4 +1,6 @@
-"""Bases over the Hub protocol: for those who may not see one there is none, and adapters on it are read all the same."""
+"""Bases over the Hub protocol: for those who may not see one there is none, and adapters on it are read all
+the same.
+"""
 
 from __future__ import annotations
 

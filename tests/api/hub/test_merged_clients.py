@@ -1,4 +1,6 @@
-"""A merged model in the hands of its readers: transformers loads it, and the Hub's own client finds every byte as told."""
+"""A merged model in the hands of its readers: transformers loads it, and the Hub's own client finds every
+byte as told.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Users, organisations and their repositories, and the large files of one, as the real client asks for them."""
+"""Users, organisations and their repositories, and the large files of one, as the real client asks for
+them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""States as clients of the Hub see them: they are warned of what is not active, or refused its files with the reason."""
+"""States as clients of the Hub see them: they are warned of what is not active, or refused its files with the
+reason.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Addresses that are not served: a sentence that says so, and not the error of a repository that is not there."""
+"""Addresses that are not served: a sentence that says so, and not the error of a repository that is not
+there.
+"""
 
 from __future__ import annotations
 

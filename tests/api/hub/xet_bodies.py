@@ -1,4 +1,6 @@
-"""Xorbs and shards as a client writes them, or as nobody should: made here from the published format alone."""
+"""Xorbs and shards as a client writes them, or as nobody should: made here from the published format
+alone.
+"""
 
 from __future__ import annotations
 

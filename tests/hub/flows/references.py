@@ -96,7 +96,9 @@ def endings(world: World) -> None:
 
 @line(55)
 def versions_and_aliases(world: World) -> None:
-    """A commit that changes weights is the next version; a new card is none; `prod` moves by promotion alone."""
+    """A commit that changes weights is the next version; a new card is none; `prod` moves by promotion
+    alone.
+    """
     name = world.pushed()
     api = world.api()
     card = {"path_or_fileobj": b"# Only the card\n", "path_in_repo": CARD, "repo_id": name}

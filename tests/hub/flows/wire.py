@@ -1,4 +1,5 @@
-"""A small proxy between a client and the server, in the client's own process: it can cut, change or end what passes.
+"""A small proxy between a client and the server, in the client's own process: it can cut, change or end what
+passes.
 
 It knows bytes, not HTTP: requests are only searched for the header that asks for a range.
 """
@@ -19,10 +20,9 @@ PROXY: Proxy | None = None
 class Proxy:
     """Listens on a free loopback port, and passes on what comes to `endpoint`.
 
-    `cut_downloads_after`, `cut_uploads_after`: how many bytes pass that way before a connection ends, `cuts` times.
-    `flip_in_uploads_over`:
-    after so many bytes of a connection one bit is another. `ranges`: what was asked for with a Range header. `passed_down`:
-    bytes of all answers.
+    `cut_downloads_after`, `cut_uploads_after`: how many bytes pass that way before a connection ends, `cuts`
+    times. `flip_in_uploads_over`: after so many bytes of a connection one bit is another. `ranges`: what was
+    asked for with a Range header. `passed_down`: bytes of all answers.
     """
 
     def __init__(self, endpoint: str) -> None:

@@ -1,7 +1,9 @@
-"""What a flow stands on, in the environment of a client: a server's address, tokens, folders of adapters, names.
+"""What a flow stands on, in the environment of a client: a server's address, tokens, folders of adapters,
+names.
 
-A flow is a function of a `World`, registered under the number of its line of the checklist. It uses the client as its
-documentation says, and raises where the answer is not the expected one. Nothing here knows the server's code.
+A flow is a function of a `World`, registered under the number of its line of the checklist. It uses the
+client as its documentation says, and raises where the answer is not the expected one. Nothing here knows the
+server's code.
 """
 
 from __future__ import annotations
@@ -27,12 +29,15 @@ HAS_XET = os.environ.get("HF_HUB_DISABLE_XET") != "1" and VERSION >= (1, 20)
 
 
 class ClientCannot(Exception):
-    """What this version of the client does not do, whatever the server; the message says what it does instead."""
+    """What this version of the client does not do, whatever the server; the message says what it does
+    instead.
+    """
 
 
 @dataclass(frozen=True)
 class World:
-    """`folders`: `first` and `second` are two trainings of one adapter, `large` one of 30 MB, `base` their model.
+    """`folders`: `first` and `second` are two trainings of one adapter, `large` one of 30 MB, `base` their
+    model.
 
     `prefix` is what all names of this flow begin with; `adaptry` starts our own command.
     """

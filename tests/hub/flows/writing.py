@@ -135,7 +135,9 @@ def an_adapter_that_cannot_work(world: World) -> None:
 
 @line(74)
 def what_a_branch_cannot_hold(world: World) -> None:
-    """Refused when it is announced, with the reason, and nothing is stored; also by the client that tries for ever."""
+    """Refused when it is announced, with the reason, and nothing is stored; also by the client that tries for
+    ever.
+    """
     name = world.name()
     world.api().create_repo(name)
     world.api().create_branch(name, branch="drafts")

@@ -1,10 +1,13 @@
-"""Hugging Face's own tests of `huggingface_hub`, run against a real `adaptry serve`, and each failure classified.
+"""Hugging Face's own tests of `huggingface_hub`, run against a real `adaptry serve`, and each failure
+classified.
 
     git clone --branch v1.28.0 https://github.com/huggingface/huggingface_hub
-    python -m tests.hub.official --suite huggingface_hub [--python .venvs/hub-official/bin/python] [--write docs/hub-suite.md]
+    python -m tests.hub.official --suite huggingface_hub [--python .venvs/hub-official/bin/python] [--write
+    docs/hub-suite.md]
 
-Exits with 1 where a test fails that failures.txt does not list, and where a listed one passes. `--only tests/test_hf_api.py`
-runs a part. Their tests of the production Hub are left out by their marker: they never reach a server of ours.
+Exits with 1 where a test fails that failures.txt does not list, and where a listed one passes. `--only
+tests/test_hf_api.py` runs a part. Their tests of the production Hub are left out by their marker: they never
+reach a server of ours.
 """
 
 from __future__ import annotations

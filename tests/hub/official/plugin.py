@@ -1,7 +1,9 @@
-"""A pytest plugin that points Hugging Face's own tests at our server; it runs in their environment, not in ours.
+"""A pytest plugin that points Hugging Face's own tests at our server; it runs in their environment, not in
+ours.
 
-It sets their constants before any of their modules is imported, so their files stay as they are, and writes how each test ended
-to a file, one JSON object a line. The environment variable `ADAPTRY_OFFICIAL` holds its settings, as JSON.
+It sets their constants before any of their modules is imported, so their files stay as they are, and writes
+how each test ended to a file, one JSON object a line. The environment variable `ADAPTRY_OFFICIAL` holds its
+settings, as JSON.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ RESULTS = Path(SETTINGS["results"])
 
 
 def point_at(endpoint: str, constants: dict[str, str]) -> None:
-    """Before pytest imports their conftest.py, which takes the constants with it: so when this module is imported, not in a hook."""
+    """Before pytest imports their conftest.py, which takes the constants with it: so when this module is
+    imported, not in a hook.
+    """
     theirs = importlib.import_module("huggingface_hub")
     assert theirs.__version__ == SETTINGS["version"], f"huggingface_hub is {theirs.__version__} here"
     library = importlib.import_module("huggingface_hub.constants")

@@ -1,7 +1,7 @@
 """How a run of Hugging Face's suite compares with the committed table of failures.
 
-A failure that the table does not list, and a listed one that passes now, both need a person: the first is a fault until it is
-classified, the second a line to remove.
+A failure that the table does not list, and a listed one that passes now, both need a person: the first is a
+fault until it is classified, the second a line to remove.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ TABLE = Path(__file__).with_name("failures.txt")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Outcomes by test: `passed`, `failed`, `skipped` or `deselected`; and the last words of those that failed."""
+    """Outcomes by test: `passed`, `failed`, `skipped` or `deselected`; and the last words of those that
+    failed.
+    """
 
     outcomes: dict[str, str]
     texts: dict[str, str]
@@ -52,7 +54,9 @@ class Comparison:
 
 
 def read_table(file: Path = TABLE) -> dict[str, str]:
-    """The class of each listed test. Raises `ValueError` for a line with an unknown class, and for a test listed twice."""
+    """The class of each listed test. Raises `ValueError` for a line with an unknown class, and for a test
+    listed twice.
+    """
     found: dict[str, str] = {}
     for line in file.read_text().splitlines():
         if not line or line.startswith("#"):

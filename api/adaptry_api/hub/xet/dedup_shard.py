@@ -1,7 +1,8 @@
 """The answer to a question for a chunk: a shard that names xorbs with the chunks they have, and no files.
 
-The form is xet-core's `MDBShardInfo`: a header, no file, the xorbs, no look-up tables (clients make their own), a footer.
-Chunk hashes are not keyed (`chunk_hash_hmac_key` is zero): whoever may ask may read the files.
+The form is xet-core's `MDBShardInfo`: a header, no file, the xorbs, no look-up tables (clients make their
+own), a footer. Chunk hashes are not keyed (`chunk_hash_hmac_key` is zero): whoever may ask may read the
+files.
 """
 
 from __future__ import annotations

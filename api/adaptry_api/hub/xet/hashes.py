@@ -46,6 +46,7 @@ def chunk_hash(data: bytes) -> bytes:
 
 
 def is_dedup_candidate(hash: bytes) -> bool:
-    """Whether clients ask for a chunk of that hash wherever it stands in a file, and not only for the first of each
-    (xet-core: `hash_is_global_dedup_eligible`)."""
+    """Whether clients ask for a chunk of that hash wherever it stands in a file, and not only for the first
+    of each (xet-core: `hash_is_global_dedup_eligible`).
+    """
     return int.from_bytes(hash[24:], "little") % 1024 == 0

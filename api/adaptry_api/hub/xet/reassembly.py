@@ -1,7 +1,7 @@
 """Files from the chunks of xorbs: first it is decided whether all is there, then bytes move.
 
-Chunks were unpacked and checked when they came, so here only the file's SHA-256 can still be wrong, and the registry
-finds that out.
+Chunks were unpacked and checked when they came, so here only the file's SHA-256 can still be wrong, and the
+registry finds that out.
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ class JoinedFile:
 
 
 def resolve_files(files: Sequence[XetFile], find: Callable[[str], StoredXorb]) -> tuple[JoinedFile, ...]:
-    """The files, each over the xorbs that `find` gives. Raises `Invalid` where they do not fit, and `TooLarge`."""
+    """The files, each over the xorbs that `find` gives. Raises `Invalid` where they do not fit, and
+    `TooLarge`.
+    """
     if sum(file.size for file in files) > MAX_REVISION:
         raise TooLarge(f"the files of one upload are at most {MAX_REVISION >> 30} GiB together")
     if sum(segment.end - segment.start for file in files for segment in file.segments) > MAX_FILE_CHUNKS:
@@ -81,7 +83,9 @@ def resolve_files(files: Sequence[XetFile], find: Callable[[str], StoredXorb]) -
 
 
 def stored_runs(files: Iterable[JoinedFile]) -> Mapping[str, tuple[StoredXorb, tuple[Run, ...]]]:
-    """The spooled xorbs of which every chunk is in one of these files, by hash, with the runs of the files that the chunks are in."""
+    """The spooled xorbs of which every chunk is in one of these files, by hash, with the runs of the files
+    that the chunks are in.
+    """
     placed: dict[str, dict[int, Run]] = {}
     xorbs: dict[str, StoredXorb] = {}
     for file in files:

@@ -1,7 +1,8 @@
 """Shards: which chunks of which xorbs make which files.
 
-A header, then an entry for every file, in records of 48 bytes up to one that begins with 32 bytes of 0xFF. What
-follows says which chunks each xorb has, for deduplication, and is not looked at (xet-core: `metadata_shard`).
+A header, then an entry for every file, in records of 48 bytes up to one that begins with 32 bytes of 0xFF.
+What follows says which chunks each xorb has, for deduplication, and is not looked at (xet-core:
+`metadata_shard`).
 """
 
 from __future__ import annotations

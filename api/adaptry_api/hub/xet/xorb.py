@@ -1,8 +1,9 @@
 """Xorbs as clients send them: many chunks of files in one body, each stored plainly or packed with LZ4.
 
-A chunk is a header of 8 bytes (version, stored length, scheme, length; both lengths of 3 bytes, little-endian) and
-its data. A footer may follow; it repeats what the headers say and is not looked at. Everything has a limit that is
-checked before anything is unpacked, so that a small body cannot become a large one (xet-core: `xorb_chunk_format`).
+A chunk is a header of 8 bytes (version, stored length, scheme, length; both lengths of 3 bytes,
+little-endian) and its data. A footer may follow; it repeats what the headers say and is not looked at.
+Everything has a limit that is checked before anything is unpacked, so that a small body cannot become a large
+one (xet-core: `xorb_chunk_format`).
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ MAX_XORB_CHUNKS = 8192
 MAX_CHUNK_BYTES = 128 << 10
 MAX_XORB_BYTES = 64 << 20
 MAX_EXPANSION = 16
-"""What a xorb holds when it is unpacked is at most `MAX_XORB_BYTES`, or so many times as much as was sent of it, if that is more: the
-JavaScript client fills a xorb to 64 MiB of packed chunks."""
+"""What a xorb holds when it is unpacked is at most `MAX_XORB_BYTES`, or so many times as much as was sent of
+it, if that is more: the JavaScript client fills a xorb to 64 MiB of packed chunks.
+"""
 MAX_BODY_BYTES = 66 << 20
 """64 MiB, with headers, and the footer that some clients send."""
 

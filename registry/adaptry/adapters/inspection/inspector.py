@@ -1,7 +1,8 @@
-"""Measures the tensors of a weights file in a bounded child process, and keeps a few children for the next file.
+"""Measures the tensors of a weights file in a bounded child process, and keeps a few children for the next
+file.
 
-A child is given an open file, or bytes that the caller reads: it opens nothing itself and holds no credentials. Whatever
-happens to it, the answer is a whole result or `Unavailable`.
+A child is given an open file, or bytes that the caller reads: it opens nothing itself and holds no
+credentials. Whatever happens to it, the answer is a whole result or `Unavailable`.
 """
 
 from __future__ import annotations
@@ -43,14 +44,16 @@ _LONGEST_ANSWER = 16 << 20
 
 
 WeightsSource = int | Callable[[int], Iterable[bytes]]
-"""A weights file: its descriptor, or a function that gives its bytes from a position on (and may be called again)."""
+"""A weights file: its descriptor, or a function that gives its bytes from a position on (and may be called
+again).
+"""
 
 
 class Inspector:
     """`inspect` a file's tensors; at most `processes` children at once, which tenants take in turn.
 
-    Safe to use from many threads. Children start when they are needed and end after half a minute without work, on `close`,
-    and when this process ends, however it does.
+    Safe to use from many threads. Children start when they are needed and end after half a minute without
+    work, on `close`, and when this process ends, however it does.
     """
 
     def __init__(self, processes: int | None = None) -> None:
@@ -66,8 +69,8 @@ class Inspector:
     ) -> WeightsInspection:
         """Measures every tensor once, in the order of their bytes, between which there are no others.
 
-        Raises `Unavailable` if the child crashed, was killed or reached a limit, or if no child was free for minutes, and
-        `CorruptData` if there are fewer bytes than the header promises.
+        Raises `Unavailable` if the child crashed, was killed or reached a limit, or if no child was free for
+        minutes, and `CorruptData` if there are fewer bytes than the header promises.
         """
         try:
             with self._slots.hold(tenant, _PATIENCE):
@@ -146,7 +149,9 @@ class _Child:
                 raise
 
     def measure(self, tensors: Mapping[str, TensorInfo], source: WeightsSource) -> list[TensorStatistics]:
-        """Raises `ProcessFailed`, `ProcessTimeout`, `CorruptData`, and what `source` raises; the child is of no use then."""
+        """Raises `ProcessFailed`, `ProcessTimeout`, `CorruptData`, and what `source` raises; the child is of
+        no use then.
+        """
         size = sum(info.size for info in tensors.values())
         numpy = _numpy_folder() if size >= LARGE else ""
         seconds = _SECONDS + size / (_NUMPY_RATE if numpy else _PLAIN_RATE)

@@ -12,7 +12,9 @@ from functools import cache
 from adaptry.adapters.inspection.dtypes import bfloat16_tables
 
 Measured = tuple[int, int, float]
-"""NaN values, infinite values, and the Euclidean norm of the others; infinity where that exceeds a float64."""
+"""NaN values, infinite values, and the Euclidean norm of the others; infinity where that exceeds a
+float64.
+"""
 
 
 def measure(dtype: str, data: bytes) -> Measured:

@@ -14,8 +14,8 @@ INSPECTION = 1
 class TensorStatistics:
     """What one tensor holds: NaN and infinite elements, and the Euclidean norm of the others.
 
-    `norm` is None for dtypes without numbers of their own (integers, booleans, packed weights), and where it exceeds a
-    float64. `is_zero`: every element is zero, and there is one.
+    `norm` is None for dtypes without numbers of their own (integers, booleans, packed weights), and where it
+    exceeds a float64. `is_zero`: every element is zero, and there is one.
     """
 
     nan: int

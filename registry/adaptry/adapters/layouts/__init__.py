@@ -1,7 +1,7 @@
 """Adapters as other tools than PEFT write them: how each layout's config and names become ours.
 
-A layout is one file with one `LAYOUT` and one entry in `LAYOUTS`. Files stay as they are; only what we say of them
-is in our words.
+A layout is one file with one `LAYOUT` and one entry in `LAYOUTS`. Files stay as they are; only what we say of
+them is in our words.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""AdapterHub's `adapters` library: bottleneck layers (arXiv 1902.00751, 2005.00052, 2106.04647) and its other methods.
+"""AdapterHub's `adapters` library: bottleneck layers (arXiv 1902.00751, 2005.00052, 2106.04647) and its other
+methods.
 
-Keys are whole paths in the model with the adapter's own name inside: `….output.adapters.NAME.adapter_up.weight`.
-A head saved beside them is the library's to load, and no part of the spec.
+Keys are whole paths in the model with the adapter's own name inside:
+`….output.adapters.NAME.adapter_up.weight`. A head saved beside them is the library's to load, and no part of
+the spec.
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ def config(data: bytes, header: SafetensorsHeader, read: ReadAt) -> AdapterConfi
 
 
 def describe(config: AdapterConfig, header: SafetensorsHeader) -> Spec:
-    """The modules a method adds to, by their names in the library's model. A union (MAM, UniPELT) is of several methods."""
+    """The modules a method adds to, by their names in the library's model. A union (MAM, UniPELT) is of
+    several methods.
+    """
     settings: MethodSettings = config.fields["config"]
     members = {_method(member): member for member in _members(settings)}
     found = _gathered(config.fields["name"], header)

@@ -1,8 +1,9 @@
 """diffusers' LoRA weights: one file, whose keys begin with the part of the pipeline that they change.
 
-Its alpha is in the metadata (`lora_adapter_metadata`, since diffusers 0.34), or in tensors of its own, which the loaders
-of transformers read and those of UNets refuse; a file without either is loaded with alpha = rank, whatever it was
-trained with. Read as diffusers 0.42 does (`loaders/peft.py`, `utils/peft_utils.py`, `utils/state_dict_utils.py`).
+Its alpha is in the metadata (`lora_adapter_metadata`, since diffusers 0.34), or in tensors of its own, which
+the loaders of transformers read and those of UNets refuse; a file without either is loaded with alpha = rank,
+whatever it was trained with. Read as diffusers 0.42 does (`loaders/peft.py`, `utils/peft_utils.py`,
+`utils/state_dict_utils.py`).
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ def is_key(name: str) -> bool:
 
 
 def config(data: bytes, header: SafetensorsHeader, read: ReadAt) -> AdapterConfig:
-    """`metadata`: each part's LoraConfig under its name (`unet.r`), None where the file has none; `alphas`: those that
-    are tensors, by module. Raises `InvalidConfig`, `InvalidWeights`."""
+    """`metadata`: each part's LoraConfig under its name (`unet.r`), None where the file has none; `alphas`:
+    those that are tensors, by module. Raises `InvalidConfig`, `InvalidWeights`.
+    """
     alphas = {
         _path(match["path"]): read_scalar(name, info, read)
         for name, info in header.tensors.items()
@@ -78,7 +80,9 @@ class PipelineConfig(AdapterConfig):
 
 
 def part_config(config: AdapterConfig, part: str) -> AdapterConfig:
-    """The LoraConfig of one part of the pipeline as the metadata has it; PEFT's defaults where it has none."""
+    """The LoraConfig of one part of the pipeline as the metadata has it; PEFT's defaults where it has
+    none.
+    """
     assert isinstance(config, PipelineConfig)
     return config.parts.get(part) or AdapterConfig({})
 
@@ -143,8 +147,9 @@ def _modules(tensors: ForeignTensors, config: AdapterConfig) -> Iterator[ModuleS
 
 
 def _scale(path: str, rank: int, config: AdapterConfig) -> float:
-    """As `_create_lora_config`: the metadata, else the alphas, else 1. A module without an alpha among others with one
-    gets the most frequent of its part."""
+    """As `_create_lora_config`: the metadata, else the alphas, else 1. A module without an alpha among others
+    with one gets the most frequent of its part.
+    """
     part, _, inside = path.partition(".")
     if config.fields["metadata"] is not None:
         return scale_of(part_config(config, part), inside)[0]

@@ -12,9 +12,10 @@ from adaptry.adapters.spec import ModuleKind, ModuleSpec, Spec
 
 @dataclass(frozen=True, slots=True)
 class AdapterLayout:
-    """`config`: the config from its file's bytes (empty where the tool writes none) and the weights' header; settings
-    that are tensors it reads from the weights' file. It raises `InvalidConfig`, `InvalidWeights`. `describe`: the spec
-    from both."""
+    """`config`: the config from its file's bytes (empty where the tool writes none) and the weights' header;
+    settings that are tensors it reads from the weights' file. It raises `InvalidConfig`, `InvalidWeights`.
+    `describe`: the spec from both.
+    """
 
     config: Callable[[bytes, SafetensorsHeader, ReadAt], AdapterConfig]
     describe: Callable[[AdapterConfig, SafetensorsHeader], Spec]

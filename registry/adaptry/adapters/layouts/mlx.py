@@ -1,7 +1,8 @@
 """mlx-lm's LoRA: factors the other way round, and a `scale` that multiplies as it is.
 
-`lora_a` is [in, rank] and `lora_b` [rank, out]; all experts of a layer are in one module, with `lora_a` [experts, rank,
-in] and `lora_b` [experts, out, rank] (`tuner/lora.py`; before 0.2x `lora_a` was [experts·rank, in]).
+`lora_a` is [in, rank] and `lora_b` [rank, out]; all experts of a layer are in one module, with `lora_a`
+[experts, rank, in] and `lora_b` [experts, out, rank] (`tuner/lora.py`; before 0.2x `lora_a` was
+[experts·rank, in]).
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ _SCALE = 20.0  # mlx-lm's own default
 
 
 def config(data: bytes, header: SafetensorsHeader, read: ReadAt) -> AdapterConfig:
-    """The config as written, and its rank, scale and base where PEFT has them. Raises `InvalidConfig`, also for whole
-    weights."""
+    """The config as written, and its rank, scale and base where PEFT has them. Raises `InvalidConfig`, also
+    for whole weights.
+    """
     fields = dict(parse_config(data).fields)
     kind = fields.get("fine_tune_type", "lora")
     if kind not in ("lora", "dora") or not isinstance(fields.get("lora_parameters"), dict):

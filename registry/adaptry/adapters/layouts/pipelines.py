@@ -1,6 +1,7 @@
 """One file for a pipeline of diffusion models, told by its keys: diffusers' names, or kohya's flat ones.
 
-The file's own name tells nothing: people upload kohya's under diffusers' name, and diffusers' under one of their own.
+The file's own name tells nothing: people upload kohya's under diffusers' name, and diffusers' under one of
+their own.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from adaptry.core.errors import InvalidWeights
 
 
 def config(data: bytes, header: SafetensorsHeader, read: ReadAt) -> AdapterConfig:
-    """As the layout of these keys. Raises `InvalidWeights` where they are of neither, and what that layout raises."""
+    """As the layout of these keys. Raises `InvalidWeights` where they are of neither, and what that layout
+    raises.
+    """
     if not any(kohya.is_key(name) or diffusers.is_key(name) for name in header.tensors):
         example = next(iter(header.tensors), "none")
         raise InvalidWeights(

@@ -1,8 +1,10 @@
-"""AdaMSS: updates of clusters of output rows, each in a small subspace (NeurIPS 2025, AdaMSS; PEFT `tuners/adamss`).
+"""AdaMSS: updates of clusters of output rows, each in a small subspace (NeurIPS 2025, AdaMSS; PEFT
+`tuners/adamss`).
 
-Which rows a part changes is not in the file: PEFT finds it anew whenever it loads one, by clustering the rows of the base's
-weight (its bias a column more) with scikit-learn, in the basis of their leading directions. The directions are in the
-file, so whether the same ones are found here can be told, and where they are not nothing is merged.
+Which rows a part changes is not in the file: PEFT finds it anew whenever it loads one, by clustering the rows
+of the base's weight (its bias a column more) with scikit-learn, in the basis of their leading directions. The
+directions are in the file, so whether the same ones are found here can be told, and where they are not
+nothing is merged.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _RTOL, _ATOL = 2**-8, 1e-4
-"""How far the directions, which have length 1, may be from the file's: there they are rounded to the base's dtype."""
+"""How far the directions, which have length 1, may be from the file's: there they are rounded to the base's
+dtype.
+"""
 _CLUSTERING = {"init": "random", "n_init": 1, "max_iter": 10, "random_state": 123456789}
 """What PEFT gives to KMeans (`tuners/adamss/utils.py`)."""
 

@@ -1,6 +1,7 @@
 """Full weights in an adapter's file: what replaces a weight of the base, whatever the method beside it.
 
-`modules_to_save`, biases, saved embeddings and token rows are PEFT's, not a method's: every tuner may have them.
+`modules_to_save`, biases, saved embeddings and token rows are PEFT's, not a method's: every tuner may have
+them.
 """
 
 from __future__ import annotations
@@ -70,8 +71,8 @@ def extra_traits(extras: list[ExtraWeight]) -> list[str]:
 def token_rows(config: AdapterConfig, target: str) -> tuple[int, ...]:
     """The rows of `target` that a file's token rows replace, in their order.
 
-    PEFT: a list is of the input embedding; a mapping is by the end of the embedding's name; TRAINABLE_TOKENS has
-    `token_indices`. Raises `InvalidConfig` where there are none.
+    PEFT: a list is of the input embedding; a mapping is by the end of the embedding's name; TRAINABLE_TOKENS
+    has `token_indices`. Raises `InvalidConfig` where there are none.
     """
     indices = config.fields.get("trainable_token_indices", config.fields.get("token_indices"))
     if isinstance(indices, dict):

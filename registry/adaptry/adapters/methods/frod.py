@@ -1,8 +1,9 @@
-"""FRoD: the weight written anew in a basis that all layers of a kind share, with a sparse core (AAAI 2026, FRoD,
-doi 10.1609/aaai.v40i31.39813; PEFT `tuners/frod`).
+"""FRoD: the weight written anew in a basis that all layers of a kind share, with a sparse core (AAAI 2026,
+FRoD, doi 10.1609/aaai.v40i31.39813; PEFT `tuners/frod`).
 
-The basis is taken from the file. PEFT takes its part U from a basis it computes anew as it loads: where that comes
-out otherwise than in training (other threads or LAPACK turn its vectors about), PEFT's own merge is wrong and this is not.
+The basis is taken from the file. PEFT takes its part U from a basis it computes anew as it loads: where that
+comes out otherwise than in training (other threads or LAPACK turn its vectors about), PEFT's own merge is
+wrong and this is not.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""HiRA: the base's weight times a low-rank product, element by element (ICLR 2025, HiRA; PEFT `tuners/hira`)."""
+"""HiRA: the base's weight times a low-rank product, element by element (ICLR 2025, HiRA; PEFT
+`tuners/hira`).
+"""
 
 from __future__ import annotations
 

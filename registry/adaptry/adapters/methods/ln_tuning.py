@@ -1,7 +1,8 @@
-"""LN tuning: normalisation layers trained whole, in the place of the base's (arXiv 2312.11420; PEFT `tuners/ln_tuning`).
+"""LN tuning: normalisation layers trained whole, in the place of the base's (arXiv 2312.11420; PEFT
+`tuners/ln_tuning`).
 
-PEFT leaves merged norms in float32 in a model of half precision; here they take the base's dtype. A BatchNorm is saved
-with its running statistics, which go with it.
+PEFT leaves merged norms in float32 in a model of half precision; here they take the base's dtype. A BatchNorm
+is saved with its running statistics, which go with it.
 """
 
 from __future__ import annotations

@@ -56,8 +56,9 @@ def _product(parts: ModuleTensors) -> Tensor:
 
 
 def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
-    """Of rank r²: each column of the one product's factor times each of the other's. Where that is more than the
-    weight's shorter side, the update itself and an identity."""
+    """Of rank r²: each column of the one product's factor times each of the other's. Where that is more than
+    the weight's shorter side, the update itself and an identity.
+    """
     import torch
 
     (first_up, first_down), (second_up, second_down) = _halves(parts)

@@ -1,6 +1,7 @@
 """What a LoRA's config says beside its numbers: which variant it is, and whether that can be merged.
 
-Every variant of PEFT 0.21 is a field of one `LoraConfig`; here each gets a name, and a reason where no merge can be right.
+Every variant of PEFT 0.21 is a field of one `LoraConfig`; here each gets a name, and a reason where no merge
+can be right.
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ def blocks(config: AdapterConfig, path: str) -> tuple[int, int]:
 
 
 def is_plain_update(config: AdapterConfig, module: ModuleSpec) -> bool:
-    """Whether the update is plain `W + scale · B·A`, rounded once: what the merge streams in blocks of rows."""
+    """Whether the update is plain `W + scale · B·A`, rounded once: what the merge streams in blocks of
+    rows.
+    """
     return (
         module.kind == "linear"
         and module.tensors.keys() == {"A", "B"}
@@ -132,7 +135,9 @@ def subtracts_from_base(config: AdapterConfig) -> bool:
 
 
 def lora_form_of_variant(config: AdapterConfig) -> LoraForm | None:
-    """How a variant that is no plain LoRA can be written as one: a DoRA scales whole rows, and has a nearest one only."""
+    """How a variant that is no plain LoRA can be written as one: a DoRA scales whole rows, and has a nearest
+    one only.
+    """
     if config.flag("use_dora"):
         return "approximate"
     return "given_base" if subtracts_from_base(config) else None

@@ -1,7 +1,8 @@
 """Where a LoRA starts from: the base's weight, or what the adapter's initialisation left of it.
 
-PiSSA (arXiv 2404.02948), OLoRA (2406.01775) and KaSA (2412.06071) take part of a weight out of the base before
-training. PEFT takes it out again whenever it loads such an adapter, and so do we, with the same decomposition.
+PiSSA (arXiv 2404.02948), OLoRA (2406.01775) and KaSA (2412.06071) take part of a weight out of the base
+before training. PEFT takes it out again whenever it loads such an adapter, and so do we, with the same
+decomposition.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What we know of one adapter method, as a value: its tensors, its numbers, what it does to a weight.
 
-A method is one file with one `METHOD`, entered in the table `METHODS`. Describing needs names, shapes and config
-only; the functions that change weights are written here too, next to the names they use, and load torch when they
-are called, never when this is imported.
+A method is one file with one `METHOD`, entered in the table `METHODS`. Describing needs names, shapes and
+config only; the functions that change weights are written here too, next to the names they use, and load
+torch when they are called, never when this is imported.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class ModuleSize(NamedTuple):
-    """A module's numbers, read off its tensors. 0 where the tensors do not tell (fan_in of an IA3 vector, say)."""
+    """A module's numbers, read off its tensors. 0 where the tensors do not tell (fan_in of an IA3 vector,
+    say).
+    """
 
     rank: int
     fan_in: int
@@ -43,13 +45,17 @@ class ModuleTensors(Protocol):
 
     @property
     def orientation(self) -> str:
-        """`linear` [out, in], `conv1d` [in, out], `conv`, `embedding` [rows, dim], `attention`, `parameter`, `norm`."""
+        """`linear` [out, in], `conv1d` [in, out], `conv`, `embedding` [rows, dim], `attention`, `parameter`,
+        `norm`.
+        """
         ...
 
     def __contains__(self, role: str) -> bool: ...
 
     def __getitem__(self, role: str) -> Tensor:
-        """The tensor of a role: floats in float32 (PEFT's holding dtype), integers as they are. Shared ones too."""
+        """The tensor of a role: floats in float32 (PEFT's holding dtype), integers as they are. Shared ones
+        too.
+        """
         ...
 
     @property
@@ -72,14 +78,19 @@ class ModuleTensors(Protocol):
 
 
 ChangeFunction = Callable[["Tensor", ModuleTensors], "Tensor"]
-"""`change(weight, parts)`: a new weight of the same shape and dtype; `weight` is as stored and must not be written."""
+"""`change(weight, parts)`: a new weight of the same shape and dtype; `weight` is as stored and must not be
+written.
+"""
 
 FactorsFunction = Callable[[ModuleTensors, int, int], "tuple[Tensor, Tensor]"]
-"""`factors(parts, fan_out, fan_in)`: up [fan_out, r] and down [r, fan_in], float32, whose product is the whole update
-of the weight as a matrix [out, in·k…], whichever way it is stored."""
+"""`factors(parts, fan_out, fan_in)`: up [fan_out, r] and down [r, fan_in], float32, whose product is the
+whole update of the weight as a matrix [out, in·k…], whichever way it is stored.
+"""
 
 LoraForm = Literal["itself", "exact", "given_base", "approximate", "no"]
-"""How a method can be written as a LoRA: it is one; exactly; exactly for one base's values; by the nearest one; not."""
+"""How a method can be written as a LoRA: it is one; exactly; exactly for one base's values; by the nearest
+one; not.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +156,9 @@ class Method:
         return self.needs_base or self.depends_on_base(config)
 
     def lora_form_for(self, config: AdapterConfig | None = None) -> LoraForm:
-        """How an adapter of this config, or of most, can be written as a LoRA: any update of a matrix has a nearest one."""
+        """How an adapter of this config, or of most, can be written as a LoRA: any update of a matrix has a
+        nearest one.
+        """
         if config is not None:
             if self.unmergeable_reason(config):
                 return "no"
@@ -154,7 +167,9 @@ class Method:
         return "approximate" if self.lora_form == "no" and self.weight is not None else self.lora_form
 
     def is_trained(self, role: str) -> bool:
-        """Whether the tensors of a role are trained; the others are kept so that nobody has to make them again."""
+        """Whether the tensors of a role are trained; the others are kept so that nobody has to make them
+        again.
+        """
         return role not in self.integer_roles and not re.fullmatch(self.untrained_roles, role)
 
     def role(self, key: str) -> tuple[str, str] | None:
@@ -166,7 +181,9 @@ class Method:
         return None
 
     def replacement_of(self, key: str, name: str, info: TensorInfo) -> ExtraWeight | None:
-        """The full weight that `key` (without its prefix; `name` with it) is by the method's own names, if it is one."""
+        """The full weight that `key` (without its prefix; `name` with it) is by the method's own names, if it
+        is one.
+        """
         for pattern, kind in self.replaced.items():
             if match := re.fullmatch(pattern, key):
                 parameter = match.groupdict().get("parameter", "weight")
@@ -186,7 +203,8 @@ class Method:
 def add_delta(
     delta: Callable[[ModuleTensors, tuple[int, ...]], Tensor], *, rounding: Literal["once", "twice"] = "once"
 ) -> ChangeFunction:
-    """The change of a method that adds `delta(parts, shape)`, fp32 of the weight's stored shape, as PEFT does.
+    """The change of a method that adds `delta(parts, shape)`, fp32 of the weight's stored shape, as PEFT
+    does.
 
     Once: `W + Δ` in float32, rounded to W's dtype. Twice: Δ is rounded to W's dtype first.
     """
@@ -220,7 +238,9 @@ def common_number(*numbers: int) -> int:
 
 
 def trained_rank(config: AdapterConfig, rank: int, default: int = 8) -> int:
-    """`rank`, if the config has it as its rank (else PEFT's default) or in its `rank_pattern`. Raises `ValueError`."""
+    """`rank`, if the config has it as its rank (else PEFT's default) or in its `rank_pattern`. Raises
+    `ValueError`.
+    """
     if rank != config.rank(default=default) and rank not in config.pattern_values("rank_pattern").values():
         raise ValueError(f"the tensors have rank {rank}, and the config another")
     return rank

@@ -1,7 +1,9 @@
-"""MiSS: one block of rows repeated along the inputs, and its ancestor Bone (arXiv 2409.15371; PEFT `tuners/miss`).
+"""MiSS: one block of rows repeated along the inputs, and its ancestor Bone (arXiv 2409.15371; PEFT
+`tuners/miss`).
 
-`init_weights` picks the form: plain, `mini` (the block is repeated along the outputs too) or `bat` (blocks that also
-multiply the base's own). PEFT 0.14 to 0.18 called the first and the last Bone and wrote `bone_block`.
+`init_weights` picks the form: plain, `mini` (the block is repeated along the outputs too) or `bat` (blocks
+that also multiply the base's own). PEFT 0.14 to 0.18 called the first and the last Bone and wrote
+`bone_block`.
 """
 
 from __future__ import annotations

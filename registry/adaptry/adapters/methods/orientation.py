@@ -1,4 +1,6 @@
-"""Weights turned to [out, in], whichever way they are stored, for methods whose arithmetic is on a plain matrix."""
+"""Weights turned to [out, in], whichever way they are stored, for methods whose arithmetic is on a plain
+matrix.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ if TYPE_CHECKING:
 
 
 def on_matrix(change: ChangeFunction) -> ChangeFunction:
-    """`change`, given the weight as a view [out, in]: GPT-2's Conv1D transposed, a kernel flattened to [out, in·k…]."""
+    """`change`, given the weight as a view [out, in]: GPT-2's Conv1D transposed, a kernel flattened to [out,
+    in·k…].
+    """
 
     def turned(weight: Tensor, parts: ModuleTensors) -> Tensor:
         if parts.orientation == "conv1d":

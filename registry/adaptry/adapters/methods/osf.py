@@ -1,4 +1,5 @@
-"""OSF: the small singular directions of the weight trained, the large ones kept (arXiv 2504.07097; PEFT `tuners/osf`).
+"""OSF: the small singular directions of the weight trained, the large ones kept (arXiv 2504.07097; PEFT
+`tuners/osf`).
 
 The file holds the trained directions; what they replace is the base's own decomposition, computed again.
 """

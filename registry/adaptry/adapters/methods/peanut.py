@@ -1,4 +1,6 @@
-"""PEANuT: a small network that reads the base's weight and gives its update (arXiv 2410.01870; PEFT `tuners/peanut`)."""
+"""PEANuT: a small network that reads the base's weight and gives its update (arXiv 2410.01870; PEFT
+`tuners/peanut`).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Poly (arXiv 2202.13914, 2211.03831; PEFT `tuners/poly`): LoRA skills, mixed by a router for the task at hand."""
+"""Poly (arXiv 2202.13914, 2211.03831; PEFT `tuners/poly`): LoRA skills, mixed by a router for the task at
+hand.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,9 @@ from adaptry.adapters.methods.method import Method, ModuleSize, Shapes, common_n
 
 
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
-    """A is [splits, skills, in/splits, rank], B [splits, skills, rank, out/splits], the router [tasks, splits·skills]."""
+    """A is [splits, skills, in/splits, rank], B [splits, skills, rank, out/splits], the router [tasks,
+    splits·skills].
+    """
     splits, skills, inner, rank = shapes["A"]
     up_splits, up_skills, up_rank, outer = shapes["B"]
     common_number(splits, up_splits)

@@ -1,8 +1,8 @@
 """Prefixes: keys and values put before those of every attention layer; no weight of the base changes.
 
-Prefix tuning (arXiv 2101.00190; PEFT `tuners/prefix_tuning`, whose projection is run once, when it is saved) and
-Cartridges (2506.06266; PEFT `tuners/cartridge`) leave one matrix: a row for each virtual token, in it for each layer
-a key and a value of every kv head.
+Prefix tuning (arXiv 2101.00190; PEFT `tuners/prefix_tuning`, whose projection is run once, when it is saved)
+and Cartridges (2506.06266; PEFT `tuners/cartridge`) leave one matrix: a row for each virtual token, in it for
+each layer a key and a value of every kv head.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Random matrices that a method draws again from a seed where its files do not hold them.
 
-They depend on torch's generator, the same on every CPU so far and promised by nobody; and on the widest of all adapted
-matrices, so on more than one module.
+They depend on torch's generator, the same on every CPU so far and promised by nobody; and on the widest of
+all adapted matrices, so on more than one module.
 """
 
 from __future__ import annotations

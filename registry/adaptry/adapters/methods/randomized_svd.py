@@ -1,7 +1,8 @@
 """The leading singular directions of a matrix, found through a seeded random projection (arXiv 0909.4061).
 
-As `torch.svd_lowrank` after `torch.manual_seed`, bit for bit, without the generator that all threads share. Two methods
-of PEFT leave these directions out of their files, or what follows from them, and compute them again from the base.
+As `torch.svd_lowrank` after `torch.manual_seed`, bit for bit, without the generator that all threads share.
+Two methods of PEFT leave these directions out of their files, or what follows from them, and compute them
+again from the base.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def leading_directions(weight: Tensor, rank: int, *, steps: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """U [out, rank], S [rank] and Vᵀ [rank, in] of `weight` [out, in], fp32, after `steps` of subspace iteration."""
+    """U [out, rank], S [rank] and Vᵀ [rank, in] of `weight` [out, in], fp32, after `steps` of subspace
+    iteration.
+    """
     import torch
 
     is_wide = weight.shape[0] < weight.shape[1]

@@ -1,5 +1,5 @@
-"""Super-Tuning: the largest (or smallest) elements of a weight, trained in their places, and with `r` a LoRA besides
-(arXiv 2607.09287; PEFT `tuners/supertuning`).
+"""Super-Tuning: the largest (or smallest) elements of a weight, trained in their places, and with `r` a LoRA
+besides (arXiv 2607.09287; PEFT `tuners/supertuning`).
 
 Where the file does not hold the places they are found again from the base's own values.
 """

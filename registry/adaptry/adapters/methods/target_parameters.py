@@ -1,8 +1,9 @@
 """Which 3-D parameter a pair of factors belongs to, where PEFT was told `target_parameters` (§4.7).
 
-PEFT wraps the module that holds the parameters once for each, the last one outermost, and writes factors under the
-module's path with one `base_layer` for every wrapper around. The parameter's own name, which
-`rank_pattern` speaks of, is written nowhere: it follows from the order in which the module has its parameters.
+PEFT wraps the module that holds the parameters once for each, the last one outermost, and writes factors
+under the module's path with one `base_layer` for every wrapper around. The parameter's own name, which
+`rank_pattern` speaks of, is written nowhere: it follows from the order in which the module has its
+parameters.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ def require_not_transposed(spec: Spec) -> None:
 
 
 def parameter_paths(config: AdapterConfig, paths: Iterable[str]) -> dict[str, str | None]:
-    """The paths that stand for a parameter of their module, and its name; None where the config leaves it open."""
+    """The paths that stand for a parameter of their module, and its name; None where the config leaves it
+    open.
+    """
     targets = config.names("target_parameters")
     if not targets:
         return {}
@@ -68,8 +71,8 @@ def parameter_paths(config: AdapterConfig, paths: Iterable[str]) -> dict[str, st
 def _targeted(name: str, by_module: Mapping[str, set[str]]) -> set[str]:
     """The parameters targeted with the module `name`.
 
-    Those that are targeted without a module (`gate_up_proj`) may be of any module but those of target_modules, which PEFT
-    keeps apart.
+    Those that are targeted without a module (`gate_up_proj`) may be of any module but those of
+    target_modules, which PEFT keeps apart.
     """
     return {parameter for end in dotted_suffixes(name) if end for parameter in by_module.get(end, ())}
 

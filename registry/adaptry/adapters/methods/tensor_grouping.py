@@ -81,7 +81,9 @@ def _module(
     shared: Mapping[str, str],
     tensors: Mapping[str, TensorInfo],
 ) -> ModuleSpec | None:
-    """The module of a set of tensors; None where they are not the method's whole set, in shapes that go together."""
+    """The module of a set of tensors; None where they are not the method's whole set, in shapes that go
+    together.
+    """
     shapes = {role: tensors[name].shape for role, name in {**shared, **roles}.items()}
     try:
         width = method.module_size(shapes, config)

@@ -1,8 +1,8 @@
 """TinyLoRA: a few numbers, shared by groups of modules, through fixed random matrices (arXiv 2602.04118; PEFT
 `tuners/tinylora`).
 
-Which group a module is in follows from its place in the order in which the model registered its modules. A file does
-not say it, but its random matrices were drawn from a seed plus that place, so they tell it.
+Which group a module is in follows from its place in the order in which the model registered its modules. A
+file does not say it, but its random matrices were drawn from a seed plus that place, so they tell it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Trainable tokens: chosen rows of an embedding, trained and put in the base's place (PEFT `tuners/trainable_tokens`).
+"""Trainable tokens: chosen rows of an embedding, trained and put in the base's place (PEFT
+`tuners/trainable_tokens`).
 
 The file calls them a delta; they are the rows themselves.
 """

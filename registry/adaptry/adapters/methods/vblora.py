@@ -1,7 +1,8 @@
-"""VB-LoRA: a LoRA put together from a bank of vectors that all modules share (arXiv 2405.15179; PEFT `tuners/vblora`).
+"""VB-LoRA: a LoRA put together from a bank of vectors that all modules share (arXiv 2405.15179; PEFT
+`tuners/vblora`).
 
-Each piece of a factor is a mixture of the few vectors with the highest logits. A file holds the logits, or only those
-few choices and their weights.
+Each piece of a factor is a mixture of the few vectors with the highest logits. A file holds the logits, or
+only those few choices and their weights.
 """
 
 from __future__ import annotations

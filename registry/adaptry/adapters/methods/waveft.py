@@ -36,7 +36,9 @@ def _scale(config: AdapterConfig, module: ModuleSpec) -> float:
 
 
 def _inverse(spectrum: Tensor, family: str) -> Tensor:
-    """One level of the inverse transform of the four quarters of `spectrum`, as PEFT's `waverec2d` does it."""
+    """One level of the inverse transform of the four quarters of `spectrum`, as PEFT's `waverec2d` does
+    it.
+    """
     import torch
 
     low = torch.tensor(LOW_PASS[family])

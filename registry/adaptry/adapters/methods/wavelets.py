@@ -1,7 +1,7 @@
 """The wavelets' reconstruction filters that WaveFT in PEFT knows, as the float32 values it computes with.
 
-Daubechies' db1 to db10, sym2 to sym10 and coif1 to coif4 (the coefficients of Ten Lectures on Wavelets, as PyWavelets
-has them; MIT). The high-pass filter is the low-pass one backwards with alternating signs.
+Daubechies' db1 to db10, sym2 to sym10 and coif1 to coif4 (the coefficients of Ten Lectures on Wavelets, as
+PyWavelets has them; MIT). The high-pass filter is the low-pass one backwards with alternating signs.
 """
 
 from __future__ import annotations

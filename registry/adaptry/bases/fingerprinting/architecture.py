@@ -1,8 +1,8 @@
 """What a base's `config.json` says that its shapes do not: heads, rope, norms, tying; in one spelling.
 
-transformers 4 and 5 write the same model differently (`rope_theta` beside `rope_scaling`, or `rope_parameters`;
-defaults written or left out), and every family has its own words for the same number. Facts are the
-one spelling in which bases are compared and adapters checked.
+transformers 4 and 5 write the same model differently (`rope_theta` beside `rope_scaling`, or
+`rope_parameters`; defaults written or left out), and every family has its own words for the same number.
+Facts are the one spelling in which bases are compared and adapters checked.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ _NOT_IDENTITY = frozenset(["architectures", "tie_word_embeddings", "quantization
 
 
 def facts_of(config: Mapping[str, Any], is_tied: bool, quantised: str | None = None) -> dict[str, Any]:
-    """The facts of a config as JSON values, defaults filled in (`Any`: a config's fields are the model's own).
+    """The facts of a config as JSON values, defaults filled in (`Any`: a config's fields are the model's
+    own).
 
-    `is_tied` and `quantised` (the method, in words) are what is so, not what is written: the caller has seen the
-    weights. Without weights that are recognised as packed, the config's word for a quantisation is taken.
+    `is_tied` and `quantised` (the method, in words) are what is so, not what is written: the caller has seen
+    the weights. Without weights that are recognised as packed, the config's word for a quantisation is taken.
     """
     facts = _part_facts(config)
     facts["tie_word_embeddings"] = is_tied
@@ -82,7 +83,9 @@ def _part_facts(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Rotary embeddings as transformers 5 says it; models with two kinds of layers have one entry for each."""
+    """Rotary embeddings as transformers 5 says it; models with two kinds of layers have one entry for
+    each.
+    """
     written = config.get("rope_parameters")
     theta = _first(config, _ROPE_THETA, int | float)
     part = _first(config, _ROPE_PART, int | float)

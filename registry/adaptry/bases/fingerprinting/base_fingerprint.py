@@ -1,8 +1,9 @@
 """Making a base's fingerprint: from its headers and config, and a few short reads of each tensor.
 
 The id asks what survives every way of writing a model down: names are normalised, buffers dropped, a tied
-head's copy is one weight with the embedding, a quantised weight and its scales are one, config spellings are one. What remains is
-hashed as canonical JSON, so a base resharded, renamed or saved by another version keeps its id.
+head's copy is one weight with the embedding, a quantised weight and its scales are one, config spellings are
+one. What remains is hashed as canonical JSON, so a base resharded, renamed or saved by another version keeps
+its id.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ SCHEME = 1
 def fingerprint(checkpoint: HfCheckpoint) -> BaseRecord:
     """The record of a base. Reads 16 short runs a tensor; full roots are `hashing`'s.
 
-    Raises `Invalid` where the folder has no weights but buffers, `InvalidWeights` where a file changed meanwhile.
+    Raises `Invalid` where the folder has no weights but buffers, `InvalidWeights` where a file changed
+    meanwhile.
     """
     view = open_logical_view(checkpoint)
     checkpoint = view.checkpoint
@@ -59,7 +61,9 @@ def fingerprint(checkpoint: HfCheckpoint) -> BaseRecord:
 
 
 def check_identity(record: BaseRecord) -> None:
-    """Raises `Invalid` for a record that is not named by its own contents, so that nobody can pass one off as another's."""
+    """Raises `Invalid` for a record that is not named by its own contents, so that nobody can pass one off as
+    another's.
+    """
     if record.sketches.keys() != record.tensors.keys():
         raise Invalid(
             "the base's record has not one sketch for each tensor; `adaptry base add` makes whole ones"
@@ -100,8 +104,9 @@ def _id(
 def _is_tied(checkpoint: HfCheckpoint, weights: list[str], copies: frozenset[str]) -> bool:
     """Whether input embedding and output head are one weight: as the config says, else as the files show.
 
-    Configs leave it out where it is their class's default, which differs from class to class. A head that is stored with
-    other values than the embedding is a head of its own, whatever the config says: transformers 5 loads it as one.
+    Configs leave it out where it is their class's default, which differs from class to class. A head that is
+    stored with other values than the embedding is a head of its own, whatever the config says: transformers 5
+    loads it as one.
     """
     written = checkpoint.config.get("tie_word_embeddings")
     has_own_head = not copies and any(is_output_head(name) for name in weights)
@@ -111,7 +116,9 @@ def _is_tied(checkpoint: HfCheckpoint, weights: list[str], copies: frozenset[str
 
 
 def _tied_copies(view: LogicalView, weights: list[str], reader: Callable[[str], ReadAt]) -> frozenset[str]:
-    """Output heads that older tools stored though they are the embedding: tied, and equal wherever we look."""
+    """Output heads that older tools stored though they are the embedding: tied, and equal wherever we
+    look.
+    """
     checkpoint = view.checkpoint
     weights = [name for name in weights if name not in view.packed]  # a packed head is no copy of anything
     if checkpoint.config.get("tie_word_embeddings") is False:

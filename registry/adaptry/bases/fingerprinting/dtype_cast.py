@@ -1,6 +1,7 @@
 """Whether one set of sampled numbers is a dtype cast of another: exactly, or not at all.
 
-A cast of the same weights is recognised when some chain of roundings makes the samples equal, bit for bit. Closeness is asked apart, because a light fine-tune is close too.
+A cast of the same weights is recognised when some chain of roundings makes the samples equal, bit for bit.
+Closeness is asked apart, because a light fine-tune is close too.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ def find_cast(dtype_a: str, samples_a: str, dtype_b: str, samples_b: str) -> str
 
 
 def sample_casts(dtype: str, samples: str) -> Iterator[tuple[float, ...]]:
-    """The sampled numbers as they are, then as each chain of roundings leaves them; nothing where they are no floats."""
+    """The sampled numbers as they are, then as each chain of roundings leaves them; nothing where they are no
+    floats.
+    """
     values = _values(dtype, samples)
     if values is not None:
         yield values

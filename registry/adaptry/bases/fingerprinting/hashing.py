@@ -2,8 +2,8 @@
 
 Every weight is one piece of work and so is every file; threads take them in turn, largest first within a
 shard, and hash straight out of the page cache (hashlib lets go of the interpreter lock, and mapped pages are
-not copied first: that copy is a sixth of the whole). The shards go one after the other, so that a file's bytes
-are still in memory when its tensors are read.
+not copied first: that copy is a sixth of the whole). The shards go one after the other, so that a file's
+bytes are still in memory when its tensors are read.
 """
 
 from __future__ import annotations
@@ -125,10 +125,11 @@ def _hash(checkpoint: HfCheckpoint, stream: _Stream, progress: _ThreadProgress) 
 
 
 def _pieces(descriptor: int, stream: _Stream) -> Iterator[memoryview]:
-    """The stream's bytes in mapped pieces of whole elements, one at a time: each is gone when the next is asked for.
+    """The stream's bytes in mapped pieces of whole elements, one at a time: each is gone when the next is
+    asked for.
 
-    A file cut short between the look at its size and the read would end the process, as with every loader that
-    maps weights; a download in place is caught by the look.
+    A file cut short between the look at its size and the read would end the process, as with every loader
+    that maps weights; a download in place is caught by the look.
     """
     at = stream.start
     while at < stream.end:

@@ -1,8 +1,8 @@
 """How alike two bases are, from their records alone: a level, and the evidence in words.
 
-Strongest first: *exact* (every byte was compared by digest), *same_weights* (equal wherever we looked), *cast* (one
-is a dtype cast or a quantised copy of the other), *same_shapes*, *different*. A level is claimed only on
-equality of bits; what is merely close is said in the evidence and not claimed.
+Strongest first: *exact* (every byte was compared by digest), *same_weights* (equal wherever we looked),
+*cast* (one is a dtype cast or a quantised copy of the other), *same_shapes*, *different*. A level is claimed
+only on equality of bits; what is merely close is said in the evidence and not claimed.
 """
 
 from __future__ import annotations

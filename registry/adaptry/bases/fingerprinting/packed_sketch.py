@@ -1,8 +1,9 @@
 """Sketches of quantised weights, and whether other numbers are what they were rounded from.
 
-Each code of bitsandbytes stands for all values that round to it. The sketch of such a weight holds these ranges for the
-same elements that are sampled of a plain one; so a copy is told from a copy of a fine-tune, whose norms and embeddings
-are often the same. Methods that do not round to the nearest (GPTQ, AWQ) leave nothing to compare: their bytes are sampled.
+Each code of bitsandbytes stands for all values that round to it. The sketch of such a weight holds these
+ranges for the same elements that are sampled of a plain one; so a copy is told from a copy of a fine-tune,
+whose norms and embeddings are often the same. Methods that do not round to the nearest (GPTQ, AWQ) leave
+nothing to compare: their bytes are sampled.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ _INT8 = 127.0
 
 
 def sketch_packed_weight(packed: PackedWeight, name: str, reader: Callable[[str], ReadAt]) -> Sketch:
-    """The sketch of a packed weight, whose normalised name is `name`. Raises `InvalidWeights` where a file is cut."""
+    """The sketch of a packed weight, whose normalised name is `name`. Raises `InvalidWeights` where a file is
+    cut.
+    """
     if not packed.is_bitsandbytes:
         raw = (
             base64.b64decode(sketch_tensor(reader(part.name), part.info, f"{name}\t{role}").samples)

@@ -1,7 +1,9 @@
-"""Whether one base is a quantised copy of another: what was left alone is equal, what was packed rounds to its codes.
+"""Whether one base is a quantised copy of another: what was left alone is equal, what was packed rounds to
+its codes.
 
-Norms and embeddings are usually left alone, and a fine-tune often leaves them alone too; so where the codes tell (those
-of bitsandbytes do), every sampled value of the original must lie in the range that its code stands for.
+Norms and embeddings are usually left alone, and a fine-tune often leaves them alone too; so where the codes
+tell (those of bitsandbytes do), every sampled value of the original must lie in the range that its code
+stands for.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ class SampledWeight:
 
 
 def is_quantised(facts: Mapping[str, Any], dtypes: Iterable[str]) -> bool:
-    """Whether a base of these config facts and dtypes holds packed or rounded weights. (`Any`: facts are JSON.)"""
+    """Whether a base of these config facts and dtypes holds packed or rounded weights. (`Any`: facts are
+    JSON.)
+    """
     return bool(facts.get("quantization")) or not _QUANTISED_DTYPES.isdisjoint(dtypes)
 
 
@@ -44,8 +48,10 @@ def is_packed(record: BaseRecord) -> bool:
 def match_quantised(
     a: BaseRecord, b: BaseRecord, ours: Mapping[str, SampledWeight], theirs: Mapping[str, SampledWeight]
 ) -> Match | None:
-    """What is said of two bases, one at least quantised, by weights under normalised names; None where they do not
-    look like copies of one model. Tensors of one alone (packed ones that are not recognised) are not asked about."""
+    """What is said of two bases, one at least quantised, by weights under normalised names; None where they
+    do not look like copies of one model. Tensors of one alone (packed ones that are not recognised) are not
+    asked about.
+    """
     pairs = {
         name: (ours[name], theirs[name])
         for name in ours.keys() & theirs.keys()
@@ -88,7 +94,9 @@ def _are_equal(mine: SampledWeight, other: SampledWeight) -> bool:
 
 
 def _goes_together(a: BaseRecord, b: BaseRecord, mine: SampledWeight, other: SampledWeight) -> bool | None:
-    """Whether two weights, one at least packed, can come of the same values; None where the samples cannot tell."""
+    """Whether two weights, one at least packed, can come of the same values; None where the samples cannot
+    tell.
+    """
     has_ranges = [_has_ranges(a, mine), _has_ranges(b, other)]
     match has_ranges:
         case [True, True]:

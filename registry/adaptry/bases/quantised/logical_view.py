@@ -1,7 +1,7 @@
 """A checkpoint as the model sees it: each quantised weight one tensor of its own name and shape.
 
-Scales, zeros and tables are folded into the weight they belong to, so that a quantised copy has the names and shapes of
-the model it is a copy of, and adapters fit both or neither.
+Scales, zeros and tables are folded into the weight they belong to, so that a quantised copy has the names and
+shapes of the model it is a copy of, and adapters fit both or neither.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ _MARKS = (".SCB", ".qweight", ".weight_packed", ".weight", "_blocks")
 
 @dataclass(frozen=True, slots=True)
 class LogicalView:
-    """`checkpoint` has a packed weight under its name in the model, with the shape it has there, the place of its codes,
-    and their dtype (U8 for four bits); what was folded in is left out. `packed` is by that name."""
+    """`checkpoint` has a packed weight under its name in the model, with the shape it has there, the place of
+    its codes, and their dtype (U8 for four bits); what was folded in is left out. `packed` is by that
+    name.
+    """
 
     checkpoint: HfCheckpoint
     packed: Mapping[str, PackedWeight]

@@ -1,4 +1,5 @@
-"""What the name of a base tells of its quantisation, as tools put it there: `…-bnb-4bit`, `…-GPTQ-Int4`, `…-AWQ`.
+"""What the name of a base tells of its quantisation, as tools put it there: `…-bnb-4bit`, `…-GPTQ-Int4`,
+`…-AWQ`.
 
 A name is a hint and never more: it can be reason enough to ask, and none to compute anything.
 """

@@ -22,8 +22,10 @@ class PackedPart:
 
 @dataclass(frozen=True, slots=True)
 class FourBitState:
-    """What bitsandbytes writes beside 4-bit codes: values per scale, the dtype it dequantises to (safetensors' word), and,
-    where scales are quantised themselves, how many of those share one and what is added to each."""
+    """What bitsandbytes writes beside 4-bit codes: values per scale, the dtype it dequantises to
+    (safetensors' word), and, where scales are quantised themselves, how many of those share one and what is
+    added to each.
+    """
 
     blocksize: int
     dtype: str
@@ -39,8 +41,8 @@ class FourBitState:
 class PackedWeight:
     """A weight of `shape`, called `name` in the model, packed by `method` in so many `bits` a value.
 
-    `is_turned`: the codes are those of the transposed weight, as bitsandbytes packs a Conv1D. `four_bit` is there for
-    bitsandbytes' 4-bit methods alone.
+    `is_turned`: the codes are those of the transposed weight, as bitsandbytes packs a Conv1D. `four_bit` is
+    there for bitsandbytes' 4-bit methods alone.
     """
 
     name: str

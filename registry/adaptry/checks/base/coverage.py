@@ -29,7 +29,9 @@ from adaptry.core.report import Finding
 
 
 def check_coverage(adapter: Adapter, base: BaseRecord, placement: ModuleMap) -> Iterator[Finding]:
-    """Modules of `base` that the config targets and the file says nothing about; nothing where none fits at all."""
+    """Modules of `base` that the config targets and the file says nothing about; nothing where none fits at
+    all.
+    """
     if not placement.placed or "layer_replication" in adapter.spec.traits:
         return
     is_meant = _targeting(adapter.config)
@@ -59,7 +61,9 @@ def check_coverage(adapter: Adapter, base: BaseRecord, placement: ModuleMap) -> 
 
 
 def _targeting(config: AdapterConfig) -> Callable[[str], bool] | None:
-    """Whether the config targets a module, by PEFT's rules; None where its words are resolved by other means."""
+    """Whether the config targets a module, by PEFT's rules; None where its words are resolved by other
+    means.
+    """
     fields = config.fields
     if fields.get("layers_to_transform") is not None or config.names("exclude_modules"):
         return None

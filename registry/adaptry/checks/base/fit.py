@@ -1,7 +1,7 @@
 """Whether an adapter fits a base: its modules are there, and as wide as its factors.
 
-Decided from the base's record alone, no weight is read. One wrong base makes every module wrong, so findings are
-put together by what is wrong, not by module.
+Decided from the base's record alone, no weight is read. One wrong base makes every module wrong, so findings
+are put together by what is wrong, not by module.
 """
 
 from __future__ import annotations
@@ -130,7 +130,9 @@ def _other_experts(adapter: Adapter, placed: TargetTensor) -> str | None:
 
 
 def misfit(placed: TargetTensor, shape: tuple[int, ...]) -> str | None:
-    """How a module's factors differ from the weight they change, as the end of a sentence; None where they fit."""
+    """How a module's factors differ from the weight they change, as the end of a sentence; None where they
+    fit.
+    """
     module = placed.module
     if placed.expert is not None:  # placed by its shape
         return None

@@ -1,7 +1,7 @@
 """Whether a LoRA of diffusers or kohya fits a pipeline: its modules are there, and as wide as its factors.
 
-kohya's flat names are looked up among the pipeline's, made as flat; those of the original checkpoints (`input_blocks`,
-`double_blocks`) are of a model that is cut otherwise, and are not.
+kohya's flat names are looked up among the pipeline's, made as flat; those of the original checkpoints
+(`input_blocks`, `double_blocks`) are of a model that is cut otherwise, and are not.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ _ORIGINAL = re.compile(
 
 
 def check_pipeline_fit(adapter: Adapter, base: BaseRecord) -> Iterator[Finding]:
-    """The findings of an adapter against the record of a pipeline, or of another base, which it cannot fit."""
+    """The findings of an adapter against the record of a pipeline, or of another base, which it cannot
+    fit.
+    """
     weights = dict(_names(base))
     missing: list[str] = []
     original: list[str] = []
@@ -57,8 +59,9 @@ def check_pipeline_fit(adapter: Adapter, base: BaseRecord) -> Iterator[Finding]:
 
 
 def _names(base: BaseRecord) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Every name that a tool may give a weight's module: with and without the `text_model` that transformers 5 left
-    out, and made flat."""
+    """Every name that a tool may give a weight's module: with and without the `text_model` that transformers
+    5 left out, and made flat.
+    """
     for name, tensor in base.tensors.items():
         part, _, weight = name.partition(".")
         if not weight.endswith(".weight") or len(tensor.shape) < 2:
@@ -71,7 +74,9 @@ def _names(base: BaseRecord) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def _misfit(module: ModuleSpec, shape: tuple[int, ...], adapter: Adapter) -> str | None:
-    """How a module's factors differ from the weight they change, as the end of a sentence; None where they fit."""
+    """How a module's factors differ from the weight they change, as the end of a sentence; None where they
+    fit.
+    """
     if module.fan_in not in (0, shape[1]):  # 0: its tensors do not tell
         return f"wants inputs of {module.fan_in:,} and this base gives {shape[1]:,}"
     if module.fan_out not in (0, shape[0]):

@@ -1,7 +1,8 @@
-"""Whether a prompt or a prefix is what its config says, and as wide as the base's embeddings, or as its layers' keys and values.
+"""Whether a prompt or a prefix is what its config says, and as wide as the base's embeddings, or as its
+layers' keys and values.
 
-They change no module, so all there is to look at is one matrix: PEFT loads one that belongs to another base without
-a word, and fails, or answers nonsense, when it runs.
+They change no module, so all there is to look at is one matrix: PEFT loads one that belongs to another base
+without a word, and fails, or answers nonsense, when it runs.
 """
 
 from __future__ import annotations
@@ -71,7 +72,9 @@ def _of_all_layers(facts: Mapping[str, Any]) -> int | None:
 
 
 def _wanted(method: str, config: AdapterConfig) -> dict[str, tuple[int | None, ...]]:
-    """The shape of each tensor by the config, as PEFT builds it; None where a field that it depends on is unset."""
+    """The shape of each tensor by the config, as PEFT builds it; None where a field that it depends on is
+    unset.
+    """
     tokens, width = _number(config, "num_virtual_tokens"), _number(config, "token_dim")
     if method in _PREFIXES:
         layers = _number(config, "num_layers")

@@ -1,4 +1,5 @@
-"""Conditions on a config beside its file: modules, ranks and parameters that it names otherwise than they are there.
+"""Conditions on a config beside its file: modules, ranks and parameters that it names otherwise than they are
+there.
 
 PEFT goes by the file where it can, and engines that go by the config refuse what it does not say.
 """

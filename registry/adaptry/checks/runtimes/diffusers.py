@@ -1,4 +1,6 @@
-"""What diffusers takes: LoRA and LoKr of a pipeline's parts, in its own layout, kohya's, and others it converts."""
+"""What diffusers takes: LoRA and LoKr of a pipeline's parts, in its own layout, kohya's, and others it
+converts.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Conditions on how a server was started: the ranks and modules it takes, and the switches that turn a rule."""
+"""Conditions on how a server was started: the ranks and modules it takes, and the switches that turn a
+rule.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from adaptry.checks.runtimes.runtime import Runtime
 
 
 def largest_rank(subject: CheckSubject) -> int | None:
-    """The rank that servers hold against their limit: the config's largest, whether or not a module has it."""
+    """The rank that servers hold against their limit: the config's largest, whether or not a module has
+    it.
+    """
     config = subject.config
     if config.fields.get("r") is None or subject.spec.method != "lora":
         return subject.spec.rank

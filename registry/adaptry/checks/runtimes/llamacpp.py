@@ -1,4 +1,6 @@
-"""What llama.cpp takes: what its converter makes a GGUF of, and what its loader finds in the base, name by name."""
+"""What llama.cpp takes: what its converter makes a GGUF of, and what its loader finds in the base, name by
+name.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What LMDeploy's PyTorch engine takes: factors of the modules it is told, all with one scale and one rank, in every layer."""
+"""What LMDeploy's PyTorch engine takes: factors of the modules it is told, all with one scale and one rank,
+in every layer.
+"""
 
 from __future__ import annotations
 

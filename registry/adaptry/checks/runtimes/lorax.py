@@ -1,4 +1,6 @@
-"""What LoRAX takes. It looks up the names it knows, and leaves what it does not find with a warning at most."""
+"""What LoRAX takes. It looks up the names it knows, and leaves what it does not find with a warning at
+most.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ _UNEVEN = RuntimeRule(
 
 
 def rules_of_mapping(mapped: str, scale: RuntimeRule, *own: RuntimeRule) -> tuple[RuntimeRule, ...]:
-    """What comes of looking up the names that the base has; `own` are rules of one engine. TGI has this code too."""
+    """What comes of looking up the names that the base has; `own` are rules of one engine. TGI has this code
+    too.
+    """
     return (
         shared.dora("changes", mapped),
         scale,

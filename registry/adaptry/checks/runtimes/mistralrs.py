@@ -1,4 +1,6 @@
-"""What mistral.rs takes. It checks every field of the config and wants every tensor used: it refuses, and never pretends."""
+"""What mistral.rs takes. It checks every field of the config and wants every tensor used: it refuses, and
+never pretends.
+"""
 
 from __future__ import annotations
 

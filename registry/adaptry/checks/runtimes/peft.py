@@ -1,4 +1,6 @@
-"""What PEFT takes: all its own methods. What it does not find it leaves, and it never asks which base this is."""
+"""What PEFT takes: all its own methods. What it does not find it leaves, and it never asks which base this
+is.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """What an engine is to us: rules with their sources, options with their limits, and how to start it.
 
-A rule is a condition on an adapter and on how the engine was started, and what comes of it: the engine *refuses* it,
-loads it and *changes* what was trained, or *needs* something said. Rules decide nothing else, and look at no weights.
+A rule is a condition on an adapter and on how the engine was started, and what comes of it: the engine
+*refuses* it, loads it and *changes* what was trained, or *needs* something said. Rules decide nothing else,
+and look at no weights.
 """
 
 from __future__ import annotations
@@ -59,8 +60,9 @@ Condition = Callable[[CheckSubject, Runtime], ConditionMatch | None]
 
 @dataclass(frozen=True, slots=True)
 class RuntimeRule:
-    """One rule of one engine. `source`: where in the engine it was read. It holds from `since` on and before `until`,
-    where those are known; `title` is the condition in words, for the page."""
+    """One rule of one engine. `source`: where in the engine it was read. It holds from `since` on and before
+    `until`, where those are known; `title` is the condition in words, for the page.
+    """
 
     code: str
     effect: Effect
@@ -144,7 +146,9 @@ class RuntimeRules:
 
 
 class RuntimeVerdict(BaseModel):
-    """Whether a runtime serves an adapter as it was trained. `rules` is the version of the engine they were read in."""
+    """Whether a runtime serves an adapter as it was trained. `rules` is the version of the engine they were
+    read in.
+    """
 
     model_config = ConfigDict(frozen=True)
 

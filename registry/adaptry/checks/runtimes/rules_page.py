@@ -1,4 +1,6 @@
-"""The table of rules as the page `docs/runtimes.md`: `python -m adaptry.checks.runtimes > docs/runtimes.md`."""
+"""The table of rules as the page `docs/runtimes.md`: `python -m adaptry.checks.runtimes >
+docs/runtimes.md`.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """A runtime as people name it: an engine, its version, and the limits it was started with.
 
-`vllm@0.33,max_lora_rank=64`: the version may be left out (the one whose rules were read), names are separated by `+`
-(`lora_target_modules=q_proj+v_proj`). What an option may be is the engine's to say; here is only the grammar.
+`vllm@0.33,max_lora_rank=64`: the version may be left out (the one whose rules were read), names are separated
+by `+` (`lora_target_modules=q_proj+v_proj`). What an option may be is the engine's to say; here is only the
+grammar.
 """
 
 from __future__ import annotations

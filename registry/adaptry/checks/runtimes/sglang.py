@@ -1,4 +1,6 @@
-"""What SGLang takes. It reads four fields of the config, finds modules by layer and last name, and fails on the rest when it is asked."""
+"""What SGLang takes. It reads four fields of the config, finds modules by layer and last name, and fails on
+the rest when it is asked.
+"""
 
 from __future__ import annotations
 

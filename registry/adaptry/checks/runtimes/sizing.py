@@ -1,8 +1,8 @@
 """What a server must be started with for several adapters: the flags, and the memory that they cost.
 
-Only adapters that would be served as trained count. An engine that reserves slots takes, for each one, the largest rank in
-every module, whatever the adapter in it has: rank · (in + out) numbers of two bytes a module, on each GPU that holds
-the whole model.
+Only adapters that would be served as trained count. An engine that reserves slots takes, for each one, the
+largest rank in every module, whatever the adapter in it has: rank · (in + out) numbers of two bytes a module,
+on each GPU that holds the whole model.
 """
 
 from __future__ import annotations
@@ -35,8 +35,10 @@ class AdapterSize(BaseModel):
 
 
 class ServerPlan(BaseModel):
-    """How to start a server. `slot_bytes` is what one slot takes, `total_bytes` what all of them do; where the engine
-    reserves none, the largest adapter and the sum of all. `targets` are the modules' last names."""
+    """How to start a server. `slot_bytes` is what one slot takes, `total_bytes` what all of them do; where
+    the engine reserves none, the largest adapter and the sum of all. `targets` are the modules' last
+    names.
+    """
 
     model_config = ConfigDict(frozen=True)
 

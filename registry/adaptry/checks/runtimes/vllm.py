@@ -1,4 +1,6 @@
-"""What vLLM takes. It checks a good deal, by name: what passes under a wrong prefix changes nothing, without a word."""
+"""What vLLM takes. It checks a good deal, by name: what passes under a wrong prefix changes nothing, without
+a word.
+"""
 
 from __future__ import annotations
 

@@ -64,8 +64,8 @@ def _named(parents: Sequence[ParentAdapter], unknown: Sequence[ParentAdapter], o
 def check_sequence(parents: Sequence[ParentAdapter], weights: Sequence[float]) -> list[str]:
     """What a stack of adapters assumes that were trained one on top of the other.
 
-    The base of a later one is the first's with the earlier ones merged in; nobody can see that from shapes, so it is
-    said. Raises `CheckFailed` where the shapes rule it out.
+    The base of a later one is the first's with the earlier ones merged in; nobody can see that from shapes,
+    so it is said. Raises `CheckFailed` where the shapes rule it out.
     """
     notes = []
     for place, parent in enumerate(parents[1:], 1):

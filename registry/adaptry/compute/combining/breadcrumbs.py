@@ -1,4 +1,6 @@
-"""Model Breadcrumbs: neither an update's largest elements nor its smallest; then the sum, or TIES' election."""
+"""Model Breadcrumbs: neither an update's largest elements nor its smallest; then the sum, or TIES'
+election.
+"""
 
 from __future__ import annotations
 

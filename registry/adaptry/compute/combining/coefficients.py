@@ -1,8 +1,9 @@
 """Results that are a sum Σ c_i Δ_i, where lengths and angles of the updates give the c_i.
 
-Lengths and angles are all in the Gram matrix, which factors give without forming an update; the result is the factors
-side by side, exactly. An adapter without an update at a site counts as an update of zero there, since that is what it
-does to the model; an adapter of weight 0 does not count at all. The experts of a fused parameter are one update.
+Lengths and angles are all in the Gram matrix, which factors give without forming an update; the result is the
+factors side by side, exactly. An adapter without an update at a site counts as an update of zero there, since
+that is what it does to the model; an adapter of weight 0 does not count at all. The experts of a fused
+parameter are one update.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ def norms_and_cosines(gram: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def linear_combination(inputs: CombineInputs, places: Sequence[int], coefficients: Tensor) -> Factors:
-    """Σ c_i Δ_i over the inputs at these places. Whose coefficient is 0 leaves nothing behind, no rank either."""
+    """Σ c_i Δ_i over the inputs at these places. Whose coefficient is 0 leaves nothing behind, no rank
+    either.
+    """
     from adaptry.compute.tensors.lowrank import concatenate
 
     by_place = dict(zip(places, coefficients.tolist(), strict=True))

@@ -35,7 +35,9 @@ def build_combined_adapter(plan: CombinePlan) -> LazyAdapter:
 
 
 def recorded_recipe(plan: CombinePlan) -> Json:
-    """The recipe as it is kept with the result: all that decides its values, inputs by digest, nothing else."""
+    """The recipe as it is kept with the result: all that decides its values, inputs by digest, nothing
+    else.
+    """
     recipe = plan.recipe
     kept = recipe.model_dump(
         mode="json", exclude={"inputs", "output", "modules", "whole_weights", "other_base"}

@@ -1,7 +1,7 @@
 """Core Space: updates written in bases they all share, as small cores, and the cores combined.
 
-The bases span all columns and all rows of all updates, so nothing is lost on the way there and back: the sum of the
-cores is the sum of the updates. What is combined are R×R matrices, whatever the size of the model.
+The bases span all columns and all rows of all updates, so nothing is lost on the way there and back: the sum
+of the cores is the sum of the updates. What is combined are R×R matrices, whatever the size of the model.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""How long so many multiplications take here: measured for a moment, so that a plan's estimate is of this machine."""
+"""How long so many multiplications take here: measured for a moment, so that a plan's estimate is of this
+machine.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""DARE: elements dropped by chance, the rest scaled up to make up for them; then the sum, or TIES' election."""
+"""DARE: elements dropped by chance, the rest scaled up to make up for them; then the sum, or TIES'
+election.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Iso-C: the sum of the updates with a flat spectrum, so that directions only some of them have count like the others."""
+"""Iso-C: the sum of the updates with a flat spectrum, so that directions only some of them have count like
+the others.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +14,17 @@ if TYPE_CHECKING:
 
 
 def iso_c(inputs: CombineInputs) -> Factors:
-    """σ̄ · U Vᵀ, with U and V the singular vectors of Σ w_i Δ_i, as many as there are or as `rank` says, and σ̄ their
-    mean singular value."""
+    """σ̄ · U Vᵀ, with U and V the singular vectors of Σ w_i Δ_i, as many as there are or as `rank` says, and
+    σ̄ their mean singular value.
+    """
     from adaptry.compute.tensors.lowrank import decompose
 
     return flatten_spectrum(decompose(weighted_sum(inputs), inputs.rank), inputs.number("floor"), inputs.rank)
 
 
 def flatten_spectrum(found: Decomposition, floor: float, rank: int | None = None) -> Factors:
-    """Each singular value above `floor` (a share of the largest), of the first `rank`, becomes their mean; the others 0.
+    """Each singular value above `floor` (a share of the largest), of the first `rank`, becomes their mean;
+    the others 0.
 
     Of a batch, each member has its own mean. Float32.
     """

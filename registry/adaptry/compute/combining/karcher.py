@@ -27,7 +27,8 @@ _NOTHING = 1e-8
 
 
 def karcher(inputs: CombineInputs) -> Factors:
-    """The direction with the least weighted squared angles to all Δ_i, at the length Σ w_i‖Δ_i‖; the weights sum to 1.
+    """The direction with the least weighted squared angles to all Δ_i, at the length Σ w_i‖Δ_i‖; the weights
+    sum to 1.
 
     Raises `CheckFailed` where there is no such one direction.
     """
@@ -50,7 +51,9 @@ def karcher(inputs: CombineInputs) -> Factors:
 
 
 def multislerp(inputs: CombineInputs) -> Factors:
-    """The direction of Σ w_i Δ_i/‖Δ_i‖, at the length Σ w_i‖Δ_i‖. Raises `CheckFailed` where the directions cancel."""
+    """The direction of Σ w_i Δ_i/‖Δ_i‖, at the length Σ w_i‖Δ_i‖. Raises `CheckFailed` where the directions
+    cancel.
+    """
     places = counted_inputs(inputs)
     lengths, cosines = norms_and_cosines(gram_of_inputs(inputs, places))
     weights = weights_of_inputs(inputs, places)

@@ -1,8 +1,8 @@
 """KnOTS: updates turned into common axes before they are combined element by element.
 
-The left singular vectors U of [Δ_1 … Δ_T] are the axes; UᵀΔ_i is what update i does along each. LoRAs that were
-trained apart agree on few elements of Δ, and on more of these. All is done in factors: the axes come from an R×R
-problem, and R×in matrices are combined instead of out×in.
+The left singular vectors U of [Δ_1 … Δ_T] are the axes; UᵀΔ_i is what update i does along each. LoRAs that
+were trained apart agree on few elements of Δ, and on more of these. All is done in factors: the axes come
+from an R×R problem, and R×in matrices are combined instead of out×in.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def knots(inputs: CombineInputs) -> Factors:
         part * update.scale
         for part, update in zip(torch.split(basis.upper, ranks, dim=-1), inputs.updates, strict=True)
     ]
-    # [Δ_1 … Δ_T] = Q · [part_1 A_1 …]; each A_i has an orthonormal basis that the left singular vectors do not see.
+    # [Δ_1 … Δ_T] = Q · [part_1 A_1 …]; each A_i has an orthonormal basis that the left singular vectors do
+    # not see.
     core = torch.cat(
         [
             part @ basis_of(update.down.mT).upper.mT

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 Number: TypeAlias = float | int | bool | str
 DeltaForm = Literal["factors", "dense"]
 ReplayMode = Literal["no", "by site", "in order"]
-"""Whether another program's arithmetic is reproduced: weights of 0 count and the result is final as it comes. `in order`:
-also its random numbers, site after site in the model's order."""
+"""Whether another program's arithmetic is reproduced: weights of 0 count and the result is final as it comes.
+`in order`: also its random numbers, site after site in the model's order.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +59,9 @@ class MethodParameter:
 
 @dataclass(frozen=True, slots=True)
 class PeftReplay:
-    """What a reproduced program's bits depend on besides numbers: whether its layer keeps the weight transposed, the
-    `kernel` of a convolution, and its one generator."""
+    """What a reproduced program's bits depend on besides numbers: whether its layer keeps the weight
+    transposed, the `kernel` of a convolution, and its one generator.
+    """
 
     is_transposed: bool = False
     kernel: tuple[int, ...] = ()
@@ -102,7 +104,9 @@ class CombineInputs:
 
 
 CombineFunction = Callable[[CombineInputs], "Factors | Tensor"]
-"""Factors: the update itself, with the rank it needs. A tensor [..., out, in]: dense, to be brought to a rank after."""
+"""Factors: the update itself, with the rank it needs. A tensor [..., out, in]: dense, to be brought to a rank
+after.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Model Stock: how far to go along the mean of the updates, from nothing but the angles between them.
 
-Fine-tunes of one task lie as if drawn around an unseen centre; the wider their angle, the more of each is noise, and
-the nearer to the base the estimate of the centre is.
+Fine-tunes of one task lie as if drawn around an unseen centre; the wider their angle, the more of each is
+noise, and the nearer to the base the estimate of the centre is.
 """
 
 from __future__ import annotations

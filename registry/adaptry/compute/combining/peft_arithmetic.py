@@ -1,8 +1,9 @@
-"""PEFT's arithmetic of `add_weighted_adapter`, operation for operation, so that its results come out bit for bit.
+"""PEFT's arithmetic of `add_weighted_adapter`, operation for operation, so that its results come out bit for
+bit.
 
-PEFT 0.21, `peft/utils/merge_utils.py` and `peft/tuners/lora/model.py`. Nothing here is rearranged for speed: the order
-of the operations is the result. The update of a layer that keeps its weight transposed is handled transposed, since
-which of two equal magnitudes is pruned depends on the layout.
+PEFT 0.21, `peft/utils/merge_utils.py` and `peft/tuners/lora/model.py`. Nothing here is rearranged for speed:
+the order of the operations is the result. The update of a layer that keeps its weight transposed is handled
+transposed, since which of two equal magnitudes is pruned depends on the layout.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ def cat(inputs: CombineInputs) -> Factors:
 
 
 def combine_factors(inputs: CombineInputs, prune: str = "", is_electing: bool = False) -> Factors:
-    """The types without `_svd`: lora_A and lora_B merged each by itself, with √|c_i| of c_i = w_i s_i as weights."""
+    """The types without `_svd`: lora_A and lora_B merged each by itself, with √|c_i| of c_i = w_i s_i as
+    weights.
+    """
     strengths = [weight * update.scale for update, weight in zip(inputs.updates, inputs.weights, strict=True)]
     roots = [math.sqrt(abs(strength)) for strength in strengths]
     signed = [root if strength >= 0 else -root for root, strength in zip(roots, strengths, strict=True)]

@@ -1,7 +1,8 @@
 """The order in which a model registers its modules, where only their paths are known.
 
-PEFT walks `named_modules()`, so its random numbers depend on that order, and an adapter does not tell it. Numbers count
-as numbers; names stand as in Llama, GPT-2, BERT, ViT and their kin; what is not named here comes last, by alphabet.
+PEFT walks `named_modules()`, so its random numbers depend on that order, and an adapter does not tell it.
+Numbers count as numbers; names stand as in Llama, GPT-2, BERT, ViT and their kin; what is not named here
+comes last, by alphabet.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ _VALUE = max(_PLACES[name] for name in ("v", "v_proj", "value", "v_lin", "to_v")
 
 
 def in_model_order(paths: Iterable[str], attention: str = "qkv") -> list[str]:
-    """`paths` as `named_modules()` would have them. `attention`: `kvq` where the query is registered after the value."""
+    """`paths` as `named_modules()` would have them. `attention`: `kvq` where the query is registered after
+    the value.
+    """
     return sorted(paths, key=lambda path: [_place(part, attention) for part in path.split(".")])
 
 

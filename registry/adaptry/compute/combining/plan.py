@@ -26,9 +26,10 @@ from adaptry.core.errors import CheckFailed, Invalid, InvalidConfig
 
 @dataclass(frozen=True, slots=True)
 class PlannedSite:
-    """One site: the inputs that change it (by their place in the recipe), their weights there, the method with its
-    values, and `rank`, what its result is brought to (None: what comes of it, or what `energy` says). `all_weights`
-    are those of all the recipe's inputs."""
+    """One site: the inputs that change it (by their place in the recipe), their weights there, the method
+    with its values, and `rank`, what its result is brought to (None: what comes of it, or what `energy`
+    says). `all_weights` are those of all the recipe's inputs.
+    """
 
     site: WeightSite
     inputs: tuple[int, ...]
@@ -112,8 +113,8 @@ class CombinePlan:
 def plan_combination(recipe: CombineRecipe, parents: Sequence[ParentAdapter]) -> CombinePlan:
     """How `parents` (in the order of the recipe's inputs) are combined.
 
-    Raises `Invalid` (a method or parameter that does not exist), `CheckFailed`, `Unsupported` (inputs that do not go
-    together, or are no sum of factors).
+    Raises `Invalid` (a method or parameter that does not exist), `CheckFailed`, `Unsupported` (inputs that do
+    not go together, or are no sum of factors).
     """
     if recipe.in_sequence:
         notes = check_sequence(parents, [entry.weight for entry in recipe.inputs])
@@ -161,7 +162,9 @@ def _patterns(recipe: CombineRecipe, names: Sequence[str]) -> dict[str, ModuleOv
 
 
 def _holders(updates: Sequence[AdapterDeltas]) -> dict[WeightSite, list[int]]:
-    """The inputs at each site. Raises `CheckFailed` where two call one weight alike and mean different shapes."""
+    """The inputs at each site. Raises `CheckFailed` where two call one weight alike and mean different
+    shapes.
+    """
     holders: dict[WeightSite, list[int]] = {}
     by_key: dict[str, tuple[WeightSite, str]] = {}
     for place, each in enumerate(updates):

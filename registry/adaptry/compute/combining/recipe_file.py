@@ -1,4 +1,6 @@
-"""A recipe in a file: YAML (so JSON too), read as untrusted, with the line or the field in every complaint."""
+"""A recipe in a file: YAML (so JSON too), read as untrusted, with the line or the field in every
+complaint.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ def parse_yaml(data: bytes, what: str) -> dict[str, Any]:
 
 
 def parse_recipe(document: dict[str, Any], what: str) -> CombineRecipe:
-    """The recipe a document means; an input may be written `source=weight`. Raises `Invalid` with the field."""
+    """The recipe a document means; an input may be written `source=weight`. Raises `Invalid` with the
+    field.
+    """
     inputs = document.get("inputs")
     if isinstance(inputs, list):
         document = {**document, "inputs": [_input(entry) for entry in inputs]}
@@ -83,7 +87,9 @@ def _input(entry: object) -> object:
 
 
 def _check_unique(node: Any, what: str) -> None:
-    """A key given twice has one meaning for YAML, the last, and none for us. (`Any`: PyYAML's nodes are untyped.)"""
+    """A key given twice has one meaning for YAML, the last, and none for us. (`Any`: PyYAML's nodes are
+    untyped.)
+    """
     import yaml
 
     if isinstance(node, yaml.MappingNode):

@@ -17,8 +17,8 @@ from adaptry.compute.combining.sparsity import magnitude
 def select_and_weigh(updates: Sequence[DenseRows], share: float) -> Tensor:
     """Σ η_i δ_i / Σ η_i over the i that have the elected sign, [E, out, in].
 
-    `share` of the elements whose variance over the updates is not 0 count, all where there is one update; η_i ∝ Σ δ_i²
-    of what counts.
+    `share` of the elements whose variance over the updates is not 0 count, all where there is one update; η_i
+    ∝ Σ δ_i² of what counts.
     """
 
     def blocks() -> Iterator[tuple[RowBlock, Tensor]]:

@@ -1,7 +1,8 @@
 """Several updates made one, element by element: their sum, or the mean of those that agree about the sign.
 
-The election is that of TIES (Yadav et al., arXiv 2306.01708, §3): at each element the updates vote for a sign, and
-only those that have it count. What the paper does without, weights, enters as `sign` and `divide` say.
+The election is that of TIES (Yadav et al., arXiv 2306.01708, §3): at each element the updates vote for a
+sign, and only those that have it count. What the paper does without, weights, enters as `sign` and `divide`
+say.
 """
 
 from __future__ import annotations

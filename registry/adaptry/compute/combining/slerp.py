@@ -1,4 +1,6 @@
-"""Two updates, interpolated along the arc between them: the angle closes evenly, so they do not cancel on the way."""
+"""Two updates, interpolated along the arc between them: the angle closes evenly, so they do not cancel on the
+way.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ if TYPE_CHECKING:
 
 _BOTH = (0, 1)
 _STRAIGHT = 1e-8
-"""sin² of the angle below which two updates are taken for parallel; sin(tθ)/sin θ then differs from t by less."""
+"""sin² of the angle below which two updates are taken for parallel; sin(tθ)/sin θ then differs from t by
+less.
+"""
 
 
 def slerp(inputs: CombineInputs) -> Factors:
@@ -24,7 +28,9 @@ def slerp(inputs: CombineInputs) -> Factors:
 
 
 def nuslerp(inputs: CombineInputs) -> Factors:
-    """The same with t = w_2 / (w_1 + w_2); of whole updates, or of each row or column with an angle of its own."""
+    """The same with t = w_2 / (w_1 + w_2); of whole updates, or of each row or column with an angle of its
+    own.
+    """
     total = sum(inputs.all_weights)
     share = 0.5 if abs(total) < 1e-6 else inputs.all_weights[1] / total
     match inputs.word("over"):
@@ -44,7 +50,9 @@ def _along_the_arc(inputs: CombineInputs, share: float) -> Factors:
 
 
 def _arc(first: Tensor, between: Tensor, second: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    """Both coefficients, from ⟨1,1⟩, ⟨1,2⟩ and ⟨2,2⟩; elementwise. A zero is at a right angle to everything."""
+    """Both coefficients, from ⟨1,1⟩, ⟨1,2⟩ and ⟨2,2⟩; elementwise. A zero is at a right angle to
+    everything.
+    """
     import torch
 
     lengths = (first * second).clamp(min=0).sqrt()

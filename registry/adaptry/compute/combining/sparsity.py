@@ -1,8 +1,8 @@
 """Which elements of an update stay: the largest, a band of magnitudes, or some by chance.
 
-Each function here makes a `PruneFunction` for one update. Magnitudes are compared with an exact order statistic; elements whose
-magnitude equals it all stay, so that the choice depends on values alone and not on the order of a sort. Chance comes
-from the generator that is given and is drawn for the rows in their order.
+Each function here makes a `PruneFunction` for one update. Magnitudes are compared with an exact order
+statistic; elements whose magnitude equals it all stay, so that the choice depends on values alone and not on
+the order of a sort. Chance comes from the generator that is given and is drawn for the rows in their order.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ def keep_largest(rows: DenseRows, density: float) -> PruneFunction:
 
 
 def keep_band(rows: DenseRows, density: float, gamma: float) -> PruneFunction:
-    """Keeps `density · n` magnitudes: those below the largest `gamma · n`, or as few of these as density leaves."""
+    """Keeps `density · n` magnitudes: those below the largest `gamma · n`, or as few of these as density
+    leaves.
+    """
     if density >= 1:
         return keep_all
     count = rows.elements
@@ -66,8 +68,9 @@ def drop_at_random(generator: Generator, density: float) -> PruneFunction:
 def drop_by_magnitude_rank(
     generator: Generator, density: float, epsilon: float, by_probability: bool
 ) -> PruneFunction:
-    """Keeps an element with a probability that rises with its rank among the magnitudes of its row, evenly from
-    `density − ε/2` to `density + ε/2`; `by_probability` divides it by its own."""
+    """Keeps an element with a probability that rises with its rank among the magnitudes of its row, evenly
+    from `density − ε/2` to `density + ε/2`; `by_probability` divides it by its own.
+    """
     if density >= 1:
         return keep_all
     low, high = max(0.0, density - epsilon / 2), min(1.0, density + epsilon / 2)
@@ -86,7 +89,9 @@ def drop_by_magnitude_rank(
 
 
 def rescale_l1(rows: DenseRows, prune: Callable[[], PruneFunction]) -> PruneFunction:
-    """A pruning that leaves Σ|δ| as it was: a first pass finds the factor. `prune` makes the same one each time."""
+    """A pruning that leaves Σ|δ| as it was: a first pass finds the factor. `prune` makes the same one each
+    time.
+    """
     before = after = 0.0
     tried = prune()
     for block in rows.blocks():
@@ -105,8 +110,8 @@ def rescale_l1_exactly(rows: DenseRows, prune: PruneFunction) -> PruneFunction:
 def magnitude(blocks: Callable[[], Iterable[Tensor]], place: int) -> float:
     """The `place`-th largest magnitude (from 1) of all elements of the blocks, exactly.
 
-    A first pass counts magnitudes by their leading bits, a second collects those of the bin that counts: no more than
-    a block and a bin are held. `blocks` gives the same float32 blocks each time.
+    A first pass counts magnitudes by their leading bits, a second collects those of the bin that counts: no
+    more than a block and a bin are held. `blocks` gives the same float32 blocks each time.
     """
     counts = torch.zeros(1 << (31 - _COARSE), dtype=torch.int64)
     for block in blocks():

@@ -1,4 +1,6 @@
-"""TSV-Merge: the singular vectors of all updates, made orthogonal to each other so that the updates do not interfere."""
+"""TSV-Merge: the singular vectors of all updates, made orthogonal to each other so that the updates do not
+interfere.
+"""
 
 from __future__ import annotations
 

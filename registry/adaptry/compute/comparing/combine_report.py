@@ -1,6 +1,7 @@
 """A result against its parents: how much of each is in it, and where the parents agree.
 
-Parents count as they are, without the weights that a recipe gave them. What is no sum of factors is left out and named.
+Parents count as they are, without the weights that a recipe gave them. What is no sum of factors is left out
+and named.
 """
 
 from __future__ import annotations
@@ -37,9 +38,11 @@ def build_combine_report(
     outcome: ComputeResult | None = None,
     progress: Progress = no_progress,
 ) -> CombineReport:
-    """Compares `result` with the `parents` it was made of; `outcome` brings what its making told (kept energy).
+    """Compares `result` with the `parents` it was made of; `outcome` brings what its making told (kept
+    energy).
 
-    Memory holds one site's factors. Raises `Unsupported`, `CheckFailed` where the result is no sum of factors.
+    Memory holds one site's factors. Raises `Unsupported`, `CheckFailed` where the result is no sum of
+    factors.
     """
     made = open_adapter_deltas(result)
     held, notes = _comparable(parents)

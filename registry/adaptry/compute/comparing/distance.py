@@ -29,8 +29,9 @@ def measure_distance(
 ) -> AdapterDistance:
     """Compares the updates of two adapters; memory holds one site's factors.
 
-    Whole weights (saved modules, biases) are compared by their bytes, and told of in the notes. Raises `Unsupported`
-    where one is no sum of factors, `CheckFailed` where both change a module that cannot be the same.
+    Whole weights (saved modules, biases) are compared by their bytes, and told of in the notes. Raises
+    `Unsupported` where one is no sum of factors, `CheckFailed` where both change a module that cannot be the
+    same.
     """
     one, other = open_adapter_deltas(before), open_adapter_deltas(after)
     _check_shapes(one, other)

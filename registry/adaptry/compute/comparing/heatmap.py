@@ -24,7 +24,9 @@ _DOTS = 100
 
 @dataclass(frozen=True, slots=True)
 class _Panel:
-    """One figure: its title, the value of a module, the ends of its scale (None: that of the values), its colours."""
+    """One figure: its title, the value of a module, the ends of its scale (None: that of the values), its
+    colours.
+    """
 
     title: str
     value: Callable[[ModuleReport], float | None]
@@ -36,7 +38,8 @@ class _Panel:
 def draw_heatmap(report: CombineReport, path: Path) -> None:
     """Writes the report's figures to `path`, a PNG. Grey: no such figure there.
 
-    Raises `MissingDependency` (matplotlib, the extra `plots`), `Invalid` where there is nothing to draw or nowhere to write.
+    Raises `MissingDependency` (matplotlib, the extra `plots`), `Invalid` where there is nothing to draw or
+    nowhere to write.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -19,13 +19,16 @@ _AT_ONCE = 1 << 20
 _SEEN = 1 << 22
 """Elements of a site that are looked at; of a larger one, rows evenly spaced: an estimate, which is said."""
 _NEGLIGIBLE = 1e-6
-"""A singular value so much smaller than the largest is the rounding of float32, no direction of the update."""
+"""A singular value so much smaller than the largest is the rounding of float32, no direction of the
+update.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Subspaces:
-    """Orthonormal bases of what an update writes to (`columns` [..., out, k]) and reads from (`rows` [..., k, in]);
-    `rank` [...]: how many of the k are there, the others being 0. All float64."""
+    """Orthonormal bases of what an update writes to (`columns` [..., out, k]) and reads from (`rows` [..., k,
+    in]); `rank` [...]: how many of the k are there, the others being 0. All float64.
+    """
 
     columns: Tensor
     rows: Tensor
@@ -34,8 +37,9 @@ class Subspaces:
 
 @dataclass(frozen=True, slots=True)
 class SignConflict:
-    """`mass`: Σ|Δ| over all elements that were looked at and all updates; `conflicting`: the part of it on elements
-    where updates have both signs. `rows` of `of` rows were looked at."""
+    """`mass`: Σ|Δ| over all elements that were looked at and all updates; `conflicting`: the part of it on
+    elements where updates have both signs. `rows` of `of` rows were looked at.
+    """
 
     mass: float
     conflicting: float
@@ -66,9 +70,9 @@ def subspaces(update: Factors) -> Subspaces:
 def subspace_overlaps(one: Subspaces, other: Subspaces) -> tuple[float, float] | None:
     """How much of the smaller subspace lies in the larger: of columns, of rows; each 0 to 1.
 
-    The mean squared cosine of the principal angles, ‖Q_1ᵀ Q_2‖² / min(r_1, r_2) (Björck and Golub 1973); of experts,
-    the mean over those that both change. None where one update is 0. Random subspaces of [out, in] have about
-    max(r_1, r_2) / out and max(r_1, r_2) / in.
+    The mean squared cosine of the principal angles, ‖Q_1ᵀ Q_2‖² / min(r_1, r_2) (Björck and Golub 1973); of
+    experts, the mean over those that both change. None where one update is 0. Random subspaces of [out, in]
+    have about max(r_1, r_2) / out and max(r_1, r_2) / in.
     """
     smaller = torch.minimum(one.rank, other.rank)
     if not bool((smaller > 0).any()):

@@ -12,11 +12,11 @@ class _Figures(BaseModel):
 class ModuleReport(_Figures):
     """One module of a result, and what its parents had there.
 
-    `norm` is ‖Δ‖ (Frobenius) of the result, `norms` of each parent (None: it has no update there), `ratios` the one by
-    the others, `cosines` of the angles between them. `kept` is the share of ‖Δ‖² that its making kept. `conflict` is
-    the share of Σ|Δ| that parents have on elements where their signs differ; it was seen on `rows_seen` of `rows`
-    rows. `column_overlap` and `row_overlap`: how much of the parents' smaller subspace lies in the larger, of what is
-    written to and read from; the mean over pairs of parents.
+    `norm` is ‖Δ‖ (Frobenius) of the result, `norms` of each parent (None: it has no update there), `ratios`
+    the one by the others, `cosines` of the angles between them. `kept` is the share of ‖Δ‖² that its making
+    kept. `conflict` is the share of Σ|Δ| that parents have on elements where their signs differ; it was seen
+    on `rows_seen` of `rows` rows. `column_overlap` and `row_overlap`: how much of the parents' smaller
+    subspace lies in the larger, of what is written to and read from; the mean over pairs of parents.
     """
 
     module: str
@@ -34,10 +34,12 @@ class ModuleReport(_Figures):
 
 
 class CombineReport(_Figures):
-    """A result against its parents: each figure over all modules, as `ModuleReport` has it for one, and the modules.
+    """A result against its parents: each figure over all modules, as `ModuleReport` has it for one, and the
+    modules.
 
-    Norms, ratios and cosines are of the updates of all modules as one vector; conflict is weighted likewise; overlaps
-    are means over modules. `doing_nothing` names modules of the result whose update is practically 0.
+    Norms, ratios and cosines are of the updates of all modules as one vector; conflict is weighted likewise;
+    overlaps are means over modules. `doing_nothing` names modules of the result whose update is practically
+    0.
     """
 
     parents: tuple[str, ...]
@@ -55,8 +57,10 @@ class CombineReport(_Figures):
 
 
 class ModuleDistance(_Figures):
-    """One module of two adapters. `distance` is ‖Δ_a − Δ_b‖ / ‖Δ_a‖ (None: the first has no update there), `ratio` is
-    ‖Δ_b‖ / ‖Δ_a‖; the others as in `ModuleReport`. A rank of 0: that adapter has no update there."""
+    """One module of two adapters. `distance` is ‖Δ_a − Δ_b‖ / ‖Δ_a‖ (None: the first has no update there),
+    `ratio` is ‖Δ_b‖ / ‖Δ_a‖; the others as in `ModuleReport`. A rank of 0: that adapter has no update
+    there.
+    """
 
     module: str
     distance: float | None
@@ -71,7 +75,9 @@ class ModuleDistance(_Figures):
 
 
 class AdapterDistance(_Figures):
-    """How far two adapters are apart: over all modules as one vector, and module by module, the farthest first."""
+    """How far two adapters are apart: over all modules as one vector, and module by module, the farthest
+    first.
+    """
 
     distance: float | None
     cosine: float | None
@@ -100,8 +106,9 @@ class SimilarAdapter(_Figures):
 class SimilarAdapters(_Figures):
     """What is like an adapter, the nearest first.
 
-    `looked_at`: how many versions there were; `by_weights_only`: of these, how many could be compared by digest alone;
-    `likely_more`: versions that their signatures put over the threshold and that were left out by the limit.
+    `looked_at`: how many versions there were; `by_weights_only`: of these, how many could be compared by
+    digest alone; `likely_more`: versions that their signatures put over the threshold and that were left out
+    by the limit.
     """
 
     found: tuple[SimilarAdapter, ...]

@@ -1,9 +1,10 @@
 """A signature: an adapter's update as a few numbers, so alike for adapters that are alike.
 
-Every site's product up · down is sketched without being formed (Pagh 2013, "Compressed Matrix Multiplication"): a count
-sketch of each column of `up` and of each row of `down`, convolved. The sketch of a sum is the sum of the sketches, and
-the inner product of two sketches is that of the updates, give or take ‖Δ_a‖·‖Δ_b‖/√1024 or so. Where the sketches
-fall is hashed from the names of sites with SHAKE-256, so a signature means the same on every machine and for ever.
+Every site's product up · down is sketched without being formed (Pagh 2013, "Compressed Matrix
+Multiplication"): a count sketch of each column of `up` and of each row of `down`, convolved. The sketch of a
+sum is the sum of the sketches, and the inner product of two sketches is that of the updates, give or take
+‖Δ_a‖·‖Δ_b‖/√1024 or so. Where the sketches fall is hashed from the names of sites with SHAKE-256, so a
+signature means the same on every machine and for ever.
 """
 
 from __future__ import annotations
@@ -65,8 +66,9 @@ def estimate_cosine(one: Signature, other: Signature) -> float:
 
 
 def cosine_margin(of: float) -> float:
-    """How far an estimate may lie below a cosine of `of`; five standard deviations (1 − of²)/√WIDTH, twice over for
-    updates that are far from random."""
+    """How far an estimate may lie below a cosine of `of`; five standard deviations (1 − of²)/√WIDTH, twice
+    over for updates that are far from random.
+    """
     return 0.02 + 10 * (1 - of * of) / math.sqrt(SKETCH_WIDTH)
 
 

@@ -1,7 +1,8 @@
-"""Signatures kept on this machine, a small file for each revision, so that an adapter is read once and not per question.
+"""Signatures kept on this machine, a small file for each revision, so that an adapter is read once and not
+per question.
 
-A convenience that is never needed: a file that is lost, damaged or of another layout is computed again, and where none
-can be written nothing is kept.
+A convenience that is never needed: a file that is lost, damaged or of another layout is computed again, and
+where none can be written nothing is kept.
 """
 
 from __future__ import annotations

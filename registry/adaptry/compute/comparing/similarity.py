@@ -1,4 +1,6 @@
-"""How like one another two adapters are, in the few numbers that tell near-duplicates: from factors, exactly."""
+"""How like one another two adapters are, in the few numbers that tell near-duplicates: from factors,
+exactly.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,9 @@ from adaptry.compute.tensors.lowrank import inner_product
 
 @dataclass(frozen=True, slots=True)
 class Similarity:
-    """`cosine` of the angle between the updates of all modules (None: one is 0), `ratio` of the other's norm to the
-    one's, and how many modules both change."""
+    """`cosine` of the angle between the updates of all modules (None: one is 0), `ratio` of the other's norm
+    to the one's, and how many modules both change.
+    """
 
     cosine: float | None
     ratio: float | None

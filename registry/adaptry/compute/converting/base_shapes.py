@@ -1,4 +1,6 @@
-"""The base under a conversion: the shapes of its weights always, their values where a checkpoint is at hand."""
+"""The base under a conversion: the shapes of its weights always, their values where a checkpoint is at
+hand.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ class ConversionBase:
     checkpoint: HfCheckpoint | None = None
 
     def read_tensor(self, tensor: str) -> Tensor:
-        """A weight as it is stored; only where there is a checkpoint. Raises `InvalidWeights` where its file is cut."""
+        """A weight as it is stored; only where there is a checkpoint. Raises `InvalidWeights` where its file
+        is cut.
+        """
         from adaptry.compute.tensors.adapter_tensors import as_tensor
 
         assert self.checkpoint is not None

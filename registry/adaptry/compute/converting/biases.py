@@ -1,7 +1,7 @@
 """Biases that an adapter's method changes: no product of factors holds them, so they come along whole.
 
-PEFT keeps whole biases of adapted modules beside a LoRA (`bias: lora_only`). They are those of one base, and not every
-engine takes them; who asks for it gets the LoRA without them.
+PEFT keeps whole biases of adapted modules beside a LoRA (`bias: lora_only`). They are those of one base, and
+not every engine takes them; who asks for it gets the LoRA without them.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ class BiasDeltas:
         return tuple(_name(changed) for changed in self.changes)
 
     def compute(self) -> Iterator[ComputedModule]:
-        """Each in float32, from the adapter's own bias where it brings one, else from the base's. One of the base's that
-        does not change is left out."""
+        """Each in float32, from the adapter's own bias where it brings one, else from the base's. One of the
+        base's that does not change is left out.
+        """
         for changed in self.changes:
             own = self._own(changed)
             before = self._base(changed) if own is None else own
@@ -69,7 +70,9 @@ class BiasDeltas:
 def bias_deltas(
     parent: ParentAdapter, changes: Sequence[ChangedWeight], base: ConversionBase | None
 ) -> BiasDeltas | None:
-    """The biases that change; None where none does. Raises `CheckFailed` where the base that has them is not at hand."""
+    """The biases that change; None where none does. Raises `CheckFailed` where the base that has them is not
+    at hand.
+    """
     if not changes_biases(parent):
         return None
     if base is None or base.checkpoint is None:

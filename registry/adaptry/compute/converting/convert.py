@@ -1,7 +1,8 @@
 """Any adapter whose updates a LoRA can hold, as a plain LoRA.
 
-Three ways: a LoRA is folded; a method that is exactly a LoRA gives its factors; of every other the update is computed
-densely, one weight in memory, and the nearest LoRA taken. What no LoRA holds is refused, or left out when asked to be.
+Three ways: a LoRA is folded; a method that is exactly a LoRA gives its factors; of every other the update is
+computed densely, one weight in memory, and the nearest LoRA taken. What no LoRA holds is refused, or left out
+when asked to be.
 """
 
 from __future__ import annotations
@@ -189,7 +190,9 @@ def _refuse_without_weights(parent: ParentAdapter, base: ConversionBase | None) 
 
 
 def _may_be_kernels(changes: Sequence[ChangedWeight]) -> bool:
-    """Whether a module may be a convolution for all that is known: its method flattens kernels, and no base tells."""
+    """Whether a module may be a convolution for all that is known: its method flattens kernels, and no base
+    tells.
+    """
     return any(changed.tensor is None and changed.module.kind == "flat" for changed in changes)
 
 

@@ -1,8 +1,8 @@
-"""What a method other than a plain LoRA does to one weight: its update as a dense matrix, and as factors where it has
-them.
+"""What a method other than a plain LoRA does to one weight: its update as a dense matrix, and as factors
+where it has them.
 
-The update is the method's own change of the base's weight, less that weight, in float32; where the base's values do not
-count, its change of zeros.
+The update is the method's own change of the base's weight, less that weight, in float32; where the base's
+values do not count, its change of zeros.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ class MethodDeltas:
     sides: Mapping[str, tuple[int, int]]
 
     def dense(self, changed: ChangedWeight) -> Tensor:
-        """Δ [site.fan_out, site.width], float32. Raises `InvalidWeights` where the tensors do not go together after all."""
+        """Δ [site.fan_out, site.width], float32. Raises `InvalidWeights` where the tensors do not go together
+        after all.
+        """
         import torch
 
         method = METHODS[self.parent.adapter.spec.method]
@@ -120,7 +122,9 @@ def known_rank(parent: ParentAdapter, changed: ChangedWeight) -> int | None:
 
 
 def own_weight(parent: ParentAdapter, changed: ChangedWeight) -> ExtraWeight | None:
-    """The whole weight that the adapter brings for a module it also updates, as PEFT saves adapted embeddings."""
+    """The whole weight that the adapter brings for a module it also updates, as PEFT saves adapted
+    embeddings.
+    """
     target = f"{changed.module.path}.weight"
     whole = (extra for extra in parent.adapter.spec.extras if extra.kind in ("saved_embedding", "module"))
     return next((extra for extra in whole if extra.target == target), None)

@@ -1,7 +1,8 @@
-"""A LoRA of any spelling as a plain one: rsLoRA, patterns of rank and alpha, and block-diagonal factors folded in.
+"""A LoRA of any spelling as a plain one: rsLoRA, patterns of rank and alpha, and block-diagonal factors
+folded in.
 
-Where all modules have one scale it is written as `lora_alpha` and the factors stay as they are, bit for bit; else each
-scale goes into its `lora_B`.
+Where all modules have one scale it is written as `lora_alpha` and the factors stay as they are, bit for bit;
+else each scale goes into its `lora_B`.
 """
 
 from __future__ import annotations

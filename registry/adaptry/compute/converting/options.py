@@ -10,10 +10,11 @@ from adaptry.compute.recipes.merge import Dtype
 
 
 class ConvertOptions(BaseModel):
-    """`rank` or `energy` (a share of Σσ², 0 to 1) bring each update to a rank; neither: as it is, which not every update
-    can be. `uniform`: one rank for all modules (zeros fill it). `dtype`: of the factors; None: as they are where they
-    stay as they are, else F32. `drop_bias`: without the biases that the method changes. `whole_weights`: `none` leaves
-    saved modules out. `other_base`: also on another base than the adapter is known to be for.
+    """`rank` or `energy` (a share of Σσ², 0 to 1) bring each update to a rank; neither: as it is, which not
+    every update can be. `uniform`: one rank for all modules (zeros fill it). `dtype`: of the factors; None:
+    as they are where they stay as they are, else F32. `drop_bias`: without the biases that the method
+    changes. `whole_weights`: `none` leaves saved modules out. `other_base`: also on another base than the
+    adapter is known to be for.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

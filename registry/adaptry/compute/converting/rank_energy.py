@@ -1,7 +1,7 @@
 """How much of an adapter a rank keeps: its singular values, and from them the curve that helps to choose.
 
-The share is of the energy ‖Δ‖², summed over all modules. The worst module is shown beside it, since a sum hides one that
-is lost.
+The share is of the energy ‖Δ‖², summed over all modules. The worst module is shown beside it, since a sum
+hides one that is lost.
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ def rank_curve(found: Sequence[Spectrum]) -> tuple[RankPoint, ...]:
 def smallest_allowed_rank(
     found: Sequence[Spectrum], allowed: Sequence[int], energy: float = 1.0
 ) -> RankPoint:
-    """The smallest allowed rank that keeps this share over all modules; where none does, the largest allowed."""
+    """The smallest allowed rank that keeps this share over all modules; where none does, the largest
+    allowed.
+    """
     points = [rank_point(found, rank) for rank in sorted(set(allowed))]
     enough = (each for each in points if each.kept >= energy - 1e-12)
     return next(enough, points[-1])

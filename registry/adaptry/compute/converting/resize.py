@@ -1,7 +1,7 @@
 """A LoRA brought to another rank: the nearest one of that rank, module by module, through its factors alone.
 
-Singular values come from QR of the factors and an r×r problem, so nothing of the weight's size is ever formed. A rank
-that a module has already leaves its update as it is.
+Singular values come from QR of the factors and an r×r problem, so nothing of the weight's size is ever
+formed. A rank that a module has already leaves its update as it is.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 
 class ResizeOptions(BaseModel):
-    """`rank`: at most so many for each module; `energy`: the smallest ranks that keep this share of Σσ². `uniform`: one
-    rank for all (that of `rank`, or the largest that comes out; zeros fill it). `dtype` of the factors.
+    """`rank`: at most so many for each module; `energy`: the smallest ranks that keep this share of Σσ².
+    `uniform`: one rank for all (that of `rank`, or the largest that comes out; zeros fill it). `dtype` of the
+    factors.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

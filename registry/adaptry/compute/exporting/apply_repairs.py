@@ -1,6 +1,8 @@
-"""A plan carried out: repair after repair, each result opened and looked at, until the engine serves it as trained.
+"""A plan carried out: repair after repair, each result opened and looked at, until the engine serves it as
+trained.
 
-Every repair is written to a folder of its own and read back, so that what is judged and measured is what a file holds.
+Every repair is written to a folder of its own and read back, so that what is judged and measured is what a
+file holds.
 """
 
 from __future__ import annotations
@@ -56,8 +58,8 @@ def repair_for_runtime(
 ) -> Iterator[RepairedAdapter]:
     """`parent` as `runtime` serves it as trained, for as long as the block lasts.
 
-    Raises `CheckFailed` where a finding has no repair, or the result is not served as trained after all; and what the repairs
-    raise.
+    Raises `CheckFailed` where a finding has no repair, or the result is not served as trained after all; and
+    what the repairs raise.
     """
     with tempfile.TemporaryDirectory(prefix="adaptry-") as folder:
         yield _apply_repairs(parent, runtime, options, Path(folder))
@@ -97,7 +99,9 @@ def _apply_repairs(
 
 
 def _verdict_notes(decided: ExportPlan) -> tuple[str, ...]:
-    """What the verdict notes and no repair can change, such as that nobody read this version of the engine."""
+    """What the verdict notes and no repair can change, such as that nobody read this version of the
+    engine.
+    """
     return tuple(
         f"{finding.reason}: {finding.remedy}" if finding.remedy else finding.reason
         for finding in decided.verdict.findings

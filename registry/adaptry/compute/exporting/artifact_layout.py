@@ -1,4 +1,6 @@
-"""An OCI artifact of an adapter in ModelPack's media types, as an image layout on disk. Its `subject` is the base."""
+"""An OCI artifact of an adapter in ModelPack's media types, as an image layout on disk. Its `subject` is the
+base.
+"""
 
 from __future__ import annotations
 

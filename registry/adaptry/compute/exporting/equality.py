@@ -1,7 +1,7 @@
 """How far an exported adapter is from the one it was made of, measured on what the two files hold.
 
-Where both are plain factors ΔW = scale · B·A is formed of each, module by module, and subtracted. Where the original is no
-LoRA, the figures are those of the conversion, which compares with the method's own update.
+Where both are plain factors ΔW = scale · B·A is formed of each, module by module, and subtracted. Where the
+original is no LoRA, the figures are those of the conversion, which compares with the method's own update.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ def measure_equality(
 
 
 def _pairs(original: Adapter, made: Adapter) -> list[tuple[WeightSite, ModuleSpec, ModuleSpec]] | None:
-    """The modules of both, where both are plain LoRAs that name their modules alike; those of zeros are the made one's."""
+    """The modules of both, where both are plain LoRAs that name their modules alike; those of zeros are the
+    made one's.
+    """
     if any(adapter.format is not PEFT or plain_reason(adapter) for adapter in (original, made)):
         return None
     before, after = (

@@ -1,4 +1,6 @@
-"""The verb: an adapter repaired for a runtime, and written in a format, as a folder that appears whole or not at all."""
+"""The verb: an adapter repaired for a runtime, and written in a format, as a folder that appears whole or not
+at all.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from adaptry.core.errors import CheckFailed, Invalid
 
 @dataclass(frozen=True, slots=True)
 class ExportResult:
-    """What was made: in which format, by which repairs in order, how near to what was trained, and what to tell."""
+    """What was made: in which format, by which repairs in order, how near to what was trained, and what to
+    tell.
+    """
 
     format: str
     repairs: tuple[str, ...]
@@ -71,8 +75,9 @@ def prepare_export(
 ) -> Iterator[PreparedExport]:
     """`parent` for `runtime`, in its format or in `format`; for as long as the block lasts.
 
-    A format that is one engine's is repaired for that engine where no runtime is said; any other without a runtime is
-    the adapter as it is. A checkpoint needs no repairs: merging does all of it. Raises `Invalid` for a format there is not.
+    A format that is one engine's is repaired for that engine where no runtime is said; any other without a
+    runtime is the adapter as it is. A checkpoint needs no repairs: merging does all of it. Raises `Invalid`
+    for a format there is not.
     """
     chosen = get_export_format(format) if format else None
     engine = chosen.engine if chosen else None
@@ -89,7 +94,9 @@ def prepare_export(
 
 
 def _check_fits(found: PreparedExport, options: ExportOptions) -> None:
-    """Raises `CheckFailed` where what is to be written cannot work on the base that is known. Merging looks for itself."""
+    """Raises `CheckFailed` where what is to be written cannot work on the base that is known. Merging looks
+    for itself.
+    """
     if options.record is None or found.format.name == "checkpoint":
         return
     report = check(found.parent.adapter, options.record, options.base_name)
@@ -105,7 +112,9 @@ def get_export_format(name: str) -> ExportFormat:
 
 
 def _format(made: RepairedAdapter, chosen: ExportFormat | None) -> ExportFormat:
-    """The plan's format, unless another was asked for. Raises `Invalid` where a file cannot hold what must be merged."""
+    """The plan's format, unless another was asked for. Raises `Invalid` where a file cannot hold what must be
+    merged.
+    """
     if chosen is None or chosen.name == made.plan.format:
         return FORMATS[made.plan.format]
     if made.plan.needs_merge:

@@ -1,7 +1,7 @@
 """Modules without an update, where an engine wants one: filled with an update of zero.
 
-LoRAX, TGI and LMDeploy want a module in every layer or in none, SGLang queries, keys and values together. Zeros change nothing, and
-the module is there.
+LoRAX, TGI and LMDeploy want a module in every layer or in none, SGLang queries, keys and values together.
+Zeros change nothing, and the module is there.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ def fill_missing_layers(parent: ParentAdapter, runtime: Runtime, options: Export
 
 
 def fill_packed_modules(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
-    """With a pair of zero factors for what is one weight with a module that is there. Raises `CheckFailed` where the base has not
-    got it, or is not known."""
+    """With a pair of zero factors for what is one weight with a module that is there. Raises `CheckFailed`
+    where the base has not got it, or is not known.
+    """
     record = options.require_record("filling what is one weight with a module")
     lacking: dict[str, tuple[ModuleSpec, int]] = {}
     for path, like in missing_packed_modules(parent.adapter.spec.modules, record):

@@ -1,7 +1,7 @@
 """mlx-lm's LoRA in PEFT's layout: the factors turned round, its one scale as `lora_alpha` over `r`.
 
-The numbers stay as they are, bit for bit. Experts of a layer and DoRA are told to be merged by mlx-lm itself, and so is an
-update of an embedding that is the output head too: mlx-lm changes both, PEFT the input only.
+The numbers stay as they are, bit for bit. Experts of a layer and DoRA are told to be merged by mlx-lm itself,
+and so is an update of an embedding that is the output head too: mlx-lm changes both, PEFT the input only.
 """
 
 from __future__ import annotations

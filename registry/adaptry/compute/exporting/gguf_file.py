@@ -1,9 +1,10 @@
 """A GGUF LoRA for llama.cpp: `<its tensor>.lora_a` and `.lora_b`, and one `adapter.lora.alpha` for all.
 
-llama.cpp multiplies by alpha over the rank of each tensor and knows no other scale (`llama-adapter.h · get_scale`), so a
-module whose scale is another one gets the rest of it into `lora_b`. Rows of queries and keys are put in its order; left
-out, the file loads without a complaint and answers something else. Factors are not turned where the base has its
-weight the other way round (GPT-2): they are [r, in] and [out, r] there too.
+llama.cpp multiplies by alpha over the rank of each tensor and knows no other scale (`llama-adapter.h ·
+get_scale`), so a module whose scale is another one gets the rest of it into `lora_b`. Rows of queries and
+keys are put in its order; left out, the file loads without a complaint and answers something else. Factors
+are not turned where the base has its weight the other way round (GPT-2): they are [r, in] and [out, r] there
+too.
 """
 
 from __future__ import annotations
@@ -46,8 +47,10 @@ class GgufTensor:
 
 
 def write(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[str, ...]:
-    """Raises `Unsupported` (an architecture or a module that llama.cpp has no place for), `CheckFailed` (what no factors hold;
-    no base known), `MissingDependency` (no gguf package), and what `output_folder` raises."""
+    """Raises `Unsupported` (an architecture or a module that llama.cpp has no place for), `CheckFailed` (what
+    no factors hold; no base known), `MissingDependency` (no gguf package), and what `output_folder`
+    raises.
+    """
     with output_folder(target, replace=options.may_replace) as folder:
         return write_into(parent, folder, options)
 
@@ -132,7 +135,9 @@ def _check_place(label: str, module: ModuleSpec, where: GgufTarget | None, facts
 
 
 def _alphas(modules: Sequence[ModuleSpec]) -> tuple[float, int]:
-    """The one alpha, and of how many modules it does not tell the scale; never 0, by which nothing could be divided."""
+    """The one alpha, and of how many modules it does not tell the scale; never 0, by which nothing could be
+    divided.
+    """
     alphas = {module.scale * module.rank for module in modules}
     if len(alphas) == 1 and alphas != {0.0}:
         return alphas.pop(), 0
@@ -164,7 +169,8 @@ def _tensors(
 
     if None in tensor.modules:
         factors = _factors(parent, tensor.modules[None], architecture, facts, alpha)
-        # An embedding's rows are looked up in lora_a (`llm_build_inp_embd`), so that one lies the other way round.
+        # An embedding's rows are looked up in lora_a (`llm_build_inp_embd`), so that one lies the other way
+        # round.
         down = factors.down.T if tensor.tensor == "token_embd.weight" else factors.down
         yield f"{tensor.tensor}.lora_a", down
         yield f"{tensor.tensor}.lora_b", factors.up

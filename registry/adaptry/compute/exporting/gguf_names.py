@@ -1,8 +1,9 @@
 """What llama.cpp calls a module of a base, and which of them it stores in another order of rows.
 
-Names are those of the `gguf` package, by architecture. Here is only what that package does not say: which model type of
-transformers is which architecture, and whose query and key rows llama.cpp's converter reorders for its rotary embedding
-(`conversion/llama.py · LlamaModel.permute`). What is not in the table was not compared with that converter, and is refused.
+Names are those of the `gguf` package, by architecture. Here is only what that package does not say: which
+model type of transformers is which architecture, and whose query and key rows llama.cpp's converter reorders
+for its rotary embedding (`conversion/llama.py · LlamaModel.permute`). What is not in the table was not
+compared with that converter, and is refused.
 """
 
 from __future__ import annotations
@@ -105,7 +106,9 @@ def import_gguf() -> Any:
 
 
 def _spellings(path: str) -> tuple[str, ...]:
-    """The path, the same with a task model's prefix, and Mixtral's experts as llama.cpp's converter calls them."""
+    """The path, the same with a task model's prefix, and Mixtral's experts as llama.cpp's converter calls
+    them.
+    """
     experts = path.replace("model.layers.", "layers.").replace(
         "block_sparse_moe.experts", "feed_forward.experts"
     )

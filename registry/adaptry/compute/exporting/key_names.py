@@ -1,7 +1,8 @@
-"""Keys whose prefix an engine would not find: doubled, missing, or left by a wrapper of the training, put right.
+"""Keys whose prefix an engine would not find: doubled, missing, or left by a wrapper of the training, put
+right.
 
-Only names change. A key is put right where what comes out is a factor of a module; where the base is known, its own
-names say what a module is called on disk.
+Only names change. A key is put right where what comes out is a factor of a module; where the base is known,
+its own names say what a module is called on disk.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ _ON_DISK: LayoutVersion = "transformers4"
 
 
 def normalise_keys(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
-    """Every factor as `base_model.model.<module>.lora_A.weight`. Raises `CheckFailed` where a tensor is no factor after all,
-    or two become one."""
+    """Every factor as `base_model.model.<module>.lora_A.weight`. Raises `CheckFailed` where a tensor is no
+    factor after all, or two become one.
+    """
     new = {name: normalise_key(name) for name in parent.adapter.tensors}
     unclaimed = set(parent.adapter.spec.unclaimed)
     strange = [name for name in new if name in unclaimed and new[name] == name]
@@ -53,8 +55,10 @@ def normalise_key(name: str) -> str:
 
 
 def rename_to_disk(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
-    """Modules called as the base calls them on disk: by its own names where a prefix is more or less, else by the layout
-    of transformers 4. Raises `CheckFailed` where a module is nowhere in the base, or could be two."""
+    """Modules called as the base calls them on disk: by its own names where a prefix is more or less, else by
+    the layout of transformers 4. Raises `CheckFailed` where a module is nowhere in the base, or could be
+    two.
+    """
     base = options.require_record(f"renaming the modules of {parent.label}")
     spec = parent.adapter.spec
     module_map = place(spec, base.tensors, base.facts)

@@ -1,7 +1,8 @@
 """mlx-lm's adapter: `lora_a` [in, r], `lora_b` [r, out], one `scale` for all, and which modules it has.
 
-mlx-lm makes LoRA layers of the last `num_layers` layers, of the modules in `keys`, each of them, all of one rank; a module
-without factors in the file would keep random ones, so what the file lacks there is written as zeros.
+mlx-lm makes LoRA layers of the last `num_layers` layers, of the modules in `keys`, each of them, all of one
+rank; a module without factors in the file would keep random ones, so what the file lacks there is written as
+zeros.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ _LAYER = re.compile(r"(?P<before>(?:.*\.)?layers)\.(?P<number>\d+)\.(?P<key>.+)"
 
 
 def write(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[str, ...]:
-    """Raises `Unsupported`, `CheckFailed` for what mlx-lm's LoRA does not hold, and what `output_folder` raises."""
+    """Raises `Unsupported`, `CheckFailed` for what mlx-lm's LoRA does not hold, and what `output_folder`
+    raises.
+    """
     layers = options.require_record("an adapter for mlx-lm").facts.get("layers")
     modules = _checked(parent)
     if not isinstance(layers, int):

@@ -1,6 +1,7 @@
 """A folder that `ollama create` makes a model of: a Modelfile, and the adapter as GGUF.
 
-Ollama converts safetensors itself for three families, with a whole number for alpha; the GGUF needs none of that.
+Ollama converts safetensors itself for three families, with a whole number for alpha; the GGUF needs none of
+that.
 """
 
 from __future__ import annotations

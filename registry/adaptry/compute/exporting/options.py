@@ -1,4 +1,6 @@
-"""What an export may use beside the adapter: its base, as far as it is known, and what the user asked of lossy steps."""
+"""What an export may use beside the adapter: its base, as far as it is known, and what the user asked of
+lossy steps.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""LoRA files of diffusion pipelines: diffusers' and kohya's, each out of the other's, or out of PEFT's folder of one part.
+"""LoRA files of diffusion pipelines: diffusers' and kohya's, each out of the other's, or out of PEFT's folder
+of one part.
 
-Factors are copied as they are. What a loader multiplies by is written where it looks: for diffusers in the metadata, for
-kohya in an `alpha` beside each module. There it is the same for a whole part, since diffusers 0.42 gives attention the
-commonest of a part; what a module had otherwise goes into its `lora_up`.
+Factors are copied as they are. What a loader multiplies by is written where it looks: for diffusers in the
+metadata, for kohya in an `alpha` beside each module. There it is the same for a whole part, since diffusers
+0.42 gives attention the commonest of a part; what a module had otherwise goes into its `lora_up`.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ class PipelineModule:
 
 
 def write_diffusers(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[str, ...]:
-    """Raises `Unsupported`, `CheckFailed` for what is no plain LoRA of a pipeline, and what `output_folder` raises."""
+    """Raises `Unsupported`, `CheckFailed` for what is no plain LoRA of a pipeline, and what `output_folder`
+    raises.
+    """
     modules = _placed(parent, options)
     names = [f"{each.path}.lora_{role}.weight" for each in modules for role in "AB"]
     metadata = {
@@ -63,8 +66,9 @@ def write_diffusers(parent: ParentAdapter, target: Path, options: ExportOptions)
 
 
 def write_kohya(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[str, ...]:
-    """Raises `Unsupported`, `CheckFailed` for what is no plain LoRA of a UNet and its text encoders, and what `output_folder`
-    raises."""
+    """Raises `Unsupported`, `CheckFailed` for what is no plain LoRA of a UNet and its text encoders, and what
+    `output_folder` raises.
+    """
     modules = _placed(parent, options)
     parts = {each.part for each in modules}
     kohya_names = [kohya_name(each.path, parts) for each in modules]
@@ -139,7 +143,9 @@ def _alpha(module: ModuleSpec) -> float:
 
 
 def _facts(modules: list[PipelineModule], options: ExportOptions) -> dict[str, str]:
-    """What sd-scripts keeps of a training that people read: where modules differ, the word it has for that."""
+    """What sd-scripts keeps of a training that people read: where modules differ, the word it has for
+    that.
+    """
     ranks = {str(each.module.rank) for each in modules}
     alphas = {str(alpha) for alpha in _commonest(modules).values()}
     facts = {

@@ -1,7 +1,7 @@
 """What diffusers and kohya's sd-scripts call the modules of a pipeline, and one in the words of the other.
 
-kohya writes `_` for every `.`, so its names are told back only by the names that the base has; and it always writes CLIP's
-`text_model`, which newer versions of transformers leave out.
+kohya writes `_` for every `.`, so its names are told back only by the names that the base has; and it always
+writes CLIP's `text_model`, which newer versions of transformers leave out.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ _KOHYA = {"unet": ("lora_unet",), "text_encoder": ("lora_te", "lora_te1"), "text
 
 
 def kohya_name(path: str, parts: Iterable[str]) -> str:
-    """The name of a module in kohya's file, of a pipeline of these parts. Raises `Unsupported` for another part than a UNet
-    or a CLIP text encoder: kohya names those after the original model's code."""
+    """The name of a module in kohya's file, of a pipeline of these parts. Raises `Unsupported` for another
+    part than a UNet or a CLIP text encoder: kohya names those after the original model's code.
+    """
     part, _, inside = path.partition(".")
     if part not in _KOHYA:
         raise Unsupported(
@@ -28,8 +29,9 @@ def kohya_name(path: str, parts: Iterable[str]) -> str:
 
 
 def diffusers_names(names: Iterable[str], base: Iterable[str], label: str) -> Mapping[str, str]:
-    """Each of kohya's `names` as diffusers calls it, by the names of the base's tensors. Raises `CheckFailed` for the first that
-    the base does not have."""
+    """Each of kohya's `names` as diffusers calls it, by the names of the base's tensors. Raises `CheckFailed`
+    for the first that the base does not have.
+    """
     known = {}
     for tensor in base:
         part, _, inside = tensor.rpartition(".")[0].partition(".")

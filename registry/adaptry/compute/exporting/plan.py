@@ -1,8 +1,8 @@
-"""What is to be done so that an engine serves an adapter as it was trained: decided from the verdict, before a weight is
-read.
+"""What is to be done so that an engine serves an adapter as it was trained: decided from the verdict, before
+a weight is read.
 
-A gate hides what lies behind it (of another tool's file little can be said), so after its steps the result is looked at
-again. The plan says what is known now.
+A gate hides what lies behind it (of another tool's file little can be said), so after its steps the result is
+looked at again. The plan says what is known now.
 """
 
 from __future__ import annotations

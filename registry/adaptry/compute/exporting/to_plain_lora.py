@@ -19,7 +19,9 @@ _LARGEST = {"vllm": 512}
 
 
 def convert_to_lora(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
-    """The plain LoRA that acts as any method does, or the nearest one of the rank or energy that was asked for."""
+    """The plain LoRA that acts as any method does, or the nearest one of the rank or energy that was asked
+    for.
+    """
     convert_options = ConvertOptions(
         rank=options.rank, energy=options.energy, dtype=options.dtype, other_base=options.other_base
     )
@@ -42,8 +44,9 @@ def fold_scales_uniformly(parent: ParentAdapter, runtime: Runtime, options: Expo
 
 
 def resize_to_limit(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
-    """The nearest update within the rank that the server takes. Raises `CheckFailed` where nothing may be lost, or no limit is
-    known."""
+    """The nearest update within the rank that the server takes. Raises `CheckFailed` where nothing may be
+    lost, or no limit is known.
+    """
     limit = _limit(runtime)
     if limit is None:
         raise CheckFailed(f"which rank {runtime} takes is not said: add ,max_lora_rank=N to it")
@@ -82,8 +85,10 @@ def clear_saved_modules(parent: ParentAdapter, runtime: Runtime, options: Export
 
 
 def clear_fan_in_fan_out(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
-    """`fan_in_fan_out` off. A LoRA's factors are [r, in] and [out, r] whichever way round the base has its weight; the field
-    tells PEFT to turn the product, which it also does unasked for a Conv1D (PEFT `tuners/lora/model.py`)."""
+    """`fan_in_fan_out` off. A LoRA's factors are [r, in] and [out, r] whichever way round the base has its
+    weight; the field tells PEFT to turn the product, which it also does unasked for a Conv1D (PEFT
+    `tuners/lora/model.py`).
+    """
     return rewrite_adapter(parent, {"operation": "config"}, {"fan_in_fan_out": False})
 
 

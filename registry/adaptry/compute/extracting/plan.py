@@ -40,8 +40,9 @@ def plan_extraction(
 ) -> ExtractPlan:
     """How a LoRA is extracted from `tuned`. Looks at both files' bytes until they differ.
 
-    Raises `CheckFailed` (nothing changed, nothing that a LoRA holds, another architecture), `Unsupported` (quantised
-    weights, names that are not known), `Invalid` (a pattern that matches nothing), `MissingDependency` (no torch).
+    Raises `CheckFailed` (nothing changed, nothing that a LoRA holds, another architecture), `Unsupported`
+    (quantised weights, names that are not known), `Invalid` (a pattern that matches nothing),
+    `MissingDependency` (no torch).
     """
     _require_torch()
     records = fingerprint(base), fingerprint(tuned)
@@ -149,7 +150,9 @@ def _notes(
 
 
 def _of_config(base: Facts, tuned: Facts, embeddings: Sequence[TargetChoice]) -> Iterable[str]:
-    """What the configs say otherwise: no adapter holds it, but for a vocabulary that comes with its embeddings."""
+    """What the configs say otherwise: no adapter holds it, but for a vocabulary that comes with its
+    embeddings.
+    """
     if embeddings and base.get("vocab_size") != tuned.get("vocab_size"):
         yield (
             f"the vocabulary has {tuned.get('vocab_size')} rows, and the base's {base.get('vocab_size')}: "

@@ -1,4 +1,6 @@
-"""The extracted adapter merged into the base again, in memory, and compared with the fine-tune it came from."""
+"""The extracted adapter merged into the base again, in memory, and compared with the fine-tune it came
+from.
+"""
 
 from __future__ import annotations
 

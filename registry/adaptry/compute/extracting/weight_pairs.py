@@ -1,6 +1,8 @@
-"""The weights of the model in memory, and where base and fine-tune have each on disk, however the two were saved.
+"""The weights of the model in memory, and where base and fine-tune have each on disk, however the two were
+saved.
 
-An adapter names what is in memory, so weights are known by those names, as the fine-tune's checkpoint has them.
+An adapter names what is in memory, so weights are known by those names, as the fine-tune's checkpoint has
+them.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from adaptry.core.errors import CheckFailed, Unsupported
 
 @dataclass(frozen=True, slots=True)
 class WeightPair:
-    """One weight: its name and the tensor (or parts of it) in each checkpoint; `base` None where the base has none.
+    """One weight: its name and the tensor (or parts of it) in each checkpoint; `base` None where the base has
+    none.
 
     `tied`: it is input embedding and output head in one, in both.
     """
@@ -46,7 +49,9 @@ class WeightPair:
 
 @dataclass(frozen=True, slots=True)
 class WeightPairs:
-    """`weights` of the fine-tune in the order of its files; `lost`: names of the base's weights that it has no more."""
+    """`weights` of the fine-tune in the order of its files; `lost`: names of the base's weights that it has
+    no more.
+    """
 
     weights: tuple[WeightPair, ...]
     missing: tuple[str, ...]
@@ -59,7 +64,9 @@ Facts = Mapping[str, Any]
 def pair_weights(
     base: HfCheckpoint, base_facts: Facts, tuned: HfCheckpoint, tuned_facts: Facts
 ) -> WeightPairs:
-    """Raises `Unsupported` (a model whose names in memory are not known), `CheckFailed` (not of one architecture)."""
+    """Raises `Unsupported` (a model whose names in memory are not known), `CheckFailed` (not of one
+    architecture).
+    """
     kind = str(tuned_facts.get("model_type") or "")
     if is_converted_on_load([kind]):
         raise Unsupported(
@@ -93,7 +100,9 @@ def pair_weights(
 
 
 def _renaming(tuned: HfCheckpoint) -> Callable[[str], str]:
-    """From names on disk to those in memory: vision-language models are still written as before transformers 4.52."""
+    """From names on disk to those in memory: vision-language models are still written as before transformers
+    4.52.
+    """
     is_older = any(name.startswith("language_model.model.") for name in tuned.tensors)
     return _in_memory if is_older else lambda name: name
 

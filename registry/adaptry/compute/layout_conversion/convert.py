@@ -35,8 +35,8 @@ TITLES: Mapping[LayoutVersion, str] = {
 def convert_layout(parent: ParentAdapter, base: BaseRecord, to: LayoutVersion) -> LazyAdapter:
     """`parent` in the layout `to`.
 
-    Raises `Unsupported` (another tool's layout, or a variant that has no such layout) and `CheckFailed` (modules that are not in the base;
-    nothing to do, since the file is so already).
+    Raises `Unsupported` (another tool's layout, or a variant that has no such layout) and `CheckFailed`
+    (modules that are not in the base; nothing to do, since the file is so already).
     """
     adapter, label = parent.adapter, parent.label
     if adapter.format is not PEFT:

@@ -1,4 +1,6 @@
-"""An adapter's modules as another layout has them: renamed, taken apart into experts, or put together from them."""
+"""An adapter's modules as another layout has them: renamed, taken apart into experts, or put together from
+them.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,9 @@ if TYPE_CHECKING:
 class ConvertedModule:
     """A module of the result.
 
-    `path` as the file spells it, `rank` and `scale` those of one expert; `parameter` the fused one it is. It is made of
-    `parts`: modules of the parent with the place each takes. One part and no `whole`: it is only called otherwise.
+    `path` as the file spells it, `rank` and `scale` those of one expert; `parameter` the fused one it is. It
+    is made of `parts`: modules of the parent with the place each takes. One part and no `whole`: it is only
+    called otherwise.
     """
 
     path: str

@@ -1,8 +1,9 @@
 """A layer's experts, between one pair of factors an expert and one pair for all of them.
 
-Fused, the factors of expert e are rows e·r + k of A and columns k·E + e of B, and the rows of a gate_up parameter are
-the gate's and then the up's (PEFT `ParamWrapper`). Taking apart repeats A for gate and up; putting together puts the
-two side by side on a diagonal, at twice the rank, as PEFT 0.19 converts. No number is changed by either.
+Fused, the factors of expert e are rows e·r + k of A and columns k·E + e of B, and the rows of a gate_up
+parameter are the gate's and then the up's (PEFT `ParamWrapper`). Taking apart repeats A for gate and up;
+putting together puts the two side by side on a diagonal, at twice the rank, as PEFT 0.19 converts. No number
+is changed by either.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ def split_expert(fused: Pair, index: int, count: int, rows: tuple[int, int]) -> 
 
 
 def fuse_experts(experts: Sequence[Mapping[int, Pair]], heights: Sequence[int], width: int) -> Pair:
-    """One pair for all: `experts[e]` are its factors by the place of their part (0: gate, 1: up), `heights` the rows
-    of each part, `width` the inputs. An expert or part that has none is zeros; ranks are filled with zeros."""
+    """One pair for all: `experts[e]` are its factors by the place of their part (0: gate, 1: up), `heights`
+    the rows of each part, `width` the inputs. An expert or part that has none is zeros; ranks are filled with
+    zeros.
+    """
     import torch
 
     pairs = [pair for parts in experts for pair in parts.values()]

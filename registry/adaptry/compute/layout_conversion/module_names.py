@@ -21,7 +21,9 @@ LAYOUTS: tuple[LayoutVersion, ...] = ("transformers4", "transformers5")
 
 @dataclass(frozen=True, slots=True)
 class LoadedNames:
-    """A base's weights by their name on disk: what each is, or is a part of, in memory under transformers 5."""
+    """A base's weights by their name on disk: what each is, or is a part of, in memory under transformers
+    5.
+    """
 
     by_part: Mapping[str, LoadedTensor]
 
@@ -33,7 +35,8 @@ class LoadedNames:
     def rename(self, parameter: str, disk: str, to: LayoutVersion) -> str:
         """`parameter`, which is the tensor `disk` of the base, as the layout calls it.
 
-        Where it is a part of a fused parameter, transformers 5 has no module of its own for it: that is the caller's.
+        Where it is a part of a fused parameter, transformers 5 has no module of its own for it: that is the
+        caller's.
         """
         memory = self.by_part[disk].name if disk in self.by_part else disk
         old, new = _old_spelling(disk), _new_spelling(memory)
@@ -45,7 +48,9 @@ class LoadedNames:
 
 
 def _with_prefix_of(name: str, known: str, target: str) -> str | None:
-    """`target`, with the prefix that `name` has more, or less, than `known`; None where they are not one name."""
+    """`target`, with the prefix that `name` has more, or less, than `known`; None where they are not one
+    name.
+    """
     if name == known:
         return target
     if name.endswith(f".{known}"):

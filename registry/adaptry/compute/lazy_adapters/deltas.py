@@ -1,6 +1,7 @@
 """An adapter's updates as factors, site by site: what combining, resizing and comparing work on.
 
-Only what is exactly a sum of factors is read here; an adapter that is more or less than that is refused with the way out.
+Only what is exactly a sum of factors is read here; an adapter that is more or less than that is refused with
+the way out.
 """
 
 from __future__ import annotations
@@ -21,13 +22,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class AdapterDeltas:
-    """The updates of one adapter: its modules by site, in the order of their paths. Weights are read when asked."""
+    """The updates of one adapter: its modules by site, in the order of their paths. Weights are read when
+    asked.
+    """
 
     parent: ParentAdapter
     modules: Mapping[WeightSite, ModuleSpec]
 
     def factors(self, site: WeightSite) -> Factors:
-        """The update at `site`: float32, with its trained scale. Raises `InvalidWeights` where it holds NaN or infinity."""
+        """The update at `site`: float32, with its trained scale. Raises `InvalidWeights` where it holds NaN
+        or infinity.
+        """
         from adaptry.compute.lazy_adapters.rounding import check_values
 
         found = lora_factors(self.parent.adapter, self.modules[site])
@@ -39,7 +44,9 @@ class AdapterDeltas:
 
 
 def open_adapter_deltas(parent: ParentAdapter) -> AdapterDeltas:
-    """Raises `Unsupported` or `CheckFailed` where the adapter is not exactly a sum of factors, naming the way out."""
+    """Raises `Unsupported` or `CheckFailed` where the adapter is not exactly a sum of factors, naming the way
+    out.
+    """
     adapter, label = parent.adapter, parent.label
     if adapter.format is not PEFT:
         raise Unsupported(

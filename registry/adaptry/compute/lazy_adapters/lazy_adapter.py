@@ -26,8 +26,9 @@ Json: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ParentAdapter:
-    """An adapter that another is made from: what the user called it, its revision if a registry has it, and the base
-    it is known to be for, if any."""
+    """An adapter that another is made from: what the user called it, its revision if a registry has it, and
+    the base it is known to be for, if any.
+    """
 
     adapter: Adapter
     label: str
@@ -35,7 +36,9 @@ class ParentAdapter:
     base: BaseRecord | None = None
 
     def recipe_entry(self) -> Json:
-        """How a recipe names it, the same wherever it lay: its revision, else the digests of its weights and config."""
+        """How a recipe names it, the same wherever it lay: its revision, else the digests of its weights and
+        config.
+        """
         if self.revision is not None:
             return {"revision": str(self.revision)}
         config = self.adapter.format.config

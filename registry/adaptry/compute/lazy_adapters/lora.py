@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LoraOptions:
-    """What a LoRA that is made should be: `dtype` in safetensors' words; `uniform`: all modules of one rank, which one
-    (0: the largest that comes out)."""
+    """What a LoRA that is made should be: `dtype` in safetensors' words; `uniform`: all modules of one rank,
+    which one (0: the largest that comes out).
+    """
 
     dtype: str = "F32"
     uniform: int | None = None
@@ -111,7 +112,9 @@ def _base_name(adapter: Adapter) -> str | None:
 
 
 def _paths_in_file(sites: Sequence[WeightSite]) -> dict[WeightSite, str]:
-    """Each site's path in the file: of several parameters of one module, PEFT nests the earlier ones deeper."""
+    """Each site's path in the file: of several parameters of one module, PEFT nests the earlier ones
+    deeper.
+    """
     spelled = {site: site.path for site in sites if site.parameter is None}
     modules: dict[str, list[WeightSite]] = {}
     for site in sites:
@@ -136,7 +139,9 @@ def _config(
     spelled: Mapping[WeightSite, str],
     shapes: Mapping[str, tuple[int, ...]],
 ) -> Json:
-    """`adapter_config.json`: what PEFT 0.21 reads of a plain LoRA, and nothing that would mean something else."""
+    """`adapter_config.json`: what PEFT 0.21 reads of a plain LoRA, and nothing that would mean something
+    else.
+    """
     first = parents[0].adapter.config.fields if parents else {}
     ranks = {site: shapes[tensor_names(site, spelled[site])[0]][0] // site.experts for site in sites}
     rank = max(ranks.values())
@@ -169,7 +174,9 @@ _NARROWING = ("layers_to_transform", "exclude_modules", "target_parameters")
 
 
 def _targets(parents: Sequence[ParentAdapter], modules: Sequence[WeightSite]) -> list[str]:
-    """The parents' own short names where these mean the same modules (engines expect such), else every full path."""
+    """The parents' own short names where these mean the same modules (engines expect such), else every full
+    path.
+    """
     short: set[str] = set()
     for parent in parents:
         fields = parent.adapter.config.fields

@@ -21,7 +21,9 @@ def round_factors(update: Factors, dtype: str) -> Factors:
 
 
 def measure_error(own: Factors, made: Factors) -> Mapping[str, float]:
-    """The figures of a module: what it should be is `own`. The same factors, its scale in them, have lost nothing."""
+    """The figures of a module: what it should be is `own`. The same factors, its scale in them, have lost
+    nothing.
+    """
     folded = own.with_unit_scale()
     if made.scale == folded.scale and made.up.equal(folded.up) and made.down.equal(folded.down):
         return {"energy": inner_product(own, own), "lost": 0.0, "rank": float(made.rank)}

@@ -1,7 +1,8 @@
-"""Where in a model an update sits, and how a LoRA of PEFT's layout spells it: reading factors and writing them back.
+"""Where in a model an update sits, and how a LoRA of PEFT's layout spells it: reading factors and writing
+them back.
 
-A site is named by the model, not by the adapter: adapters of one base that change the same weight share the site,
-whatever their method and rank.
+A site is named by the model, not by the adapter: adapters of one base that change the same weight share the
+site, whatever their method and rank.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 class WeightSite:
     """One weight of the model: `path` of its module, [fan_out, fan_in] of the update.
 
-    `kernel` is a convolution's (fan_in counts channels only); `experts` how many matrices a fused parameter holds,
-    `parameter` its name.
+    `kernel` is a convolution's (fan_in counts channels only); `experts` how many matrices a fused parameter
+    holds, `parameter` its name.
     """
 
     path: str
@@ -54,7 +55,9 @@ class WeightSite:
 
 
 def site_of(adapter: Adapter, module: ModuleSpec) -> WeightSite:
-    """The site of a LoRA's module. Raises `CheckFailed` where the file does not tell which parameter it changes."""
+    """The site of a LoRA's module. Raises `CheckFailed` where the file does not tell which parameter it
+    changes.
+    """
     kernel: tuple[int, ...] = ()
     experts = 1
     if module.kind == "conv":
@@ -97,7 +100,9 @@ def plain_reason(adapter: Adapter) -> str | None:
 
 
 def lora_factors(adapter: Adapter, module: ModuleSpec) -> Factors:
-    """The factors of a LoRA's module in float32, [out, r] and [r, in·kernel]; of experts, [E, out, r] and [E, r, in]."""
+    """The factors of a LoRA's module in float32, [out, r] and [r, in·kernel]; of experts, [E, out, r] and [E,
+    r, in].
+    """
     import torch
 
     from adaptry.compute.tensors.adapter_tensors import as_tensor

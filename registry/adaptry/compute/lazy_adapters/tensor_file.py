@@ -1,7 +1,7 @@
 """Writing a safetensors file whose tensors are made one after the other and whose shapes nobody knows before.
 
-Room for the header is left in front and filled in at the end; what it does not need is blanks, as the format allows.
-The same tensors give the same bytes.
+Room for the header is left in front and filled in at the end; what it does not need is blanks, as the format
+allows. The same tensors give the same bytes.
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ def write_tensors(
     tensors: Iterable[tuple[str, Tensor]],
     metadata: Mapping[str, str] = _PLAIN,
 ) -> dict[str, tuple[int, ...]]:
-    """Writes the file and gives the shapes. What it leaves behind if the tensors raise is no safetensors file."""
+    """Writes the file and gives the shapes. What it leaves behind if the tensors raise is no safetensors
+    file.
+    """
     file = TensorFile(path, names, metadata)
     try:
         for name, tensor in tensors:

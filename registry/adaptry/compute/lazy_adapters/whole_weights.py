@@ -1,7 +1,7 @@
 """Whole weights that parents bring beside their updates (saved modules, biases, token rows): who gives them.
 
-Nobody can add two heads. Where one parent alone has such weights, or all have the same bytes, they come along as they
-are; otherwise the caller says whose count, or that none do.
+Nobody can add two heads. Where one parent alone has such weights, or all have the same bytes, they come along
+as they are; otherwise the caller says whose count, or that none do.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ _TOKENIZER = (
 
 @dataclass(frozen=True, slots=True)
 class WholeWeights:
-    """The whole weights of a result: `names` of `adapter`'s tensors, the config's fields that speak of them, and the
-    tokenizer that belongs to them."""
+    """The whole weights of a result: `names` of `adapter`'s tensors, the config's fields that speak of them,
+    and the tokenizer that belongs to them.
+    """
 
     adapter: Adapter | None = None
     names: tuple[str, ...] = ()
@@ -60,8 +61,9 @@ NO_WHOLE_WEIGHTS = WholeWeights()
 def choose_whole_weights(parents: Sequence[ParentAdapter], choice: str | None = None) -> WholeWeights:
     """The whole weights of what is made of `parents`.
 
-    `choice`: the label of the parent whose count, `none` to leave them out, None where it should be clear. Raises
-    `CheckFailed` where several parents bring different ones and nothing is chosen, or the chosen one is no parent.
+    `choice`: the label of the parent whose count, `none` to leave them out, None where it should be clear.
+    Raises `CheckFailed` where several parents bring different ones and nothing is chosen, or the chosen one
+    is no parent.
     """
     bringing = [parent for parent in parents if parent.adapter.spec.extras]
     if choice == DROP:

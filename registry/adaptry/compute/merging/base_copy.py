@@ -1,8 +1,8 @@
 """Which copy of a base a merge uses, where one was quantised: the dequantised one, or the original.
 
-A QLoRA adapter was trained against the rounded weights of a quantised copy. Merged into those, the result is what was
-trained; merged into the original, it differs by the rounding, and starts from the better weights. Both are right for
-somebody, so it is asked and never guessed, and the answer is kept with its reason.
+A QLoRA adapter was trained against the rounded weights of a quantised copy. Merged into those, the result is
+what was trained; merged into the original, it differs by the rounding, and starts from the better weights.
+Both are right for somebody, so it is asked and never guessed, and the answer is kept with its reason.
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ def choose_copy(
 
 
 def dtype_of_int8(view: LogicalView, dtype: Dtype | None) -> str:
-    """The dtype that eight-bit weights get: `dtype` if asked, else the config's. Raises `CheckFailed` where neither tells."""
+    """The dtype that eight-bit weights get: `dtype` if asked, else the config's. Raises `CheckFailed` where
+    neither tells.
+    """
     known = dtype or _dtype_of_config(view)
     if known is None and any(packed.four_bit is None for packed in view.packed.values()):
         raise CheckFailed(
@@ -84,7 +86,9 @@ def dtype_of_int8(view: LogicalView, dtype: Dtype | None) -> str:
 
 
 def dtype_notes(view: LogicalView, dtype: Dtype | None) -> list[str]:
-    """What to know where four-bit weights were quantised from another dtype than the config tells loaders to use."""
+    """What to know where four-bit weights were quantised from another dtype than the config tells loaders to
+    use.
+    """
     written = _dtype_of_config(view)
     found = {packed.four_bit.dtype for packed in view.packed.values() if packed.four_bit}
     if dtype or written is None or found <= {written}:

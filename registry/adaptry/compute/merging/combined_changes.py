@@ -71,10 +71,11 @@ class PlacedChange:
 def combine_changes(
     method: MethodChoice, inputs: Sequence[tuple[WeightedAdapter, ModuleMap]], other_base: bool
 ) -> Iterator[PlacedChange]:
-    """The change of every weight that any input updates. `inputs` in the recipe's order, each where it lies in the base.
+    """The change of every weight that any input updates. `inputs` in the recipe's order, each where it lies
+    in the base.
 
-    Raises `Invalid` (no such method or parameter), `CheckFailed`, `Unsupported` (what is no sum of factors, or is placed in
-    a way that only a sum is merged into), each with the way out.
+    Raises `Invalid` (no such method or parameter), `CheckFailed`, `Unsupported` (what is no sum of factors,
+    or is placed in a way that only a sum is merged into), each with the way out.
     """
     if get_combine_method(method.method).replay_mode != "no":
         raise Unsupported(
@@ -118,8 +119,9 @@ def _placed(entry: WeightedAdapter, module_map: ModuleMap, site: WeightSite) -> 
 
 
 def _check_alone(inputs: Sequence[tuple[WeightedAdapter, ModuleMap]]) -> None:
-    """A saved module replaces the base's weights; replacements of several inputs, or beside an update, are no updates to
-    combine. Raises `CheckFailed`."""
+    """A saved module replaces the base's weights; replacements of several inputs, or beside an update, are no
+    updates to combine. Raises `CheckFailed`.
+    """
     changed = {target.tensor for _, module_map in inputs for target in module_map.placed}
     seen: dict[str, str] = {}
     for entry, module_map in inputs:

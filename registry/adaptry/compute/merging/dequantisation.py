@@ -1,9 +1,10 @@
 """Quantised weights as plain ones: the arithmetic of bitsandbytes' own dequantisation, one tensor at a time.
 
-What `dequantize_4bit` and `int8_vectorwise_dequant` of bitsandbytes 0.50 give, bit for bit: the code's value times its
-block's scale in float32, rounded once to the dtype that was quantised; int8 stays in float32. Blocks run on from row to
-row, as they were quantised. (Its kernel for AVX-512 begins each row with a new block, and so is wrong where the rows of a
-weight are no multiple of a block: there this is what its other backends give.)
+What `dequantize_4bit` and `int8_vectorwise_dequant` of bitsandbytes 0.50 give, bit for bit: the code's value
+times its block's scale in float32, rounded once to the dtype that was quantised; int8 stays in float32.
+Blocks run on from row to row, as they were quantised. (Its kernel for AVX-512 begins each row with a new
+block, and so is wrong where the rows of a weight are no multiple of a block: there this is what its other
+backends give.)
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ _CONFIGS = ("text_config", "vision_config", "llm_config")
 
 
 def dequantised_view(view: LogicalView, int8_dtype: str) -> HfCheckpoint:
-    """The checkpoint that comes of dequantising: shapes and dtypes of the result, the codes' places in the files.
+    """The checkpoint that comes of dequantising: shapes and dtypes of the result, the codes' places in the
+    files.
 
-    Four-bit weights get the dtype that they were quantised from, eight-bit ones `int8_dtype` (safetensors' words).
+    Four-bit weights get the dtype that they were quantised from, eight-bit ones `int8_dtype` (safetensors'
+    words).
     """
     tensors = dict(view.checkpoint.tensors)
     for name, packed in view.packed.items():

@@ -47,8 +47,8 @@ def write_merged_weights(
 ) -> tuple[WrittenFile, ...]:
     """Writes the plan's weight files into `folder`, which exists and holds none of them.
 
-    Raises `OSError` (no space, say) and `InvalidWeights` (a file that is cut while it is read) with files half
-    written: the caller fills a folder that is published by rename.
+    Raises `OSError` (no space, say) and `InvalidWeights` (a file that is cut while it is read) with files
+    half written: the caller fills a folder that is published by rename.
     """
     workers = threads or os.cpu_count() or 1
     with contextlib.ExitStack() as opened:

@@ -31,7 +31,9 @@ _TOLD = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class WeightedAdapter:
-    """An adapter, how strongly it counts, what the user called it, and the base it is known to be for, if any."""
+    """An adapter, how strongly it counts, what the user called it, and the base it is known to be for, if
+    any.
+    """
 
     adapter: Adapter
     weight: float
@@ -41,8 +43,9 @@ class WeightedAdapter:
 
 @dataclass(frozen=True, slots=True)
 class FitResult:
-    """Where an adapter's modules and extra weights lie, which tensors get more rows, and what is to be told: what the
-    config says was trained and the file has not, what its variant means for the result."""
+    """Where an adapter's modules and extra weights lie, which tensors get more rows, and what is to be told:
+    what the config says was trained and the file has not, what its variant means for the result.
+    """
 
     placement: ModuleMap
     rows: RowCounts
@@ -52,7 +55,9 @@ class FitResult:
 def fit(
     entry: WeightedAdapter, checkpoint: HfCheckpoint, base: BaseRecord, resize_vocab: bool = False
 ) -> FitResult:
-    """How the adapter lies in the base. Raises `Unsupported`, `CheckFailed`, and `MissingDependency` (a package of its method)."""
+    """How the adapter lies in the base. Raises `Unsupported`, `CheckFailed`, and `MissingDependency` (a
+    package of its method).
+    """
     refuse_unmergeable(entry)
     METHODS[entry.adapter.spec.method].check_installed()
     placement = _places(entry, checkpoint, base)
@@ -72,7 +77,8 @@ def fit(
 
 
 def check_base(entry: WeightedAdapter, base: BaseRecord, other_base: bool) -> list[str]:
-    """What is to be told where `base` is not the one the adapter is for: shapes cannot tell that, weights can.
+    """What is to be told where `base` is not the one the adapter is for: shapes cannot tell that, weights
+    can.
 
     Raises `CheckFailed` unless the two are copies of the same weights, or `other_base` asks for it.
     """
@@ -148,7 +154,9 @@ def _places(entry: WeightedAdapter, checkpoint: HfCheckpoint, base: BaseRecord) 
 
 
 def _refuse_loaded(label: str, target: TargetTensor) -> None:
-    """What transformers makes of the files only as it loads them has no tensor to change. Raises `Unsupported`."""
+    """What transformers makes of the files only as it loads them has no tensor to change. Raises
+    `Unsupported`.
+    """
     if len(target.weight.parts) > 1:
         raise Unsupported(
             f"{label}: {target.module.path} is one weight in memory and {len(target.weight.parts)} on disk, which is not "

@@ -9,7 +9,9 @@ class ShardReader(Protocol):
     """The base's files."""
 
     def read(self, shard: str, into: memoryview, at: int) -> None:
-        """Fills `into` with the bytes at a position of the file `shard`. Raises `InvalidWeights` where it is shorter."""
+        """Fills `into` with the bytes at a position of the file `shard`. Raises `InvalidWeights` where it is
+        shorter.
+        """
 
 
 class TensorSink(ShardReader, Protocol):

@@ -130,7 +130,9 @@ def kernel_weight(tensor: OutputTensor) -> KernelWeight:
 
 
 def choose_kernels(device: str = "cpu", kernel: str = "auto") -> KernelChoice:
-    """`kernel`: auto, torch or llvm. Raises `MissingDependency` with the line that installs what is needed, `Invalid`."""
+    """`kernel`: auto, torch or llvm. Raises `MissingDependency` with the line that installs what is needed,
+    `Invalid`.
+    """
     if device != "cpu":
         return _on_device(device)
     if kernel not in ("auto", "torch", "llvm"):

@@ -32,8 +32,8 @@ class OutputTensor:
     """One tensor of the result.
 
     Its values are those of `source` in the base's file `shard`, plus the updates, as `dtype`; it lies at
-    `offset` in the output file. `is_transposed`: stored [in, out], as a Conv1D is. `packed`: the base has it quantised,
-    and `source` has the shape and dtype that it gets, at the place of its codes.
+    `offset` in the output file. `is_transposed`: stored [in, out], as a Conv1D is. `packed`: the base has it
+    quantised, and `source` has the shape and dtype that it gets, at the place of its codes.
     """
 
     name: str

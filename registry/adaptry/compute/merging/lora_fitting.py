@@ -1,7 +1,8 @@
-"""What must hold of a LoRA's tensors beside its base: all parts its config speaks of, in the shapes of the weight.
+"""What must hold of a LoRA's tensors beside its base: all parts its config speaks of, in the shapes of the
+weight.
 
-PEFT fills what is missing with its initial values and drops what it does not expect, both without a word that anyone
-reads. Here either is refused.
+PEFT fills what is missing with its initial values and drops what it does not expect, both without a word that
+anyone reads. Here either is refused.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from adaptry.bases.module_map import ModuleMap, TargetTensor
 from adaptry.core.errors import CheckFailed, Unsupported
 
 _FLOATS = frozenset({"F32", "F16", "BF16"})
-# Models whose experts are stored [experts, in, out]: where in = out, shapes cannot tell (transformers' is_transposed).
+# Models whose experts are stored [experts, in, out]: where in = out, shapes cannot tell (transformers'
+# is_transposed).
 TURNED_EXPERTS = frozenset(["gpt_oss", "aria", "aria_text", "openai_privacy_filter"])
 
 
@@ -56,7 +58,9 @@ def check_lora(label: str, adapter: Adapter, target: TargetTensor, shape: tuple[
 
 
 def placed_for_lora(target: TargetTensor, config: AdapterConfig) -> TargetTensor:
-    """With the scale of its own patterns: those of a parameter match the parameter's name, which the base has."""
+    """With the scale of its own patterns: those of a parameter match the parameter's name, which the base
+    has.
+    """
     if target.module.kind != "parameter" or not (
         config.pattern_values("rank_pattern") or config.pattern_values("alpha_pattern")
     ):
@@ -95,7 +99,9 @@ def notes_of_lora(label: str, adapter: Adapter, module_map: ModuleMap) -> Iterat
 
 
 def _check_roles(label: str, module: ModuleSpec, config: AdapterConfig) -> None:
-    """Exactly the tensors that the config speaks of; samplers and projections of training may lie beside them."""
+    """Exactly the tensors that the config speaks of; samplers and projections of training may lie beside
+    them.
+    """
     wanted = {"embedding_A", "embedding_B"} if module.kind == "embedding" else {"A", "B"}
     if config.flag("use_dora"):
         wanted.add("magnitude")

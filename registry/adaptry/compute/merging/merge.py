@@ -28,8 +28,8 @@ from adaptry.core.report import CheckReport
 class MergeOptions:
     """The ways to carry a merge out that do not change what comes of it.
 
-    `device`: torch's word (`cpu`, `cuda`, …); `kernel`: auto, torch or llvm; `hashing`: digest the files as they
-    are written; `threads`: None for one a core.
+    `device`: torch's word (`cpu`, `cuda`, …); `kernel`: auto, torch or llvm; `hashing`: digest the files as
+    they are written; `threads`: None for one a core.
     """
 
     device: str = "cpu"

@@ -42,7 +42,9 @@ class WriteOp:
 
 
 class OutputWriter:
-    """Steps are taken in order by one thread at a time where the file is hashed, by any threads where it is not."""
+    """Steps are taken in order by one thread at a time where the file is hashed, by any threads where it is
+    not.
+    """
 
     def __init__(self, file: OutputFile, checkpoint: HfCheckpoint, folder: Path, hashing: bool) -> None:
         """Creates the file in `folder` at its full size, so that a lack of space shows before any work."""
@@ -139,9 +141,11 @@ class OutputWriter:
         return at
 
     def _begin_flush(self, end: int, size: int = _WINDOW) -> None:
-        """Lets the disk begin with what was just written, so that the flush before the rename finds little to do.
+        """Lets the disk begin with what was just written, so that the flush before the rename finds little to
+        do.
 
-        On Linux this advice starts writing dirty pages and drops only clean ones: a merge of 2.4 GB, flushed, took
+        On Linux this advice starts writing dirty pages and drops only clean ones: a merge of 2.4 GB, flushed,
+        took
         1.3 s instead of 2.0.
         """
         if hasattr(os, "posix_fadvise"):

@@ -34,15 +34,18 @@ _UNTIED = (
 
 
 PackedByPosition = Mapping[tuple[str, int], PackedWeight]
-"""Quantised weights by where their codes lie: file and position. Names do not tell, where layers are replicated."""
+"""Quantised weights by where their codes lie: file and position. Names do not tell, where layers are
+replicated.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class MergePlan:
-    """What will be done. `base` is the base's id; `notes` are sentences for the reader; `is_untied`: the result has
-    a head of its own. `checkpoint` is the base as it is merged into (deeper than its files, where layers are
-    replicated, and plain where it is dequantised); `vocabulary` is the new number of tokens, where there is one;
-    `base_copy` which copy is merged into, where one is quantised."""
+    """What will be done. `base` is the base's id; `notes` are sentences for the reader; `is_untied`: the
+    result has a head of its own. `checkpoint` is the base as it is merged into (deeper than its files, where
+    layers are replicated, and plain where it is dequantised); `vocabulary` is the new number of tokens, where
+    there is one; `base_copy` which copy is merged into, where one is quantised.
+    """
 
     checkpoint: HfCheckpoint
     base: Digest
@@ -151,7 +154,9 @@ def _not_plain(checkpoint: HfCheckpoint) -> str | None:
 
 
 def _in_file_order(checkpoint: HfCheckpoint) -> Iterable[str]:
-    """The names of the result, so that each file is read front to back and copies of a layer lie beside it."""
+    """The names of the result, so that each file is read front to back and copies of a layer lie beside
+    it.
+    """
     number = {name: place for place, name in enumerate(checkpoint.shards)}
     return sorted(
         checkpoint.tensors,

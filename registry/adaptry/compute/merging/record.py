@@ -34,8 +34,9 @@ class MergedInput(BaseModel):
 
 
 class MergeRecord(BaseModel):
-    """`base` is the base's id (its fingerprint); `files` the weight files written, where they were hashed; `base_copy`
-    which copy of the base was merged into, where one is quantised, and why."""
+    """`base` is the base's id (its fingerprint); `files` the weight files written, where they were hashed;
+    `base_copy` which copy of the base was merged into, where one is quantised, and why.
+    """
 
     model_config = ConfigDict(frozen=True)
 

@@ -1,8 +1,8 @@
 """Layer replication: a deeper model whose layers are copies of the base's, each with its own update.
 
-An adapter trained so names the layers of the deeper model. Here the base is read as that model: the tensors of a layer
-appear once under each of its new numbers, so that every copy is merged by itself. (PEFT lets copies share their
-storage, and its merge adds all their updates to each.)
+An adapter trained so names the layers of the deeper model. Here the base is read as that model: the tensors
+of a layer appear once under each of its new numbers, so that every copy is merged by itself. (PEFT lets
+copies share their storage, and its merge adds all their updates to each.)
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ _MOST = 4096
 def replicate_layers(checkpoint: HfCheckpoint, configs: Iterable[tuple[str, AdapterConfig]]) -> HfCheckpoint:
     """The base as the adapters (label, config) were trained on: itself, or the deeper model they all name.
 
-    Raises `CheckFailed` where they name different ones, `Unsupported` where the base has no one stack of layers.
+    Raises `CheckFailed` where they name different ones, `Unsupported` where the base has no one stack of
+    layers.
     """
     wanted = {label: _layers(config) for label, config in configs}
     maps = set(wanted.values())

@@ -1,7 +1,7 @@
 """What a merge wants of each tensor of the base: streamed updates, whole changes, a head of its own.
 
-A plain LoRA on a Linear or Conv1D streams in blocks of rows; everything else changes a tensor as a whole. A tensor that
-gets both is changed as a whole.
+A plain LoRA on a Linear or Conv1D streams in blocks of rows; everything else changes a tensor as a whole. A
+tensor that gets both is changed as a whole.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ from adaptry.compute.merging.whole_changes import (
 
 @dataclass(frozen=True, slots=True)
 class TensorChanges:
-    """What happens to one tensor. `bias`: where the bias beside it lies (beside a bias, its weight), for changes that
-    look at it."""
+    """What happens to one tensor. `bias`: where the bias beside it lies (beside a bias, its weight), for
+    changes that look at it.
+    """
 
     updates: tuple[LoraDelta, ...] = ()
     is_transposed: bool = False
@@ -60,7 +61,9 @@ class ChangeSet:
         return self._changes.get(self._sides.stored_side(tensor), TensorChanges())
 
     def added_tensors(self, tensor: str) -> Iterator[tuple[str, TensorChanges]]:
-        """Names of what the result gets beside the base's `tensor`, with its values, and what happens to each."""
+        """Names of what the result gets beside the base's `tensor`, with its values, and what happens to
+        each.
+        """
         for side in self._sides.added_sides(tensor):
             is_bias = side.name.endswith(".bias")  # it goes with the one that it was tied to
             yield side.name, self.for_tensor(tensor) if is_bias else self._changes.get(side, TensorChanges())

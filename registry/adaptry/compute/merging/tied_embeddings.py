@@ -52,12 +52,15 @@ class TiedSides:
         return TiedSide(tensor, tensor)
 
     def is_tied(self, target: TargetTensor) -> bool:
-        """Also a copy of the embedding under the head's own name, which older tools wrote: it is tied as it is loaded."""
+        """Also a copy of the embedding under the head's own name, which older tools wrote: it is tied as it
+        is loaded.
+        """
         is_copy = target.tensor == self._stored_head and not is_output_head(target.tensor)
         return target.tied or (is_copy and self._checkpoint.config.get("tie_word_embeddings") is not False)
 
     def is_declared_tied(self, tensor: str) -> bool:
-        """Whether `tensor` is the embedding of a base whose config ties it, though a head of its own is stored.
+        """Whether `tensor` is the embedding of a base whose config ties it, though a head of its own is
+        stored.
 
         PEFT goes by the config where a LoRA has rows of tokens, and sets them in both.
         """
@@ -83,7 +86,9 @@ class TiedSides:
         return (self.stored_side(self._stored_embedding or tensor),)
 
     def added_sides(self, tensor: str) -> Iterator[TiedSide]:
-        """What the result gets beside the base's `tensor`, where the ends came apart: whatever the base does not store."""
+        """What the result gets beside the base's `tensor`, where the ends came apart: whatever the base does
+        not store.
+        """
         if not self.is_untied:
             return
         ties = self._ties
@@ -99,7 +104,9 @@ class TiedSides:
         return TiedSide(tensor, f"{self._ties.head}.weight")
 
     def _check_untying(self, entry: WeightedAdapter, path: str, is_head: bool) -> None:
-        """Raises `Unsupported` where no name is known under which the result could have this end by itself."""
+        """Raises `Unsupported` where no name is known under which the result could have this end by
+        itself.
+        """
         ties, model_type = self._ties, self._checkpoint.config.get("model_type")
         if not ties.has_head:
             return
@@ -115,7 +122,9 @@ class TiedSides:
             )
 
     def check_known(self, entry: WeightedAdapter, tensor: str, path: str) -> None:
-        """Raises `Unsupported` where `tensor`, taken for one that stands alone, may be what an unseen head is tied to."""
+        """Raises `Unsupported` where `tensor`, taken for one that stands alone, may be what an unseen head is
+        tied to.
+        """
         config = self._checkpoint.config
         listed = config.get("architectures")
         is_written = any(
@@ -132,7 +141,9 @@ class TiedSides:
             )
 
     def check_bias(self, entry: WeightedAdapter, module: ModuleSpec) -> None:
-        """Raises `Unsupported` where the update of a tied head changes its bias, which lies with no weight of its own."""
+        """Raises `Unsupported` where the update of a tied head changes its bias, which lies with no weight of
+        its own.
+        """
         method = METHODS[entry.adapter.spec.method]
         has_bias = not self._checkpoint.tensors.keys().isdisjoint((f"{module.path}.bias", self._ties.bias))
         if has_bias and method.bias is not None and method.changes_bias(module):
@@ -145,7 +156,9 @@ class TiedSides:
 def sides_of_extra(
     entry: WeightedAdapter, extra: ExtraTarget, module_map: ModuleMap, sides: TiedSides
 ) -> tuple[TiedSide, ...]:
-    """What a full weight replaces. PEFT copies a module of `modules_to_save` off the tie; the rest is written through it."""
+    """What a full weight replaces. PEFT copies a module of `modules_to_save` off the tie; the rest is written
+    through it.
+    """
     if not extra.tied:
         if extra.extra.kind == "token_rows" and sides.is_declared_tied(extra.tensor):
             return (
@@ -166,7 +179,9 @@ def sides_of_extra(
 def sides_of_module(
     entry: WeightedAdapter, target: TargetTensor, module_map: ModuleMap, sides: TiedSides
 ) -> tuple[TiedSide, ...]:
-    """What an update changes. With `ensure_weight_tying` the embedding's is both's, and the head's says it again."""
+    """What an update changes. With `ensure_weight_tying` the embedding's is both's, and the head's says it
+    again.
+    """
     if not sides.is_tied(target):
         sides.check_known(entry, target.tensor, target.module.path)
         return (sides.stored_side(target.tensor),)
@@ -191,8 +206,8 @@ def _has_other_rows(adapter: Adapter, extra: ExtraTarget, module_map: ModuleMap)
 def _is_trained_as_one(adapter: Adapter, module_map: ModuleMap) -> bool:
     """Whether the embedding's factors are the head's as well: where there are both, with the same numbers.
 
-    PEFT ties them as it makes the adapter. On a half-precision base it then holds them in float32, each in a tensor of its
-    own, and from there on the two are trained apart.
+    PEFT ties them as it makes the adapter. On a half-precision base it then holds them in float32, each in a
+    tensor of its own, and from there on the two are trained apart.
     """
     modules = {other.module.kind == "embedding": other.module for other in module_map.placed if other.tied}
     embedding, head = modules.get(True), modules.get(False)

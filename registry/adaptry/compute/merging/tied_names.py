@@ -1,7 +1,8 @@
-"""What reads a tied embedding, by the names that transformers loads: the output head, its bias, the copies of the two stacks.
+"""What reads a tied embedding, by the names that transformers loads: the output head, its bias, the copies of
+the two stacks.
 
-A model that unties them wants each under its own name. The names are those of transformers 5 (`_tied_weights_keys` of its
-classes); for a model that is not here, none is made up.
+A model that unties them wants each under its own name. The names are those of transformers 5
+(`_tied_weights_keys` of its classes); for a model that is not here, none is made up.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ _HEADLESS = (
 
 @dataclass(frozen=True, slots=True)
 class TiedNames:
-    """`head`: the path of the output head, None where its name is not known. `bias`: the tensor its bias is tied to.
+    """`head`: the path of the output head, None where its name is not known. `bias`: the tensor its bias is
+    tied to.
 
-    `copies`: paths of what else reads the embedding and is untied with the head. `is_several`: whether embeddings of other
-    names read it too. `has_head`: whether the base's model has a head at all. `config`: what the untied model's says.
+    `copies`: paths of what else reads the embedding and is untied with the head. `is_several`: whether
+    embeddings of other names read it too. `has_head`: whether the base's model has a head at all. `config`:
+    what the untied model's says.
     """
 
     head: str | None = "lm_head"
@@ -41,7 +44,8 @@ class TiedNames:
 _BERT = TiedNames("cls.predictions.decoder", "cls.predictions.bias")
 _ROBERTA = TiedNames("lm_head.decoder", "lm_head.bias")
 _BART = TiedNames(copies=("encoder.embed_tokens", "decoder.embed_tokens"), is_several=True)
-# T5 ties its stacks to each other always. Since transformers 5 its config says apart from the tie that it scales.
+# T5 ties its stacks to each other always. Since transformers 5 its config says apart from the tie that it
+# scales.
 _T5 = TiedNames(is_several=True, config={"tie_word_embeddings": False, "scale_decoder_outputs": True})
 
 _LIKE_BERT = (

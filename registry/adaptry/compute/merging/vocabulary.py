@@ -1,7 +1,7 @@
 """A larger vocabulary: an adapter that brings embeddings with more rows than the base has.
 
-Tokens were added before training, so the result is another model than the base with another config. That happens
-only when it is asked for.
+Tokens were added before training, so the result is another model than the base with another config. That
+happens only when it is asked for.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ def new_rows(label: str, module_map: ModuleMap, checkpoint: HfCheckpoint, is_ask
 
 
 def check_single_input(label: str, weight: float, inputs: int) -> None:
-    """Raises `Unsupported` unless the adapter is merged alone and as trained: halves of new rows mean nothing."""
+    """Raises `Unsupported` unless the adapter is merged alone and as trained: halves of new rows mean
+    nothing.
+    """
     if inputs > 1 or weight != 1.0:
         raise Unsupported(
             f"{label} adds tokens to the vocabulary, so it is merged alone and with weight 1: merge it first, and other "

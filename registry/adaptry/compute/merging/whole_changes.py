@@ -1,7 +1,8 @@
 """Changes of a whole tensor, for what is not a plain LoRA: one tensor in memory, changed, written.
 
-Each takes the weight as it is in the base and gives a new one of the same dtype. Several changes of one weight are
-each taken from the base's own values and their differences summed in float32, so that no order hides in a merge.
+Each takes the weight as it is in the base and gives a new one of the same dtype. Several changes of one
+weight are each taken from the base's own values and their differences summed in float32, so that no order
+hides in a merge.
 """
 
 from __future__ import annotations
@@ -116,7 +117,9 @@ class ChangeChain:
 
 
 def apply_changes(changes: Sequence[WholeChange], stored: Tensor, read_bias: ReadBias) -> Tensor:
-    """The weight after all changes, in its own dtype. One change with weight 1 is exactly what its library does."""
+    """The weight after all changes, in its own dtype. One change with weight 1 is exactly what its library
+    does.
+    """
     match changes:
         case [change] if change.weight == 1.0:
             return change.apply(stored, read_bias)

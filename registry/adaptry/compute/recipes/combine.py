@@ -10,7 +10,8 @@ from adaptry.compute.recipes.merge import Dtype, RecipeInput
 
 
 class ModuleOverride(BaseModel):
-    """Another way for some modules: `match` is matched as PEFT matches a `rank_pattern`, the first that matches wins.
+    """Another way for some modules: `match` is matched as PEFT matches a `rank_pattern`, the first that
+    matches wins.
 
     `weights` are by the input's source. What is not said is as in the recipe.
     """
@@ -27,10 +28,10 @@ class ModuleOverride(BaseModel):
 class CombineRecipe(BaseModel):
     """One adapter out of several.
 
-    `rank` or `energy` (a share of Σσ², 0 to 1) bring the result to a rank; neither: exact where the method is exact,
-    else the largest rank of the inputs. `uniform`: the same rank for every module (zeros fill it). `whole_weights`: the source
-    whose saved modules come along, or `none`. `in_sequence`: each input was trained on top of the base and the inputs
-    before it. `output`: a folder or a name in the registry.
+    `rank` or `energy` (a share of Σσ², 0 to 1) bring the result to a rank; neither: exact where the method is
+    exact, else the largest rank of the inputs. `uniform`: the same rank for every module (zeros fill it).
+    `whole_weights`: the source whose saved modules come along, or `none`. `in_sequence`: each input was
+    trained on top of the base and the inputs before it. `output`: a folder or a name in the registry.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

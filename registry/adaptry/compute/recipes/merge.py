@@ -30,11 +30,11 @@ class RecipeInput(BaseModel):
 class MergeRecipe(BaseModel):
     """A merge into base weights: W + Σ weight · scale · B·A, in float32, rounded once.
 
-    `method` other than `linear`: W + what that way of combining makes of the updates, with its `parameters` and `seed`.
-    `dtype` None keeps each tensor's; `max_shard_size` (bytes) None keeps the base's files as they are; `other_base`
-    allows a base of the right shapes that is another model than an input is known to be for; `resize_vocab` allows an
-    input that brings embeddings with more rows than the base's; `base_copy` says which copy of a base is meant where it,
-    or the base that an input was trained on, is quantised.
+    `method` other than `linear`: W + what that way of combining makes of the updates, with its `parameters`
+    and `seed`. `dtype` None keeps each tensor's; `max_shard_size` (bytes) None keeps the base's files as they
+    are; `other_base` allows a base of the right shapes that is another model than an input is known to be
+    for; `resize_vocab` allows an input that brings embeddings with more rows than the base's; `base_copy`
+    says which copy of a base is meant where it, or the base that an input was trained on, is quantised.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

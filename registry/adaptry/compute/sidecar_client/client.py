@@ -1,7 +1,8 @@
-"""The server's side of the process that computes: started when it is first needed, again when it died, gone with the server.
+"""The server's side of the process that computes: started when it is first needed, again when it died, gone
+with the server.
 
-Nothing here imports what computes. Bytes are passed on as they come; who stops reading stops the computing. A stream goes
-on where it was when the process died, since the same model has the same bytes.
+Nothing here imports what computes. Bytes are passed on as they come; who stops reading stops the computing. A
+stream goes on where it was when the process died, since the same model has the same bytes.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ _PREFIXES = ("OMP_", "MKL_", "OPENBLAS_", "COVERAGE_")
 
 
 class ComputeClient:
-    """For many threads. `folder` is where the process works and remembers; `cache` bytes of finished files are kept there.
+    """For many threads. `folder` is where the process works and remembers; `cache` bytes of finished files
+    are kept there.
 
     At most `streams` files are read at once; more are `Unavailable`.
     """
@@ -47,7 +49,9 @@ class ComputeClient:
         return self._process.pid if self._process else None
 
     def describe(self, inputs: ModelInputs) -> ModelDescription:
-        """The merged model. Raises what opening it raises (`CheckFailed`, `Unsupported`, `NotFound`, …), `Unavailable`."""
+        """The merged model. Raises what opening it raises (`CheckFailed`, `Unsupported`, `NotFound`, …),
+        `Unavailable`.
+        """
         for _ in range(_DEATHS):
             try:
                 response = b"".join(self._request(ComputeRequest(ingredients=inputs)))
@@ -94,7 +98,9 @@ class ComputeClient:
             self._end()
 
     def _request(self, request: ComputeRequest) -> Iterator[bytes]:
-        """The data of an answer. Raises `ChannelClosed` where the process died before its end, and the error that it answers."""
+        """The data of an answer. Raises `ChannelClosed` where the process died before its end, and the error
+        that it answers.
+        """
         channel, process = self._channel()
         try:
             with channel:

@@ -1,4 +1,6 @@
-"""What goes into a merged model, by where it lies on this machine, and what comes out: values that pass between processes."""
+"""What goes into a merged model, by where it lies on this machine, and what comes out: values that pass
+between processes.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,9 @@ class _Passed(BaseModel):
 class ModelInputs(_Passed):
     """An adapter's version and its base.
 
-    `adapter` is what people call the version, `revision` its digest, `adapter_files` where each of its files is. The base
-    is looked for in `base_folders`, in order, and then among `base_files`; it must have the id `base`. `base_name` is
-    what people call it.
+    `adapter` is what people call the version, `revision` its digest, `adapter_files` where each of its files
+    is. The base is looked for in `base_folders`, in order, and then among `base_files`; it must have the id
+    `base`. `base_name` is what people call it.
     """
 
     adapter: str
@@ -31,8 +33,9 @@ class ModelInputs(_Passed):
 
 
 class MergedFile(_Passed):
-    """`sha256` is None until somebody has seen all of a weights file; `tag` names its bytes before that. `blob_id` is what
-    git calls a file beside the weights."""
+    """`sha256` is None until somebody has seen all of a weights file; `tag` names its bytes before that.
+    `blob_id` is what git calls a file beside the weights.
+    """
 
     name: str
     size: int
@@ -42,7 +45,9 @@ class MergedFile(_Passed):
 
 
 class ModelDescription(_Passed):
-    """A merged model: `identity` is equal only where every byte is; `computed_by` says by what, `notes` what to know."""
+    """A merged model: `identity` is equal only where every byte is; `computed_by` says by what, `notes` what
+    to know.
+    """
 
     identity: Digest
     files: tuple[MergedFile, ...]
@@ -54,7 +59,9 @@ class ModelDescription(_Passed):
 
 
 class ComputeRequest(_Passed):
-    """Of a model: what it is, or with `file` the bytes [start, end) of that file of the model called `identity`."""
+    """Of a model: what it is, or with `file` the bytes [start, end) of that file of the model called
+    `identity`.
+    """
 
     ingredients: ModelInputs
     file: str | None = None

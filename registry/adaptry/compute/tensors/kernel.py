@@ -18,11 +18,14 @@ BLOCK = 256 << 10
 """Bytes of W at a time: with its fp32 images it fills most of a 2 MiB L2 cache."""
 
 THIN = 16
-"""Rows, or columns, under which BLAS may sum a product in another order: one row is a gemv, a few take other kernels. MKL
-took them under 8 rows on an Intel Xeon and under 12 on an AMD EPYC."""
+"""Rows, or columns, under which BLAS may sum a product in another order: one row is a gemv, a few take other
+kernels. MKL took them under 8 rows on an Intel Xeon and under 12 on an AMD EPYC.
+"""
 
 DEEP = 192
-"""The rank above which BLAS may sum a product in parts: MKL did above 384 on an Intel Xeon and from 224 on an AMD EPYC."""
+"""The rank above which BLAS may sum a product in parts: MKL did above 384 on an Intel Xeon and from 224 on an
+AMD EPYC.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +48,9 @@ class LoraTerm:
 
 @dataclass(frozen=True, slots=True)
 class KernelWeight:
-    """The weight that passes: its dtype, the result's, its size as stored, and whether rows are columns of the
-    update (`is_transposed`: a Conv1D, stored [in, out])."""
+    """The weight that passes: its dtype, the result's, its size as stored, and whether rows are columns of
+    the update (`is_transposed`: a Conv1D, stored [in, out]).
+    """
 
     source_dtype: str
     dtype: str

@@ -1,8 +1,9 @@
-"""The leading singular triplets of a dense matrix by block Krylov iteration, with a bound that decides when to stop.
+"""The leading singular triplets of a dense matrix by block Krylov iteration, with a bound that decides when
+to stop.
 
-Block Golub–Kahan with full reorthogonalisation, in float64 (Musco and Musco, arXiv 1504.05477): each step multiplies a
-few columns by the matrix and its transpose, where a full decomposition costs out·in·min(out, in). The start is drawn
-with a fixed seed, so the same matrix gives the same result.
+Block Golub–Kahan with full reorthogonalisation, in float64 (Musco and Musco, arXiv 1504.05477): each step
+multiplies a few columns by the matrix and its transpose, where a full decomposition costs out·in·min(out,
+in). The start is drawn with a fixed seed, so the same matrix gives the same result.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ def leading_triplets(matrix: Tensor, rank: int) -> Triplets | None:
 
 
 def _orthonormal(columns: Tensor, basis: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Columns made orthonormal, and orthogonal to the basis, with the triangle that leads back to what was beyond it.
+    """Columns made orthonormal, and orthogonal to the basis, with the triangle that leads back to what was
+    beyond it.
 
     Twice is enough, also where nothing but rounding errors was left after the first time.
     """
@@ -65,8 +67,10 @@ def _orthonormal(columns: Tensor, basis: Tensor | None) -> tuple[Tensor, Tensor]
 
 
 def _missed(values: Tensor, residuals: Tensor, rank: int, total: float) -> float:
-    """How much the first `rank` Ritz values (squared singular values) may fall short: by Kato and Temple the square of
-    the residual over the gap to the unwanted ones, or the residual; never more than the energy that is left."""
+    """How much the first `rank` Ritz values (squared singular values) may fall short: by Kato and Temple the
+    square of the residual over the gap to the unwanted ones, or the residual; never more than the energy that
+    is left.
+    """
     gaps = (values[:rank] - values[rank]).clamp(min=torch.finfo(values.dtype).tiny)
     short = torch.minimum(residuals, residuals.square() / gaps)
     return min(float(short.sum()), total - float(values[:rank].sum()))

@@ -59,7 +59,8 @@ class LlvmKernel(MergeKernel):
 class _Packed:
     """The updates of one weight, laid out once for all its blocks.
 
-    One term keeps its scale apart (PEFT multiplies the finished product); several are scaled into `up` and stacked.
+    One term keeps its scale apart (PEFT multiplies the finished product); several are scaled into `up` and
+    stacked.
     """
 
     def __init__(self, terms: Sequence[LoraTerm], is_transposed: bool) -> None:

@@ -1,7 +1,8 @@
 """Updates kept as a product of two thin matrices, and the algebra that never forms the thick one.
 
-Every sum, product, norm and decomposition here costs O((out + in)·r²), where the dense way costs out·in·min(out, in).
-Leading dimensions are a batch (the experts of a fused parameter). Computed in float64, kept in float32.
+Every sum, product, norm and decomposition here costs O((out + in)·r²), where the dense way costs
+out·in·min(out, in). Leading dimensions are a batch (the experts of a fused parameter). Computed in float64,
+kept in float32.
 """
 
 from __future__ import annotations
@@ -79,7 +80,9 @@ class Decomposition:
 
 
 def concatenate(updates: Sequence[Factors]) -> Factors:
-    """Σ Δ_i, exactly: the factors side by side, each `up` with its own scale in it. The rank is the sum of the ranks."""
+    """Σ Δ_i, exactly: the factors side by side, each `up` with its own scale in it. The rank is the sum of
+    the ranks.
+    """
     folded = [update.with_unit_scale() for update in updates]
     return Factors(
         torch.cat([update.up for update in folded], dim=-1),
@@ -118,7 +121,9 @@ def transpose(update: Factors) -> Factors:
 
 
 def gram_matrix(updates: Sequence[Factors]) -> Tensor:
-    """All inner products, [T, T] float64; of a batch, their sums. One product of the stacked factors gives them."""
+    """All inner products, [T, T] float64; of a batch, their sums. One product of the stacked factors gives
+    them.
+    """
     scales = torch.tensor([update.scale for update in updates], dtype=torch.float64)
     up = torch.cat([update.up.double() for update in updates], dim=-1)
     down = torch.cat([update.down.double() for update in updates], dim=-2)
@@ -129,7 +134,9 @@ def gram_matrix(updates: Sequence[Factors]) -> Tensor:
 
 
 def orthonormal_bases(update: Factors) -> tuple[Tensor, Tensor, Tensor]:
-    """Orthonormal columns Q_u [..., out, k], core [..., k, l], orthonormal rows Q_vᵀ [..., l, in]: Δ = Q_u · core · Q_vᵀ."""
+    """Orthonormal columns Q_u [..., out, k], core [..., k, l], orthonormal rows Q_vᵀ [..., l, in]: Δ = Q_u ·
+    core · Q_vᵀ.
+    """
     left, right = basis_of(update.up), basis_of(update.down.mT)
     return left.vectors, (left.upper @ right.upper.mT) * update.scale, right.vectors.mT
 
@@ -176,7 +183,9 @@ def _triplets(matrix: Tensor, rank: int | None) -> tuple[Tensor, Tensor, Tensor]
 
 
 def numerical_rank(values: Tensor, share: float = NEGLIGIBLE) -> int:
-    """How many falling singular values [..., k] exceed this share of the largest; of a batch, the most; at least 1."""
+    """How many falling singular values [..., k] exceed this share of the largest; of a batch, the most; at
+    least 1.
+    """
     return max(1, int((values > share * values[..., :1]).sum(-1).max()))
 
 

@@ -1,10 +1,11 @@
 """Orthonormal bases of tall, thin matrices: X = Q · upper.
 
-The Gram route (Cholesky of XᵀX) touches X with one product and is several times faster than Householder's QR. It
-perturbs the factor, and so every singular value, by about ε·κ², relatively; κ is measured, and where it is too large
-(nearly dependent columns, columns of zeros) the slower route is taken, which is exact for all.
+The Gram route (Cholesky of XᵀX) touches X with one product and is several times faster than Householder's QR.
+It perturbs the factor, and so every singular value, by about ε·κ², relatively; κ is measured, and where it is
+too large (nearly dependent columns, columns of zeros) the slower route is taken, which is exact for all.
 
-Everything is computed in float64; X may be kept in float32, and is then widened a block of rows at a time, in cache.
+Everything is computed in float64; X may be kept in float32, and is then widened a block of rows at a time, in
+cache.
 """
 
 from __future__ import annotations
@@ -16,13 +17,17 @@ import torch
 from torch import Tensor
 
 _WELL_CONDITIONED = 1e3
-"""The largest ‖upper⁻¹‖ (Frobenius, columns of length 1) for the Gram route: it errs by about 1e-16 · ‖upper⁻¹‖² = 1e-10."""
+"""The largest ‖upper⁻¹‖ (Frobenius, columns of length 1) for the Gram route: it errs by about 1e-16 ·
+‖upper⁻¹‖² = 1e-10.
+"""
 _ROWS = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Basis:
-    """X = Q · upper, with Q = columns @ mixing; `mixing` None: the columns are Q. Q [..., m, k], upper [..., k, r]."""
+    """X = Q · upper, with Q = columns @ mixing; `mixing` None: the columns are Q. Q [..., m, k], upper [...,
+    k, r].
+    """
 
     columns: Tensor
     mixing: Tensor | None
@@ -63,7 +68,8 @@ def _by_gram(columns: Tensor) -> Basis | None:
         return None
     first, *others = (block.mT @ block for block in _widened(columns))
     gram = sum(others, first)
-    # Columns of length 1 come near to the best condition that a scaling of columns can reach (van der Sluis 1969).
+    # Columns of length 1 come near to the best condition that a scaling of columns can reach (van der Sluis
+    # 1969).
     lengths = gram.diagonal(dim1=-2, dim2=-1).sqrt()
     if not bool((lengths > 0).all()):
         return None

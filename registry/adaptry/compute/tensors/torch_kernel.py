@@ -93,7 +93,9 @@ class StackedTerms:
 def stack_terms(
     terms: Sequence[LoraTerm], is_transposed: bool, device: str | torch.device = "cpu"
 ) -> StackedTerms:
-    """One term keeps its scale apart, as PEFT multiplies the finished product; several are scaled and stacked."""
+    """One term keeps its scale apart, as PEFT multiplies the finished product; several are scaled and
+    stacked.
+    """
     ups = [_wide(term.up).to(device) for term in terms]
     downs = [_wide(term.down).to(device) for term in terms]
     if len(terms) == 1:
@@ -126,9 +128,9 @@ def _view(memory: memoryview, dtype: str, shape: tuple[int, int]) -> Tensor:
 def _may_fuse(left: Tensor, right: Tensor, scale: float) -> bool:
     """Whether `addmm(alpha=scale)` rounds as the three steps do.
 
-    It does if scaling is exact (a power of two, far from the ends) and the product is finished before it meets W: at
-    rank 1 MKL adds the one product with an fma, at a deep one it adds partial sums to W in turn, and a thin product
-    starts from W.
+    It does if scaling is exact (a power of two, far from the ends) and the product is finished before it
+    meets W: at rank 1 MKL adds the one product with an fma, at a deep one it adds partial sums to W in turn,
+    and a thin product starts from W.
     """
     is_matrix = min(left.shape[0], right.shape[1]) >= THIN
     is_exact = math.frexp(scale)[0] == 0.5 and 2.0**-14 <= scale <= 2.0**14

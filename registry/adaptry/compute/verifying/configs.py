@@ -23,8 +23,9 @@ def facts_of_merge(plan: MergePlan) -> dict[str, Any]:
 def config_differences(
     wanted: Mapping[str, Any], found: Mapping[str, Any], where: str = "the merge"
 ) -> tuple[str, ...]:
-    """Sentences, one a fact; `where`: whose facts are wanted. (`Any`: facts are JSON.) Names of dtypes and heads are not
-    among the facts compared."""
+    """Sentences, one a fact; `where`: whose facts are wanted. (`Any`: facts are JSON.) Names of dtypes and
+    heads are not among the facts compared.
+    """
     return tuple(
         f"config.json: {path} is {other}, and in {where} {one}"
         for path, one, other in _differences(identity_facts(wanted), identity_facts(found), "")

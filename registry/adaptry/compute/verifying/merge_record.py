@@ -1,4 +1,6 @@
-"""What a merged checkpoint says of itself: its `adaptry_merge.json`, and whether the inputs at hand are those it names."""
+"""What a merged checkpoint says of itself: its `adaptry_merge.json`, and whether the inputs at hand are those
+it names.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A tensor that differs, block by block as values: what was found, the base, what each adapter adds, and their sum."""
+"""A tensor that differs, block by block as values: what was found, the base, what each adapter adds, and
+their sum.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,10 @@ _BLOCK = 8 << 20
 
 @dataclass(frozen=True, slots=True)
 class ValueBlock:
-    """`found` and `wanted` in the checkpoint's dtype, `stored` in the base's, `deltas` (one an adapter) in float32, all of
-    one shape. `reach`: |W| + Σ scale·|B|·|A|, what the error of a sum is relative to; None of what is no plain LoRA."""
+    """`found` and `wanted` in the checkpoint's dtype, `stored` in the base's, `deltas` (one an adapter) in
+    float32, all of one shape. `reach`: |W| + Σ scale·|B|·|A|, what the error of a sum is relative to; None of
+    what is no plain LoRA.
+    """
 
     found: Tensor
     stored: Tensor

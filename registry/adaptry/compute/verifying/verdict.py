@@ -7,8 +7,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 TensorState = Literal["same", "within", "rounding", "differs", "missing", "extra", "shape"]
-"""`same`: the same bytes. `within`: at most so many units in the last place apart as are tolerated. `rounding`: the same
-sum, added or rounded in another order. The rest refute."""
+"""`same`: the same bytes. `within`: at most so many units in the last place apart as are tolerated.
+`rounding`: the same sum, added or rounded in another order. The rest refute.
+"""
 
 _PROVED = ("same", "within", "rounding")
 
@@ -20,9 +21,9 @@ class _Value(BaseModel):
 class TensorVerdict(_Value):
     """One tensor of the checkpoint (or one that it lacks).
 
-    `ulp`: the most units in the last place between an element and what it should be; `share`: of the elements that
-    differ in their bits. `error`: ‖found − should be‖ / ‖should be − base‖, of an untouched tensor by ‖base‖. `hint`:
-    what it is instead, where that can be told.
+    `ulp`: the most units in the last place between an element and what it should be; `share`: of the elements
+    that differ in their bits. `error`: ‖found − should be‖ / ‖should be − base‖, of an untouched tensor by
+    ‖base‖. `hint`: what it is instead, where that can be told.
     """
 
     tensor: str
@@ -47,7 +48,9 @@ class TensorVerdict(_Value):
 
 
 class Verification(_Value):
-    """The verdicts in the order of the base's files; `config`: what differs in the two configs; `notes` of the plan."""
+    """The verdicts in the order of the base's files; `config`: what differs in the two configs; `notes` of
+    the plan.
+    """
 
     tensors: tuple[TensorVerdict, ...]
     config: tuple[str, ...] = ()
@@ -64,7 +67,9 @@ class Verification(_Value):
 
     @property
     def error(self) -> float:
-        """‖found − should be‖ / ‖found − base‖ over all tensors that were looked at twice; 0 where none was."""
+        """‖found − should be‖ / ‖found − base‖ over all tensors that were looked at twice; 0 where none
+        was.
+        """
         change = sum(verdict.change for verdict in self.tensors)
         wrong = sum(verdict.wrong for verdict in self.tensors)
         return _relative(wrong, change)

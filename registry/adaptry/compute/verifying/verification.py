@@ -1,7 +1,7 @@
 """The pass over a checkpoint: each tensor computed as a merge would, and compared where a merge would write.
 
-Equal means bit for bit what `adaptry merge` writes, in the checkpoint's own dtype. Memory holds a few rows of a weight a
-thread; what differs is then looked at once more, one tensor at a time.
+Equal means bit for bit what `adaptry merge` writes, in the checkpoint's own dtype. Memory holds a few rows of
+a weight a thread; what differs is then looked at once more, one tensor at a time.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def verify(
 ) -> Verification:
     """Whether `checkpoint` is what `plan` would write, but for names, files and dtypes.
 
-    `tolerance`: units in the last place of a tensor's own dtype that a computed element may be off; `is_measuring`: errors of
-    tensors that are within it, too, as far as adapters change them. Raises `MissingDependency` (no torch
-    where it is needed), `InvalidWeights` (a file that is cut while it is read).
+    `tolerance`: units in the last place of a tensor's own dtype that a computed element may be off;
+    `is_measuring`: errors of tensors that are within it, too, as far as adapters change them. Raises
+    `MissingDependency` (no torch where it is needed), `InvalidWeights` (a file that is cut while it is read).
     """
     facts = fingerprint(checkpoint).facts
     wanted = facts_of_merge(plan)

@@ -22,7 +22,9 @@ _SUFFIX = ".part"
 
 
 RequireReplaceable = Callable[[Path, bool], None]
-"""Called with a folder that is not empty, and whether the caller may replace it. Raises `Conflict` to refuse."""
+"""Called with a folder that is not empty, and whether the caller may replace it. Raises `Conflict` to
+refuse.
+"""
 
 
 def require_empty(target: Path, may_replace: bool) -> None:
@@ -36,8 +38,8 @@ def atomic_directory(
 ) -> Iterator[Path]:
     """A folder to fill, which becomes `target` when the block ends; if the block raises, no trace is left.
 
-    Raises `Conflict` if something is at `target` already, unless it is an empty folder, or `require_replaceable`
-    accepts it; `StorageFull`; `Unavailable` if `target` cannot be written.
+    Raises `Conflict` if something is at `target` already, unless it is an empty folder, or
+    `require_replaceable` accepts it; `StorageFull`; `Unavailable` if `target` cannot be written.
     """
     target = target.absolute()
     require_free(target, replace=replace, require_replaceable=require_replaceable)

@@ -1,7 +1,8 @@
 """Hashing and flushing on a second thread: both release the interpreter lock, so a second core does them.
 
-`BackgroundHasher` calls a function with each piece of a stream, in order, a few pieces behind. `BackgroundFlush` flushes
-what was written to the disk while more is written, so that the flush at the end has little left to do.
+`BackgroundHasher` calls a function with each piece of a stream, in order, a few pieces behind.
+`BackgroundFlush` flushes what was written to the disk while more is written, so that the flush at the end has
+little left to do.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ class BackgroundHasher:
 
 
 class BackgroundFlush:
-    """Flushes the open file `descriptor` now and then while it grows. Whoever publishes it still flushes last."""
+    """Flushes the open file `descriptor` now and then while it grows. Whoever publishes it still flushes
+    last.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -92,7 +95,9 @@ class BackgroundFlush:
         self._unflushed = 0
 
     def wait(self) -> None:
-        """Waits for the flush that runs. Raises `OSError` where it failed: the system tells of a lost write once."""
+        """Waits for the flush that runs. Raises `OSError` where it failed: the system tells of a lost write
+        once.
+        """
         running, self._running = self._running, None
         if running:
             running.result()

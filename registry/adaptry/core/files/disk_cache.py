@@ -1,8 +1,8 @@
-"""Files that cost much to get, computed or fetched, kept on disk by tag up to a number of bytes; those that nobody read for
-longest go first.
+"""Files that cost much to get, computed or fetched, kept on disk by tag up to a number of bytes; those that
+nobody read for longest go first.
 
-Off where the limit is 0. A file is written beside its place, flushed, and renamed when it is whole; a lock on it while it
-grows tells the living from the dead.
+Off where the limit is 0. A file is written beside its place, flushed, and renamed when it is whole; a lock on
+it while it grows tells the living from the dead.
 """
 
 from __future__ import annotations

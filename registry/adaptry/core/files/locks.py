@@ -1,8 +1,9 @@
 """Locks on files, between processes: shared or exclusive, and released when a process dies, however it dies.
 
 Nothing else in Adaptry calls flock. A lock's file may be removed by its exclusive holder: a waiter notices
-that and locks the new file. Needs a POSIX system and a local file system, as engines have; Windows can import this module
-and lock nothing. Where the file of a `FileLock` cannot be made it is `Unavailable`, or `StorageFull`.
+that and locks the new file. Needs a POSIX system and a local file system, as engines have; Windows can import
+this module and lock nothing. Where the file of a `FileLock` cannot be made it is `Unavailable`, or
+`StorageFull`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ if sys.platform != "win32":
 
 
 class FileLock:
-    """A lock that is held until `release`. `acquire_shared` and `acquire_exclusive` wait for it, `try_shared` and `try_exclusive` do not."""
+    """A lock that is held until `release`. `acquire_shared` and `acquire_exclusive` wait for it, `try_shared`
+    and `try_exclusive` do not.
+    """
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
@@ -76,8 +79,10 @@ class FileLock:
 
 
 def locked(path: Path, open: Callable[[], int], *, shared: bool = False, wait: bool = True) -> int:
-    """A descriptor of what `open` opens at `path`, locked; opened again if it was removed, or something else put there, before
-    it was locked. Raises what `open` raises, and `BlockingIOError` if someone holds it and `wait` is false."""
+    """A descriptor of what `open` opens at `path`, locked; opened again if it was removed, or something else
+    put there, before it was locked. Raises what `open` raises, and `BlockingIOError` if someone holds it and
+    `wait` is false.
+    """
     how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
     while True:
         descriptor = open()
@@ -92,8 +97,9 @@ def locked(path: Path, open: Callable[[], int], *, shared: bool = False, wait: b
 
 
 def try_lock(descriptor: int) -> bool:
-    """Locks an open file or folder alone for as long as this process has it open; False where another has, and where the file
-    system has no locks. It tells what living processes use from what dead ones left."""
+    """Locks an open file or folder alone for as long as this process has it open; False where another has,
+    and where the file system has no locks. It tells what living processes use from what dead ones left.
+    """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -102,7 +108,9 @@ def try_lock(descriptor: int) -> bool:
 
 
 def remove_unlocked(folder: Path) -> bool:
-    """Removes a folder unless a process has it locked, and says whether it is gone. Links, and what cannot be opened, stay."""
+    """Removes a folder unless a process has it locked, and says whether it is gone. Links, and what cannot be
+    opened, stay.
+    """
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:

@@ -1,15 +1,16 @@
 """A child process with bounds: runs one module over untrusted bytes, and is killed when it costs too much.
 
-The child reads one request from its standard input and writes one answer to its standard output. It limits its own
-processor time and memory before it reads the request, so that a hostile request can neither hold the caller's
-interpreter lock nor outlive the caller. The limit is on processor time: a busy machine makes the child slower, but
-does not change what it finds. A wall-clock limit, much longer, ends a child that waits for something.
+The child reads one request from its standard input and writes one answer to its standard output. It limits
+its own processor time and memory before it reads the request, so that a hostile request can neither hold the
+caller's interpreter lock nor outlive the caller. The limit is on processor time: a busy machine makes the
+child slower, but does not change what it finds. A wall-clock limit, much longer, ends a child that waits for
+something.
 
-All callers in a process share as many children as there are processors, two at least: eight children on two processors
-would be noticed in spite of their lower priority.
+All callers in a process share as many children as there are processors, two at least: eight children on two
+processors would be noticed in spite of their lower priority.
 
-Children are started with the interpreter's own flags for a bare start (20 ms); a module that needs installed packages
-asks for them.
+Children are started with the interpreter's own flags for a bare start (20 ms); a module that needs installed
+packages asks for them.
 """
 
 from __future__ import annotations
@@ -88,11 +89,11 @@ def run_bounded(
 ) -> bytes:
     """The answer of `python -m module` to `request`.
 
-    `descriptors` are open files that the child inherits under the same numbers. `needs_packages` makes installed
-    packages importable; without it there is the standard library and `adaptry`.
+    `descriptors` are open files that the child inherits under the same numbers. `needs_packages` makes
+    installed packages importable; without it there is the standard library and `adaptry`.
 
-    Raises `ProcessTimeout` when the child used up its processor time, and `ProcessFailed` for any other end than an
-    answer within `limits`.
+    Raises `ProcessTimeout` when the child used up its processor time, and `ProcessFailed` for any other end
+    than an answer within `limits`.
     """
     if not _CHILDREN.acquire(timeout=_PATIENCE):
         raise ProcessFailed("all processes for such work are busy; try again")
@@ -118,10 +119,11 @@ def start_bounded(
     needs_packages: bool = False,
     stdin: int = subprocess.PIPE,
 ) -> subprocess.Popen[bytes]:
-    """The child itself, for a caller that talks to it; `limits.seconds` hold until the module sets its own timer.
+    """The child itself, for a caller that talks to it; `limits.seconds` hold until the module sets its own
+    timer.
 
-    `stdin` is a descriptor to be its standard input; else that is a pipe, as its output is. Raises `ProcessFailed` if it
-    cannot be started.
+    `stdin` is a descriptor to be its standard input; else that is a pipe, as its output is. Raises
+    `ProcessFailed` if it cannot be started.
     """
     flags = ["-P"] if needs_packages else ["-I", "-S"]
     command = [sys.executable, *flags, "-c", _START, repr(limits.seconds), str(limits.memory), _ROOT, module]
@@ -139,7 +141,9 @@ def start_bounded(
 
 
 def _exchange(process: subprocess.Popen[bytes], request: bytes, limits: ProcessLimits) -> bytes:
-    """Sends the request and reads the answer. The child has ended when this returns or raises `ProcessFailed`."""
+    """Sends the request and reads the answer. The child has ended when this returns or raises
+    `ProcessFailed`.
+    """
     patience = max(_SHORTEST_WAIT, limits.seconds * _WALL_FACTOR)
     with process:
         try:
@@ -151,8 +155,9 @@ def _exchange(process: subprocess.Popen[bytes], request: bytes, limits: ProcessL
 
 
 def check_exit(code: int, limits: ProcessLimits, answer: bytes = b"") -> None:
-    """Raises `ProcessTimeout`, with what was answered until then, or `ProcessFailed` for a child that ended with `code`,
-    unless that is 0."""
+    """Raises `ProcessTimeout`, with what was answered until then, or `ProcessFailed` for a child that ended
+    with `code`, unless that is 0.
+    """
     if code in _OUT_OF_TIME:
         raise ProcessTimeout(f"the process used up its {limits.seconds:g} s of processor time", answer)
     if code == _OUT_OF_MEMORY:
@@ -162,6 +167,8 @@ def check_exit(code: int, limits: ProcessLimits, answer: bytes = b"") -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Where things are installed, and no secrets. One thread for each library that would start one for each core."""
+    """Where things are installed, and no secrets. One thread for each library that would start one for each
+    core.
+    """
     kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     return kept | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}

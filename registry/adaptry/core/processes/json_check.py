@@ -1,8 +1,8 @@
 """Checks a large JSON document in a child process, so that a hostile one only makes its sender wait.
 
-The child reads the document as `strictjson.loads` does, at a lower priority and within bounds on time and memory. A
-document that passes is unambiguous and has few values, so the standard library then reads it in a few milliseconds; the
-reader serves its other threads meanwhile. Standard library only.
+The child reads the document as `strictjson.loads` does, at a lower priority and within bounds on time and
+memory. A document that passes is unambiguous and has few values, so the standard library then reads it in a
+few milliseconds; the reader serves its other threads meanwhile. Standard library only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ _MIB = 1 << 20
 
 
 def loads_in_child(data: bytes, limits: strictjson.JsonLimits, what: str) -> Any:
-    """As `strictjson.loads`. Raises `Unavailable` if no process can be started, or it crashed. (`Any`: JSON.)"""
+    """As `strictjson.loads`. Raises `Unavailable` if no process can be started, or it crashed. (`Any`:
+    JSON.)
+    """
     mib = len(data) // _MIB + 1
     arguments = [str(limits.size), str(limits.depth), str(limits.nodes), what]
     bounds = ProcessLimits(4.0 + 2.0 * mib, (256 + 64 * mib) * _MIB)
@@ -34,7 +36,8 @@ def loads_in_child(data: bytes, limits: strictjson.JsonLimits, what: str) -> Any
     return json.loads(data, object_pairs_hook=_object, parse_int=_integer)
 
 
-# Functions in Python, between which other threads can have the interpreter: without them, a document is one call of C.
+# Functions in Python, between which other threads can have the interpreter: without them, a document is one
+# call of C.
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 

@@ -1,7 +1,8 @@
 """How many children of one kind run at once in this process, and how many callers may wait for one.
 
-A waiting caller occupies a thread of the server. So only a few may wait, and the others get an error that asks them to
-retry: one client with many expensive requests cannot occupy all threads, and requests that need no child are not delayed.
+A waiting caller occupies a thread of the server. So only a few may wait, and the others get an error that
+asks them to retry: one client with many expensive requests cannot occupy all threads, and requests that need
+no child are not delayed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from adaptry.core.errors import Unavailable
 
 
 class ProcessSlots:
-    """At most `running` callers inside `acquire` at once, and at most `waiting` before it, each for `patience` seconds."""
+    """At most `running` callers inside `acquire` at once, and at most `waiting` before it, each for
+    `patience` seconds.
+    """
 
     def __init__(self, running: int, waiting: int, patience: float = 30.0) -> None:
         self._running = threading.BoundedSemaphore(running)
@@ -23,7 +26,9 @@ class ProcessSlots:
 
     @contextmanager
     def acquire(self, what: str) -> Iterator[None]:
-        """Raises `Unavailable`, naming `what` is being done, if too many wait already or the wait takes too long."""
+        """Raises `Unavailable`, naming `what` is being done, if too many wait already or the wait takes too
+        long.
+        """
         if not self._present.acquire(blocking=False):
             raise Unavailable(f"too many requests are waiting to read {what}; try again")
         try:

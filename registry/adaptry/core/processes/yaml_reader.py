@@ -1,7 +1,7 @@
 """Reads YAML of strangers: a long text in a child process, within bounds on time and memory, one at a time.
 
-PyYAML makes its values in Python, so a long text would compete with everything else in the caller's process for the
-interpreter.
+PyYAML makes its values in Python, so a long text would compete with everything else in the caller's process
+for the interpreter.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ _REFUSED, _READ = b"!", b"="
 def loads(text: str, what: str) -> Any:
     """As `plain_yaml.loads_in_process`. (`Any`: YAML has no type.)
 
-    Raises `Invalid`, and `Unavailable` if no process can be started, it crashed, or too many callers wait for one.
+    Raises `Invalid`, and `Unavailable` if no process can be started, it crashed, or too many callers wait for
+    one.
     """
     if len(text) <= SHORT:
         return loads_in_process(text, what)

@@ -1,4 +1,6 @@
-"""The reference: what PEFT on the CPU, in float32, holds for the next token, with an adapter and without it."""
+"""The reference: what PEFT on the CPU, in float32, holds for the next token, with an adapter and without
+it.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,9 @@ class ReferenceLogprobs:
 
 
 def compute_reference(base: Path, adapter: Path, prompts: Sequence[str]) -> Iterator[ReferenceLogprobs]:
-    """One for each prompt. Raises `MissingDependency` without PEFT, `CheckFailed` for what it cannot load, or an engine's token that
-    the base does not have."""
+    """One for each prompt. Raises `MissingDependency` without PEFT, `CheckFailed` for what it cannot load, or
+    an engine's token that the base does not have.
+    """
     try:
         import torch
         from peft import PeftModel

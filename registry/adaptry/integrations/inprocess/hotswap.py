@@ -72,7 +72,9 @@ def _swapped(model: Any, files: FetchedFiles, name: str) -> None:
 
 
 def _require_sides(model: Any, files: FetchedFiles, name: str) -> None:
-    """PEFT compares shapes while it swaps, when half is done, and writes a narrower module into a wider one."""
+    """PEFT compares shapes while it swaps, when half is done, and writes a narrower module into a wider
+    one.
+    """
     layers = {path: layer for path, layer in model.named_modules() if name in getattr(layer, "lora_A", ())}
     for module in files.adapter.spec.modules:
         if module.kind != "linear":

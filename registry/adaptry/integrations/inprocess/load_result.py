@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class LoadResult:
     """`model` is the PEFT model, which wraps what was given unless that was one already.
 
-    `version` is None for a folder. `base` is how the model's files match the version's base; None where that could not be
-    compared by content.
+    `version` is None for a folder. `base` is how the model's files match the version's base; None where that
+    could not be compared by content.
     """
 
     model: PeftModel

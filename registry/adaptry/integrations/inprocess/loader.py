@@ -60,15 +60,17 @@ def load(
 ) -> LazyTensors | LoadResult:
     """The tensors of a ref or folder, or that adapter in a model.
 
-    Without `into`: names and tensors as in the file, on `device`, floats as `dtype` if given; on the CPU, as stored, they
-    are the mapped file itself. With `into`, a transformers or PEFT model on whatever device: the adapter is in it as
-    PEFT's `load_adapter` would have it, called `name`; with `hotswap` in the place of the one so called. A model that was
-    read from files is compared with the version's base by content, unless `any_base`.
+    Without `into`: names and tensors as in the file, on `device`, floats as `dtype` if given; on the CPU, as
+    stored, they are the mapped file itself. With `into`, a transformers or PEFT model on whatever device: the
+    adapter is in it as PEFT's `load_adapter` would have it, called `name`; with `hotswap` in the place of the
+    one so called. A model that was read from files is compared with the version's base by content, unless
+    `any_base`.
 
-    `registry` is one that is open, or where it is (None: as `connect`). A version is asked for every time, and its files are
-    kept by digest in `cache` (None: the user's). Raises `NotFound`, `Withdrawn`, `DigestMismatch`, `Conflict` (the name is
-    taken), `Invalid`, `Unsupported`, `CheckFailed` (another base; something of it would do nothing), `MissingDependency` (no torch or no PEFT), and
-    `Unavailable`; then the model is as it was.
+    `registry` is one that is open, or where it is (None: as `connect`). A version is asked for every time,
+    and its files are kept by digest in `cache` (None: the user's). Raises `NotFound`, `Withdrawn`,
+    `DigestMismatch`, `Conflict` (the name is taken), `Invalid`, `Unsupported`, `CheckFailed` (another base;
+    something of it would do nothing), `MissingDependency` (no torch or no PEFT), and `Unavailable`; then the
+    model is as it was.
     """
     if into is None:
         _require("torch", "adaptry[torch]")

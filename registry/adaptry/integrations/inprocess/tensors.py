@@ -1,6 +1,7 @@
 """An adapter's tensors as they are stored, over the mapped file: nothing is copied until it is needed.
 
-A tensor on the CPU is the file's own pages. Writing to one changes this process's copy of the page, never the file.
+A tensor on the CPU is the file's own pages. Writing to one changes this process's copy of the page, never the
+file.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ _WORDS = {
 
 
 class LazyTensors(Mapping[str, "Tensor"]):
-    """Names as in the file, in its order. Each tensor is made when asked for, on `device`, floats as `dtype` if given."""
+    """Names as in the file, in its order. Each tensor is made when asked for, on `device`, floats as `dtype`
+    if given.
+    """
 
     def __init__(
         self, path: Path, infos: Mapping[str, TensorInfo], device: str | device, dtype: dtype | None

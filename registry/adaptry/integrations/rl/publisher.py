@@ -1,7 +1,7 @@
 """A policy's versions as it learns: pushed, named by an alias, served, and let go when they leave the window.
 
-Each version has the one before as its parent, and the step in its provenance. Older ones than the window are yanked: nobody
-who asks by name gets them, and who has a digest still does.
+Each version has the one before as its parent, and the step in its provenance. Older ones than the window are
+yanked: nobody who asks by name gets them, and who has a digest still does.
 """
 
 from __future__ import annotations
@@ -43,9 +43,10 @@ class PublishResult:
 class Publisher:
     """Publishes versions of `name`, the newest of which `alias` names.
 
-    With `engines`, each version is loaded into them under a name of its own, from `cache`, which they must see under the
-    same path; without, whoever follows the alias (`adaptry follow`) serves it. `run` names the training: with the same name,
-    a program that was started again goes on with the window. Raises `Invalid`, `InvalidRef`.
+    With `engines`, each version is loaded into them under a name of its own, from `cache`, which they must
+    see under the same path; without, whoever follows the alias (`adaptry follow`) serves it. `run` names the
+    training: with the same name, a program that was started again goes on with the window. Raises `Invalid`,
+    `InvalidRef`.
     """
 
     def __init__(
@@ -87,8 +88,8 @@ class Publisher:
     ) -> PublishResult:
         """Pushes the adapter of that name in `model` as it is now, moves the alias and has engines load it.
 
-        A policy that did not change is the version that is there already. Raises what `push` raises, `CheckFailed` where an
-        engine will not have it, `Unavailable`; then it can be published again.
+        A policy that did not change is the version that is there already. Raises what `push` raises,
+        `CheckFailed` where an engine will not have it, `Unavailable`; then it can be published again.
         """
         with tempfile.TemporaryDirectory(prefix="adaptry-") as place:
             version = self._push(_saved(model, Path(place), adapter), step, metrics or {})
@@ -100,9 +101,11 @@ class Publisher:
         return PublishResult(version, self._backend.model_name(version))
 
     def drain(self, timeout: float = 120.0, poll: float = 0.2) -> None:
-        """Waits until engines answer from the newest version only, and no request is under way with an older one.
+        """Waits until engines answer from the newest version only, and no request is under way with an older
+        one.
 
-        Raises `Unavailable` after `timeout` seconds, naming who is behind; `NotFound` where nothing was published.
+        Raises `Unavailable` after `timeout` seconds, naming who is behind; `NotFound` where nothing was
+        published.
         """
         if not self._window:
             raise NotFound(f"nothing of {self.name} was published yet")

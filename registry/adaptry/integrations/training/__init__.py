@@ -1,9 +1,10 @@
-"""Training with a registry: checkpoints pushed as they are saved, the result a version, and going on from either.
+"""Training with a registry: checkpoints pushed as they are saved, the result a version, and going on from
+either.
 
     trainer.add_callback(AdaptryCallback(registry, "acme/tone", keep_last=3, best=("eval_loss", "min")))
 
-A checkpoint is a draft on a branch of its own, so dropping one touches no other; a version is made of the end. A
-registry that is away stops no training.
+A checkpoint is a draft on a branch of its own, so dropping one touches no other; a version is made of the
+end. A registry that is away stops no training.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Going on from a checkpoint or a version: its files in a folder, and what to name as the parent of what comes of it."""
+"""Going on from a checkpoint or a version: its files in a folder, and what to name as the parent of what
+comes of it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from adaptry.registry.interface import Registry
 
 @dataclass(frozen=True, slots=True)
 class ResumePoint:
-    """An adapter to go on from. `folder` is what PEFT's `from_pretrained(model, folder, is_trainable=True)` takes."""
+    """An adapter to go on from. `folder` is what PEFT's `from_pretrained(model, folder, is_trainable=True)`
+    takes.
+    """
 
     ref: str
     digest: Digest
@@ -25,8 +29,8 @@ class ResumePoint:
 def resume(registry: Registry, ref: Ref | str, folder: Path | str) -> ResumePoint:
     """Writes what `ref` means, a version or a draft on a branch, into the new folder `folder`.
 
-    Only the adapter comes: a registry keeps no optimizer's state, which is a pickle. Raises `NotFound`, `Withdrawn`,
-    `Conflict` where something is there, `DigestMismatch`.
+    Only the adapter comes: a registry keeps no optimizer's state, which is a pickle. Raises `NotFound`,
+    `Withdrawn`, `Conflict` where something is there, `DigestMismatch`.
     """
     ref = Ref.parse(ref) if isinstance(ref, str) else ref
     target = Path(folder).expanduser()

@@ -1,7 +1,7 @@
 """The runs of a training in a registry: their checkpoints, each a draft on a branch of its own, `RUN.step-N`.
 
-What was measured of one is in its commit's message, since metrics belong to versions. Dropping a checkpoint drops its
-branch; its commit keeps its id.
+What was measured of one is in its commit's message, since metrics belong to versions. Dropping a checkpoint
+drops its branch; its commit keeps its id.
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ def push_checkpoint(
     parents: tuple[Digest, ...] = (),
     provenance: Mapping[str, str] | None = None,
 ) -> TrainingCheckpoint:
-    """Raises as `transfer.drafts.push_draft`; again for the same step, the branch moves on if the files changed."""
+    """Raises as `transfer.drafts.push_draft`; again for the same step, the branch moves on if the files
+    changed.
+    """
     kept = {metric: float(value) for metric, value in metrics.items() if math.isfinite(value)}
     note = CommitNote(title=f"{run}, step {step}", message=json.dumps({"metrics": kept}, sort_keys=True))
     commit = push_draft(

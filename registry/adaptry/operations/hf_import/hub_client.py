@@ -1,7 +1,7 @@
 """A hub, asked through `huggingface_hub` what it has: revisions with their files, and lists of repositories.
 
-Nothing is read of a file here but where it lies and what it must be: the hub tells the SHA-256 of large files and git's id
-of small ones. Whatever goes wrong is one of our own errors.
+Nothing is read of a file here but where it lies and what it must be: the hub tells the SHA-256 of large files
+and git's id of small ones. Whatever goes wrong is one of our own errors.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ _WHO = 401
 
 @dataclass(frozen=True, slots=True)
 class HubFileInfo:
-    """A file of a revision. `sha256` is told of large files, `git_id` (SHA-1 of git's form of it) of every one."""
+    """A file of a revision. `sha256` is told of large files, `git_id` (SHA-1 of git's form of it) of every
+    one.
+    """
 
     path: str
     size: int
@@ -34,7 +36,9 @@ class HubFileInfo:
 
 @dataclass(frozen=True, slots=True)
 class HubRepoRevision:
-    """One commit of a repository: `commit` names it for ever. `tags` are what the hub says of the repository."""
+    """One commit of a repository: `commit` names it for ever. `tags` are what the hub says of the
+    repository.
+    """
 
     repository: str
     commit: str
@@ -112,7 +116,9 @@ class HubClient:
 
 
 def open_hub() -> HubClient:
-    """The hub and the token that HF_ENDPOINT, HF_TOKEN and `hf auth login` say. Raises `MissingDependency`."""
+    """The hub and the token that HF_ENDPOINT, HF_TOKEN and `hf auth login` say. Raises
+    `MissingDependency`.
+    """
     try:
         from huggingface_hub import HfApi, get_token
     except ModuleNotFoundError as error:
@@ -123,7 +129,9 @@ def open_hub() -> HubClient:
 
 
 def _file(sibling: Any) -> HubFileInfo:
-    """(`Any`: a record of the client's whose fields are the same in all its versions, and its class is not.)"""
+    """(`Any`: a record of the client's whose fields are the same in all its versions, and its class is
+    not.)
+    """
     sha256 = Digest.parse(f"sha256:{sibling.lfs['sha256']}") if sibling.lfs else None
     return HubFileInfo(sibling.rfilename, sibling.size or 0, sha256, sibling.blob_id)
 

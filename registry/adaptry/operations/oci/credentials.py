@@ -1,4 +1,5 @@
-"""Who we are to an OCI registry: what `docker login`, `oras login` or `skopeo login` kept, and the token it is changed for.
+"""Who we are to an OCI registry: what `docker login`, `oras login` or `skopeo login` kept, and the token it
+is changed for.
 
 Helpers that keep passwords elsewhere are programs, and are not run.
 """
@@ -37,8 +38,9 @@ def stored_login(config: Path | None, host: str) -> str | None:
 def authorization_header(
     pool: urllib3.PoolManager, challenge: str, login: str | None, place: OciReference
 ) -> str:
-    """The header that answers a registry's `WWW-Authenticate`. A login goes in the clear only where the registry itself is
-    spoken to so. Raises `Unauthenticated`."""
+    """The header that answers a registry's `WWW-Authenticate`. A login goes in the clear only where the
+    registry itself is spoken to so. Raises `Unauthenticated`.
+    """
     scheme, _, rest = challenge.partition(" ")
     words = dict(_PARAMETER.findall(rest))
     if scheme.lower() == "basic" and login:

@@ -1,9 +1,10 @@
-"""An artifact into an OCI registry, by the distribution protocol 1.1: blobs that are missing, manifests, and the tag.
+"""An artifact into an OCI registry, by the distribution protocol 1.1: blobs that are missing, manifests, and
+the tag.
 
-Where a registry has no referrers API (it does not answer a manifest that has a subject with `OCI-Subject`), the subject's
-referrers are kept as an index under the tag `sha256-<hex>`, as the specification asks of clients. Two clients may write that
-at once and neither can lock it, so it is read again, and written again where the other one won; what is lost after that last
-look is listed by pushing again.
+Where a registry has no referrers API (it does not answer a manifest that has a subject with `OCI-Subject`),
+the subject's referrers are kept as an index under the tag `sha256-<hex>`, as the specification asks of
+clients. Two clients may write that at once and neither can lock it, so it is read again, and written again
+where the other one won; what is lost after that last look is listed by pushing again.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ _LARGEST_INDEX = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class ArtifactPushResult:
-    """Where it is, by digest; `is_listed_by_tag`: its subject's referrers are in a tag, since the registry keeps none."""
+    """Where it is, by digest; `is_listed_by_tag`: its subject's referrers are in a tag, since the registry
+    keeps none.
+    """
 
     place: OciReference
     descriptor: Descriptor
@@ -50,7 +53,9 @@ class ArtifactPushResult:
 
 @dataclass
 class OciRepository:
-    """One repository. `config`: a Docker config with logins; `ca_bundle`: the certificates to trust, else the system's."""
+    """One repository. `config`: a Docker config with logins; `ca_bundle`: the certificates to trust, else the
+    system's.
+    """
 
     reference: OciReference
     config: Path | None = None
@@ -62,8 +67,10 @@ class OciRepository:
         self._pool = open_pool(self.reference.url, ca_bundle, proxy)
 
     def push(self, artifact: Artifact) -> ArtifactPushResult:
-        """The artifact under the place's tag, after its base's and all blobs. Raises `Unavailable`, `Unauthenticated`, `PermissionDenied`,
-        `NotFound`, `Invalid`; what was uploaded by then is found again next time."""
+        """The artifact under the place's tag, after its base's and all blobs. Raises `Unavailable`,
+        `Unauthenticated`, `PermissionDenied`, `NotFound`, `Invalid`; what was uploaded by then is found again
+        next time.
+        """
         if artifact.base and artifact.base.descriptor.digest == (
             artifact.subject and artifact.subject.digest
         ):
@@ -144,7 +151,9 @@ class OciRepository:
         body: bytes | Iterator[bytes] | None = None,
         headers: dict[str, str] | None = None,
     ) -> urllib3.BaseHTTPResponse:
-        """One request; where it is answered with a challenge before a body is gone, once more with who we are."""
+        """One request; where it is answered with a challenge before a body is gone, once more with who we
+        are.
+        """
         answer = self._request(method, address, body, headers)
         if answer.status == 401 and not isinstance(body, Iterator):
             challenge = answer.headers.get("WWW-Authenticate", "")

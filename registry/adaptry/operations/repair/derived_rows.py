@@ -12,7 +12,9 @@ from adaptry.storage.maintenance.integrity.rederivation import rederive
 
 
 def rebuild_rows(registry: LocalRegistry, key: str) -> None:
-    """Rebuilds what `key` identifies (see `IntegrityProblem`); of a version that is gone, nothing. Raises as admission does."""
+    """Rebuilds what `key` identifies (see `IntegrityProblem`); of a version that is gone, nothing. Raises as
+    admission does.
+    """
     kind, _, rest = key.partition(":")
     catalog = registry.catalog
     if kind == "version":

@@ -124,7 +124,9 @@ class BundleSource(RepairSource):
 
 
 class FolderSource(RepairSource):
-    """A folder with files of any names, such as the one that was pushed; those of the right size are hashed."""
+    """A folder with files of any names, such as the one that was pushed; those of the right size are
+    hashed.
+    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(str(folder))

@@ -33,7 +33,9 @@ READ_SECONDS = 60.0
 VERIFY_SECONDS = 900.0
 """How long a server may be silent while it verifies or admits what was uploaded."""
 _SENT_AT_ONCE = 128 << 10
-"""urllib3 copies a piece to frame it; one of this size stays in the processor's cache, four times as fast as 1 MiB."""
+"""urllib3 copies a piece to frame it; one of this size stays in the processor's cache, four times as fast as
+1 MiB.
+"""
 
 _REDIRECT = 302
 
@@ -83,7 +85,9 @@ class Connection:
         again: bool | None = None,
         patience: float = READ_SECONDS,
     ) -> bytes:
-        """The answer as it is. `again`: whether repeating the call changes nothing (unless said: only for GET)."""
+        """The answer as it is. `again`: whether repeating the call changes nothing (unless said: only for
+        GET).
+        """
         content = None if body is None else json.dumps(body).encode()
         kind = {} if content is None else {"Content-Type": "application/json"}
         response = self._request(
@@ -115,7 +119,9 @@ class Connection:
         return responses.parse_response(kind, body, self.url)
 
     def download(self, path: str, start: int) -> Iterator[bytes]:
-        """A file from `start` on, in pieces of at most 1 MiB. The answer's status is looked at before this returns."""
+        """A file from `start` on, in pieces of at most 1 MiB. The answer's status is looked at before this
+        returns.
+        """
         if start < 0:
             raise Invalid(f"a file cannot be read from {start}")
         headers = {"Range": f"bytes={start}-"} if start else {}
@@ -135,7 +141,9 @@ class Connection:
     def _elsewhere(
         self, response: urllib3.BaseHTTPResponse, headers: Mapping[str, str]
     ) -> urllib3.BaseHTTPResponse:
-        """What the bucket answers that a server sends its readers to. It is told no token: the address is enough."""
+        """What the bucket answers that a server sends its readers to. It is told no token: the address is
+        enough.
+        """
         address = urljoin(self.url, response.headers.get("Location", ""))
         self._whole(response)
         if not address.startswith(("https://", "http://") if self.url.startswith("http://") else "https://"):

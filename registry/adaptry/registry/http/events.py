@@ -1,4 +1,6 @@
-"""The part of `HttpRegistry` about what happens: a long wait is several requests, each as long as a server lets one be."""
+"""The part of `HttpRegistry` about what happens: a long wait is several requests, each as long as a server
+lets one be.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Uploads past the server: bytes go to the addresses in a bucket that it gave out, several at once, each part by itself.
+"""Uploads past the server: bytes go to the addresses in a bucket that it gave out, several at once, each part
+by itself.
 
-Nothing is lost where that cannot be: a part that the bucket did not take, and all after it, go through the server. A bucket that cannot be
-reached from here is not tried again.
+Nothing is lost where that cannot be: a part that the bucket did not take, and all after it, go through the
+server. A bucket that cannot be reached from here is not tried again.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ class DirectUploader:
         self._is_closed = False
 
     def send(self, upload: UploadInfo, chunks: Iterable[bytes], append: Append) -> UploadInfo:
-        """As `append` does from where the first part starts, through which goes what fills no part, and what follows on it."""
+        """As `append` does from where the first part starts, through which goes what fills no part, and what
+        follows on it.
+        """
         if self._is_closed or not all(self._may_go(part.address) for part in upload.direct):
             return append(upload, upload.direct[0].start, chunks)
         coming = iter(chunks)
@@ -60,7 +63,8 @@ class DirectUploader:
             except Exception as error:  # noqa: BLE001  whatever stopped the source: what came of it is kept
                 failure = error
             rest = row.finish()
-        # Asked even if nothing is left to send: the server says how much it finds, and whether this is ours to send.
+        # Asked even if nothing is left to send: the server says how much it finds, and whether this is ours
+        # to send.
         upload = append(upload, row.sent, chain(rest, () if failure else coming))
         if failure is not None:
             raise failure

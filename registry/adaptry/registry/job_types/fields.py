@@ -1,4 +1,6 @@
-"""What the fields of a job may hold: names of things of the registry as they are written, and never a place on a machine."""
+"""What the fields of a job may hold: names of things of the registry as they are written, and never a place
+on a machine.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What is said about jobs: an order, how it goes, its log, and who runs jobs. Values that are also the wire format."""
+"""What is said about jobs: an order, how it goes, its log, and who runs jobs. Values that are also the wire
+format.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ DEVICES = get_args(Device)
 
 
 class JobNeeds(_JobValue):
-    """What a runner must have: a `device` (None: any), a `tag` that somebody gave it, bytes of `memory` for one step."""
+    """What a runner must have: a `device` (None: any), a `tag` that somebody gave it, bytes of `memory` for
+    one step.
+    """
 
     device: Device | None = None
     tag: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]{1,64}$")
@@ -36,7 +40,9 @@ class JobNeeds(_JobValue):
 
 
 class JobOrder(_JobValue):
-    """A job asked for: the `kind` of task and its fields, what it needs, and its turn: 1 comes first, 9 last."""
+    """A job asked for: the `kind` of task and its fields, what it needs, and its turn: 1 comes first, 9
+    last.
+    """
 
     kind: str
     task: dict[str, Any]  # read by the kind's own model
@@ -75,8 +81,10 @@ class JobStage(Value):
 
 
 class JobInfo(Value):
-    """A job. `namespace` is whose it is (empty: the registry's own), `tries` how often it was begun anew on request;
-    `pieces` how many parts it was cut into, `runners` who works on it now; `result` depends on its kind."""
+    """A job. `namespace` is whose it is (empty: the registry's own), `tries` how often it was begun anew on
+    request; `pieces` how many parts it was cut into, `runners` who works on it now; `result` depends on its
+    kind.
+    """
 
     id: str
     kind: str
@@ -110,7 +118,9 @@ class LogLine(Value):
 
 
 class RunnerInfo(Value):
-    """Who runs jobs: with what, and when it was last heard of. On which machine (`host`), administrators are told."""
+    """Who runs jobs: with what, and when it was last heard of. On which machine (`host`), administrators are
+    told.
+    """
 
     id: str
     host: str | None = None

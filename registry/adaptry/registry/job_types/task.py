@@ -1,7 +1,8 @@
-"""What a job is asked to do, as a frozen value that parses itself and refuses what makes no sense, before anybody runs it.
+"""What a job is asked to do, as a frozen value that parses itself and refuses what makes no sense, before
+anybody runs it.
 
-A payload names things of the registry and never a place on a machine: it is carried out elsewhere, by someone who can read
-more than who asked.
+A payload names things of the registry and never a place on a machine: it is carried out elsewhere, by someone
+who can read more than who asked.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from adaptry.core.errors import Invalid
 class JobTask(BaseModel):
     """One thing to do. `about` is its line of help.
 
-    What of it makes no sense is refused when it is asked for, and not hours later by a runner: `check` adds to the fields
-    what they mean together.
+    What of it makes no sense is refused when it is asked for, and not hours later by a runner: `check` adds
+    to the fields what they mean together.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,11 +36,15 @@ class JobTask(BaseModel):
         return ()
 
     def is_negative(self, result: Mapping[str, Any]) -> bool:
-        """Whether a job that was done has found that the answer is no, as a command's exit code 1 says. (`Any`: JSON.)"""
+        """Whether a job that was done has found that the answer is no, as a command's exit code 1 says.
+        (`Any`: JSON.)
+        """
         return False
 
     def check(self) -> None:
-        """Raises `Invalid`, `ValidationError` where the fields together make no sense that any runner could find."""
+        """Raises `Invalid`, `ValidationError` where the fields together make no sense that any runner could
+        find.
+        """
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:

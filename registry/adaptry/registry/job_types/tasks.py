@@ -71,7 +71,9 @@ class _FromOne(JobTask):
 
 
 class MergeTask(_FromSeveral):
-    """`adaptry merge`, whose result is stored as a base under the name `to`, beside the one it was made from."""
+    """`adaptry merge`, whose result is stored as a base under the name `to`, beside the one it was made
+    from.
+    """
 
     about: ClassVar[str] = (
         "Merge adapters into a base, one part for each file of weights; the result is a stored base."
@@ -155,7 +157,9 @@ class CollectTask(JobTask):
 
 
 class ReplicateTask(JobTask):
-    """`adaptry copy` of a version to another registry, at one of the addresses that the runner was told of."""
+    """`adaptry copy` of a version to another registry, at one of the addresses that the runner was told
+    of.
+    """
 
     about: ClassVar[str] = "Copy a version to another registry, by the name its runners know it by."
     ref: RefText

@@ -1,4 +1,6 @@
-"""The index of a backup: the digest of its catalog, which names all other files, and a digest of the index itself."""
+"""The index of a backup: the digest of its catalog, which names all other files, and a digest of the index
+itself.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,9 @@ LACKING = 1000
 
 
 class BackupIndex(Value, extra="forbid"):
-    """`catalog` is the SQLite file's digest, of `catalog_size` bytes; `files` and their `total` bytes are what it names, but for `lacking`,
-    which was damaged or lost when the backup was taken."""
+    """`catalog` is the SQLite file's digest, of `catalog_size` bytes; `files` and their `total` bytes are
+    what it names, but for `lacking`, which was damaged or lost when the backup was taken.
+    """
 
     backup: int = FORMAT
     created_at: datetime

@@ -1,4 +1,6 @@
-"""Reads a backup: its index, its catalog, and its files in the order of their digests. Nothing in it is trusted."""
+"""Reads a backup: its index, its catalog, and its files in the order of their digests. Nothing in it is
+trusted.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from adaptry.storage.blobs.store import CHUNK
 
 
 class Backup(ABC):
-    """Read once, from its beginning to its end: `catalog`, then `file` for each that the catalog names, then `finish`."""
+    """Read once, from its beginning to its end: `catalog`, then `file` for each that the catalog names, then
+    `finish`.
+    """
 
     index: BackupIndex
 

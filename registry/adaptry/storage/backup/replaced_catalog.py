@@ -1,4 +1,6 @@
-"""Reads the catalog that a restore replaces: the numbers, generations and events it gave out, and the versions it withdrew."""
+"""Reads the catalog that a restore replaces: the numbers, generations and events it gave out, and the
+versions it withdrew.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from adaptry.storage.catalog.sqlite import copy
 
 @dataclass(frozen=True, slots=True)
 class ReplacedCatalog:
-    """`numbers` are the next of each adapter, `generation` and `event` the highest given, `recalls` states by adapter and digest."""
+    """`numbers` are the next of each adapter, `generation` and `event` the highest given, `recalls` states by
+    adapter and digest.
+    """
 
     numbers: Mapping[str, int] = field(default_factory=dict)
     generation: int = 0

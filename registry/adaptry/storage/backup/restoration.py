@@ -1,6 +1,8 @@
-"""Restoring a backup: all of it is copied and verified in a hidden folder first; a rename of the catalog completes it.
+"""Restoring a backup: all of it is copied and verified in a hidden folder first; a rename of the catalog
+completes it.
 
-Until that rename the existing registry is unchanged. Files are moved before the catalog that names them; extra files do no harm.
+Until that rename the existing registry is unchanged. Files are moved before the catalog that names them;
+extra files do no harm.
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ _OWN = frozenset({_BLOBS, _ADMIN_TOKEN, "catalog.sqlite.in-use", "catalog.sqlite
 
 @dataclass(frozen=True, slots=True)
 class RestoreResult:
-    """What was restored, and the epoch that began; `held_back` versions were withdrawn after the backup was taken."""
+    """What was restored, and the epoch that began; `held_back` versions were withdrawn after the backup was
+    taken.
+    """
 
     index: BackupIndex
     epoch: str
@@ -77,11 +81,12 @@ def restore(
 ) -> RestoreResult:
     """Makes the registry in `folder` what it was when the backup was taken, in a new epoch.
 
-    `folder` must be empty or missing; with `replace` it may hold a registry that no process has open. `skip` is how many numbers
-    of each adapter stay free, where the replaced catalog cannot say which were given.
+    `folder` must be empty or missing; with `replace` it may hold a registry that no process has open. `skip`
+    is how many numbers of each adapter stay free, where the replaced catalog cannot say which were given.
 
-    Raises `InvalidBackup` before anything is changed, `Conflict` (there is a registry, or it is in use), `CheckFailed` (its rows or
-    files are elsewhere), `NotFound`, `ProtocolMismatch`, `StorageFull`, `Unavailable`.
+    Raises `InvalidBackup` before anything is changed, `Conflict` (there is a registry, or it is in use),
+    `CheckFailed` (its rows or files are elsewhere), `NotFound`, `ProtocolMismatch`, `StorageFull`,
+    `Unavailable`.
     """
     folder = folder.absolute()
     _require_place(folder, replace)
@@ -195,7 +200,9 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _fold_log(catalog: Path) -> None:
-    """Works the old catalog's log into it, and removes it: SQLite would apply a log that is left to the new catalog."""
+    """Works the old catalog's log into it, and removes it: SQLite would apply a log that is left to the new
+    catalog.
+    """
     try:
         with closing(sqlite3.connect(catalog, timeout=0)) as database:
             database.execute("PRAGMA journal_mode=DELETE")

@@ -1,6 +1,7 @@
 """A backup in one file: a plain tar of the index, the catalog, and the files in the order of their digests.
 
-Each header follows from the entries before it, and the reader compares it, so no entry can have an arbitrary name.
+Each header follows from the entries before it, and the reader compares it, so no entry can have an arbitrary
+name.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Hidden folders for unfinished backups and restores: private, locked by their process, and removed by the next run if it died."""
+"""Hidden folders for unfinished backups and restores: private, locked by their process, and removed by the
+next run if it died.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ _SUFFIX = ".part"
 
 @contextmanager
 def private_folder(parent: Path, name: str) -> Iterator[Path]:
-    """A private folder `.NAME.….part` in `parent`, removed at the end; those of processes that died are removed now.
+    """A private folder `.NAME.….part` in `parent`, removed at the end; those of processes that died are
+    removed now.
 
     Raises `StorageFull`, `Unavailable`.
     """

@@ -1,6 +1,7 @@
 """Which store a registry's folder has: files in it, or a bucket whose address is kept in it.
 
-The address is kept so that every command on the folder finds the same bytes, whoever started it with which settings.
+The address is kept so that every command on the folder finds the same bytes, whoever started it with which
+settings.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ CACHE = 10 << 30
 def open_blobs(folder: Path, url: str | None = None, cache: int = CACHE) -> LocalBlobs | TieredBlobs:
     """The store of the registry in `folder`; `url` (`s3://bucket/prefix`) says where that of a new one is.
 
-    Raises `Conflict` where the registry has its blobs elsewhere, `Invalid` for what is no address, `Unavailable`.
+    Raises `Conflict` where the registry has its blobs elsewhere, `Invalid` for what is no address,
+    `Unavailable`.
     """
     known = address_in(folder)
     if url is None and known is None:
@@ -77,7 +79,8 @@ def forget_address(folder: Path) -> None:
 
 
 def missing_capabilities(folder: Path, url: str | None = None) -> tuple[str, ...] | None:
-    """What the server of the registry's blobs lacks, a sentence each; None for files. `url` is where those of a new one would be.
+    """What the server of the registry's blobs lacks, a sentence each; None for files. `url` is where those of
+    a new one would be.
 
     Raises `Unavailable`, `Invalid`.
     """

@@ -2,7 +2,8 @@
 
 A blob is written, fsynced, verified, renamed into place, and its folder fsynced, in this order, so that a
 power cut leaves a whole blob or none. Whoever writes a staging holds a lock on it that dies with the process:
-that is how cleaning up tells the dead from the living. Needs a POSIX system (flock) and one local file system.
+that is how cleaning up tells the dead from the living. Needs a POSIX system (flock) and one local file
+system.
 """
 
 from __future__ import annotations
@@ -79,7 +80,9 @@ class LocalBlobs(BlobStore):
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """No blob is deleted during the block, whichever process sweeps. Waits for a deletion, or another hold, to end."""
+        """No blob is deleted during the block, whichever process sweeps. Waits for a deletion, or another
+        hold, to end.
+        """
         with FileLock.acquire_exclusive(self._hold, mode=0o600):
             yield
 
@@ -238,8 +241,9 @@ class _StagedFile(StagedBlob):
 
 
 def _lock(path: Path) -> int | None:
-    """The file at `path`, made if missing and locked; None if someone else has it. One that was published before it was locked
-    is a blob by now, not to be written to."""
+    """The file at `path`, made if missing and locked; None if someone else has it. One that was published
+    before it was locked is a blob by now, not to be written to.
+    """
     try:
         return locked(path, lambda: os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), wait=False)
     except BlockingIOError:

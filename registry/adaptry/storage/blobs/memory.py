@@ -1,4 +1,6 @@
-"""Blobs in memory: the same promises as a folder but durability. For tests, and for registries that may vanish."""
+"""Blobs in memory: the same promises as a folder but durability. For tests, and for registries that may
+vanish.
+"""
 
 from __future__ import annotations
 

@@ -68,14 +68,17 @@ class BlobStore(ABC):
         return self._pieces(digest, start, self.size(digest))
 
     def descriptor(self, digest: Digest) -> AbstractContextManager[int | None]:
-        """The blob as a file, open for reading until the end of the block; None where it is none on this machine.
+        """The blob as a file, open for reading until the end of the block; None where it is none on this
+        machine.
 
         Raises `NotFound`.
         """
         return nullcontext(None)
 
     def put(self, digest: Digest, chunks: Iterable[bytes | memoryview]) -> None:
-        """Stores the blob; a cheap no-op if it is there. Raises `DigestMismatch`, `StorageFull`; then nothing is kept."""
+        """Stores the blob; a cheap no-op if it is there. Raises `DigestMismatch`, `StorageFull`; then nothing
+        is kept.
+        """
         if self.has(digest):
             return
         with self.staging(self.new_key()) as staged:
@@ -87,7 +90,9 @@ class BlobStore(ABC):
                 raise
 
     def ingest(self, chunks: Iterable[bytes | memoryview]) -> tuple[Digest, int]:
-        """Stores bytes whose digest nobody knows yet: what it is, and how many they are. If `chunks` raise, no trace is left."""
+        """Stores bytes whose digest nobody knows yet: what it is, and how many they are. If `chunks` raise,
+        no trace is left.
+        """
         with self.staging(self.new_key()) as staged:
             try:
                 staged.append(0, chunks)
@@ -103,7 +108,9 @@ class BlobStore(ABC):
         """No error if it is absent."""
 
     def deletion(self) -> AbstractContextManager[bool]:
-        """Surrounds the deletion of some blobs; False where none may be deleted now, since a backup is reading them."""
+        """Surrounds the deletion of some blobs; False where none may be deleted now, since a backup is
+        reading them.
+        """
         return nullcontext(True)
 
     @property
@@ -121,8 +128,8 @@ class BlobStore(ABC):
     def set_aside(self, digest: Digest) -> bool:
         """Moves a blob whose bytes are not those of `digest` to where no reader finds it; whether it did.
 
-        The bytes are kept there for whoever wants to look at them. The blob is then absent until it is stored again. A sound
-        blob stays, also one that replaces the damaged bytes while they are read.
+        The bytes are kept there for whoever wants to look at them. The blob is then absent until it is stored
+        again. A sound blob stays, also one that replaces the damaged bytes while they are read.
         """
         seen = self.copy_id(digest)
         if seen is None or self.is_sound(digest):
@@ -174,15 +181,20 @@ class BlobStore(ABC):
         """Raises `StorageFull` if `size` more bytes surely do not fit, before any is sent."""
 
     def tidy(self) -> int:
-        """Drops what processes that died long ago left behind and no staging names; how much of it there was."""
+        """Drops what processes that died long ago left behind and no staging names; how much of it there
+        was.
+        """
         return 0
 
     def download_url(self, digest: Digest, filename: str, seconds: int) -> str | None:
-        """A URL under which anybody may read the blob for so long, to be saved as `filename`; None where there is none."""
+        """A URL under which anybody may read the blob for so long, to be saved as `filename`; None where
+        there is none.
+        """
         return None
 
     def upload_url(self, key: str, start: int, size: int, seconds: int) -> UploadUrl | None:
-        """An address under which anybody may write these bytes of a staging, for so long; None where there is none.
+        """An address under which anybody may write these bytes of a staging, for so long; None where there is
+        none.
 
         They count as staged once they are written. Publishing reads them again, and believes nothing else.
         """

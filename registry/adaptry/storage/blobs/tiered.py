@@ -1,7 +1,7 @@
 """A store far away with a cache of files before it: what was read once is read from this machine's disk.
 
-A cache is never the truth: what is stored, and what is there, only the store behind it says. Bytes enter the cache verified, and
-leave it when room is needed, those first that were not read for longest.
+A cache is never the truth: what is stored, and what is there, only the store behind it says. Bytes enter the
+cache verified, and leave it when room is needed, those first that were not read for longest.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ _SPARED = 600.0
 
 
 class TieredBlobs(BlobStore):
-    """`store`, with up to `limit` bytes of it kept in `folder`. Safe beside other processes on the same folder."""
+    """`store`, with up to `limit` bytes of it kept in `folder`. Safe beside other processes on the same
+    folder.
+    """
 
     def __init__(self, store: BlobStore, folder: Path, limit: int) -> None:
         super().__init__()
@@ -75,7 +77,9 @@ class TieredBlobs(BlobStore):
         return self.store
 
     def drop_damaged_copy(self, digest: Digest) -> bool:
-        """Deletes the cached copy of a blob if its bytes have changed; whether it did. The store itself is not read."""
+        """Deletes the cached copy of a blob if its bytes have changed; whether it did. The store itself is
+        not read.
+        """
         try:
             if self._cache.is_sound(digest):
                 return False
@@ -150,7 +154,9 @@ class TieredBlobs(BlobStore):
         return True
 
     def _kept(self, digest: Digest, coming: Iterator[bytes]) -> Iterator[bytes]:
-        """The pieces, which are in the cache once all were read; a cache that cannot be written to is done without."""
+        """The pieces, which are in the cache once all were read; a cache that cannot be written to is done
+        without.
+        """
         with self._cache.staging(self.new_key()) as staged:
             is_kept = True
             try:

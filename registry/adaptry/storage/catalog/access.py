@@ -1,7 +1,7 @@
 """What an identity can see, as conditions on rows: the one place where reading rules meet SQL.
 
-Globs are matched by `Identity.has_namespace` itself, against the namespaces there are, so that SQL has no second
-opinion about them.
+Globs are matched by `Identity.has_namespace` itself, against the namespaces there are, so that SQL has no
+second opinion about them.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from adaptry.storage.catalog.rows import AdapterRow, BaseNameRow, BaseRow, Names
 
 @dataclass(frozen=True, slots=True)
 class ReadScope:
-    """The namespaces whose private adapters and bases are seen; None is all of them. Public ones always are, and
-    internal bases by a `is_member`: whoever holds any namespace."""
+    """The namespaces whose private adapters and bases are seen; None is all of them. Public ones always are,
+    and internal bases by a `is_member`: whoever holds any namespace.
+    """
 
     namespaces: tuple[str, ...] | None
     is_member: bool = True

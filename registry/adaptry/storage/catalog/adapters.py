@@ -68,7 +68,9 @@ def find(tx: Transaction, name: AdapterName) -> AdapterRecord | None:
 
 
 def require_distinct_name(tx: Transaction, name: AdapterName, renamed: AdapterName | None = None) -> None:
-    """Raises `Conflict` where a new name would differ from another only in capitals; `renamed` is the name that it replaces."""
+    """Raises `Conflict` where a new name would differ from another only in capitals; `renamed` is the name
+    that it replaces.
+    """
     if (namespace := case_conflicts.namespace_like(tx, name.namespace)) is not None:
         raise Conflict(
             f"the namespace {name.namespace!r} differs only in capitals from {namespace!r}, which exists; write "
@@ -81,7 +83,8 @@ def require_distinct_name(tx: Transaction, name: AdapterName, renamed: AdapterNa
 
 
 def create(tx: Transaction, name: AdapterName, edit: AdapterEdit, at: datetime) -> AdapterRecord:
-    """A new adapter, or a deleted one of that name revived: empty, its numbering continued. The name must be free.
+    """A new adapter, or a deleted one of that name revived: empty, its numbering continued. The name must be
+    free.
 
     Raises `Conflict` as `require_distinct_name`.
     """
@@ -115,7 +118,8 @@ def edit(tx: Transaction, adapter: AdapterRecord, change: AdapterEdit, at: datet
 
 
 def rename(tx: Transaction, adapter: AdapterRecord, to: AdapterName, at: datetime) -> AdapterRecord:
-    """Moves an adapter to a name that is free; its numbering continues beyond any that was used under either name.
+    """Moves an adapter to a name that is free; its numbering continues beyond any that was used under either
+    name.
 
     Raises `Conflict` as `require_distinct_name`.
     """
@@ -151,7 +155,8 @@ def rename(tx: Transaction, adapter: AdapterRecord, to: AdapterName, at: datetim
             moved_to=adapter.key,
         )
     )
-    # What someone began to send to the new name before it was taken stays theirs: same namespace, same rights.
+    # What someone began to send to the new name before it was taken stays theirs: same namespace, same
+    # rights.
     held = select(FileRow.digest).where(FileRow.owner == str(to))
     tx.execute(delete(FileRow).where(col(FileRow.owner) == old, col(FileRow.digest).in_(held)))
     tx.execute(update(FileRow).where(col(FileRow.owner) == old).values(owner=str(to)))
@@ -186,7 +191,9 @@ def find_renamed(tx: Transaction, name: AdapterName) -> AdapterRecord | None:
 
 
 def allocate_number(tx: Transaction, adapter: AdapterRecord, at: datetime, wished: int | None = None) -> int:
-    """The number that is wished for, if it was never given; else the next one. Given once, whatever becomes of it."""
+    """The number that is wished for, if it was never given; else the next one. Given once, whatever becomes
+    of it.
+    """
     row = _require(tx, adapter)
     number = row.next_number
     if wished is not None and (wished > number or not _was_allocated(tx, adapter, wished)):

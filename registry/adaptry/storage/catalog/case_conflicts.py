@@ -1,8 +1,9 @@
 """Names that differ only in capitals: new ones are refused; existing ones stay, and can be listed.
 
-The Hub's names are the same in any case, and so are files on many systems. Each name's lower case is kept beside it in a unique
-index (`folded`). Of names that were there before that rule, the first has it and the others have none: each is found as it is
-written. All names are ASCII, by `refs` and `hub_revision`, so lower case is all the folding there is.
+The Hub's names are the same in any case, and so are files on many systems. Each name's lower case is kept
+beside it in a unique index (`folded`). Of names that were there before that rule, the first has it and the
+others have none: each is found as it is written. All names are ASCII, by `refs` and `hub_revision`, so lower
+case is all the folding there is.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ def fold(name: str) -> str:
 
 
 def is_same_folded(column: Any, folded: Any, name: str) -> ColumnElement[bool]:
-    """Whether a row's name is `name` but for capitals. The unique index on `folded` finds it, in any number of rows.
+    """Whether a row's name is `name` but for capitals. The unique index on `folded` finds it, in any number
+    of rows.
 
     (`Any`: SQLModel's columns are typed as their values.)
     """
@@ -34,7 +36,9 @@ def is_same_folded(column: Any, folded: Any, name: str) -> ColumnElement[bool]:
 
 
 def namespace_like(tx: Transaction, namespace: str) -> str | None:
-    """Another namespace whose name differs from this one only in capitals; None also where this one exists itself."""
+    """Another namespace whose name differs from this one only in capitals; None also where this one exists
+    itself.
+    """
     if tx.execute(select(_NAMESPACES.c.name).where(_NAMESPACES.c.name == namespace)).first():
         return None
     return _other(tx, _NAMESPACES, namespace, _NAMESPACES.c.name)
@@ -62,7 +66,9 @@ def label_like(tx: Transaction, adapter: int, label: str) -> str | None:
 
 
 def release_adapter_name(tx: Transaction, name: str) -> None:
-    """When an adapter gives up its name: the next of those that differed from it only in capitals holds the lower case."""
+    """When an adapter gives up its name: the next of those that differed from it only in capitals holds the
+    lower case.
+    """
     left = _left(_ADAPTERS, name, _ADAPTERS.c.name, _ADAPTERS.c.deleted_at.is_(None))
     _release_name(tx, _ADAPTERS, name, _ADAPTERS.c.name, left)
 

@@ -1,7 +1,7 @@
 """Commits in the catalog: each commit of a branch points back at the one before it, and is never changed.
 
-A chain is read from its newest commit backwards, a page at a time, so that an adapter of a million versions costs no
-more than one of a few.
+A chain is read from its newest commit backwards, a page at a time, so that an adapter of a million versions
+costs no more than one of a few.
 """
 
 from __future__ import annotations

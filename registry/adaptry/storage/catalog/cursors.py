@@ -1,8 +1,8 @@
 """Cursors: where a listing goes on, as an opaque url-safe text.
 
 A cursor holds a place and nothing secret; what may be seen is decided anew for every page. It is bound to
-what was asked, so that one from another listing is an error and not a silently wrong page. The mark that binds it is
-no signature: anybody can compute it, so a place is checked like any other untrusted text.
+what was asked, so that one from another listing is an error and not a silently wrong page. The mark that
+binds it is no signature: anybody can compute it, so a place is checked like any other untrusted text.
 """
 
 from __future__ import annotations
@@ -33,14 +33,16 @@ def decode(cursor: str, about: str) -> str:
     except (binascii.Error, ValueError):
         raise _foreign() from None
     mark, place = text[:8], text[8:]
-    # Unprintable characters: PostgreSQL takes no NUL in a text, and no name that is listed has any of the others.
+    # Unprintable characters: PostgreSQL takes no NUL in a text, and no name that is listed has any of the
+    # others.
     if len(cursor) > _LONGEST or not place or not place.isprintable() or mark != _mark(place, about):
         raise _foreign()
     return place
 
 
 def decode_number(cursor: str | None, about: str, largest: int = INTEGER) -> int | None:
-    """As `decode`, of a place that is a number from 0 to `largest`, written as `encode` writes it; None for no cursor.
+    """As `decode`, of a place that is a number from 0 to `largest`, written as `encode` writes it; None for
+    no cursor.
 
     `largest` is what the column that it is compared with can hold.
     """

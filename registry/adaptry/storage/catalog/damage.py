@@ -1,8 +1,8 @@
 """Known damage: marks on stored files that are missing or changed, and on the revisions that need them.
 
-`verify` marks what it finds; storing the right bytes takes the mark off. A marked file is not given to any reader, and a push
-of the same bytes sends them again. Damage is no lifecycle state of a version: states are what people decide, with a history,
-and a damaged file may belong to versions of several adapters.
+`verify` marks what it finds; storing the right bytes takes the mark off. A marked file is not given to any
+reader, and a push of the same bytes sends them again. Damage is no lifecycle state of a version: states are
+what people decide, with a history, and a damaged file may belong to versions of several adapters.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def mark_damaged(
 
 
 def clear_damage(tx: Transaction, file: Digest) -> None:
-    """The file is stored as it should be: what was marked is inspected anew. No error where it was not marked."""
+    """The file is stored as it should be: what was marked is inspected anew. No error where it was not
+    marked.
+    """
     marked = tx.execute(delete(DamagedFileRow).where(col(DamagedFileRow.digest) == file.hex))
     if marked.rowcount:  # type: ignore[attr-defined]  # a DML result has it
         inspections.forget(tx, file)

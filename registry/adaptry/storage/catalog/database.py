@@ -34,10 +34,14 @@ Transaction = Session
 
 
 class Catalog:
-    """The database at `url`: `sqlite:///path`, `postgresql://…`, or `sqlite://` for one in memory that lives as long as this."""
+    """The database at `url`: `sqlite:///path`, `postgresql://…`, or `sqlite://` for one in memory that lives
+    as long as this.
+    """
 
     def __init__(self, url: str, busy_timeout: float = 30.0) -> None:
-        """Raises `ProtocolMismatch` (a newer schema), `Unavailable` (cannot be opened, or would not be durable)."""
+        """Raises `ProtocolMismatch` (a newer schema), `Unavailable` (cannot be opened, or would not be
+        durable).
+        """
         self._database = _opened(url, busy_timeout)
         self.path = sqlite.path_of(url)
         """The SQLite file; None for PostgreSQL and in memory."""
@@ -71,7 +75,9 @@ class Catalog:
 
     @contextmanager
     def write_nondurable(self) -> Iterator[Transaction]:
-        """As `write`, for what is worth no wait for the disk: a power cut may undo it, whole, and nothing before it."""
+        """As `write`, for what is worth no wait for the disk: a power cut may undo it, whole, and nothing
+        before it.
+        """
         with self._transaction(self._database.nondurable_writers) as session:
             yield session
 
@@ -82,12 +88,16 @@ class Catalog:
 
     @cached_property
     def epoch(self) -> Epoch:
-        """The epoch that the registry is in. Another one begins only while no process has the catalog open."""
+        """The epoch that the registry is in. Another one begins only while no process has the catalog
+        open.
+        """
         with self.read() as tx:
             return epochs.current(tx)
 
     def copy_to(self, target: Path) -> None:
-        """Copies one moment of a catalog in a file, while others write to it. Raises `StorageFull`, `Unavailable`, `CorruptData`."""
+        """Copies one moment of a catalog in a file, while others write to it. Raises `StorageFull`,
+        `Unavailable`, `CorruptData`.
+        """
         assert self.path is not None, "only a file is copied"
         try:
             sqlite.copy(self.path, target)

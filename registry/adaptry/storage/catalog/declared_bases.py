@@ -21,7 +21,9 @@ from adaptry.storage.catalog.rows import AdapterRow, BaseRow, RevisionRow, Versi
 
 @dataclass(frozen=True, slots=True)
 class DeclaredBase:
-    """The base id and name that a version was declared with, the name in its config, and the report of its checks."""
+    """The base id and name that a version was declared with, the name in its config, and the report of its
+    checks.
+    """
 
     base_id: Digest | None
     base_name: str | None

@@ -1,8 +1,8 @@
 """Disk space kept back beside a SQLite catalog, so that a sweep can still run when the disk is full.
 
-Deleting takes space first: SQLite writes what changes to its log before anything goes. The reserve is a file of
-1 MiB that nothing reads. `gc` and the other commands that free space give it up when the disk has no room left,
-and it is made again once there is. (CockroachDB keeps a ballast file for the same purpose.)
+Deleting takes space first: SQLite writes what changes to its log before anything goes. The reserve is a file
+of 1 MiB that nothing reads. `gc` and the other commands that free space give it up when the disk has no room
+left, and it is made again once there is. (CockroachDB keeps a ballast file for the same purpose.)
 """
 
 from __future__ import annotations

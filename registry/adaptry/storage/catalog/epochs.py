@@ -1,7 +1,9 @@
-"""Epochs: each restore of a registry begins one, so that numbers given out after the backup are not mistaken for new ones.
+"""Epochs: each restore of a registry begins one, so that numbers given out after the backup are not mistaken
+for new ones.
 
-Events, generations and numbers of an epoch are above all that the epochs before it can have given out. Its id is random: two
-restores of one backup are two epochs. Whoever holds a cursor of another epoch must look at everything anew.
+Events, generations and numbers of an epoch are above all that the epochs before it can have given out. Its id
+is random: two restores of one backup are two epochs. Whoever holds a cursor of another epoch must look at
+everything anew.
 """
 
 from __future__ import annotations
@@ -64,12 +66,15 @@ def floor(tx: Session) -> int:
 def begin(
     tx: Session, now: datetime, *, above: int = 0, after_event: int = 0, skip: int = 0, keep_tokens: bool
 ) -> Epoch:
-    """Begins a new epoch: generations above `above`, events after `after_event`, and `skip` numbers of each adapter left free.
+    """Begins a new epoch: generations above `above`, events after `after_event`, and `skip` numbers of each
+    adapter left free.
 
-    Tokens are revoked unless `keep_tokens`; uploads that were under way are dropped, since their bytes are in no backup.
+    Tokens are revoked unless `keep_tokens`; uploads that were under way are dropped, since their bytes are in
+    no backup.
     """
     was = current(tx)
-    # By the clock, since the same backup may be restored twice: fewer than one move a second is sure to be passed.
+    # By the clock, since the same backup may be restored twice: fewer than one move a second is sure to be
+    # passed.
     new = max(was.floor + _LEAST, above + 1, int((now - _START).total_seconds()))
     rise = new - was.floor
     for row, column, *which in (

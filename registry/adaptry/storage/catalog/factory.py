@@ -1,8 +1,8 @@
 """Which database a registry's folder has: a file in it, or a PostgreSQL database whose address is kept in it.
 
-The address is kept, without its password, so that every command on the folder finds the same rows, and none begins
-new ones beside them. A password comes with the address that is given, else from where PostgreSQL's own clients take
-it (PGPASSWORD, `~/.pgpass`).
+The address is kept, without its password, so that every command on the folder finds the same rows, and none
+begins new ones beside them. A password comes with the address that is given, else from where PostgreSQL's own
+clients take it (PGPASSWORD, `~/.pgpass`).
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ def open_catalog(
     folder: Path, url: str | None = None, fit: Callable[[Catalog | None], None] = lambda _: None
 ) -> Catalog:
     """The catalog of the registry in `folder`; `url` (`postgresql://…`) says where that of a new one is.
-    `fit` is asked before the folder has a catalog that it had not (None: a file that is not there yet), and may raise.
+    `fit` is asked before the folder has a catalog that it had not (None: a file that is not there yet), and
+    may raise.
 
-    Raises `Conflict` where the registry has its catalog elsewhere, `Invalid` for what is no address, `Unavailable`,
-    `ProtocolMismatch`.
+    Raises `Conflict` where the registry has its catalog elsewhere, `Invalid` for what is no address,
+    `Unavailable`, `ProtocolMismatch`.
     """
     known = address_in(folder)
     if url is None and known is None:

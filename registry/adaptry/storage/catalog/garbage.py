@@ -1,7 +1,8 @@
-"""Files of an owner that none of its manifests name: found by reading manifests, marked as unneeded, then deleted.
+"""Files of an owner that none of its manifests name: found by reading manifests, marked as unneeded, then
+deleted.
 
-A transaction that needs a file again removes the mark (`files.clear_unneeded`), so a row that still has the mark that a
-sweep saw is named by nothing newer.
+A transaction that needs a file again removes the mark (`files.clear_unneeded`), so a row that still has the
+mark that a sweep saw is named by nothing newer.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ from adaptry.storage.catalog.rows import (
 
 @dataclass(frozen=True, slots=True)
 class OwnedFile:
-    """A file that an owner has (an adapter by name, a base by id), and since when it is marked as unneeded."""
+    """A file that an owner has (an adapter by name, a base by id), and since when it is marked as
+    unneeded.
+    """
 
     owner: str
     digest: Digest
@@ -60,8 +63,8 @@ def owners(tx: Transaction, after: str, limit: int) -> Sequence[str]:
 def of_owner(tx: Transaction, owner: str) -> tuple[list[OwnedFile], list[OwnedFile]]:
     """The files that nothing of the owner's names; and those that are marked although something does.
 
-    Who is sending something needs everything: it may go with what is there. Raises `CorruptData` where a stored manifest is
-    damaged: then nobody knows what is needed.
+    Who is sending something needs everything: it may go with what is there. Raises `CorruptData` where a
+    stored manifest is damaged: then nobody knows what is needed.
     """
     is_sending = exists().where(col(UploadRow.owner) == owner, col(UploadRow.is_finished).is_(False))
     needed = None if tx.exec(select(is_sending)).one() else named_files(tx, owner)
@@ -102,7 +105,8 @@ def unmark_unneeded(tx: Transaction, found: Sequence[OwnedFile]) -> None:
 
 
 def delete_unneeded(tx: Transaction, found: Sequence[OwnedFile]) -> int:
-    """Deletes the rows of these files, if they still have the mark that was seen; returns how many were deleted.
+    """Deletes the rows of these files, if they still have the mark that was seen; returns how many were
+    deleted.
 
     Bytes that nobody owns then are marked for deletion, as of the time of that mark.
     """
@@ -136,7 +140,9 @@ def forget_weights(tx: Transaction, digests: Sequence[Digest]) -> None:
 
 
 def named_files(tx: Transaction, owner: str) -> set[str]:
-    """Every file that a commit or version of the adapter, or the base's stored weights, name. Raises `CorruptData`."""
+    """Every file that a commit or version of the adapter, or the base's stored weights, name. Raises
+    `CorruptData`.
+    """
     return set(_named(tx, owner))
 
 

@@ -1,4 +1,6 @@
-"""What inspections found in weights files, kept by the file's digest. Results of an older measurement count as none."""
+"""What inspections found in weights files, kept by the file's digest. Results of an older measurement count
+as none.
+"""
 
 from __future__ import annotations
 

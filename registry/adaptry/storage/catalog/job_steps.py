@@ -1,8 +1,9 @@
-"""The steps of jobs: begun in attempts and fenced, so that each has one result however many runners take it up.
+"""The steps of jobs: begun in attempts and fenced, so that each has one result however many runners take it
+up.
 
-Each begin of a step is its next attempt. From then on the runner of an earlier attempt can change nothing: every change
-is made in a transaction that checks the attempt first (`require_current`). A step's result is stored, so that it is not
-done again.
+Each begin of a step is its next attempt. From then on the runner of an earlier attempt can change nothing:
+every change is made in a transaction that checks the attempt first (`require_current`). A step's result is
+stored, so that it is not done again.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ def begin_attempt(tx: Transaction, id: str, step: str, runner: str, now: datetim
 
 
 def require_current(tx: Transaction, id: str, step: str, attempt: int) -> None:
-    """Raises `Conflict` unless this is the step's latest attempt, its job open, and its submitter's token not revoked."""
+    """Raises `Conflict` unless this is the step's latest attempt, its job open, and its submitter's token not
+    revoked.
+    """
     job = row_of(tx, id)
     row = tx.get(JobStepRow, (job.key, step)) if job else None
     if job is None or job.state not in OPEN or row is None or row.turn != attempt:
@@ -80,7 +83,9 @@ def report(tx: Transaction, id: str, step: str, attempt: int, what: str, done: i
 def finish_step(
     tx: Transaction, id: str, step: str, attempt: int, result: Mapping[str, Any], pieces: Mapping[str, int]
 ) -> None:
-    """Stores a step's result and adds the steps that follow from it, each with its size. Raises as `require_current`."""
+    """Stores a step's result and adds the steps that follow from it, each with its size. Raises as
+    `require_current`.
+    """
     require_current(tx, id, step, attempt)
     row = _step(tx, id, step)
     row.result = json.dumps(dict(result), ensure_ascii=False)
@@ -112,7 +117,9 @@ def _step(tx: Transaction, id: str, step: str) -> JobStepRow:
 
 
 class FencedCatalog(Catalog):
-    """A catalog in which every change is made for one step of a job, in its latest attempt; else it raises `Conflict`."""
+    """A catalog in which every change is made for one step of a job, in its latest attempt; else it raises
+    `Conflict`.
+    """
 
     def __init__(self, catalog: Catalog, look: Callable[[Transaction], None]) -> None:
         vars(self).update(vars(catalog))  # the same database and all that hangs on it, opened once

@@ -1,8 +1,8 @@
 """Bringing a database's schema up to date when it is opened: Alembic's migrations, in one transaction.
 
-A new SQLite database gets the newest schema from one script instead (`sqlite_schema`). Two processes that start at once
-are fine: the second waits, then finds nothing to do. A schema newer than this program knows is refused, because
-writing to it would break what the newer one relies on.
+A new SQLite database gets the newest schema from one script instead (`sqlite_schema`). Two processes that
+start at once are fine: the second waits, then finds nothing to do. A schema newer than this program knows is
+refused, because writing to it would break what the newer one relies on.
 """
 
 from __future__ import annotations
@@ -33,14 +33,18 @@ KNOWN = (
     "0014",
     "0015",
 )
-"""Every schema there ever was, oldest first. Written here so that an up-to-date database opens without Alembic."""
+"""Every schema there ever was, oldest first. Written here so that an up-to-date database opens without
+Alembic.
+"""
 _NUMBER = re.compile(r"\d{4}")
 _FIRST = "adapters"  # a table that every schema has
 _OWN = "give Adaptry a database of its own"
 
 
 def migrate(database: DatabaseDialect) -> None:
-    """Raises `ProtocolMismatch` for a schema from the future, `Conflict` for a database that is somebody else's."""
+    """Raises `ProtocolMismatch` for a schema from the future, `Conflict` for a database that is somebody
+    else's.
+    """
     with database.readers.connect() as connection:
         if schema_of(connection) == KNOWN[-1]:
             return
@@ -55,7 +59,9 @@ def migrate(database: DatabaseDialect) -> None:
 
 
 def schema_of(connection: Connection) -> str | None:
-    """The schema's number, None before the first. Raises `ProtocolMismatch` for one from the future, `Conflict`."""
+    """The schema's number, None before the first. Raises `ProtocolMismatch` for one from the future,
+    `Conflict`.
+    """
     if not inspect(connection).has_table("alembic_version"):
         return None
     schema = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()

@@ -1,8 +1,8 @@
 """Pending deletes: blobs without an owner, on their way out of the store.
 
-A blob is deleted in two steps, each a transaction that checks again whether it is needed. First it is *marked*: an upload
-or a new owner removes the mark. Then it is *being deleted*: nobody may upload it until that is done. So no row ever gives
-an owner to bytes that are about to be deleted.
+A blob is deleted in two steps, each a transaction that checks again whether it is needed. First it is
+*marked*: an upload or a new owner removes the mark. Then it is *being deleted*: nobody may upload it until
+that is done. So no row ever gives an owner to bytes that are about to be deleted.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ def due_for_delete(tx: Transaction, before: datetime, after: str, limit: int) ->
 def start_delete(
     tx: Transaction, digests: Sequence[Digest], held: Collection[Digest]
 ) -> tuple[list[Digest], datetime]:
-    """Those that the caller alone may delete from that moment on. The others lose their mark, as do those that are `held`."""
+    """Those that the caller alone may delete from that moment on. The others lose their mark, as do those
+    that are `held`.
+    """
     free, now = unowned(tx, digests) - set(held), _now(tx)
     for digest in set(digests) - free:
         unmark_for_delete(tx, digest)

@@ -1,9 +1,10 @@
-"""Everything that is true only of PostgreSQL: how a connection is set up, how a writer begins, what its errors mean.
+"""Everything that is true only of PostgreSQL: how a connection is set up, how a writer begins, what its
+errors mean.
 
-Writers take turns here too, by one advisory lock of the database, taken before anything else is read. So what a
-writer reads stays true until it commits, as in SQLite; nothing is ever to be retried because two writers met; and
-keys and events, which are numbered as they are written, become visible in the order of their numbers. Readers see
-one moment (`REPEATABLE READ`, read only) and wait for nobody.
+Writers take turns here too, by one advisory lock of the database, taken before anything else is read. So what
+a writer reads stays true until it commits, as in SQLite; nothing is ever to be retried because two writers
+met; and keys and events, which are numbered as they are written, become visible in the order of their
+numbers. Readers see one moment (`REPEATABLE READ`, read only) and wait for nobody.
 
 Text is compared byte by byte (`COLLATE "C"`), whatever the database's own language is, because searches for
 beginnings and the order of names mean that.
@@ -65,7 +66,9 @@ _NEEDED = {
 
 
 def open_database(url: str, busy_timeout: float) -> DatabaseDialect:
-    """The database that a URL names; it must exist, and may be empty. Raises `Invalid`, `MissingDependency`."""
+    """The database that a URL names; it must exist, and may be empty. Raises `Invalid`,
+    `MissingDependency`.
+    """
     address = _address(url)
     try:
         engine = create_engine(
@@ -115,7 +118,9 @@ def _address(url: str) -> URL:
 
 
 def _check(connection: Any, record: ConnectionPoolEntry) -> None:
-    """Refuses a database that forgets what it acknowledged. (`Any`: a connection of the driver, which may be missing.)"""
+    """Refuses a database that forgets what it acknowledged. (`Any`: a connection of the driver, which may be
+    missing.)
+    """
     settings = ", ".join(f"current_setting('{name}')" for name in _NEEDED)
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {settings}")

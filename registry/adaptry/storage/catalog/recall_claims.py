@@ -1,4 +1,6 @@
-"""Recalls that a restored registry lacks: proved by a worker's signature, or found in the replaced catalog."""
+"""Recalls that a restored registry lacks: proved by a worker's signature, or found in the replaced
+catalog.
+"""
 
 from __future__ import annotations
 

@@ -37,7 +37,9 @@ class ResolvedRef:
 
 
 def _statement(found: FromClause, is_meant: ColumnElement[bool]) -> Select[Any]:
-    """The adapter named, with the version meant or without one. (`Any`: rows are typed by all their columns.)"""
+    """The adapter named, with the version meant or without one. (`Any`: rows are typed by all their
+    columns.)
+    """
     return (
         select(_ADAPTERS.c.id.label("adapter_key"), _ADAPTERS.c.visibility, *SHOWN)
         .select_from(found.outerjoin(_VERSIONS, is_meant))

@@ -109,7 +109,9 @@ def get(tx: Transaction, adapter: AdapterRecord, id: int) -> RolloutInfo:
 
 
 def serving(tx: Transaction, rollout: RolloutInfo, now: datetime) -> Mapping[str, Digest | None]:
-    """What each living worker, by its label, answers with under the name that is rolled out; None for one that is about to."""
+    """What each living worker, by its label, answers with under the name that is rolled out; None for one
+    that is about to.
+    """
     query = (
         select(WorkerRow, ResidentRow.condition, VersionRow.digest)
         .join(ResidentRow, col(ResidentRow.worker_id) == col(WorkerRow.id))

@@ -2,8 +2,8 @@
 
 The cost must not grow with the number of versions, so one thing has to be rare or everything common. A term
 that fewer than `SELECTIVE` versions meet drives: its versions are listed from its index and the other terms
-tested on each. If there is none, matches are dense, and walking the newest versions soon fills a page; the walk
-then follows the sparsest ordered list among the terms.
+tested on each. If there is none, matches are dense, and walking the newest versions soon fills a page; the
+walk then follows the sparsest ordered list among the terms.
 """
 
 from __future__ import annotations
@@ -80,8 +80,9 @@ def _walk(tx: Transaction, wanted: Sequence[Condition]) -> Keys:
 
 
 def _reach(tx: Transaction, lister: Keys, is_newest_first: bool) -> int | None:
-    """None if the lister is selective; else how far back its newest `SELECTIVE` versions reach (as a key, where
-    it is ordered): the smaller, the sparser."""
+    """None if the lister is selective; else how far back its newest `SELECTIVE` versions reach (as a key,
+    where it is ordered): the smaller, the sparser.
+    """
     if is_newest_first:
         lister = lister.order_by(col(PostingRow.version_id).desc())
     return tx.execute(lister.offset(SELECTIVE - 1).limit(1)).scalar()

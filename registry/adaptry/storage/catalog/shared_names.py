@@ -1,4 +1,5 @@
-"""Names that adapters and bases share: clients of the Hub reach both under one address, so a name belongs to one of them.
+"""Names that adapters and bases share: clients of the Hub reach both under one address, so a name belongs to
+one of them.
 
 An adapter without a commit has nothing that anyone could read, so it hides nothing.
 """
@@ -25,7 +26,8 @@ _HAD_COMMIT = exists().where(
     col(EventRow.adapter_id) == col(AdapterRow.id),
     col(EventRow.kind).in_(("version.pushed", COMMIT_MADE)),
 )
-# A rename takes the events along, so nothing tells any more whether there were commits: it counts as if there were.
+# A rename takes the events along, so nothing tells any more whether there were commits: it counts as if there
+# were.
 _WAS_RENAMED = and_(
     col(AdapterRow.deleted_at).is_not(None), ~exists().where(col(EventRow.adapter_id) == col(AdapterRow.id))
 )
@@ -68,7 +70,9 @@ def is_used(tx: Transaction, namespace: str) -> bool:
 
 
 def namespace_spelled(tx: Transaction, scope: ReadScope, namespace: str) -> str:
-    """The namespace of readable adapters that is this one but for capitals; itself if it has any, or several others do."""
+    """The namespace of readable adapters that is this one but for capitals; itself if it has any, or several
+    others do.
+    """
     query = select(AdapterRow.namespace).where(
         col(AdapterRow.namespace).in_(_namespaces(tx, namespace)), col(AdapterRow.deleted_at).is_(None)
     )
@@ -79,8 +83,9 @@ def namespace_spelled(tx: Transaction, scope: ReadScope, namespace: str) -> str:
 
 
 def spelled_otherwise(tx: Transaction, scope: ReadScope, name: str, *, with_bases: bool) -> str | None:
-    """The name of the readable adapter, or else base, that is `name` but for capitals; `name` itself if something
-    readable has it, and None if several others do."""
+    """The name of the readable adapter, or else base, that is `name` but for capitals; `name` itself if
+    something readable has it, and None if several others do.
+    """
     found: set[str] = set()
     if "/" in name:
         adapters = select(AdapterRow.name).where(_is_adapter(name), col(AdapterRow.deleted_at).is_(None))

@@ -1,4 +1,5 @@
-"""Everything that is true only of SQLite: how a connection is set up, how a writer begins, what its errors mean.
+"""Everything that is true only of SQLite: how a connection is set up, how a writer begins, what its errors
+mean.
 
 Durability is checked, not hoped for: WAL with `synchronous=NORMAL` loses acknowledged commits at a power cut,
 and some file systems silently refuse WAL. Either is `Unavailable` at the start.
@@ -59,7 +60,8 @@ def open_database(url: str, busy_timeout: float) -> DatabaseDialect:
         writers=engine.execution_options(**{_WRITES: True}),
         nondurable_writers=engine.execution_options(**{_WRITES: _NOTES}),
         read_context=reading,
-        # SQLite's own writers look again and again, ever less often: one that waits among many may never get its turn.
+        # SQLite's own writers look again and again, ever less often: one that waits among many may never get
+        # its turn.
         write_context=reading if in_memory else writer_lock(busy_timeout),
         open_context=partial(_opening, url),
         hold=partial(_hold, url),
@@ -79,7 +81,9 @@ def path_of(url: str) -> Path | None:
 
 
 def copy(source: Path, target: Path) -> None:
-    """One moment of a database into one file, on the disk; others may write to it meanwhile. Raises `sqlite3.Error`."""
+    """One moment of a database into one file, on the disk; others may write to it meanwhile. Raises
+    `sqlite3.Error`.
+    """
     with closing(sqlite3.connect(source)) as here, closing(sqlite3.connect(target)) as there:
         here.backup(there)
         there.execute("PRAGMA journal_mode=DELETE")  # else it would be two files again when it is opened
@@ -91,7 +95,9 @@ def copy(source: Path, target: Path) -> None:
 
 
 def _listen(path: str, stop: socket.socket) -> Iterator[bool]:
-    """SQLite tells nobody; but a number that every commit changes costs microseconds to look at (`data_version`)."""
+    """SQLite tells nobody; but a number that every commit changes costs microseconds to look at
+    (`data_version`).
+    """
     with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as connection:
         version: int | None = None
         newest: int | None = None
@@ -128,13 +134,15 @@ def _prepare(engine: Engine, *, is_durable: bool) -> None:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        # A reader that becomes a writer half-way fails at once when another wrote meanwhile; so writers say so first.
+        # A reader that becomes a writer half-way fails at once when another wrote meanwhile; so writers say
+        # so first.
         writes = connection.get_execution_options().get(_WRITES)
         driver = connection.connection.dbapi_connection
         assert isinstance(driver, sqlite3.Connection)
         try:
             if writes:
-                # Said each time, since connections are used for both; in WAL mode the next that is FULL syncs both.
+                # Said each time, since connections are used for both; in WAL mode the next that is FULL syncs
+                # both.
                 driver.execute(f"PRAGMA synchronous={'NORMAL' if writes == _NOTES else 'FULL'}")
             driver.execute(
                 "BEGIN IMMEDIATE" if writes else "BEGIN"
@@ -209,11 +217,13 @@ def _opening(url: str) -> Iterator[None]:
 
 
 def _make_private(path: str) -> None:
-    """Makes the database readable by its owner only, and with it what SQLite will write beside it: those files get its mode.
+    """Makes the database readable by its owner only, and with it what SQLite will write beside it: those
+    files get its mode.
 
     A file that belongs to another user keeps its mode, which only its owner can change.
     """
-    # An existing file is never opened here: closing it again would drop the locks that SQLite has on it in this process.
+    # An existing file is never opened here: closing it again would drop the locks that SQLite has on it in
+    # this process.
     with suppress(OSError):  # whatever is wrong with the place, SQLite will say
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE))
     for end in ("", "-wal", "-shm", ".opening", _IN_USE):
@@ -224,12 +234,16 @@ def _make_private(path: str) -> None:
 
 
 def in_use_file(path: Path) -> Path:
-    """The lock on the database at `path`: shared by every process that has it open, held alone by one that replaces it."""
+    """The lock on the database at `path`: shared by every process that has it open, held alone by one that
+    replaces it.
+    """
     return path.with_name(f"{path.name}{_IN_USE}")
 
 
 def _hold(url: str) -> Callable[[], None]:
-    """Says that this process has the database open, until what is returned is called. Waits while it is being replaced."""
+    """Says that this process has the database open, until what is returned is called. Waits while it is being
+    replaced.
+    """
     path = make_url(url).database
     if not path or path == ":memory:":
         return lambda: None

@@ -1,7 +1,8 @@
 """The newest schema as one SQL script: what a new SQLite database gets instead of every migration in turn.
 
-Running fifteen migrations and importing Alembic takes two seconds; the script takes ten milliseconds. The migrations stay the
-definition: the script is written from a database that they made (`script_of`), and a test compares the two.
+Running fifteen migrations and importing Alembic takes two seconds; the script takes ten milliseconds. The
+migrations stay the definition: the script is written from a database that they made (`script_of`), and a test
+compares the two.
 """
 
 from __future__ import annotations

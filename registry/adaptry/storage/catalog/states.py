@@ -1,4 +1,6 @@
-"""States of versions in the catalog: changed with who, when and why, and looked up by what a revision holds."""
+"""States of versions in the catalog: changed with who, when and why, and looked up by what a revision
+holds.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Versions that wait for their base: admitted as declared, to be checked again when the base is registered."""
+"""Versions that wait for their base: admitted as declared, to be checked again when the base is
+registered.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What each worker has, in the catalog: rows that a report brings up to date, and that a recall is proved by.
 
-What a worker no longer reports stays for thirty days as `unloaded`, so that it is known who had a version that is
-recalled later.
+What a worker no longer reports stays for thirty days as `unloaded`, so that it is known who had a version
+that is recalled later.
 """
 
 from __future__ import annotations

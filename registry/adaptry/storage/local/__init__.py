@@ -1,8 +1,8 @@
 """`LocalRegistry`: the registry over a catalog and a blob store, on this machine.
 
 Every method decides by the identity it acts for, then by the rules, then changes what is stored: bytes first,
-then rows with their event in one transaction. Safe to use from many threads, and beside other processes on the
-same folder.
+then rows with their event in one transaction. Safe to use from many threads, and beside other processes on
+the same folder.
 """
 
 from __future__ import annotations
@@ -39,12 +39,17 @@ class LocalRegistry(
     LocalJobs,
     LocalEvents,
 ):
-    """`LocalRegistry(catalog, blobs, identity)`; each parent is the part of the interface it is named for (`LocalCommits` goes on from `LocalRevisions` and `LocalBranches`, `LocalWorkers` from `LocalRollouts`)."""
+    """`LocalRegistry(catalog, blobs, identity)`; each parent is the part of the interface it is named for
+    (`LocalCommits` goes on from `LocalRevisions` and `LocalBranches`, `LocalWorkers` from
+    `LocalRollouts`).
+    """
 
     def on_behalf_of(
         self, identity: Identity, idempotency_key: IdempotencyKey | None = None
     ) -> LocalRegistry:
-        """The same registry for someone else, and perhaps for one request; costs nothing, so a server makes one each time."""
+        """The same registry for someone else, and perhaps for one request; costs nothing, so a server makes
+        one each time.
+        """
         return LocalRegistry(
             self.catalog,
             self.blobs,

@@ -1,8 +1,9 @@
 """Abandoned upload sessions, and how they make room for new ones.
 
-A client that pauses between two requests holds nothing, so an idle session may still be alive. A session counts
-as abandoned if nobody holds its staging and nothing has happened to it for `IDLE`: no request, and no bytes that
-arrived past the server. Its client, if there is one after all, gets `NotFound` and opens the upload again.
+A client that pauses between two requests holds nothing, so an idle session may still be alive. A session
+counts as abandoned if nobody holds its staging and nothing has happened to it for `IDLE`: no request, and no
+bytes that arrived past the server. Its client, if there is one after all, gets `NotFound` and opens the
+upload again.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ def drop_abandoned(
 ) -> int:
     """Drops up to `wanted` abandoned sessions of the owner's tenant, the longest idle first; how many went.
 
-    Sessions for files of `direct_from` bytes or more may have bytes on the way past the server (None: none has).
-    Safe beside other processes: a staging is held, and its row looked at again, before either goes.
+    Sessions for files of `direct_from` bytes or more may have bytes on the way past the server (None: none
+    has). Safe beside other processes: a staging is held, and its row looked at again, before either goes.
     """
     with catalog.read() as tx:
         idle = files.sessions_idle_since(tx, owner, now - IDLE)

@@ -52,7 +52,8 @@ def weights_digest(catalog: Catalog, manifest: Manifest, adapter: Adapter) -> Di
 
 
 def find_base(tx: Transaction, scope: ReadScope, manifest: Manifest, written: str | None) -> ResolvedBase:
-    """The readable base that a revision means: by id if it claims one, else by the name it claims or its config has `written`.
+    """The readable base that a revision means: by id if it claims one, else by the name it claims or its
+    config has `written`.
 
     An id that is unknown stays a claim, and what the config says beside it is no name for it."""
     claim = manifest.base
@@ -76,8 +77,9 @@ def known_inspections(tx: Transaction, tree: Manifest) -> Mapping[str, WeightsIn
 def check_against_base(
     adapter: Adapter, base: ResolvedBase, record: BaseRecord | None, weights: Sequence[Finding] = ()
 ) -> BaseCheck:
-    """Checks an adapter against its base; without a record, on its own. What its `weights` hold is part of the report, and
-    changes nothing about the base."""
+    """Checks an adapter against its base; without a record, on its own. What its `weights` hold is part of
+    the report, and changes nothing about the base.
+    """
     name = base.name if record else base.claimed_name
     report = check(adapter, record, name)
     status: BaseStatus = "unknown"

@@ -74,7 +74,8 @@ def point_alias(
 ) -> AliasInfo:
     """Points an alias that was found at `found`, with its event.
 
-    Raises `Conflict` for a version that may not be pointed at, `InvalidRef` for a new alias whose name git does not take.
+    Raises `Conflict` for a version that may not be pointed at, `InvalidRef` for a new alias whose name git
+    does not take.
     """
     require_alias_allowed(alias, to.state, to.number)
     if found is None:

@@ -51,9 +51,11 @@ class LocalBases(RegistryContext):
             return bases.info(tx, self.read_scope(tx), record.id)
 
     def store_generated_file(self, chunks: Iterable[bytes | memoryview]) -> tuple[Digest, int]:
-        """Stores bytes that were made here, for a base that is adopted later: their digest, and how many they are.
+        """Stores bytes that were made here, for a base that is adopted later: their digest, and how many they
+        are.
 
-        They take the place of a copy that is marked as damaged. Raises `StorageFull`, and what `chunks` raise.
+        They take the place of a copy that is marked as damaged. Raises `StorageFull`, and what `chunks`
+        raise.
         """
         digest, size = self.blobs.ingest(chunks)
         with self.catalog.read() as tx:
@@ -66,8 +68,9 @@ class LocalBases(RegistryContext):
     def adopt_base(
         self, record: BaseRecord, names: tuple[str, ...], files_: tuple[FileEntry, ...]
     ) -> BaseInfo:
-        """A base that was made here, its files stored already: registered, named and stored in one transaction, so that
-        nobody sees it by halves. For what runs beside the stores; nobody far away may say what is in them.
+        """A base that was made here, its files stored already: registered, named and stored in one
+        transaction, so that nobody sees it by halves. For what runs beside the stores; nobody far away may
+        say what is in them.
 
         Raises as `put_base` and `store_base`.
         """
@@ -75,7 +78,8 @@ class LocalBases(RegistryContext):
         _check_names(names)
         check_identity(record)
         with self.catalog.write() as tx:
-            # Bytes that nobody has may be on their way out, or gone: looked at here, where none can begin to go.
+            # Bytes that nobody has may be on their way out, or gone: looked at here, where none can begin to
+            # go.
             if any(pending_deletes.is_deleting(tx, entry.sha256) for entry in files_):
                 raise Unavailable("some of these files are being deleted just now; try again in a moment")
             require_sound(tx, {entry.path: entry.sha256 for entry in files_})

@@ -46,8 +46,9 @@ class BlobContent(Content):
 
 
 def check_names(manifest: Manifest) -> None:
-    """Raises `InvalidPath` for a file that is not one of an adapter's, `Unsupported` where those that make one are
-    missing, `InvalidManifest` where there are none, or too many."""
+    """Raises `InvalidPath` for a file that is not one of an adapter's, `Unsupported` where those that make
+    one are missing, `InvalidManifest` where there are none, or too many.
+    """
     names = [entry.path for entry in manifest.files]
     if not names:
         raise InvalidManifest("not a manifest of a version: it names no file")
@@ -72,7 +73,9 @@ def check_names(manifest: Manifest) -> None:
 
 
 def check_draft(manifest: Manifest, *, with_folders: bool) -> None:
-    """As `check_names`, of a tree that need not be an adapter yet, and may have others in folders beside it."""
+    """As `check_names`, of a tree that need not be an adapter yet, and may have others in folders beside
+    it.
+    """
     top = tuple(entry for entry in manifest.files if "/" not in entry.path)
     if detect_format(entry.path for entry in top):
         check_names(manifest.model_copy(update={"files": top}))
@@ -89,7 +92,8 @@ def check_draft(manifest: Manifest, *, with_folders: bool) -> None:
 
 
 def check_content(content: Content) -> None:
-    """Raises `InvalidWeights` and `InvalidConfig` for files that no reader should be given, and as `check_first_bytes`.
+    """Raises `InvalidWeights` and `InvalidConfig` for files that no reader should be given, and as
+    `check_first_bytes`.
 
     What an adapter they are, if any, is not asked.
     """
@@ -120,11 +124,14 @@ def check_images(content: Content) -> None:
 
 
 def check_first_bytes(content: Content) -> None:
-    """Raises `Unsupported` for a file that is something else than its name says, and dangerous; and as `check_images`."""
+    """Raises `Unsupported` for a file that is something else than its name says, and dangerous; and as
+    `check_images`.
+    """
     check_images(content)
     for path in content.sizes:
         first = content.read(path, 0, 9)
-        # A safetensors file begins with its header's length, which may look like anything; then comes a brace.
+        # A safetensors file begins with its header's length, which may look like anything; then comes a
+        # brace.
         if path.endswith(".safetensors") and first[8:] == b"{":
             continue
         for signature, what in _DANGEROUS.items():

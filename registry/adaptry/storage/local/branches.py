@@ -1,4 +1,5 @@
-"""The part of a local registry about names for commits: resolving a revision name, branches, tags, and the commits they reach.
+"""The part of a local registry about names for commits: resolving a revision name, branches, tags, and the
+commits they reach.
 
 Branches, tags and aliases of an adapter share their names, so that a name has one meaning.
 """
@@ -84,7 +85,9 @@ class LocalBranches(RegistryContext):
         return commit.info
 
     def head(self, tx: Transaction, adapter: AdapterRecord, branch: str) -> CommitRecord:
-        """Where a branch is that commits may be made to. Raises `RevisionNotFound`, `PermissionDenied` for an alias."""
+        """Where a branch is that commits may be made to. Raises `RevisionNotFound`, `PermissionDenied` for an
+        alias.
+        """
         revision_name = parse_hub_revision(branch)
         ref = git_refs.find(tx, adapter, revision_name.name) if revision_name.scope != "tag" else None
         if ref and ref.kind == "branch":

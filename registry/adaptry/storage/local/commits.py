@@ -1,7 +1,8 @@
-"""The part of a local registry that takes commits: derive, check, then move the branch if it is where it was seen.
+"""The part of a local registry that takes commits: derive, check, then move the branch if it is where it was
+seen.
 
-A commit that makes a version goes through admission as a push does; what another changes is only looked at for what
-no reader should be given. Moving the branch, numbering and the event are one transaction.
+A commit that makes a version goes through admission as a push does; what another changes is only looked at
+for what no reader should be given. Moving the branch, numbering and the event are one transaction.
 """
 
 from __future__ import annotations
@@ -99,14 +100,17 @@ class LocalCommits(LocalRevisions, LocalBranches):
     def _look(
         self, name: AdapterName, tree: Manifest, move: _CommitPlan
     ) -> tuple[Admission, ResolvedBase] | None:
-        """What there is to store of a version. Raises for files that are missing, or that nobody should be given."""
+        """What there is to store of a version. Raises for files that are missing, or that nobody should be
+        given.
+        """
         if move.makes_version:
             check_names(tree)
             return self._derive(name, tree, PushOptions())
         with self.catalog.read() as tx:
             require_files(tx, name, tree)
             before = set(versions.manifest(tx, move.head.digest).files)
-        # What the branch has already was looked at when it came; a long training's branch has thousands of files.
+        # What the branch has already was looked at when it came; a long training's branch has thousands of
+        # files.
         new = tuple(entry for entry in tree.files if entry not in before)
         with self.catalog.read() as tx:
             require_sound(tx, {entry.path: entry.sha256 for entry in new})
@@ -115,8 +119,9 @@ class LocalCommits(LocalRevisions, LocalBranches):
         return None
 
     def _require_finite(self, name: AdapterName, tree: Manifest, head: CommitRecord) -> None:
-        """Raises `CheckFailed` for weights that are new to the branch and hold NaN or infinity: checkpoints are there to go on from,
-        and nobody can from those."""
+        """Raises `CheckFailed` for weights that are new to the branch and hold NaN or infinity: checkpoints
+        are there to go on from, and nobody can from those.
+        """
         with self.catalog.read() as tx:
             before = set(versions.manifest(tx, head.digest).weights.values())
         fresh = [path for path, digest in tree.weights.items() if digest not in before]
@@ -132,7 +137,9 @@ class LocalCommits(LocalRevisions, LocalBranches):
         move: _CommitPlan,
         derived: tuple[Admission, ResolvedBase] | None,
     ) -> CommitResult:
-        """Raises `StaleState` where what was looked at is no longer so, `Conflict` where that matters to who asked."""
+        """Raises `StaleState` where what was looked at is no longer so, `Conflict` where that matters to who
+        asked.
+        """
         reach("revisions.before_rows")
         with self.catalog.write() as tx:
             adapter = self.writable_adapter(tx, name)

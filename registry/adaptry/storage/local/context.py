@@ -1,4 +1,6 @@
-"""The context of every part of a local registry: the stores, the identity, and the lookups that every method begins with."""
+"""The context of every part of a local registry: the stores, the identity, and the lookups that every method
+begins with.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,8 @@ class RegistryContext(Registry):
         presign_uploads: bool = False,
         inspector: Inspector | None = None,
     ) -> None:
-        """With `require_known_base`, a push whose base is not registered is refused, not admitted as declared.
+        """With `require_known_base`, a push whose base is not registered is refused, not admitted as
+        declared.
 
         With `presign_uploads`, clients upload large files straight to the bucket, at presigned URLs.
         With an `idempotency_key`, a request that is sent again with the same key creates nothing new.
@@ -110,8 +113,9 @@ class RegistryContext(Registry):
         return adapter
 
     def create_adapter_record(self, tx: Transaction, name: AdapterName, edit: AdapterEdit) -> AdapterRecord:
-        """A new adapter under a name that no other has, with the first commit of its `main`. Raises `Conflict` if a base
-        has the name."""
+        """A new adapter under a name that no other has, with the first commit of its `main`. Raises
+        `Conflict` if a base has the name.
+        """
         require_no_base(tx, name)
         now, by = self.clock(), self.identity.name
         adapter = adapters.create(tx, name, edit, now)
@@ -121,7 +125,9 @@ class RegistryContext(Registry):
         return adapter
 
     def require_own_name(self, tx: Transaction, adapter: AdapterRecord) -> None:
-        """Before the first commit of an adapter. Raises `Conflict` if a base has its name, which the commit would hide."""
+        """Before the first commit of an adapter. Raises `Conflict` if a base has its name, which the commit
+        would hide.
+        """
         if shared_names.is_empty(tx, adapter.name):
             require_no_base(tx, adapter.name)
 
@@ -165,7 +171,9 @@ class RegistryContext(Registry):
 
 
 def require_no_base(tx: Transaction, name: AdapterName) -> None:
-    """Raises `Conflict` if a base goes by that name: loaders ask for bases by name, and would be given the adapter."""
+    """Raises `Conflict` if a base goes by that name: loaders ask for bases by name, and would be given the
+    adapter.
+    """
     if found := shared_names.base_of_name(tx, name):
         raise Conflict(
             f"{found} is the name of a base, which an adapter called {name} would hide from loaders; choose another name "

@@ -1,4 +1,5 @@
-"""Digests of weights that were hashed while they streamed in, kept until its upload is finished and its bytes are verified.
+"""Digests of weights that were hashed while they streamed in, kept until its upload is finished and its bytes
+are verified.
 
 Only a saving: what is forgotten here, or arrived through another process, is read again when it is admitted.
 """

@@ -16,7 +16,9 @@ BY = "adaptry"
 
 
 def forgotten_recalls(catalog: Catalog) -> tuple[ForgottenRecall, ...]:
-    """Versions that were withdrawn before a restore, of which the backup had no record. Raises `Unavailable`."""
+    """Versions that were withdrawn before a restore, of which the backup had no record. Raises
+    `Unavailable`.
+    """
     with catalog.read() as tx:
         return recall_claims.all_claims(tx)
 

@@ -1,7 +1,8 @@
-"""Versions as they are shown to readers who may not see their base: as declared, with the findings that need no base.
+"""Versions as they are shown to readers who may not see their base: as declared, with the findings that need
+no base.
 
-The check against a base is stored once, for everyone who may see that base. Others read what they would read if it
-were not registered, so nothing in an answer reveals that it is.
+The check against a base is stored once, for everyone who may see that base. Others read what they would read
+if it were not registered, so nothing in an answer reveals that it is.
 """
 
 from __future__ import annotations

@@ -43,7 +43,9 @@ class IdempotencyKey:
         kind: TypeAdapter[Answer],
         action: Callable[[], Answer],
     ) -> Answer:
-        """The answer of `action`, or the stored one of an earlier request with this key. Raises `Conflict` where the key came with another request."""
+        """The answer of `action`, or the stored one of an earlier request with this key. Raises `Conflict`
+        where the key came with another request.
+        """
         since = now - KEPT
         stored = idempotency.find(tx, who, self.key, since)
         if stored is None:

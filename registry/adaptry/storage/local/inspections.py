@@ -27,7 +27,8 @@ class InspectionCache(RegistryContext):
     def inspections(
         self, name: AdapterName, tree: Manifest, paths: Iterable[str] | None = None
     ) -> Mapping[str, WeightsInspection]:
-        """Of the weights files of `tree` (or of those at `paths`), by path; those not known yet are inspected now.
+        """Of the weights files of `tree` (or of those at `paths`), by path; those not known yet are inspected
+        now.
 
         Raises `Unavailable` where one cannot be inspected, `InvalidWeights`, `NotFound`, `CorruptData`.
         """

@@ -120,7 +120,8 @@ class LocalJobs(RegistryContext):
             schedules.remove(tx, name, known[0].namespace)
 
     def _parse_order(self, order: JobOrder) -> tuple[JobOrder, str]:
-        """The order as its kind reads it, so that what is shown and what is done are the same; and whose it is.
+        """The order as its kind reads it, so that what is shown and what is done are the same; and whose it
+        is.
 
         Raises `Invalid`, `PermissionDenied`.
         """
@@ -141,7 +142,9 @@ class LocalJobs(RegistryContext):
         return isinstance(digest, str) and not self.blobs.has(Digest.parse(digest))
 
     def _require_asking(self, namespace: str, kind: str) -> None:
-        """Raises `PermissionDenied`: a job does what its submitter may do, so whoever may not do that may not ask for it."""
+        """Raises `PermissionDenied`: a job does what its submitter may do, so whoever may not do that may not
+        ask for it.
+        """
         identity = self.identity
         if not namespace and not identity.may_administer:
             raise PermissionDenied(

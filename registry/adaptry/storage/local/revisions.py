@@ -1,7 +1,8 @@
 """The part of a local registry that admits revisions: derive, check, number.
 
-All reading and checking happens before the one transaction that makes a version visible; what may have changed
-meanwhile (the base, the files, the same revision pushed by someone else) is looked at again inside it.
+All reading and checking happens before the one transaction that makes a version visible; what may have
+changed meanwhile (the base, the files, the same revision pushed by someone else) is looked at again inside
+it.
 """
 
 from __future__ import annotations

@@ -110,7 +110,9 @@ class LocalRollouts(RegistryContext):
     def assignments(
         self, tx: Transaction, worker: WorkerRecord, names: Collection[str], failed: Failures
     ) -> tuple[RolloutAssignment, ...]:
-        """The rollouts that it is a worker's turn to follow, once what it reports has moved or stopped them."""
+        """The rollouts that it is a worker's turn to follow, once what it reports has moved or stopped
+        them.
+        """
         turns: list[RolloutAssignment] = []
         for adapter, info in rollouts.running_for_names(tx, names):
             if not self.identity.may_read(adapter.name, adapter.visibility):

@@ -1,4 +1,6 @@
-"""The part of a local registry about states: changed only from where they were seen, with a reason, as history."""
+"""The part of a local registry about states: changed only from where they were seen, with a reason, as
+history.
+"""
 
 from __future__ import annotations
 

@@ -148,7 +148,8 @@ class LocalUploads(RegistryContext):
             digests = self.incremental_digests.pop(session.id)
             weights = digests.digest() if digests else None
             with self.catalog.write() as tx:
-                # Bytes whose session is open are spared by a sweep; those of one that lapsed may be gone by now.
+                # Bytes whose session is open are spared by a sweep; those of one that lapsed may be gone by
+                # now.
                 if files.find_session(tx, session.id) is None:
                     raise NotFound("the upload was idle for too long; open it again")
                 if weights:

@@ -46,7 +46,9 @@ class LocalVersions(RegistryContext):
             return page.model_copy(update={"items": hide_bases(tx, scope, page.items)})
 
     def known_damage(self) -> DamageSummary:
-        """How much `verify` found to be damaged, and nobody has mended since; for whoever works in the registry's folder."""
+        """How much `verify` found to be damaged, and nobody has mended since; for whoever works in the
+        registry's folder.
+        """
         with self.catalog.read() as tx:
             return damage.summarise_damage(tx)
 

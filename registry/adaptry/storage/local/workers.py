@@ -100,7 +100,9 @@ class LocalWorkers(LocalRollouts):
         found: Mapping[VersionKey, ReportedVersion],
         now: datetime,
     ) -> None:
-        """Holds back what the registry itself withdrew before it was restored, as the worker proves by its signature."""
+        """Holds back what the registry itself withdrew before it was restored, as the worker proves by its
+        signature.
+        """
         epoch = epochs.current(tx)  # not the catalog's: in memory, no second transaction begins inside one
         for one in report.recalled:
             if not epoch.is_proof(one.proof, one.epoch, str(one.name), one.digest.hex, one.state):

@@ -1,7 +1,8 @@
-"""A registry's rows out of its folder into PostgreSQL, when one machine is too small; its files stay where they are.
+"""A registry's rows out of its folder into PostgreSQL, when one machine is too small; its files stay where
+they are.
 
-Until all rows are there the folder's own catalog is the registry; then it can only be read, and the last step is one small
-file, the new address. A move that was cut short before that step is finished by another.
+Until all rows are there the folder's own catalog is the registry; then it can only be read, and the last step
+is one small file, the new address. A move that was cut short before that step is finished by another.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from adaptry.storage.maintenance.integrity import IntegrityProblem, verify
 
 @dataclass(frozen=True, slots=True)
 class CatalogMoveResult:
-    """How many rows of each table there are, and what `verify` finds wrong with them and with the files they name."""
+    """How many rows of each table there are, and what `verify` finds wrong with them and with the files they
+    name.
+    """
 
     rows: Mapping[str, int]
     problems: tuple[IntegrityProblem, ...]
@@ -30,8 +33,9 @@ class CatalogMoveResult:
 def move_catalog(folder: Path, url: str, progress: Progress = no_progress) -> CatalogMoveResult:
     """Moves the catalog of the registry in `folder` to the empty PostgreSQL database at `url`.
 
-    Every row is read back and compared before anything counts, and every file that a row names is looked for. Raises
-    `NotFound` (no registry there), `Conflict` (moved before; the database has a catalog), `Invalid`, `Unavailable`.
+    Every row is read back and compared before anything counts, and every file that a row names is looked for.
+    Raises `NotFound` (no registry there), `Conflict` (moved before; the database has a catalog), `Invalid`,
+    `Unavailable`.
     """
     place = factory.normalise_url(url)
     known = factory.address_in(folder)

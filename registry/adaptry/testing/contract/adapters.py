@@ -1,4 +1,6 @@
-"""Promises about adapters as lines of versions: created, edited, renamed, deleted, listed, and their history."""
+"""Promises about adapters as lines of versions: created, edited, renamed, deleted, listed, and their
+history.
+"""
 
 from __future__ import annotations
 

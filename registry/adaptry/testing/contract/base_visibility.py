@@ -1,4 +1,6 @@
-"""Promises about who sees a base: private unless an administrator opens it, and absent for everyone who may not see it."""
+"""Promises about who sees a base: private unless an administrator opens it, and absent for everyone who may
+not see it.
+"""
 
 from __future__ import annotations
 

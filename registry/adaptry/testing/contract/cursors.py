@@ -1,4 +1,6 @@
-"""The promise about cursors: one that somebody made up is `Invalid` in every listing, whatever place it names."""
+"""The promise about cursors: one that somebody made up is `Invalid` in every listing, whatever place it
+names.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Promises about weights: whoever pushes and however, they are inspected before they are admitted, and what they hold is shown."""
+"""Promises about weights: whoever pushes and however, they are inspected before they are admitted, and what
+they hold is shown.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Promises about revisions: admitted whole and checked or not at all, numbered once, read back byte for byte."""
+"""Promises about revisions: admitted whole and checked or not at all, numbered once, read back byte for
+byte.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Promises about search and metrics: what each term finds, in what order, and that nothing unseen is found."""
+"""Promises about search and metrics: what each term finds, in what order, and that nothing unseen is
+found.
+"""
 
 from __future__ import annotations
 

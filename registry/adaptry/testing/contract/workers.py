@@ -1,4 +1,6 @@
-"""Promises about workers: what they report is known at once, is theirs alone to say, and is never believed for ever."""
+"""Promises about workers: what they report is known at once, is theirs alone to say, and is never believed
+for ever.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""An artifact as a value: a manifest, a config and files, each by its digest. The same adapter gives the same digest.
+"""An artifact as a value: a manifest, a config and files, each by its digest. The same adapter gives the same
+digest.
 
-A base has a manifest of its own, small and made of what identifies it, so that its adapters have a `subject` to hang on
-where nobody keeps the model itself in that registry.
+A base has a manifest of its own, small and made of what identifies it, so that its adapters have a `subject`
+to hang on where nobody keeps the model itself in that registry.
 """
 
 from __future__ import annotations
@@ -60,8 +61,9 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """`manifest` as bytes; `blobs` are its config and layers; `subject` the manifest it belongs to, with its artifact where we
-    made that too."""
+    """`manifest` as bytes; `blobs` are its config and layers; `subject` the manifest it belongs to, with its
+    artifact where we made that too.
+    """
 
     manifest: bytes
     blobs: tuple[Blob, ...]
@@ -179,7 +181,9 @@ def _named(name: str | None) -> dict[str, str]:
 
 
 def _size(parameters: int) -> str:
-    """`1.2m`: a number of at most one digit after the point, and its order of magnitude, as ModelPack wants it."""
+    """`1.2m`: a number of at most one digit after the point, and its order of magnitude, as ModelPack wants
+    it.
+    """
     for letter, order in (("b", 10**9), ("m", 10**6), ("k", 10**3)):
         if parameters >= order:
             return f"{parameters / order:.1f}{letter}"

@@ -1,4 +1,6 @@
-"""An artifact as an OCI image layout: a folder of blobs by digest that `skopeo`, `oras` and others copy anywhere."""
+"""An artifact as an OCI image layout: a folder of blobs by digest that `skopeo`, `oras` and others copy
+anywhere.
+"""
 
 from __future__ import annotations
 

@@ -27,8 +27,9 @@ from adaptry.core.errors import AdaptryError, NotFound
 
 
 def open_merged_model(inputs: ModelInputs, scratch: Path) -> VirtualCheckpoint:
-    """The merged model, beside its weights the record that a merge writes (without digests of files, and without the release
-    that computes it, so that the same bytes have the same name). `scratch` is a folder to work in.
+    """The merged model, beside its weights the record that a merge writes (without digests of files, and
+    without the release that computes it, so that the same bytes have the same name). `scratch` is a folder to
+    work in.
 
     Raises what `plan` raises, and `NotFound` where the base is in none of its places.
     """

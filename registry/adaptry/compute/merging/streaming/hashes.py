@@ -1,7 +1,7 @@
 """What the bytes of computed files came to, remembered: by tag, one small file each, in a folder.
 
-A file is hashed while it passes, by whoever reads it from its beginning; who reads on where a connection broke goes on with
-the hash too. A lost memory costs one more reading.
+A file is hashed while it passes, by whoever reads it from its beginning; who reads on where a connection
+broke goes on with the hash too. A lost memory costs one more reading.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ class FileHashCache:
 
     @contextlib.contextmanager
     def hash_stream(self, tag: Digest, size: int, start: int) -> Iterator[RunningHash | None]:
-        """What to give the bytes from `start` on to, in order; None where the file's hash is known, or cannot come of it."""
+        """What to give the bytes from `start` on to, in order; None where the file's hash is known, or cannot
+        come of it.
+        """
         running = None if self.get(tag) else self._resume(tag, start)
         try:
             yield running

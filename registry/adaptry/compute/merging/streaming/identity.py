@@ -1,8 +1,8 @@
 """Names for bytes that nobody has seen yet: what went in, how it is laid out, and what computes it.
 
-Two servers that would answer with different bytes give them different names, so a reader never joins bytes of two kinds.
-The compiled kernel gives the same bits on every processor; torch's products are its BLAS's, so its release and the
-processor's abilities are part of the name.
+Two servers that would answer with different bytes give them different names, so a reader never joins bytes of
+two kinds. The compiled kernel gives the same bits on every processor; torch's products are its BLAS's, so its
+release and the processor's abilities are part of the name.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from adaptry.compute.merging.plan import MergePlan
 from adaptry.core.digest import Digest
 
 ARITHMETIC = 1
-"""Goes up whenever the same base and adapter come to give other bytes: what is cached under the old names stays apart."""
+"""Goes up whenever the same base and adapter come to give other bytes: what is cached under the old names
+stays apart.
+"""
 
 
 def arithmetic_versions(plan: MergePlan, kernels: KernelChoice) -> tuple[str, ...]:

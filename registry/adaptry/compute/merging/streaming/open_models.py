@@ -1,4 +1,6 @@
-"""Merged models that are open, the last few that were asked for: opening one reads many headers and samples its base."""
+"""Merged models that are open, the last few that were asked for: opening one reads many headers and samples
+its base.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Tensors that can only be made whole: each is made once, into a file without a name, and read from there.
 
-So a slow reader holds disk and not memory, and a reader that comes in small ranges does not have it made again for each.
+So a slow reader holds disk and not memory, and a reader that comes in small ranges does not have it made
+again for each.
 """
 
 from __future__ import annotations

@@ -49,9 +49,9 @@ class SideFile:
 class VirtualCheckpoint:
     """What a plan would write, readable from many threads. Its files stay open for as long as it lives.
 
-    `sizes` has every file, weights and others, by name; `side_files` those beside the weights. `tags` names the bytes of each
-    weights file before anyone has seen them; `identity` names every file at once: equal only where every byte is.
-    `computed_by` says by what.
+    `sizes` has every file, weights and others, by name; `side_files` those beside the weights. `tags` names
+    the bytes of each weights file before anyone has seen them; `identity` names every file at once: equal
+    only where every byte is. `computed_by` says by what.
     """
 
     def __init__(
@@ -95,8 +95,8 @@ class VirtualCheckpoint:
     def read(self, name: str, start: int, end: int) -> Iterator[bytes | memoryview]:
         """The bytes [start, end) of a file, in order; each piece is valid until the next.
 
-        Raises `NotFound`, `InvalidWeights` (a file of the base that became shorter, a change that does not fit its tensor)
-        and `StorageFull`.
+        Raises `NotFound`, `InvalidWeights` (a file of the base that became shorter, a change that does not
+        fit its tensor) and `StorageFull`.
         """
         if name in self.side_files:
             yield from self._read_side(name, start, end)

@@ -7,7 +7,8 @@
     .<digest>.fill          lock, exclusive to the process that downloads the entry
     .<digest>.recalled      why the digest is recalled; while the file exists, the entry is neither kept nor fetched
 
-The modification time of `about.json` is the time of last use. A folder is published and discarded by a rename.
+The modification time of `about.json` is the time of last use. A folder is published and discarded by a
+rename.
 """
 
 from __future__ import annotations

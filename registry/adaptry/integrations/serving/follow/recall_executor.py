@@ -27,7 +27,9 @@ from adaptry.registry.workers import DroppedAdapter, RecallProof, Withdrawal
 
 @dataclass(slots=True)
 class RecallExecutor:
-    """Executes recalls of the versions that this worker has or had. The recalls are kept in the state file."""
+    """Executes recalls of the versions that this worker has or had. The recalls are kept in the state
+    file.
+    """
 
     engine: Engine
     cache: Cache

@@ -46,7 +46,9 @@ _EVERY = 5.0  # seconds
 _PAUSE = 1.0
 _PATIENCE = 60.0
 _UNREACHABLE = (Unavailable, Unauthenticated)
-"""What a registry raises when it cannot be asked. An expired token is no reason to unload, so it counts too."""
+"""What a registry raises when it cannot be asked. An expired token is no reason to unload, so it counts
+too.
+"""
 
 
 @dataclass(frozen=True, slots=True)

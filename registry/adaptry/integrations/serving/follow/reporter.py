@@ -94,7 +94,9 @@ class Reporter:
             self._state_file.save_if_possible()
 
     def resend_recalls(self, epoch: str) -> None:
-        """Sends a restored registry the proofs of recalls that it may have lost. Raises as `Registry.report`."""
+        """Sends a restored registry the proofs of recalls that it may have lost. Raises as
+        `Registry.report`.
+        """
         state, settings = self._state_file.state, self._settings
         proofs = tuple(one for one in state.proofs.values() if one.epoch != epoch)
         for at in range(0, len(proofs), _PROOFS):

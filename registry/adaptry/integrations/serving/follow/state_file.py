@@ -46,7 +46,9 @@ class StateFile:
     """The state file at `path`, created with the first save. Only one worker may write it."""
 
     def __init__(self, path: Path) -> None:
-        """Reads the file. An unreadable file counts as empty: the engine is asked what it has loaded anyway."""
+        """Reads the file. An unreadable file counts as empty: the engine is asked what it has loaded
+        anyway.
+        """
         self.path = path
         self.state = WorkerState()
         with contextlib.suppress(FileNotFoundError, ValidationError, UnicodeDecodeError):

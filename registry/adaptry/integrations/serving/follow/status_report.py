@@ -35,7 +35,9 @@ class FollowSettings:
 
 @dataclass(slots=True)
 class ServingTimes:
-    """Since when each version is served, and when its name was last used, as far as the engine reports that."""
+    """Since when each version is served, and when its name was last used, as far as the engine reports
+    that.
+    """
 
     served_since: dict[ServedVersion, datetime] = field(default_factory=dict)
     last_used: dict[str, datetime] = field(default_factory=dict)

@@ -1,7 +1,8 @@
 """A bundle's bytes: a plain tar file that any tar lists, and of which ours reads no field.
 
-The headers follow from the index: a reader makes each and compares. A name, a size, a link, an owner or a padding byte that is
-other than it must be is refused, as is anything before, between or after. Nothing is compressed, and nothing is unpacked to disk.
+The headers follow from the index: a reader makes each and compares. A name, a size, a link, an owner or a
+padding byte that is other than it must be is refused, as is anything before, between or after. Nothing is
+compressed, and nothing is unpacked to disk.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ _CHUNK = 1 << 20
 
 
 def write_bundle(file: BinaryIO, index: BundleIndex, read: Callable[[BundleEntry], Iterable[bytes]]) -> None:
-    """Writes the whole bundle; `read` gives the bytes of an entry. Raises `DigestMismatch` where they are others."""
+    """Writes the whole bundle; `read` gives the bytes of an entry. Raises `DigestMismatch` where they are
+    others.
+    """
     data = index.to_bytes()
     file.write(_header(INDEX_NAME, len(data)) + data + _padding(len(data)))
     for entry in index.entries:
@@ -138,7 +141,9 @@ class Bundle:
 
 @contextmanager
 def open_bundle(path: Path) -> Iterator[Bundle]:
-    """The bundle in a file, its index read. Raises `NotFound`, `Unavailable` where it cannot be read, and as `Bundle.open`."""
+    """The bundle in a file, its index read. Raises `NotFound`, `Unavailable` where it cannot be read, and as
+    `Bundle.open`.
+    """
     if not path.is_file():
         raise NotFound(f"no file {path}")
     try:
@@ -171,7 +176,9 @@ def _header(name: str, size: int) -> bytes:
 
 
 def _claimed_size(first: bytes) -> int:
-    """What the index's header says; whether it says so as it must is compared later. Raises `InvalidBundle`."""
+    """What the index's header says; whether it says so as it must is compared later. Raises
+    `InvalidBundle`.
+    """
     digits = first[124:135]
     if (
         len(first) < _BLOCK

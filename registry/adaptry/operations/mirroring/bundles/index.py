@@ -47,7 +47,9 @@ class BundleEntry(Value, extra="forbid"):
 
 
 class BundledBase(Value, extra="forbid"):
-    """A base: its id, the digest of its record, the names it goes by, and its files if its weights are here."""
+    """A base: its id, the digest of its record, the names it goes by, and its files if its weights are
+    here.
+    """
 
     id: Digest
     record: Digest
@@ -111,7 +113,9 @@ class BundleIndex(Value, extra="forbid"):
                 raise InvalidBundle(f"the bundle's {kind}s are not those that its parcels and bases name")
 
     def check_files(self, manifests: Iterable[Iterable[FileEntry]]) -> None:
-        """Raises `InvalidBundle` unless the files are those that manifests and bases name, of the same sizes."""
+        """Raises `InvalidBundle` unless the files are those that manifests and bases name, of the same
+        sizes.
+        """
         named: dict[Digest, int] = {}
         for files in (*manifests, *(base.files for base in self.bases)):
             for file in files:

@@ -1,4 +1,6 @@
-"""What a server of a bucket lacks, found by trying. Leaves nothing behind; what it cannot delete is swept like an upload."""
+"""What a server of a bucket lacks, found by trying. Leaves nothing behind; what it cannot delete is swept
+like an upload.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ _SIZE = LEAST_PART
 def find_missing_capabilities(location: S3Location) -> tuple[str, ...]:
     """What is missing and what that means, a sentence each; nothing of it makes the store wrong.
 
-    Raises `Unavailable` for a server that cannot be used: no bucket, credentials refused, other bytes than were written.
+    Raises `Unavailable` for a server that cannot be used: no bucket, credentials refused, other bytes than
+    were written.
     """
     objects = S3Objects(location)
     objects.require_bucket()
@@ -54,7 +57,9 @@ def find_missing_capabilities(location: S3Location) -> tuple[str, ...]:
 
 
 def _minds_the_end(objects: S3Objects, key: str) -> bool:
-    """Whether an object that is there is not written again by a multipart upload that ends on that condition."""
+    """Whether an object that is there is not written again by a multipart upload that ends on that
+    condition.
+    """
     client = objects.client
     with translated_errors(objects.location):
         begun = client.create_multipart_upload(**objects.key_params(key), **objects.location.encryption)

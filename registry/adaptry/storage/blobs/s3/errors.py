@@ -26,7 +26,9 @@ _FULL = ("QuotaExceeded", "XMinioStorageFull", "InsufficientStorage")
 
 
 def reject_html(parsed: dict[str, Any], http_response: Any, **_: Any) -> None:
-    """Raises `Unavailable` for what a balancer or a login page answered in an S3 server's stead, with 200. (`Any`: botocore's.)"""
+    """Raises `Unavailable` for what a balancer or a login page answered in an S3 server's stead, with 200.
+    (`Any`: botocore's.)
+    """
     kind = str(http_response.headers.get("content-type", ""))
     if http_response.status_code < 300 and kind.startswith("text/html"):
         raise Unavailable(

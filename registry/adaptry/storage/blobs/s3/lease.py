@@ -1,7 +1,7 @@
 """A lease: an object that says that someone writes to a staging, until it is not renewed any more.
 
-It spares people wasted work. Nothing rests on it: a lease that lapsed in the hands of a slow sender, or that two took on a
-server without conditions, does no harm, since segments are never written twice.
+It spares people wasted work. Nothing rests on it: a lease that lapsed in the hands of a slow sender, or that
+two took on a server without conditions, does no harm, since segments are never written twice.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """`s3://bucket/prefix?option=value`: where blobs are kept, and how that server wants to be spoken to.
 
-Credentials are never part of it: they come from where boto3 looks for them (environment, files, the machine's role).
+Credentials are never part of it: they come from where boto3 looks for them (environment, files, the machine's
+role).
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ _FORM = (
 
 @dataclass(frozen=True, slots=True)
 class S3Location:
-    """`endpoint` and `region` are boto3's own unless given; `sse` is asked of the server with all that is written.
+    """`endpoint` and `region` are boto3's own unless given; `sse` is asked of the server with all that is
+    written.
 
-    `public` is the endpoint in addresses that are given out, where clients reach the server under another than we do.
+    `public` is the endpoint in addresses that are given out, where clients reach the server under another
+    than we do.
     """
 
     bucket: str

@@ -1,4 +1,5 @@
-"""Segments made one object, by the server: a multipart upload whose parts are copied where the server does that.
+"""Segments made one object, by the server: a multipart upload whose parts are copied where the server does
+that.
 
 The object appears whole, when the upload completes, or not at all.
 """

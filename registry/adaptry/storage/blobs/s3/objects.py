@@ -1,7 +1,8 @@
 """The objects of a bucket under one prefix: the few requests that blobs are made of.
 
-Keys are those below the prefix. Conditions on writes are used where the server has them (`has_conditions` says what was
-learnt so far); an object made without one may be written twice, with bytes that its key already promises.
+Keys are those below the prefix. Conditions on writes are used where the server has them (`has_conditions`
+says what was learnt so far); an object made without one may be written twice, with bytes that its key already
+promises.
 """
 
 from __future__ import annotations
@@ -176,7 +177,9 @@ class S3Objects:
         return True
 
     def is_final_refusal(self, error: ClientError) -> bool:
-        """What a refused condition says: False for a race that is to be tried again; learns that there are none."""
+        """What a refused condition says: False for a race that is to be tried again; learns that there are
+        none.
+        """
         if http_status(error) == 501:
             self.has_conditions = False
         return http_status(error) != 409
@@ -249,12 +252,16 @@ class S3Objects:
 
 
 def md5(data: bytes | bytearray) -> str:
-    """What a server is to compare a body with: the one checksum that all of them do look at. It says nothing of who sent it."""
+    """What a server is to compare a body with: the one checksum that all of them do look at. It says nothing
+    of who sent it.
+    """
     return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
 
 
 def _checked(data: bytes, answer: Any, start: int, length: int) -> tuple[bytes, int]:
-    """A range as it was asked for, and the whole's size. A server that answers something else is not believed."""
+    """A range as it was asked for, and the whole's size. A server that answers something else is not
+    believed.
+    """
     whole = str(answer.get("ContentRange", "")).rpartition("/")[2]
     if not whole.isdigit() or len(data) != min(length, int(whole) - start):
         raise Unavailable(

@@ -1,9 +1,11 @@
 """A staging as a row of objects: `tmp/<key>.<offset>.<nonce>`, each a run of bytes from that offset on.
 
-A name is used once, so a segment never changes, and whoever publishes names exactly those whose bytes it has hashed.
-Two writers of one staging, which a lease keeps apart where it can, may therefore waste work but never mix bytes.
+A name is used once, so a segment never changes, and whoever publishes names exactly those whose bytes it has
+hashed. Two writers of one staging, which a lease keeps apart where it can, may therefore waste work but never
+mix bytes.
 
-A name that ends in `.open` is one that someone was given an address for: what is there may change until the address lapses.
+A name that ends in `.open` is one that someone was given an address for: what is there may change until the
+address lapses.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ class StagedSegment:
 
 
 def folder(key: str) -> str:
-    """What the names of all objects of a staging begin with. Raises `NotFound` for what is no staging's key."""
+    """What the names of all objects of a staging begin with. Raises `NotFound` for what is no staging's
+    key.
+    """
     if not _KEY.fullmatch(key):
         raise NotFound("no such upload")
     return f"tmp/{key}."

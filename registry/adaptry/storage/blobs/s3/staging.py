@@ -1,4 +1,5 @@
-"""A staging in hand: bytes gather in memory up to a segment, which is on its way into the bucket once it is full or put down.
+"""A staging in hand: bytes gather in memory up to a segment, which is on its way into the bucket once it is
+full or put down.
 
 What others wrote under an address that they were given is copied to where only we write before it is hashed.
 """

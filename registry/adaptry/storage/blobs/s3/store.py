@@ -1,7 +1,8 @@
 """`S3Blobs`: blobs as `sha256/ab/<hex>` in a bucket, and stagings under `tmp/`.
 
-Keys are those of a folder of blobs, so that any tool that copies a folder to a bucket moves a store. A blob is hashed while its
-bytes come, and appears whole. Reads are ranges, several at once; so are the segments of an upload.
+Keys are those of a folder of blobs, so that any tool that copies a folder to a bucket moves a store. A blob
+is hashed while its bytes come, and appears whole. Reads are ranges, several at once; so are the segments of
+an upload.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """An adapter's history by its events, from its creation on: an audit compares it with the adapter's rows.
 
-One key may have events of several lives: of an adapter that was deleted and created again, or of one whose name another
-adapter took. A history covers only the current life.
+One key may have events of several lives: of an adapter that was deleted and created again, or of one whose
+name another adapter took. A history covers only the current life.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from adaptry.storage.catalog.rows import EventRow
 
 @dataclass(frozen=True)
 class AuditedEvent:
-    """An event with its detail read. `rise` is by how much restores of the registry raised generations since."""
+    """An event with its detail read. `rise` is by how much restores of the registry raised generations
+    since.
+    """
 
     row: EventRow
     detail: Mapping[str, str]

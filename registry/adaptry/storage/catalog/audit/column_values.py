@@ -1,6 +1,7 @@
 """Single values: whether each is of its column's type, and of those that the column can have.
 
-Rows are read as the database has them, past every conversion, so that a value that no reader could convert is found by name.
+Rows are read as the database has them, past every conversion, so that a value that no reader could convert is
+found by name.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Epochs: each follows from the one before, and begins with an event. Generations of older events are compared as raised since."""
+"""Epochs: each follows from the one before, and begins with an event. Generations of older events are
+compared as raised since.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ RESTORED = "registry.restored"
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """Where the epochs begin among the events, and the floor of each; `moments` are the times of the restores."""
+    """Where the epochs begin among the events, and the floor of each; `moments` are the times of the
+    restores.
+    """
 
     starts: Sequence[int] = ()
     floors: Sequence[int] = (0,)
@@ -41,7 +45,9 @@ class Timeline:
 
 
 def timeline(tx: Transaction) -> Timeline:
-    """As the rows have it. Where rows and events disagree (see `problems`), the events that there are count."""
+    """As the rows have it. Where rows and events disagree (see `problems`), the events that there are
+    count.
+    """
     rows = tx.exec(select(EpochRow).order_by(col(EpochRow.number))).all()
     found = tx.exec(
         select(EventRow.seq, EventRow.at).where(EventRow.kind == RESTORED).order_by(col(EventRow.seq))
@@ -87,7 +93,9 @@ def _claims(
     remembered: Sequence[dict[str, str]],
     rows: Sequence[EpochRow],
 ) -> Iterator[IntegrityProblem]:
-    """Recalls that were forgotten: each with the event of the worker that knew it, or from a catalog that a restore replaced."""
+    """Recalls that were forgotten: each with the event of the worker that knew it, or from a catalog that a
+    restore replaced.
+    """
     events = {
         (one["adapter"], one["digest"].removeprefix("sha256:")): (one["was"], f"worker {one['worker']}")
         for one in remembered

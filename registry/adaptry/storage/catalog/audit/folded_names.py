@@ -1,4 +1,6 @@
-"""Names in lower case, by which names that differ only in capitals are found: each against the name that it is made from."""
+"""Names in lower case, by which names that differ only in capitals are found: each against the name that it
+is made from.
+"""
 
 from __future__ import annotations
 

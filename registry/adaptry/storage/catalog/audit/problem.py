@@ -1,4 +1,6 @@
-"""A problem that an audit found: where, what is wrong, and the kind of the damaged data, which decides whether it can be repaired."""
+"""A problem that an audit found: where, what is wrong, and the kind of the damaged data, which decides
+whether it can be repaired.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from adaptry.core.errors import AdaptryError, Unavailable
 
 ProblemKind = Literal["file", "manifest", "derived", "row", "database"]
-"""`file`: stored bytes; `manifest`: a revision's row; `derived`: rows that follow from others and can be rebuilt; `row`: rows
-of which nothing here says what they should be; `database`: what the database says of itself."""
+"""`file`: stored bytes; `manifest`: a revision's row; `derived`: rows that follow from others and can be
+rebuilt; `row`: rows of which nothing here says what they should be; `database`: what the database says of
+itself.
+"""
 
 UNREADABLE = (
     AdaptryError,
@@ -32,7 +36,8 @@ UNREADABLE = (
 class IntegrityProblem:
     """Stored data that is damaged or contradicts other data: where, and how.
 
-    `key` identifies what is damaged among its kind: the digest of a file or manifest, `version:12`, `base:<id>`.
+    `key` identifies what is damaged among its kind: the digest of a file or manifest, `version:12`,
+    `base:<id>`.
     """
 
     where: str

@@ -1,4 +1,6 @@
-"""Versions: numbers, digests and states against events, what is derived of their files against what was derived."""
+"""Versions: numbers, digests and states against events, what is derived of their files against what was
+derived.
+"""
 
 from __future__ import annotations
 

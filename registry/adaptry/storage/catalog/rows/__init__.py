@@ -1,7 +1,8 @@
 """The tables. Private to the catalog: what leaves it is made of `records`.
 
 Digests are their 64 hex digits. Names of tables and columns are the vocabulary of the project. A change here
-needs a migration; a test compares the two. All of them are imported here, so that whoever has one has `Row.metadata` whole.
+needs a migration; a test compares the two. All of them are imported here, so that whoever has one has
+`Row.metadata` whole.
 """
 
 from adaptry.storage.catalog.rows.adapters import AdapterRow, AliasRow, NamespaceRow

@@ -11,7 +11,9 @@ from adaptry.storage.catalog.rows.row import KEYS_GIVEN_ONCE, Moment, Row
 
 
 class CommitRow(Row, table=True):
-    """A commit of a branch. Its `id` orders the commits of an adapter by age; commits dropped from a branch stay."""
+    """A commit of a branch. Its `id` orders the commits of an adapter by age; commits dropped from a branch
+    stay.
+    """
 
     __tablename__ = "commits"
     __table_args__ = (Index("ix_commits_adapter", "adapter_id", "digest"), KEYS_GIVEN_ONCE)
@@ -19,7 +21,8 @@ class CommitRow(Row, table=True):
     adapter_id: int = Field(foreign_key="adapters.id")
     digest: str = Field(foreign_key="revisions.digest", index=True)
     branch: str
-    # No foreign key: rows only go with all of an adapter's, and the check of each would be a walk over all of them.
+    # No foreign key: rows only go with all of an adapter's, and the check of each would be a walk over all of
+    # them.
     parent_id: int | None = None
     title: str
     message: str = ""

@@ -10,7 +10,9 @@ from adaptry.storage.catalog.rows.row import Moment, Row
 
 
 class EpochRow(Row, table=True):
-    """A span between two restores. New generations begin above `floor`; `secret` signs what workers keep as proof."""
+    """A span between two restores. New generations begin above `floor`; `secret` signs what workers keep as
+    proof.
+    """
 
     __tablename__ = "epochs"
     number: int = Field(primary_key=True)
@@ -21,7 +23,9 @@ class EpochRow(Row, table=True):
 
 
 class RecallClaimRow(Row, table=True):
-    """A version that was withdrawn in an earlier epoch, which the restored catalog did not know; `source` knew it."""
+    """A version that was withdrawn in an earlier epoch, which the restored catalog did not know; `source`
+    knew it.
+    """
 
     __tablename__ = "recall_claims"
     name: str = Field(primary_key=True)

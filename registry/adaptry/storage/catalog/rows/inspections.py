@@ -11,8 +11,8 @@ from adaptry.storage.catalog.rows.row import Row
 class InspectionRow(Row, table=True):
     """What an inspection found in a weights file, whoever has the file.
 
-    `inspection` is the version of the measurement (`adaptry.adapters.inspection.result.INSPECTION`). `statistics` has every tensor, as
-    compressed JSON; the other columns are of the whole file.
+    `inspection` is the version of the measurement (`adaptry.adapters.inspection.result.INSPECTION`).
+    `statistics` has every tensor, as compressed JSON; the other columns are of the whole file.
     """
 
     __tablename__ = "inspections"

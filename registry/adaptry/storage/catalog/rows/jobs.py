@@ -47,7 +47,9 @@ class JobRow(SubmittedRow, table=True):
 
 
 class JobStepRow(Row, table=True):
-    """A step of a job. `turn` goes up whenever somebody begins it: only the last who did may change anything."""
+    """A step of a job. `turn` goes up whenever somebody begins it: only the last who did may change
+    anything.
+    """
 
     __tablename__ = "job_steps"
     job_key: int = Field(primary_key=True, foreign_key="jobs.key")
@@ -87,7 +89,9 @@ class RunnerRow(Row, table=True):
 
 
 class JobScheduleRow(SubmittedRow, table=True):
-    """An order that is given again and again, when its `cron` expression says so (in UTC). Each namespace has names of its own."""
+    """An order that is given again and again, when its `cron` expression says so (in UTC). Each namespace has
+    names of its own.
+    """
 
     __tablename__ = "job_schedules"
     namespace: str = Field(primary_key=True)

@@ -1,4 +1,6 @@
-"""Executes a sweep plan: marks, then rows, then bytes, so that a crash in between leaves only what the next sweep finds."""
+"""Executes a sweep plan: marks, then rows, then bytes, so that a crash in between leaves only what the next
+sweep finds.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Finds garbage: reads every owner of files, every manifest without an owner, and every blob; changes nothing."""
+"""Finds garbage: reads every owner of files, every manifest without an owner, and every blob; changes
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,9 @@ class OrphanBlob:
 
 @dataclass(frozen=True, slots=True)
 class GarbageScan:
-    """The result of a scan. `needed` are files that were marked and are needed after all; `revisions` are manifests that no adapter
-    has, and `held` the files of those that something was made from."""
+    """The result of a scan. `needed` are files that were marked and are needed after all; `revisions` are
+    manifests that no adapter has, and `held` the files of those that something was made from.
+    """
 
     unneeded: tuple[OwnedFile, ...] = ()
     needed: tuple[OwnedFile, ...] = ()
@@ -48,7 +51,8 @@ def scan_garbage(catalog: Catalog, blobs: BlobStore, progress: Progress = no_pro
             held |= revision.files
         else:
             revisions.append(revision.digest)
-    # Blobs are listed before it is asked who has them: what comes meanwhile is not seen, and what is seen may be had by then.
+    # Blobs are listed before it is asked who has them: what comes meanwhile is not seen, and what is seen may
+    # be had by then.
     orphans = tuple(_orphans(catalog, blobs, held, progress))
     spare: list[OwnedFile] = []
     needed: list[OwnedFile] = []

@@ -13,7 +13,8 @@ from adaptry.storage.maintenance.gc.scan import GarbageScan, OrphanBlob
 
 @dataclass(frozen=True, slots=True)
 class SweepPlan:
-    """What a sweep will do: rows to mark, to unmark and to take from their owners, manifests to drop, bytes to mark and to delete.
+    """What a sweep will do: rows to mark, to unmark and to take from their owners, manifests to drop, bytes
+    to mark and to delete.
 
     `before` is the moment since which bytes must have been leaving to be deleted.
     """
@@ -30,8 +31,10 @@ class SweepPlan:
 
 
 class SweepResult(Value):
-    """What was done, or would be: files `taken` from their owners, blobs `deleted` with their `bytes`, `revisions` dropped, and what
-    is `waiting` until it is due, with its `waiting_bytes`; abandoned `uploads` dropped."""
+    """What was done, or would be: files `taken` from their owners, blobs `deleted` with their `bytes`,
+    `revisions` dropped, and what is `waiting` until it is due, with its `waiting_bytes`; abandoned `uploads`
+    dropped.
+    """
 
     taken: int = 0
     deleted: int = 0
@@ -44,7 +47,9 @@ class SweepResult(Value):
 
 
 def plan_sweep(found: GarbageScan, now: datetime, grace: timedelta) -> SweepPlan:
-    """Decides; a pure function. What is found for the first time is marked, and goes when it is found again after the grace."""
+    """Decides; a pure function. What is found for the first time is marked, and goes when it is found again
+    after the grace.
+    """
     before = now - grace
     return SweepPlan(
         now=now,

@@ -1,7 +1,7 @@
 """`verify`: every row against the others, every file against the rows that name it.
 
-What is found to be damaged is marked in the catalog, so that no reader is given it, a push sends it again, and listings show
-it; a mark goes when the file is found sound. Nothing else is changed.
+What is found to be damaged is marked in the catalog, so that no reader is given it, a push sends it again,
+and listings show it; a mark goes when the file is found sound. Nothing else is changed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def verify(
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     progress: Progress = no_progress,
 ) -> tuple[IntegrityProblem, ...]:
-    """Every problem found. Without `read_bytes`, files are only looked for and measured (in bytes), not hashed.
+    """Every problem found. Without `read_bytes`, files are only looked for and measured (in bytes), not
+    hashed.
 
     With `note`, damaged files are marked as such. Raises `Unavailable`.
     """

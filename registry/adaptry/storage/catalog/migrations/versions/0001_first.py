@@ -1,4 +1,6 @@
-"""The first schema: adapters and versions, the search index, aliases, metrics, events, bytes, bases, tokens."""
+"""The first schema: adapters and versions, the search index, aliases, metrics, events, bytes, bases,
+tokens.
+"""
 
 import sqlalchemy as sa
 from alembic import op

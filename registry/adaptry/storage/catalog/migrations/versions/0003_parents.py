@@ -1,4 +1,6 @@
-"""What a version was made from becomes a term of the search index, also for the versions that are there already."""
+"""What a version was made from becomes a term of the search index, also for the versions that are there
+already.
+"""
 
 import json
 

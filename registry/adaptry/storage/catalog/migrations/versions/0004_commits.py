@@ -1,4 +1,6 @@
-"""Branches, tags and commits. The versions that are there already become the commits of their adapters' `main`."""
+"""Branches, tags and commits. The versions that are there already become the commits of their adapters'
+`main`.
+"""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,6 @@
-"""Jobs: what was asked, the steps it takes, what they said; who runs them; and what is asked again and again."""
+"""Jobs: what was asked, the steps it takes, what they said; who runs them; and what is asked again and
+again.
+"""
 
 import sqlalchemy as sa
 from alembic import op

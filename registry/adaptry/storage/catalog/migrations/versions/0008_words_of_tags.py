@@ -1,4 +1,6 @@
-"""Words of tags are found as those of descriptions are; and what grows fastest may be numbered beyond two thousand million."""
+"""Words of tags are found as those of descriptions are; and what grows fastest may be numbered beyond two
+thousand million.
+"""
 
 import json
 import re

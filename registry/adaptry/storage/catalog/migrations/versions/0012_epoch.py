@@ -1,4 +1,6 @@
-"""Epochs of a registry: a new one begins when it is restored from a backup; and recalls that it had forgotten by then."""
+"""Epochs of a registry: a new one begins when it is restored from a backup; and recalls that it had forgotten
+by then.
+"""
 
 import secrets
 from datetime import UTC, datetime
