@@ -135,7 +135,8 @@ def show(title: str, spent: Mapping[int, Series]) -> None:
     for what in spent[sizes[0]]:
         medians = [statistics.median(spent[size][what]) * 1e3 for size in sizes]
         row = "".join(
-            f"{median:>16.2f} {1e3 * sorted(spent[size][what])[int(0.99 * (len(spent[size][what]) - 1))]:>6.1f}"
+            f"{median:>16.2f}"
+            f" {1e3 * sorted(spent[size][what])[int(0.99 * (len(spent[size][what]) - 1))]:>6.1f}"
             for size, median in zip(sizes, medians, strict=True)
         )
         print(f"  {what:<34}{row}   {medians[-1] / medians[0]:>5.2f}", flush=True)

@@ -151,7 +151,8 @@ def beside_files(kept: Path, scratch: Path, layers: int, rounds: int) -> None:
     adapter, base = str(made.adapter.absolute()), str(made.base.absolute())
     again = shutil.copytree(adapter, scratch / "again")
     print(
-        f"\nwhole commands, {size(made.base) / 1e9:.2f} GB of base, {size(made.adapter) / 1e6:.0f} MB an adapter"
+        f"\nwhole commands, {size(made.base) / 1e9:.2f} GB of base, {size(made.adapter) / 1e6:.0f} MB an"
+        " adapter"
     )
     print(f"{'':<36}{'median':>9}{'beyond start':>14}{'× its bytes':>13}{'peak MiB':>10}")
     start = median(

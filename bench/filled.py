@@ -120,24 +120,26 @@ def _statements(count: int, *, is_sqlite: bool) -> Iterator[str]:
     name = f"'team-' || (id % {NAMESPACES}) || '/adapter-' || id"
     yield f"INSERT INTO namespaces {numbers(NAMESPACES)} SELECT 'team-' || (id - 1) FROM ids"
     yield (
-        "INSERT INTO adapters (id, name, namespace, description, tags, visibility, created_at, updated_at, next_number,"
-        f" downloads) {numbers(adapters)} SELECT id, {name}, 'team-' || (id % {NAMESPACES}), '', '[]', 'private',"
-        f" '2026-01-01', '2026-01-01', {VERSIONS_PER_ADAPTER + 1}, 0 FROM ids"
+        "INSERT INTO adapters (id, name, namespace, description, tags, visibility, created_at, updated_at,"
+        f" next_number, downloads) {numbers(adapters)} SELECT id, {name}, 'team-' || (id % {NAMESPACES}), '',"
+        f" '[]', 'private', '2026-01-01', '2026-01-01', {VERSIONS_PER_ADAPTER + 1}, 0 FROM ids"
     )
     yield (
-        "INSERT INTO versions (id, adapter_id, number, digest, state, created_at, created_by, method, rank, targets,"
-        f" traits, parameters, size, weights, base_status, findings, downloads) {numbers(count)} SELECT id,"
-        f" 1 + (id - 1) % {adapters}, 1 + (id - 1) / {adapters}, {digest}, 'active', '2026-01-01', 'bench', 'lora',"
-        f" CASE WHEN id % {rare} = 1 THEN 512 ELSE 4 << (id % 5) END, '[\"q_proj\", \"v_proj\"]', '[]', id % 1000000,"
-        f" id % 1000000000, {digest}, 'verified', 0, id % 100 FROM ids"
+        "INSERT INTO versions (id, adapter_id, number, digest, state, created_at, created_by, method, rank,"
+        f" targets, traits, parameters, size, weights, base_status, findings, downloads) {numbers(count)}"
+        f" SELECT id, 1 + (id - 1) % {adapters}, 1 + (id - 1) / {adapters}, {digest}, 'active', '2026-01-01',"
+        f" 'bench', 'lora', CASE WHEN id % {rare} = 1 THEN 512 ELSE 4 << (id % 5) END, '[\"q_proj\","
+        f" \"v_proj\"]', '[]', id % 1000000, id % 1000000000, {digest}, 'verified', 0, id % 100 FROM ids"
     )
     yield (
-        "INSERT INTO metric_summaries (version_id, metric, newest, highest, lowest) SELECT id, 'accuracy', v, v, v FROM"
-        f" (SELECT id, CASE WHEN id % {rare} = 9 THEN 2.5 ELSE {_RANDOM} END AS v FROM versions) AS drawn"
+        "INSERT INTO metric_summaries (version_id, metric, newest, highest, lowest) SELECT id, 'accuracy',"
+        f" v, v, v FROM (SELECT id, CASE WHEN id % {rare} = 9 THEN 2.5 ELSE {_RANDOM} END AS v FROM versions)"
+        " AS drawn"
     )
     yield (
-        "INSERT INTO aliases (adapter_id, alias, version_id, generation, moved_at, moved_by) SELECT adapter_id, 'prod', id,"
-        f" 1, '2026-01-01', 'bench' FROM versions WHERE number = {VERSIONS_PER_ADAPTER}"
+        "INSERT INTO aliases (adapter_id, alias, version_id, generation, moved_at, moved_by) SELECT"
+        " adapter_id, 'prod', id, 1, '2026-01-01', 'bench' FROM versions WHERE number ="
+        f" {VERSIONS_PER_ADAPTER}"
     )
     for number, ((field, word), condition) in enumerate(_POSTINGS.items(), start=1):
         yield f"INSERT INTO terms (id, field, text) VALUES ({number}, '{field}', '{word}')"
@@ -148,12 +150,13 @@ def _statements(count: int, *, is_sqlite: bool) -> Iterator[str]:
         f" SELECT {_OF_NAMESPACE} + id - 1, 'namespace', 'team-' || (id - 1) FROM ids"
     )
     yield (
-        f"INSERT INTO postings (term_id, version_id) SELECT {_OF_NAMESPACE} + adapter_id % {NAMESPACES}, id FROM versions"
-        " ORDER BY 1, 2"
+        f"INSERT INTO postings (term_id, version_id) SELECT {_OF_NAMESPACE} + adapter_id % {NAMESPACES}, id"
+        " FROM versions ORDER BY 1, 2"
     )
     yield f"INSERT INTO terms (id, field, text) SELECT {_OF_NAME} + id, 'name', name FROM adapters"
     yield (
-        f"INSERT INTO postings (term_id, version_id) SELECT {_OF_NAME} + adapter_id, id FROM versions ORDER BY 1, 2"
+        f"INSERT INTO postings (term_id, version_id) SELECT {_OF_NAME} + adapter_id, id FROM versions ORDER"
+        " BY 1, 2"
     )
     if not is_sqlite:  # which numbers by itself what comes next
         for table in ("adapters", "versions", "terms"):

@@ -78,8 +78,8 @@ def measure(made: Generated, scratch: Path, rounds: int) -> None:
         busy, seconds = median(cost.busy for cost in found), median(cost.seconds for cost in found)
         written = median(cost.written for cost in found)
         print(
-            f"  {name:20} {busy / size * 1e9:6.2f} processor s a GB ({busy / least:4.2f} times the command's), "
-            f"{written / size:4.2f} bytes written a byte, {seconds:6.1f} s"
+            f"  {name:20} {busy / size * 1e9:6.2f} processor s a GB ({busy / least:4.2f} times the"
+            f" command's), {written / size:4.2f} bytes written a byte, {seconds:6.1f} s"
         )
 
 

@@ -65,7 +65,8 @@ async def measure(server: Served, count: int, seconds: float, events: int) -> No
     told = (processor(process) - began) / (events * count)
     print(f"an event costs the server {1e6 * told:.0f} µs of processor time for each listener")
     print(
-        f"an event: at the first after {statistics.median(firsts):.0f} ms, at the last after {statistics.median(lasts):.0f} ms (p50)"
+        f"an event: at the first after {statistics.median(firsts):.0f} ms, at the last after"
+        f" {statistics.median(lasts):.0f} ms (p50)"
     )
     for _, writer in streams:
         writer.close()
@@ -86,7 +87,8 @@ async def listen(server: Served, query: str = "") -> tuple[asyncio.StreamReader,
     parts = urlsplit(server.url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     writer.write(
-        f"GET /api/v1/events{query} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.token}\r\nAccept: text/event-stream\r\n\r\n".encode()
+        f"GET /api/v1/events{query} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.token}\r\nAccept:"
+        " text/event-stream\r\n\r\n".encode()
     )
     await reader.readuntil(b"\nid: ")
     return reader, writer

@@ -38,8 +38,8 @@ atexit.register(report)
 """
 OURS = REPORTING + "sys.argv[0] = 'adaptry'; runpy.run_module('adaptry_cli', run_name='__main__')"
 START = (
-    "import adaptry_cli.main, adaptry_cli.merge, adaptry.operations.base_registry, adaptry.compute.merging.merge, "
-    "adaptry.compute.tensors.llvm_kernel"
+    "import adaptry_cli.main, adaptry_cli.merge, adaptry.operations.base_registry,"
+    " adaptry.compute.merging.merge, adaptry.compute.tensors.llvm_kernel"
 )
 PEFT = (
     REPORTING

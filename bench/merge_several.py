@@ -102,7 +102,8 @@ def measure(base: Path, made: Path, scratch: Path, rounds: int) -> None:
     flushed = median(copying.seconds)
     print(f"cp, flushed: {flushed:.2f} s")
     print(
-        f"{'':<26}{'adaptry':>10}{'× cp':>8}{'MiB':>7}{'PEFT':>10}{'MiB':>7}{'PEFT / it':>11}  differing, distance"
+        f"{'':<26}{'adaptry':>10}{'× cp':>8}{'MiB':>7}{'PEFT':>10}{'MiB':>7}{'PEFT / it':>11}  differing,"
+        " distance"
     )
     for name, (adapters, options) in CASES.items():
         words = [str(made / adapter) for adapter in adapters]

@@ -45,7 +45,8 @@ def measure(made: Generated, scratch: Path, rounds: int) -> None:
     seconds, files = merged_to_disk(made, scratch / "merged", rounds)
     size = sum(size for size, _ in files.values())
     print(
-        f"{size / 1e9:.2f} GB, {rounds} rounds (the median), {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+        f"{size / 1e9:.2f} GB, {rounds} rounds (the median), {os.cpu_count()} cores, load"
+        f" {os.getloadavg()[0]:.1f}"
     )
     show("adaptry merge", size, seconds, seconds)
     with served(scratch / "data") as server:
@@ -62,7 +63,8 @@ def measure(made: Generated, scratch: Path, rounds: int) -> None:
             if reader.sha256("acme/tone.merged", name) != sha256:
                 sys.exit(f"{name} is not the file that the merge wrote")
         print(
-            f"  the bytes are those of the merge on disk ({time.perf_counter() - began:.1f} s, hashed at both ends)"
+            f"  the bytes are those of the merge on disk ({time.perf_counter() - began:.1f} s, hashed at both"
+            " ends)"
         )
         one = timed(rounds, lambda: [reader.drain("acme/tone.merged", name) for name in files])
         show("merged, one reader", size, one, seconds)

@@ -98,7 +98,8 @@ def measure(topology: Topology, requests: int, clients: int) -> None:
     for number in range(20):
         push(first, lora, f"acme/tone-{number}", options=PushOptions(alias="prod"))
     print(
-        f"{requests} requests of each kind by {clients} clients; requests (pushes, pulls) per second of processor time"
+        f"{requests} requests of each kind by {clients} clients; requests (pushes, pulls) per second of"
+        " processor time"
     )
     print(f"  {'':<24}{'one':>10}{'two':>10}{'two / one':>11}{'balancer, ms each':>19}")
     idle = idling(topology)

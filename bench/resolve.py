@@ -83,8 +83,8 @@ def show(what: str, times: list[float], seconds: float, idle: list[float]) -> No
     cuts = statistics.quantiles(times, n=100)
     share = len(times) / len(idle)
     print(
-        f"  {what:<34}{len(times) / seconds:8,.0f} / s   p50 {cuts[49] * 1e3:6.2f} ms   p99 {cuts[98] * 1e3:6.2f} ms"
-        f"   {share:.2f} of healthz"
+        f"  {what:<34}{len(times) / seconds:8,.0f} / s   p50 {cuts[49] * 1e3:6.2f} ms   p99"
+        f" {cuts[98] * 1e3:6.2f} ms   {share:.2f} of healthz"
     )
 
 

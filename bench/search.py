@@ -79,7 +79,8 @@ def main() -> None:
             (small, few), (large, many) = medians(registries, query, given.times)
             worst = max(worst, large / small)
             print(
-                f"{'':>10} {small:>9.2f} {large:>11.2f}  {large / small:>5.2f}  {few:>2}/{many:<2}  {query or '(all)'}"
+                f"{'':>10} {small:>9.2f} {large:>11.2f}  {large / small:>5.2f}  {few:>2}/{many:<2} "
+                f" {query or '(all)'}"
             )
             if given.explain:
                 explain(registries[1].catalog, query)

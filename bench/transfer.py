@@ -79,7 +79,8 @@ def measure(folder: Path, size: int, rounds: int) -> None:
             "pull over HTTP, verified and flushed",
             size,
             pulled,
-            f"{to_file / pulled:.2f} x curl's speed to a file, {same / pulled:.2f} x with sha256sum and fsync",
+            f"{to_file / pulled:.2f} x curl's speed to a file, {same / pulled:.2f} x with sha256sum and"
+            " fsync",
         )
 
 

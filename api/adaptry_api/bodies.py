@@ -142,8 +142,8 @@ def require_few_faults(error: ValidationError) -> None:
     """
     if error.error_count() > _MOST_FAULTS:
         raise Invalid(
-            f"the request has {error.error_count():,} unknown or malformed values; look up in its description "
-            "(GET /api/v1/openapi.json) what it takes"
+            f"the request has {error.error_count():,} unknown or malformed values; look up in its description"
+            " (GET /api/v1/openapi.json) what it takes"
         ) from None
 
 

@@ -10,7 +10,10 @@ from adaptry.core.errors import Invalid
 
 _HOST = re.compile(r"(?:[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?|\[[0-9a-f:.]{2,45}\])")
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
-_FORM = "an origin is a scheme, a host and perhaps a port, and nothing behind them, such as https://app.example.com"
+_FORM = (
+    "an origin is a scheme, a host and perhaps a port, and nothing behind them, such as"
+    " https://app.example.com"
+)
 
 
 def check_origin(text: str) -> str:

@@ -31,7 +31,8 @@ def _network(text: str) -> Network:
         return ipaddress.ip_network(text.strip())
     except ValueError as error:
         raise Invalid(
-            f"not a proxy's address: {text!r} (expected an IP address such as 10.0.0.5, or a CIDR block such as 10.0.0.0/24)"
+            f"not a proxy's address: {text!r} (expected an IP address such as 10.0.0.5, or a CIDR block such"
+            " as 10.0.0.0/24)"
         ) from error
 
 

@@ -22,9 +22,14 @@ Source = Ref | Path
 
 _TAKES = {
     "description": "a description (--description) has at most 4096 characters",
-    "tags": "a tag (--tag) has 1 to 64 characters, none of them a blank or a comma, and an adapter at most 64 tags",
-    "metrics": "the name of a metric (--metric) has 1 to 64 characters: letters, digits, '_', '.', '/' and '-', the "
-    "first a letter or digit; at most 64 metrics go along",
+    "tags": (
+        "a tag (--tag) has 1 to 64 characters, none of them a blank or a comma, and an adapter at most 64"
+        " tags"
+    ),
+    "metrics": (
+        "the name of a metric (--metric) has 1 to 64 characters: letters, digits, '_', '.', '/' and '-', the "
+        "first a letter or digit; at most 64 metrics go along"
+    ),
     "force_reason": "a reason (--reason) has 3 to 1024 characters: whoever reads it later should understand",
     "reason": "a reason (--reason) has 3 to 1024 characters: whoever reads it later should understand",
     "inputs": "1 to 64 adapters go in, each with a finite weight",

@@ -32,7 +32,10 @@ from adaptry_cli.version_text import format_when
 _visibility = click.option(
     "--visibility",
     type=click.Choice(get_args(BaseVisibility)),
-    help="Who may see the base: holders of its names' namespaces (private), every token with a namespace (internal), or all callers (public).",
+    help=(
+        "Who may see the base: holders of its names' namespaces (private), every token with a namespace"
+        " (internal), or all callers (public)."
+    ),
 )
 
 
@@ -77,8 +80,8 @@ def add(
     if is_hub_ref(source):
         require_usage(
             not (full or store),
-            f"--full and --store need every weight: hf download {HubRef.parse(source).repository} --local-dir DIR, then "
-            "give the folder",
+            f"--full and --store need every weight: hf download {HubRef.parse(source).repository} --local-dir"
+            " DIR, then give the folder",
         )
         info = _add_from_hub(registry, HubRef.parse(source), names)
         if visibility is not None:

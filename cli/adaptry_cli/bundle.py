@@ -90,7 +90,8 @@ def create(
         index = pack(registry, found, file, with_bases=with_bases, replace=force, progress=bars)
     total = sum(entry.size for entry in index.entries)
     print_err(
-        f"{format_count(len(index.parcels), 'version')}, {format_count(len(index.bases), 'base')}, {format_size(total)}"
+        f"{format_count(len(index.parcels), 'version')}, {format_count(len(index.bases), 'base')},"
+        f" {format_size(total)}"
     )
     print_answer({"file": str(file), "index": index.model_dump(mode="json")}, str(file), as_json)
 

@@ -72,7 +72,8 @@ def list_kept(folder: Path | None, as_json: bool) -> None:
         right=("size",),
     )
     print_err(
-        f"{format_count(len(entries), 'adapter')}, {format_size(sum(entry.size for entry in entries))} in {opened.root}"
+        f"{format_count(len(entries), 'adapter')}, {format_size(sum(entry.size for entry in entries))} in"
+        f" {opened.root}"
     )
 
 

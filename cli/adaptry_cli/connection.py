@@ -132,7 +132,8 @@ def folder_of(data: Path | None, reason: str) -> Path:
     where = None if data else settings_for(None).registry
     require_usage(
         where is None or not is_server(where),
-        f"{where} is a server's address, and {reason}: say --data DIR, or unset ADAPTRY_URL for the embedded one",
+        f"{where} is a server's address, and {reason}: say --data DIR, or unset ADAPTRY_URL for the"
+        " embedded one",
     )
     return data or (resolve_folder(where) if where else data_folder())
 

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from adaptry.core.progress import Progress
 
 _ONLY_LAYOUT = (
-    "--layout changes no weights; use it without --rank, --energy, --uniform, --dtype, --drop-bias, --whole-weights, "
-    "--other-base, --report and --heatmap"
+    "--layout changes no weights; use it without --rank, --energy, --uniform, --dtype, --drop-bias,"
+    " --whole-weights, --other-base, --report and --heatmap"
 )
 
 
@@ -40,8 +40,10 @@ _ONLY_LAYOUT = (
 @click.option(
     "--layout",
     type=click.Choice(["transformers4", "transformers5"]),
-    help="Rewrite the file in this layout instead, with the same weights: transformers4 (experts one by one, older module "
-    "names) or transformers5 (as PEFT 0.19 and later write it).",
+    help=(
+        "Rewrite the file in this layout instead, with the same weights: transformers4 (experts one by one,"
+        " older module names) or transformers5 (as PEFT 0.19 and later write it)."
+    ),
 )
 @click.option("--rank", type=click.IntRange(1), help="Bring every update to this rank at most.")
 @click.option(
@@ -138,6 +140,7 @@ def _base_shapes(connected: RegistryOpener, base: str | None, parent: ParentAdap
     known = find_base(connected, base).record if base else parent.base
     if known is None:
         raise Invalid(
-            f"converting the layout of {parent.label} needs the shapes of its base; pass --base NAME or --base ./DIR"
+            f"converting the layout of {parent.label} needs the shapes of its base; pass --base NAME or"
+            " --base ./DIR"
         )
     return known

@@ -115,8 +115,8 @@ def _server(settings: AdaptrySettings) -> DoctorResult:
     about = HttpRegistry(settings.registry, settings.token, settings.ca_bundle, settings.proxy).about()
     took = time.perf_counter() - start
     found = (
-        f"{settings.registry} answers in {took * 1000:.0f} ms: adaptry {about.version}, API {about.api}, manifest schema "
-        f"{about.manifest_schema}; you are {about.identity} ({about.role})"
+        f"{settings.registry} answers in {took * 1000:.0f} ms: adaptry {about.version}, API {about.api},"
+        f" manifest schema {about.manifest_schema}; you are {about.identity} ({about.role})"
     )
     return DoctorResult("server", "ok", found)
 
@@ -197,15 +197,18 @@ def _decisions(folder: Path, catalog: str | None) -> Iterator[DoctorResult]:
         yield DoctorResult(
             "recalls",
             "warns",
-            f"{recall.name}@{recall.digest.brief} was {recall.state} before the registry was restored, as {recall.source} shows",
-            "this registry quarantines that version; revoke it again, or restore it if the recall was withdrawn",
+            f"{recall.name}@{recall.digest.brief} was {recall.state} before the registry was restored, as"
+            f" {recall.source} shows",
+            "this registry quarantines that version; revoke it again, or restore it if the recall was"
+            " withdrawn",
         )
     for each in found:
         yield DoctorResult(
             "names",
             "warns",
             f"{each.kind} that differ only in capitals: {', '.join(each.names)}",
-            "exact spelling still finds each, but clients of the Hub may confuse them: rename or remove all but one",
+            "exact spelling still finds each, but clients of the Hub may confuse them: rename or remove all"
+            " but one",
         )
 
 
@@ -215,7 +218,10 @@ def _damage(folder: Path, catalog: str | None) -> DoctorResult:
         known = registry.known_damage()
     if not known.files:
         return DoctorResult("damage", "ok", "no known damage; `adaptry verify --read-data` reads every file")
-    found = f"{format_count(known.files, 'stored file')} damaged or lost, needed by {format_count(known.versions, 'version')}"
+    found = (
+        f"{format_count(known.files, 'stored file')} damaged or lost, needed by"
+        f" {format_count(known.versions, 'version')}"
+    )
     return DoctorResult("damage", "fails", found, "`adaptry mend --dry-run` shows how to repair it")
 
 

@@ -219,7 +219,8 @@ def _derived(
 
     if format not in (None, "peft") or runtime is None:
         raise Invalid(
-            "a version in the registry is PEFT's folder for an engine: say --for ENGINE, or a folder for other files (-o ./DIR)"
+            "a version in the registry is PEFT's folder for an engine: say --for ENGINE, or a folder for"
+            " other files (-o ./DIR)"
         )
     assert isinstance(target.destination, AdapterName)
     derived, made = derive_for_runtime(
@@ -286,7 +287,8 @@ def _say(made: ExportResult, place: str, digest: str | None, as_json: bool) -> N
     equality = made.equality
     if equality.largest_difference is not None:
         print_err(
-            f"{equality.compared_modules} updates formed and compared: the largest difference is {equality.largest_difference:g}"
+            f"{equality.compared_modules} updates formed and compared: the largest difference is"
+            f" {equality.largest_difference:g}"
         )
     if equality.error:
         print_err(f"relative error {format_number(equality.error)}")

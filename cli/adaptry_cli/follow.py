@@ -48,7 +48,9 @@ _ENGINES = ("vllm", "sglang", "lorax", "mistralrs", "llamacpp")
 @click.option(
     "--restart",
     metavar="COMMAND",
-    help="Command that restarts the engine, for engines that change adapters only at start (LoRAX, llama.cpp).",
+    help=(
+        "Command that restarts the engine, for engines that change adapters only at start (LoRAX, llama.cpp)."
+    ),
 )
 @click.option(
     "--prepare",

@@ -37,12 +37,18 @@ def gc(registry: Registry, dry_run: bool, grace: timedelta, as_json: bool) -> No
 
     require_usage(
         isinstance(registry, LocalRegistry),
-        "a sweep runs on the server's own machine, in its folder (--registry DIR); through its address it is a job: "
-        "adaptry jobs submit gc",
+        "a sweep runs on the server's own machine, in its folder (--registry DIR); through its address it is"
+        " a job: adaptry jobs submit gc",
     )
     assert isinstance(registry, LocalRegistry)
     with progress() as bars:
         swept = collect_garbage(registry, grace=grace, dry_run=dry_run, progress=bars)
-    gone = f"{'would delete' if dry_run else 'deleted'} {format_count(swept.deleted, 'file')} ({format_size(swept.bytes)})"
-    waiting = f"; {format_count(swept.waiting, 'file')} ({format_size(swept.waiting_bytes)}) found for the first time"
+    gone = (
+        f"{'would delete' if dry_run else 'deleted'} {format_count(swept.deleted, 'file')}"
+        f" ({format_size(swept.bytes)})"
+    )
+    waiting = (
+        f"; {format_count(swept.waiting, 'file')} ({format_size(swept.waiting_bytes)}) found for the first"
+        " time"
+    )
     print_answer(swept, gone + (waiting if swept.waiting else ""), as_json)

@@ -79,7 +79,8 @@ def import_(
     if as_json:
         print_json(shown)
     print_err(
-        f"{format_count(taken, 'adapter')} {'to take' if dry_run else 'taken'}, {passed} passed over, {failed} failed"
+        f"{format_count(taken, 'adapter')} {'to take' if dry_run else 'taken'}, {passed} passed over,"
+        f" {failed} failed"
     )
     ctx.exit(NO if failed else 0)
 

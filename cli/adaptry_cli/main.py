@@ -203,7 +203,8 @@ def _full(error: OSError) -> int:
     """A full disk is no fault of ours, least of all where the answer was to go into a file on it."""
     _discard_stdout()
     _complain(
-        f"no space left {f'for {error.filename}' if error.filename else 'where the output goes'}; free some and try again"
+        f"no space left {f'for {error.filename}' if error.filename else 'where the output goes'}; free some"
+        " and try again"
     )
     return exit_code(StorageFull(""))
 

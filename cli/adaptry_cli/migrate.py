@@ -66,7 +66,8 @@ def migrate(ctx: click.Context, folder: Path | None, url: str | None, as_json: b
         rows = sum(moved.rows.values())
         adapters, versions = moved.rows["adapters"], moved.rows["versions"]
         print_out(
-            f"moved {format_count(rows, 'row')}: {format_count(adapters, 'name')}, {format_count(versions, 'version')}"
+            f"moved {format_count(rows, 'row')}: {format_count(adapters, 'name')},"
+            f" {format_count(versions, 'version')}"
         )
     if problems:
         ctx.exit(NO)

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 @click.option(
     "--allowed",
     metavar="RANKS",
-    help="The ranks a server takes, as in 8,16,32: the smallest that keeps --energy (else all), or the largest.",
+    help=(
+        "The ranks a server takes, as in 8,16,32: the smallest that keeps --energy (else all), or the"
+        " largest."
+    ),
 )
 @click.option("--uniform", is_flag=True, help="The same rank for every module; zeros fill it.")
 @click.option("--dtype", type=DTYPE, metavar="DTYPE", help="float32 (the default), float16 or bfloat16.")

@@ -26,8 +26,8 @@ from adaptry_cli.out import (
 from adaptry_cli.state_change import set_state
 
 _FORMS = (
-    "A version: adaptry restore NAME@VERSION --reason WHY, as in acme/tone@3. A backup: adaptry restore PATH, where PATH begins "
-    "with / or ./, as in ./backups or ./backup.tar"
+    "A version: adaptry restore NAME@VERSION --reason WHY, as in acme/tone@3. A backup: adaptry restore PATH,"
+    " where PATH begins with / or ./, as in ./backups or ./backup.tar"
 )
 
 
@@ -121,7 +121,10 @@ def restore(
     with progress() as bar:
         if dry_run:
             index = check(what, snapshot, bar)
-            text = f"{what} is complete and undamaged: {format_count(index.files, 'file')}, {format_size(index.total)}, taken {index.created_at:%F %T} UTC"
+            text = (
+                f"{what} is complete and undamaged: {format_count(index.files, 'file')},"
+                f" {format_size(index.total)}, taken {index.created_at:%F %T} UTC"
+            )
             print_answer(index, text, as_json)
             return
         folder = _folder(where)
@@ -132,7 +135,8 @@ def restore(
         print_err(f"warns: {version} was withdrawn after the backup was taken; it is quarantined now")
     if not keep_tokens:
         print_err(
-            f"all tokens are revoked; `adaptry serve --data {folder}` writes a new administrator's token to {folder}/admin-token"
+            f"all tokens are revoked; `adaptry serve --data {folder}` writes a new administrator's token to"
+            f" {folder}/admin-token"
         )
     if as_json:
         print_json(
@@ -157,7 +161,8 @@ def _begin_epoch(where: str | None, keep_tokens: bool, skip: int, as_json: bool)
     registry = connect_to(where)
     require_usage(
         isinstance(registry, LocalRegistry),
-        "begin an epoch on the server's own machine, with the server stopped: adaptry restore --epoch-only --registry DIR",
+        "begin an epoch on the server's own machine, with the server stopped: adaptry restore --epoch-only"
+        " --registry DIR",
     )
     assert isinstance(registry, LocalRegistry)
     epoch = begin_epoch(registry, keep_tokens=keep_tokens, skip=skip)

@@ -39,7 +39,10 @@ def rollout() -> None:
 @click.option(
     "--every",
     metavar="TIME",
-    help="Take the next step by itself after so long (30s, 10m, 2h), once everyone whose turn it is serves the version.",
+    help=(
+        "Take the next step by itself after so long (30s, 10m, 2h), once everyone whose turn it is serves the"
+        " version."
+    ),
 )
 @registry_option
 @json_option

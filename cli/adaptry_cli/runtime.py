@@ -235,8 +235,9 @@ def _say_plan(made: ServerPlan) -> None:
             print_err(f"  {line}")
     taken = len(made.adapters) - len(made.unservable)
     print_err(
-        f"{taken} of {len(made.adapters)} adapters, largest rank {made.rank}, {made.slots} in use at once: "
-        f"{format_size(made.slot_bytes)} each, {format_size(made.total_bytes)} together; as a runtime: {made.runtime}"
+        f"{taken} of {len(made.adapters)} adapters, largest rank {made.rank}, {made.slots} in use at once:"
+        f" {format_size(made.slot_bytes)} each, {format_size(made.total_bytes)} together; as a runtime:"
+        f" {made.runtime}"
     )
 
 

@@ -67,6 +67,7 @@ def _announce(started: ServerAddress) -> None:
     print_err(f"use it from elsewhere: adaptry login {there}, then ADAPTRY_URL={there}")
     if host not in _ONLY_HERE:
         print_err(
-            "warns: tokens and files go over the network unencrypted; beyond a network you trust, put a proxy with TLS in front"
+            "warns: tokens and files go over the network unencrypted; beyond a network you trust, put a proxy"
+            " with TLS in front"
         )
     print_err("Ctrl-C stops the server")

@@ -46,8 +46,10 @@ _OPTIONS = (
         multiple=True,
         envvar="ADAPTRY_TRUST_PROXY",
         metavar="ADDRESS",
-        help="Trust X-Forwarded-Host and X-Forwarded-Proto from this proxy (IP address or CIDR block); may be repeated. Default: "
-        "trust no one. Also ADAPTRY_TRUST_PROXY, separated by spaces.",
+        help=(
+            "Trust X-Forwarded-Host and X-Forwarded-Proto from this proxy (IP address or CIDR block); may be"
+            " repeated. Default: trust no one. Also ADAPTRY_TRUST_PROXY, separated by spaces."
+        ),
     ),
     click.option(
         "--allow-origin",
@@ -55,7 +57,10 @@ _OPTIONS = (
         multiple=True,
         metavar="ORIGIN",
         callback=_origins,
-        help="Let web pages of this origin call the server (CORS), such as https://app.example.com; may be repeated.",
+        help=(
+            "Let web pages of this origin call the server (CORS), such as https://app.example.com; may be"
+            " repeated."
+        ),
     ),
     click.option(
         "--merged-cache",
@@ -68,8 +73,10 @@ _OPTIONS = (
         "--upstream",
         envvar="ADAPTRY_HUB_UPSTREAM",
         metavar="URL",
-        help="Read what is not here from another Hub, such as https://huggingface.co; also ADAPTRY_HUB_UPSTREAM, and its "
-        "token in ADAPTRY_HUB_UPSTREAM_TOKEN.",
+        help=(
+            "Read what is not here from another Hub, such as https://huggingface.co; also"
+            " ADAPTRY_HUB_UPSTREAM, and its token in ADAPTRY_HUB_UPSTREAM_TOKEN."
+        ),
     ),
     click.option(
         "--upstream-cache",
@@ -103,7 +110,9 @@ _OPTIONS = (
         "--mirror-of",
         envvar="ADAPTRY_MIRROR_OF",
         metavar="URL",
-        help="Fetch what is asked for and not here from another registry, and keep it; also ADAPTRY_MIRROR_OF.",
+        help=(
+            "Fetch what is asked for and not here from another registry, and keep it; also ADAPTRY_MIRROR_OF."
+        ),
     ),
     click.option(
         "--mirror-token-file",
@@ -137,13 +146,19 @@ _OPTIONS = (
         envvar="ADAPTRY_SIGNING_SECRET_FILE",
         metavar="FILE",
         type=FOLDER,
-        help="What uploads are signed with, else a secret that is made; the same for all servers of a registry.",
+        help=(
+            "What uploads are signed with, else a secret that is made; the same for all servers of a"
+            " registry."
+        ),
     ),
     click.option(
         "--spools",
         envvar="ADAPTRY_SPOOLS",
         metavar="DIR",
         type=FOLDER,
-        help="Where pieces of Hub clients' uploads wait, else in the folder; the same for all servers of a registry.",
+        help=(
+            "Where pieces of Hub clients' uploads wait, else in the folder; the same for all servers of a"
+            " registry."
+        ),
     ),
 )

@@ -35,7 +35,8 @@ def print_report(report: CombineReport) -> None:
         print_err(f"between the parents: {known}")
     if report.doing_nothing:
         print_err(
-            f"{format_count(len(report.doing_nothing), 'module')} do nothing (first: {report.doing_nothing[0]})"
+            f"{format_count(len(report.doing_nothing), 'module')} do nothing (first:"
+            f" {report.doing_nothing[0]})"
         )
     for note in report.notes:
         print_err(f"note: {note}")

@@ -20,14 +20,19 @@ catalog_option = click.option(
     "--catalog",
     default=lambda: secret_or_env("ADAPTRY_CATALOG"),
     metavar="URL",
-    help="Where a new registry has its rows: postgresql://USER@HOST/DATABASE, else SQLite in the folder, which "
-    "remembers it. Also ADAPTRY_CATALOG, or a file with it in ADAPTRY_CATALOG_FILE.",
+    help=(
+        "Where a new registry has its rows: postgresql://USER@HOST/DATABASE, else SQLite in the folder, which"
+        " remembers it. Also ADAPTRY_CATALOG, or a file with it in ADAPTRY_CATALOG_FILE."
+    ),
 )
 blobs_option = click.option(
     "--blobs",
     envvar="ADAPTRY_BLOBS",
     metavar="URL",
-    help="Where a new registry has its files: s3://bucket/prefix, else the folder, which remembers it. Also ADAPTRY_BLOBS.",
+    help=(
+        "Where a new registry has its files: s3://bucket/prefix, else the folder, which remembers it. Also"
+        " ADAPTRY_BLOBS."
+    ),
 )
 
 

@@ -12,8 +12,8 @@ from adaptry_cli.exit_codes import NO
 from adaptry_cli.out import format_count, json_option, print_err, print_json, print_out, progress
 
 _ON_ITS_MACHINE = (
-    "a registry is {verb} on its own machine, in its folder (--registry DIR); to look for damage through a server's address, "
-    "run `adaptry jobs submit verify --wait`"
+    "a registry is {verb} on its own machine, in its folder (--registry DIR); to look for damage through a"
+    " server's address, run `adaptry jobs submit verify --wait`"
 )
 
 
@@ -43,7 +43,8 @@ def verify(registry: Registry, read_data: bool, as_json: bool) -> None:
             print_out(f"{one.where}: {one.reason}")
     if problems:
         print_err(
-            f"found {format_count(len(problems), 'problem')}; `adaptry mend --dry-run` shows what can be done about it"
+            f"found {format_count(len(problems), 'problem')}; `adaptry mend --dry-run` shows what can be done"
+            " about it"
         )
     else:
         print_err("no damage found" + ("" if read_data else "; --read-data also reads every stored byte"))

@@ -43,7 +43,10 @@ def facts_of_version(detail: VersionDetail, info: AdapterInfo) -> Facts:
         yield "aliases", ", ".join(version.aliases)
     yield (
         "pushed",
-        f"{format_when(version.created_at)} by {version.created_by}, {format_count(version.downloads, 'download')}",
+        (
+            f"{format_when(version.created_at)} by {version.created_by},"
+            f" {format_count(version.downloads, 'download')}"
+        ),
     )
     yield "base", base_text(version) or "not named"
     yield from facts_of_spec(detail.spec)

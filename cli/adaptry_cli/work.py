@@ -165,7 +165,8 @@ def _end_at_eof(stop: threading.Event) -> None:
 def _announce(runner: RunnerInfo) -> None:
     print_out(runner.id)
     print_err(
-        f"runs up to {runner.concurrency} at once in {format_size(runner.memory)}, on {', '.join(('the processor', *runner.devices))}"
+        f"runs up to {runner.concurrency} at once in {format_size(runner.memory)}, on"
+        f" {', '.join(('the processor', *runner.devices))}"
     )
     print_err("Ctrl-C stops it; others go on with what it was at")
 

@@ -77,7 +77,10 @@ def show(registry: Registry, name: str, owner: str | None, as_json: bool) -> Non
     facts += [
         (
             "heard of",
-            f"{format_when(found.reported_at)}, holds for {found.lease} s; first {format_when(found.first_at)}, of {found.owner}",
+            (
+                f"{format_when(found.reported_at)}, holds for {found.lease} s; first"
+                f" {format_when(found.first_at)}, of {found.owner}"
+            ),
         )
     ]
     facts += [("events", f"acted upon up to {found.seen}")] if found.seen is not None else []
@@ -110,7 +113,8 @@ def resident_text(one: ResidentInfo) -> str:
 def served_text(residents: tuple[ResidentInfo, ...]) -> str:
     """A line for each worker that has a version, for `adaptry show`."""
     lines = [
-        f"{one.worker} as {one.served_as}, {'lost, ' if one.is_lost else ''}{one.condition} since {format_when(one.since)}"
+        f"{one.worker} as {one.served_as}, {'lost, ' if one.is_lost else ''}{one.condition} since"
+        f" {format_when(one.since)}"
         for one in residents
         if one.may_be_served
     ]

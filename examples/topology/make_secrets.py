@@ -30,7 +30,8 @@ def make(folder: Path) -> None:
     _kept(folder / "catalog-url", f"postgresql://adaptry:{password}@postgres:5432/adaptry")
     credentials = _kept(
         folder / "s3-credentials",
-        f"[default]\naws_access_key_id = {secrets.token_hex(10)}\naws_secret_access_key = {secrets.token_hex(24)}",
+        f"[default]\naws_access_key_id = {secrets.token_hex(10)}\naws_secret_access_key ="
+        f" {secrets.token_hex(24)}",
     )
     key, secret = (line.split(" = ")[1] for line in credentials.splitlines()[1:])
     identity = {

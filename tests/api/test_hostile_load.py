@@ -257,8 +257,8 @@ def test_an_honest_client_waits_at_most_twice_as_long_during_an_attack(
     assert sent >= len(kinds)
     before, during = statistics.median(quiet), statistics.median(attacked)
     measured = (
-        f"{'+'.join(kinds)}: quiet {before * 1e3:.1f} ms, attacked {during * 1e3:.1f} ms; {sent} hostile requests "
-        f"took the server itself {spent / sent * 1e3:.1f} ms of processor time each"
+        f"{'+'.join(kinds)}: quiet {before * 1e3:.1f} ms, attacked {during * 1e3:.1f} ms; {sent} hostile"
+        f" requests took the server itself {spent / sent * 1e3:.1f} ms of processor time each"
     )
     record_property("measured", measured)
     print(measured, dict(answers))

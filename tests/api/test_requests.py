@@ -164,7 +164,10 @@ def test_the_description_of_the_interface_is_for_callers(server: Server) -> None
 @pytest.mark.parametrize(
     "request_text",
     [
-        b"GET /api/v1 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        (
+            b"GET /api/v1 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding:"
+            b" chunked\r\n\r\n0\r\n\r\n"
+        ),
         b"GET /api/v1 HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 200_000 + b"\r\n\r\n",
         b"GARBAGE\r\n\r\n",
         b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",

@@ -65,9 +65,10 @@ def test_a_copy_is_recognised_by_what_was_left_alone_and_by_its_codes(
     copy = record_of(quantised_copy(tmp_path / "base", tmp_path / "copy", method, nested=nested))
     for found in (match_bases(original, copy), match_bases(copy, original)):
         assert found.level == "cast"
-        assert found.evidence == (
-            f"quantised by {copy.facts['quantization']}: all 7 tensors left alone (norms, embeddings) agree, and the "
-            "samples of all 14 packed ones go with its codes"
+        assert (
+            found.evidence
+            == f"quantised by {copy.facts['quantization']}: all 7 tensors left alone (norms, embeddings)"
+            " agree, and the samples of all 14 packed ones go with its codes"
         )
 
 

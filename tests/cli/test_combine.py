@@ -68,7 +68,8 @@ def test_a_result_in_the_registry_names_its_parents_and_its_recipe(run, answer, 
 def test_the_same_recipe_gives_the_same_version_however_it_is_written(run, answer, pushed: None) -> None:
     run("alias", "set", "acme/a@1", "prod")
     Path("recipe.yaml").write_text(
-        "method: svd\nrank: 2\ninputs:\n  - acme/a@prod\n  - source: acme/b\n    weight: 0.5\noutput: acme/both\n"
+        "method: svd\nrank: 2\ninputs:\n  - acme/a@prod\n  - source: acme/b\n    weight: 0.5\noutput:"
+        " acme/both\n"
     )
     words = ("combine", "acme/a@1", "acme/b@1=0.5", "--method", "svd", "--rank", "2", "-o", "acme/both")
 
@@ -81,7 +82,7 @@ def test_the_same_recipe_gives_the_same_version_however_it_is_written(run, answe
 def test_folders_are_named_in_the_recipe_by_what_they_hold(run, answer, pushed: None) -> None:
     answer("stack", "./out", "acme/b", "-o", "acme/both")
 
-    (folder, _) = answer("show", "acme/both")["manifest"]["recipe"]["inputs"]
+    folder, _ = answer("show", "acme/both")["manifest"]["recipe"]["inputs"]
     assert folder["weights"] == str(open_dir("out").weights_digest()) and "config" in folder
     assert "out" not in json.dumps(folder)
 

@@ -16,7 +16,8 @@ def test_the_page_says_of_each_state_what_the_table_says() -> None:
     shown = lines[start : start + len(STATE_RULES) + 1]
     words = {True: "yes", False: "no"}
     rows = [
-        f"| {state} | {words[rule.is_latest]} | {words[rule.is_searchable]} | {words[rule.allows_aliases]} | {rule.readers} |"
+        f"| {state} | {words[rule.is_latest]} | {words[rule.is_searchable]} | {words[rule.allows_aliases]} |"
+        f" {rule.readers} |"
         for state, rule in STATE_RULES.items()
     ]
     assert shown == [*rows, ""]

@@ -206,8 +206,9 @@ def test_a_pattern_is_plain_only_if_it_is_characters_in_a_row() -> None:
 
 def test_re2_is_imported_only_for_a_pattern_that_needs_it() -> None:
     code = (
-        "import sys; from adaptry.adapters.patterns import first_match; first_match({'q_proj': 1}, ['a.q_proj']);"
-        "assert 're2' not in sys.modules; first_match({'.*q_proj': 1}, ['a.q_proj']); print('re2' in sys.modules)"
+        "import sys; from adaptry.adapters.patterns import first_match; first_match({'q_proj': 1},"
+        " ['a.q_proj']);assert 're2' not in sys.modules; first_match({'.*q_proj': 1}, ['a.q_proj']);"
+        " print('re2' in sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() in ("True", "False")  # False where it is not installed

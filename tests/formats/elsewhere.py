@@ -41,7 +41,10 @@ class Elsewhere:
 
     @property
     def marks(self) -> list[pytest.MarkDecorator]:
-        reason = f"no environment for {self.name}: `make environments` makes it, or {self.variable} names its Python"
+        reason = (
+            f"no environment for {self.name}: `make environments` makes it, or {self.variable} names its"
+            " Python"
+        )
         return [pytest.mark.heavy, pytest.mark.skipif(not self.python, reason=reason)]
 
     def needed(self, test: Test) -> Test:

@@ -63,7 +63,10 @@ class Client:
 
     def versions(self) -> dict[str, str]:
         """Of its packages, as they are installed."""
-        code = "import json, sys; from importlib.metadata import version; print(json.dumps({p: version(p) for p in sys.argv[1:]}))"
+        code = (
+            "import json, sys; from importlib.metadata import version; print(json.dumps({p: version(p) for p"
+            " in sys.argv[1:]}))"
+        )
         command = [self.python, "-c", code, *self.packages]
         found: dict[str, str] = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
         return found

@@ -313,7 +313,7 @@ def test_a_base_is_registered_beside_damaged_versions_and_never_made_of_damaged_
 def test_a_value_that_nothing_can_derive_is_left_and_said(busy: LocalRegistry, folder: Path) -> None:
     with closing(sqlite3.connect(folder / "catalog.sqlite")) as database, database:
         database.execute("UPDATE aliases SET version_id = 1 WHERE alias = 'stage'")
-    (left, *_) = repair_registry(busy).left
+    left, *_ = repair_registry(busy).left
     assert left.startswith("acme/tone")
 
 

@@ -52,15 +52,23 @@ UNKNOWABLE: dict[str, str] = {
     "base_files.path": "compared with its record where the base was registered with --full",
     "files.owner": "bytes that nobody uses: a sweep takes them",
     "files.digest": "bytes that nobody uses: a sweep takes them",
-    "adapters.downloads": "of a deleted adapter it is counted anew when the name is used again; another's is compared",
+    "adapters.downloads": (
+        "of a deleted adapter it is counted anew when the name is used again; another's is compared"
+    ),
     "bases.key": "a row's own number, of which only the order matters",
     "rollouts.id": "a row's own number, of which only the order matters",
-    "weights.weights_digest": "compared with the version's; of a file that no version has it is derived again when that is pushed",
-    "adapters.next_number": "one too high, of a name that another adapter had before; of others it is found (`QUICK`)",
+    "weights.weights_digest": (
+        "compared with the version's; of a file that no version has it is derived again when that is pushed"
+    ),
+    "adapters.next_number": (
+        "one too high, of a name that another adapter had before; of others it is found (`QUICK`)"
+    ),
     "epochs.id": "a random value that is kept once",
     "epochs.secret": "a random value that is kept once",
     "epochs.began_at": WHEN,
-    "inspections.file_digest": "computed again for the file that has none; one of no file is no use to anybody",
+    "inspections.file_digest": (
+        "computed again for the file that has none; one of no file is no use to anybody"
+    ),
     "weights.file_digest": "derived again for the file that has none; one of no file is no use to anybody",
     "metric_values.id": "a row's own number, of which only the order matters",
     "terms.*": "a term that no version has is no use to any search",

@@ -189,8 +189,8 @@ class Stage:
             # PostgreSQL ends that. One lock of the engine's keeps nobody waiting: some runner has it nearly
             # all the time, between two looks at what is overdue.
             asked = (
-                f"SELECT count(*) FROM pg_stat_activity WHERE application_name = '{player.name}' AND state <> 'idle'"
-                " AND query NOT LIKE 'SELECT pg_try_advisory_xact_lock%'"
+                f"SELECT count(*) FROM pg_stat_activity WHERE application_name = '{player.name}' AND state <>"
+                " 'idle' AND query NOT LIKE 'SELECT pg_try_advisory_xact_lock%'"
             )
             return self._postgres.execute(asked, self._database) == [(0,)]
         return all(map(_can_be_written, (self.data / "catalog.sqlite", self.data / FILE)))

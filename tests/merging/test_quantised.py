@@ -183,10 +183,11 @@ def test_a_quantised_base_is_merged_into_only_when_the_copy_is_chosen(tmp_path: 
     adapter = tiny_lora(tmp_path / "tone")
     error = refusal(base, adapter)
     assert isinstance(error, CheckFailed)
-    assert error.message == (
-        f"{base} is quantised (bitsandbytes nf4, 4-bit): say --base-copy dequantised to merge into its dequantised "
-        "weights, which is what a QLoRA adapter was trained on (the result is not quantised), or --base-copy original to "
-        "merge into the model that it was quantised from"
+    assert (
+        error.message
+        == f"{base} is quantised (bitsandbytes nf4, 4-bit): say --base-copy dequantised to merge into its"
+        " dequantised weights, which is what a QLoRA adapter was trained on (the result is not"
+        " quantised), or --base-copy original to merge into the model that it was quantised from"
     )
     assert "give that with --base" in refusal(base, adapter, base_copy="original").message
 
@@ -245,9 +246,11 @@ def test_codes_that_are_not_dequantised_here_are_refused_with_the_way_out(tmp_pa
     for asked in (None, "dequantised"):
         error = refusal(base, tiny_lora(tmp_path / "tone"), base_copy=asked)
         assert isinstance(error, Unsupported)
-        assert error.message == (
-            f"{base} is quantised (gptq, 4-bit), which is not dequantised here: serve the adapter unmerged, or merge into "
-            "the original (--base ORIGINAL --base-copy original) and quantise the result"
+        assert (
+            error.message
+            == f"{base} is quantised (gptq, 4-bit), which is not dequantised here: serve the adapter"
+            " unmerged, or merge into the original (--base ORIGINAL --base-copy original) and quantise"
+            " the result"
         )
 
 

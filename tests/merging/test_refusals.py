@@ -64,33 +64,45 @@ VARIANTS: dict[str, tuple[dict[str, Any], Tensors, str]] = {
     "half of its DoRA": (
         {"use_dora": True},
         {f"{QUERY}.lora_magnitude_vector": tensor(16)},
-        "./tone: model.layers.0.self_attn.v_proj lacks magnitude, against what adapter_config.json says (use_dora, "
-        "lora_bias, kasa_config); save the adapter again from the trained model",
+        (
+            "./tone: model.layers.0.self_attn.v_proj lacks magnitude, against what adapter_config.json says"
+            " (use_dora, lora_bias, kasa_config); save the adapter again from the trained model"
+        ),
     ),
     "aLoRA": (
         {"alora_invocation_tokens": [1, 2]},
         {},
-        "./tone: it is an aLoRA, which acts only after its invocation tokens: serve it with PEFT or an engine that "
-        "knows aLoRA",
+        (
+            "./tone: it is an aLoRA, which acts only after its invocation tokens: serve it with PEFT or an"
+            " engine that knows aLoRA"
+        ),
     ),
     "PiSSA": (
         {"init_lora_weights": "pissa_niter_4"},
         {},
-        "./tone: PiSSA by a randomised decomposition changed the base before training, in a way that cannot be computed "
-        "again: convert the adapter once with PEFT, save_pretrained(DIR, "
-        "path_initial_model_for_weight_conversion=FIRST), where FIRST is the adapter as it was before training",
+        (
+            "./tone: PiSSA by a randomised decomposition changed the base before training, in a way that"
+            " cannot be computed again: convert the adapter once with PEFT, save_pretrained(DIR,"
+            " path_initial_model_for_weight_conversion=FIRST), where FIRST is the adapter as it was before"
+            " training"
+        ),
     ),
     "a bias": (
         {"bias": "lora_only"},
         {f"{QUERY}.base_layer.bias": tensor(16)},
-        "./tone brings 1 whole weights that BASE has no place for (first: model.layers.0.self_attn.q_proj.bias): load "
-        "the base as the model that was trained, save that, and merge into it",
+        (
+            "./tone brings 1 whole weights that BASE has no place for (first:"
+            " model.layers.0.self_attn.q_proj.bias): load the base as the model that was trained, save that,"
+            " and merge into it"
+        ),
     ),
     "a bias of lora_B": (
         {"lora_bias": True},
         {f"{QUERY}.lora_B.bias": tensor(16)},
-        "./tone adds to the bias of model.layers.0.self_attn.q_proj, and BASE has no "
-        "model.layers.0.self_attn.q_proj.bias: serve it unmerged with PEFT",
+        (
+            "./tone adds to the bias of model.layers.0.self_attn.q_proj, and BASE has no "
+            "model.layers.0.self_attn.q_proj.bias: serve it unmerged with PEFT"
+        ),
     ),
     "a convolution": (
         {},
@@ -119,7 +131,10 @@ VARIANTS: dict[str, tuple[dict[str, Any], Tensors, str]] = {
     "factors of two ranks": (
         {},
         {f"{QUERY}.lora_B.weight": tensor(16, 3)},
-        "./tone: the factors of model.layers.0.self_attn.q_proj do not multiply: lora_B [16, 3] by lora_A [4, 16]",
+        (
+            "./tone: the factors of model.layers.0.self_attn.q_proj do not multiply: lora_B [16, 3] by lora_A"
+            " [4, 16]"
+        ),
     ),
     "factors of rank 0": (
         {},
@@ -166,8 +181,8 @@ def test_a_base_of_another_width_is_not_the_one_it_was_trained_on(tmp_path: Path
     error = refusal(base, tiny_lora(tmp_path / "tone"))
 
     assert isinstance(error, CheckFailed)
-    assert error.message == (
-        "./tone: model.layers.0.self_attn.q_proj changes a weight of 16×16, and "
+    assert (
+        error.message == "./tone: model.layers.0.self_attn.q_proj changes a weight of 16×16, and "
         f"model.layers.0.self_attn.q_proj.weight in {base} is 32×32: this is not the base it was trained on"
     )
 
@@ -178,8 +193,9 @@ def test_a_base_of_fewer_layers_is_not_the_one_it_was_trained_on(tmp_path: Path)
     error = refusal(base, tiny_lora(tmp_path / "tone"))
 
     assert isinstance(error, CheckFailed)
-    assert error.message == (
-        f"./tone: 2 of its 4 modules are not in {base} (first: model.layers.1.self_attn.q_proj); "
+    assert (
+        error.message
+        == f"./tone: 2 of its 4 modules are not in {base} (first: model.layers.1.self_attn.q_proj); "
         "is this the base it was trained on? `adaptry check` says more"
     )
 
@@ -192,9 +208,11 @@ def test_a_base_that_is_quantised_in_no_known_way_takes_no_merge(tmp_path: Path)
     error = refusal(base, tiny_lora(tmp_path / "tone"))
 
     assert isinstance(error, Unsupported)
-    assert error.message == (
-        f"{base} is quantised (gptq) by its config.json, and none of its weights is packed in a way known here: merge into "
-        "the unquantised base; if its weights are plain after all, take quantization_config out of the config"
+    assert (
+        error.message
+        == f"{base} is quantised (gptq) by its config.json, and none of its weights is packed in a way known"
+        " here: merge into the unquantised base; if its weights are plain after all, take"
+        " quantization_config out of the config"
     )
 
 
@@ -212,8 +230,9 @@ def test_a_weight_in_fp8_takes_no_update(tmp_path: Path) -> None:
     error = refusal(fp8_base(tmp_path / "base"), adapter)
 
     assert isinstance(error, Unsupported)
-    assert error.message == (
-        "model.layers.0.self_attn.q_proj.weight is F8_E4M3; weights are merged in F32, F16 and BF16"
+    assert (
+        error.message
+        == "model.layers.0.self_attn.q_proj.weight is F8_E4M3; weights are merged in F32, F16 and BF16"
     )
 
 
@@ -222,8 +241,9 @@ def test_a_weight_in_fp8_is_not_cast(tmp_path: Path) -> None:
 
     error = refusal(fp8_base(tmp_path / "base"), adapter, dtype="BF16")
 
-    assert error.message == (
-        "--dtype casts F32, F16 and BF16 weights; model.layers.0.self_attn.q_proj.weight is F8_E4M3"
+    assert (
+        error.message
+        == "--dtype casts F32, F16 and BF16 weights; model.layers.0.self_attn.q_proj.weight is F8_E4M3"
     )
 
 

@@ -128,8 +128,10 @@ def test_the_double_update_of_an_attention_is_told(tmp_path: Path) -> None:
     _, record = merged(base, save_adapter(base, tmp_path / "tone", target_modules=["heads"]))
 
     assert record.notes == (
-        "tone changes a MultiheadAttention: PEFT applies the update of its out_proj twice, in training and in its "
-        "merge, and so does this merge",
+        (
+            "tone changes a MultiheadAttention: PEFT applies the update of its out_proj twice, in training"
+            " and in its merge, and so does this merge"
+        ),
     )
 
 

@@ -169,8 +169,11 @@ def test_a_writer_that_the_database_asks_to_try_again_does(ground: Ground, tmp_p
     """
     for statement in (
         "CREATE SEQUENCE tries",
-        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF nextval('tries') <= 2 THEN "
-        "RAISE EXCEPTION 'could not serialize access' USING ERRCODE = '40001'; END IF; RETURN NEW; END $$",
+        (
+            "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF nextval('tries') <= 2"
+            " THEN RAISE EXCEPTION 'could not serialize access' USING ERRCODE = '40001'; END IF; RETURN NEW;"
+            " END $$"
+        ),
         "CREATE TRIGGER fail BEFORE INSERT ON versions FOR EACH ROW EXECUTE FUNCTION fail()",
     ):
         ground.postgres.execute(statement, ground.name)
@@ -230,7 +233,8 @@ def pgbouncer(port: int, folder: Path) -> Iterator[int]:
     (at,) = free_ports(1)
     (folder / "users.txt").write_text('"postgres" ""\n')
     (folder / "pgbouncer.ini").write_text(
-        f"[databases]\n* = host=127.0.0.1 port={port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {at}\n"
+        f"[databases]\n* = host=127.0.0.1 port={port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port ="
+        f" {at}\n"
         f"auth_type = trust\nauth_file = {folder / 'users.txt'}\npool_mode = transaction\nunix_socket_dir =\n"
         "default_pool_size = 10\nmax_client_conn = 500\nserver_idle_timeout = 1\n"  # each test has a database
     )

@@ -126,7 +126,10 @@ def test_what_to_look_at_is_told_of_a_database_that_cannot_be_reached(postgres: 
     "made",
     [
         "CREATE TABLE versions (x int)",
-        "CREATE TABLE alembic_version (version_num varchar(32)); INSERT INTO alembic_version VALUES ('1a2b3c')",
+        (
+            "CREATE TABLE alembic_version (version_num varchar(32)); INSERT INTO alembic_version VALUES"
+            " ('1a2b3c')"
+        ),
         "CREATE TABLE alembic_version (version_num varchar(32)); INSERT INTO alembic_version VALUES ('0003')",
     ],
 )

@@ -22,7 +22,10 @@ from adaptry.testing.samples import tiny_lora
 
 TONE = AdapterName.parse("acme/tone")
 BEFORE = (
-    "DELETE FROM postings WHERE term_id IN (SELECT id FROM terms WHERE field = 'word' AND text IN ('for', 'speech'))",
+    (
+        "DELETE FROM postings WHERE term_id IN (SELECT id FROM terms WHERE field = 'word' AND text IN ('for',"
+        " 'speech'))"
+    ),
     "DELETE FROM terms WHERE field = 'word' AND text = 'speech'",
 )
 NARROW = (

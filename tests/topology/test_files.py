@@ -188,9 +188,10 @@ def test_pods_are_locked_in_and_every_mount_has_its_volume() -> None:
         volumes = {volume["name"] for volume in spec["volumes"]}
         for container in spec["containers"]:
             locked = container["securityContext"]
-            assert (locked["readOnlyRootFilesystem"], locked["allowPrivilegeEscalation"]) == (True, False), (
-                name
-            )
+            assert (locked["readOnlyRootFilesystem"], locked["allowPrivilegeEscalation"]) == (
+                True,
+                False,
+            ), name
             assert {mount["name"] for mount in container["volumeMounts"]} <= volumes, name
             assert "limits" in container["resources"], name
 

@@ -140,9 +140,11 @@ def test_the_balancer_starts_with_the_capability_of_its_image_and_no_other(tmp_p
     # The image's Dockerfile gives its program this file capability.
     subprocess.run(["setcap", "cap_net_bind_service=+ep", str(given / "caddy")], check=True)
     then = (
-        f"XDG_CONFIG_HOME={AREA}/config XDG_DATA_HOME={AREA}/data $LOCK {AREA}/caddy run --config {AREA}/Caddyfile >/tmp/log 2>&1 &\n"
+        f"XDG_CONFIG_HOME={AREA}/config XDG_DATA_HOME={AREA}/data $LOCK {AREA}/caddy run --config"
+        f" {AREA}/Caddyfile >/tmp/log 2>&1 &\n"
         + until("ss -Hltn | grep -q ':8750 '")
         + "ss -Hltn | awk '{ print $4 }'\n"
-        + f"if setpriv --bounding-set -all --no-new-privs {AREA}/caddy version 2>/dev/null; then echo starts without; fi\n"
+        + f"if setpriv --bounding-set -all --no-new-privs {AREA}/caddy version 2>/dev/null; then echo starts"
+        " without; fi\n"
     )
     assert locked("balancer", given, then).split() == ["*:8750"]

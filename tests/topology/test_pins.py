@@ -174,7 +174,8 @@ def test_pin_writes_what_the_registry_client_answers(client: str, tmp_path: Path
     digest = f"sha256:{'ab' * 32}"
     assert (
         file.read_text()
-        == f"  a:\n    image: caddy:2.11@{digest}\n  b:\n    image: prom/x:v1@{digest}\n  c:\n    image: ours\n"
+        == f"  a:\n    image: caddy:2.11@{digest}\n  b:\n    image: prom/x:v1@{digest}\n  c:\n    image:"
+        " ours\n"
     )
     asked = (tmp_path / f"{client}.asked").read_text().split()
     assert [each.removeprefix("docker://") for each in asked] == ["caddy:2.11", "prom/x:v1"]

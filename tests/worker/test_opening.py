@@ -37,7 +37,10 @@ def test_a_pause_that_is_none_is_refused(seconds: str) -> None:
     "environ", [{}, {"ADAPTRY_URL": "http://registry"}, {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}]
 )
 def test_without_a_registry_or_leave_to_load_the_plugin_does_nothing(environ: dict[str, str]) -> None:
-    code = "from adaptry.integrations.serving.vllm import register; register(); import sys; print('vllm.lora' in sys.modules)"
+    code = (
+        "from adaptry.integrations.serving.vllm import register; register(); import sys; print('vllm.lora' in"
+        " sys.modules)"
+    )
 
     run = subprocess.run(
         [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True

@@ -34,8 +34,8 @@ class BaseRepository(Repository):
         )
         if not is_meant:
             raise RevisionNotFound(
-                f"{self.id} is a base, which has the revision main and no {revision[:80]!a}; of an adapter on it, give the "
-                "revision to the adapter alone (PeftModel.from_pretrained, or adapter_kwargs)"
+                f"{self.id} is a base, which has the revision main and no {revision[:80]!a}; of an adapter on"
+                " it, give the revision to the adapter alone (PeftModel.from_pretrained, or adapter_kwargs)"
             )
         files = tuple(repository_file(entry, self._read, self._reader.caches) for entry in self._info.stored)
         return Snapshot(self.id, commit, files, self._read, self._about)

@@ -125,7 +125,8 @@ def nothing_stored_error(unwanted: Mapping[str, str | None]) -> Unsupported:
         by_reason.setdefault(unwanted[path] or otherwise, []).append(path)
     listed = "; ".join(f"{shorten_names(paths)} ({reason})" for reason, paths in by_reason.items())
     return Unsupported(
-        f"nothing of this upload would be stored: {listed}. Upload the files that save_pretrained of the PEFT model writes"
+        f"nothing of this upload would be stored: {listed}. Upload the files that save_pretrained of the PEFT"
+        " model writes"
     )
 
 
@@ -151,7 +152,8 @@ def _refuse(file: AnnouncedFile, coming: Collection[str], *, with_folders: bool)
     for format in FORMATS.values():
         if not folder and name == format.pickle and format.weights not in coming:
             raise Unsupported(
-                f"{file.path} is a pickle, which runs code when it is loaded, so it is never stored; {format.remedy}"
+                f"{file.path} is a pickle, which runs code when it is loaded, so it is never stored;"
+                f" {format.remedy}"
             )
     if not is_adapter_file(file.path):
         return
@@ -159,8 +161,8 @@ def _refuse(file: AnnouncedFile, coming: Collection[str], *, with_folders: bool)
         raise TooLarge(f"{file.path} is {file.size:,} bytes; at most {MAX_FILE >> 30} GiB are stored")
     if with_folders and is_too_deep(file.path):
         raise TooLarge(
-            f"{file.path[:200]} lies too deep: a path on a branch has at most {MAX_DEPTH} segments and {MAX_PATH} "
-            "characters; upload from a folder further down"
+            f"{file.path[:200]} lies too deep: a path on a branch has at most {MAX_DEPTH} segments and"
+            f" {MAX_PATH} characters; upload from a folder further down"
         )
 
 

@@ -49,8 +49,9 @@ def delete(name: Name, identity: Caller, registry: CallersRegistry) -> None:
     """Raises `Unsupported`."""
     require_writer(registry, identity, name)
     raise Unsupported(
-        f"files of {name} are not deleted one by one: a version keeps its files for ever. Delete a branch or the adapter "
-        "instead (delete_branch, delete_repo); files that nothing names any more are then collected (`adaptry gc`)"
+        f"files of {name} are not deleted one by one: a version keeps its files for ever. Delete a branch or"
+        " the adapter instead (delete_branch, delete_repo); files that nothing names any more are then"
+        " collected (`adaptry gc`)"
     )
 
 

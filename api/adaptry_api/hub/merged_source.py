@@ -37,8 +37,8 @@ class MergedModelSource:
         if version.base_id is None or version.base_status != "verified":
             named = f" ({version.base_name})" if version.base_name else ""
             raise CheckFailed(
-                f"{label} is not served merged: its base{named} is not one that this registry knows by content; an "
-                f"administrator makes it known with `adaptry base add FOLDER --store`"
+                f"{label} is not served merged: its base{named} is not one that this registry knows by"
+                " content; an administrator makes it known with `adaptry base add FOLDER --store`"
             )
         base = registry.base(str(version.base_id))
         tree = registry.tree(version.name, version.digest)

@@ -52,8 +52,8 @@ def unsupported_response(request: Request, status: int) -> Response:
     else:
         what = f"This server does not answer {request.method} {header_text(path, _LONGEST)}"
     text = (
-        f"{what}: it keeps adapters and their base models, and answers that part of the Hub's protocol. For anything else, "
-        "ask the Hub itself (unset HF_ENDPOINT)."
+        f"{what}: it keeps adapters and their base models, and answers that part of the Hub's protocol. For"
+        " anything else, ask the Hub itself (unset HF_ENDPOINT)."
     )
     headers["X-Error-Message"] = header_text(text, 1000)
     headers["X-Request-Id"] = errors.request_id(request)

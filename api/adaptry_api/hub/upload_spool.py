@@ -78,8 +78,9 @@ class UploadSpools:
             while len(present) >= MAX_OPEN_SPOOLS:
                 if not needless:
                     raise Busy(
-                        f"{MAX_OPEN_SPOOLS} uploads are under way in {path.parent.name} already; try again when some have "
-                        f"finished (those idle for {ABANDONED_SECONDS / 60:.0f} minutes make room)"
+                        f"{MAX_OPEN_SPOOLS} uploads are under way in {path.parent.name} already; try again"
+                        f" when some have finished (those idle for {ABANDONED_SECONDS / 60:.0f} minutes make"
+                        " room)"
                     )
                 oldest = needless.pop(0)
                 if remove_unlocked(oldest):

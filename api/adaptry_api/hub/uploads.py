@@ -19,7 +19,10 @@ from adaptry.storage import tokens
 from adaptry_api.errors import HttpProblem
 from adaptry_api.hub.adapters import has_commit
 
-NO_PULL_REQUESTS = "this registry has no pull requests: commit to a branch of the adapter instead (create_branch, then revision=BRANCH)"
+NO_PULL_REQUESTS = (
+    "this registry has no pull requests: commit to a branch of the adapter instead (create_branch, then"
+    " revision=BRANCH)"
+)
 AsPullRequest = Annotated[str, Query(alias="create_pr", max_length=8)]
 
 
@@ -35,8 +38,8 @@ def require_writer(registry: Registry, identity: Identity, name: AdapterName) ->
         is_begun = False
     if not is_begun and _is_base(registry, name):
         raise Conflict(
-            f"{name} is a base; only `adaptry base add` changes it. Push the adapter under a name of its own, "
-            f"such as {name}-lora"
+            f"{name} is a base; only `adaptry base add` changes it. Push the adapter under a name of its own,"
+            f" such as {name}-lora"
         )
     require_write(identity, name)
 

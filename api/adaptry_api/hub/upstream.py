@@ -173,7 +173,8 @@ class UpstreamHub:
         with self._get(address, headers) as response:
             if response.status != (206 if start else 200):
                 raise Unavailable(
-                    f"the hub behind this one ({self._url}) answers {response.status} to {file.rfilename} of {id}"
+                    f"the hub behind this one ({self._url}) answers {response.status} to {file.rfilename} of"
+                    f" {id}"
                 )
             try:
                 yield from response.stream(_CHUNK)

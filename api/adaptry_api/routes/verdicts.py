@@ -24,7 +24,9 @@ Runtimes = Annotated[
     list[str] | None,
     Query(
         max_length=32,
-        description="As in vllm@0.33,max_lora_rank=64; without any, every engine at the version that was read.",
+        description=(
+            "As in vllm@0.33,max_lora_rank=64; without any, every engine at the version that was read."
+        ),
     ),
 ]
 

@@ -44,7 +44,8 @@ class Shell:
             self._narrator.output(done.stderr + done.stdout)
         if done.returncode != expect:
             raise AdaptryError(
-                f"`adaptry {shlex.join(words)}` ended with {done.returncode}, not {expect}: {done.stderr.strip()}"
+                f"`adaptry {shlex.join(words)}` ended with {done.returncode}, not {expect}:"
+                f" {done.stderr.strip()}"
             )
         if expect and not quiet:
             self._narrator.say(f"(exit code {done.returncode})")

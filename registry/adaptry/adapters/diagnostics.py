@@ -12,12 +12,17 @@ from adaptry.core.errors import NotFound, Unsupported
 _ELSEWHERE: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(r".+\.nemo"),
-        "is NeMo's archive, with a pickle inside: convert it to PEFT's files with NeMo "
-        "(scripts/checkpoint_converters) and push those",
+        (
+            "is NeMo's archive, with a pickle inside: convert it to PEFT's files with NeMo "
+            "(scripts/checkpoint_converters) and push those"
+        ),
     ),
     (
         re.compile(r".+\.gguf"),
-        "is llama.cpp's form of an adapter, of which there is no way back: push the folder it was converted from",
+        (
+            "is llama.cpp's form of an adapter, of which there is no way back: push the folder it was"
+            " converted from"
+        ),
     ),
     (
         re.compile(r"adapter_(?:model|\d+)\.pt"),
@@ -42,13 +47,13 @@ def raise_no_adapter(folder: Path, names: set[str]) -> NoReturn:
             raise Unsupported(f"{folder / name} {what}")
     if inside := sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}")):
         raise NotFound(
-            f"{folder} holds no adapter itself, but {', '.join(inside[:3])} inside it {'do' if len(inside) > 1 else 'does'}: "
-            f"push that, as in `adaptry push {folder / inside[-1]}`"
+            f"{folder} holds no adapter itself, but {', '.join(inside[:3])} inside it"
+            f" {'do' if len(inside) > 1 else 'does'}: push that, as in `adaptry push {folder / inside[-1]}`"
         )
     if "adapter_fusion_config.json" in names:
         raise Unsupported(
-            f"{folder} is a fusion of AdapterHub's, which is nothing without its adapters: push each of those, saved with "
-            "model.save_adapter(DIR, NAME, use_safetensors=True)"
+            f"{folder} is a fusion of AdapterHub's, which is nothing without its adapters: push each of"
+            " those, saved with model.save_adapter(DIR, NAME, use_safetensors=True)"
         )
     _refuse_half(folder, names)
 
@@ -64,7 +69,8 @@ def _refuse_half(folder: Path, names: set[str]) -> NoReturn:
     several = sorted(name for name in names if name.endswith(".safetensors"))
     if len(several) > 1:
         raise NotFound(
-            f"{folder} holds {len(several)} files of weights ({', '.join(several[:3])}); push each from its own folder"
+            f"{folder} holds {len(several)} files of weights ({', '.join(several[:3])}); push each from its"
+            " own folder"
         )
     raise NotFound(
         f"{folder} holds no adapter: {CONFIG} and {WEIGHTS} are what PEFT's save_pretrained writes"

@@ -72,13 +72,18 @@ ADAPTERHUB = AdapterFormat(
     "adapter.safetensors",
     extra_files=frozenset({"head_config.json", "model_head.safetensors"}),
     pickle="pytorch_adapter.bin",
-    remedy="save it again: model.save_adapter(DIR, NAME, use_safetensors=True); where that refuses, as it does a prefix, "
+    remedy=(
+        "save it again: model.save_adapter(DIR, NAME, use_safetensors=True); where that refuses, as it does a"
+        " prefix, "
+    )
     + _conversion(
         {"pytorch_adapter.bin": "adapter.safetensors", "pytorch_model_head.bin": "model_head.safetensors"}
     ),
     save_hint="model.save_adapter(DIR, NAME, use_safetensors=True)",
-    usage_hint="load it with model.load_adapter(DIR, use_safetensors=True); its merge_adapter(NAME) takes LoRA and IA3, and "
-    "no weight can hold a bottleneck or what else it writes",
+    usage_hint=(
+        "load it with model.load_adapter(DIR, use_safetensors=True); its merge_adapter(NAME) takes LoRA and"
+        " IA3, and no weight can hold a bottleneck or what else it writes"
+    ),
 )
 MLX = AdapterFormat(
     "mlx",

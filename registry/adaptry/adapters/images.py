@@ -60,7 +60,8 @@ def check_image(path: str, data: bytes) -> None:
         ) from None
     if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
         raise Unsupported(
-            f"{path} is {width} by {height} pixels; an image has at most {MAX_SIDE} a side. Make it smaller, or push without it"
+            f"{path} is {width} by {height} pixels; an image has at most {MAX_SIDE} a side. Make it smaller,"
+            " or push without it"
         )
 
 

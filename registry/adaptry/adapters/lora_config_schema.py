@@ -80,7 +80,8 @@ def _expect(fields: Mapping[str, Any], key: str, is_right: Callable[[Any], bool]
     value = fields.get(key)
     if value is not None and not is_right(value):
         raise InvalidConfig(
-            f"adapter_config.json: {key} must be {what}, not {str(value)[:40]!a}; correct it, or save the adapter again"
+            f"adapter_config.json: {key} must be {what}, not {str(value)[:40]!a}; correct it, or save the"
+            " adapter again"
         )
 
 

@@ -65,7 +65,8 @@ def open_checkpoint(folder: Path | str, stem: str = "model") -> HfCheckpoint:
     config = read_config(folder) if (folder / CONFIG).exists() else None
     if config is None and (folder / "model_index.json").exists():
         raise Unsupported(
-            f"{folder} is a pipeline of diffusers: its adapters are fused by diffusers itself (pipeline.fuse_lora())"
+            f"{folder} is a pipeline of diffusers: its adapters are fused by diffusers itself"
+            " (pipeline.fuse_lora())"
         )
     if config is None:
         raise NotFound(f"{folder} has no config.json, so it is not a Hugging Face model folder")

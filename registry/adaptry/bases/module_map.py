@@ -234,7 +234,10 @@ def _excuse(missing: Iterable[ModuleSpec], reasons: dict[str, MissingReason], na
             widths.setdefault(layer_of(tensor.name), set()).add(tensor.shape)
     if not all(_has_room(module, widths.get(layer_of(f"{module.path}."), set())) for module in lost):
         return
-    text = f"transformers renames or fuses the weights of {names.model_type} as it loads them, by rules not known here"
+    text = (
+        f"transformers renames or fuses the weights of {names.model_type} as it loads them, by rules not"
+        " known here"
+    )
     reasons.update({module.path: MissingReason("renamed", text) for module in lost})
 
 

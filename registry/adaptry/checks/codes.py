@@ -27,13 +27,15 @@ CODES: Mapping[str, FindingCode] = {
     # The adapter by itself
     "no_effect": FindingCode(
         "blocks",
-        "No tensor of the file is one that a loader would use: it loads without an error and changes nothing.",
+        "No tensor of the file is one that a loader would use: it loads without an error and changes"
+        " nothing.",
         "save it again with PEFT's model.save_pretrained(DIR) and push that folder",
     ),
     "keys_dropped": FindingCode(
         "blocks",
         "Some tensors belong to the method but to no complete module; PEFT drops them without a word.",
-        "save it again with PEFT's model.save_pretrained(DIR); names begin with base_model.model. exactly once",
+        "save it again with PEFT's model.save_pretrained(DIR); names begin with base_model.model. exactly"
+        " once",
     ),
     "keys_unknown": FindingCode(
         "warns",
@@ -42,7 +44,8 @@ CODES: Mapping[str, FindingCode] = {
     ),
     "method_not_described": FindingCode(
         "warns",
-        "The method is one whose rules we do not check yet; the adapter is stored and listed, and not vouched for.",
+        "The method is one whose rules we do not check yet; the adapter is stored and listed, and not vouched"
+        " for.",
         "test it on its base before it is served; merging it is refused",
     ),
     "rank_mismatch": FindingCode(
@@ -57,7 +60,8 @@ CODES: Mapping[str, FindingCode] = {
     ),
     "pattern_conflict": FindingCode(
         "warns",
-        "Two patterns give one module different values. PEFT sorts the keys when it saves, so the one that wins may have changed.",
+        "Two patterns give one module different values. PEFT sorts the keys when it saves, so the one that"
+        " wins may have changed.",
         "write rank_pattern and alpha_pattern so that each module matches one key",
     ),
     "pattern_refused": FindingCode(
@@ -67,12 +71,14 @@ CODES: Mapping[str, FindingCode] = {
     ),
     "scale_unknown": FindingCode(
         "blocks",
-        "rank_pattern or alpha_pattern has a pattern that could take for ever to match, or is none, so ranks and scales are unknown.",
+        "rank_pattern or alpha_pattern has a pattern that could take for ever to match, or is none, so ranks"
+        " and scales are unknown.",
         "write the module names themselves as its keys",
     ),
     "integer_weights": FindingCode(
         "blocks",
-        "Factors or saved weights are integers: PEFT casts them without a word, and the result means nothing.",
+        "Factors or saved weights are integers: PEFT casts them without a word, and the result means"
+        " nothing.",
         "save the adapter in a floating-point dtype, before any quantisation",
     ),
     "config_incomplete": FindingCode(
@@ -93,11 +99,13 @@ CODES: Mapping[str, FindingCode] = {
     "task_unknown": FindingCode(
         "warns",
         "task_type is not one that PEFT knows; PEFT refuses to load this.",
-        "set task_type to CAUSAL_LM, SEQ_CLS, SEQ_2_SEQ_LM, TOKEN_CLS, QUESTION_ANS or FEATURE_EXTRACTION, or null",
+        "set task_type to CAUSAL_LM, SEQ_CLS, SEQ_2_SEQ_LM, TOKEN_CLS, QUESTION_ANS or FEATURE_EXTRACTION, or"
+        " null",
     ),
     "targets_without_tensors": FindingCode(
         "warns",
-        "The config targets modules for which the file has no tensors: PEFT leaves them as they were, with a warning.",
+        "The config targets modules for which the file has no tensors: PEFT leaves them as they were, with a"
+        " warning.",
         "check that saving was complete, or remove these names from target_modules",
     ),
     "saved_modules_without_tensors": FindingCode(
@@ -112,7 +120,8 @@ CODES: Mapping[str, FindingCode] = {
     ),
     "depends_on_base": FindingCode(
         "warns",
-        "The initialisation changed the base's weights, so the adapter is right only on a base that was changed alike.",
+        "The initialisation changed the base's weights, so the adapter is right only on a base that was"
+        " changed alike.",
         "convert it once: save_pretrained(DIR, path_initial_model_for_weight_conversion=FIRST) in PEFT",
     ),
     "limited_use": FindingCode(
@@ -122,7 +131,8 @@ CODES: Mapping[str, FindingCode] = {
     ),
     "tensors_missing": FindingCode(
         "blocks",
-        "The file lacks tensors without which the method is not what was trained; PEFT puts random ones in their place.",
+        "The file lacks tensors without which the method is not what was trained; PEFT puts random ones in"
+        " their place.",
         "save it again with PEFT's model.save_pretrained(DIR), and look into the file",
     ),
     "prompt_mismatch": FindingCode(
@@ -132,13 +142,15 @@ CODES: Mapping[str, FindingCode] = {
     ),
     "alpha_unknown": FindingCode(
         "warns",
-        "The file does not say its alpha; whoever loads it takes the rank, and so another strength if it was another.",
+        "The file does not say its alpha; whoever loads it takes the rank, and so another strength if it was"
+        " another.",
         "save it again with a newer version of the tool, which writes its metadata",
     ),
     "loader_refuses": FindingCode(
         "warns",
         "The tool for which the file is named refuses to load it as it is.",
-        "save it again with the newest version of that tool, or load it once with the one you mean to serve it with",
+        "save it again with the newest version of that tool, or load it once with the one you mean to serve"
+        " it with",
     ),
     "magnitudes_dropped": FindingCode(
         "warns",
@@ -154,7 +166,8 @@ CODES: Mapping[str, FindingCode] = {
     "base_name_differs": FindingCode(
         "warns",
         "The adapter says that it was trained on another base than it was checked against.",
-        "check it against the base it names, or, if both are one model, add the name: adaptry base add FOLDER --name NAME",
+        "check it against the base it names, or, if both are one model, add the name: adaptry base add FOLDER"
+        " --name NAME",
     ),
     "module_missing": FindingCode(
         "blocks",
@@ -178,12 +191,14 @@ CODES: Mapping[str, FindingCode] = {
     ),
     "experts_layout": FindingCode(
         "warns",
-        "The adapter has a layer's experts fused and the base stores them one by one, in a way that is not known here, or the reverse.",
+        "The adapter has a layer's experts fused and the base stores them one by one, in a way that is not"
+        " known here, or the reverse.",
         "test it on its base before it is served: loaders that do not convert it drop those tensors",
     ),
     "module_renamed": FindingCode(
         "warns",
-        "transformers renames or fuses this family's weights as it loads them, so modules could not be looked up; weights of their width are there.",
+        "transformers renames or fuses this family's weights as it loads them, so modules could not be looked"
+        " up; weights of their width are there.",
         "test it on its base before it is served; merging it is refused",
     ),
     "extra_missing": FindingCode(
@@ -203,8 +218,10 @@ CODES: Mapping[str, FindingCode] = {
     ),
     "vocabulary_resized": FindingCode(
         "warns",
-        "The saved embeddings have more rows than the base: tokens were added, and a loader that ignores them is wrong.",
-        "resize the base's embeddings before loading, or merge with --resize-vocab; keep the adapter's tokenizer with it",
+        "The saved embeddings have more rows than the base: tokens were added, and a loader that ignores them"
+        " is wrong.",
+        "resize the base's embeddings before loading, or merge with --resize-vocab; keep the adapter's"
+        " tokenizer with it",
     ),
     "token_outside_vocabulary": FindingCode(
         "blocks",
@@ -213,18 +230,21 @@ CODES: Mapping[str, FindingCode] = {
     ),
     "bias_without_place": FindingCode(
         "warns",
-        "The adapter trains biases (lora_bias) for modules that have none in the base, so it cannot be merged.",
+        "The adapter trains biases (lora_bias) for modules that have none in the base, so it cannot be"
+        " merged.",
         "serve it unmerged, or train with lora_bias=False",
     ),
     "base_quantised": FindingCode(
         "warns",
-        "The base's weights are quantised: the adapter can be served on them, and a merge has to be told which copy to use.",
-        "merge into the base it was quantised from (`--base-copy original`) or, where bitsandbytes quantised it, into its "
-        "dequantised weights (`--base-copy dequantised`)",
+        "The base's weights are quantised: the adapter can be served on them, and a merge has to be told"
+        " which copy to use.",
+        "merge into the base it was quantised from (`--base-copy original`) or, where bitsandbytes quantised"
+        " it, into its dequantised weights (`--base-copy dequantised`)",
     ),
     "tied_embeddings": FindingCode(
         "warns",
-        "The adapter changes an embedding that is also the output head: the live adapter changes one side, PEFT's merge both.",
+        "The adapter changes an embedding that is also the output head: the live adapter changes one side,"
+        " PEFT's merge both.",
         "merge with the head untied (the default here), and compare with the live adapter",
     ),
     "layers_renumbered": FindingCode(
@@ -303,23 +323,33 @@ def render_page() -> str:
     lines = [
         "# What a check can find",
         "",
-        "`adaptry check` and every push give findings. One that *blocks* makes `check` exit with 1 and a push be "
-        "refused (unless `--force` says why); one that *warns* is stored and shown; one that *notes* is for the record.",
+        (
+            "`adaptry check` and every push give findings. One that *blocks* makes `check` exit with 1 and a"
+            " push be refused (unless `--force` says why); one that *warns* is stored and shown; one that"
+            " *notes* is for the record."
+        ),
         "",
         "This page is written by `python -m adaptry.checks > docs/checks.md`.",
         "",
-        "A registry inspects all weights before it admits them, whether they come by `adaptry push`, over REST, from the Hub's "
-        "clients, from mirrors or from jobs. Commits to branches with NaN or infinity are refused too. A child process with bounds "
-        "on memory and processor time counts the NaN and infinite elements of every tensor, and computes the Euclidean norm of "
-        "the others in float64. If the process fails, the push fails with `unavailable` (503) and can be repeated; the uploaded "
-        "files are kept. `adaptry show REF` shows the totals, `adaptry inspect REF --weights` every tensor, and "
-        "`GET /api/v1/adapters/NAMESPACE/NAME/versions/VERSION/tensors` returns the tensors in pages. A version pushed to an older "
-        "Adaptry is shown as not inspected until one of the last two is called for it.",
+        (
+            "A registry inspects all weights before it admits them, whether they come by `adaptry push`, over"
+            " REST, from the Hub's clients, from mirrors or from jobs. Commits to branches with NaN or"
+            " infinity are refused too. A child process with bounds on memory and processor time counts the"
+            " NaN and infinite elements of every tensor, and computes the Euclidean norm of the others in"
+            " float64. If the process fails, the push fails with `unavailable` (503) and can be repeated; the"
+            " uploaded files are kept. `adaptry show REF` shows the totals, `adaptry inspect REF --weights`"
+            " every tensor, and `GET /api/v1/adapters/NAMESPACE/NAME/versions/VERSION/tensors` returns the"
+            " tensors in pages. A version pushed to an older Adaptry is shown as not inspected until one of"
+            " the last two is called for it."
+        ),
         "",
-        "Tensors of F64, F32, F16, BF16, F8_E4M3, F8_E5M2, F8_E8M0 and C64 (as pairs of F32) have a norm. Integers, booleans "
-        "and weights packed in them have none (`null`), and neither has a tensor whose norm exceeds float64. With numpy (installed "
-        "by the extras `server` and `torch`), a gigabyte takes about a second; without it, 10 to 30 seconds. Both ways give the "
-        "same counts, and norms that agree to a relative 1e-12.",
+        (
+            "Tensors of F64, F32, F16, BF16, F8_E4M3, F8_E5M2, F8_E8M0 and C64 (as pairs of F32) have a norm."
+            " Integers, booleans and weights packed in them have none (`null`), and neither has a tensor"
+            " whose norm exceeds float64. With numpy (installed by the extras `server` and `torch`), a"
+            " gigabyte takes about a second; without it, 10 to 30 seconds. Both ways give the same counts,"
+            " and norms that agree to a relative 1e-12."
+        ),
         "",
         "| code | | what it means | what to do |",
         "|---|---|---|---|",

@@ -37,8 +37,10 @@ _LIMITS = {
     "arrow": "Arrow routes between adapters as it runs, so it cannot be merged",
     "dora": "DoRA scales the base's weights by their norm, so it is no plain LoRA and some engines refuse it",
     "bdlora": "BD-LoRA stores its factors in blocks, which engines refuse",
-    "members": "its members are adapters of their own, which the config names by their paths: push them too, and put "
-    "their new paths there before loading",
+    "members": (
+        "its members are adapters of their own, which the config names by their paths: push them too, and put"
+        " their new paths there before loading"
+    ),
     "qalora": "QA-LoRA belongs to one quantised base",
 }
 
@@ -162,7 +164,10 @@ def _why_dropped(names: tuple[str, ...] | list[str]) -> str:
     if not any(name.startswith(PREFIX) for name in names):
         return f"names do not begin with {PREFIX} ({example})"
     if not any("lora_" in name for name in names):
-        return f"they make no whole module, or not one of the config's numbers ({shorten_names(fold_layer_numbers(names))})"
+        return (
+            "they make no whole module, or not one of the config's numbers"
+            f" ({shorten_names(fold_layer_numbers(names))})"
+        )
     return f"they make no complete pair of factors ({shorten_names(fold_layer_numbers(names))})"
 
 
@@ -307,7 +312,8 @@ def _traits(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
         init = str(config.fields.get("init_lora_weights"))[:40]
         yield build_finding(
             "depends_on_base",
-            f"{' and '.join(changing)} (init_lora_weights={init!a}) took part of the base's weights into the adapter",
+            f"{' and '.join(changing)} (init_lora_weights={init!a}) took part of the base's weights into the"
+            " adapter",
         )
     for trait, sentence in _LIMITS.items():
         if trait in spec.traits:

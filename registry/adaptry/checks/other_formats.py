@@ -57,7 +57,10 @@ def _keys(adapter: Adapter, format: AdapterFormat) -> Iterator[Finding]:
     dropped = [name for name in spec.unclaimed if any(word in name for word in _TRAINED) or ".alpha" in name]
     unknown = sorted(set(spec.unclaimed) - set(dropped))
     if dropped:
-        reason = f"{format_count(len(dropped), 'tensor')} of no whole module: {shorten_names(fold_layer_numbers(dropped))}"
+        reason = (
+            f"{format_count(len(dropped), 'tensor')} of no whole module:"
+            f" {shorten_names(fold_layer_numbers(dropped))}"
+        )
         yield with_tool_remedy(build_finding("keys_dropped", reason, dropped), format)
     if unknown:
         names = shorten_names(fold_layer_numbers(unknown))

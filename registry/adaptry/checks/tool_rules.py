@@ -41,7 +41,10 @@ def _of_diffusers(adapter: Adapter, format: AdapterFormat) -> Iterator[Finding]:
         yield from _other_ranks(spec, format, said)
     worded = [m.path for m in spec.modules if "magnitude" in m.tensors and m.path.startswith("text_encoder")]
     if worded:
-        reason = f"diffusers 0.42 does not load those of text encoders ({shorten_names(fold_layer_numbers(worded))})"
+        reason = (
+            "diffusers 0.42 does not load those of text encoders"
+            f" ({shorten_names(fold_layer_numbers(worded))})"
+        )
         yield build_finding("magnitudes_dropped", reason, worded)
 
 

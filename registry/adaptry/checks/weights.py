@@ -52,7 +52,10 @@ def not_finite_findings(found: Mapping[str, WeightsInspection]) -> Iterator[Find
             nan,
         )
     if infinite := [name for name, tensor in tensors if tensor.infinite]:
-        reason = f"infinite values in {format_count(len(infinite), 'tensor')}: {shorten_names(fold_layer_numbers(infinite))}"
+        reason = (
+            f"infinite values in {format_count(len(infinite), 'tensor')}:"
+            f" {shorten_names(fold_layer_numbers(infinite))}"
+        )
         yield build_finding("weights_infinite", reason, infinite)
 
 

@@ -71,7 +71,8 @@ def _trusting(bundle: str) -> ssl.SSLContext:
             context.load_verify_locations(cafile=str(path))
     except OSError as error:  # ssl.SSLError is one
         raise Invalid(
-            f"cannot read certificates from {bundle}: {error.strerror or error} (ADAPTRY_CA_BUNDLE names a PEM file)"
+            f"cannot read certificates from {bundle}: {error.strerror or error} (ADAPTRY_CA_BUNDLE names a"
+            " PEM file)"
         ) from error
     return context
 

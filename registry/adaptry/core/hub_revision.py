@@ -15,8 +15,8 @@ from adaptry.core.errors import InvalidRef
 from adaptry.core.git_names import find_name_problem, to_valid_name
 
 GRAMMAR = (
-    "a revision is main, latest, a branch, an alias, a tag, v3 or 3 (a version), a commit's id (7 to 40 hex digits), "
-    "refs/heads/BRANCH or refs/tags/TAG"
+    "a revision is main, latest, a branch, an alias, a tag, v3 or 3 (a version), a commit's id (7 to 40 hex"
+    " digits), refs/heads/BRANCH or refs/tags/TAG"
 )
 _SEGMENT = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._+-]*[A-Za-z0-9_+-])?")
 _VERSION = re.compile(r"v?([1-9][0-9]{0,8})")
@@ -68,8 +68,8 @@ def _name(text: str, kind: str) -> str:
     segments = text.split("/")
     if len(text) > _MOST or any(not _SEGMENT.fullmatch(part) for part in segments):
         raise InvalidRef(
-            f"not a name for a {kind}: {text[:80]!r} (letters, digits, '.', '_', '-', '+' and '/', at most {_MOST}); "
-            f"write {to_valid_name(text)[:_MOST]}"
+            f"not a name for a {kind}: {text[:80]!r} (letters, digits, '.', '_', '-', '+' and '/', at most"
+            f" {_MOST}); write {to_valid_name(text)[:_MOST]}"
         )
     if segments[0] == "refs":
         raise InvalidRef(
@@ -77,8 +77,8 @@ def _name(text: str, kind: str) -> str:
         )
     if text.isdigit() or _VERSION.fullmatch(text) or _ID.fullmatch(text):
         raise InvalidRef(
-            f"the {kind} {text!r} would be mistaken for something else (digits, v<digits> and 7 or more hex digits are "
-            "taken); choose a word such as draft"
+            f"the {kind} {text!r} would be mistaken for something else (digits, v<digits> and 7 or more hex"
+            " digits are taken); choose a word such as draft"
         )
     return text
 

@@ -50,7 +50,8 @@ def check_path(path: str) -> str:
     segments = path.split("/")
     if is_too_deep(path):
         raise InvalidPath(
-            f"file name too long or too deep: {path[:80]!a} (at most {MAX_DEPTH} segments, {MAX_PATH} characters)"
+            f"file name too long or too deep: {path[:80]!a} (at most {MAX_DEPTH} segments, {MAX_PATH}"
+            " characters)"
         )
     for segment in segments:
         if not _SEGMENT.fullmatch(segment) or segment.endswith(".") or ".." in segment:
@@ -72,13 +73,13 @@ def check_tree(paths: Collection[str]) -> None:
     """Raises `TooLarge` where one branch cannot hold files of all these paths."""
     if len(paths) > MAX_TREE:
         raise TooLarge(
-            f"{len(paths):,} files; a branch has at most {MAX_TREE:,}. Delete checkpoints that you no longer need in a "
-            "commit of its own, or upload to another branch"
+            f"{len(paths):,} files; a branch has at most {MAX_TREE:,}. Delete checkpoints that you no longer"
+            " need in a commit of its own, or upload to another branch"
         )
     if sum(map(len, paths)) + len(paths) * _ENTRY > LIMITS.size:
         raise TooLarge(
-            f"the names of these {len(paths):,} files are too long together; shorten the folders' names, or upload to "
-            "another branch"
+            f"the names of these {len(paths):,} files are too long together; shorten the folders' names, or"
+            " upload to another branch"
         )
 
 

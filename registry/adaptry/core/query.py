@@ -135,7 +135,8 @@ def _digest(field: str, text: str, negated: bool) -> TextTerm:
     match = _DIGEST.fullmatch(text.lower())
     if not match:
         raise InvalidQuery(
-            f"not a digest: {text[:80]!r} in {field}: (write {field}:sha256:<64 hex digits>, or its first digits and *)"
+            f"not a digest: {text[:80]!r} in {field}: (write {field}:sha256:<64 hex digits>, or its first"
+            " digits and *)"
         )
     return TextTerm(field, f"sha256:{match[1].rstrip('*')}", match[1].endswith("*"), negated)
 

@@ -95,8 +95,8 @@ class AdapterName:
             raise InvalidRef(f"the namespace {namespace!r} is reserved; choose another")
         if name.lower().endswith(MERGED):
             raise InvalidRef(
-                f"{text[:200]!r} is no adapter: names that end in {MERGED} are those of merged models, which clients of the Hub "
-                "read (HF_ENDPOINT); choose another name for an adapter"
+                f"{text[:200]!r} is no adapter: names that end in {MERGED} are those of merged models, which"
+                " clients of the Hub read (HF_ENDPOINT); choose another name for an adapter"
             )
         return cls(namespace, name)
 
@@ -131,7 +131,8 @@ def parse_base_name(text: str) -> str:
     if len(parts) > 2 or problems:
         said = problems[0] if problems else "one '/' at most"
         raise InvalidRef(
-            f"not a name for a base: {text[:200]!r} ({said}); write ORG/MODEL, as in org/model, or one word, as in gpt2"
+            f"not a name for a base: {text[:200]!r} ({said}); write ORG/MODEL, as in org/model, or one word,"
+            " as in gpt2"
         )
     return text
 
@@ -156,7 +157,8 @@ def parse_stored_alias(text: str) -> str:
     """
     if not _ALIAS.fullmatch(text) or text.startswith("refs"):
         raise InvalidRef(
-            f"not an alias: {text[:80]!r} (letters, digits, '.', '_' and '-', 1 to 64, not starting with refs)"
+            f"not an alias: {text[:80]!r} (letters, digits, '.', '_' and '-', 1 to 64, not starting with"
+            " refs)"
         )
     if text in ("latest", "main") or text.isdigit() or _VERSION.fullmatch(text) or _HEX_ID.fullmatch(text):
         raise InvalidRef(

@@ -85,8 +85,8 @@ def probe_engine(url: str, ca_bundle: str | None = None, key: str | None = None)
         if found := look(server):
             return found
     raise NotFound(
-        f"no engine known here answers at {address}: vLLM, SGLang, llama.cpp and mistral.rs can be asked; of others name the "
-        "engine: --runtime ENGINE --base NAME"
+        f"no engine known here answers at {address}: vLLM, SGLang, llama.cpp and mistral.rs can be asked; of"
+        " others name the engine: --runtime ENGINE --base NAME"
     )
 
 

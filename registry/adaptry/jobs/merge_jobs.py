@@ -118,8 +118,9 @@ def _reopen_planned(task: MergeTask, context: JobContext) -> Iterator[_Model]:
     with _open_model(task, context, cut["inputs"], cut["base"]) as model:
         if str(model.merged.identity) != cut["model"]:
             raise Conflict(
-                f"here the same ingredients make other bytes (computed by {', '.join(model.merged.computed_by)}) than where "
-                "the job was planned; give its runners one version of torch and one kind of processor, or tag them"
+                "here the same ingredients make other bytes (computed by"
+                f" {', '.join(model.merged.computed_by)}) than where the job was planned; give its runners"
+                " one version of torch and one kind of processor, or tag them"
             )
         yield model
 

@@ -158,7 +158,10 @@ class StepRunner:
         if child.is_cancelled:
             return None
         if child.is_over_memory:
-            took = f"the step {request.step} took more than the {self.capacity.memory / 1e9:.1f} GB that this runner has for its steps"
+            took = (
+                f"the step {request.step} took more than the {self.capacity.memory / 1e9:.1f} GB that this"
+                " runner has for its steps"
+            )
             return _Failure.unavailable(f"{took}: run it where there is more, with --memory", tries=1)
         if outcome is None:
             return _Failure.unavailable(f"the step {request.step} failed: {child.exit_reason}", tries=_DEATHS)

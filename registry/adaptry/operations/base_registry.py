@@ -143,8 +143,8 @@ def _missing_weights_message(info: BaseInfo, key: str, seen: tuple[Path, ...]) -
     was = f" ({', '.join(fates)})" if fates else ""
     name = f" --name {info.names[0]}" if info.names else ""
     return (
-        f"the weights of {key} are neither on this machine{was} nor in the registry: give the folder they are in, "
-        f"or store them once with `adaptry base add FOLDER{name} --store`"
+        f"the weights of {key} are neither on this machine{was} nor in the registry: give the folder they are"
+        f" in, or store them once with `adaptry base add FOLDER{name} --store`"
     )
 
 
@@ -152,12 +152,13 @@ def _check_sizes(checkpoint: HfCheckpoint) -> None:
     for shard in checkpoint.shards:
         if "/" in shard:
             raise Unsupported(
-                f"{checkpoint.folder} is a pipeline, and nothing here merges into one: register it without storing it"
+                f"{checkpoint.folder} is a pipeline, and nothing here merges into one: register it without"
+                " storing it"
             )
         if (checkpoint.folder / shard).stat().st_size > MAX_FILE:
             raise TooLarge(
-                f"{shard} is larger than the {MAX_FILE >> 30} GiB that one stored file may have; save the model once "
-                'more with save_pretrained(OUT, max_shard_size="5GB")'
+                f"{shard} is larger than the {MAX_FILE >> 30} GiB that one stored file may have; save the"
+                ' model once more with save_pretrained(OUT, max_shard_size="5GB")'
             )
 
 

@@ -65,8 +65,8 @@ def derive_for_runtime(
         if made.plan.needs_merge:
             finding = made.plan.needs_merge[0]
             raise CheckFailed(
-                f"{parent.label} must go into its base's weights for {runtime} ({finding.reason}), and a model is no version of "
-                "an adapter: write it to a folder, -o ./DIR"
+                f"{parent.label} must go into its base's weights for {runtime} ({finding.reason}), and a"
+                " model is no version of an adapter: write it to a folder, -o ./DIR"
             )
         if not made.steps:
             raise CheckFailed(

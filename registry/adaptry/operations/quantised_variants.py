@@ -85,7 +85,7 @@ def open_original(
         opened = open_base(registry, str(original.base.id), progress=progress)
     except NotFound as error:
         raise CheckFailed(
-            f"{folder} is quantised from {original.name}, whose weights are not at hand: give them with --base ORIGINAL "
-            f"({error.message})"
+            f"{folder} is quantised from {original.name}, whose weights are not at hand: give them with"
+            f" --base ORIGINAL ({error.message})"
         ) from error
     return opened, f"{folder} is {original.sentence()}; the weights of {original.name} are used"

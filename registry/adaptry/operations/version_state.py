@@ -33,7 +33,8 @@ def change_state(registry: Registry, ref: Ref, change: StateChange) -> StateChan
     """
     if isinstance(ref.selector, Latest):
         raise Invalid(
-            f"{ref.name} means another version once this one is gone; say which: {ref.name}@NUMBER, an alias, or a digest"
+            f"{ref.name} means another version once this one is gone; say which: {ref.name}@NUMBER, an alias,"
+            " or a digest"
         )
     seen = registry.version(ref)
     version = registry.set_state(ref.name, seen.digest, change, seen.state_generation)

@@ -50,8 +50,8 @@ def check_events_query(after: int | None, wait: float, about: Sequence[str]) -> 
         raise Invalid(f"ask for at most {MAX_GLOBS} globs of names, of {_LONGEST_GLOB} characters each")
     if sum(map(len, filter(_needs_engine, about))) > _MOST_WILD:
         raise Invalid(
-            f"the globs of names have more than {_MOST_WILD} characters together, without names and globs with one * at "
-            "the end (acme/*); ask for fewer or shorter ones"
+            f"the globs of names have more than {_MOST_WILD} characters together, without names and globs"
+            " with one * at the end (acme/*); ask for fewer or shorter ones"
         )
 
 

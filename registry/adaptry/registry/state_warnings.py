@@ -23,7 +23,8 @@ def withdrawn_error(version: VersionInfo) -> Withdrawn:
     """For whom a version's files are held back from."""
     readers = STATE_RULES[version.state].readers
     return Withdrawn(
-        f"{state_warning(version)} (its files are held back from all but {readers} of {version.name.namespace})"
+        f"{state_warning(version)} (its files are held back from all but {readers} of"
+        f" {version.name.namespace})"
     )
 
 

@@ -66,7 +66,8 @@ def resolve_folder(where: str) -> Path:
     if "://" in where:
         raise Invalid(f"not a registry: {where[:200]!r} (a server's address begins with http:// or https://)")
     raise Invalid(
-        f"not a registry: {where[:200]!r} (write ./{where[:200]} for a folder, or http://{where[:200]} for a server)"
+        f"not a registry: {where[:200]!r} (write ./{where[:200]} for a folder, or http://{where[:200]} for a"
+        " server)"
     )
 
 

@@ -22,8 +22,9 @@ def require_bucket_owned(catalog: Catalog | None, store: BlobStore) -> None:
         return
     if next(store.digests(), None) is not None and _is_untouched(catalog):
         raise Conflict(
-            "the place for blobs has files, and the catalog knows none of them: they are another registry's, and would be deleted "
-            "as garbage; name a prefix that is empty, or that registry's catalog (--catalog, ADAPTRY_CATALOG)"
+            "the place for blobs has files, and the catalog knows none of them: they are another registry's,"
+            " and would be deleted as garbage; name a prefix that is empty, or that registry's catalog"
+            " (--catalog, ADAPTRY_CATALOG)"
         )
 
 

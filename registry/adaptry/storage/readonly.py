@@ -49,7 +49,8 @@ def open_for_reading(
         if until_writable:
             return Catalog.open(catalog)
         raise Unavailable(
-            f"the registry in {folder} can only be read here; make the folder writable, or use another registry"
+            f"the registry in {folder} can only be read here; make the folder writable, or use another"
+            " registry"
         )
 
     failure: Unavailable | None = None

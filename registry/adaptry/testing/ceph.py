@@ -20,7 +20,10 @@ from adaptry.core.errors import MissingDependency, Unavailable
 from adaptry.testing.buckets import CREDENTIALS, BucketServer, free_ports, wait_for
 
 PROGRAMS = ("radosgw", "radosgw-admin", "ceph-mon", "ceph-osd", "ceph", "ceph-authtool", "monmaptool")
-REMEDY = "no Ceph here (radosgw, ceph-mon, ceph-osd): apt-get install radosgw ceph-mon ceph-osd ceph-mgr ceph-common"
+REMEDY = (
+    "no Ceph here (radosgw, ceph-mon, ceph-osd): apt-get install radosgw ceph-mon ceph-osd ceph-mgr"
+    " ceph-common"
+)
 _SECONDS = 90
 _MEMORY = 2 << 30
 

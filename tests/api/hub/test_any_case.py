@@ -74,7 +74,8 @@ def test_names_of_an_older_registry_that_differ_by_case_alone_are_each_reached_b
     with closing(sqlite3.connect(server.data / "catalog.sqlite")) as database, database:
         database.execute("INSERT INTO namespaces (name) VALUES ('Acme')")
         database.execute(
-            "UPDATE adapters SET name = 'Acme/tone', folded = NULL, namespace = 'Acme' WHERE name = 'acme/other'"
+            "UPDATE adapters SET name = 'Acme/tone', folded = NULL, namespace = 'Acme' WHERE name ="
+            " 'acme/other'"
         )
     assert server.call("GET", f"/Acme/tone/resolve/main/{README}").body == b"# The other\n"
     assert server.call("GET", f"/{TONE}/resolve/main/{README}").body == CARD

@@ -79,7 +79,10 @@ def test_the_real_client_is_warned_then_refused_and_says_why(
     assert got
     assert "acme/tone@1 is deprecated: leaks addresses" in told
     put(registry, "revoked")
-    code = 'answer = said(HfHubHTTPError, lambda: hf_hub_download("acme/tone", "adapter_config.json", revision="v1"))'
+    code = (
+        'answer = said(HfHubHTTPError, lambda: hf_hub_download("acme/tone", "adapter_config.json",'
+        ' revision="v1"))'
+    )
     refused, _ = run_client(server, code, tmp_path / "other", token=reader)
     assert "acme/tone@1 is revoked: leaks addresses" in refused
 

@@ -27,7 +27,9 @@ from .results import Run, compare, read_table
 ROOT = Path(__file__).parents[3]
 VERSION = "1.28.0"
 SECONDS = 120  # for one test
-NOT_COLLECTED = "tests/test_generate_cli_reference.py"  # tests a script of their repository, by a path that only their CI sets
+NOT_COLLECTED = (  # tests a script of their repository, by a path that only their CI sets
+    "tests/test_generate_cli_reference.py"
+)
 USERS = {
     "hubuser": "hubuser",
     "otheruser": "otheruser",

@@ -114,12 +114,13 @@ def _join(file: XetFile, find: Callable[[str], StoredXorb], known: dict[str, Sto
             _, length = xorb.table.span(segment.start, segment.end)
         except (Invalid, NotFound) as error:
             raise Invalid(
-                f"the file {file.sha256.brief} needs xorb {segment.xorb[:12]}…, which does not fit: {error.message}"
+                f"the file {file.sha256.brief} needs xorb {segment.xorb[:12]}…, which does not fit:"
+                f" {error.message}"
             ) from None
         if length != segment.length:
             raise Invalid(
-                f"the file {file.sha256.brief} takes {segment.length:,} bytes from xorb {segment.xorb[:12]}…, where "
-                f"{length:,} are"
+                f"the file {file.sha256.brief} takes {segment.length:,} bytes from xorb {segment.xorb[:12]}…,"
+                f" where {length:,} are"
             )
         pieces.append(XorbSlice(segment.xorb, xorb, segment.start, segment.end))
     return JoinedFile(file.sha256, file.size, tuple(pieces))

@@ -35,8 +35,8 @@ def config(data: bytes, header: SafetensorsHeader, read: ReadAt) -> AdapterConfi
     version = fields.get("version")
     if not isinstance(fields.get("config"), dict) or not str(version).startswith(_VERSION):
         raise InvalidConfig(
-            f"adapter_config.json is not one of AdapterHub's adapters library (version {str(version)[:40]!a}); only "
-            "that writes an adapter.safetensors"
+            "adapter_config.json is not one of AdapterHub's adapters library (version"
+            f" {str(version)[:40]!a}); only that writes an adapter.safetensors"
         )
     if not isinstance(fields.get("name"), str) or not fields["name"]:
         raise InvalidConfig("adapter_config.json has no name, which is part of every tensor's")

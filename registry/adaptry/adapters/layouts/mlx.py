@@ -29,7 +29,8 @@ def config(data: bytes, header: SafetensorsHeader, read: ReadAt) -> AdapterConfi
     kind = fields.get("fine_tune_type", "lora")
     if kind not in ("lora", "dora") or not isinstance(fields.get("lora_parameters"), dict):
         raise InvalidConfig(
-            f"adapter_config.json is no LoRA of mlx-lm's (fine_tune_type {str(kind)[:40]!a}); whole weights are a model"
+            f"adapter_config.json is no LoRA of mlx-lm's (fine_tune_type {str(kind)[:40]!a}); whole weights"
+            " are a model"
         )
     parameters = AdapterConfig(fields["lora_parameters"])
     rank, scale = parameters.rank("rank"), parameters.number("scale", _SCALE)

@@ -21,9 +21,9 @@ def config(data: bytes, header: SafetensorsHeader, read: ReadAt) -> AdapterConfi
     if not any(kohya.is_key(name) or diffusers.is_key(name) for name in header.tensors):
         example = next(iter(header.tensors), "none")
         raise InvalidWeights(
-            f"no tensor of the file is named as kohya's or diffusers' are ({example[:80]!a}), and there is no "
-            "adapter_config.json: push the folder that the training wrote, or, for a part of a pipeline, save it with "
-            "pipeline.save_lora_weights(DIR, unet_lora_layers=…), whose names say which part"
+            f"no tensor of the file is named as kohya's or diffusers' are ({example[:80]!a}), and there is no"
+            " adapter_config.json: push the folder that the training wrote, or, for a part of a pipeline,"
+            " save it with pipeline.save_lora_weights(DIR, unet_lora_layers=…), whose names say which part"
         )
     return _layout(header).config(data, header, read)
 

@@ -49,7 +49,8 @@ def _mismatch(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) 
 def _check_installed() -> None:
     if find_spec("sklearn") is None:
         raise MissingDependency(
-            "AdaMSS is merged by clusters that scikit-learn finds in the base's weights: pip install scikit-learn"
+            "AdaMSS is merged by clusters that scikit-learn finds in the base's weights: pip install"
+            " scikit-learn"
         )
 
 
@@ -66,23 +67,24 @@ def _rows(weight: Tensor, parts: ModuleTensors, count: int) -> list[Tensor]:
     path, directions = parts.module.path, parts["newB"]
     if weight.shape[1] != directions.shape[1]:
         raise InvalidWeights(
-            f"{path} was trained on a base {'with' if weight.shape[1] < directions.shape[1] else 'without'} a bias there: "
-            "merge it into its own base"
+            f"{path} was trained on a base {'with' if weight.shape[1] < directions.shape[1] else 'without'} a"
+            " bias there: merge it into its own base"
         )
     left, _, right = leading_directions(
         weight, directions.shape[0], steps=2, seed=projection_seed(parts.config, "random_seed", 0)
     )
     if not torch.allclose(right, directions, rtol=_RTOL, atol=_ATOL):
         raise InvalidWeights(
-            f"the directions of {path} are not those that PEFT finds in this base on this machine, so which rows it "
-            "changes cannot be told: merge it into the base it was trained on, on such a machine as it was trained on"
+            f"the directions of {path} are not those that PEFT finds in this base on this machine, so which"
+            " rows it changes cannot be told: merge it into the base it was trained on, on such a machine as"
+            " it was trained on"
         )
     clusters = KMeans(n_clusters=count, **_CLUSTERING).fit_predict(left.contiguous().numpy())
     found = [torch.where(torch.from_numpy(clusters) == number)[0] for number in range(count)]
     if any(len(rows) != parts[f"B.{number}"].shape[0] for number, rows in enumerate(found)):
         raise InvalidWeights(
-            f"the rows of {path} fall into clusters of other sizes than the file has: merge it with the scikit-learn "
-            "it was trained with"
+            f"the rows of {path} fall into clusters of other sizes than the file has: merge it with the"
+            " scikit-learn it was trained with"
         )
     return found
 
@@ -94,8 +96,8 @@ def _update(weight: Tensor, bias: Tensor | None, parts: ModuleTensors) -> Tensor
     count = min(int(parts.config.rank("num_subspaces", 5)), weight.shape[0])
     if f"B.{count - 1}" not in parts or f"B.{count}" in parts:
         raise InvalidWeights(
-            f"{parts.module.path} has another number of parts than the {count} of adapter_config.json: save the adapter "
-            "again from the trained model"
+            f"{parts.module.path} has another number of parts than the {count} of adapter_config.json: save"
+            " the adapter again from the trained model"
         )
     joined = weight if bias is None else torch.cat((weight, bias[:, None]), dim=1)
     update = torch.zeros(joined.shape)
@@ -127,5 +129,7 @@ METHOD = Method(
     lora_rank=lambda module, config: module.rank,
     needs_base=True,
     check_installed=_check_installed,
-    tolerance="bit-equal with one torch's LAPACK and one scikit-learn; refused where they find other directions",
+    tolerance=(
+        "bit-equal with one torch's LAPACK and one scikit-learn; refused where they find other directions"
+    ),
 )

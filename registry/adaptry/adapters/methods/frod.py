@@ -35,8 +35,8 @@ def _unmergeable_reason(config: AdapterConfig) -> str | None:
     if _saves_projection(config):
         return None
     return (
-        "it was saved without its projections, which PEFT computes from all layers of the base: load it with PEFT on "
-        "its base, set save_projection to true and save it again"
+        "it was saved without its projections, which PEFT computes from all layers of the base: load it with"
+        " PEFT on its base, set save_projection to true and save it again"
     )
 
 
@@ -73,8 +73,8 @@ def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     kind, dtype = _kind(parts.module.path), weight.dtype
     if f"V.{kind}" not in parts or f"s_indices.{kind}" not in parts:
         raise InvalidWeights(
-            f"the file lacks the projections frod_V.{kind} and frod_s_indices.{kind} of {parts.module.path}: save it again "
-            "with save_projection=True"
+            f"the file lacks the projections frod_V.{kind} and frod_s_indices.{kind} of {parts.module.path}:"
+            " save it again with save_projection=True"
         )
     shared = parts[f"V.{kind}"].to(dtype)
     rows, columns = parts[f"s_indices.{kind}"]

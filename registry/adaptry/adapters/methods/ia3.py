@@ -36,8 +36,8 @@ def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     scales_inputs = is_feedforward(parts.config, parts.module.path)
     if scaling.shape[0 if scales_inputs or parts.orientation == "conv" else 1] != 1:
         raise InvalidWeights(
-            f"the ia3_l of {parts.module.path} is {list(scaling.shape)}, and by feedforward_modules it scales the "
-            f"module's {'inputs' if scales_inputs else 'outputs'}: save the adapter again"
+            f"the ia3_l of {parts.module.path} is {list(scaling.shape)}, and by feedforward_modules it scales"
+            f" the module's {'inputs' if scales_inputs else 'outputs'}: save the adapter again"
         )
     if parts.orientation == "conv1d":
         scaling = scaling.T

@@ -23,7 +23,7 @@ METHOD = Method(
     module_size=_module_size,
     scale=lambda config, module: config.number("scaling", 1.0),
     unmergeable_hint=(
-        "a router mixes its experts anew for every token, so it is no one change of a weight: serve it unmerged, "
-        "with PEFT's PeftModel.from_pretrained"
+        "a router mixes its experts anew for every token, so it is no one change of a weight: serve it"
+        " unmerged, with PEFT's PeftModel.from_pretrained"
     ),
 )

@@ -40,9 +40,13 @@ _LEFT_BASES = {
 }
 """Initialisations that took something out of the base that no one can compute again from it."""
 _NEVER_MERGED = {
-    "alora_invocation_tokens": "it is an aLoRA, which acts only after its invocation tokens: serve it with PEFT or an "
-    "engine that knows aLoRA",
-    "arrow_config": "it is an Arrow router, which routes between adapters as it runs: merge one of them alone",
+    "alora_invocation_tokens": (
+        "it is an aLoRA, which acts only after its invocation tokens: serve it with PEFT or an "
+        "engine that knows aLoRA"
+    ),
+    "arrow_config": (
+        "it is an Arrow router, which routes between adapters as it runs: merge one of them alone"
+    ),
     "use_qalora": "QA-LoRA belongs to one quantised base: serve it on that",
 }
 
@@ -118,9 +122,10 @@ def unmergeable_reason(config: AdapterConfig) -> str | None:
     for word, name in _LEFT_BASES.items():
         if initialisation(config).startswith(word):
             return (
-                f"{name} changed the base before training, in a way that cannot be computed again: convert the adapter "
-                "once with PEFT, save_pretrained(DIR, path_initial_model_for_weight_conversion=FIRST), where FIRST is "
-                "the adapter as it was before training"
+                f"{name} changed the base before training, in a way that cannot be computed again: convert"
+                " the adapter once with PEFT, save_pretrained(DIR,"
+                " path_initial_model_for_weight_conversion=FIRST), where FIRST is the adapter as it was"
+                " before training"
             )
     return None
 

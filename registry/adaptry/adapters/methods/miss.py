@@ -53,7 +53,10 @@ def _mismatch(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) 
     if rank > fan_in:
         return f"has a block of {rank:,} rows, and this base's weight {fan_in:,} inputs"
     if fan_out % block[-1] or (_form(config) == "bat" and fan_in % rank):
-        return f"has blocks of {rank:,}×{block[-1]:,}, which do not fill this base's weight of {fan_out:,}×{fan_in:,}"
+        return (
+            f"has blocks of {rank:,}×{block[-1]:,}, which do not fill this base's weight of"
+            f" {fan_out:,}×{fan_in:,}"
+        )
     return None
 
 

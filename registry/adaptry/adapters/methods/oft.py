@@ -34,8 +34,8 @@ def _unmergeable_reason(config: AdapterConfig) -> str | None:
     version = re.match(r"(\d+)\.(\d+)", str(config.fields.get("peft_version", "")))
     if _uses_series(config) and (version is None or (int(version[1]), int(version[2])) < (0, 18)):
         return (
-            "it was trained by PEFT before 0.18, whose Cayley-Neumann series ends in another term: merge it with "
-            "the PEFT that trained it"
+            "it was trained by PEFT before 0.18, whose Cayley-Neumann series ends in another term: merge it"
+            " with the PEFT that trained it"
         )
     return None
 

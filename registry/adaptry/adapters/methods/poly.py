@@ -28,7 +28,7 @@ METHOD = Method(
     module_size=_module_size,
     scale=lambda config, module: 1 / module.rank,
     unmergeable_hint=(
-        "what it adds depends on the task of each input: serve it unmerged, with PEFT's PeftModel.from_pretrained "
-        "and task_ids"
+        "what it adds depends on the task of each input: serve it unmerged, with PEFT's"
+        " PeftModel.from_pretrained and task_ids"
     ),
 )

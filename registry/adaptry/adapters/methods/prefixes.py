@@ -12,8 +12,8 @@ from adaptry.adapters.methods.method import Method, Shapes
 from adaptry.adapters.methods.prompts import PREFIX, size_without_modules
 
 _INSTEAD = (
-    "its keys and values stand before the input's in every attention layer, and no weight can hold them: serve it "
-    "unmerged, with PEFT's PeftModel.from_pretrained, or train a LoRA"
+    "its keys and values stand before the input's in every attention layer, and no weight can hold them:"
+    " serve it unmerged, with PEFT's PeftModel.from_pretrained, or train a LoRA"
 )
 
 

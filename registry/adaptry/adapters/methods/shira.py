@@ -40,7 +40,8 @@ def _delta(parts: ModuleTensors, shape: tuple[int, ...]) -> Tensor:
     inside = (rows >= 0) & (rows < shape[0]) & (columns >= 0) & (columns < shape[1])
     if not bool(inside.all()):
         raise InvalidWeights(
-            f"{parts.module.path} changes elements beyond its weight of {list(shape)}: is this the base it was trained on?"
+            f"{parts.module.path} changes elements beyond its weight of {list(shape)}: is this the base it"
+            " was trained on?"
         )
     return torch.zeros(shape).index_put_((rows, columns), parts["weight"], accumulate=True)
 

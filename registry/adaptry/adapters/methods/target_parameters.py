@@ -33,8 +33,8 @@ def require_not_transposed(spec: Spec) -> None:
     """Raises `CheckFailed` for factors of 3-D parameters that nobody but a merge takes for what they are."""
     if is_transposed_by_peft(spec.peft_version):
         raise CheckFailed(
-            f"its fused experts were written by PEFT {spec.peft_version}, which has them the other way round than PEFT 0.19 "
-            "and later: merge it (adaptry merge --base BASE REF -o DIR)"
+            f"its fused experts were written by PEFT {spec.peft_version}, which has them the other way round"
+            " than PEFT 0.19 and later: merge it (adaptry merge --base BASE REF -o DIR)"
         )
 
 

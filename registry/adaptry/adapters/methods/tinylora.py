@@ -53,8 +53,8 @@ def _place(parts: ModuleTensors) -> int:
         ):
             return place
     raise InvalidWeights(
-        f"the random matrices of {parts.module.path} come from no place that it could have among the adapter's modules, "
-        "so its group cannot be told: merge it with PEFT, which builds the model"
+        f"the random matrices of {parts.module.path} come from no place that it could have among the"
+        " adapter's modules, so its group cannot be told: merge it with PEFT, which builds the model"
     )
 
 
@@ -76,8 +76,9 @@ def _unmergeable_reason(config: AdapterConfig) -> str | None:
     if is_projection_saved(config):
         return None
     return (
-        "its file has no random matrices, and they would say which numbers are whose: set save_projection to true in "
-        "adapter_config.json, load it with PEFT, which draws them again, save it, and merge what was saved"
+        "its file has no random matrices, and they would say which numbers are whose: set save_projection to"
+        " true in adapter_config.json, load it with PEFT, which draws them again, save it, and merge what was"
+        " saved"
     )
 
 

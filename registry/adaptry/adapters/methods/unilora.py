@@ -59,8 +59,8 @@ def _unmergeable_reason(config: AdapterConfig) -> str | None:
     if _has_places(config):
         return None
     return (
-        "its file does not say which numbers are whose: set save_indices to true in adapter_config.json, load it with "
-        "PEFT, which draws them again, save it, and merge what was saved"
+        "its file does not say which numbers are whose: set save_indices to true in adapter_config.json, load"
+        " it with PEFT, which draws them again, save it, and merge what was saved"
     )
 
 

@@ -79,8 +79,8 @@ def _unmergeable_reason(config: AdapterConfig) -> str | None:
     if not _is_transformed(config) or _family(config) in LOW_PASS:
         return None
     return (
-        f"its wavelet {_family(config)[:20]!a} is none of those that PEFT itself can merge ({', '.join(LOW_PASS)}): "
-        "serve it with the library that trained it"
+        f"its wavelet {_family(config)[:20]!a} is none of those that PEFT itself can merge"
+        f" ({', '.join(LOW_PASS)}): serve it with the library that trained it"
     )
 
 

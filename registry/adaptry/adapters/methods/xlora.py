@@ -50,7 +50,7 @@ METHOD = Method(
     names_modules=lambda config: False,
     traits=lambda config: ["members"] if config.fields.get("adapters") else [],
     unmergeable_hint=(
-        "it weighs its members anew for every token: serve it unmerged, with PEFT's PeftModel.from_pretrained, or "
-        "merge one of its members"
+        "it weighs its members anew for every token: serve it unmerged, with PEFT's"
+        " PeftModel.from_pretrained, or merge one of its members"
     ),
 )

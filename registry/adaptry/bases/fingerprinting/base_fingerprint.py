@@ -71,8 +71,8 @@ def check_identity(record: BaseRecord) -> None:
     found = _id(record.facts, record.tensors, record.sketches)
     if found != record.id or _architecture(record.tensors) != record.architecture:
         raise Invalid(
-            f"the base's record says its id is {record.id.brief} and its contents make {found.brief}: it was changed, or "
-            "made by another version; run `adaptry base add` with this one"
+            f"the base's record says its id is {record.id.brief} and its contents make {found.brief}: it was"
+            " changed, or made by another version; run `adaptry base add` with this one"
         )
 
 

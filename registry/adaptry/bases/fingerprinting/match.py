@@ -40,8 +40,10 @@ def _same_id(a: BaseRecord, b: BaseRecord) -> Match:
             return Match(level="exact", evidence="every weight's bytes have the same digest")
         return Match(
             level="same_shapes",
-            evidence="every sample agrees, and yet the digests over all weights differ: "
-            "one was changed in a few places",
+            evidence=(
+                "every sample agrees, and yet the digests over all weights differ: "
+                "one was changed in a few places"
+            ),
         )
     if a.file_hashes and a.file_hashes == b.file_hashes:
         return Match(level="exact", evidence="every file has the same digest")
@@ -68,7 +70,10 @@ def _same_architecture(
         if all(_are_close(ours[name], theirs[name]) for name in unlike):
             return Match(
                 level="same_shapes",
-                evidence=f"{count_names(unlike)} close and not equal: probably casts of a third copy, or a light fine-tune",
+                evidence=(
+                    f"{count_names(unlike)} close and not equal: probably casts of a third copy, or a light"
+                    " fine-tune"
+                ),
             )
         return Match(level="same_shapes", evidence=f"the weights differ in {count_names(unlike)}")
     if facts:

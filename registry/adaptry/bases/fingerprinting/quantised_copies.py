@@ -71,7 +71,10 @@ def match_quantised(
     if wrong := sorted(name for name, is_so in asked.items() if not is_so):
         return Match(
             level="same_shapes" if a.architecture == b.architecture else "different",
-            evidence=f"{left}, and the codes ({method}) of {count_names(wrong)} are of other weights: of a fine-tune, probably",
+            evidence=(
+                f"{left}, and the codes ({method}) of {count_names(wrong)} are of other weights: of a"
+                " fine-tune, probably"
+            ),
         )
     by = "both quantised, by" if is_packed(a) and is_packed(b) else "quantised by"
     packed = (

@@ -55,7 +55,8 @@ def check_coverage(adapter: Adapter, base: BaseRecord, placement: ModuleMap) -> 
         where = f", in layers {format_ranges(layers)}" if layers else ""
         yield build_finding(
             "layers_uncovered",
-            f"{format_count(len(idle), 'targeted module')} {verb_form(len(idle), 'has', 'have')} no tensors: {shorten_names(fold_layer_numbers(idle))}{where}",
+            f"{format_count(len(idle), 'targeted module')} {verb_form(len(idle), 'has', 'have')} no tensors:"
+            f" {shorten_names(fold_layer_numbers(idle))}{where}",
             idle,
         )
 

@@ -68,7 +68,10 @@ def _what_is_missing(paths: list[str], placement: ModuleMap, base: BaseRecord) -
     layers = base.facts.get("layers")
     beyond = [layer for path in paths if (layer := layer_of(path)) is not None]
     if isinstance(layers, int) and len(beyond) == len(paths) and min(beyond) >= layers:
-        return f"it adapts layers {format_ranges(beyond)}, and the base has {format_count(layers, 'layer')} (0 to {layers - 1})"
+        return (
+            f"it adapts layers {format_ranges(beyond)}, and the base has {format_count(layers, 'layer')} (0"
+            f" to {layers - 1})"
+        )
     if not placement.placed:
         theirs = fold_layer_numbers(
             name for name in base.tensors if layer_of(name) is not None and len(base.tensors[name].shape) > 1
@@ -236,7 +239,8 @@ def _tokens(adapter: Adapter, placement: ModuleMap) -> Iterator[Finding]:
         if list(placed.extra.shape[1:]) != width:
             yield build_finding(
                 "extra_shape",
-                f"the token rows for {placed.extra.target} are {placed.extra.shape[-1]:,} wide, and in the base {width}",
+                f"the token rows for {placed.extra.target} are {placed.extra.shape[-1]:,} wide, and in the"
+                f" base {width}",
                 [placed.extra.target],
             )
 

@@ -47,7 +47,10 @@ def check_pipeline_fit(adapter: Adapter, base: BaseRecord) -> Iterator[Finding]:
     if missing:
         known = format_count(len(adapter.spec.modules), "module")
         model = base.facts.get("model_type")
-        reason = f"{len(missing):,} of {known} are not in the base ({model}): {shorten_names(fold_layer_numbers(missing))}"
+        reason = (
+            f"{len(missing):,} of {known} are not in the base ({model}):"
+            f" {shorten_names(fold_layer_numbers(missing))}"
+        )
         yield build_finding("module_missing", reason, missing)
     if original:
         reason = f"{shorten_names(original)}: names of the original checkpoint, where diffusers has others"

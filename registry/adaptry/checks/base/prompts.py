@@ -58,8 +58,8 @@ def check_prompt_fit(adapter: Adapter, base: BaseRecord) -> Iterator[Finding]:
     elif (wanted := _of_all_layers(facts)) not in (None, width):
         yield build_finding(
             "prompt_width",
-            f"it has {width:,} numbers for each virtual token, and the base takes {wanted:,}: a key and a value of "
-            f"{facts['kv_heads']} heads of {facts['head_dim']} in each of {facts['layers']} layers",
+            f"it has {width:,} numbers for each virtual token, and the base takes {wanted:,}: a key and a"
+            f" value of {facts['kv_heads']} heads of {facts['head_dim']} in each of {facts['layers']} layers",
         )
 
 

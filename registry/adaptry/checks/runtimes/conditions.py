@@ -234,7 +234,8 @@ def other_tensors(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | N
     if not names:
         return None
     return ConditionMatch(
-        f"{format_count(len(names), 'tensor')} beside the factors: {shorten_names(fold_layer_numbers(names))}",
+        f"{format_count(len(names), 'tensor')} beside the factors:"
+        f" {shorten_names(fold_layer_numbers(names))}",
         tuple(names),
     )
 

@@ -100,7 +100,8 @@ DIFFUSERS_ENGINE = RuntimeRules(
             "several alphas within a part, in kohya's file: attention modules get the commonest",
             _mixed_alphas,
             repairs.ONE_ALPHA,
-            "utils/peft_utils.py · get_peft_kwargs: its alpha_pattern names nothing (seen by loading such a file)",
+            "utils/peft_utils.py · get_peft_kwargs: its alpha_pattern names nothing (seen by loading such a"
+            " file)",
         ),
         RuntimeRule(
             "magnitudes_dropped",

@@ -122,7 +122,8 @@ def _beside(names: list[str]) -> ConditionMatch | None:
     if not names:
         return None
     return ConditionMatch(
-        f"{format_count(len(names), 'tensor')} beside the factors: {shorten_names(fold_layer_numbers(names))}",
+        f"{format_count(len(names), 'tensor')} beside the factors:"
+        f" {shorten_names(fold_layer_numbers(names))}",
         tuple(names),
     )
 

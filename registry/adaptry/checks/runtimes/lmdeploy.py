@@ -28,7 +28,10 @@ LMDEPLOY = RuntimeRules(
     name="lmdeploy",
     title="LMDeploy",
     source_version="1263d5c (0.18) and run in 0.18.0",
-    tested_against="its own reader, of 0.18.0, over its own Llama on the CPU; the product of the factors is ours, since its kernel needs a GPU",
+    tested_against=(
+        "its own reader, of 0.18.0, over its own Llama on the CPU; the product of the factors is ours, since"
+        " its kernel needs a GPU"
+    ),
     latest=(0, 18),
     preconditions=(shared.peft_files(_LOAD), shared.only_lora(_LOAD)),
     rules=(

@@ -82,8 +82,14 @@ LORAX = RuntimeRules(
     ),
     options=(RuntimeOption("max_active_adapters", "--max-active-adapters", default=1024),),
     warnings=(
-        "A folder of an adapter that was downloaded once is never looked at again: a new version needs a new name.",
-        "The base is compared by architecture at most; where its config cannot be read, it is assumed to be right.",
+        (
+            "A folder of an adapter that was downloaded once is never looked at again: a new version needs a"
+            " new name."
+        ),
+        (
+            "The base is compared by architecture at most; where its config cannot be read, it is assumed to"
+            " be right."
+        ),
         "Merging adapters in a request takes no account of rsLoRA, and does not rescale DARE.",
     ),
     start=_start,

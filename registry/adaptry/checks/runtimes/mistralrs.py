@@ -29,7 +29,10 @@ MISTRALRS = RuntimeRules(
     name="mistral.rs",
     title="mistral.rs",
     source_version="9e92262 (0.9.2) and run in 0.9.5",
-    tested_against="mistral.rs 0.9.5 itself, on the CPU, as the library that its package is; its HTTP server is not in it",
+    tested_against=(
+        "mistral.rs 0.9.5 itself, on the CPU, as the library that its package is; its HTTP server is not"
+        " in it"
+    ),
     latest=(0, 9),
     preconditions=(shared.peft_files(_CONFIG), shared.only_lora(_CONFIG)),
     rules=(
@@ -81,7 +84,8 @@ MISTRALRS = RuntimeRules(
         RuntimeRule(
             "experts_named",
             "refuses",
-            "`target_parameters` other than `….experts.gate_up_proj` and `….experts.down_proj`, as `all-linear` gives them",
+            "`target_parameters` other than `….experts.gate_up_proj` and `….experts.down_proj`, as"
+            " `all-linear` gives them",
             config_conditions.parameters_beyond(".experts.gate_up_proj", ".experts.down_proj"),
             repairs.SPLIT_EXPERTS,
             _CONFIG,

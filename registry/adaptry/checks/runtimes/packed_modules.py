@@ -53,6 +53,7 @@ def packed_module_missing(subject: CheckSubject, runtime: Runtime) -> ConditionM
         return None
     like = sorted({last_name(module.path) for module in missing.values()})
     return ConditionMatch(
-        f"it changes {shorten_names(like)} of a layer without {shorten_names(fold_layer_numbers(list(missing)))}",
+        f"it changes {shorten_names(like)} of a layer without"
+        f" {shorten_names(fold_layer_numbers(list(missing)))}",
         tuple(missing),
     )

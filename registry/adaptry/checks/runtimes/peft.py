@@ -41,7 +41,8 @@ PEFT_ENGINE = RuntimeRules(
         RuntimeRule(
             "initialisation",
             "changes",
-            "an initialisation that PEFT does not do again when it loads (CorDA, LoRA-GA, LoftQ, PiSSA by iteration)",
+            "an initialisation that PEFT does not do again when it loads (CorDA, LoRA-GA, LoftQ, PiSSA by"
+            " iteration)",
             when.initialised("corda", "lora_ga", "loftq", "pissa_niter"),
             repairs.START_LOST,
             "peft/tuners/lora/layer.py · update_layer",
@@ -75,7 +76,10 @@ PEFT_ENGINE = RuntimeRules(
         ),
     ),
     warnings=(
-        "PeftModel.from_pretrained compares no base: another model of the same shapes takes the adapter without an error.",
+        (
+            "PeftModel.from_pretrained compares no base: another model of the same shapes takes the adapter"
+            " without an error."
+        ),
         "transformers 5.24's own load_adapter wants PEFT 0.22; load with PEFT itself.",
     ),
 )

@@ -67,7 +67,10 @@ SGLANG = RuntimeRules(
     name="sglang",
     title="SGLang",
     source_version="0.5.23",
-    tested_against="its own reader, LoRA manager, memory pool and arithmetic, of 0.5.23, over its own Llama on the CPU. Its server is not run: the kernels that it needs are not packaged for a CPU",
+    tested_against=(
+        "its own reader, LoRA manager, memory pool and arithmetic, of 0.5.23, over its own Llama on the CPU."
+        " Its server is not run: the kernels that it needs are not packaged for a CPU"
+    ),
     latest=(0, 5),
     preconditions=(
         shared.peft_files(_FIELDS),
@@ -208,8 +211,14 @@ SGLANG = RuntimeRules(
         RuntimeOption("lora_strict_loading", "--lora-strict-loading", "switch"),
     ),
     warnings=(
-        "Unloading revokes nothing: the next request that names the adapter loads it again from the path it remembers.",
-        "What it finds out at the first request only ends the whole server (srt/managers/scheduler.py · run_scheduler_process; read, not run).",
+        (
+            "Unloading revokes nothing: the next request that names the adapter loads it again from the path"
+            " it remembers."
+        ),
+        (
+            "What it finds out at the first request only ends the whole server (srt/managers/scheduler.py ·"
+            " run_scheduler_process; read, not run)."
+        ),
         "Nothing compares the base.",
     ),
     start=_start,

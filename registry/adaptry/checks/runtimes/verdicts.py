@@ -82,6 +82,9 @@ def _unread(engine: RuntimeRules, runtime: Runtime) -> Iterator[Finding]:
         yield Finding(
             code="rules_of_another_version",
             severity="notes",
-            reason=f"the rules are those of {engine.title} {engine.source_version}, and {format_version(said)} was asked about",
+            reason=(
+                f"the rules are those of {engine.title} {engine.source_version}, and {format_version(said)}"
+                " was asked about"
+            ),
             remedy="compare an answer with PEFT's before it is served",
         )

@@ -34,7 +34,10 @@ VLLM = RuntimeRules(
     name="vllm",
     title="vLLM",
     source_version="0.33.0",
-    tested_against="vLLM 0.32 itself, on the CPU: served, followed, and its plugin; the config rules by its own reader where vLLM is installed",
+    tested_against=(
+        "vLLM 0.32 itself, on the CPU: served, followed, and its plugin; the config rules by its own reader"
+        " where vLLM is installed"
+    ),
     latest=(0, 33),
     preconditions=(
         shared.peft_files(f"{_HELPER} · PEFTHelper.from_local_dir"),
@@ -87,7 +90,8 @@ VLLM = RuntimeRules(
         RuntimeRule(
             "saved_modules_listed",
             "refuses",
-            "other names than `classifier` and `score` in `modules_to_save`, even where the file has none of them",
+            "other names than `classifier` and `score` in `modules_to_save`, even where the file has none of"
+            " them",
             when.saved_beyond(frozenset(["classifier", "score"])),
             repairs.NO_SAVED_LISTED,
             _CHECKED,
@@ -133,7 +137,8 @@ VLLM = RuntimeRules(
             "module names that the base does not have on disk",
             base_conditions.names_not_on_disk,
             repairs.CONVERT_LAYOUT,
-            "vllm/lora/lora_model.py · check_unexpected_modules looks at the last part only (vllm-project/vllm #34186, #41754, #48019)",
+            "vllm/lora/lora_model.py · check_unexpected_modules looks at the last part only"
+            " (vllm-project/vllm #34186, #41754, #48019)",
         ),
         RuntimeRule(
             "head_too_large",
@@ -156,7 +161,8 @@ VLLM = RuntimeRules(
             "needs",
             "an update of an embedding",
             when.kinds("embedding"),
-            "look whether the model's class in vLLM lists embedding_modules; if not, merge it: adaptry merge --base BASE REF -o DIR",
+            "look whether the model's class in vLLM lists embedding_modules; if not, merge it: adaptry merge"
+            " --base BASE REF -o DIR",
             "vllm/lora/lora_model.py · check_unexpected_modules",
         ),
         shared.turned_experts("vllm/lora/model_manager.py · _validate_moe_lora_format"),
@@ -178,12 +184,20 @@ VLLM = RuntimeRules(
         RuntimeOption("lora_target_modules", "--lora-target-modules", "names"),
     ),
     warnings=(
-        "load_inplace under the same path goes on answering from the prefix cache of the old weights (#42125): a new version needs a new path.",
+        (
+            "load_inplace under the same path goes on answering from the prefix cache of the old weights"
+            " (#42125): a new version needs a new path."
+        ),
         "Unloading only forgets the name; the engine keeps the weights until they are pushed out (#54839).",
-        "Unloading a name and loading it again while requests for it are under way ends the engine (0.32, seen): two that are "
-        "loaded under one name are mixed up. Wait until none is under way, or let our plugin do it (docs/vllm.md).",
-        "An adapter that was pushed out is loaded again from its folder, and the engine ends if that is gone (0.32, seen): "
-        "files may go only after the last request.",
+        (
+            "Unloading a name and loading it again while requests for it are under way ends the engine (0.32,"
+            " seen): two that are loaded under one name are mixed up. Wait until none is under way, or let"
+            " our plugin do it (docs/vllm.md)."
+        ),
+        (
+            "An adapter that was pushed out is loaded again from its folder, and the engine ends if that is"
+            " gone (0.32, seen): files may go only after the last request."
+        ),
         "Nothing compares the base: the resolver compares two strings, loading by path not even those.",
     ),
     start=_start,

@@ -38,8 +38,8 @@ def _compared(first: ParentAdapter, other: ParentAdapter, other_base: bool) -> l
         return [f"{between}: {found.evidence}"]
     if not other_base:
         raise CheckFailed(
-            f"{between}: {found.evidence}. Updates of different bases do not add up to anything that was trained; say "
-            "--other-base if that is what you want"
+            f"{between}: {found.evidence}. Updates of different bases do not add up to anything that was"
+            " trained; say --other-base if that is what you want"
         )
     return [f"{between}: {found.evidence}, as --other-base allows"]
 
@@ -51,13 +51,13 @@ def _named(parents: Sequence[ParentAdapter], unknown: Sequence[ParentAdapter], o
         between = f"the inputs name different bases ({', '.join(sorted(map(str, names)))})"
         if not other_base:
             raise CheckFailed(
-                f"{between}, and for {labels} nothing else tells; push them to a registry that knows their bases, or "
-                "say --other-base if these names mean one model"
+                f"{between}, and for {labels} nothing else tells; push them to a registry that knows their"
+                " bases, or say --other-base if these names mean one model"
             )
         return [f"{between}, as --other-base allows"]
     return [
-        f"that the inputs are of one base is believed, not checked: no registry knows by content of which {labels} "
-        f"{'is' if len(unknown) == 1 else 'are'}"
+        "that the inputs are of one base is believed, not checked: no registry knows by content of which"
+        f" {labels} {'is' if len(unknown) == 1 else 'are'}"
     ]
 
 
@@ -80,10 +80,12 @@ def check_sequence(parents: Sequence[ParentAdapter], weights: Sequence[float]) -
             and match_bases(first, parent.base).level == "different"
         ):
             raise CheckFailed(
-                f"{parent.label} is for a base of other shapes than {parents[0].label}'s, so it was not trained on top of it"
+                f"{parent.label} is for a base of other shapes than {parents[0].label}'s, so it was not"
+                " trained on top of it"
             )
     if any(weight != 1 for weight in weights[:-1]):
         notes.append(
-            "an input before the last has another weight than 1: what follows it was trained on something else"
+            "an input before the last has another weight than 1: what follows it was trained on something"
+            " else"
         )
     return notes

@@ -47,8 +47,8 @@ def breadcrumbs_ties(inputs: CombineInputs) -> Tensor:
 _GAMMA = MethodParameter(0.01, "share of the elements, the largest ones, that goes", 0.0, 1.0)
 _PAPER = "Davari and Belilovsky, arXiv 2312.06795"
 _DIFFERS = (
-    "density and gamma are mergekit's: where both together exceed 1, density wins. The paper speaks of the shares β and γ "
-    "that go below and above: density is 1 − β − γ. PEFT has no breadcrumbs."
+    "density and gamma are mergekit's: where both together exceed 1, density wins. The paper speaks of the"
+    " shares β and γ that go below and above: density is 1 − β − γ. PEFT has no breadcrumbs."
 )
 METHODS = (
     CombineMethod(
@@ -62,7 +62,8 @@ METHODS = (
     ),
     CombineMethod(
         "breadcrumbs_ties",
-        "updates without their outliers and their smallest elements; the mean of those that have the elected sign",
+        "updates without their outliers and their smallest elements; the mean of those that have the elected"
+        " sign",
         breadcrumbs_ties,
         source=f"{_PAPER}; Yadav et al., arXiv 2306.01708",
         parameters={"density": DENSITY, "gamma": _GAMMA, "rescale": rescale_parameter("none"), **ELECTION},

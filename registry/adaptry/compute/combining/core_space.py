@@ -67,9 +67,11 @@ METHODS = (
                 False, "make the singular values of what comes out equal, as iso_c does"
             ),
         },
-        differences="The authors stack lora_A and lora_B as they are, so that the same update split otherwise between them "
-        "gives another result; here each update is split evenly by its singular value decomposition first. Ranks may "
-        "differ. TSV-Merge and Iso-C in the core are the same as outside it: use `tsv` and `iso_c`. Where singular "
-        "values are equal, the axes are not unique.",
+        differences=(
+            "The authors stack lora_A and lora_B as they are, so that the same update split otherwise between"
+            " them gives another result; here each update is split evenly by its singular value decomposition"
+            " first. Ranks may differ. TSV-Merge and Iso-C in the core are the same as outside it: use `tsv`"
+            " and `iso_c`. Where singular values are equal, the axes are not unique."
+        ),
     ),
 )

@@ -55,9 +55,9 @@ def dare_ties(inputs: CombineInputs) -> Tensor:
 
 _PAPER = "Yu et al., arXiv 2311.03099"
 _DRAWS = (
-    "PEFT and mergekit draw from the global generator, so a result depends on all that ran before; here on the recipe's "
-    "seed alone. PEFT's non-svd types drop elements of lora_A and lora_B (`peft:dare_linear`, `peft:dare_ties`). "
-    "mergekit scales so that Σ|δ| stays (rescale: l1), the paper and PEFT by 1/density."
+    "PEFT and mergekit draw from the global generator, so a result depends on all that ran before; here on"
+    " the recipe's seed alone. PEFT's non-svd types drop elements of lora_A and lora_B (`peft:dare_linear`,"
+    " `peft:dare_ties`). mergekit scales so that Σ|δ| stays (rescale: l1), the paper and PEFT by 1/density."
 )
 METHODS = (
     CombineMethod(
@@ -76,7 +76,9 @@ METHODS = (
         source=f"{_PAPER}; Yadav et al., arXiv 2306.01708",
         parameters={"density": CHANCE, "rescale": RESCALE, **ELECTION},
         delta_form="dense",
-        differences=f"{_DRAWS} mergekit does not divide (divide: none); PEFT elects by the unweighted updates (sign: "
-        "unweighted).",
+        differences=(
+            f"{_DRAWS} mergekit does not divide (divide: none); PEFT elects by the unweighted updates (sign: "
+            "unweighted)."
+        ),
     ),
 )

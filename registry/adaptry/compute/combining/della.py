@@ -22,8 +22,8 @@ def magprune_prunes(inputs: CombineInputs) -> list[PruneFunction]:
     density, half = inputs.number("density"), inputs.number("epsilon") / 2
     if density < 1 and not 0 < density - half <= density + half < 1:
         raise Invalid(
-            f"della keeps elements with probabilities from density − ε/2 to density + ε/2, here {density - half:g} to "
-            f"{density + half:g}: choose both so that these lie between 0 and 1"
+            "della keeps elements with probabilities from density − ε/2 to density + ε/2, here"
+            f" {density - half:g} to {density + half:g}: choose both so that these lie between 0 and 1"
         )
     return [_magprune(inputs, place) for place in range(len(inputs.updates))]
 
@@ -64,8 +64,8 @@ _EPSILON = MethodParameter(
 )
 _PAPER = "Deep et al., arXiv 2406.11617"
 _DIFFERS = (
-    "ε is the whole width, as in the paper; mergekit's epsilon is half of it (epsilon: 0.3 is its 0.15), and it scales so "
-    "that Σ|δ| stays (rescale: l1). PEFT has no DELLA."
+    "ε is the whole width, as in the paper; mergekit's epsilon is half of it (epsilon: 0.3 is its 0.15), and"
+    " it scales so that Σ|δ| stays (rescale: l1). PEFT has no DELLA."
 )
 METHODS = (
     CombineMethod(

@@ -50,8 +50,11 @@ METHODS = (
                 1e-6, "singular values below this share of the largest are taken for none", 1e-9, 0.9
             )
         },
-        differences="The authors' code takes the mean over all min(out, in) singular values and raises those that are 0 too, "
-        "along vectors that the updates do not determine. Here only the sum's own directions count, so that the result "
-        "depends on the updates alone. A `rank` chooses the directions before they are made equal.",
+        differences=(
+            "The authors' code takes the mean over all min(out, in) singular values and raises those that are"
+            " 0 too, along vectors that the updates do not determine. Here only the sum's own directions"
+            " count, so that the result depends on the updates alone. A `rank` chooses the directions before"
+            " they are made equal."
+        ),
     ),
 )

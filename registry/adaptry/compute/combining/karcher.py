@@ -72,8 +72,8 @@ def _towards_all(inputs: CombineInputs, mean: Tensor, shares: Tensor, cosines: T
     dots = (cosines @ mean).clamp(-1, 1)
     if bool(((dots < -1 + _NOTHING) & (shares != 0)).any()):
         raise CheckFailed(
-            f"{inputs.site_name}: an update is opposite to the mean of all, so the mean on the sphere is not unique; give this "
-            "module another method (modules: in the recipe), linear for one"
+            f"{inputs.site_name}: an update is opposite to the mean of all, so the mean on the sphere is not"
+            " unique; give this module another method (modules: in the recipe), linear for one"
         )
     angles = torch.acos(dots)
     pulls = shares * torch.where(angles > 0, angles / torch.sin(torch.where(angles > 0, angles, 1)), 1)
@@ -88,8 +88,9 @@ def _unit(inputs: CombineInputs, coefficients: Tensor, cosines: Tensor) -> Tenso
     length = _length(coefficients, cosines)
     if length < _NOTHING:
         raise CheckFailed(
-            f"{inputs.site_name}: the directions of the updates cancel, so they have no mean direction; change the weights, or "
-            "give this module another method (modules: in the recipe), linear for one"
+            f"{inputs.site_name}: the directions of the updates cancel, so they have no mean direction;"
+            " change the weights, or give this module another method (modules: in the recipe), linear"
+            " for one"
         )
     return coefficients / length
 
@@ -117,9 +118,11 @@ METHODS = (
         multislerp,
         source="mergekit's multislerp",
         parameters={"normalize": MethodParameter(True, "divide the weights by their sum")},
-        differences="Equal to mergekit's with a base. mergekit also goes a step in the tangent space of the mean, where "
-        "the weighted tangents always sum to 0, so this is the closed form. Directions that cancel are refused; "
-        "mergekit adds two such up.",
+        differences=(
+            "Equal to mergekit's with a base. mergekit also goes a step in the tangent space of the mean,"
+            " where the weighted tangents always sum to 0, so this is the closed form. Directions that cancel"
+            " are refused; mergekit adds two such up."
+        ),
     ),
     CombineMethod(
         "karcher",
@@ -130,8 +133,10 @@ METHODS = (
             "iterations": MethodParameter(10, "steps at most", 1, 1000),
             "tolerance": MethodParameter(1e-5, "the step, in radians, below which it ends", 1e-12, 0.1),
         },
-        differences="mergekit takes the mean of whole models' weights, which all point nearly the same way, with equal "
-        "weights; this is of the updates. Directions that cancel, or one opposite to the mean, are refused; mergekit "
-        "then begins with the first input.",
+        differences=(
+            "mergekit takes the mean of whole models' weights, which all point nearly the same way, with"
+            " equal weights; this is of the updates. Directions that cancel, or one opposite to the mean, are"
+            " refused; mergekit then begins with the first input."
+        ),
     ),
 )

@@ -54,9 +54,11 @@ METHODS = (
         knots,
         source="Stoica et al., ICLR 2025, arXiv 2410.19735",
         parameters=inner_parameters("ties"),
-        differences="The authors' code leaves out the trained scale α/r, trims the elements of all modules at once and drops "
-        "singular values below 1e-5; here the scale counts, each module is trimmed alone, and values below 1e-6 of "
-        "the largest are dropped. With merge: linear it is the plain sum. Where singular values are equal, the axes "
-        "are not unique.",
+        differences=(
+            "The authors' code leaves out the trained scale α/r, trims the elements of all modules at once"
+            " and drops singular values below 1e-5; here the scale counts, each module is trimmed alone, and"
+            " values below 1e-6 of the largest are dropped. With merge: linear it is the plain sum. Where"
+            " singular values are equal, the axes are not unique."
+        ),
     ),
 )

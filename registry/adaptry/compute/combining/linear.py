@@ -23,8 +23,10 @@ LINEAR = CombineMethod(
     "weighted sum of the updates (task arithmetic)",
     weighted_sum,
     source="Ilharco et al., arXiv 2212.04089",
-    differences="PEFT's `linear` sums the factors, so its result has cross terms B_i A_j and is no sum of updates "
-    "(here: `peft:linear`). mergekit's `linear` averages whole models; its `task_arithmetic` is this sum.",
+    differences=(
+        "PEFT's `linear` sums the factors, so its result has cross terms B_i A_j and is no sum of updates "
+        "(here: `peft:linear`). mergekit's `linear` averages whole models; its `task_arithmetic` is this sum."
+    ),
 )
 SVD = CombineMethod(
     "svd",
@@ -32,7 +34,9 @@ SVD = CombineMethod(
     weighted_sum,
     source="Eckart and Young 1936",
     rank=max,
-    differences="PEFT's `svd` decomposes the dense sum; the result is the same update, split evenly between the factors "
-    "here and wholly in lora_B there (`peft:svd`).",
+    differences=(
+        "PEFT's `svd` decomposes the dense sum; the result is the same update, split evenly between the"
+        " factors here and wholly in lora_B there (`peft:svd`)."
+    ),
 )
 METHODS = (LINEAR, SVD)

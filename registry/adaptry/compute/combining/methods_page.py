@@ -139,7 +139,9 @@ def _section(method: CombineMethod) -> Iterator[str]:
         yield "| parameter | default | takes | |"
         yield "|---|---|---|---|"
         for name, parameter in method.parameters.items():
-            yield f"| `{name}` | {_word(parameter.default)} | {_taken(parameter)} | {_cell(parameter.about)} |"
+            yield (
+                f"| `{name}` | {_word(parameter.default)} | {_taken(parameter)} | {_cell(parameter.about)} |"
+            )
     if method.differences:
         yield ""
         yield method.differences

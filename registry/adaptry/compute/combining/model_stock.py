@@ -83,9 +83,11 @@ METHODS = (
         },
         inputs=(2, 64),
         uses_weights=False,
-        differences="Equal to mergekit's, whose filter_wise is `over: rows` (but for rows shorter than 1e-3, whose cosines "
-        "mergekit lessens). Made for fine-tunes of one task: of adapters at right angles little is left, nothing of a "
-        "module that one of two has alone, and where most are at more than a right angle, the formula turns their "
-        "mean around.",
+        differences=(
+            "Equal to mergekit's, whose filter_wise is `over: rows` (but for rows shorter than 1e-3, whose"
+            " cosines mergekit lessens). Made for fine-tunes of one task: of adapters at right angles little"
+            " is left, nothing of a module that one of two has alone, and where most are at more than a right"
+            " angle, the formula turns their mean around."
+        ),
     ),
 )

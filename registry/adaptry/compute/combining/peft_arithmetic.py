@@ -67,8 +67,8 @@ def _clamped(inputs: CombineInputs, up: Tensor, down: Tensor) -> Factors:
     both = torch.cat([up.flatten(), down.flatten()])
     if len(both) > _QUANTILE_MOST:
         raise CheckFailed(
-            f"svd_clamp takes a quantile of {len(both):,} elements at {inputs.site_name}, and torch's, which PEFT uses, takes "
-            f"{_QUANTILE_MOST:,} at most: ask for a lower rank, or leave svd_clamp out"
+            f"svd_clamp takes a quantile of {len(both):,} elements at {inputs.site_name}, and torch's, which"
+            f" PEFT uses, takes {_QUANTILE_MOST:,} at most: ask for a lower rank, or leave svd_clamp out"
         )
     high = torch.quantile(both, share)
     return Factors(up.clamp(-high, high), down.clamp(-high, high))

@@ -46,8 +46,9 @@ def _on_updates(prune: str, is_electing: bool) -> Callable[[CombineInputs], Fact
 def _one_rank(ranks: Sequence[int]) -> int:
     if len(set(ranks)) > 1:
         raise CheckFailed(
-            f"PEFT sums the factors themselves, so all ranks must be one, and these are {', '.join(map(str, ranks))}: use "
-            "peft:cat or one of the types with svd, or resize the adapters to one rank"
+            "PEFT sums the factors themselves, so all ranks must be one, and these are"
+            f" {', '.join(map(str, ranks))}: use peft:cat or one of the types with svd, or resize the"
+            " adapters to one rank"
         )
     return ranks[0]
 
@@ -76,9 +77,9 @@ _SVD: Mapping[str, MethodParameter] = {
 _CROSS = "Not the weighted sum of the updates: A and B are summed apart, which leaves cross terms B_i A_j."
 _APART = "A and B are treated apart, with √|w_i s_i| as weights; not the method on the updates."
 _DRAWS = (
-    "The masks are those after torch.manual_seed(seed), with the recipe's seed, right before the call. PEFT draws for "
-    "the layers it adds, then for module after module as the model registers them, which no file tells: taken are the "
-    "layers by number, and in each the customary order, with `order` for the attention."
+    "The masks are those after torch.manual_seed(seed), with the recipe's seed, right before the call. PEFT"
+    " draws for the layers it adds, then for module after module as the model registers them, which no file"
+    " tells: taken are the layers by number, and in each the customary order, with `order` for the attention."
 )
 _MAJORITY_OF = "The sign is elected by unweighted elements, and the sum is divided by how many agree."
 _ELECTION = {"majority_sign_method": _MAJORITY}
@@ -123,8 +124,10 @@ METHODS = (
         _cat,
         source=_SOURCE,
         replay_mode="by site",
-        differences="The weighted sum, as `linear`; weights and scales are in lora_A here, and zeros fill up to the sum of "
-        "the configs' ranks.",
+        differences=(
+            "The weighted sum, as `linear`; weights and scales are in lora_A here, and zeros fill up to the"
+            " sum of the configs' ranks."
+        ),
     ),
     _updates(
         "svd",

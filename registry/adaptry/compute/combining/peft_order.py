@@ -54,7 +54,10 @@ def order_note(paths: Iterable[str], attention: str) -> str:
     """What to tell of an order that is taken on trust."""
     ordered = in_model_order(paths, attention)
     strange = sorted({part for path in ordered for part in path.split(".") if not _is_known(part)})
-    told = f"random numbers are drawn in the order in which the model is taken to register its modules: {ordered[0]} first, "
+    told = (
+        "random numbers are drawn in the order in which the model is taken to register its modules:"
+        f" {ordered[0]} first, "
+    )
     told += f"{ordered[-1]} last"
     return f"{told}; by alphabet where names tell nothing ({', '.join(strange[:5])})" if strange else told
 

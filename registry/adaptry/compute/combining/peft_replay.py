@@ -67,8 +67,8 @@ def _replay_site(plan: CombinePlan, planned: PlannedSite, generator: Generator |
         made = planned.method.combine(inputs)
     except RuntimeError as error:
         raise CheckFailed(
-            f"PEFT's arithmetic fails at {site.key} ({str(error).splitlines()[0]}), since ranks or layouts there "
-            "differ or values are too large: use a method of our own, or resize the adapters"
+            f"PEFT's arithmetic fails at {site.key} ({str(error).splitlines()[0]}), since ranks or layouts"
+            " there differ or values are too large: use a method of our own, or resize the adapters"
         ) from error
     assert isinstance(made, Factors)
     return made

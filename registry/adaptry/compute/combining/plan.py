@@ -172,8 +172,8 @@ def _holders(updates: Sequence[AdapterDeltas]) -> dict[WeightSite, list[int]]:
             known, label = by_key.setdefault(site.key, (site, each.parent.label))
             if known != site:
                 raise CheckFailed(
-                    f"{site.key} is {_shape(known)} in {label} and {_shape(site)} in {each.parent.label}: they are not "
-                    "of one base"
+                    f"{site.key} is {_shape(known)} in {label} and {_shape(site)} in {each.parent.label}:"
+                    " they are not of one base"
                 )
             holders.setdefault(site, []).append(place)
     return dict(sorted(holders.items(), key=lambda item: item[0].key))
@@ -203,7 +203,8 @@ def _planned(
     all_weights = tuple(_weight(recipe, override, place) for place in range(len(recipe.inputs)))
     if not method.uses_weights and any(weight not in (0, 1) for weight in all_weights):
         raise Invalid(
-            f"{method.name} takes no weights: the updates themselves decide how much each counts; leave them out"
+            f"{method.name} takes no weights: the updates themselves decide how much each counts; leave"
+            " them out"
         )
     weights = [all_weights[place] for place in places]
     is_replay = method.replay_mode != "no"

@@ -42,7 +42,10 @@ METHODS = (
         source="Han et al., arXiv 1506.02626",
         parameters={"density": DENSITY, "rescale": rescale_parameter("none"), **SUM},
         delta_form="dense",
-        differences="PEFT's `magnitude_prune` prunes lora_A and lora_B separately (`peft:magnitude_prune`); its "
-        "`magnitude_prune_svd` is this. Both break ties by the order of a sort; here equal magnitudes stay together.",
+        differences=(
+            "PEFT's `magnitude_prune` prunes lora_A and lora_B separately (`peft:magnitude_prune`); its"
+            " `magnitude_prune_svd` is this. Both break ties by the order of a sort; here equal magnitudes"
+            " stay together."
+        ),
     ),
 )

@@ -70,7 +70,9 @@ def parse_recipe(document: dict[str, Any], what: str) -> CombineRecipe:
 
 _KEYS = ", ".join(CombineRecipe.model_fields)
 _SAID = {
-    "extra_forbidden": f"no such key; a recipe has {_KEYS}; one of its modules {', '.join(ModuleOverride.model_fields)}",
+    "extra_forbidden": (
+        f"no such key; a recipe has {_KEYS}; one of its modules {', '.join(ModuleOverride.model_fields)}"
+    ),
     "missing": "it is missing",
     "tuple_type": "a list is expected here, as in [acme/tone, acme/facts=0.5]",
     "model_type": "it is neither REF=WEIGHT nor a mapping (an input has source and weight)",

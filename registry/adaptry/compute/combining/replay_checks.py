@@ -32,14 +32,14 @@ def check_replay(recipe: CombineRecipe, parents: Sequence[ParentAdapter], method
         first = parents[0].adapter.config.fields
         if differing := [name for name in _SELECTING if fields.get(name) != first.get(name)]:
             raise CheckFailed(
-                f"{parent.label} and {parents[0].label} differ in {differing[0]}, and PEFT takes the first one's for all, "
-                "which leaves modules out: use `linear` or another method of our own"
+                f"{parent.label} and {parents[0].label} differ in {differing[0]}, and PEFT takes the first"
+                " one's for all, which leaves modules out: use `linear` or another method of our own"
             )
     initial = parents[0].adapter.config.fields.get("init_lora_weights", True)
     if method.replay_mode == "in order" and initial not in (True, False, "gaussian"):
         raise CheckFailed(
-            f"{parents[0].label} was begun with init_lora_weights={str(initial)[:40]!r}; what PEFT draws for that before "
-            "its masks is not replayed: use dare_linear or dare_ties"
+            f"{parents[0].label} was begun with init_lora_weights={str(initial)[:40]!r}; what PEFT draws for"
+            " that before its masks is not replayed: use dare_linear or dare_ties"
         )
 
 
@@ -53,7 +53,8 @@ def check_site(site: WeightSite, method: CombineMethod, rank: int) -> None:
         )
     if rank > min(site.fan_out, site.width):
         raise CheckFailed(
-            f"{site.key} is {site.fan_out}×{site.width} and has no rank {rank}, at which PEFT raises: ask for a lower rank"
+            f"{site.key} is {site.fan_out}×{site.width} and has no rank {rank}, at which PEFT raises: ask for"
+            " a lower rank"
         )
 
 

@@ -38,7 +38,10 @@ METHODS = (
             "lambda": LAMBDA,
         },
         delta_form="dense",
-        differences="The paper has no weights: an update counts here as w·Δ throughout. At a module that one input alone has, "
-        "nothing varies and its update stays whole. mergekit's `select_topk` is `select`, 1 by default. PEFT has no SCE.",
+        differences=(
+            "The paper has no weights: an update counts here as w·Δ throughout. At a module that one input"
+            " alone has, nothing varies and its update stays whole. mergekit's `select_topk` is `select`, 1"
+            " by default. PEFT has no SCE."
+        ),
     ),
 )

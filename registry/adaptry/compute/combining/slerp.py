@@ -100,9 +100,11 @@ METHODS = (
         },
         inputs=(2, 2),
         uses_weights=False,
-        differences="mergekit's `slerp` goes along the arc between two whole models' weights, where the angle is nearly 0 "
-        "and the path nearly straight; this is between the updates, as mergekit's `nuslerp` with a base. It is "
-        f"straight below an angle of 1e-4, in mergekit where |cos| > 0.9995. {_ZERO}",
+        differences=(
+            "mergekit's `slerp` goes along the arc between two whole models' weights, where the angle is"
+            " nearly 0 and the path nearly straight; this is between the updates, as mergekit's `nuslerp`"
+            f" with a base. It is straight below an angle of 1e-4, in mergekit where |cos| > 0.9995. {_ZERO}"
+        ),
     ),
     CombineMethod(
         "nuslerp",
@@ -112,14 +114,17 @@ METHODS = (
         parameters={
             "over": MethodParameter(
                 "tensor",
-                "what has an angle: the update as a whole, each row (all that leads to one output) or each column (all "
-                "that one input leads to)",
+                "what has an angle: the update as a whole, each row (all that leads to one output) or each"
+                " column (all that one input leads to)",
                 choices=("tensor", "rows", "columns"),
             )
         },
         inputs=(2, 2),
-        differences="Equal to mergekit's with a base: `over: rows` is its nuslerp_flatten: false, `over: columns` also "
-        "nuslerp_row_wise: true. Rows are outputs here also where a model stores a weight the other way round "
-        f"(embeddings, Conv1D). It is straight below an angle of 1e-4, in mergekit below 1e-8. {_ZERO}",
+        differences=(
+            "Equal to mergekit's with a base: `over: rows` is its nuslerp_flatten: false, `over: columns`"
+            " also nuslerp_row_wise: true. Rows are outputs here also where a model stores a weight the"
+            " other way round (embeddings, Conv1D). It is straight below an angle of 1e-4, in mergekit below"
+            f" 1e-8. {_ZERO}"
+        ),
     ),
 )

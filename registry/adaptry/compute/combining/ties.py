@@ -32,9 +32,11 @@ METHODS = (
             **ELECTION,
         },
         delta_form="dense",
-        differences="The paper trims the whole model at once; here, as in PEFT and mergekit, each module alone. The paper "
-        "has no weights: an update counts here as w·Δ throughout. PEFT's `ties_svd` elects by the unweighted updates "
-        "(sign: unweighted); its `ties` does all this to lora_A and lora_B separately (`peft:ties`). mergekit divides "
-        "by the sum of the agreeing weights (divide: weights).",
+        differences=(
+            "The paper trims the whole model at once; here, as in PEFT and mergekit, each module alone. The"
+            " paper has no weights: an update counts here as w·Δ throughout. PEFT's `ties_svd` elects by the"
+            " unweighted updates (sign: unweighted); its `ties` does all this to lora_A and lora_B separately"
+            " (`peft:ties`). mergekit divides by the sum of the agreeing weights (divide: weights)."
+        ),
     ),
 )

@@ -67,9 +67,12 @@ METHODS = (
                 0, "how many singular triplets of each update count, at most (0: all)", 0, 1 << 16
             )
         },
-        differences="The authors' code takes min(out, in) / T triplets of each update; of a LoRA most of them have the value 0 "
-        "and vectors that it does not determine, and these tilt the result. Here an update has at most as many as its "
-        "rank. Where vectors of two updates are the same, they share one direction (the polar factor is a partial "
-        "isometry), so that the merge of an update with itself is the update.",
+        differences=(
+            "The authors' code takes min(out, in) / T triplets of each update; of a LoRA most of them have"
+            " the value 0 and vectors that it does not determine, and these tilt the result. Here an update"
+            " has at most as many as its rank. Where vectors of two updates are the same, they share one"
+            " direction (the polar factor is a partial isometry), so that the merge of an update with itself"
+            " is the update."
+        ),
     ),
 )

@@ -61,8 +61,8 @@ def _check_shapes(one: AdapterDeltas, other: AdapterDeltas) -> None:
         known = by_key.get(site.key, site)
         if known != site:
             raise CheckFailed(
-                f"{site.key} is {known.fan_out}×{known.width} in {one.parent.label} and {site.fan_out}×{site.width} in "
-                f"{other.parent.label}: they are not of one base"
+                f"{site.key} is {known.fan_out}×{known.width} in {one.parent.label} and"
+                f" {site.fan_out}×{site.width} in {other.parent.label}: they are not of one base"
             )
 
 

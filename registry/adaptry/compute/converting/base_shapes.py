@@ -61,7 +61,7 @@ def check_conversion_base(parent: ParentAdapter, base: ConversionBase, other_bas
         return [f"{between}: {found.evidence}"]
     if not other_base:
         raise CheckFailed(
-            f"{between}: {found.evidence}. Converted on it the adapter would be another one; give its own base, or say "
-            "--other-base if that is what you want"
+            f"{between}: {found.evidence}. Converted on it the adapter would be another one; give its own"
+            " base, or say --other-base if that is what you want"
         )
     return [f"{between}: {found.evidence}, as --other-base allows"]

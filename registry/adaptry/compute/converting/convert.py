@@ -37,7 +37,10 @@ from adaptry.core.manifest import BaseClaim
 if TYPE_CHECKING:
     from adaptry.compute.tensors.lowrank import Factors
 
-_ALONE = "no base was looked at, so every module is taken for a Linear: where one is a convolution, give the base (--base)"
+_ALONE = (
+    "no base was looked at, so every module is taken for a Linear: where one is a convolution, give the base"
+    " (--base)"
+)
 
 
 def convert(
@@ -52,7 +55,8 @@ def convert(
     notes = check_conversion_base(parent, base, options.other_base) if base else []
     if base and parent.base is None and needs_base_values(parent, options):
         notes.append(
-            f"that this is the base of {parent.label} is believed, not checked: no registry knows it by content"
+            f"that this is the base of {parent.label} is believed, not checked: no registry knows it by"
+            " content"
         )
     convert_with = _fold if is_plain(parent.adapter) else _compute
     adapter, changes = convert_with(parent, options, base, notes)
@@ -76,17 +80,19 @@ def _refuse_unconvertible(parent: ParentAdapter) -> None:
     adapter, label = parent.adapter, parent.label
     if adapter.format is not PEFT:
         raise Unsupported(
-            f"{label} is in the layout of {adapter.format.tool}; only PEFT's is converted: {adapter.format.usage_hint}"
+            f"{label} is in the layout of {adapter.format.tool}; only PEFT's is converted:"
+            f" {adapter.format.usage_hint}"
         )
     refuse_unmergeable(WeightedAdapter(adapter, 1.0, label, parent.base))
     if "layer_replication" in adapter.spec.traits:
         raise Unsupported(
-            f"{label} renumbers the layers of its base (layer_replication), which a plain LoRA cannot: merge it instead"
+            f"{label} renumbers the layers of its base (layer_replication), which a plain LoRA cannot: merge"
+            " it instead"
         )
     if not adapter.spec.modules or METHODS[adapter.spec.method].weight is None:
         raise Unsupported(
-            f"{label} is {METHODS[adapter.spec.method].title} and updates no matrix, so there is nothing for a LoRA to "
-            "hold: merge it instead"
+            f"{label} is {METHODS[adapter.spec.method].title} and updates no matrix, so there is nothing for"
+            " a LoRA to hold: merge it instead"
         )
 
 
@@ -185,7 +191,8 @@ def _refuse_without_weights(parent: ParentAdapter, base: ConversionBase | None) 
             else f"is {title}, whose update depends on the base's weights"
         )
         raise CheckFailed(
-            f"{parent.label} {why}: give the base with --base (a folder, or the name of a base whose weights are here)"
+            f"{parent.label} {why}: give the base with --base (a folder, or the name of a base whose weights"
+            " are here)"
         )
 
 
@@ -205,8 +212,8 @@ def _refuse_without_rank(
     if full is not None:
         most = min(full.site.fan_out, full.site.width)
         raise CheckFailed(
-            f"the update of {parent.label} is no product of thin factors (at {full.site.path} it may have rank {most}), so "
-            "a LoRA can only come near it: say --rank N or --energy 0.99 and see how near"
+            f"the update of {parent.label} is no product of thin factors (at {full.site.path} it may have"
+            f" rank {most}), so a LoRA can only come near it: say --rank N or --energy 0.99 and see how near"
         )
 
 
@@ -215,8 +222,9 @@ def _refuse_resized(parent: ParentAdapter, changes: Sequence[ChangedWeight]) -> 
         own = own_weight(parent, changed)
         if own is not None and own.shape != changed.shape:
             raise Unsupported(
-                f"{parent.label} brings an {own.target} of {own.shape[0]:,} rows and an update of it that depends on the "
-                f"base's values, of which there are {changed.shape[0]:,} rows: merge it instead (--resize-vocab)"
+                f"{parent.label} brings an {own.target} of {own.shape[0]:,} rows and an update of it that"
+                f" depends on the base's values, of which there are {changed.shape[0]:,} rows: merge it"
+                " instead (--resize-vocab)"
             )
 
 

@@ -48,8 +48,8 @@ class MethodDeltas:
             after = method.weight(before, self._parts(changed))
         except (LookupError, RuntimeError, ValueError) as error:  # torch's words
             raise InvalidWeights(
-                f"what {self.parent.label} holds for {changed.module.path} does not fit its weight ({error}); check the "
-                "adapter against its base"
+                f"what {self.parent.label} holds for {changed.module.path} does not fit its weight ({error});"
+                " check the adapter against its base"
             ) from error
         from adaptry.compute.lazy_adapters.rounding import check_values
 

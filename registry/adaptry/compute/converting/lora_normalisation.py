@@ -89,6 +89,9 @@ def normalisation_notes(made: NormalisedLora) -> Iterator[str]:
     if words:
         yield f"folded in: {', '.join(words)}"
     if made.common_scale is not None:
-        yield f"the factors are as they were; all modules have the scale {made.common_scale:g}, which is lora_alpha over r"
+        yield (
+            f"the factors are as they were; all modules have the scale {made.common_scale:g}, which is"
+            " lora_alpha over r"
+        )
     else:
         yield "each module's scale is in its lora_B, so that lora_alpha over r is 1"

@@ -107,8 +107,8 @@ def _placement(parent: ParentAdapter, base: ConversionBase) -> ModuleMap:
     if module_map.missing:
         first = module_map.missing[0].path
         raise CheckFailed(
-            f"{label}: {len(module_map.missing)} of its {len(adapter.spec.modules)} modules are not in the base (first: "
-            f"{first}: {module_map.reasons[first].text}); is this the base it was trained on?"
+            f"{label}: {len(module_map.missing)} of its {len(adapter.spec.modules)} modules are not in the"
+            f" base (first: {first}: {module_map.reasons[first].text}); is this the base it was trained on?"
         )
     report = check(adapter, base.record, adapter.config.base_name)
     if report.is_blocked:
@@ -119,8 +119,8 @@ def _placement(parent: ParentAdapter, base: ConversionBase) -> ModuleMap:
 def _refuse_unplain(label: str, target: TargetTensor) -> None:
     if target.orientation not in ("linear", "conv1d", "conv", "embedding") or len(target.weight.parts) > 1:
         raise Unsupported(
-            f"{label} changes {target.module.path}, which is stored as {target.orientation} in the base and for which "
-            "no LoRA is computed here: merge the adapter instead"
+            f"{label} changes {target.module.path}, which is stored as {target.orientation} in the base and"
+            " for which no LoRA is computed here: merge the adapter instead"
         )
 
 
@@ -138,8 +138,8 @@ def _alone(parent: ParentAdapter, module: ModuleSpec) -> ChangedWeight:
     is_told = module.fan_in and module.fan_out and module.kind in ("linear", "flat", "embedding")
     if not is_told:
         raise CheckFailed(
-            f"{parent.label}: its tensors do not tell the shape of {module.path}'s weight, and a LoRA needs it: "
-            f"{_GIVE_BASE}"
+            f"{parent.label}: its tensors do not tell the shape of {module.path}'s weight, and a LoRA needs"
+            f" it: {_GIVE_BASE}"
         )
     if module.kind == "embedding":
         site = WeightSite(module.path, "embedding", module.fan_out, module.fan_in)

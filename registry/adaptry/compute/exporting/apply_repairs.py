@@ -112,6 +112,6 @@ def _verdict_notes(decided: ExportPlan) -> tuple[str, ...]:
 def _check_exact(original: ParentAdapter, found: Equality, options: ExportOptions) -> None:
     if options.exact and found.error > 0:
         raise CheckFailed(
-            f"the repaired {original.label} differs from it by {found.error:.3g} of its update, and --exact forbids it: "
-            "leave --exact out, or merge it (--format checkpoint)"
+            f"the repaired {original.label} differs from it by {found.error:.3g} of its update, and --exact"
+            " forbids it: leave --exact out, or merge it (--format checkpoint)"
         )

@@ -120,7 +120,7 @@ def _format(made: RepairedAdapter, chosen: ExportFormat | None) -> ExportFormat:
     if made.plan.needs_merge:
         found = made.plan.needs_merge[0]
         raise Invalid(
-            f"{made.original.label} must go into its base's weights for {made.plan.runtime} ({found.reason}), which {chosen.name} "
-            "does not hold: leave --format out, or say --format checkpoint"
+            f"{made.original.label} must go into its base's weights for {made.plan.runtime} ({found.reason}),"
+            f" which {chosen.name} does not hold: leave --format out, or say --format checkpoint"
         )
     return chosen

@@ -29,7 +29,8 @@ def convert_mlx_layout(parent: ParentAdapter, runtime: Runtime, options: ExportO
     adapter, label = parent.adapter, parent.label
     if adapter.format is not MLX:
         raise Unsupported(
-            f"{label} is in the layout of {adapter.format.tool}, and is not brought into PEFT's: {adapter.format.usage_hint}"
+            f"{label} is in the layout of {adapter.format.tool}, and is not brought into PEFT's:"
+            f" {adapter.format.usage_hint}"
         )
     odd = [module.path for module in adapter.spec.modules if module.kind not in ("linear", "embedding")]
     if "dora" in adapter.spec.traits or odd:
@@ -63,8 +64,8 @@ def _refuse_tied(label: str, options: ExportOptions) -> None:
     facts = options.require_record(f"bringing the embedding's update of {label} into PEFT's layout").facts
     if facts.get("tie_word_embeddings"):
         raise Unsupported(
-            f"{label} updates an embedding that is the output head too, which mlx-lm changes in both places and PEFT in one: "
-            f"{MLX.usage_hint}"
+            f"{label} updates an embedding that is the output head too, which mlx-lm changes in both places"
+            f" and PEFT in one: {MLX.usage_hint}"
         )
 
 

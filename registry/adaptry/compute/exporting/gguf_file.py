@@ -93,7 +93,8 @@ def _check_plain(parent: ParentAdapter) -> None:
         )
     if reason := plain_reason(adapter):
         raise CheckFailed(
-            f"{parent.label} {reason}, which no GGUF adapter holds: export it with --for llama.cpp, which repairs it"
+            f"{parent.label} {reason}, which no GGUF adapter holds: export it with --for llama.cpp, which"
+            " repairs it"
         )
     if not adapter.spec.modules:
         raise CheckFailed(f"{parent.label} updates no module, so there is nothing to write")
@@ -124,13 +125,14 @@ def _check_place(label: str, module: ModuleSpec, where: GgufTarget | None, facts
     instead = "merge it (--format checkpoint) and convert the model with llama.cpp's own tool"
     if where is None:
         raise Unsupported(
-            f"{label} changes {module.path} ({module.kind}), for which llama.cpp has no tensor in a {facts['model_type']}: {instead}"
+            f"{label} changes {module.path} ({module.kind}), for which llama.cpp has no tensor in a"
+            f" {facts['model_type']}: {instead}"
         )
     is_tied = bool(facts.get("tie_word_embeddings"))
     if is_tied and where.tensor in ("output.weight", "token_embd.weight"):
         raise Unsupported(
-            f"{label} changes {module.path}, and its base has one weight for input and output, which llama.cpp would change in "
-            f"both or in neither: {instead}"
+            f"{label} changes {module.path}, and its base has one weight for input and output, which"
+            f" llama.cpp would change in both or in neither: {instead}"
         )
 
 

@@ -71,8 +71,8 @@ def architecture_of(facts: Mapping[str, Any], label: str) -> GgufArchitecture:
     found = ARCHITECTURES.get(str(model))
     if found is None:
         raise Unsupported(
-            f"{label} is for a {model}, and GGUF adapters are written for {', '.join(ARCHITECTURES)}: merge it "
-            "(--format checkpoint) and convert the model with llama.cpp's own tool"
+            f"{label} is for a {model}, and GGUF adapters are written for {', '.join(ARCHITECTURES)}: merge"
+            " it (--format checkpoint) and convert the model with llama.cpp's own tool"
         )
     return found
 

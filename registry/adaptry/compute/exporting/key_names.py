@@ -39,8 +39,9 @@ def normalise_keys(parent: ParentAdapter, runtime: Runtime, options: ExportOptio
     if strange or len(set(new.values())) < len(new):
         first = strange[0] if strange else next(iter(new))
         raise CheckFailed(
-            f"{parent.label} has {len(strange) or len(new)} tensors that no rule knows or that would become one (first: "
-            f"{first}), and nothing is left out silently: save the adapter again from the trained model"
+            f"{parent.label} has {len(strange) or len(new)} tensors that no rule knows or that would become"
+            f" one (first: {first}), and nothing is left out silently: save the adapter again from the"
+            " trained model"
         )
     return rewrite_adapter(parent, {"operation": "rename"}, name=new.__getitem__)
 
@@ -71,7 +72,8 @@ def rename_to_disk(parent: ParentAdapter, runtime: Runtime, options: ExportOptio
         paths = {target.module.path: target.tensor.removesuffix(".weight") for target in module_map.placed}
     if len(set(paths.values())) < len(paths):
         raise CheckFailed(
-            f"{parent.label}: two of its modules would be one of the base's; is this the base it was trained on?"
+            f"{parent.label}: two of its modules would be one of the base's; is this the base it was"
+            " trained on?"
         )
     names = {
         tensor: tensor.replace(f"{PREFIX}{module.path}.", f"{PREFIX}{paths[module.path]}.", 1)

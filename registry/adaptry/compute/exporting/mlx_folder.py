@@ -74,7 +74,8 @@ def _checked(parent: ParentAdapter) -> Mapping[str, ModuleSpec]:
     ]
     if odd or not adapter.spec.modules:
         raise Unsupported(
-            f"{label} changes {odd[0] if odd else 'nothing'}, and only linear layers of a model's layers are written for mlx-lm"
+            f"{label} changes {odd[0] if odd else 'nothing'}, and only linear layers of a model's layers are"
+            " written for mlx-lm"
         )
     return {module.path: module for module in adapter.spec.modules}
 

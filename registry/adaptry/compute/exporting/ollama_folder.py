@@ -21,6 +21,9 @@ def write(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[
     name = options.base_name or parent.adapter.config.base_name or "BASE"
     with output_folder(target, replace=options.may_replace) as folder:
         notes = gguf_file.write_into(parent, folder, options)
-        text = f"# {name} as Ollama has it: a model of its library, or a GGUF file\nFROM {name}\nADAPTER ./{gguf_file.NAME}\n"
+        text = (
+            f"# {name} as Ollama has it: a model of its library, or a GGUF file\nFROM {name}\nADAPTER"
+            f" ./{gguf_file.NAME}\n"
+        )
         (folder / MODELFILE).write_text(text, encoding="utf-8")
     return (*notes, f"FROM in the {MODELFILE} is {name}: put in what Ollama calls that base")

@@ -44,8 +44,8 @@ class ExportOptions:
         """The record. Raises `CheckFailed` with what to do where there is none; `what` needs it."""
         if self.record is None:
             raise CheckFailed(
-                f"{what} needs to know the base: say --base NAME (a registered one) or --base ./DIR, of which headers and "
-                "config are read"
+                f"{what} needs to know the base: say --base NAME (a registered one) or --base ./DIR, of which"
+                " headers and config are read"
             )
         return self.record
 
@@ -53,7 +53,8 @@ class ExportOptions:
         """The base's files. Raises `CheckFailed` where they are nowhere, and what opening them raises."""
         if self.open_weights is None:
             raise CheckFailed(
-                f"{what} needs the base's weights: say --base ./DIR, or the name of a base whose weights are here"
+                f"{what} needs the base's weights: say --base ./DIR, or the name of a base whose weights are"
+                " here"
             )
         return self.open_weights()
 

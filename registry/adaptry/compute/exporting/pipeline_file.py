@@ -93,7 +93,8 @@ def _placed(parent: ParentAdapter, options: ExportOptions) -> list[PipelineModul
     reason = plain_reason(adapter) or (f"has {strange[0]} beside its factors" if strange else None)
     if reason or adapter.spec.extras or adapter.spec.unclaimed or not adapter.spec.modules:
         raise CheckFailed(
-            f"{label} {reason or 'is more, or less, than factors'}, which a pipeline's LoRA file does not hold"
+            f"{label} {reason or 'is more, or less, than factors'}, which a pipeline's LoRA file does not"
+            " hold"
         )
     paths = _paths(parent, options)
     return [PipelineModule(paths[module.path], module, roles) for module in adapter.spec.modules]
@@ -191,7 +192,8 @@ def _commonest(modules: list[PipelineModule]) -> dict[str, float]:
     """Of each part, the alpha that most of its modules have."""
     parts = {each.part for each in modules}
     return {
-        part: Counter(_alpha(each.module) for each in modules if each.part == part).most_common(1)[0][0]
-        or 1.0  # nothing could be divided by 0
+        part: (
+            Counter(_alpha(each.module) for each in modules if each.part == part).most_common(1)[0][0] or 1.0
+        )  # nothing could be divided by 0
         for part in parts
     }

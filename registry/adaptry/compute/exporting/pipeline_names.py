@@ -20,8 +20,8 @@ def kohya_name(path: str, parts: Iterable[str]) -> str:
     part, _, inside = path.partition(".")
     if part not in _KOHYA:
         raise Unsupported(
-            f"kohya's files name the modules of a {part} after another code than diffusers', and are not written: export it "
-            "with --format diffusers"
+            f"kohya's files name the modules of a {part} after another code than diffusers', and are not"
+            " written: export it with --format diffusers"
         )
     has_two = "text_encoder_2" in parts
     prefix = _KOHYA[part][-1] if has_two else _KOHYA[part][0]
@@ -41,8 +41,8 @@ def diffusers_names(names: Iterable[str], base: Iterable[str], label: str) -> Ma
     for name in names:
         if name not in known:
             raise CheckFailed(
-                f"{label}: the base has nothing that kohya would call {name}; is this its pipeline, and is the file in diffusers' "
-                "own names for blocks (SDXL's original names are not told back)?"
+                f"{label}: the base has nothing that kohya would call {name}; is this its pipeline, and is"
+                " the file in diffusers' own names for blocks (SDXL's original names are not told back)?"
             )
         found[name] = known[name]
     return found

@@ -53,8 +53,8 @@ def resize_to_limit(parent: ParentAdapter, runtime: Runtime, options: ExportOpti
     if options.exact:
         had = largest_rank(CheckSubject(parent.adapter))
         raise CheckFailed(
-            f"{parent.label} has rank {had} and {runtime} takes {limit}, so something would be lost, and --exact forbids it: "
-            "start the server with a larger limit, or leave --exact out"
+            f"{parent.label} has rank {had} and {runtime} takes {limit}, so something would be lost, and"
+            " --exact forbids it: start the server with a larger limit, or leave --exact out"
         )
     return resize(parent, ResizeOptions(rank=limit, dtype=options.dtype or "F32"))
 
@@ -117,7 +117,8 @@ def drop_embedding_copies(parent: ParentAdapter, runtime: Runtime, options: Expo
             or not own.equal(base.read_tensor(name).to(own.dtype))
         ):
             raise CheckFailed(
-                f"{parent.label} brings {extra.target}, and it is not the base's: merge it (adaptry merge --base BASE REF -o DIR)"
+                f"{parent.label} brings {extra.target}, and it is not the base's: merge it (adaptry merge"
+                " --base BASE REF -o DIR)"
             )
     left_out = {extra.tensor for extra in copies}
     return rewrite_adapter(

@@ -95,6 +95,7 @@ def size_of(weight: WeightPair) -> int:
 def _dtype(name: str, info: TensorInfo) -> torch.dtype:
     if info.dtype not in DTYPES or not DTYPES[info.dtype].is_floating_point:
         raise Unsupported(
-            f"{name} is {info.dtype}; a difference is taken of F64, F32, F16 and BF16: extract from unquantised checkpoints"
+            f"{name} is {info.dtype}; a difference is taken of F64, F32, F16 and BF16: extract from"
+            " unquantised checkpoints"
         )
     return DTYPES[info.dtype]

@@ -58,8 +58,8 @@ def plan_extraction(
     lora = [each for each in choices if each.kind == "lora"]
     if not lora:
         raise CheckFailed(
-            f"of {len(wanted)} weights that changed none is a matrix of the shape that it had (first: {wanted[0].name}), so "
-            "there is nothing for a LoRA to hold"
+            f"of {len(wanted)} weights that changed none is a matrix of the shape that it had (first:"
+            f" {wanted[0].name}), so there is nothing for a LoRA to hold"
         )
     whole = _whole(choices, found.weights, chooser)
     left_out = [each for each in choices if each.kind == "nothing"]
@@ -103,7 +103,8 @@ def _matching(changed: Sequence[WeightPair], patterns: Sequence[str]) -> list[We
     wanted = [weight for weight in changed if weight.path in matched or weight.name in matched]
     if not wanted:
         raise Invalid(
-            f"no weight that changed matches {' or '.join(map(repr, patterns))} (one that did: {changed[0].path})"
+            f"no weight that changed matches {' or '.join(map(repr, patterns))} (one that did:"
+            f" {changed[0].path})"
         )
     return wanted
 

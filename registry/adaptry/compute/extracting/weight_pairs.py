@@ -70,8 +70,8 @@ def pair_weights(
     kind = str(tuned_facts.get("model_type") or "")
     if is_converted_on_load([kind]):
         raise Unsupported(
-            f"transformers renames or fuses the weights of {kind} as it loads them, by rules not known here, so that an "
-            "adapter's names would be guessed"
+            f"transformers renames or fuses the weights of {kind} as it loads them, by rules not known here,"
+            " so that an adapter's names would be guessed"
         )
     in_base, in_tuned = ParameterNames(_shapes(base), base_facts), ParameterNames(_shapes(tuned), tuned_facts)
     is_tied = tuned_facts.get("tie_word_embeddings") is True
@@ -123,8 +123,9 @@ def _check_architecture(
         inside = [name for name in names if layer_of(name) is not None]
         if inside or len(names) * 2 > len(weights):
             raise CheckFailed(
-                f"{len(names)} weights of {where.folder} are not in {other.folder} (first: {(inside or names)[0]}): they "
-                "are not of one architecture; is this the base it was trained from?"
+                f"{len(names)} weights of {where.folder} are not in {other.folder} (first:"
+                f" {(inside or names)[0]}): they are not of one architecture; is this the base it was trained"
+                " from?"
             )
 
 

@@ -78,8 +78,8 @@ def _check_placed(label: str, module_map: ModuleMap) -> None:
     ]
     if lost:
         raise CheckFailed(
-            f"{label}: {len(lost)} of its modules are not in this base (first: {lost[0]}), so what they are called in "
-            "another layout is not known"
+            f"{label}: {len(lost)} of its modules are not in this base (first: {lost[0]}), so what they are"
+            " called in another layout is not known"
         )
 
 

@@ -166,8 +166,9 @@ def _check_plain(label: str, adapter: Adapter, module: ModuleSpec) -> None:
     """Only plain factors can be taken apart or put together."""
     if adapter.spec.method != "lora" or module.tensors.keys() != {"A", "B"}:
         raise Unsupported(
-            f"{label}: {module.path} is no plain LoRA ({adapter.spec.method}, {', '.join(sorted(module.tensors))}), and "
-            "PEFT has no other on fused experts: train it again in the new layout"
+            f"{label}: {module.path} is no plain LoRA ({adapter.spec.method},"
+            f" {', '.join(sorted(module.tensors))}), and PEFT has no other on fused experts: train it again"
+            " in the new layout"
         )
 
 

@@ -50,12 +50,14 @@ def open_adapter_deltas(parent: ParentAdapter) -> AdapterDeltas:
     adapter, label = parent.adapter, parent.label
     if adapter.format is not PEFT:
         raise Unsupported(
-            f"{label} is in the layout of {adapter.format.tool}; only PEFT's is computed with: {adapter.format.usage_hint}"
+            f"{label} is in the layout of {adapter.format.tool}; only PEFT's is computed with:"
+            f" {adapter.format.usage_hint}"
         )
     if adapter.spec.unclaimed:
         raise CheckFailed(
-            f"{label} has {len(adapter.spec.unclaimed)} tensors that no rule knows (first: {adapter.spec.unclaimed[0]}); "
-            "nothing is left out silently: save the adapter again from the trained model"
+            f"{label} has {len(adapter.spec.unclaimed)} tensors that no rule knows (first:"
+            f" {adapter.spec.unclaimed[0]}); nothing is left out silently: save the adapter again from the"
+            " trained model"
         )
     if reason := plain_reason(adapter):
         raise Unsupported(

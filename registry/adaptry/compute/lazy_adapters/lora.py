@@ -124,8 +124,9 @@ def _paths_in_file(sites: Sequence[WeightSite]) -> dict[WeightSite, str]:
         ordered = in_module_order({str(site.parameter) for site in found})
         if not ordered:
             raise CheckFailed(
-                f"the order in which {path} has its parameters {', '.join(sorted(str(s.parameter) for s in found))} is "
-                "not known here, and PEFT's layout depends on it; combine adapters of one parameter at a time"
+                f"the order in which {path} has its parameters"
+                f" {', '.join(sorted(str(s.parameter) for s in found))} is not known here, and PEFT's layout"
+                " depends on it; combine adapters of one parameter at a time"
             )
         for site in found:
             depth = len(ordered) - 1 - ordered.index(str(site.parameter))

@@ -47,7 +47,8 @@ def check_values(update: Delta, what: str) -> Delta:
     """`update`, as read from a file. Raises `InvalidWeights` where it holds NaN or infinity."""
     if not _is_finite(update):
         raise InvalidWeights(
-            f"{what} holds NaN or infinite values, of which nothing can be made: training went wrong, or the file did"
+            f"{what} holds NaN or infinite values, of which nothing can be made: training went wrong, or the"
+            " file did"
         )
     return update
 

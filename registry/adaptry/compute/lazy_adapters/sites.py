@@ -65,8 +65,9 @@ def site_of(adapter: Adapter, module: ModuleSpec) -> WeightSite:
     if module.kind == "parameter":
         if module.parameter is None:
             raise CheckFailed(
-                f"which parameter of {module.path} the factors change is not told by the config (target_parameters); "
-                "name each parameter there with its module, as in mlp.experts.down_proj"
+                f"which parameter of {module.path} the factors change is not told by the config"
+                " (target_parameters); name each parameter there with its module, as in"
+                " mlp.experts.down_proj"
             )
         experts = max(1, module.rank // scale_of(adapter.config, module.name)[2])
         require_not_transposed(adapter.spec)

@@ -83,9 +83,9 @@ def choose_whole_weights(parents: Sequence[ParentAdapter], choice: str | None = 
         return NO_WHOLE_WEIGHTS
     if len(bringing) > 1 and not _are_same(bringing):
         raise CheckFailed(
-            f"{' and '.join(parent.label for parent in bringing)} bring different whole weights (first: "
-            f"{bringing[0].adapter.spec.extras[0].target}), which cannot be combined: say --whole-weights LABEL to take "
-            "one input's, or --whole-weights none to leave them out"
+            f"{' and '.join(parent.label for parent in bringing)} bring different whole weights (first:"
+            f" {bringing[0].adapter.spec.extras[0].target}), which cannot be combined: say --whole-weights"
+            " LABEL to take one input's, or --whole-weights none to leave them out"
         )
     return _of(bringing[0], len(parents))
 
@@ -101,7 +101,10 @@ def _of(parent: ParentAdapter, inputs: int) -> WholeWeights:
     if not names:
         return NO_WHOLE_WEIGHTS
     fields = {key: adapter.config.fields[key] for key in _FIELDS if key in adapter.config.fields}
-    told = f"{len(names)} whole weights come from {parent.label} as they are (first: {adapter.spec.extras[0].target})"
+    told = (
+        f"{len(names)} whole weights come from {parent.label} as they are (first:"
+        f" {adapter.spec.extras[0].target})"
+    )
     return WholeWeights(adapter, names, fields, tokenizer_of(adapter), (told,) if inputs > 1 else ())
 
 

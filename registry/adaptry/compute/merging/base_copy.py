@@ -45,8 +45,9 @@ def choose_copy(
     if written := view.checkpoint.config.get("quantization_config"):
         method = written.get("quant_method", "unknown") if isinstance(written, dict) else "unknown"
         raise Unsupported(
-            f"{folder} is quantised ({method}) by its config.json, and none of its weights is packed in a way known here: "
-            "merge into the unquantised base; if its weights are plain after all, take quantization_config out of the config"
+            f"{folder} is quantised ({method}) by its config.json, and none of its weights is packed in a way"
+            " known here: merge into the unquantised base; if its weights are plain after all, take"
+            " quantization_config out of the config"
         )
     trained = [(entry.label, why) for entry in inputs if (why := _why_quantised(entry))]
     if found and not trained:
@@ -57,19 +58,19 @@ def choose_copy(
     label, why = trained[0]
     if requested == "original":
         reason = (
-            f"{label} was trained on a quantised copy ({why}) and is merged into the original, as --base-copy original "
-            "asks: the result differs from what was trained by the rounding of that copy"
+            f"{label} was trained on a quantised copy ({why}) and is merged into the original, as --base-copy"
+            " original asks: the result differs from what was trained by the rounding of that copy"
         )
         return BaseCopy(kind="original", reason=reason), [found] if found else []
     if requested == "dequantised":
         raise CheckFailed(
-            f"--base-copy dequantised needs the quantised copy that {label} was trained on ({why}), and {folder} is not "
-            "quantised: give the copy with --base, or say --base-copy original"
+            f"--base-copy dequantised needs the quantised copy that {label} was trained on ({why}), and"
+            f" {folder} is not quantised: give the copy with --base, or say --base-copy original"
         )
     raise CheckFailed(
-        f"{label} was trained on a quantised copy ({why}), and {folder} is not quantised. Say --base-copy original to merge "
-        "into it all the same, or give the quantised copy with --base and say --base-copy dequantised for exactly what "
-        "was trained"
+        f"{label} was trained on a quantised copy ({why}), and {folder} is not quantised. Say --base-copy"
+        " original to merge into it all the same, or give the quantised copy with --base and say --base-copy"
+        " dequantised for exactly what was trained"
     )
 
 
@@ -80,7 +81,8 @@ def dtype_of_int8(view: LogicalView, dtype: Dtype | None) -> str:
     known = dtype or _dtype_of_config(view)
     if known is None and any(packed.four_bit is None for packed in view.packed.values()):
         raise CheckFailed(
-            f"{view.checkpoint.folder} does not say which dtype its eight-bit weights had: say it with --dtype"
+            f"{view.checkpoint.folder} does not say which dtype its eight-bit weights had: say it with"
+            " --dtype"
         )
     return known or "F32"
 
@@ -94,8 +96,8 @@ def dtype_notes(view: LogicalView, dtype: Dtype | None) -> list[str]:
     if dtype or written is None or found <= {written}:
         return []
     return [
-        f"four-bit weights are written as {' and '.join(sorted(found))}, from which they were quantised, and config.json "
-        f"says {written}: --dtype makes all weights one dtype"
+        f"four-bit weights are written as {' and '.join(sorted(found))}, from which they were quantised, and"
+        f" config.json says {written}: --dtype makes all weights one dtype"
     ]
 
 
@@ -113,23 +115,24 @@ def _of_quantised(view: LogicalView, requested: BaseCopyKind | None) -> BaseCopy
     folder, method = view.checkpoint.folder, view.method
     if requested == "original":
         raise CheckFailed(
-            f"{folder} is quantised ({method}), and --base-copy original needs the model that it was quantised from: "
-            "give that with --base"
+            f"{folder} is quantised ({method}), and --base-copy original needs the model that it was"
+            " quantised from: give that with --base"
         )
     if odd := next((packed for packed in view.packed.values() if not packed.is_bitsandbytes), None):
         raise Unsupported(
-            f"{folder} is quantised ({odd.title}), which is not dequantised here: serve the adapter unmerged, or merge "
-            "into the original (--base ORIGINAL --base-copy original) and quantise the result"
+            f"{folder} is quantised ({odd.title}), which is not dequantised here: serve the adapter unmerged,"
+            " or merge into the original (--base ORIGINAL --base-copy original) and quantise the result"
         )
     if requested is None:
         raise CheckFailed(
-            f"{folder} is quantised ({method}): say --base-copy dequantised to merge into its dequantised weights, which "
-            "is what a QLoRA adapter was trained on (the result is not quantised), or --base-copy original to merge into "
-            "the model that it was quantised from"
+            f"{folder} is quantised ({method}): say --base-copy dequantised to merge into its dequantised"
+            " weights, which is what a QLoRA adapter was trained on (the result is not quantised), or"
+            " --base-copy original to merge into the model that it was quantised from"
         )
     reason = (
-        f"{folder} is quantised ({method}) and was dequantised as bitsandbytes does it, as --base-copy dequantised asks: "
-        f"the result is not quantised, and its weights come of {view.method} codes, not of the original"
+        f"{folder} is quantised ({method}) and was dequantised as bitsandbytes does it, as --base-copy"
+        f" dequantised asks: the result is not quantised, and its weights come of {view.method} codes, not of"
+        " the original"
     )
     return BaseCopy(kind="dequantised", reason=reason)
 

@@ -108,8 +108,9 @@ def _combined(
     target = _placed(entry, module_map, planned.site)
     if target.orientation not in _KINDS or target.expert is not None:
         raise Unsupported(
-            f"{planned.site.key} lies in the base as {target.orientation}, into which only a sum is merged: make one "
-            f"adapter with `adaptry combine --method {decided.recipe.method} --energy 1`, and merge it"
+            f"{planned.site.key} lies in the base as {target.orientation}, into which only a sum is merged:"
+            f" make one adapter with `adaptry combine --method {decided.recipe.method} --energy 1`, and"
+            " merge it"
         )
     return PlacedChange(entry, module_map, target, CombinedChange(decided, planned, target.orientation))
 
@@ -134,6 +135,6 @@ def _check_alone(inputs: Sequence[tuple[WeightedAdapter, ModuleMap]]) -> None:
 def _twice(entry: WeightedAdapter, extra: ExtraTarget, other: str | None) -> str:
     why = f"{other} replaces it too" if other else "another input updates it"
     return (
-        f"{entry.label} replaces {extra.extra.target} as a whole and {why}: only a sum says what that comes to; merge "
-        "without --method, or combine the adapters with --whole-weights first"
+        f"{entry.label} replaces {extra.extra.target} as a whole and {why}: only a sum says what that comes"
+        " to; merge without --method, or combine the adapters with --whole-weights first"
     )

@@ -39,12 +39,13 @@ def merge_whole_tensor(tensor: OutputTensor, sink: TensorSink) -> None:
             ValueError,
         ) as error:  # torch's words for tensors that do not go together
             raise InvalidWeights(
-                f"what an adapter holds for {tensor.name} does not fit it ({error}); check the adapter against its base"
+                f"what an adapter holds for {tensor.name} does not fit it ({error}); check the adapter"
+                " against its base"
             ) from error
         if result.shape != tensor.shape:
             raise InvalidWeights(
-                f"an adapter would make {tensor.name} {list(result.shape)}, and it is {list(tensor.shape)}; check the "
-                "adapter against its base"
+                f"an adapter would make {tensor.name} {list(result.shape)}, and it is {list(tensor.shape)};"
+                " check the adapter against its base"
             )
         changed = result.to(DTYPES[tensor.dtype]).contiguous()
         sink.write(changed.view(-1).view(torch.uint8).numpy().data, tensor.offset)

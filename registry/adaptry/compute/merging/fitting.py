@@ -90,8 +90,8 @@ def check_base(entry: WeightedAdapter, base: BaseRecord, other_base: bool) -> li
         return [f"{between}: {found.evidence}"]
     if not other_base:
         raise CheckFailed(
-            f"{between}: {found.evidence}. The shapes fit and the result would be wrong; merge into its own base, or "
-            "say --other-base if another model is what you want"
+            f"{between}: {found.evidence}. The shapes fit and the result would be wrong; merge into its own"
+            " base, or say --other-base if another model is what you want"
         )
     return [f"{between}, another model of the same shapes, as --other-base allows"]
 
@@ -132,8 +132,8 @@ def _places(entry: WeightedAdapter, checkpoint: HfCheckpoint, base: BaseRecord) 
     if placement.missing_extras:
         targets = [extra.target for extra in placement.missing_extras]
         raise CheckFailed(
-            f"{label} brings {len(targets)} whole weights that {checkpoint.folder} has no place for (first: {targets[0]}): "
-            "load the base as the model that was trained, save that, and merge into it"
+            f"{label} brings {len(targets)} whole weights that {checkpoint.folder} has no place for (first:"
+            f" {targets[0]}): load the base as the model that was trained, save that, and merge into it"
         )
     if placement.missing:
         names = [module.path for module in placement.missing]
@@ -159,8 +159,8 @@ def _refuse_loaded(label: str, target: TargetTensor) -> None:
     """
     if len(target.weight.parts) > 1:
         raise Unsupported(
-            f"{label}: {target.module.path} is one weight in memory and {len(target.weight.parts)} on disk, which is not "
-            "merged here; merge it with PEFT"
+            f"{label}: {target.module.path} is one weight in memory and {len(target.weight.parts)} on disk,"
+            " which is not merged here; merge it with PEFT"
         )
 
 
@@ -175,8 +175,9 @@ def _check_shapes(
         found = found[::-1] if target.orientation == "conv1d" else found
         if found != wanted:
             raise CheckFailed(
-                f"{entry.label}: {module.path} changes a weight of {wanted[0]}×{wanted[1]}, and {target.tensor} in "
-                f"{checkpoint.folder} is {'×'.join(map(str, found))}: this is not the base it was trained on"
+                f"{entry.label}: {module.path} changes a weight of {wanted[0]}×{wanted[1]}, and"
+                f" {target.tensor} in {checkpoint.folder} is {'×'.join(map(str, found))}: this is not the"
+                " base it was trained on"
             )
     if info.dtype not in PLAIN:
         raise Unsupported(f"{target.tensor} is {info.dtype}; weights are merged in F32, F16 and BF16")
@@ -204,6 +205,7 @@ def _check_extra(label: str, extra: ExtraTarget, checkpoint: HfCheckpoint, rows:
     fits = shape[1:] == base[1:] if extra.extra.kind == "token_rows" else shape == base
     if not fits:
         raise CheckFailed(
-            f"{label} brings a {extra.extra.target} of {list(shape)}, and {extra.tensor} in {checkpoint.folder} is "
-            f"{list(base)}: load the base as the model that was trained, save that, and merge into it"
+            f"{label} brings a {extra.extra.target} of {list(shape)}, and {extra.tensor} in"
+            f" {checkpoint.folder} is {list(base)}: load the base as the model that was trained, save that,"
+            " and merge into it"
         )

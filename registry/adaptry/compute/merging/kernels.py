@@ -13,8 +13,8 @@ from adaptry.core.errors import Invalid, MissingDependency
 
 _TORCH_REMEDY = "merging needs torch: pip install 'adaptry[torch]'"
 _LLVM_TAKES = (
-    "the llvm kernel takes weights that keep their dtype, of several rows of a multiple of 32 elements, and ranks "
-    "that are at most 256 together"
+    "the llvm kernel takes weights that keep their dtype, of several rows of a multiple of 32 elements, and"
+    " ranks that are at most 256 together"
 )
 
 

@@ -36,13 +36,14 @@ def check_lora(label: str, adapter: Adapter, target: TargetTensor, shape: tuple[
         raise CheckFailed(f"{label}: the factors of {module.path} are empty, so it was never trained")
     if not {down.dtype, up.dtype} <= _FLOATS:
         raise Unsupported(
-            f"{label}: the factors of {module.path} are {down.dtype} and {up.dtype}; F32, F16 and BF16 are merged"
+            f"{label}: the factors of {module.path} are {down.dtype} and {up.dtype}; F32, F16 and BF16 are"
+            " merged"
         )
     for_down, for_up = blocks(adapter.config, module.path)
     if module.kind == "conv" and up.shape[1] < module.rank and module.rank % up.shape[1] == 0:
         raise Unsupported(
-            f"{label}: {module.path} is a convolution in groups, and PEFT defines no merge of a LoRA on one: serve it "
-            "with PEFT"
+            f"{label}: {module.path} is a convolution in groups, and PEFT defines no merge of a LoRA on one:"
+            " serve it with PEFT"
         )
     if down.shape[0] != module.rank or up.shape[1] * for_up != module.rank or module.rank % for_down:
         raise CheckFailed(
@@ -51,8 +52,8 @@ def check_lora(label: str, adapter: Adapter, target: TargetTensor, shape: tuple[
         )
     if not _fits(target, down.shape, shape):
         raise CheckFailed(
-            f"{label}: {module.path} changes a weight of {module.fan_out}×{module.fan_in}, and {target.tensor} is "
-            f"{'×'.join(map(str, shape))}: this is not the base it was trained on"
+            f"{label}: {module.path} changes a weight of {module.fan_out}×{module.fan_in}, and"
+            f" {target.tensor} is {'×'.join(map(str, shape))}: this is not the base it was trained on"
         )
     _check_start(label, target, adapter.config, shape)
 
@@ -87,14 +88,14 @@ def notes_of_lora(label: str, adapter: Adapter, module_map: ModuleMap) -> Iterat
     """What a reader should know of how it is merged."""
     if any(placed.module.kind == "attention" for placed in module_map.placed):
         yield (
-            f"{label} changes a MultiheadAttention: PEFT applies the update of its out_proj twice, in training and in "
-            "its merge, and so does this merge"
+            f"{label} changes a MultiheadAttention: PEFT applies the update of its out_proj twice, in"
+            " training and in its merge, and so does this merge"
         )
     init = initialisation(adapter.config)
     if init in ("pissa", "olora") or adapter.config.fields.get("kasa_config"):
         yield (
-            f"{label} took part of the base's weights into itself ({init or 'KaSA'}): that part is computed again from "
-            "this base, so the result is right only if it was trained on these very weights"
+            f"{label} took part of the base's weights into itself ({init or 'KaSA'}): that part is computed"
+            " again from this base, so the result is right only if it was trained on these very weights"
         )
 
 
@@ -118,8 +119,8 @@ def _check_roles(label: str, module: ModuleSpec, config: AdapterConfig) -> None:
         else f"has {', '.join(sorted(found - wanted))}"
     )
     raise CheckFailed(
-        f"{label}: {module.path} {what}, against what adapter_config.json says (use_dora, lora_bias, kasa_config); "
-        "save the adapter again from the trained model"
+        f"{label}: {module.path} {what}, against what adapter_config.json says (use_dora, lora_bias,"
+        " kasa_config); save the adapter again from the trained model"
     )
 
 
@@ -145,7 +146,8 @@ def _check_start(label: str, target: TargetTensor, config: AdapterConfig, shape:
     name = "KaSA" if config.fields.get("kasa_config") else init
     if name in ("KaSA", "pissa", "olora") and not is_matrix:
         raise Unsupported(
-            f"{label}: {name} on {target.module.path}, a {target.module.kind} layer, is not defined by PEFT either"
+            f"{label}: {name} on {target.module.path}, a {target.module.kind} layer, is not defined by PEFT"
+            " either"
         )
     if name == "KaSA" and (target.orientation != "linear" or target.module.rank >= min(shape)):
         raise Unsupported(
@@ -153,6 +155,6 @@ def _check_start(label: str, target: TargetTensor, config: AdapterConfig, shape:
         )
     if "B_bias" in target.module.tensors and target.orientation == "attention":
         raise Unsupported(
-            f"{label}: PEFT ignores lora_bias on {target.module.path}, a MultiheadAttention, in training and merging; "
-            "train with lora_bias=False"
+            f"{label}: PEFT ignores lora_bias on {target.module.path}, a MultiheadAttention, in training and"
+            " merging; train with lora_bias=False"
         )

@@ -28,8 +28,8 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Unsupported
 
 _UNTIED = (
-    "the base ties its output head to its embeddings and an adapter changes one of them alone: the result has a head of "
-    "its own, so that it answers as the adapter does (PEFT's merge would change both)"
+    "the base ties its output head to its embeddings and an adapter changes one of them alone: the result has"
+    " a head of its own, so that it answers as the adapter does (PEFT's merge would change both)"
 )
 
 
@@ -118,7 +118,8 @@ def plan_merge(
             check_single_input(entry.label, entry.weight, len(inputs))
             rows.update(fitted.rows)
             notes.append(
-                f"the result has a vocabulary of {max(rows.values()):,}: take {entry.label}'s tokenizer with it"
+                f"the result has a vocabulary of {max(rows.values()):,}: take {entry.label}'s tokenizer"
+                " with it"
             )
     if method is not None:
         wanted.add_combined(placements, combine_changes(method, placements, other_base))

@@ -33,16 +33,17 @@ def replicate_layers(checkpoint: HfCheckpoint, configs: Iterable[tuple[str, Adap
         return checkpoint
     if len(maps) > 1:
         raise CheckFailed(
-            f"{', '.join(wanted)} were trained on models of different depth (layer_replication): merge each into a "
-            "result of its own"
+            f"{', '.join(wanted)} were trained on models of different depth (layer_replication): merge each"
+            " into a result of its own"
         )
     label, layers = next(iter(wanted.items()))
     found = {name: match for name in checkpoint.tensors if (match := _LAYER.fullmatch(name))}
     depth = 1 + max((int(match["number"]) for match in found.values()), default=-1)
     if len({match["stem"] for match in found.values()}) != 1 or max(layers) >= depth:
         raise Unsupported(
-            f"{label} replicates layers up to {max(layers)} of a model with one stack of them, and {checkpoint.folder} has "
-            f"{depth} in {len({match['stem'] for match in found.values()})} stacks; serve it with PEFT"
+            f"{label} replicates layers up to {max(layers)} of a model with one stack of them, and"
+            f" {checkpoint.folder} has {depth} in {len({match['stem'] for match in found.values()})} stacks;"
+            " serve it with PEFT"
         )
     places: dict[int, list[int]] = {}
     for place, layer in enumerate(layers):
@@ -69,7 +70,8 @@ def _layers(config: AdapterConfig) -> tuple[int, ...]:
         is_range = isinstance(pair, list) and len(pair) == 2 and all(type(bound) is int for bound in pair)
         if not is_range or not 0 <= pair[0] < pair[1] or len(layers) + pair[1] - pair[0] > _MOST:
             raise InvalidConfig(
-                f"adapter_config.json: layer_replication holds ranges [first, end] of layers, not {str(pair)[:40]!r}"
+                "adapter_config.json: layer_replication holds ranges [first, end] of layers, not"
+                f" {str(pair)[:40]!r}"
             )
         layers.extend(range(*pair))
     return tuple(layers)

@@ -112,13 +112,15 @@ class TiedSides:
             return
         if ties.head is None or (is_head and self._stored_head is None and path != ties.head):
             raise Unsupported(
-                f"{entry.label} changes {path}, which a {model_type} ties to other weights, and the name is not known here "
-                "under which such a model would load it untied: merge it with PEFT, which changes all of them"
+                f"{entry.label} changes {path}, which a {model_type} ties to other weights, and the name is"
+                " not known here under which such a model would load it untied: merge it with PEFT, which"
+                " changes all of them"
             )
         if ties.is_several and not is_head and path not in ties.copies:
             raise Unsupported(
-                f"{entry.label} changes the embedding {path} alone, which a {model_type} ties to those of its encoder and "
-                "decoder and its head; to untie it is not there yet: merge it with PEFT, which changes all of them"
+                f"{entry.label} changes the embedding {path} alone, which a {model_type} ties to those of its"
+                " encoder and decoder and its head; to untie it is not there yet: merge it with PEFT, which"
+                " changes all of them"
             )
 
     def check_known(self, entry: WeightedAdapter, tensor: str, path: str) -> None:
@@ -136,8 +138,9 @@ class TiedSides:
             return
         if len(shape) == 2 and config.get("vocab_size") == shape[0]:
             raise Unsupported(
-                f"{entry.label} changes {path}, which has a row for each token; the base has no output head of its own, and "
-                f"how a {config.get('model_type')} ties one is not known here: merge it with PEFT"
+                f"{entry.label} changes {path}, which has a row for each token; the base has no output head"
+                f" of its own, and how a {config.get('model_type')} ties one is not known here: merge it with"
+                " PEFT"
             )
 
     def check_bias(self, entry: WeightedAdapter, module: ModuleSpec) -> None:
@@ -148,8 +151,8 @@ class TiedSides:
         has_bias = not self._checkpoint.tensors.keys().isdisjoint((f"{module.path}.bias", self._ties.bias))
         if has_bias and method.bias is not None and method.changes_bias(module):
             raise Unsupported(
-                f"{entry.label} changes the bias of {module.path} too, a head that is tied to the embeddings, which is not "
-                "merged here: merge it with PEFT"
+                f"{entry.label} changes the bias of {module.path} too, a head that is tied to the embeddings,"
+                " which is not merged here: merge it with PEFT"
             )
 
 

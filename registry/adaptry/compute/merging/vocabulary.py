@@ -40,17 +40,19 @@ def new_rows(label: str, module_map: ModuleMap, checkpoint: HfCheckpoint, is_ask
     base = checkpoint.tensors[tensor].shape[0]
     if not is_asked:
         raise CheckFailed(
-            f"{label} brings {tensor} with {count:,} rows and the base has {base:,}: tokens were added before it was "
-            "trained. Say --resize-vocab for a result with the larger vocabulary, and take the adapter's tokenizer with it"
+            f"{label} brings {tensor} with {count:,} rows and the base has {base:,}: tokens were added before"
+            " it was trained. Say --resize-vocab for a result with the larger vocabulary, and take the"
+            " adapter's tokenizer with it"
         )
     sides = {name for name in checkpoint.tensors if is_output_head(name)}
     sides |= {name for name in (input_embedding(checkpoint.tensors),) if name}
     for side in sorted(sides):
         if rows.get(side, checkpoint.tensors[side].shape[0]) != count:
             raise CheckFailed(
-                f"{label} brings {tensor} with {count:,} rows and none such for {side}, which would not go with it: save "
-                "the adapter again with save_embedding_layers=True or, where it adapts an embedding, which PEFT then saves "
-                "alone, save the base with its larger vocabulary and merge into that"
+                f"{label} brings {tensor} with {count:,} rows and none such for {side}, which would not go"
+                " with it: save the adapter again with save_embedding_layers=True or, where it adapts an"
+                " embedding, which PEFT then saves alone, save the base with its larger vocabulary and merge"
+                " into that"
             )
     biases = {f"{side.removesuffix('.weight')}.bias" for side in sides} & checkpoint.tensors.keys()
     if biases:
@@ -66,6 +68,6 @@ def check_single_input(label: str, weight: float, inputs: int) -> None:
     """
     if inputs > 1 or weight != 1.0:
         raise Unsupported(
-            f"{label} adds tokens to the vocabulary, so it is merged alone and with weight 1: merge it first, and other "
-            "adapters into the result"
+            f"{label} adds tokens to the vocabulary, so it is merged alone and with weight 1: merge it first,"
+            " and other adapters into the result"
         )

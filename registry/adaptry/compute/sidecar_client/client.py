@@ -181,6 +181,6 @@ def _environment(own: Mapping[str, str]) -> dict[str, str]:
 
 def _died() -> Unavailable:
     return Unavailable(
-        "the process that computes merged models died several times at this; the server's log may say why. Merge with "
-        "`adaptry merge` and upload the result, or try again"
+        "the process that computes merged models died several times at this; the server's log may say why."
+        " Merge with `adaptry merge` and upload the result, or try again"
     )

@@ -42,8 +42,8 @@ def check_inputs(record: MergeRecord, inputs: Sequence[WeightedAdapter]) -> None
         found = entry.adapter.weights_digest()
         if found != named.weights:
             raise CheckFailed(
-                f"{entry.label} has the weights {found.brief}, and what was merged had {named.weights.brief}: it has "
-                "changed since. Name the adapter that is meant with --base and --adapter"
+                f"{entry.label} has the weights {found.brief}, and what was merged had {named.weights.brief}:"
+                " it has changed since. Name the adapter that is meant with --base and --adapter"
             )
 
 
@@ -51,6 +51,6 @@ def check_base(record: MergeRecord, plan: MergePlan) -> None:
     """Raises `CheckFailed` where the base at hand is not the one that was merged into."""
     if plan.base != record.base:
         raise CheckFailed(
-            f"{plan.checkpoint.folder} is the base {plan.base.brief}, and the merge was into {record.base.brief}: name "
-            "the one that is meant with --base and --adapter"
+            f"{plan.checkpoint.folder} is the base {plan.base.brief}, and the merge was into"
+            f" {record.base.brief}: name the one that is meant with --base and --adapter"
         )

@@ -136,6 +136,7 @@ def _at(found: Any, *path: str | int) -> Any:
             found = found[step]
         except (KeyError, IndexError, TypeError):
             raise Unavailable(
-                f"the engine's answer has no {'.'.join(map(str, path))}; is it another engine, or one that keeps its logprobs?"
+                f"the engine's answer has no {'.'.join(map(str, path))}; is it another engine, or one that"
+                " keeps its logprobs?"
             ) from None
     return found

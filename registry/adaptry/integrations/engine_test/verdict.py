@@ -65,13 +65,14 @@ class EngineTestResult(BaseModel):
         """The numbers in words."""
         if self.outcome == "cannot_tell":
             return (
-                f"the adapter changes these prompts by {self.effect:.4f} nats, and the engine's base is {self.noise:.4f} from the "
-                "reference's: give prompts on which it matters (--prompt), or name the base that is served (--base)"
+                f"the adapter changes these prompts by {self.effect:.4f} nats, and the engine's base is"
+                f" {self.noise:.4f} from the reference's: give prompts on which it matters (--prompt), or"
+                " name the base that is served (--base)"
             )
         return (
-            f"{self.from_trained:.4f} nats from what it was trained to say and {self.from_base:.4f} from the base, where the "
-            f"adapter makes {self.effect:.4f} and the engine's base is off by {self.noise:.4f}; about {self.strength:.0%} of "
-            "the change arrives"
+            f"{self.from_trained:.4f} nats from what it was trained to say and {self.from_base:.4f} from the"
+            f" base, where the adapter makes {self.effect:.4f} and the engine's base is off by"
+            f" {self.noise:.4f}; about {self.strength:.0%} of the change arrives"
         )
 
 

@@ -95,8 +95,8 @@ def _require_modules(model: Module, adapter: Adapter, files: FetchedFiles) -> No
     present |= {name.rpartition(".")[2] for name, _ in model.named_parameters()}
     if not any(path.rpartition(".")[2] in present for path in paths):
         raise CheckFailed(
-            f"{files} changes {shorten_names(fold_layer_numbers(paths))}, and {type(model).__name__} has no such module; "
-            "is it the base that the adapter was trained on?"
+            f"{files} changes {shorten_names(fold_layer_numbers(paths))}, and {type(model).__name__} has no"
+            " such module; is it the base that the adapter was trained on?"
         )
 
 

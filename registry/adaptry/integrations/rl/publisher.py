@@ -113,7 +113,8 @@ class Publisher:
         while behind := self._backend.not_up_to_date(self._window[-1]):
             if time.monotonic() >= deadline:
                 raise Unavailable(
-                    f"after {timeout:g} s, {', '.join(behind[:5])} did not go over to {self._window[-1].digest.brief}…"
+                    f"after {timeout:g} s, {', '.join(behind[:5])} did not go over to"
+                    f" {self._window[-1].digest.brief}…"
                 )
             time.sleep(poll)
 

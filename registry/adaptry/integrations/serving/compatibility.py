@@ -36,9 +36,9 @@ def require_base_match(registry: Registry, version: VersionInfo, base: BaseRecor
     named = version.base_name or (version.base_id.brief if version.base_id else "no base")
     if version.base_id is None or version.base_status != "verified":
         raise CheckFailed(
-            f"{ref} only says that it is for {named}, which is not known by content, so nobody knows whether it fits what "
-            "is served here; register the base once (adaptry base add FOLDER --name NAME), or let this worker's token see it "
-            "(adaptry base edit NAME --visibility internal), and ask again"
+            f"{ref} only says that it is for {named}, which is not known by content, so nobody knows whether"
+            " it fits what is served here; register the base once (adaptry base add FOLDER --name NAME), or"
+            " let this worker's token see it (adaptry base edit NAME --visibility internal), and ask again"
         )
     if version.base_id == base.id:
         return
@@ -48,7 +48,8 @@ def require_base_match(registry: Registry, version: VersionInfo, base: BaseRecor
         raise CheckFailed(f"{ref} is for {named}, which this worker's token may not see") from None
     if found.level not in _SAME:
         raise CheckFailed(
-            f"{ref} was trained on {named}, and this engine serves another model: {found.evidence}. Ask a server of {named}"
+            f"{ref} was trained on {named}, and this engine serves another model: {found.evidence}. Ask a"
+            f" server of {named}"
         )
 
 

@@ -59,7 +59,7 @@ class RateLimiter:
         self._tokens, self._at = min(tokens, self.per_second), now
         if self._tokens < 1:
             raise Unavailable(
-                "too many adapters that are not loaded are asked for at once; try again in a second, or ask for the names "
-                "that are served"
+                "too many adapters that are not loaded are asked for at once; try again in a second, or ask"
+                " for the names that are served"
             )
         self._tokens -= 1

@@ -102,7 +102,8 @@ def _check_sizes(revision: HubRepoRevision, kept: list[str]) -> None:
     for path in kept:
         if revision.files[path].sha256 is None and revision.files[path].size > _MOST_SMALL:
             raise TooLarge(
-                f"{path} of {revision} is larger than {_MOST_SMALL >> 20} MiB, and the hub tells no SHA-256 of it"
+                f"{path} of {revision} is larger than {_MOST_SMALL >> 20} MiB, and the hub tells no SHA-256"
+                " of it"
             )
 
 

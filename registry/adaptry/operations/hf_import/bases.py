@@ -115,8 +115,8 @@ class _RemoteCheckpoint(HfCheckpoint):
 def _opened(hub: HubClient, revision: HubRepoRevision, folder: Path) -> Iterator[_RemoteCheckpoint]:
     if "model_index.json" in revision.files:
         raise Unsupported(
-            f"{revision} is a pipeline of diffusers: download it (hf download {revision.repository} --local-dir DIR) and "
-            "register the folder"
+            f"{revision} is a pipeline of diffusers: download it (hf download {revision.repository}"
+            " --local-dir DIR) and register the folder"
         )
     files = HubFileReader(hub, revision)
     for path in _ASIDE:

@@ -76,9 +76,10 @@ def apply_snapshot(
     logged = copy_missing_metrics(registry, ref, snapshot.metrics)
     if has_forgotten_recall(version, snapshot):
         raise CheckFailed(
-            f"{name}@{version.number} stays {version.state} here: the source revoked or quarantined it earlier and now shows it as "
-            f"{snapshot.state}, without a decision made since, as after a restore from an older backup. Revoke it again at the "
-            f"source; or, if the recall was taken back, run: adaptry restore {name}@{version.number} --reason WHY, in this registry"
+            f"{name}@{version.number} stays {version.state} here: the source revoked or quarantined it"
+            f" earlier and now shows it as {snapshot.state}, without a decision made since, as after a"
+            " restore from an older backup. Revoke it again at the source; or, if the recall was taken back,"
+            f" run: adaptry restore {name}@{version.number} --reason WHY, in this registry"
         )
     change = plan_state_change(version, snapshot)
     if change is not None:

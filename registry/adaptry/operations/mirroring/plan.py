@@ -123,8 +123,8 @@ def require_distinct(source: Registry, destination: Registry) -> None:
     here = destination.events(max(0, end - 1)).items
     if last and last[0] in here:
         raise Invalid(
-            "what is to be mirrored is this very registry, or a copy of it in which nothing has happened since: there is "
-            "nothing to do"
+            "what is to be mirrored is this very registry, or a copy of it in which nothing has happened"
+            " since: there is nothing to do"
         )
 
 

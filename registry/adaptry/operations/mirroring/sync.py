@@ -173,8 +173,9 @@ def _names(event: Event) -> Iterator[AdapterName]:
 def _require_some_left(destination: Registry, plan: MirrorPlan) -> None:
     if plan.delete and set(plan.delete) == mirrored_adapters(destination):
         raise CheckFailed(
-            "the source shows none of the adapters that were mirrored, as it also would to a token that lost its rights: "
-            "nothing was deleted; look at the source, and delete them here by name if they are gone for good"
+            "the source shows none of the adapters that were mirrored, as it also would to a token that lost"
+            " its rights: nothing was deleted; look at the source, and delete them here by name if they are"
+            " gone for good"
         )
 
 

@@ -48,7 +48,8 @@ def authorization_header(
     if scheme.lower() == "bearer" and words.get("realm", "").startswith(("https://", *_plain(place))):
         return f"Bearer {_token(pool, words, login, place.host)}"
     raise Unauthenticated(
-        f"{place.host} wants a login, and none is kept: `docker login {place.host}` (or oras, or skopeo) keeps one"
+        f"{place.host} wants a login, and none is kept: `docker login {place.host}` (or oras, or skopeo)"
+        " keeps one"
     )
 
 

@@ -135,7 +135,8 @@ class OciRepository:
             entries = None
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise Invalid(
-                f"{tag} of {self.reference.repository} is no index of referrers; remove it there, and push again"
+                f"{tag} of {self.reference.repository} is no index of referrers; remove it there, and push"
+                " again"
             )
         return entries
 
@@ -181,7 +182,8 @@ class OciRepository:
             )
         except urllib3.exceptions.SSLError as error:
             raise Unavailable(
-                f"cannot trust {self.reference.host}: {error} (ADAPTRY_CA_BUNDLE names the certificates to trust)"
+                f"cannot trust {self.reference.host}: {error} (ADAPTRY_CA_BUNDLE names the certificates to"
+                " trust)"
             ) from error
         except urllib3.exceptions.HTTPError as error:
             raise Unavailable(
@@ -191,7 +193,8 @@ class OciRepository:
     def _error(self, method: str, answer: urllib3.BaseHTTPResponse) -> Exception:
         kind = _ANSWERS.get(answer.status, Unavailable if answer.status >= 500 else Invalid)
         return kind(
-            f"{self.reference.host} answered {method} for {self.reference.repository} with {answer.status}: {_words(answer)}"
+            f"{self.reference.host} answered {method} for {self.reference.repository} with {answer.status}:"
+            f" {_words(answer)}"
         )
 
 

@@ -164,7 +164,8 @@ class Connection:
             )
         except (HTTPError, OSError) as error:
             raise Unavailable(
-                f"cannot reach {where}, to which {self.url} sends its readers: {_plain(getattr(error, 'reason', None) or error)}"
+                f"cannot reach {where}, to which {self.url} sends its readers:"
+                f" {_plain(getattr(error, 'reason', None) or error)}"
             ) from error
         if found.status not in (200, 206):
             found.close()
@@ -246,7 +247,8 @@ class Connection:
                 )
             case ProxyError():
                 return Unavailable(
-                    f"cannot reach {self.url} through the proxy: {_plain(cause.original_error)} (HTTPS_PROXY, NO_PROXY)"
+                    f"cannot reach {self.url} through the proxy: {_plain(cause.original_error)} (HTTPS_PROXY,"
+                    " NO_PROXY)"
                 )
             case LocationParseError():
                 return Invalid(f"not a server's address: {self.url[:200]!r}")

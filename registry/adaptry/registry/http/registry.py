@@ -200,7 +200,8 @@ class HttpRegistry(HttpCommits, HttpEvents, HttpWorkers, HttpJobs, Registry):
         schema = document.get("manifest", {}).get("schema", SCHEMA)
         if isinstance(schema, int) and schema > SCHEMA:
             raise ProtocolMismatch(
-                f"{ref} has a manifest of schema {schema} and this adaptry reads schema {SCHEMA}: upgrade adaptry here"
+                f"{ref} has a manifest of schema {schema} and this adaptry reads schema {SCHEMA}: upgrade"
+                " adaptry here"
             )
         return VersionDetail.model_validate(document)
 

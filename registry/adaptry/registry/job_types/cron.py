@@ -12,7 +12,10 @@ from adaptry.core.errors import Invalid
 _FIELDS = (("minute", 0, 59), ("hour", 0, 23), ("day", 1, 31), ("month", 1, 12), ("weekday", 0, 7))
 _LONGEST = (0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _PART = re.compile(r"(\*|([0-9]{1,2})(?:-([0-9]{1,2}))?)(?:/([0-9]{1,2}))?")
-GRAMMAR = "five fields, minute hour day month weekday (0 is Sunday), each *, 5, 1-5, */15 or a list of those, in UTC"
+GRAMMAR = (
+    "five fields, minute hour day month weekday (0 is Sunday), each *, 5, 1-5, */15 or a list of those,"
+    " in UTC"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,8 +132,8 @@ def begin_epoch(registry: LocalRegistry, *, keep_tokens: bool = False, skip: int
 def _require_place(folder: Path, replace: bool) -> None:
     if factory.address_in(folder) or blobs_in(folder):
         raise CheckFailed(
-            f"the registry in {folder} has its rows in PostgreSQL or its files in a bucket: restore those with pg_restore and from "
-            "the bucket's versions (docs/deploying.md, Back up and restore)"
+            f"the registry in {folder} has its rows in PostgreSQL or its files in a bucket: restore those"
+            " with pg_restore and from the bucket's versions (docs/deploying.md, Back up and restore)"
         )
     if (folder / factory.FILE).exists():
         if not replace:
@@ -179,8 +179,8 @@ def _files(
 
 def _changed(digest: Digest, size: int) -> InvalidBackup:
     return InvalidBackup(
-        f"the backup's file {digest} of {size:,} bytes was changed, damaged or cut; use another backup, or back up again with "
-        "--verify"
+        f"the backup's file {digest} of {size:,} bytes was changed, damaged or cut; use another backup, or"
+        " back up again with --verify"
     )
 
 
@@ -191,7 +191,8 @@ def _alone(folder: Path) -> Iterator[None]:
     lock = FileLock.try_exclusive(in_use_file(catalog), mode=0o600)
     if lock is None:
         raise Conflict(
-            f"a server, a runner or another command has the registry in {folder} open; stop it, then restore again"
+            f"a server, a runner or another command has the registry in {folder} open; stop it, then restore"
+            " again"
         )
     with lock:
         if catalog.exists():

@@ -63,8 +63,8 @@ def create(
     blobs = registry.blobs
     if not registry.catalog.path or not isinstance(blobs, LocalBlobs):
         raise CheckFailed(
-            "this registry's rows are in PostgreSQL or its files are in a bucket: back up the database with pg_dump first, then "
-            "copy or version the bucket (docs/deploying.md, Back up and restore)"
+            "this registry's rows are in PostgreSQL or its files are in a bucket: back up the database with"
+            " pg_dump first, then copy or version the bucket (docs/deploying.md, Back up and restore)"
         )
     is_file = to.suffix == _TAR
     if is_file and to.exists():
@@ -113,8 +113,8 @@ class _Source:
     def lose(self, digest: Digest) -> None:
         if not self._skips or len(self.lacking) == LACKING:
             raise CorruptData(
-                f"the registry's file {digest} is lost or damaged, so a backup would not be whole; push its adapter again, "
-                "or leave out what is damaged with --skip-damaged"
+                f"the registry's file {digest} is lost or damaged, so a backup would not be whole; push its"
+                " adapter again, or leave out what is damaged with --skip-damaged"
             )
         self.lacking.append(digest)
 

@@ -40,8 +40,8 @@ class UploadUrl:
 def blob_not_found(digest: Digest) -> NotFound:
     """What every store raises for a blob that it does not have."""
     return NotFound(
-        f"no stored bytes {digest.brief}; where a version names them they were lost: push its files again, or restore them "
-        "from a copy with `adaptry mend --from`"
+        f"no stored bytes {digest.brief}; where a version names them they were lost: push its files again, or"
+        " restore them from a copy with `adaptry mend --from`"
     )
 
 
@@ -280,8 +280,8 @@ class StagedBlob(ABC):
             received = self.offset
             self.discard()
             raise DigestMismatch(
-                f"the {received:,} bytes received are sha256:{found[:12]}…, not {digest.brief}…: they changed on "
-                "the way or while they were read; nothing was kept, send the file again"
+                f"the {received:,} bytes received are sha256:{found[:12]}…, not {digest.brief}…: they changed"
+                " on the way or while they were read; nothing was kept, send the file again"
             )
         self._publish(digest)
         self._is_gone = True

@@ -73,12 +73,13 @@ def require_distinct_name(tx: Transaction, name: AdapterName, renamed: AdapterNa
     """
     if (namespace := case_conflicts.namespace_like(tx, name.namespace)) is not None:
         raise Conflict(
-            f"the namespace {name.namespace!r} differs only in capitals from {namespace!r}, which exists; write "
-            f"{namespace}/{name.name}, or choose another namespace"
+            f"the namespace {name.namespace!r} differs only in capitals from {namespace!r}, which exists;"
+            f" write {namespace}/{name.name}, or choose another namespace"
         )
     if (other := case_conflicts.adapter_like(tx, str(name))) not in (None, str(renamed)):
         raise Conflict(
-            f"{name} differs only in capitals from {other}, which exists; write {other}, or choose another name"
+            f"{name} differs only in capitals from {other}, which exists; write {other}, or choose another"
+            " name"
         )
 
 

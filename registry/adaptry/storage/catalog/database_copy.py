@@ -80,8 +80,8 @@ def _require_empty(connection: Connection, tables: Sequence[Table]) -> None:
     ]
     if full:
         raise Conflict(
-            f"that database has a catalog already (rows in {', '.join(full)}); give an empty database; if a move to it was "
-            "cut short, drop it and make it again"
+            f"that database has a catalog already (rows in {', '.join(full)}); give an empty database; if a"
+            " move to it was cut short, drop it and make it again"
         )
 
 

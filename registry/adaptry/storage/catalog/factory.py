@@ -41,8 +41,8 @@ def open_catalog(
     place = normalise_url(address)
     if known is not None and normalise_url(known) != place:
         raise Conflict(
-            f"the registry in {folder} has its catalog in {known}, not in {place}; if that one was moved there, "
-            f"write the new address to {folder / ADDRESS}"
+            f"the registry in {folder} has its catalog in {known}, not in {place}; if that one was moved"
+            f" there, write the new address to {folder / ADDRESS}"
         )
     if known is None and (folder / FILE).is_file():
         # Its files are known to that catalog: with another one they would be nobody's.

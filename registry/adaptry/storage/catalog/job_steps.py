@@ -64,7 +64,8 @@ def require_current(tx: Transaction, id: str, step: str, attempt: int) -> None:
     row = tx.get(JobStepRow, (job.key, step)) if job else None
     if job is None or job.state not in OPEN or row is None or row.turn != attempt:
         raise Conflict(
-            f"job {id} is no longer this runner's: it was cancelled, or taken over by another; nothing was changed"
+            f"job {id} is no longer this runner's: it was cancelled, or taken over by another; nothing was"
+            " changed"
         )
     if tokens.is_revoked(tx, job.submitter):
         raise Conflict(

@@ -69,7 +69,8 @@ def schema_of(connection: Connection) -> str | None:
         raise Conflict(f"this database is another program's (its schema is {schema[:40]!r}); {_OWN}")
     if schema is not None and schema not in KNOWN:
         raise ProtocolMismatch(
-            f"this registry's database has schema {schema} and this Adaptry knows up to {KNOWN[-1]}: upgrade adaptry"
+            f"this registry's database has schema {schema} and this Adaptry knows up to {KNOWN[-1]}: upgrade"
+            " adaptry"
         )
     return schema
 

@@ -41,7 +41,10 @@ _LOOKS = (
     1.0  # seconds between two looks for events that nobody was told of, as through a pooler that loses LISTEN
 )
 _LONGEST_PAUSE = 60  # seconds that a writer may be silent before it is taken for dead and its lock given on
-_AWAY = "the registry's database does not answer as it should; its administrator has the details, try again in a moment"
+_AWAY = (
+    "the registry's database does not answer as it should; its administrator has the details, try again in a"
+    " moment"
+)
 LIBPQ: dict[
     str, Any
 ] = {  # of every connection, the job engine's too; `Any`: the driver's words are of many types
@@ -170,9 +173,9 @@ def _listen(address: str, stop: socket.socket) -> Iterator[bool]:
 def _with_other_order(connection: Connection) -> list[tuple[str, str, str]]:
     """Tables, columns and types of text that is compared in the database's own language."""
     query = text(
-        "SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema = current_schema()"
-        " AND data_type IN ('character varying', 'text') AND collation_name IS DISTINCT FROM 'C'"
-        " ORDER BY table_name, ordinal_position"
+        "SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema ="
+        " current_schema() AND data_type IN ('character varying', 'text') AND collation_name IS DISTINCT FROM"
+        " 'C' ORDER BY table_name, ordinal_position"
     )
     return [(table, column, kind) for table, column, kind in connection.execute(query)]
 
@@ -192,7 +195,10 @@ def _translate_error(where: str, error: BaseException) -> AdaptryError | None:
         return Invalid(f"the address of the database {where} has an {_line(error)}; is it misspelt?")
     if state is None:
         is_lost = type(error).__name__ in ("OperationalError", "ConnectionTimeout")
-        said = f"cannot reach the database {where}: {_line(error)}; does it run, has it room and a connection to spare, and are its address, name, user and password right?"
+        said = (
+            f"cannot reach the database {where}: {_line(error)}; does it run, has it room and a connection to"
+            " spare, and are its address, name, user and password right?"
+        )
         return Unavailable(said, public_message=_AWAY) if is_lost else None
     match state[:2], state:
         case _, "55P03" | "40001" | "40P01" | "25P03":
@@ -210,13 +216,14 @@ def _translate_error(where: str, error: BaseException) -> AdaptryError | None:
             return Unavailable(f"cannot use the database {where}: {_line(error)}", public_message=_AWAY)
         case _, "25006":
             return Unavailable(
-                f"the database {where} may not be written to: {_line(error)}; is it a standby? name the one it follows",
+                f"the database {where} may not be written to: {_line(error)}; is it a standby? name the one"
+                " it follows",
                 public_message=_AWAY,
             )
         case _, "42501":
             return Unavailable(
-                f"the database {where} does not allow its user that: {_line(error)}; its tables are best made and owned by "
-                "the role that Adaptry connects as",
+                f"the database {where} does not allow its user that: {_line(error)}; its tables are best made"
+                " and owned by the role that Adaptry connects as",
                 public_message=_AWAY,
             )
     return None

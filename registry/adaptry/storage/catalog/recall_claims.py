@@ -41,8 +41,10 @@ def quarantine(claim: ForgottenRecall) -> StateChange:
     """What becomes of a version whose recall was forgotten: held back until an administrator has decided."""
     return StateChange(
         state="quarantined",
-        reason=f"{claim.state} before the registry was restored from a backup, as {claim.source} shows; revoke it again, or "
-        "restore it if the recall was taken back",
+        reason=(
+            f"{claim.state} before the registry was restored from a backup, as {claim.source} shows; revoke"
+            " it again, or restore it if the recall was taken back"
+        ),
     )
 
 

@@ -31,7 +31,8 @@ class ResolvedRef:
         if len(self.versions) > 1:
             assert isinstance(selector, ByDigest)
             raise Conflict(
-                f"{self.adapter.name} has several versions that begin with {selector.prefix}; give more digits"
+                f"{self.adapter.name} has several versions that begin with {selector.prefix}; give more"
+                " digits"
             )
         return self.versions[0] if self.versions else None
 

@@ -180,7 +180,7 @@ def why_forbidden(connection: Connection) -> str | None:
 
 
 def _is_nearly_full(connection: sqlite3.Connection) -> bool:
-    (_, _, path) = connection.execute("PRAGMA database_list").fetchone()
+    _, _, path = connection.execute("PRAGMA database_list").fetchone()
     system = os.statvfs(path)
     return system.f_bavail * system.f_frsize < _LITTLE
 
@@ -263,7 +263,8 @@ def _unusable(path: str, error: BaseException | None) -> Unavailable:
 def _full(url: str) -> StorageFull:
     what_then = "free some and try again; what is stored is untouched and can be read"
     return StorageFull(
-        f"no space left for {make_url(url).database}; {what_then} (`adaptry gc` deletes what no version needs)",
+        f"no space left for {make_url(url).database}; {what_then} (`adaptry gc` deletes what no version"
+        " needs)",
         public_message=f"no space left for the registry's database; {what_then}",
     )
 

@@ -90,8 +90,8 @@ class LocalAdapters(RegistryContext):
                 raise Conflict(f"{name} is in use through {names}; remove the aliases first")
             if serving := worker_reports.workers_with_adapter(tx, adapter.key):
                 raise Conflict(
-                    f"{name} is loaded by {', '.join(serving[:5])}; let them unload it, or forget those that are gone: "
-                    "adaptry workers forget NAME"
+                    f"{name} is loaded by {', '.join(serving[:5])}; let them unload it, or forget those that"
+                    " are gone: adaptry workers forget NAME"
                 )
             commits.forget(tx, adapter)
             adapters.mark_deleted(tx, adapter, now)

@@ -82,8 +82,8 @@ def point_alias(
         parse_alias(alias)
         if like := label_like(tx, adapter.key, alias):
             raise Conflict(
-                f"the alias {alias} differs only in capitals from {adapter.name}@{like}, which exists; write {like}, or choose "
-                "another name"
+                f"the alias {alias} differs only in capitals from {adapter.name}@{like}, which exists; write"
+                f" {like}, or choose another name"
             )
     if found is None and (ref := git_refs.find(tx, adapter, alias)):
         raise Conflict(f"{adapter.name} has a {ref.kind} {alias}; choose another name for the alias")

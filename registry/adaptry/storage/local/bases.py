@@ -226,8 +226,9 @@ class LocalBases(RegistryContext):
 
 def _taken(name: str, adapter: str) -> str:
     return (
-        f"{name} cannot be a base's name, since {adapter} is an adapter and loaders would be given that: choose another "
-        f"--name, or free this one with `adaptry rename {adapter} NEW` or, if nothing of it is needed, `adaptry delete {adapter}`"
+        f"{name} cannot be a base's name, since {adapter} is an adapter and loaders would be given that:"
+        f" choose another --name, or free this one with `adaptry rename {adapter} NEW` or, if nothing of it"
+        f" is needed, `adaptry delete {adapter}`"
     )
 
 
@@ -246,7 +247,8 @@ def _distinct_names(tx: Transaction, id: Digest, fresh: list[str]) -> list[str]:
         like = base_like(tx, name)
         if like is not None and like[1] != id.hex:
             raise Conflict(
-                f"{name} differs only in capitals from {like[0]}, which names another base; choose another name"
+                f"{name} differs only in capitals from {like[0]}, which names another base; choose another"
+                " name"
             )
         if like is None:
             found.setdefault(fold(name), name)
@@ -267,8 +269,8 @@ def _merged(known: BaseRecord, new: BaseRecord) -> BaseRecord:
     """What is known of a base with what is new; shapes and sketches are its identity, so they stay."""
     if known.roots and new.roots and known.roots.exact != new.roots.exact:
         raise Conflict(
-            f"a base that looks like this one ({known.id.brief}) is registered, and their full digests differ: "
-            "one has been changed in a few places; find out which is the one you mean"
+            f"a base that looks like this one ({known.id.brief}) is registered, and their full digests"
+            " differ: one has been changed in a few places; find out which is the one you mean"
         )
     roots = known.roots
     if new.roots and (roots is None or roots.canon is None):

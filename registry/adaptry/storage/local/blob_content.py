@@ -58,7 +58,8 @@ def check_names(manifest: Manifest) -> None:
         )
     if manifest.size > MAX_REVISION:
         raise InvalidManifest(
-            f"not a manifest of a version: {manifest.size:,} bytes, and one has at most {MAX_REVISION >> 30} GiB"
+            f"not a manifest of a version: {manifest.size:,} bytes, and one has at most"
+            f" {MAX_REVISION >> 30} GiB"
         )
     format = detect_format(names)
     for name in names:
@@ -82,8 +83,8 @@ def check_draft(manifest: Manifest, *, with_folders: bool) -> None:
     for entry in manifest.files:
         if not is_adapter_file(entry.path):
             raise InvalidPath(
-                f"{entry.path} is not a file of an adapter; commit without it "
-                "(configs, safetensors of adapters, README and its images, licence and tokenizer files are stored)"
+                f"{entry.path} is not a file of an adapter; commit without it (configs, safetensors of"
+                " adapters, README and its images, licence and tokenizer files are stored)"
             )
         if entry not in top and not with_folders:
             raise InvalidPath(

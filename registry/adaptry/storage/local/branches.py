@@ -62,7 +62,8 @@ class LocalBranches(RegistryContext):
     def delete_branch(self, name: AdapterName, branch: str) -> None:
         if branch == MAIN:
             raise PermissionDenied(
-                f"main is the branch of {name}'s versions and cannot be deleted; delete the adapter to remove them"
+                f"main is the branch of {name}'s versions and cannot be deleted; delete the adapter to remove"
+                " them"
             )
         self._drop(name, branch, "branch")
 
@@ -112,8 +113,8 @@ class LocalBranches(RegistryContext):
             raise Conflict(f"{adapter.name} has an alias {text} already; choose another name for the {kind}")
         if like := label_like(tx, adapter.key, text):
             raise Conflict(
-                f"the {kind} {text} differs only in capitals from {adapter.name}@{like}, which exists; write {like}, or choose "
-                "another name"
+                f"the {kind} {text} differs only in capitals from {adapter.name}@{like}, which exists; write"
+                f" {like}, or choose another name"
             )
         if git_refs.count(tx, adapter) >= MAX_REFS:
             raise TooLarge(f"{adapter.name} has {MAX_REFS} branches and tags; drop some first")

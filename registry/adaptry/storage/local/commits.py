@@ -150,7 +150,8 @@ class LocalCommits(LocalRevisions, LocalBranches):
                     return self._answer(tx, adapter, head, is_new=False)
                 if not asked.is_at(head):
                     raise Conflict(
-                        f"{name}@{asked.branch} was updated since you looked, and is at {head.info.id}; look again and retry"
+                        f"{name}@{asked.branch} was updated since you looked, and is at {head.info.id}; look"
+                        " again and retry"
                     )
                 if self._plan(tx, adapter, branch, asked.tree) != move:
                     raise StaleState

@@ -101,8 +101,9 @@ class RegistryContext(Registry):
             return None
         if commit.info.number is None:
             raise NotFound(
-                f"{adapter.name}@{label} is at commit {commit.info.id[:12]}, which is no version; commit it to main to make it "
-                f"one, or read it as it is with `hf download {adapter.name} --revision {label}` from a server"
+                f"{adapter.name}@{label} is at commit {commit.info.id[:12]}, which is no version; commit it"
+                f" to main to make it one, or read it as it is with `hf download {adapter.name} --revision"
+                f" {label}` from a server"
             )
         return self.resolve(tx, Ref(adapter.name, Number(commit.info.number)))
 
@@ -176,8 +177,8 @@ def require_no_base(tx: Transaction, name: AdapterName) -> None:
     """
     if found := shared_names.base_of_name(tx, name):
         raise Conflict(
-            f"{found} is the name of a base, which an adapter called {name} would hide from loaders; choose another name "
-            f"for the adapter, such as {name}-lora"
+            f"{found} is the name of a base, which an adapter called {name} would hide from loaders; choose"
+            f" another name for the adapter, such as {name}-lora"
         )
 
 
@@ -191,6 +192,6 @@ def require_sound(tx: Transaction, files: Mapping[str, Digest]) -> None:
 
 def _damaged(what: str, reason: str) -> CorruptData:
     return CorruptData(
-        f"{what} is damaged in the registry: {reason}. Push the same files again, or run `adaptry mend` on the registry's "
-        "machine, with --from and a copy of it"
+        f"{what} is damaged in the registry: {reason}. Push the same files again, or run `adaptry mend` on"
+        " the registry's machine, with --from and a copy of it"
     )

@@ -148,8 +148,8 @@ class LocalJobs(RegistryContext):
         identity = self.identity
         if not namespace and not identity.may_administer:
             raise PermissionDenied(
-                f"{identity.name} may not ask for a {kind} job, which changes what every namespace shares; ask an "
-                "administrator"
+                f"{identity.name} may not ask for a {kind} job, which changes what every namespace shares;"
+                " ask an administrator"
             )
         if namespace and not (identity.role in ("writer", "admin") and identity.has_namespace(namespace)):
             raise PermissionDenied(

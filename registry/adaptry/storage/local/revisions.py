@@ -95,8 +95,9 @@ class LocalRevisions(InspectionCache):
             record = bases.record(tx, base.id) if base.id else None
         if record is None and self.require_known_base:
             raise CheckFailed(
-                f"this registry takes only adapters of bases it knows, and {base.claimed_name or base.claimed_id or 'none'} "
-                "is not one; register it first (`adaptry base add DIR --name …`)"
+                "this registry takes only adapters of bases it knows, and"
+                f" {base.claimed_name or base.claimed_id or 'none'} is not one; register it first (`adaptry"
+                " base add DIR --name …`)"
             )
         weights = weights_findings(adapter.spec, self.inspections(name, declared))
         base_check = check_against_base(adapter, base, record, weights)
@@ -165,8 +166,8 @@ class LocalRevisions(InspectionCache):
         claim_files(tx, adapter.name, admission.manifest)
         if held := states.find_withdrawn_weights(tx, adapter.name.namespace, admission.weights):
             raise CheckFailed(
-                f"these are the weights of {held.name}@{held.number}, and {state_warning(held)}; `adaptry restore "
-                f"{held.name}@{held.number}` comes before they are pushed again"
+                f"these are the weights of {held.name}@{held.number}, and {state_warning(held)}; `adaptry"
+                f" restore {held.name}@{held.number}` comes before they are pushed again"
             )
         now, by = self.clock(), self.identity.name
         stored = versions.insert(tx, adapter, admission, now, by)
@@ -240,5 +241,6 @@ def require_files(tx: Transaction, name: AdapterName, manifest: Manifest) -> Non
     for entry in manifest.files:
         if have[entry.sha256] != entry.size:
             raise InvalidManifest(
-                f"the manifest says {entry.path} is {entry.size:,} bytes; those of its digest are {have[entry.sha256]:,}"
+                f"the manifest says {entry.path} is {entry.size:,} bytes; those of its digest are"
+                f" {have[entry.sha256]:,}"
             )

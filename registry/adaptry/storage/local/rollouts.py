@@ -69,15 +69,16 @@ class LocalRollouts(RegistryContext):
         name, was = adapter.name, aliases.find(tx, adapter, alias)
         if was is None:
             raise NotFound(
-                f"{name} has no alias {alias}, so nobody follows it yet: adaptry alias set {name}@VERSION {alias}"
+                f"{name} has no alias {alias}, so nobody follows it yet: adaptry alias set {name}@VERSION"
+                f" {alias}"
             )
         if was.digest == target.digest:
             raise Conflict(f"{name}@{alias} is at version {target.number} already")
         require_alias_allowed(alias, target.state, target.number)
         if going := rollouts.running(tx, adapter, alias):
             raise Conflict(
-                f"{name}@{alias} is being rolled out to version {going.number} ({going.percent} %); abort that first: "
-                f"adaptry rollout abort {name}@{alias}"
+                f"{name}@{alias} is being rolled out to version {going.number} ({going.percent} %); abort"
+                f" that first: adaptry rollout abort {name}@{alias}"
             )
         by = self.identity.name
         info = rollouts.begin(tx, adapter, alias, target, was, plan, self.clock(), by)
@@ -98,8 +99,8 @@ class LocalRollouts(RegistryContext):
                 )
             if info.generation != was:
                 raise Conflict(
-                    f"the rollout of {name}@{alias} is at {info.percent} % (generation {info.generation}), not as you saw it "
-                    f"(generation {was}); look again and retry"
+                    f"the rollout of {name}@{alias} is at {info.percent} % (generation {info.generation}),"
+                    f" not as you saw it (generation {was}); look again and retry"
                 )
             if change.to == "abort":
                 return self._transition(

@@ -72,6 +72,6 @@ def is_in_state(seen: VersionInfo, change: StateChange) -> bool:
 def _require_seen(seen: VersionInfo, was: int) -> None:
     if seen.state_generation != was:
         raise Conflict(
-            f"{seen.name}@{seen.number} is {seen.state} (generation {seen.state_generation}), not as you saw it (generation "
-            f"{was}); look again and retry"
+            f"{seen.name}@{seen.number} is {seen.state} (generation {seen.state_generation}), not as you saw"
+            f" it (generation {was}); look again and retry"
         )

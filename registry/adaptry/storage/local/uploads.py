@@ -71,8 +71,8 @@ class LocalUploads(RegistryContext):
                 session = self._opened(owner, digest, size)
         if session is None:
             raise Busy(
-                f"{MAX_OPEN_UPLOADS} uploads are open in {files.tenant_of(owner)} already; try again when some have finished "
-                "(`adaptry uploads ls` shows them, `adaptry uploads rm` drops one)"
+                f"{MAX_OPEN_UPLOADS} uploads are open in {files.tenant_of(owner)} already; try again when"
+                " some have finished (`adaptry uploads ls` shows them, `adaptry uploads rm` drops one)"
             )
         reach("uploads.after_open")
         return self._begun(session)
@@ -130,7 +130,8 @@ class LocalUploads(RegistryContext):
                 if self._session(upload.id).is_finished:  # by whoever held it until now
                     return
                 raise Conflict(
-                    f"{session.size - staged.offset:,} of {session.size:,} bytes are missing; go on at {staged.offset}"
+                    f"{session.size - staged.offset:,} of {session.size:,} bytes are missing; go on at"
+                    f" {staged.offset}"
                 )
             with self.catalog.read() as tx:
                 is_damaged = damage.damage_reason(tx, session.digest) is not None

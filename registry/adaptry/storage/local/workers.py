@@ -27,7 +27,8 @@ class LocalWorkers(LocalRollouts):
     def report(self, report: WorkerReport) -> ReportReply:
         if not self.identity.may_report:
             raise PermissionDenied(
-                f"{self.identity.name} may not report for a worker; make it a token: adaptry token create NAME --role worker"
+                f"{self.identity.name} may not report for a worker; make it a token: adaptry token create"
+                " NAME --role worker"
             )
         with self.catalog.read() as tx:
             is_renewal = worker_reports.is_renewal(tx, self._own(tx, report), report)

@@ -53,8 +53,9 @@ class Evictor:
         left = sum(entry.size for entry in self.layout.entries())
         if left + needed > self.size:
             raise StorageFull(
-                f"{needed:,} bytes do not fit into the cache in {self.layout.root}: it may take {self.size:,}, and {left:,} "
-                "are in use; allow it more (ADAPTRY_CACHE_SIZE), or serve fewer adapters at once"
+                f"{needed:,} bytes do not fit into the cache in {self.layout.root}: it may take"
+                f" {self.size:,}, and {left:,} are in use; allow it more (ADAPTRY_CACHE_SIZE), or serve fewer"
+                " adapters at once"
             )
 
     def _evict(self, size: int) -> Iterator[CacheEntry]:

@@ -109,8 +109,8 @@ def require_answer(response: EngineResponse, what: str) -> None:
         raise Unavailable(f"the engine cannot {what} now: {response.error_message}")
     if response.status == 404:
         raise CheckFailed(
-            f"what answers there does not {what}: is it another engine than was said, or is there more in its address than "
-            "http://host:port?"
+            f"what answers there does not {what}: is it another engine than was said, or is there more in its"
+            " address than http://host:port?"
         )
     require_success(response, what)
 

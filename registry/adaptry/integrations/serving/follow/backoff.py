@@ -73,4 +73,7 @@ class Backoff:
             return None
         if errors < _MIN_ERRORS or errors <= _MAX_ERROR_RATE * requests:
             return None
-        return f"{errors:.0f} of {requests:.0f} requests to the engine ended in an error since it serves the version"
+        return (
+            f"{errors:.0f} of {requests:.0f} requests to the engine ended in an error since it serves the"
+            " version"
+        )

@@ -268,7 +268,8 @@ class Reconciler:
         if dropped := self._recalls.confirm_dropped(self._reply.withdrawn, loaded):
             self._report(loaded, dropped=dropped, without_slot=plan.without_slot)
             self._deps.log(
-                f"dropped {', '.join(f'{one.name} {one.digest.brief}' for one in dropped)}: it is refused here now"
+                f"dropped {', '.join(f'{one.name} {one.digest.brief}' for one in dropped)}: it is refused"
+                " here now"
             )
 
     def _report(
@@ -291,7 +292,9 @@ class Reconciler:
     def _problems(self, without_slot: Sequence[DesiredAdapter]) -> dict[str, str]:
         """Each name that is not served as desired, with the reason."""
         problems = {
-            one.served_as: f"no slot is free for {version_label(one.version)} ({self._settings.slots} are in use)"
+            one.served_as: (
+                f"no slot is free for {version_label(one.version)} ({self._settings.slots} are in use)"
+            )
             for one in without_slot
         }
         problems |= self._transient_errors

@@ -37,8 +37,9 @@ class InProcessVllm:
         missing = [name for name in _NEEDED if not hasattr(models, name)]
         if missing:
             raise Unsupported(
-                f"this version of vLLM keeps its adapters another way (no {', '.join(missing)} where its resolvers are asked): "
-                "a moved alias would not be noticed, so nothing is served. Serve by `adaptry follow` instead"
+                f"this version of vLLM keeps its adapters another way (no {', '.join(missing)} where its"
+                " resolvers are asked): a moved alias would not be noticed, so nothing is served. Serve by"
+                " `adaptry follow` instead"
             )
         return cls(models)
 

@@ -112,8 +112,8 @@ def _add_base(registry: Registry, id: Digest, packed: _BundleContents, with_weig
     info, record = registry.base(str(id)), registry.base_record(id)
     if with_weights and not info.is_stored:
         raise NotFound(
-            f"the weights of {next(iter(info.names), id.brief)} are not in the registry, so they cannot go along; store them with "
-            "`adaptry base add FOLDER --store`"
+            f"the weights of {next(iter(info.names), id.brief)} are not in the registry, so they cannot go"
+            " along; store them with `adaptry base add FOLDER --store`"
         )
     data = strictjson.canonical(record.model_dump(mode="json"))
     files = info.stored if with_weights else ()

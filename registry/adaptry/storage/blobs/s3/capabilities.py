@@ -38,7 +38,8 @@ def find_missing_capabilities(location: S3Location) -> tuple[str, ...]:
         missing = []
         if objects.create(name, b"again") or objects.size(name) != _SIZE:
             missing.append(
-                "it takes no notice of If-None-Match: two senders of one upload are not kept apart, which costs work"
+                "it takes no notice of If-None-Match: two senders of one upload are not kept apart, which"
+                " costs work"
             )
         elif not objects.has_conditions:
             missing.append("it has no conditional writes (501): every upload costs a request more")
@@ -47,8 +48,8 @@ def find_missing_capabilities(location: S3Location) -> tuple[str, ...]:
             raise Unavailable(f"{location} puts parts together wrongly; use another server")
         if objects.has_conditions and not _minds_the_end(objects, whole):
             missing.append(
-                "it takes no notice of If-None-Match at the end of a multipart upload: two who publish the same bytes "
-                "at once both write them, which costs work"
+                "it takes no notice of If-None-Match at the end of a multipart upload: two who publish the"
+                " same bytes at once both write them, which costs work"
             )
         return tuple(missing)
     finally:

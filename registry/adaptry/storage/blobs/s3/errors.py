@@ -15,11 +15,16 @@ from adaptry.core.errors import AdaptryError, NotFound, StorageFull, Unavailable
 if TYPE_CHECKING:
     from adaptry.storage.blobs.s3.location import S3Location
 
-_AWAY = "the registry's files cannot be reached just now; its administrator has the details, try again in a moment"
+_AWAY = (
+    "the registry's files cannot be reached just now; its administrator has the details, try again in a"
+    " moment"
+)
 _REMEDIES = {
     "InvalidAccessKeyId": "is AWS_ACCESS_KEY_ID (or what else boto3 reads) one of that server's?",
     "SignatureDoesNotMatch": "is AWS_SECRET_ACCESS_KEY (or what else boto3 reads) the one of that key?",
-    "RequestTimeTooSkewed": "this machine's clock and the server's differ by more than some minutes: set them",
+    "RequestTimeTooSkewed": (
+        "this machine's clock and the server's differ by more than some minutes: set them"
+    ),
     "ExpiredToken": "the session they were for is over: get new ones",
 }
 _FULL = ("QuotaExceeded", "XMinioStorageFull", "InsufficientStorage")
@@ -32,7 +37,8 @@ def reject_html(parsed: dict[str, Any], http_response: Any, **_: Any) -> None:
     kind = str(http_response.headers.get("content-type", ""))
     if http_response.status_code < 300 and kind.startswith("text/html"):
         raise Unavailable(
-            "a web page came where an S3 server's answer was expected; is something in between answering for it?"
+            "a web page came where an S3 server's answer was expected; is something in between answering"
+            " for it?"
         )
 
 
@@ -63,7 +69,8 @@ def translated_errors(location: S3Location) -> Iterator[None]:
         raise _meaning(error, location) from error
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise Unavailable(
-            f"no credentials for {location}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what else boto3 reads",
+            f"no credentials for {location}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what else"
+            " boto3 reads",
             public_message=_AWAY,
         ) from error
     except (BotoCoreError, ResponseParserError, HTTPError) as error:
@@ -73,7 +80,8 @@ def translated_errors(location: S3Location) -> Iterator[None]:
         ) from error
     except (ValueError, LookupError) as error:  # a time that is none, or none at all: botocore lets it pass
         raise Unavailable(
-            f"{location} answered what no S3 server does ({error}); is something in between? try again in a moment",
+            f"{location} answered what no S3 server does ({error}); is something in between? try again in a"
+            " moment",
             public_message=_AWAY,
         ) from error
 
@@ -90,7 +98,9 @@ def _meaning(error: ClientError, location: S3Location) -> AdaptryError:
     if status == 507 or code in _FULL:
         return StorageFull(
             f"no space left in {location}; free some and push again, what was stored is untouched",
-            public_message="no space left in the registry; free some and push again, what was stored is untouched",
+            public_message=(
+                "no space left in the registry; free some and push again, what was stored is untouched"
+            ),
         )
     if status in (401, 403):
         remedy = _REMEDIES.get(code, "they need to get, put, list and delete objects there")

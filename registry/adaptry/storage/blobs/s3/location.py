@@ -19,8 +19,8 @@ _SERVER = re.compile(r"https?://[^/@?#\s]+/?")
 _ADDRESSING = ("auto", "path", "virtual")
 _SSE = ("AES256", "aws:kms", "aws:kms:dsse")
 _FORM = (
-    "expected s3://bucket/prefix, then perhaps ?endpoint=http://host:8333&public=https://…&region=…&addressing=path"
-    "&sse=aws:kms&kms-key=…"
+    "expected s3://bucket/prefix, then perhaps"
+    " ?endpoint=http://host:8333&public=https://…&region=…&addressing=path&sse=aws:kms&kms-key=…"
 )
 
 

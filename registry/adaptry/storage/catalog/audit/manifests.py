@@ -16,7 +16,10 @@ def problems(catalog: Catalog) -> Iterator[IntegrityProblem]:
     for digest, data in scan.manifests(catalog):
         where = f"revision {digest.brief}"
         if Digest.of(data) != digest:
-            reason = "its manifest differs from the one that was pushed; push the same files again, or run `adaptry mend --from` with a copy"
+            reason = (
+                "its manifest differs from the one that was pushed; push the same files again, or run"
+                " `adaptry mend --from` with a copy"
+            )
             yield IntegrityProblem(where, reason, "manifest", digest.hex)
             continue
         try:

@@ -34,7 +34,8 @@ def problems(tx: Transaction, row: AdapterRow) -> Iterator[IntegrityProblem]:
             wrong = sorted(found[version.id] ^ expected)
             yield IntegrityProblem(
                 f"{row.name}@{version.number}",
-                f"its search index differs from its rows: {', '.join(f'{field}:{text}' for field, text in wrong[:3])[:200]}",
+                "its search index differs from its rows:"
+                f" {', '.join(f'{field}:{text}' for field, text in wrong[:3])[:200]}",
                 "derived",
                 f"index:{version.id}",
             )

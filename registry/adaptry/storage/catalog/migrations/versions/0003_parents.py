@@ -20,7 +20,8 @@ def upgrade() -> None:
     connection = op.get_bind()
     derived = connection.execute(
         sa.text(
-            "SELECT versions.id, revisions.manifest FROM versions JOIN revisions ON revisions.digest = versions.digest"
+            "SELECT versions.id, revisions.manifest FROM versions JOIN revisions ON revisions.digest ="
+            " versions.digest"
         )
     )
     keys: dict[str, int] = {}
