@@ -14,10 +14,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
-from adaptry.adapters.adapter import (
-    Adapter,
-    open_dir,
-)  # noqa: E402  (after the libraries that may be missing)
+from adaptry.adapters.adapter import Adapter, open_dir  # noqa: E402  (after libraries that may be missing)
 from adaptry.adapters.base_record import BaseRecord  # noqa: E402
 from adaptry.bases.fingerprinting import fingerprint  # noqa: E402
 from adaptry.bases.hf_folder import open_checkpoint  # noqa: E402

@@ -114,8 +114,8 @@ _CONVERTED = frozenset(
     rt_detr_v2 sam3_tracker sam3_tracker_video sapiens2 sarvam_moe step3p5_vision step3p7 t5gemma2_encoder timesfm2_5
     tipsv2 tipsv2_dpt tipsv2_text_model tipsv2_vision_model ultrabert ultravbert unlimited_ocr unlimited_ocr_text
     vibevoice_asr video_llava
-    """.split()
-)  # noqa: SIM905  (as a list it would be a page)
+    """.split()  # noqa: SIM905  (as a list it would be a page)
+)
 
 _EXPERT = re.compile(
     r"(?P<path>.+\.experts)\.(?P<number>\d+)\.(?P<role>gate_proj|up_proj|down_proj|w1|w2|w3)\.weight"
