@@ -29,7 +29,7 @@ from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
 from adaptry.storage.blobs.memory import MemoryBlobs
 from adaptry.storage.catalog.database import Catalog
-from adaptry.storage.local import LocalRegistry
+from adaptry.storage.local import LocalRegistry, RegistryContext
 from adaptry.testing.postgres import postgres_server
 from adaptry.testing.samples import tiny_lora
 
@@ -42,21 +42,23 @@ Operation = Callable[[LocalRegistry, int, int], object]
 """Asks a registry of so many versions something, another thing at each number."""
 
 OPERATIONS: Mapping[str, Operation] = {
-    "resolve an alias": lambda registry, count, n: registry.version(
+    "resolve an alias": lambda registry, count, n: registry.versions.get(
         Ref.parse(f"{adapter_of(n * 7919, count)}@prod")
     ),
-    "search, rare tag": lambda registry, count, n: registry.search("tag:seldom"),
-    "search, common tag": lambda registry, count, n: registry.search("tag:checked"),
-    "list a line's versions": lambda registry, count, n: registry.versions(
+    "search, rare tag": lambda registry, count, n: registry.versions.search("tag:seldom"),
+    "search, common tag": lambda registry, count, n: registry.versions.search("tag:checked"),
+    "list a line's versions": lambda registry, count, n: registry.versions.list(
         AdapterName.parse(adapter_of(n * 7919, count))
     ),
-    "list a page of lines": lambda registry, count, n: registry.adapters(),
-    "search, structure": lambda registry, count, n: registry.search("base:org/common rank<=16 module:k_proj"),
-    "search, metric": lambda registry, count, n: registry.search("metric.accuracy>=0.9"),
-    "search, rare in structure": lambda registry, count, n: registry.search(
+    "list a page of lines": lambda registry, count, n: registry.adapters.list(),
+    "search, structure": lambda registry, count, n: registry.versions.search(
+        "base:org/common rank<=16 module:k_proj"
+    ),
+    "search, metric": lambda registry, count, n: registry.versions.search("metric.accuracy>=0.9"),
+    "search, rare in structure": lambda registry, count, n: registry.versions.search(
         "module:lm_head method:lora rank<=64 metric.accuracy>=0.1"
     ),
-    "search, a word": lambda registry, count, n: registry.search("unusual"),
+    "search, a word": lambda registry, count, n: registry.versions.search("unusual"),
 }
 Series = dict[str, list[float]]
 
@@ -91,7 +93,9 @@ def main() -> None:
 def measured(database: str, sizes: Sequence[int], times: int, loras: Sequence[Adapter]) -> dict[int, Series]:
     """The seconds of every call, by size and operation."""
     with filled(database, sizes) as urls, ExitStack() as stack:
-        registries = {size: LocalRegistry(Catalog(url), MemoryBlobs()) for size, url in urls.items()}
+        registries = {
+            size: LocalRegistry(RegistryContext(Catalog(url), MemoryBlobs())) for size, url in urls.items()
+        }
         for registry in registries.values():
             stack.callback(registry.close)
         spent: dict[int, Series] = {size: {what: [] for what in OPERATIONS} for size in sizes}

@@ -114,7 +114,7 @@ def by_job(registry: LocalRegistry, data: Path, number: int, runners: int) -> Fi
     computed all the same.
     """
     task = {"base": "org/base", "inputs": ["acme/tone@1"], "to": f"acme/merged-{number}-{runners}"}
-    job = registry.submit_job(JobOrder(kind="merge", task=task))
+    job = registry.jobs.submit(JobOrder(kind="merge", task=task))
     work = [*COMMAND, "work", "--data", str(data), "--once", "--poll", "0.2"]
     at_work = [
         subprocess.Popen(work, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(runners)
@@ -122,7 +122,7 @@ def by_job(registry: LocalRegistry, data: Path, number: int, runners: int) -> Fi
     for each in at_work:
         if each.wait():
             sys.exit("a runner failed")
-    done = registry.job(job.id)
+    done = registry.jobs.get(job.id)
     if done.result is None:
         sys.exit(f"the job is {done.state}: {done.fault}")
     files = {entry["path"]: Digest.parse(entry["sha256"]) for entry in done.result["files"]}

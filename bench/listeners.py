@@ -58,7 +58,7 @@ async def measure(server: Served, count: int, seconds: float, events: int) -> No
         heard = [asyncio.create_task(hear(reader, name.encode())) for reader, _ in streams]
         await asyncio.sleep(0)
         made = time.perf_counter()
-        await asyncio.to_thread(registry.create_adapter, AdapterName.parse(name), AdapterEdit())
+        await asyncio.to_thread(registry.adapters.create, AdapterName.parse(name), AdapterEdit())
         times = await asyncio.gather(*heard)
         firsts.append((min(times) - made) * 1e3)
         lasts.append((max(times) - made) * 1e3)
@@ -74,7 +74,7 @@ async def measure(server: Served, count: int, seconds: float, events: int) -> No
     one, began = warm[0][0], processor(process)
     for number in range(events):
         name = f"acme/voice-{number}"
-        await asyncio.to_thread(registry.create_adapter, AdapterName.parse(name), AdapterEdit())
+        await asyncio.to_thread(registry.adapters.create, AdapterName.parse(name), AdapterEdit())
         await hear(one, name.encode())
     passed = (processor(process) - began) / (events * count)
     print(f"and {1e6 * passed:.0f} µs for each that asked about other adapters")

@@ -133,9 +133,9 @@ def kinds(
         pushed[f"{version.name}@{version.number}"] = source
 
     return [
-        ("resolve an alias", requests, lambda registry, *_: registry.version(Ref.parse(f"{name}@prod"))),
-        ("list adapters", requests, lambda registry, *_: registry.adapters()),
-        ("search", requests, lambda registry, *_: registry.search("rank<=64 method:lora")),
+        ("resolve an alias", requests, lambda registry, *_: registry.versions.get(Ref.parse(f"{name}@prod"))),
+        ("list adapters", requests, lambda registry, *_: registry.adapters.list()),
+        ("search", requests, lambda registry, *_: registry.versions.search("rank<=64 method:lora")),
         ("pull (4 requests)", requests // 4, pull_one),
         ("push (8 requests)", requests // 8, push_one),
     ]

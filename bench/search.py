@@ -19,7 +19,7 @@ from adaptry.storage.blobs.memory import MemoryBlobs
 from adaptry.storage.catalog import search
 from adaptry.storage.catalog.access import ReadScope
 from adaptry.storage.catalog.database import Catalog
-from adaptry.storage.local import LocalRegistry
+from adaptry.storage.local import LocalRegistry, RegistryContext
 
 QUERIES = (
     "",
@@ -54,12 +54,12 @@ def medians(registries: Sequence[LocalRegistry], query: str, times: int) -> list
 
     They take turns, so that a busy machine slows both.
     """
-    found = [len(registry.search(query).items) for registry in registries]
+    found = [len(registry.versions.search(query).items) for registry in registries]
     spent: list[list[float]] = [[] for _ in registries]
     for _ in range(times):
         for registry, series in zip(registries, spent, strict=True):
             started = time.perf_counter()
-            registry.search(query)
+            registry.versions.search(query)
             series.append((time.perf_counter() - started) * 1000)
     return [(statistics.median(series), count) for series, count in zip(spent, found, strict=True)]
 
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--explain", action="store_true")
     given = parser.parse_args()
     with filled(given.database, given.sizes) as urls:
-        registries = [LocalRegistry(Catalog(url), MemoryBlobs()) for url in urls.values()]
+        registries = [LocalRegistry(RegistryContext(Catalog(url), MemoryBlobs())) for url in urls.values()]
         print(f"{'p50 in ms':>10} {given.sizes[0]:>9,} {given.sizes[1]:>11,}  ratio  found  query")
         worst = 0.0
         for query in QUERIES:

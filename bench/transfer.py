@@ -122,7 +122,7 @@ def flush(file: Path) -> None:
 
 
 def file_url(registry: HttpRegistry) -> str:
-    version = registry.search("name:acme/tone-0").items[0]
+    version = registry.versions.search("name:acme/tone-0").items[0]
     return f"{registry.url}/api/v1/adapters/{version.name}/revisions/{version.digest}/files/{WEIGHTS}"
 
 

@@ -81,9 +81,9 @@ def measure_cache(folder: Path, registry: HttpRegistry, megabytes: int, times: i
 
     copied = median(times, lambda: copy(made, folder / "copy"), lambda: shutil.rmtree(folder / "copy", True))
     cold = median(times, fetch, forget)
-    asked = median(4 * times, lambda: registry.version(ref))
+    asked = median(4 * times, lambda: registry.versions.get(ref))
     hit = median(4 * times, fetch)
-    digest = registry.version(ref).digest
+    digest = registry.versions.get(ref).digest
     here = median(4 * times, lambda: cache.acquire_local(digest))
     print(f"the cache, {megabytes} MB over HTTP, median of {times}")
     show("copied and flushed", copied, copied)
@@ -117,13 +117,13 @@ def measure_follow(folder: Path, server: Server, times: int) -> None:
     following.start()
     took, alias = [], None
     for version in versions:
-        alias = registry.move_alias(name, "prod", version.digest, alias.generation if alias else None)
+        alias = registry.aliases.move(name, "prod", version.digest, alias.generation if alias else None)
         took.append(seconds(partial(loaded, engine, version.digest.hex)))
         time.sleep(_QUIET)
     stop.set()
     following.join()
     engine.stop()
-    asked = median(4 * times, lambda: registry.version(Ref(name)))
+    asked = median(4 * times, lambda: registry.versions.get(Ref(name)))
     print(f"following, an engine that only reads the file, median of {times}")
     show("one question to the registry", asked, asked)
     show("alias moved to loaded", statistics.median(took[1:]), asked)
@@ -145,7 +145,7 @@ def measure_vllm(folder: Path, server: Server, times: int) -> None:
     )
     folders = [models.adapter(folder / f"a{seed}", seed=seed) for seed in range(1, times + 2)]
     versions = [push(registry, open_dir(made), TONE).version for made in folders]
-    alias = registry.move_alias(TONE, "prod", versions[0].digest, None)
+    alias = registry.aliases.move(TONE, "prod", versions[0].digest, None)
     env = running.environment(
         running.installed(running.PYTHON.python, folder / "wheel"),
         folder / "home",
@@ -181,7 +181,7 @@ def measure_vllm(folder: Path, server: Server, times: int) -> None:
         answer("acme/tone@prod")
         for version in versions[1:]:
             time.sleep(_QUIET)
-            alias = registry.move_alias(TONE, "prod", version.digest, alias.generation)
+            alias = registry.aliases.move(TONE, "prod", version.digest, alias.generation)
             began = time.perf_counter()
             while version.digest.brief not in answer("acme/tone@prod"):
                 pass

@@ -21,8 +21,8 @@ from adaptry.storage.catalog.adapters import is_own
 from adaptry.storage.catalog.shared_names import is_used
 from adaptry.storage.connect import open_local
 from adaptry.storage.local.idempotency import IdempotencyKey
-from adaptry.storage.local.uploads import purge
-from adaptry.storage.pull_through import with_pull_through
+from adaptry.storage.local.stale_uploads import purge
+from adaptry.storage.pull_through import PullThroughRegistry
 from adaptry_api.auth import TokenAuthenticator
 from adaptry_api.bodies import ParseSlots
 from adaptry_api.draining import DrainState
@@ -59,7 +59,9 @@ class AppState:
         )
         self.catalog = self._registry.catalog
         if settings.mirror_of is not None:
-            self._registry = with_pull_through(self._registry, self._origin(settings, settings.mirror_of))
+            self._registry = PullThroughRegistry(
+                self._registry.context, self._origin(settings, settings.mirror_of)
+            )
         self.authenticator = TokenAuthenticator(
             lambda secret: tokens.identify(self.catalog, secret), anonymous_read=settings.anonymous_read
         )

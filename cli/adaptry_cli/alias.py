@@ -54,7 +54,7 @@ def rm(registry: Registry, ref: Ref, alias: str | None) -> None:
     found = promotion.current_alias(registry, name, alias)
     if found is None:
         raise NotFound(f"{name} has no alias {alias}")
-    registry.remove_alias(name, alias, found.generation)
+    registry.aliases.remove(name, alias, found.generation)
     print_err(f"{name}@{alias} was at version {found.number} and is gone")
 
 
@@ -64,7 +64,7 @@ def rm(registry: Registry, ref: Ref, alias: str | None) -> None:
 @json_option
 def ls(registry: Registry, name: AdapterName, as_json: bool) -> None:
     """List an adapter's aliases."""
-    found = registry.aliases(name)
+    found = registry.aliases.list(name)
     if as_json:
         print_json(found)
     elif found:

@@ -41,7 +41,7 @@ def _warn(registry: Registry, name: AdapterName, move: AliasMoveResult) -> None:
     """What is deprecated, or was pushed past the checks for a reason of someone's own, should not go live
     unnoticed.
     """
-    detail = registry.detail(Ref(name, ByDigest(move.alias.digest.hex)))
+    detail = registry.versions.detail(Ref(name, ByDigest(move.alias.digest.hex)))
     print_state_warning(detail.version)
     if detail.forced and detail.report.is_blocked:
         print_err(

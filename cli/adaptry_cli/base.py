@@ -85,14 +85,14 @@ def add(
         )
         info = _add_from_hub(registry, HubRef.parse(source), names)
         if visibility is not None:
-            info = registry.edit_base(info.id, BaseEdit(visibility=visibility))
+            info = registry.bases.edit(info.id, BaseEdit(visibility=visibility))
     else:
         with progress() as bars:
             checkpoint = open_base_folder(source)
             info = base_registry.register_base(
                 registry, checkpoint, names, full=full, store=store, visibility=visibility, progress=bars
             )
-    record = registry.base_record(info.id)
+    record = registry.bases.record(info.id)
     if method := record.facts.get("quantization"):
         print_err(f"quantised: {method}")
     for relative in related_bases(registry, record):
@@ -112,7 +112,7 @@ def edit(registry: Registry, key: str, visibility: BaseVisibility | None, as_jso
     not exist, and its adapters are shown with the base that they declare. Prints the base's id.
     """
     require_usage(visibility is not None, "nothing to change: give --visibility")
-    info = registry.edit_base(registry.base(key).id, BaseEdit(visibility=visibility))
+    info = registry.bases.edit(registry.bases.get(key).id, BaseEdit(visibility=visibility))
     print_answer(info, str(info.id), as_json)
 
 
@@ -122,7 +122,7 @@ def edit(registry: Registry, key: str, visibility: BaseVisibility | None, as_jso
 @json_option
 def ls(registry: Registry, limit: int, as_json: bool) -> None:
     """List the known bases, newest first."""
-    found = collect_pages(registry.bases, limit)
+    found = collect_pages(registry.bases.list, limit)
     if as_json:
         print_json(found)
     elif found:
@@ -141,8 +141,8 @@ def ls(registry: Registry, limit: int, as_json: bool) -> None:
 @json_option
 def show(registry: Registry, key: str, as_json: bool) -> None:
     """Show what is known about a base."""
-    info = registry.base(key)
-    record = registry.base_record(info.id)
+    info = registry.bases.get(key)
+    record = registry.bases.record(info.id)
     method, known = record.facts.get("quantization"), related_bases(registry, record)
     if as_json:
         others = [{"id": str(each.base.id), "role": each.role, "evidence": each.evidence} for each in known]

@@ -86,7 +86,7 @@ def _unknown_claim(text: str) -> BaseClaim:
 
 def _known(registry: Registry, key: str) -> BaseInfo | None:
     try:
-        return registry.base(key)
+        return registry.bases.get(key)
     except NotFound:
         return None
 

@@ -79,7 +79,7 @@ def create(
             )
             found += [one for one in list_versions(registry, ref.name) if one.state not in WITHDRAWN]
         else:
-            found.append(registry.version(ref))
+            found.append(registry.versions.get(ref))
     if query is not None:
         found += search_versions(registry, query)
     if parents:

@@ -39,7 +39,7 @@ def complete_names(beginning: str) -> list[str]:
     if is_server(settings_for(None).registry or ""):
         return []
     try:
-        page = connect_to(None).adapters(None, None, 200)
+        page = connect_to(None).adapters.list(None, None, 200)
     except AdaptryError:
         return []
     return [str(info.name) for info in page.items if str(info.name).startswith(beginning)][:_MANY]

@@ -131,7 +131,7 @@ def _conversion_base(
     elif needs_base_values(parent, asked):
         checkpoint = open_base(connected(), key, progress=progress)
     else:
-        return ConversionBase(connected().base_record(connected().base(key).id))
+        return ConversionBase(connected().bases.record(connected().bases.get(key).id))
     return ConversionBase(fingerprint(checkpoint), checkpoint)
 
 

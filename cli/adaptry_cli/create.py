@@ -39,4 +39,4 @@ def create(
     is given. The name of a deleted adapter goes on with its numbering.
     """
     edit = adapter_edit(description, tags or None, is_public)
-    print_adapter(registry.create_adapter(name, edit), as_json)
+    print_adapter(registry.adapters.create(name, edit), as_json)

@@ -23,12 +23,12 @@ def delete(registry: Registry, name: AdapterName, yes: bool) -> None:
     It must have no aliases left. Only its namespace can use the name again, and version numbers go on from
     there.
     """
-    info = registry.adapter(name)
+    info = registry.adapters.get(name)
     if not yes:
         require_usage(
             sys.stdin.isatty(),
             f"deleting {name} takes {format_count(info.versions, 'version')} away; --yes says so",
         )
         click.confirm(f"Delete {name} with {format_count(info.versions, 'version')}?", abort=True, err=True)
-    registry.delete_adapter(name)
+    registry.adapters.delete(name)
     print_out(str(name))

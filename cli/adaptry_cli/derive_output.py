@@ -108,11 +108,11 @@ def open_parent(connected: RegistryOpener, source: Source, progress: Progress) -
     if isinstance(source, Path):
         return ParentAdapter(open_dir(source), str(source))
     registry = connected()
-    version = registry.version(source)
+    version = registry.versions.get(source)
     print_state_warning(version)
     adapter = open_revision(registry, Ref(version.name, ByDigest(version.digest.hex)), progress=progress)
     is_known = version.base_id is not None and version.base_status == "verified"
-    base = registry.base_record(version.base_id) if is_known and version.base_id else None
+    base = registry.bases.record(version.base_id) if is_known and version.base_id else None
     return ParentAdapter(adapter, f"{version.name}@{version.number}", version.digest, base)
 
 

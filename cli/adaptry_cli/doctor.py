@@ -232,7 +232,7 @@ def _embedded(folder: Path, catalog: str | None) -> DoctorResult:
     if not is_registry(folder):
         return DoctorResult("registry", "ok", f"there is none in {folder} yet; the first push makes it")
     with contextlib.closing(open_local(folder, catalog=catalog)) as registry:
-        page = registry.adapters(None, None, 1)
+        page = registry.adapters.list(None, None, 1)
         address = catalog_of(folder)
     where = f"{folder}, its catalog in {address}," if address else folder
     return DoctorResult("registry", "ok", f"{where} opens, {'with' if page.items else 'without'} adapters")

@@ -46,4 +46,4 @@ def edit(
         change != AdapterEdit(),
         "nothing to change: give --description, --tag, --no-tags, --public or --private",
     )
-    print_adapter(registry.edit_adapter(name, change), as_json)
+    print_adapter(registry.adapters.edit(name, change), as_json)

@@ -54,7 +54,7 @@ def events(
 
 def _so_far(registry: Registry, after: int, about: tuple[str, ...]) -> Iterator[Event]:
     while True:
-        news = registry.events(after, _AT_ONCE, about=about)
+        news = registry.events.read(after, _AT_ONCE, about=about)
         yield from news.items
         if news.seq <= after:
             return

@@ -93,7 +93,7 @@ def _opened(connected: RegistryOpener, name: str, progress: Progress) -> HfCheck
 
 def _name(connected: RegistryOpener, base: str) -> str | None:
     """What loaders should look for: the base's folder, or its first name in the registry."""
-    return base if is_folder(base) else next(iter(connected().base(base).names), None)
+    return base if is_folder(base) else next(iter(connected().bases.get(base).names), None)
 
 
 def _rejoined(decided: ExtractPlan, there: DerivedResult, connected: RegistryOpener) -> Verification | str:

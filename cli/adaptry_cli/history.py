@@ -28,7 +28,7 @@ def history(registry: Registry, name: AdapterName, limit: int, as_json: bool) ->
 
     Pushes, moves of aliases, metrics, edits: newest first, with who and when.
     """
-    events = collect_pages(lambda cursor, many: registry.history(name, cursor, many), limit)
+    events = collect_pages(lambda cursor, many: registry.adapters.history(name, cursor, many), limit)
     if as_json:
         print_json(events)
         return

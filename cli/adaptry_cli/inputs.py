@@ -46,7 +46,7 @@ def open_input(connected: RegistryOpener, source: Source) -> OpenedAdapter:
         return OpenedAdapter(open_dir(source), str(source))
     registry = connected()
     with explain_empty_adapter(registry, source):
-        detail = registry.detail(source)
+        detail = registry.versions.detail(source)
     adapter = open_content(RevisionContent(registry, detail.version, detail.manifest))
     return OpenedAdapter(adapter, f"{detail.version.name}@{detail.version.number}", detail.version)
 
@@ -55,9 +55,9 @@ def find_base(connected: RegistryOpener, text: str) -> BaseToCheck:
     """A base by folder, name or id. Raises `NotFound`, `Invalid`."""
     if is_folder_path(text):
         return BaseToCheck(text, fingerprint_of(Path(text)))
-    info = connected().base(text)
+    info = connected().bases.get(text)
     name = info.names[0] if info.names else None
-    return BaseToCheck(name or info.id.brief, connected().base_record(info.id), name)
+    return BaseToCheck(name or info.id.brief, connected().bases.record(info.id), name)
 
 
 def base_parameters(connected: RegistryOpener, opened: OpenedAdapter) -> int | None:
@@ -67,7 +67,7 @@ def base_parameters(connected: RegistryOpener, opened: OpenedAdapter) -> int | N
     known = opened.version.base_id if opened.version else None
     key = str(known) if known else opened.adapter.config.base_name
     try:
-        return connected().base(key).parameters if key else None
+        return connected().bases.get(key).parameters if key else None
     except (
         Conflict,
         Invalid,
@@ -97,7 +97,7 @@ def explain_empty_adapter(registry: Registry, ref: Ref) -> Iterator[None]:
     try:
         yield
     except NotFound:
-        if isinstance(ref.selector, Latest) and registry.adapter(ref.name).versions == 0:
+        if isinstance(ref.selector, Latest) and registry.adapters.get(ref.name).versions == 0:
             raise NotFound(no_version_message(ref.name)) from None
         raise
 

@@ -77,4 +77,4 @@ def _tensors(connected: RegistryOpener, source: Source, opened: OpenedAdapter) -
         with closing(Inspector()) as inspector:
             return tuple(list_tensors(inspect_content(inspector, opened.adapter.content)))
     registry, ref = connected(), source
-    return tuple(iter_items(lambda cursor: registry.inspect_tensors(ref, cursor, 200)))
+    return tuple(iter_items(lambda cursor: registry.versions.inspect_tensors(ref, cursor, 200)))

@@ -79,7 +79,7 @@ def submit(
         JobNeeds, device=device, tag=tag, memory=parse_bytes(memory) if memory else 2 * GIB
     )
     order = validate_options(JobOrder, kind=kind, task=_task(kind, fields), needs=needs, priority=priority)
-    job = registry.submit_job(order)
+    job = registry.jobs.submit(order)
     _tell_of_missing(registry, order)
     if reason := _waits_for(registry, needs):
         print_err(f"it waits: {reason}")
@@ -107,7 +107,7 @@ def schedule(
     Runners look at the clock; a time that passed while there were none is made up for within a day, once.
     """
     order = validate_options(JobOrder, kind=kind, task=_task(kind, fields))
-    print_answer(registry.schedule_job(name, cron, order), name, as_json)
+    print_answer(registry.jobs.schedule(name, cron, order), name, as_json)
 
 
 @jobs.command()
@@ -116,7 +116,7 @@ def schedule(
 @registry_option
 def unschedule(registry: Registry, name: str, namespace: str | None) -> None:
     """Ask no more for a job that is scheduled."""
-    registry.unschedule_job(name, namespace)
+    registry.jobs.unschedule(name, namespace)
     print_err(f"{name} is no longer scheduled")
 
 
@@ -125,7 +125,7 @@ def unschedule(registry: Registry, name: str, namespace: str | None) -> None:
 @json_option
 def schedules(registry: Registry, as_json: bool) -> None:
     """List what is asked for again and again."""
-    found = registry.schedules()
+    found = registry.jobs.schedules()
     if as_json:
         print_json(found)
         return
@@ -155,7 +155,7 @@ def schedules(registry: Registry, as_json: bool) -> None:
 @json_option
 def ls(registry: Registry, state: JobState | None, limit: int, as_json: bool) -> None:
     """List jobs, newest first."""
-    found = collect_pages(lambda cursor, count: registry.jobs(state, cursor, count), limit)
+    found = collect_pages(lambda cursor, count: registry.jobs.list(state, cursor, count), limit)
     if as_json:
         print_json(found)
         return
@@ -182,7 +182,7 @@ def ls(registry: Registry, state: JobState | None, limit: int, as_json: bool) ->
 @json_option
 def show(registry: Registry, job: str, as_json: bool) -> None:
     """Show what a job is, and what became of it."""
-    found = registry.job(job)
+    found = registry.jobs.get(job)
     if as_json:
         print_json(found)
         return
@@ -215,7 +215,7 @@ def logs(registry: Registry, job: str, follow: bool) -> None:
     """Print the log of a job's steps."""
     log = _Log(registry, job, print_out)
     while True:
-        found = registry.job(job)
+        found = registry.jobs.get(job)
         log.tell()
         if not follow or not found.is_open:
             return
@@ -227,7 +227,7 @@ def logs(registry: Registry, job: str, follow: bool) -> None:
 @registry_option
 def cancel(registry: Registry, job: str) -> None:
     """Stop a job: from now on it changes nothing."""
-    found = registry.cancel_job(job)
+    found = registry.jobs.cancel(job)
     print_err(f"{found.id} is {found.state}")
 
 
@@ -236,7 +236,7 @@ def cancel(registry: Registry, job: str) -> None:
 @registry_option
 def retry(registry: Registry, job: str) -> None:
     """Queue a job again that failed or was cancelled; parts that were finished are kept."""
-    found = registry.retry_job(job)
+    found = registry.jobs.retry(job)
     print_err(f"{found.id} is {found.state}, for the {found.tries}. time")
 
 
@@ -244,14 +244,14 @@ def _tell_of_missing(registry: Registry, order: JobOrder) -> None:
     """What it reads may come before it begins, as another job's result; more often it is misspelt."""
     for text in parse_task(order.kind, order.task).refs:
         try:
-            registry.version(Ref.parse(text))
+            registry.versions.get(Ref.parse(text))
         except NotFound as error:
             print_err(f"warns: {error.message}; the job fails unless it is there when the job begins")
 
 
 def _waits_for(registry: Registry, needs: JobNeeds) -> str:
     """Why a job would wait for ever as things are, or nothing."""
-    runners = registry.runners()
+    runners = registry.jobs.runners()
     if not runners:
         return "nobody runs jobs yet; `adaptry work` does, here or on another machine"
     if any(can_run(runner, needs) for runner in runners):
@@ -268,7 +268,7 @@ def _waited(registry: Registry, job: JobInfo) -> JobInfo:
     log = _Log(registry, job.id, print_err)
     while job.is_open:
         time.sleep(_LOOK)
-        job = registry.job(job.id)
+        job = registry.jobs.get(job.id)
         log.tell()
     return job
 
@@ -285,7 +285,7 @@ class _Log:
 
     def tell(self) -> None:
         while True:
-            page = self._registry.job_log(self._job, self._page, _LINES)
+            page = self._registry.jobs.log(self._job, self._page, _LINES)
             for each in page.items[self._told :]:
                 self._line(f"{each.step}: {each.text}")
             self._told = len(page.items)

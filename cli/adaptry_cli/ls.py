@@ -34,12 +34,12 @@ def ls(registry: Registry, what: str | None, limit: int, as_json: bool) -> None:
     """
     if what and "/" in what:
         name = AdapterName.parse(what)
-        versions = collect_pages(lambda cursor, many: registry.versions(name, cursor, many), limit)
+        versions = collect_pages(lambda cursor, many: registry.versions.list(name, cursor, many), limit)
         print_versions(versions, as_json)
         if not versions:
             print_err(no_version_message(name))
         return
-    adapters = collect_pages(lambda cursor, many: registry.adapters(what, cursor, many), limit)
+    adapters = collect_pages(lambda cursor, many: registry.adapters.list(what, cursor, many), limit)
     if as_json:
         print_json(adapters)
     elif adapters:

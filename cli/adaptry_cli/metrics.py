@@ -30,7 +30,7 @@ def metrics() -> None:
 def log(registry: Registry, ref: Ref, pairs: tuple[str, ...]) -> None:
     """Add values of metrics to a version."""
     values = parse_metrics(pairs)
-    registry.log_metrics(ref, values)
+    registry.metrics.log(ref, values)
     print_err(f"logged {', '.join(values)} for {ref}")
 
 
@@ -40,7 +40,7 @@ def log(registry: Registry, ref: Ref, pairs: tuple[str, ...]) -> None:
 @json_option
 def show(registry: Registry, ref: Ref, as_json: bool) -> None:
     """Show every value that was logged for a version, oldest first."""
-    found = registry.metrics(ref)
+    found = registry.metrics.list(ref)
     if as_json:
         print_json(found)
     elif found:

@@ -62,7 +62,7 @@ def push(
     push_source = _push_from_hub if is_hub_ref(source) else _push_folder
     pushed = push_source(registry, source, name, base, options)
     if description is not None or tags:
-        registry.edit_adapter(name, edit)
+        registry.adapters.edit(name, edit)
     print_pushed(pushed, as_json)
 
 

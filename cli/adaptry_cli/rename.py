@@ -24,4 +24,4 @@ def rename(registry: Registry, name: AdapterName, to: AdapterName, as_json: bool
 
     Versions, aliases and history go along; the old name means nothing from then on.
     """
-    print_adapter(registry.rename_adapter(name, to), as_json)
+    print_adapter(registry.adapters.rename(name, to), as_json)

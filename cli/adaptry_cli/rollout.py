@@ -58,8 +58,8 @@ def start(
     """Begin: the first workers serve the version from now on."""
     name, alias = _alias(ref)
     wanted = validate_options(RolloutPlan, steps=_steps(percent, steps), every=_seconds(every))
-    target = registry.version(Ref(name, parse_selector(to)))
-    begun = registry.start_rollout(name, alias, target.digest, wanted)
+    target = registry.versions.get(Ref(name, parse_selector(to)))
+    begun = registry.rollouts.start(name, alias, target.digest, wanted)
     print_answer(begun, _line(begun), as_json)
 
 
@@ -69,7 +69,7 @@ def start(
 @json_option
 def status(registry: Registry, name: AdapterName, as_json: bool) -> None:
     """Show the rollouts of an adapter, newest first."""
-    found = registry.rollouts(name)
+    found = registry.rollouts.list(name)
     if as_json:
         print_json(found)
         return
@@ -116,11 +116,11 @@ def abort(registry: Registry, ref: Ref, reason: str | None, as_json: bool) -> No
 def _change(registry: Registry, ref: Ref, change: RolloutChange, as_json: bool) -> None:
     name, alias = _alias(ref)
     going = next(
-        (one for one in registry.rollouts(name) if one.alias == alias and one.stage == "running"), None
+        (one for one in registry.rollouts.list(name) if one.alias == alias and one.stage == "running"), None
     )
     if going is None:
         raise NotFound(f"{ref} is not being rolled out; `adaptry rollout status {name}` shows what was")
-    changed = registry.change_rollout(name, alias, change, going.generation)
+    changed = registry.rollouts.change(name, alias, change, going.generation)
     print_answer(changed, _line(changed), as_json)
 
 

@@ -16,7 +16,7 @@ from adaptry_cli.version_text import format_when
 @json_option
 def runners(registry: Registry, as_json: bool) -> None:
     """List the runners of jobs."""
-    found = registry.runners()
+    found = registry.jobs.runners()
     if as_json:
         print_json(found)
     elif found:

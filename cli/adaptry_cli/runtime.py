@@ -196,12 +196,12 @@ def _served_base(connected: RegistryOpener, found: EngineInfo, base: str | None)
     names = [base] if base else list(found.models)
     for name in names:
         try:
-            info = connected().base(name)
+            info = connected().bases.get(name)
         except (Invalid, NotFound):
             if base:
                 raise
             continue
-        return (info.names[0] if info.names else str(info.id)), connected().base_record(info.id)
+        return (info.names[0] if info.names else str(info.id)), connected().bases.record(info.id)
     served_names = ", ".join(names[:3]) or "no model"
     raise NotFound(
         f"the engine serves {served_names}, which the registry does not know as a base; pass --base NAME"
@@ -211,7 +211,9 @@ def _served_base(connected: RegistryOpener, found: EngineInfo, base: str | None)
 def _newest(connected: RegistryOpener, base: str, limit: int) -> Iterator[OpenedAdapter]:
     """The newest version of each adapter of a base."""
     registry = connected()
-    versions = collect_pages(lambda cursor, many: registry.search(f'base:"{base}"', cursor, many), limit)
+    versions = collect_pages(
+        lambda cursor, many: registry.versions.search(f'base:"{base}"', cursor, many), limit
+    )
     newest: dict[AdapterName, int] = {}
     for version in versions:
         newest[version.name] = max(version.number, newest.get(version.name, 0))

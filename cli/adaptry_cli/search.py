@@ -42,7 +42,7 @@ def search(registry: Registry, query: tuple[str, ...], limit: int, as_json: bool
     As in: adaptry search 'base:org/model rank<=16 metric.accuracy>=0.9'. All terms must hold; newest first.
     """
     text = " ".join(query)
-    found = collect_pages(lambda cursor, many: registry.search(text, cursor, many), limit)
+    found = collect_pages(lambda cursor, many: registry.versions.search(text, cursor, many), limit)
     print_versions(found, as_json)
     if not found:
         print_err("nothing matches")

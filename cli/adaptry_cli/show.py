@@ -39,13 +39,13 @@ def show(registry: Registry, ref: Ref, as_json: bool) -> None:
     What it is, its base, metrics, aliases, what the checks found, which engines serve it as trained, its
     files and where it comes from.
     """
-    info = registry.adapter(ref.name)
+    info = registry.adapters.get(ref.name)
     if info.versions == 0 and isinstance(ref.selector, Latest):
         _print_empty(info, as_json)
         return
-    detail = registry.detail(ref)
+    detail = registry.versions.detail(ref)
     served = _verdicts(registry, detail)
-    residents = registry.residents(ref)
+    residents = registry.workers.residents(ref)
     if as_json:
         answer = {"adapter": info.model_dump(mode="json"), **detail.model_dump(mode="json", by_alias=True)}
         answer["residents"] = [one.model_dump(mode="json") for one in residents]

@@ -68,7 +68,7 @@ def similar(
 def _base_of(connected: RegistryOpener, subject: Source, parent: ParentAdapter) -> str:
     """The base to look among: the version's, else the one that the config names."""
     if isinstance(subject, Ref):
-        version = connected().version(subject)
+        version = connected().versions.get(subject)
         if version.base_id or version.base_name:
             return str(version.base_id or version.base_name)
     if parent.adapter.config.base_name is None:

@@ -29,7 +29,7 @@ def uploads() -> None:
 def list_open(registry: Registry, namespace: str | None, as_json: bool) -> None:
     """List the open uploads of the namespaces you may write to, the longest idle first."""
     found = sorted(
-        iter_items(lambda cursor: registry.upload_sessions(namespace, cursor, 200)),
+        iter_items(lambda cursor: registry.uploads.list(namespace, cursor, 200)),
         key=lambda one: one.active_at,
     )
     if as_json:
@@ -65,5 +65,5 @@ def drop(registry: Registry, ids: tuple[str, ...]) -> None:
     The bytes received so far are discarded. A client that is still sending has to start again.
     """
     for id in ids:
-        registry.drop_upload(id)
+        registry.uploads.drop(id)
     print_err(f"dropped {format_count(len(ids), 'upload')}")

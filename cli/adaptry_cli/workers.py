@@ -34,7 +34,7 @@ def workers() -> None:
 @json_option
 def list_all(registry: Registry, limit: int, as_json: bool) -> None:
     """List the workers that have something you may read, and your own."""
-    found = collect_pages(registry.workers, limit)
+    found = collect_pages(registry.workers.list, limit)
     if as_json:
         print_json(found)
         return
@@ -66,7 +66,7 @@ def list_all(registry: Registry, limit: int, as_json: bool) -> None:
 @json_option
 def show(registry: Registry, name: str, owner: str | None, as_json: bool) -> None:
     """Show a worker, what it has loaded since when, and what it cannot serve."""
-    found = registry.worker(name, owner)
+    found = registry.workers.get(name, owner)
     if as_json:
         print_json(found)
         return
@@ -98,7 +98,7 @@ def forget(registry: Registry, name: str, owner: str | None) -> None:
 
     What it had is no longer counted, in recalls neither: do this only where its engine is gone.
     """
-    registry.forget_worker(name, owner)
+    registry.workers.forget(name, owner)
     print_err(f"{name} is forgotten")
 
 

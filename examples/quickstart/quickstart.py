@@ -36,12 +36,12 @@ def main(folder: Path) -> None:
         )
         print(f"pushed {TONE}@{pushed.version.number} {pushed.version.digest}")
 
-    for found in registry.search("base:org/tiny rank<=16 metric.accuracy>=0.9").items:
+    for found in registry.versions.search("base:org/tiny rank<=16 metric.accuracy>=0.9").items:
         print(f"found {found.name}@{found.number}: {found.method}, rank {found.rank}, {found.metrics}")
 
     # An alias moves only from where you saw it; `was=None` says that there is none yet.
-    second = registry.version(adaptry.Ref.parse("acme/tone@2"))
-    registry.move_alias(TONE, "prod", to=second.digest, was=None)
+    second = registry.versions.get(adaptry.Ref.parse("acme/tone@2"))
+    registry.aliases.move(TONE, "prod", to=second.digest, was=None)
 
     pulled = adaptry.pull(registry, adaptry.Ref.parse("acme/tone@prod"), folder / "tone")
     print(

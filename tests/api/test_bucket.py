@@ -80,7 +80,11 @@ def test_a_large_file_is_read_from_the_bucket_without_a_token(
 
 def test_small_files_and_questions_about_large_ones_are_answered_here(presigning: Server, url: str) -> None:
     assert presigning.call("GET", url + "adapter_config.json").status == 200
-    entry = presigning.registry().tree(NAME, presigning.registry().commit(NAME, "main").digest).file(WEIGHTS)
+    entry = (
+        presigning.registry()
+        .commits.tree(NAME, presigning.registry().commits.get(NAME, "main").digest)
+        .file(WEIGHTS)
+    )
     assert entry
     kept = presigning.call("GET", url + WEIGHTS, headers={"If-None-Match": f'"{entry.sha256.hex}"'})
     assert kept.status == 304
@@ -111,9 +115,9 @@ def test_the_client_follows_and_goes_on_from_the_middle(
     registry = presigning.registry()
     pull(registry, "acme/tone", tmp_path / "pulled")
     assert (tmp_path / "pulled" / WEIGHTS).read_bytes() == weights
-    digest = registry.commit(NAME, "main").digest
-    assert b"".join(registry.read_file(NAME, digest, WEIGHTS, 1_000_001)) == weights[1_000_001:]
-    assert list(registry.read_file(NAME, digest, WEIGHTS, len(weights))) == []
+    digest = registry.commits.get(NAME, "main").digest
+    assert b"".join(registry.files.read(NAME, digest, WEIGHTS, 1_000_001)) == weights[1_000_001:]
+    assert list(registry.files.read(NAME, digest, WEIGHTS, len(weights))) == []
 
 
 def test_bytes_that_changed_in_the_bucket_are_noticed_by_who_pulls(
@@ -124,7 +128,11 @@ def test_bytes_that_changed_in_the_bucket_are_noticed_by_who_pulls(
 
     blobs = open_blobs(presigning.data)
     assert isinstance(blobs, TieredBlobs)
-    entry = presigning.registry().tree(NAME, presigning.registry().commit(NAME, "main").digest).file(WEIGHTS)
+    entry = (
+        presigning.registry()
+        .commits.tree(NAME, presigning.registry().commits.get(NAME, "main").digest)
+        .file(WEIGHTS)
+    )
     assert entry
     blobs.store.objects.put(  # type: ignore[attr-defined]  # the bucket's owner can do anything
         f"sha256/{entry.sha256.hex[:2]}/{entry.sha256.hex}", weights[:-1] + bytes([weights[-1] ^ 1])
@@ -158,4 +166,4 @@ def test_clients_of_the_hub_are_sent_to_the_bucket(
     )
     assert run.returncode == 0, run.stderr
     assert Path(run.stdout.strip()).read_bytes() == weights
-    assert presigning.registry().adapter(NAME).downloads == 1
+    assert presigning.registry().adapters.get(NAME).downloads == 1

@@ -87,7 +87,7 @@ def scripted(
 
 def test_every_request_says_who_speaks_and_in_which_version() -> None:
     with scripted() as server:
-        HttpRegistry(server.url, "adr_pat_secret").adapter(NAME)
+        HttpRegistry(server.url, "adr_pat_secret").adapters.get(NAME)
         _, path, headers = server.heard[0]
     assert path == "/api/v1/adapters/acme/tone"
     assert headers["User-Agent"] == f"adaptry/{__version__}"
@@ -98,7 +98,7 @@ def test_every_request_says_who_speaks_and_in_which_version() -> None:
 
 def test_fields_that_a_newer_server_adds_are_ignored() -> None:
     with scripted(body={**ADAPTER, "stars": 7, "owner": {"team": "x"}}) as server:
-        assert HttpRegistry(server.url).adapter(NAME).name == NAME
+        assert HttpRegistry(server.url).adapters.get(NAME).name == NAME
 
 
 @pytest.mark.parametrize(
@@ -114,20 +114,20 @@ def test_fields_that_a_newer_server_adds_are_ignored() -> None:
 )
 def test_a_server_of_another_time_or_kind_is_told_apart(headers: dict[str, str], advice: str) -> None:
     with scripted(headers=headers) as server, pytest.raises(ProtocolMismatch, match=advice):
-        HttpRegistry(server.url).adapter(NAME)
+        HttpRegistry(server.url).adapters.get(NAME)
 
 
 def test_a_newer_server_that_still_serves_us_is_fine() -> None:
     with scripted(
         headers={**SPEAKS, protocol.API_HEADER: "9", protocol.OLDEST_HEADER: str(protocol.API)}
     ) as server:
-        assert HttpRegistry(server.url).adapter(NAME).name == NAME
+        assert HttpRegistry(server.url).adapters.get(NAME).name == NAME
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"{}", b"", b'{"name": 3}'])
 def test_an_answer_that_cannot_be_read_says_so(body: bytes) -> None:
     with scripted(body=body) as server, pytest.raises(ProtocolMismatch, match="cannot read"):
-        HttpRegistry(server.url).adapter(NAME)
+        HttpRegistry(server.url).adapters.get(NAME)
 
 
 @pytest.mark.parametrize(
@@ -136,30 +136,30 @@ def test_an_answer_that_cannot_be_read_says_so(body: bytes) -> None:
 )
 def test_an_error_that_is_not_ours_is_still_one_of_our_classes(status: int, kind: type[Exception]) -> None:
     with scripted(status, {"Content-Type": "text/html"}, b"<h1>nginx</h1>") as server, pytest.raises(kind):
-        HttpRegistry(server.url).adapter(NAME)
+        HttpRegistry(server.url).adapters.get(NAME)
 
 
 def test_a_code_from_the_future_is_read_by_its_status() -> None:
     problem = {"code": "gone_to_lunch", "detail": "back at two", "status": 404}
     headers = {**SPEAKS, "Content-Type": protocol.PROBLEM}
     with scripted(404, headers, problem) as server, pytest.raises(NotFound, match="back at two"):
-        HttpRegistry(server.url).adapter(NAME)
+        HttpRegistry(server.url).adapters.get(NAME)
 
 
 def test_a_redirect_is_not_followed_since_the_token_would_go_along() -> None:
     headers = {**SPEAKS, "Location": "https://elsewhere.example/"}
     with scripted(302, headers, b"") as server, pytest.raises(Unavailable, match=r"elsewhere\.example"):
-        HttpRegistry(server.url, "secret").adapter(NAME)
+        HttpRegistry(server.url, "secret").adapters.get(NAME)
 
 
 @pytest.mark.parametrize(
     ("call", "is_repeated"),
     [
-        (lambda registry: registry.adapter(NAME), True),
-        (lambda registry: registry.create_adapter(NAME, AdapterEdit()), True),
-        (lambda registry: registry.log_metrics(Ref(NAME), {"accuracy": 0.5}), True),
-        (lambda registry: registry.rename_adapter(NAME, AdapterName.parse("acme/voice")), False),
-        (lambda registry: registry.count_download(Ref(NAME)), False),
+        (lambda registry: registry.adapters.get(NAME), True),
+        (lambda registry: registry.adapters.create(NAME, AdapterEdit()), True),
+        (lambda registry: registry.metrics.log(Ref(NAME), {"accuracy": 0.5}), True),
+        (lambda registry: registry.adapters.rename(NAME, AdapterName.parse("acme/voice")), False),
+        (lambda registry: registry.versions.count_download(Ref(NAME)), False),
     ],
     ids=["reading", "creating", "logging", "renaming", "counting"],
 )
@@ -176,7 +176,7 @@ def test_a_creation_is_repeated_with_the_key_that_it_had_first_and_no_two_have_t
     with scripted(503, {"Content-Type": "text/plain"}, b"") as server:
         for _ in range(2):
             with pytest.raises(Unavailable):
-                HttpRegistry(server.url).create_adapter(NAME, AdapterEdit())
+                HttpRegistry(server.url).adapters.create(NAME, AdapterEdit())
         keys = [headers["Idempotency-Key"] for _, _, headers in server.heard]
     half = len(keys) // 2
     assert (len(set(keys[:half])), len(set(keys[half:])), len(set(keys))) == (1, 1, 2)
@@ -187,7 +187,7 @@ def test_a_server_that_is_not_there_is_named() -> None:
         taken.bind(("127.0.0.1", 0))  # bound and not listening: refused, and nobody else gets the port
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(Unavailable, match=f"{url}.*is the server running"):
-            HttpRegistry(url).adapter(NAME)
+            HttpRegistry(url).adapters.get(NAME)
 
 
 @pytest.mark.parametrize(
@@ -206,20 +206,20 @@ def test_a_token_with_more_than_the_token_in_it_is_refused_at_once(token: str) -
 
 def test_a_server_under_a_prefix_of_a_host_is_reached_there() -> None:
     with scripted() as server:
-        HttpRegistry(f"{server.url}/adaptry/").adapter(NAME)
+        HttpRegistry(f"{server.url}/adaptry/").adapters.get(NAME)
         assert server.heard[0][1] == "/adaptry/api/v1/adapters/acme/tone"
 
 
 def test_a_proxy_carries_requests_unless_the_host_is_excepted(monkeypatch: pytest.MonkeyPatch) -> None:
     with scripted() as proxy:
-        HttpRegistry("http://adapters.example", proxy=proxy.url).adapter(NAME)
+        HttpRegistry("http://adapters.example", proxy=proxy.url).adapters.get(NAME)
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
-        HttpRegistry("http://adapters.example").adapter(NAME)
+        HttpRegistry("http://adapters.example").adapters.get(NAME)
         assert [path for _, path, _ in proxy.heard] == [
             "http://adapters.example/api/v1/adapters/acme/tone"
         ] * 2
         with scripted() as direct:
-            HttpRegistry(direct.url).adapter(NAME)  # NO_PROXY excepts the loopback address
+            HttpRegistry(direct.url).adapters.get(NAME)  # NO_PROXY excepts the loopback address
         assert len(proxy.heard) == 2
 
 
@@ -228,16 +228,16 @@ def test_a_proxy_that_is_gone_is_what_the_error_is_about() -> None:
         taken.bind(("127.0.0.1", 0))
         proxy = f"http://127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(Unavailable, match="through the proxy"):
-            HttpRegistry("http://adapters.example", proxy=proxy).adapter(NAME)
+            HttpRegistry("http://adapters.example", proxy=proxy).adapters.get(NAME)
 
 
 def test_a_certificate_is_trusted_only_where_its_authority_was_given(tmp_path: Path) -> None:
     certificate = self_signed(tmp_path)
     with scripted(tls=certificate.server()) as server:
         url = server.url.replace("http:", "https:")
-        assert HttpRegistry(url, ca_bundle=str(certificate.path)).adapter(NAME).name == NAME
+        assert HttpRegistry(url, ca_bundle=str(certificate.path)).adapters.get(NAME).name == NAME
         with pytest.raises(Unavailable, match="cannot trust"):
-            HttpRegistry(url).adapter(NAME)
+            HttpRegistry(url).adapters.get(NAME)
 
 
 @pytest.mark.parametrize("text", [None, "not a certificate"])
@@ -254,9 +254,9 @@ def test_many_threads_share_one_client(start: Callable[..., Server]) -> None:
 
     def work(number: int) -> bool:
         name = AdapterName.parse(f"acme/tone-{number}")
-        registry.create_adapter(name, AdapterEdit())
-        return registry.adapter(name).name == name
+        registry.adapters.create(name, AdapterEdit())
+        return registry.adapters.get(name).name == name
 
     with ThreadPoolExecutor(20) as threads:
         assert all(threads.map(work, range(20)))
-    assert len(registry.adapters(limit=200).items) == 20
+    assert len(registry.adapters.list(limit=200).items) == 20

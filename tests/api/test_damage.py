@@ -27,11 +27,11 @@ def test_a_damaged_file_is_refused_over_http_and_mended_by_a_push(
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
     assert [one.kind for one in verify(beside.catalog, beside.blobs)] == ["file"]
 
-    assert registry.version(TONE).is_damaged
+    assert registry.versions.get(TONE).is_damaged
     with pytest.raises(CorruptData, match="adaptry mend"):
         pull(registry, TONE, tmp_path / "pulled")
     push(registry, tone, "acme/tone")
 
-    assert not registry.version(TONE).is_damaged
+    assert not registry.versions.get(TONE).is_damaged
     pull(registry, TONE, tmp_path / "pulled")
     assert verify(beside.catalog, beside.blobs) == ()

@@ -19,7 +19,8 @@ from adaptry.core.refs import AdapterName
 from adaptry.registry.records import UploadInfo
 from adaptry.storage.blobs.s3 import S3Blobs, S3Location
 from adaptry.storage.connect import open_local
-from adaptry.storage.local.uploads import DIRECT, IDLE, purge
+from adaptry.storage.local.stale_uploads import IDLE, purge
+from adaptry.storage.local.uploads import DIRECT
 from adaptry.testing.fault_proxy import run_proxy
 from adaptry.testing.http_fault_proxy import HttpFaultProxy, HttpMessage
 from adaptry.testing.seaweed import Seaweed
@@ -51,7 +52,7 @@ def server(start: Callable[..., Server], place: str, monkeypatch: pytest.MonkeyP
 
 @pytest.fixture
 def opened(server: Server) -> UploadInfo:
-    return server.registry().open_upload(NAME, DIGEST, len(DATA))
+    return server.registry().uploads.open(NAME, DIGEST, len(DATA))
 
 
 def sent(upload: UploadInfo, number: int, data: bytes = DATA) -> int:
@@ -71,17 +72,17 @@ def test_a_large_file_is_sent_to_the_bucket_in_parts_of_any_order(server: Server
     registry = server.registry()
     assert [part.size for part in opened.direct] == [PART, PART, 1 << 20]
     assert [sent(opened, number) for number in (2, 0, 1)] == [200, 200, 200]
-    registry.finish_upload(opened)
-    registry.finish_upload(opened)
-    assert registry.has_file(NAME, DIGEST)
+    registry.uploads.finish(opened)
+    registry.uploads.finish(opened)
+    assert registry.files.has(NAME, DIGEST)
     assert kept(server) == [(DIGEST, len(DATA))]
 
 
 def test_a_small_file_and_a_server_that_was_not_told_give_no_address(
     start: Callable[..., Server], place: str
 ) -> None:
-    assert start(blobs=place).registry().open_upload(NAME, DIGEST, len(DATA)).direct == ()
-    assert start(presign_uploads=True).registry().open_upload(NAME, DIGEST, DIRECT - 1).direct == ()
+    assert start(blobs=place).registry().uploads.open(NAME, DIGEST, len(DATA)).direct == ()
+    assert start(presign_uploads=True).registry().uploads.open(NAME, DIGEST, DIRECT - 1).direct == ()
 
 
 def test_an_address_takes_its_bytes_and_does_nothing_else(opened: UploadInfo) -> None:
@@ -100,24 +101,24 @@ def test_an_upload_goes_on_where_the_parts_in_the_bucket_end(server: Server, ope
     sent(opened, 0)
     sent(opened, 2)
     with pytest.raises(Conflict, match=f"missing; go on at {PART}"):
-        registry.finish_upload(opened)
-    again = registry.open_upload(NAME, DIGEST, len(DATA))
+        registry.uploads.finish(opened)
+    again = registry.uploads.open(NAME, DIGEST, len(DATA))
     assert (again.id, again.offset, again.direct[0].start) == (opened.id, PART, PART)
     sent(again, 0)
-    assert registry.open_upload(NAME, DIGEST, len(DATA)).offset == len(DATA)
-    registry.finish_upload(again)
-    assert registry.has_file(NAME, DIGEST)
+    assert registry.uploads.open(NAME, DIGEST, len(DATA)).offset == len(DATA)
+    registry.uploads.finish(again)
+    assert registry.files.has(NAME, DIGEST)
 
 
 def test_what_went_through_the_server_and_what_went_past_it_make_one_file(
     server: Server, opened: UploadInfo
 ) -> None:
     registry = server.registry()
-    registry.append_upload(opened.model_copy(update={"direct": ()}), 0, [DATA[:1000]])
-    again = registry.open_upload(NAME, DIGEST, len(DATA))
+    registry.uploads.append(opened.model_copy(update={"direct": ()}), 0, [DATA[:1000]])
+    again = registry.uploads.open(NAME, DIGEST, len(DATA))
     assert [part.start for part in again.direct] == [1000, 1000 + PART, 1000 + 2 * PART]
-    registry.finish_upload(registry.append_upload(again, 1000, pieces(1000)))
-    assert registry.has_file(NAME, DIGEST)
+    registry.uploads.finish(registry.uploads.append(again, 1000, pieces(1000)))
+    assert registry.files.has(NAME, DIGEST)
 
 
 def test_other_bytes_than_were_announced_are_refused_and_nothing_is_kept(
@@ -126,8 +127,8 @@ def test_other_bytes_than_were_announced_are_refused_and_nothing_is_kept(
     for number in range(3):
         sent(opened, number, bytes(len(DATA)))
     with pytest.raises(DigestMismatch, match="nothing was kept"):
-        server.registry().finish_upload(opened)
-    assert not server.registry().has_file(NAME, DIGEST)
+        server.registry().uploads.finish(opened)
+    assert not server.registry().files.has(NAME, DIGEST)
     assert kept(server) == []
     assert stagings(server) == []
 
@@ -135,7 +136,7 @@ def test_other_bytes_than_were_announced_are_refused_and_nothing_is_kept(
 def test_who_writes_once_more_changes_nothing_that_was_published(server: Server, opened: UploadInfo) -> None:
     for number in range(3):
         sent(opened, number)
-    server.registry().finish_upload(opened)
+    server.registry().uploads.finish(opened)
     assert sent(opened, 0, bytes(len(DATA))) == 200  # the address is good for an hour, and leads nowhere
     assert kept(server) == [(DIGEST, len(DATA))]
     assert stagings(server) == []  # opening the registry has swept it
@@ -155,7 +156,7 @@ def test_what_changes_while_it_is_read_is_not_what_is_published(
         return bool(was_told)
 
     proxy.arm_http("late", times=1, matches=is_reading)
-    server.registry().finish_upload(opened)
+    server.registry().uploads.finish(opened)
     assert was_told
     assert not any(
         ".open" in target for target in was_told
@@ -173,10 +174,10 @@ def test_the_client_sends_past_the_server(server: Server, proxy: HttpFaultProxy,
 
     proxy.arm_http("failed", times=None, matches=counting)
     registry = server.registry()
-    done = registry.append_upload(opened, 0, pieces())
+    done = registry.uploads.append(opened, 0, pieces())
     assert (done.offset, sorted(told)) == (len(DATA), [1 << 20, PART, PART])
-    registry.finish_upload(done)
-    assert registry.has_file(NAME, DIGEST)
+    registry.uploads.finish(done)
+    assert registry.files.has(NAME, DIGEST)
 
 
 @pytest.mark.parametrize("kind", ["cut_in_request", "cut_before_answer", "slow_down", "gateway_down"])
@@ -185,8 +186,8 @@ def test_what_fails_once_is_sent_again(
 ) -> None:
     proxy.arm_http(kind, times=1, matches=is_direct)
     registry = server.registry()
-    registry.finish_upload(registry.append_upload(opened, 0, pieces()))
-    assert registry.has_file(NAME, DIGEST)
+    registry.uploads.finish(registry.uploads.append(opened, 0, pieces()))
+    assert registry.files.has(NAME, DIGEST)
 
 
 def test_a_client_that_cannot_reach_the_bucket_sends_through_the_server(
@@ -200,10 +201,10 @@ def test_a_client_that_cannot_reach_the_bucket_sends_through_the_server(
         }
     )
     registry = server.registry()
-    done = registry.append_upload(with_no_way, 0, pieces())
+    done = registry.uploads.append(with_no_way, 0, pieces())
     assert done.offset == len(DATA)
-    registry.finish_upload(done)
-    assert registry.has_file(NAME, DIGEST)
+    registry.uploads.finish(done)
+    assert registry.files.has(NAME, DIGEST)
 
 
 def test_a_bucket_that_says_nothing_is_done_without(
@@ -212,8 +213,8 @@ def test_a_bucket_that_says_nothing_is_done_without(
     monkeypatch.setattr("adaptry.registry.http.presigned._ANSWER_SECONDS", 0.2)
     proxy.arm_http("swallowed", times=None, matches=is_direct)
     registry = server.registry()
-    registry.finish_upload(registry.append_upload(opened, 0, pieces()))
-    assert registry.has_file(NAME, DIGEST)
+    registry.uploads.finish(registry.uploads.append(opened, 0, pieces()))
+    assert registry.files.has(NAME, DIGEST)
 
 
 def test_parts_that_the_bucket_refuses_go_through_the_server(
@@ -223,8 +224,8 @@ def test_parts_that_the_bucket_refuses_go_through_the_server(
         "failed", times=None, matches=lambda request: is_direct(request) and len(request.body) == 1 << 20
     )
     registry = server.registry()
-    registry.finish_upload(registry.append_upload(opened, 0, pieces()))
-    assert registry.has_file(NAME, DIGEST)
+    registry.uploads.finish(registry.uploads.append(opened, 0, pieces()))
+    assert registry.files.has(NAME, DIGEST)
 
 
 def test_what_came_before_the_source_broke_is_kept(server: Server, opened: UploadInfo) -> None:
@@ -233,8 +234,8 @@ def test_what_came_before_the_source_broke_is_kept(server: Server, opened: Uploa
         raise ConnectionResetError("the disk is gone")
 
     with pytest.raises(ConnectionResetError):
-        server.registry().append_upload(opened, 0, breaking())
-    assert server.registry().open_upload(NAME, DIGEST, len(DATA)).offset == PART + 1000
+        server.registry().uploads.append(opened, 0, breaking())
+    assert server.registry().uploads.open(NAME, DIGEST, len(DATA)).offset == PART + 1000
 
 
 def test_a_server_sweeps_while_it_runs(

@@ -84,12 +84,12 @@ def test_the_client_reads_from_the_middle_to_the_end_and_nothing_past_it(
     server: Server, url: str, weights: bytes
 ) -> None:
     registry = server.registry()
-    digest = registry.versions(NAME).items[0].digest
+    digest = registry.versions.list(NAME).items[0].digest
     for start in (0, 1, len(weights) - 1, len(weights)):
-        assert b"".join(registry.read_file(NAME, digest, WEIGHTS, start)) == weights[start:]
+        assert b"".join(registry.files.read(NAME, digest, WEIGHTS, start)) == weights[start:]
     for start in (-1, len(weights) + 1):
         with pytest.raises(Invalid, match="cannot be read from"):
-            registry.read_file(NAME, digest, WEIGHTS, start)
+            registry.files.read(NAME, digest, WEIGHTS, start)
 
 
 def test_a_flipped_bit_in_the_store_is_noticed_and_nothing_is_written(
@@ -110,5 +110,5 @@ def test_what_is_pulled_over_http_is_what_was_pushed(
 ) -> None:
     version = pull(server.registry(), "acme/tone@1", tmp_path / "pulled")
     assert (tmp_path / "pulled" / WEIGHTS).read_bytes() == b"".join(tone.content.chunks(WEIGHTS))
-    assert server.registry().versions(NAME).items[0].digest == version.digest
-    assert server.registry().adapter(NAME).downloads == 1
+    assert server.registry().versions.list(NAME).items[0].digest == version.digest
+    assert server.registry().adapters.get(NAME).downloads == 1

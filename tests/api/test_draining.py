@@ -70,7 +70,7 @@ def test_during_its_notice_it_answers_and_says_that_it_is_not_ready(run: Callabl
     process.send_signal(signal.SIGTERM)
     while status(url, "/readyz") != 503:
         pass
-    HttpRegistry(url, token).create_adapter(TONE, AdapterEdit())
+    HttpRegistry(url, token).adapters.create(TONE, AdapterEdit())
     assert status(url, "/healthz") == 200
     process.send_signal(signal.SIGTERM)  # no more patience
     assert process.wait(timeout=60) in (0, -signal.SIGTERM)
@@ -79,9 +79,9 @@ def test_during_its_notice_it_answers_and_says_that_it_is_not_ready(run: Callabl
 def test_a_request_that_runs_is_finished_and_a_stream_is_ended(run: Callable[[float], Running]) -> None:
     process, url, token = run(0)
     registry = HttpRegistry(url, token)
-    registry.create_adapter(TONE, AdapterEdit())
+    registry.adapters.create(TONE, AdapterEdit())
     data = b"x" * 1000
-    session = registry.open_upload(TONE, Digest.of(data), len(data))
+    session = registry.uploads.open(TONE, Digest.of(data), len(data))
     bearer = {"Authorization": f"Bearer {token}"}
 
     stream = connect(url)

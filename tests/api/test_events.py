@@ -73,7 +73,7 @@ def streaming(server: Server, token: str, **options: str | int) -> Iterator[Stre
 
 
 def create(server: Server, name: str) -> None:
-    server.registry().create_adapter(AdapterName.parse(name), AdapterEdit())
+    server.registry().adapters.create(AdapterName.parse(name), AdapterEdit())
 
 
 def test_a_stream_tells_events_with_their_numbers_and_goes_on_from_the_last(server: Server) -> None:
@@ -197,7 +197,7 @@ def test_what_happened_at_one_replica_is_heard_at_the_other(pair: tuple[Server, 
     one, other = pair
     with streaming(other, one.admin) as stream, ThreadPoolExecutor(1) as pool:
         stream.begun()
-        polled = pool.submit(other.registry(one.admin).events, 0, 50, LONG)
+        polled = pool.submit(other.registry(one.admin).events.read, 0, 50, LONG)
         create(one, "acme/tone")
         assert json.loads(stream.read()["data"])["name"] == "acme/tone"
         assert str(polled.result(LONG).items[0].name) == "acme/tone"

@@ -123,7 +123,7 @@ def calls_on(name: str, digest: str) -> list[tuple[str, str, object, dict[str, s
 
 
 def test_another_tenants_private_adapter_is_not_there_whatever_is_asked(private: Server) -> None:
-    digest = str(private.registry().versions(AdapterName.parse("acme/tone")).items[0].digest)
+    digest = str(private.registry().versions.list(AdapterName.parse("acme/tone")).items[0].digest)
     stranger = private.token("eve", "writer", ("evil",))
     for method, path, body, headers in calls_on("acme/tone", digest):
         answer = private.call(method, path, body, token=stranger, headers=headers)
@@ -138,7 +138,7 @@ def test_another_tenants_private_adapter_is_not_there_whatever_is_asked(private:
 
 
 def test_a_reader_reads_and_changes_nothing(private: Server) -> None:
-    digest = str(private.registry().versions(AdapterName.parse("acme/tone")).items[0].digest)
+    digest = str(private.registry().versions.list(AdapterName.parse("acme/tone")).items[0].digest)
     reader = private.token("rita", "reader", ("acme",))
     for method, path, body, headers in calls_on("acme/tone", digest):
         answer = private.call(method, path, body, token=reader, headers=headers)
@@ -151,7 +151,7 @@ def test_a_reader_reads_and_changes_nothing(private: Server) -> None:
 def test_the_bytes_of_another_tenant_are_not_even_known_to_be_here(private: Server) -> None:
     entry = private.call("GET", "/api/v1/adapters/acme/tone/versions/1/detail").json["manifest"]["files"][0]
     stranger = private.token("eve", "writer", ("evil",))
-    private.registry(stranger).create_adapter(AdapterName.parse("evil/copy"), AdapterEdit())
+    private.registry(stranger).adapters.create(AdapterName.parse("evil/copy"), AdapterEdit())
     answer = private.call("GET", f"/api/v1/adapters/evil/copy/blobs/{entry['sha256']}", token=stranger)
     assert answer.json == {"is_here": False}
 
@@ -162,7 +162,7 @@ def test_without_a_token_nothing_is_read_unless_anonymous_reading_was_asked_for(
     server = start(anonymous_read=True)
     push(server.registry(), tone, "acme/open")
     push(server.registry(), tone, "acme/closed")
-    server.registry().edit_adapter(AdapterName.parse("acme/open"), AdapterEdit(visibility="public"))
+    server.registry().adapters.edit(AdapterName.parse("acme/open"), AdapterEdit(visibility="public"))
     assert server.call("GET", "/api/v1/adapters/acme/open", token=None).status == 200
     assert server.call("GET", "/api/v1/adapters/acme/closed", token=None).status == 404
     assert server.call("DELETE", "/api/v1/adapters/acme/open", token=None).status == 403

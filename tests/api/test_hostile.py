@@ -57,7 +57,7 @@ def listings(server: Server) -> dict[str, Any]:
 
 
 def test_a_forged_cursor_is_400_on_every_listing(server: Server) -> None:
-    job = server.registry().submit_job(JobOrder(kind="verify", task={})).id
+    job = server.registry().jobs.submit(JobOrder(kind="verify", task={})).id
     real = {
         "namespace": "acme",
         "name": "tone",

@@ -151,9 +151,9 @@ def _revision(served: Served, config: bytes, weights: bytes) -> HostileRequest:
 
 def _store(served: Served, data: bytes) -> None:
     registry = served.registry
-    if not registry.has_file(NAME, Digest.of(data)):
-        upload = registry.open_upload(NAME, Digest.of(data), len(data))
-        registry.finish_upload(registry.append_upload(upload, upload.offset, [data]))
+    if not registry.files.has(NAME, Digest.of(data)):
+        upload = registry.uploads.open(NAME, Digest.of(data), len(data))
+        registry.uploads.finish(registry.uploads.append(upload, upload.offset, [data]))
 
 
 def _broken_uploads(served: Served) -> Iterator[HostileRequest]:
@@ -162,7 +162,7 @@ def _broken_uploads(served: Served) -> Iterator[HostileRequest]:
     for number in range(16):
         digest = Digest.of(b"never sent %d" % number)
         order = {"digest": str(digest), "size": 1 << 30}
-        id = served.registry.open_upload(NAME, digest, 1 << 30).id
+        id = served.registry.uploads.open(NAME, digest, 1 << 30).id
         at = (("Upload-Offset", "0"), ("Upload-Size", str(1 << 30)))
         yield HostileRequest("POST", f"/api/v1/adapters/{NAME}/uploads", json.dumps(order).encode())
         yield HostileRequest(

@@ -19,7 +19,7 @@ from adaptry.operations.transfer import push
 from adaptry.registry.records import AdapterEdit
 from adaptry.storage.blobs.memory import MemoryBlobs
 from adaptry.storage.catalog.database import Catalog
-from adaptry.storage.local import LocalRegistry
+from adaptry.storage.local import LocalRegistry, RegistryContext
 from adaptry.storage.local.idempotency import IdempotencyKey
 from adaptry_api.testing import RawResponse, Server, assert_problem
 
@@ -64,7 +64,7 @@ def test_a_creation_sent_again_with_its_key_is_answered_as_before_and_not_repeat
     assert (again.status, again.body) == (first.status, first.body)
     assert (is_replay(first), is_replay(again)) == (False, True)
     assert first.headers.get("ETag") == again.headers.get("ETag")
-    assert len(server.registry().metrics(Ref(TONE))) == (1 if kind == "metrics" else 0)
+    assert len(server.registry().metrics.list(Ref(TONE))) == (1 if kind == "metrics" else 0)
 
 
 def test_a_push_sent_again_with_its_key_is_new_again(
@@ -76,8 +76,8 @@ def test_a_push_sent_again_with_its_key_is_new_again(
     server.call("DELETE", AT)
     for path in sorted(tone.content.sizes):
         whole = tone.content.read_all(path, 1 << 20)
-        session = registry.open_upload(TONE, Digest.of(whole), len(whole))
-        registry.finish_upload(registry.append_upload(session, 0, [whole]))
+        session = registry.uploads.open(TONE, Digest.of(whole), len(whole))
+        registry.uploads.finish(registry.uploads.append(session, 0, [whole]))
     body = {"manifest": base64.b64encode(manifest).decode()}
     first, again = (ask("POST", f"{AT}/revisions", body) for _ in range(2))
     assert (first.status, again.status) == (201, 201)
@@ -121,16 +121,16 @@ def test_the_same_request_at_once_is_done_once(
         answers = list(pool.map(lambda _: ask("POST", METRICS, {"metrics": {"accuracy": 0.5}}), range(6)))
     assert {answer.status for answer in answers} == {204}
     assert sorted(map(is_replay, answers)) == [False] + [True] * 5
-    assert len(server.registry().metrics(Ref(TONE))) == 1
+    assert len(server.registry().metrics.list(Ref(TONE))) == 1
 
 
 def test_a_key_is_forgotten_after_a_day(tmp_path: Path) -> None:
     now = [datetime(2026, 1, 1, tzinfo=UTC)]
-    registry = LocalRegistry(Catalog("sqlite://"), MemoryBlobs(), clock=lambda: now[0])
+    registry = LocalRegistry(RegistryContext(Catalog("sqlite://"), MemoryBlobs(), clock=lambda: now[0]))
     asking = registry.on_behalf_of(registry.identity, IdempotencyKey("k1", Digest.of(b"request")))
-    made = asking.create_adapter(TONE, AdapterEdit())
+    made = asking.adapters.create(TONE, AdapterEdit())
     now[0] += timedelta(hours=23)
-    assert asking.create_adapter(TONE, AdapterEdit()) == made
+    assert asking.adapters.create(TONE, AdapterEdit()) == made
     now[0] += timedelta(hours=2)
     with pytest.raises(Conflict, match="taken"):
-        asking.create_adapter(TONE, AdapterEdit())
+        asking.adapters.create(TONE, AdapterEdit())

@@ -39,7 +39,7 @@ def clients(servers: Pair) -> tuple[HttpRegistry, HttpRegistry]:
 def test_what_one_took_the_other_gives(servers: Pair, tmp_path: Path) -> None:
     one, other = clients(servers)
     pushed = push(one, open_dir(tiny_lora(tmp_path / "lora")), TONE)
-    assert other.version(Ref.parse("acme/tone")).digest == pushed.version.digest
+    assert other.versions.get(Ref.parse("acme/tone")).digest == pushed.version.digest
     pull(other, str(TONE), tmp_path / "pulled")
     assert open_dir(tmp_path / "pulled").spec.rank == pushed.version.rank
 
@@ -50,7 +50,7 @@ def test_pushes_to_both_at_once_are_numbered_once(servers: Pair, tmp_path: Path)
     with ThreadPoolExecutor(2) as pool:
         pushed = list(pool.map(lambda seed: push(at[seed % 2], loras[seed], TONE), range(6)))
     assert sorted(one.version.number for one in pushed) == [1, 2, 3, 4, 5, 6]
-    happened = [event.seq for event in at[0].history(TONE).items]
+    happened = [event.seq for event in at[0].adapters.history(TONE).items]
     assert happened == sorted(happened, reverse=True)
 
 
@@ -60,10 +60,10 @@ def test_an_alias_that_the_other_moved_is_moved_from_where_it_is(servers: Pair, 
         push(one, open_dir(tiny_lora(tmp_path / f"lora-{seed}", seed=seed)), TONE).version.digest
         for seed in (1, 2)
     )
-    seen = one.move_alias(TONE, "prod", first, None)
-    other.move_alias(TONE, "prod", second, seen.generation)
+    seen = one.aliases.move(TONE, "prod", first, None)
+    other.aliases.move(TONE, "prod", second, seen.generation)
     with pytest.raises(Conflict, match="look again"):
-        one.move_alias(TONE, "prod", first, seen.generation)
+        one.aliases.move(TONE, "prod", first, seen.generation)
 
 
 def test_what_one_answered_is_fresh_at_the_other_until_it_changes(servers: Pair, tmp_path: Path) -> None:
@@ -72,12 +72,12 @@ def test_what_one_answered_is_fresh_at_the_other_until_it_changes(servers: Pair,
         push(one, open_dir(tiny_lora(tmp_path / f"lora-{seed}", seed=seed)), TONE).version.digest
         for seed in (1, 2)
     )
-    one.move_alias(TONE, "prod", first, None)
+    one.aliases.move(TONE, "prod", first, None)
     prod = f"/api/v1/adapters/{TONE}/versions/prod"
     known = {"If-None-Match": servers[0].call("GET", prod).headers["ETag"]}
     token = servers[0].admin
     assert servers[1].call("GET", prod, token=token, headers=known).status == 304
-    one.move_alias(TONE, "prod", second, 1)
+    one.aliases.move(TONE, "prod", second, 1)
     moved = servers[1].call("GET", prod, token=token, headers=known)
     assert (moved.status, moved.json["number"]) == (200, 2)
 
@@ -96,11 +96,11 @@ def test_an_upload_begun_at_one_goes_on_at_the_other(servers: Pair, tmp_path: Pa
     one, other = clients(servers)
     lora = open_dir(tiny_lora(tmp_path / "lora"))
     data = b"".join(lora.content.chunks("adapter_model.safetensors"))
-    session = one.open_upload(TONE, Digest.of(data), len(data))
-    session = one.append_upload(session, 0, [data[:1000]])
-    session = other.append_upload(session, 1000, [data[1000:]])
-    one.finish_upload(session)
-    assert other.has_file(TONE, Digest.of(data))
+    session = one.uploads.open(TONE, Digest.of(data), len(data))
+    session = one.uploads.append(session, 0, [data[:1000]])
+    session = other.uploads.append(session, 1000, [data[1000:]])
+    one.uploads.finish(session)
+    assert other.files.has(TONE, Digest.of(data))
 
 
 def test_a_database_that_is_away_is_said_to_be_without_where_it_is(

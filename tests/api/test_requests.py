@@ -195,7 +195,7 @@ def test_a_malformed_request_ends_the_connection_and_not_the_server(
 
 def test_errors_reach_the_client_as_the_class_they_were(registry: HttpRegistry) -> None:
     with pytest.raises(AdaptryError) as caught:
-        registry.search("colour:red")
+        registry.versions.search("colour:red")
     assert caught.value.code == "invalid_query"
 
 

@@ -16,7 +16,7 @@ from adaptry.registry.events import NameFilter
 from adaptry.registry.records import AdapterEdit
 from adaptry.storage.blobs.memory import MemoryBlobs
 from adaptry.storage.catalog.database import Catalog
-from adaptry.storage.local import LocalRegistry
+from adaptry.storage.local import LocalRegistry, RegistryContext
 from adaptry_api.auth import TokenAuthenticator
 from adaptry_api.draining import DrainState
 from adaptry_api.event_stream import EventBroadcaster
@@ -51,8 +51,8 @@ def test_a_token_that_is_revoked_while_it_is_looked_up_is_not_remembered() -> No
 
 
 def test_whoever_is_revoked_while_we_look_for_news_is_told_none() -> None:
-    registry = LocalRegistry(Catalog("sqlite://"), MemoryBlobs())
-    registry.create_adapter(AdapterName.parse("acme/unheard"), AdapterEdit())
+    registry = LocalRegistry(RegistryContext(Catalog("sqlite://"), MemoryBlobs()))
+    registry.adapters.create(AdapterName.parse("acme/unheard"), AdapterEdit())
     answers = iter([ADA])
 
     async def identify() -> Identity:

@@ -98,8 +98,8 @@ def test_several_processes_serve_one_registry(run: Run) -> None:
     _, url, token_file = run(workers=2)
     registry = HttpRegistry(url, token_file.read_text().strip())
     for number in range(6):
-        registry.create_adapter(AdapterName.parse(f"acme/tone-{number}"), AdapterEdit())
-        assert len(registry.adapters().items) == number + 1
+        registry.adapters.create(AdapterName.parse(f"acme/tone-{number}"), AdapterEdit())
+        assert len(registry.adapters.list().items) == number + 1
 
 
 def test_an_address_that_is_taken_is_named(run: Run, tmp_path: Path) -> None:

@@ -78,8 +78,8 @@ def test_a_body_that_stalls_is_answered_and_what_came_is_kept(
 ) -> None:
     monkeypatch.setattr(bodies, "IDLE_SECONDS", 0.3)
     registry = server.registry()
-    registry.create_adapter(NAME, AdapterEdit())
-    upload = registry.open_upload(NAME, Digest.of(b"x" * 1000), 1000)
+    registry.adapters.create(NAME, AdapterEdit())
+    upload = registry.uploads.open(NAME, Digest.of(b"x" * 1000), 1000)
     with connect(server) as stalled:
         stalled.sendall(
             f"PATCH /api/v1/uploads/{upload.id} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
@@ -88,7 +88,7 @@ def test_a_body_that_stalls_is_answered_and_what_came_is_kept(
             + b"x" * 600
         )
         assert until_closed(stalled).startswith(b"HTTP/1.1 408")
-    assert registry.open_upload(NAME, Digest.of(b"x" * 1000), 1000).offset == 600
+    assert registry.uploads.open(NAME, Digest.of(b"x" * 1000), 1000).offset == 600
 
 
 def test_an_answer_that_is_not_read_is_not_kept_for_its_caller(

@@ -22,7 +22,7 @@ from adaptry.operations.transfer import push
 from adaptry.registry.http import HttpRegistry
 from adaptry.registry.paging import iter_items
 from adaptry.storage.connect import open_local
-from adaptry.storage.local import LocalRegistry
+from adaptry.storage.local import LocalRegistry, RegistryContext
 from adaptry.storage.local.uploads import MAX_OPEN_UPLOADS
 from adaptry.testing.samples import tiny_lora
 
@@ -46,10 +46,12 @@ def broken_uploads(data: Path) -> None:
     """As many uploads as a namespace may have open, whose clients died five minutes ago."""
     registry = open_local(data)
     past = LocalRegistry(
-        registry.catalog, registry.blobs, clock=lambda: datetime.now(UTC) - timedelta(minutes=5)
+        RegistryContext(
+            registry.catalog, registry.blobs, clock=lambda: datetime.now(UTC) - timedelta(minutes=5)
+        )
     )
     for number in range(MAX_OPEN_UPLOADS):
-        past.open_upload(AdapterName.parse("acme/broken"), Digest.of(bytes([number])), 1000)
+        past.uploads.open(AdapterName.parse("acme/broken"), Digest.of(bytes([number])), 1000)
     registry.close()
 
 
@@ -72,7 +74,7 @@ def test_a_sweep_of_200_clients_waits_for_its_turn_and_succeeds(tmp_path: Path) 
         registry = HttpRegistry(url, token)
         names = [
             str(one.name)
-            for one in iter_items(lambda cursor: registry.adapters("acme", cursor, 200))
+            for one in iter_items(lambda cursor: registry.adapters.list("acme", cursor, 200))
             if re.fullmatch(r"acme/run-\d+", str(one.name))
         ]
         assert len(names) == CLIENTS

@@ -43,7 +43,7 @@ class Noticing(RetryPolicy):
 def fill(registry: HttpRegistry, namespace: str) -> list[str]:
     name = AdapterName.parse(f"{namespace}/other")
     return [
-        registry.open_upload(name, Digest.of(bytes([number])), 1).id for number in range(MAX_OPEN_UPLOADS)
+        registry.uploads.open(name, Digest.of(bytes([number])), 1).id for number in range(MAX_OPEN_UPLOADS)
     ]
 
 
@@ -58,7 +58,7 @@ def test_a_push_into_a_busy_namespace_waits_and_succeeds(registry: HttpRegistry,
     thread = threading.Thread(target=run)
     thread.start()
     assert noticing.waits.wait(60)
-    registry.drop_upload(opened[0])
+    registry.uploads.drop(opened[0])
     noticing.turn.set()
     thread.join(60)
     assert pushed == [1]
@@ -93,7 +93,7 @@ def slow_senders(server: Server, token: str, namespace: str, count: int) -> Iter
     with ExitStack() as stack:
         for number in range(count):
             data = bytes([number]) * 1000
-            upload = registry.open_upload(AdapterName.parse(f"{namespace}/slow"), Digest.of(data), 1000)
+            upload = registry.uploads.open(AdapterName.parse(f"{namespace}/slow"), Digest.of(data), 1000)
             line = stack.enter_context(socket.create_connection((where.hostname, where.port)))
             line.sendall(
                 f"PATCH /api/v1/uploads/{upload.id} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
@@ -111,5 +111,5 @@ def test_a_tenant_whose_clients_are_slow_on_purpose_leaves_slots_to_others(
     with slow_senders(server, evil, "evil", 8):
         ours = server.registry(server.token("ada", "writer", ("acme",)))
         assert push(ours, tone, TONE, retry=NO_WAIT).is_new
-        held = [one.is_held for one in server.registry(evil).upload_sessions().items]
+        held = [one.is_held for one in server.registry(evil).uploads.list().items]
         assert any(held)  # they are still at it: nobody had to wait until they were given up

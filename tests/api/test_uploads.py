@@ -37,7 +37,7 @@ DIGEST = Digest.of(DATA)
 
 @pytest.fixture(autouse=True)
 def adapter(server: Server) -> None:
-    server.registry().create_adapter(NAME, AdapterEdit())
+    server.registry().adapters.create(NAME, AdapterEdit())
 
 
 def pieces(data: bytes, size: int = 1 << 16) -> Iterator[bytes]:
@@ -46,12 +46,12 @@ def pieces(data: bytes, size: int = 1 << 16) -> Iterator[bytes]:
 
 
 def test_bytes_arrive_whole_and_are_there_once_they_are_verified(registry: HttpRegistry) -> None:
-    upload = registry.open_upload(NAME, DIGEST, len(DATA))
-    upload = registry.append_upload(upload, 0, pieces(DATA))
-    assert (upload.offset, registry.has_file(NAME, DIGEST)) == (len(DATA), False)
-    registry.finish_upload(upload)
-    registry.finish_upload(upload)
-    assert registry.has_file(NAME, DIGEST)
+    upload = registry.uploads.open(NAME, DIGEST, len(DATA))
+    upload = registry.uploads.append(upload, 0, pieces(DATA))
+    assert (upload.offset, registry.files.has(NAME, DIGEST)) == (len(DATA), False)
+    registry.uploads.finish(upload)
+    registry.uploads.finish(upload)
+    assert registry.files.has(NAME, DIGEST)
 
 
 def test_a_source_that_fails_half_way_keeps_what_it_sent_and_raises_what_it_raised(
@@ -61,22 +61,22 @@ def test_a_source_that_fails_half_way_keeps_what_it_sent_and_raises_what_it_rais
         yield DATA[:100_000]
         raise ZeroDivisionError("the disk of the sender")
 
-    upload = registry.open_upload(NAME, DIGEST, len(DATA))
+    upload = registry.uploads.open(NAME, DIGEST, len(DATA))
     with pytest.raises(ZeroDivisionError):
-        registry.append_upload(upload, 0, failing())
-    again = registry.open_upload(NAME, DIGEST, len(DATA))
+        registry.uploads.append(upload, 0, failing())
+    again = registry.uploads.open(NAME, DIGEST, len(DATA))
     assert again.offset == 100_000
-    registry.finish_upload(registry.append_upload(again, again.offset, pieces(DATA[again.offset :])))
-    assert registry.has_file(NAME, DIGEST)
+    registry.uploads.finish(registry.uploads.append(again, again.offset, pieces(DATA[again.offset :])))
+    assert registry.files.has(NAME, DIGEST)
 
 
 def test_a_piece_in_the_wrong_place_is_answered_with_the_right_one(
     server: Server, registry: HttpRegistry
 ) -> None:
-    upload = registry.append_upload(registry.open_upload(NAME, DIGEST, len(DATA)), 0, [DATA[:1000]])
+    upload = registry.uploads.append(registry.uploads.open(NAME, DIGEST, len(DATA)), 0, [DATA[:1000]])
     for wrong in (0, 999, 1001):
         with pytest.raises(OffsetMismatch) as caught:
-            registry.append_upload(upload, wrong, [DATA[wrong:]])
+            registry.uploads.append(upload, wrong, [DATA[wrong:]])
         assert caught.value.offset == 1000
     headers = {
         "Content-Type": "application/octet-stream",
@@ -89,38 +89,38 @@ def test_a_piece_in_the_wrong_place_is_answered_with_the_right_one(
 
 
 def test_more_than_was_announced_is_refused(registry: HttpRegistry) -> None:
-    upload = registry.open_upload(NAME, DIGEST, len(DATA))
+    upload = registry.uploads.open(NAME, DIGEST, len(DATA))
     with pytest.raises(TooLarge):
-        registry.append_upload(upload, 0, [DATA, b"x"])
+        registry.uploads.append(upload, 0, [DATA, b"x"])
 
 
 def test_a_file_too_large_is_refused_before_a_byte_is_sent(registry: HttpRegistry) -> None:
     with pytest.raises((TooLarge, StorageFull)):
-        registry.open_upload(NAME, DIGEST, (8 << 30) + 1)
+        registry.uploads.open(NAME, DIGEST, (8 << 30) + 1)
 
 
 def test_bytes_of_another_digest_are_not_kept(registry: HttpRegistry) -> None:
-    upload = registry.open_upload(NAME, Digest.of(b"something else"), len(DATA))
-    upload = registry.append_upload(upload, 0, pieces(DATA))
+    upload = registry.uploads.open(NAME, Digest.of(b"something else"), len(DATA))
+    upload = registry.uploads.append(upload, 0, pieces(DATA))
     with pytest.raises(DigestMismatch):
-        registry.finish_upload(upload)
-    assert not registry.has_file(NAME, DIGEST)
-    assert not registry.has_file(NAME, Digest.of(b"something else"))
+        registry.uploads.finish(upload)
+    assert not registry.files.has(NAME, DIGEST)
+    assert not registry.files.has(NAME, Digest.of(b"something else"))
 
 
 def test_an_unfinished_file_cannot_be_finished(registry: HttpRegistry) -> None:
-    upload = registry.append_upload(registry.open_upload(NAME, DIGEST, len(DATA)), 0, [DATA[:5]])
+    upload = registry.uploads.append(registry.uploads.open(NAME, DIGEST, len(DATA)), 0, [DATA[:5]])
     with pytest.raises(Conflict):
-        registry.finish_upload(upload)
+        registry.uploads.finish(upload)
 
 
 def test_a_session_of_another_tenant_is_not_there(server: Server, registry: HttpRegistry) -> None:
-    upload = registry.open_upload(NAME, DIGEST, len(DATA))
+    upload = registry.uploads.open(NAME, DIGEST, len(DATA))
     stranger = server.registry(server.token("eve", "writer", ("evil",)))
     with pytest.raises(NotFound):
-        stranger.append_upload(upload, 0, [DATA])
+        stranger.uploads.append(upload, 0, [DATA])
     with pytest.raises(NotFound):
-        stranger.finish_upload(upload)
+        stranger.uploads.finish(upload)
 
 
 @pytest.mark.parametrize("id", ["x", "..%2f..%2fetc", "%00", "a" * 600, "1", "-1"])
@@ -133,7 +133,7 @@ def test_a_made_up_session_is_not_there(server: Server, id: str) -> None:
 
 @pytest.mark.parametrize("changed", [{"Content-Type": "text/plain"}, {"Content-Encoding": "gzip"}])
 def test_bytes_come_as_bytes(server: Server, registry: HttpRegistry, changed: dict[str, str]) -> None:
-    upload = registry.open_upload(NAME, DIGEST, len(DATA))
+    upload = registry.uploads.open(NAME, DIGEST, len(DATA))
     headers = {
         "Content-Type": "application/octet-stream",
         "Upload-Offset": "0",
@@ -147,7 +147,7 @@ def test_bytes_come_as_bytes(server: Server, registry: HttpRegistry, changed: di
 def test_a_connection_cut_in_the_middle_of_a_body_keeps_what_came(
     server: Server, registry: HttpRegistry
 ) -> None:
-    upload = registry.open_upload(NAME, DIGEST, len(DATA))
+    upload = registry.uploads.open(NAME, DIGEST, len(DATA))
     parts = urlsplit(server.url)
     assert parts.hostname
     connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=30)
@@ -166,7 +166,7 @@ def test_a_connection_cut_in_the_middle_of_a_body_keeps_what_came(
         os.sched_yield()  # asking before the writer has the session would take it from under it
 
     assert settled(registry, upload) == len(DATA) // 2
-    assert registry.open_upload(NAME, DIGEST, len(DATA)).offset == len(DATA) // 2
+    assert registry.uploads.open(NAME, DIGEST, len(DATA)).offset == len(DATA) // 2
 
 
 def settled(registry: HttpRegistry, upload: UploadInfo) -> int:
@@ -174,7 +174,7 @@ def settled(registry: HttpRegistry, upload: UploadInfo) -> int:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         try:
-            registry.append_upload(upload, 0, [])  # refused as soon as anything has come and nobody writes
+            registry.uploads.append(upload, 0, [])  # refused as soon as anything has come and nobody writes
         except OffsetMismatch as error:
             return error.offset
         except Conflict:
@@ -207,8 +207,8 @@ def test_an_upload_goes_on_after_the_server_was_killed_in_the_middle_of_it(tmp_p
     digest = Digest.of(large)
     try:
         registry = HttpRegistry(url, (data / "admin-token").read_text().strip())
-        registry.create_adapter(NAME, AdapterEdit())
-        upload = registry.open_upload(NAME, digest, len(large))
+        registry.adapters.create(NAME, AdapterEdit())
+        upload = registry.uploads.open(NAME, digest, len(large))
 
         def killing() -> Iterator[bytes]:
             yield from pieces(large[: len(large) // 2], 1 << 20)
@@ -219,18 +219,18 @@ def test_an_upload_goes_on_after_the_server_was_killed_in_the_middle_of_it(tmp_p
             yield from pieces(large[len(large) // 2 :], 1 << 20)
 
         with pytest.raises(Unavailable):
-            registry.append_upload(upload, 0, killing())
+            registry.uploads.append(upload, 0, killing())
         with pytest.raises(Unavailable, match="is the server running"):
-            registry.has_file(NAME, digest)
+            registry.files.has(NAME, digest)
 
         second, again = process(data, urlsplit(url).port or 0)
         assert again == url
-        resumed = registry.open_upload(NAME, digest, len(large))
+        resumed = registry.uploads.open(NAME, digest, len(large))
         assert 0 < resumed.offset <= len(large) // 2
-        assert not registry.has_file(NAME, digest)
-        resumed = registry.append_upload(resumed, resumed.offset, pieces(large[resumed.offset :], 1 << 20))
-        registry.finish_upload(resumed)
-        assert registry.has_file(NAME, digest)
+        assert not registry.files.has(NAME, digest)
+        resumed = registry.uploads.append(resumed, resumed.offset, pieces(large[resumed.offset :], 1 << 20))
+        registry.uploads.finish(resumed)
+        assert registry.files.has(NAME, digest)
     finally:
         for running in (first, second):
             if running is not None:
@@ -246,14 +246,14 @@ def test_the_server_does_not_grow_with_what_is_sent_and_never_imports_torch(tmp_
     running, url = process(tmp_path / "large")
     try:
         registry = HttpRegistry(url, (tmp_path / "large" / "admin-token").read_text().strip())
-        registry.create_adapter(NAME, AdapterEdit())
+        registry.adapters.create(NAME, AdapterEdit())
         digest = Digest.of_chunks(DATA for _ in range(size // len(DATA)))
-        upload = registry.open_upload(NAME, digest, size)
-        upload = registry.append_upload(upload, 0, [DATA])
+        upload = registry.uploads.open(NAME, digest, size)
+        upload = registry.uploads.append(upload, 0, [DATA])
         before = peak(running.pid)
         rest = (DATA for _ in range(size // len(DATA) - 1))
-        registry.finish_upload(registry.append_upload(upload, len(DATA), rest))
-        assert registry.has_file(NAME, digest)
+        registry.uploads.finish(registry.uploads.append(upload, len(DATA), rest))
+        assert registry.files.has(NAME, digest)
         assert peak(running.pid) - before < 48 << 20
         loaded = Path(f"/proc/{running.pid}/maps").read_text()
         assert "libtorch" not in loaded

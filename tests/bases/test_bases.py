@@ -20,7 +20,7 @@ NAME = ("org/tiny",)
 def test_a_base_is_registered_by_content_and_named(registry: Registry, tmp_path: Path) -> None:
     info = register_base(registry, open_checkpoint(tiny_base(tmp_path / "base")), NAME)
     assert info.names == NAME
-    assert registry.base("org/tiny").id == info.id
+    assert registry.bases.get("org/tiny").id == info.id
     assert not info.is_stored
 
 
@@ -151,4 +151,4 @@ def test_a_file_too_large_to_store_is_refused_before_anything_is_sent(
         file.truncate(8 + len(header) + 4 * size)  # sparse: it takes no room
     with pytest.raises(TooLarge, match="max_shard_size"):
         register_base(registry, open_checkpoint(folder), NAME, store=True)
-    assert registry.bases().items == ()
+    assert registry.bases.list().items == ()

@@ -143,11 +143,11 @@ def test_history_says_what_a_commit_was_about(run) -> None:
     run("push", "./out", "acme/tone")
     with closing(connect()) as registry:
         name = AdapterName.parse("acme/tone")
-        tree = registry.tree(name, registry.commit(name).digest)
+        tree = registry.commits.tree(name, registry.commits.get(name).digest)
         config = next(entry for entry in tree.files if entry.path == "adapter_config.json")
         files = {entry.path: (entry.size, entry.sha256) for entry in tree.files}
         files["README.md"] = (config.size, config.sha256)
-        registry.put_commit(
+        registry.commits.put(
             name, "main", inherit_manifest(tree, files).to_bytes(), CommitNote(title="Fix a typo")
         )
 

@@ -23,7 +23,7 @@ def family(tmp_path: Path) -> None:
     registry = connect()
 
     def pushed(name: str, seed: int, *parents: str, **recipe: object) -> None:
-        digests = tuple(registry.version(Ref.parse(parent)).digest for parent in parents)
+        digests = tuple(registry.versions.get(Ref.parse(parent)).digest for parent in parents)
         folder = tiny_lora(tmp_path / f"made-{seed}", seed=seed)
         push(registry, open_dir(folder), name, parents=digests, recipe=recipe or None)
 
@@ -82,7 +82,7 @@ def test_what_was_shown_above_is_not_unfolded_again(run, tmp_path: Path) -> None
     push(
         registry, open_dir(tiny_lora(tmp_path / "three", seed=23)), "acme/line", parents=(two.version.digest,)
     )
-    three = registry.version(Ref.parse("acme/line@3")).digest
+    three = registry.versions.get(Ref.parse("acme/line@3")).digest
     made = push(
         registry,
         open_dir(tiny_lora(tmp_path / "four", seed=24)),
@@ -100,7 +100,7 @@ def test_what_was_shown_above_is_not_unfolded_again(run, tmp_path: Path) -> None
 @pytest.mark.usefixtures("family")
 def test_a_parent_that_may_not_be_seen_is_a_digest_and_nothing_more(home: Path, tmp_path: Path) -> None:
     mine = connect()
-    both = mine.version(Ref.parse("acme/both"))
+    both = mine.versions.get(Ref.parse("acme/both"))
     push(mine, open_dir(tiny_lora(tmp_path / "shared", seed=15)), "zoo/shared", parents=(both.digest,))
     theirs = open_local(home, Identity("zoe", "reader", ("zoo",)))
 

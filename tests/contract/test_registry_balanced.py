@@ -53,10 +53,10 @@ def test_an_adapter_is_pushed_and_pulled_with_each_request_to_the_other_server(
 ) -> None:
     registry = HttpRegistry(url, pair[0].admin)
     pushed = push(registry, open_dir(tiny_lora(tmp_path / "lora")), "acme/tone").version
-    seen = registry.move_alias(pushed.name, "prod", pushed.digest, None)
+    seen = registry.aliases.move(pushed.name, "prod", pushed.digest, None)
     with pytest.raises(Conflict):
-        registry.move_alias(pushed.name, "prod", pushed.digest, None)
-    registry.move_alias(pushed.name, "prod", pushed.digest, seen.generation)
+        registry.aliases.move(pushed.name, "prod", pushed.digest, None)
+    registry.aliases.move(pushed.name, "prod", pushed.digest, seen.generation)
     pull(registry, "acme/tone@prod", tmp_path / "pulled")
     names = ("adapter_config.json", "adapter_model.safetensors")
     assert [(tmp_path / "pulled" / name).read_bytes() for name in names] == [

@@ -10,7 +10,7 @@ import pytest
 from adaptry.storage.blobs.memory import MemoryBlobs
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.connect import open_local
-from adaptry.storage.local import LocalRegistry
+from adaptry.storage.local import LocalRegistry, RegistryContext
 from adaptry.testing.contract.fixtures import MakeRegistry
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.registry_contract import RegistryContract
@@ -19,7 +19,7 @@ from adaptry.testing.registry_contract import RegistryContract
 class TestInMemory(RegistryContract):
     @pytest.fixture
     def make_registry(self) -> MakeRegistry:
-        return LocalRegistry(Catalog("sqlite://"), MemoryBlobs()).on_behalf_of
+        return LocalRegistry(RegistryContext(Catalog("sqlite://"), MemoryBlobs())).on_behalf_of
 
 
 class TestInFiles(RegistryContract):
@@ -33,6 +33,6 @@ class TestOnPostgres(RegistryContract):
 
     @pytest.fixture
     def make_registry(self, postgres: PostgresServer) -> Iterator[MakeRegistry]:
-        registry = LocalRegistry(Catalog(postgres.database()), MemoryBlobs())
+        registry = LocalRegistry(RegistryContext(Catalog(postgres.database()), MemoryBlobs()))
         yield registry.on_behalf_of
         registry.close()

@@ -80,8 +80,8 @@ class Scene:
         return version
 
     def alias(self, version: VersionInfo, alias: str = "prod") -> None:
-        held = {one.alias: one.generation for one in self.registry.aliases(version.name)}
-        self.registry.move_alias(version.name, alias, version.digest, held.get(alias))
+        held = {one.alias: one.generation for one in self.registry.aliases.list(version.name)}
+        self.registry.aliases.move(version.name, alias, version.digest, held.get(alias))
 
     def stand(self, version: VersionInfo, state: str = "revoked") -> None:
         ref = Ref(version.name, ByDigest(version.digest.hex))

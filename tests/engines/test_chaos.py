@@ -178,7 +178,7 @@ class Chaos:
             version = push(local, open_dir(lora), TONE).version
             self.weights[hashlib.sha256((lora / WEIGHTS).read_bytes()).hexdigest()] = version
         for alias in ALIASES:
-            local.move_alias(TONE, alias, local.version(Ref(TONE, Number(1))).digest, None)
+            local.aliases.move(TONE, alias, local.versions.get(Ref(TONE, Number(1))).digest, None)
         root = tokens.create_token(local.catalog, "root", "admin", ("*",))
         names = [f"gpu-{number}" for number in range(workers)]
         reporting = {name: tokens.create_token(local.catalog, name, "worker", ("acme",)) for name in names}
@@ -202,16 +202,16 @@ class Chaos:
         """One alias to another version that may be used."""
         alias = self.chance.choice(ALIASES)
         usable = [number for number in range(1, VERSIONS + 1) if number not in self.recalled]
-        target = self.registry.version(Ref(TONE, Number(self.chance.choice(usable))))
-        held = {one.alias: one.generation for one in self.registry.aliases(TONE)}
+        target = self.registry.versions.get(Ref(TONE, Number(self.chance.choice(usable))))
+        held = {one.alias: one.generation for one in self.registry.aliases.list(TONE)}
         with suppress(Conflict):
-            self.registry.move_alias(TONE, alias, target.digest, held[alias])
+            self.registry.aliases.move(TONE, alias, target.digest, held[alias])
         self.moves += 1
 
     def recall(self) -> None:
         """The version that an alias is at, so that its name goes; or any other."""
         usable = [number for number in range(1, VERSIONS + 1) if number not in self.recalled]
-        aliased = [one.number for one in self.registry.aliases(TONE) if one.number in usable]
+        aliased = [one.number for one in self.registry.aliases.list(TONE) if one.number in usable]
         number = self.chance.choice(aliased or usable)
         change_state(self.registry, Ref(TONE, Number(number)), StateChange(state="revoked", reason="chaos"))
         self.recalled.add(number)
@@ -243,7 +243,7 @@ class Chaos:
         """Whether every engine serves what the aliases say, and every recall is acknowledged."""
         meant = {
             f"{TONE}@{one.alias}": one.digest.hex
-            for one in self.registry.aliases(TONE)
+            for one in self.registry.aliases.list(TONE)
             if one.number not in self.recalled
         }
         for worker in self.fleet:
@@ -253,7 +253,7 @@ class Chaos:
         return all(
             one.dropped_at is not None
             for number in self.recalled
-            for one in self.registry.residents(Ref(TONE, Number(number)))
+            for one in self.registry.workers.residents(Ref(TONE, Number(number)))
         )
 
     def dropped_at(self) -> dict[tuple[str, int], datetime]:
@@ -261,7 +261,7 @@ class Chaos:
         return {
             (one.worker, number): one.dropped_at
             for number in self.recalled
-            for one in self.registry.residents(Ref(TONE, Number(number)))
+            for one in self.registry.workers.residents(Ref(TONE, Number(number)))
             if one.dropped_at is not None
         }
 

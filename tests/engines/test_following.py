@@ -27,9 +27,9 @@ def test_an_engine_serves_what_the_alias_says_and_follows_it(scene: Scene, kind:
     assert scene.serves(engine) == 2
     assert list(engine.names()) == [PROD]
     assert second.digest.hex in engine.names()[PROD]
-    (resident,) = scene.registry.worker("gpu-1").residents
+    (resident,) = scene.registry.workers.get("gpu-1").residents
     assert (resident.number, resident.condition, resident.served_as) == (2, "serving", PROD)
-    (before,) = scene.registry.residents(Ref.parse("acme/tone@1"))
+    (before,) = scene.registry.workers.residents(Ref.parse("acme/tone@1"))
     assert before.condition == "unloaded"
 
 
@@ -38,10 +38,10 @@ def test_a_name_that_is_no_longer_an_alias_is_unloaded(scene: Scene, kind: str) 
     engine = scene.engine(kind)
     worker = scene.worker(engine)
     settle(worker)
-    scene.registry.remove_alias(TONE, "prod", was=1)
+    scene.registry.aliases.remove(TONE, "prod", was=1)
     settle(worker)
     assert engine.names() == {}
-    assert scene.registry.worker("gpu-1").residents == ()
+    assert scene.registry.workers.get("gpu-1").residents == ()
 
 
 def test_a_recalled_version_is_gone_for_good_and_that_is_known(scene: Scene, kind: str) -> None:
@@ -55,7 +55,7 @@ def test_a_recalled_version_is_gone_for_good_and_that_is_known(scene: Scene, kin
     settle(worker)
     assert engine.names() == {}
     assert scene.serves(engine) is None
-    (resident,) = scene.registry.residents(Ref.parse("acme/tone@1"))
+    (resident,) = scene.registry.workers.residents(Ref.parse("acme/tone@1"))
     assert resident.dropped_at is not None
     assert not path.exists()
     settle(scene.worker(engine))
@@ -86,7 +86,7 @@ def test_a_recall_reaches_an_older_version_that_is_only_kept_in_the_cache(scene:
     settle(worker)
     scene.stand(first)
     settle(worker)
-    (resident,) = scene.registry.residents(Ref.parse("acme/tone@1"))
+    (resident,) = scene.registry.workers.residents(Ref.parse("acme/tone@1"))
     assert resident.dropped_at is not None
     assert not path.exists()
 
@@ -105,7 +105,7 @@ def test_what_somebody_else_loaded_is_left_alone_unless_it_is_recalled(scene: Sc
     )
     settle(worker)
     assert set(engine.names()) == {PROD, "acme/voice@1", "mine"}
-    assert [one.worker for one in scene.registry.residents(Ref.parse("acme/voice@1"))] == ["gpu-1"]
+    assert [one.worker for one in scene.registry.workers.residents(Ref.parse("acme/voice@1"))] == ["gpu-1"]
     scene.stand(other)
     settle(worker)
     settle(worker)
@@ -119,11 +119,11 @@ def test_an_engine_that_comes_back_empty_is_filled_again(scene: Scene, kind: str
     settle(worker)
     engine.stop()
     assert not worker.reconcile(0.0)
-    assert not scene.registry.worker("gpu-1").is_answering
+    assert not scene.registry.workers.get("gpu-1").is_answering
     engine.start()
     settle(worker)
     assert scene.serves(engine) == 1
-    assert scene.registry.worker("gpu-1").is_answering
+    assert scene.registry.workers.get("gpu-1").is_answering
 
 
 def test_a_worker_that_died_goes_on_where_it_was(scene: Scene, kind: str) -> None:
@@ -147,7 +147,7 @@ def test_a_version_that_the_engine_refuses_takes_nobodys_place(scene: Scene, kin
     assert not worker.reconcile(0.0)
     worker.reconcile(0.0)
     assert scene.serves(engine) == 1
-    (trouble,) = scene.registry.worker("gpu-1").troubles
+    (trouble,) = scene.registry.workers.get("gpu-1").troubles
     assert (trouble.served_as, "max_lora_rank" in trouble.reason) == (PROD, True)
 
 
@@ -157,7 +157,7 @@ def test_a_version_for_another_base_is_never_loaded(scene: Scene) -> None:
     worker = scene.worker(engine)
     worker.reconcile(0.0)
     assert engine.names() == {}
-    assert "not known by content" in scene.registry.worker("gpu-1").troubles[0].reason
+    assert "not known by content" in scene.registry.workers.get("gpu-1").troubles[0].reason
 
 
 def test_more_than_the_slots_is_never_loaded(scene: Scene, kind: str) -> None:
@@ -168,9 +168,9 @@ def test_more_than_the_slots_is_never_loaded(scene: Scene, kind: str) -> None:
     settle(worker)
     assert sorted(engine.names()) == ["acme/a@prod", "acme/c@prod"]
     assert engine.most == 2
-    (trouble,) = scene.registry.worker("gpu-1").troubles
+    (trouble,) = scene.registry.workers.get("gpu-1").troubles
     assert trouble.served_as == "acme/b@prod"
-    scene.registry.remove_alias(AdapterName.parse("acme/a"), "prod", was=1)
+    scene.registry.aliases.remove(AdapterName.parse("acme/a"), "prod", was=1)
     settle(worker)
     assert sorted(engine.names()) == ["acme/b@prod", "acme/c@prod"]
     assert engine.most == 2
@@ -183,7 +183,7 @@ def test_a_rollout_that_fails_on_one_worker_stops_and_goes_back(scene: Scene) ->
     workers = [scene.worker(engine, f"gpu-{number}") for number, engine in enumerate(engines)]
     for worker in workers:
         settle(worker)
-    scene.registry.start_rollout(TONE, "prod", second.digest, RolloutPlan(steps=(30, 100)))
+    scene.registry.rollouts.start(TONE, "prod", second.digest, RolloutPlan(steps=(30, 100)))
     for _ in range(3):
         for worker in workers:
             settle(worker)
@@ -196,12 +196,12 @@ def test_a_rollout_that_fails_on_one_worker_stops_and_goes_back(scene: Scene) ->
     for _ in range(3):
         for worker in workers:
             worker.reconcile(0.0)
-    (rollout,) = scene.registry.rollouts(TONE)
+    (rollout,) = scene.registry.rollouts.list(TONE)
     assert rollout.stage == "stopped"
     assert rollout.reason is not None
     assert f"gpu-{canary} reports" in rollout.reason
     assert [scene.serves(engine) for engine in engines] == [1, 1, 1]
-    assert scene.registry.aliases(TONE)[0].number == 1
+    assert scene.registry.aliases.list(TONE)[0].number == 1
 
 
 def test_a_rollout_that_works_reaches_everyone_and_moves_the_alias(scene: Scene) -> None:
@@ -211,14 +211,14 @@ def test_a_rollout_that_works_reaches_everyone_and_moves_the_alias(scene: Scene)
     workers = [scene.worker(engine, f"gpu-{number}") for number, engine in enumerate(engines)]
     for worker in workers:
         settle(worker)
-    scene.registry.start_rollout(TONE, "prod", second.digest, RolloutPlan(steps=(50, 100), every=1))
+    scene.registry.rollouts.start(TONE, "prod", second.digest, RolloutPlan(steps=(50, 100), every=1))
     turns = 0
-    while scene.registry.rollouts(TONE)[0].stage == "running":
+    while scene.registry.rollouts.list(TONE)[0].stage == "running":
         turns += 1
         assert turns < 2000
         for worker in workers:
             worker.reconcile(0.0)
-    assert scene.registry.rollouts(TONE)[0].stage == "done"
+    assert scene.registry.rollouts.list(TONE)[0].stage == "done"
     for worker in workers:
         settle(worker)
     assert [scene.serves(engine) for engine in engines] == [2, 2]
@@ -239,7 +239,7 @@ def test_an_engine_that_cannot_unload_is_started_anew_for_a_recall(scene: Scene,
     settle(worker)
     assert scene.serves(engine) is None
     assert not any(second.digest.hex in path for path in engine.names())
-    (resident,) = scene.registry.residents(Ref.parse("acme/tone@2"))
+    (resident,) = scene.registry.workers.residents(Ref.parse("acme/tone@2"))
     assert resident.dropped_at is not None
 
 
@@ -248,11 +248,11 @@ def test_without_a_way_to_start_it_anew_nobody_says_that_it_has_dropped_anything
     engine = scene.engine("lorax")
     worker = scene.worker(engine, restarts=False)
     settle(worker)
-    scene.stand(scene.registry.version(Ref.parse(PROD)))
+    scene.stand(scene.registry.versions.get(Ref.parse(PROD)))
     for _ in range(3):
         assert not worker.reconcile(0.0)
     assert any("--restart" in line for line in scene.story)
-    (resident,) = scene.registry.residents(Ref.parse("acme/tone@1"))
+    (resident,) = scene.registry.workers.residents(Ref.parse("acme/tone@1"))
     assert resident.dropped_at is None
 
 
@@ -304,8 +304,8 @@ def test_the_files_of_a_recalled_version_stay_as_long_as_a_request_may_need_them
         assert not worker.reconcile(0.0)
     assert engine.names() == {}
     assert path.is_dir()
-    assert scene.registry.residents(Ref.parse("acme/tone@1"))[0].dropped_at is None
+    assert scene.registry.workers.residents(Ref.parse("acme/tone@1"))[0].dropped_at is None
     engine.let_go(number)
     settle(worker)
     assert not path.exists()
-    assert scene.registry.residents(Ref.parse("acme/tone@1"))[0].dropped_at is not None
+    assert scene.registry.workers.residents(Ref.parse("acme/tone@1"))[0].dropped_at is not None

@@ -38,7 +38,7 @@ def test_a_version_that_the_cache_has_no_room_for_keeps_no_other_from_being_serv
 
     assert scene.serves(engine) == 1
     assert list(engine.names()) == [PROD]
-    assert "ADAPTRY_CACHE_SIZE" in troubles(scene.registry.worker("gpu-1"))["acme/a@prod"]
+    assert "ADAPTRY_CACHE_SIZE" in troubles(scene.registry.workers.get("gpu-1"))["acme/a@prod"]
 
 
 def test_a_version_whose_bytes_cannot_be_had_keeps_no_other_from_being_served(scene: Scene) -> None:
@@ -56,7 +56,7 @@ def test_a_version_whose_bytes_cannot_be_had_keeps_no_other_from_being_served(sc
 
     assert scene.serves(engine) == 1
     assert list(engine.names()) == [PROD]
-    assert "acme/a@prod" in troubles(scene.registry.worker("gpu-1"))
+    assert "acme/a@prod" in troubles(scene.registry.workers.get("gpu-1"))
 
 
 def test_requests_that_do_not_end_keep_no_other_name_from_being_served(
@@ -81,11 +81,11 @@ def test_requests_that_do_not_end_keep_no_other_name_from_being_served(
     worker.reconcile(0.0)
 
     assert scene.serves(engine) == 1
-    assert "under way" in troubles(scene.registry.worker("gpu-1"))["acme/a@prod"]
+    assert "under way" in troubles(scene.registry.workers.get("gpu-1"))["acme/a@prod"]
     engine.let_go(number)
     settle(worker)
     assert scene.serves(engine, "acme/a@prod") == 2
-    assert troubles(scene.registry.worker("gpu-1")) == {}
+    assert troubles(scene.registry.workers.get("gpu-1")) == {}
 
 
 def test_what_is_recalled_goes_although_the_worker_can_write_nothing_down(scene: Scene, kind: str) -> None:
@@ -100,14 +100,14 @@ def test_what_is_recalled_goes_although_the_worker_can_write_nothing_down(scene:
     scene.alias(second)
     worker.reconcile(0.0)
     assert scene.serves(engine) == 1
-    assert str(state) in troubles(scene.registry.worker("gpu-1"))[PROD]
+    assert str(state) in troubles(scene.registry.workers.get("gpu-1"))[PROD]
 
     scene.stand(first)
     for _ in range(3):
         worker.reconcile(0.0)
 
     assert scene.serves(engine) is None
-    (resident,) = scene.registry.residents(Ref.parse("acme/tone@1"))
+    (resident,) = scene.registry.workers.residents(Ref.parse("acme/tone@1"))
     assert resident.dropped_at is not None
     (state / "in the way").rmdir()
     state.rmdir()
@@ -162,7 +162,7 @@ def test_once_gives_up_where_it_is_never_settled(scene: Scene) -> None:
     scene.alias(scene.publish(1))
     worker = scene.worker(scene.engine("lorax"), restarts=False)
     settle(worker)
-    scene.stand(scene.registry.version(Ref.parse(PROD)))
+    scene.stand(scene.registry.versions.get(Ref.parse(PROD)))
 
     with pytest.raises(CheckFailed, match="not all is as it should be after 0 s"):
         reconciler.converge(worker, threading.Event(), patience=0.0)

@@ -55,11 +55,11 @@ def test_each_version_has_the_step_the_metrics_and_the_one_before(scene: Scene, 
     for step in (10, 20):
         learn(model)
         publisher.publish(model, step, {"reward": step / 100})
-    first, second = (scene.registry.detail(Ref.parse(f"acme/policy@{number}")) for number in (1, 2))
+    first, second = (scene.registry.versions.detail(Ref.parse(f"acme/policy@{number}")) for number in (1, 2))
     assert second.manifest.parents == (first.version.digest,)
     assert second.manifest.provenance == {"run": "first", "step": "20"}
     assert second.version.metrics == {"reward": 0.2}
-    assert scene.registry.version(Ref.parse("acme/policy@live")).number == 2
+    assert scene.registry.versions.get(Ref.parse("acme/policy@live")).number == 2
     stored = adaptry.load("acme/policy@live", registry=scene.registry, cache=Cache(scene.folder / "cache"))
     trained = peft.get_peft_model_state_dict(model)
     assert all(torch.equal(stored[name], value) for name, value in trained.items())
@@ -72,7 +72,7 @@ def test_what_leaves_the_window_is_yanked_unless_someone_names_it(scene: Scene, 
         version = publisher.publish(model, step).version
         if step == 1:
             scene.alias(version, "champion")
-    states = {each.number: each.state for each in scene.registry.versions(POLICY).items}
+    states = {each.number: each.state for each in scene.registry.versions.list(POLICY).items}
     assert states == {1: "yanked", 2: "active", 3: "yanked", 4: "active", 5: "active"}
 
 
@@ -81,10 +81,10 @@ def test_a_program_that_was_started_again_goes_on_with_the_window(scene: Scene, 
     for step in range(3):
         learn(model)
         Publisher(scene.registry, POLICY, window=2, run="same").publish(model, step)
-    states = {each.number: each.state for each in scene.registry.versions(POLICY).items}
+    states = {each.number: each.state for each in scene.registry.versions.list(POLICY).items}
     assert states == {1: "active", 2: "yanked", 3: "active", 4: "active"}
-    newest = scene.registry.detail(Ref.parse("acme/policy@4"))
-    assert newest.manifest.parents == (scene.registry.version(Ref.parse("acme/policy@3")).digest,)
+    newest = scene.registry.versions.detail(Ref.parse("acme/policy@4"))
+    assert newest.manifest.parents == (scene.registry.versions.get(Ref.parse("acme/policy@3")).digest,)
 
 
 def test_a_policy_that_did_not_change_is_the_same_version(scene: Scene, model: Any) -> None:
@@ -93,7 +93,7 @@ def test_a_policy_that_did_not_change_is_the_same_version(scene: Scene, model: A
     learn(model)
     second = publisher.publish(model, 2).version
     assert (first.number, second.number) == (1, 2)
-    assert scene.registry.version(Ref.parse("acme/policy@live")).number == 2
+    assert scene.registry.versions.get(Ref.parse("acme/policy@live")).number == 2
 
 
 @pytest.mark.parametrize("kind", ["vllm", "sglang"])
@@ -153,12 +153,12 @@ def test_an_engine_that_refuses_is_told_of_and_the_next_try_goes_on(
 
 def test_followers_are_waited_for(scene: Scene, model: Any) -> None:
     engine = scene.engine("vllm")
-    base = scene.registry.base("org/tiny")
+    base = scene.registry.bases.get("org/tiny")
     publisher = Publisher(scene.registry, POLICY, alias="prod", base=BaseClaim(id=base.id, name="org/tiny"))
     worker = scene.worker(engine, watch=("acme/policy@prod",))
     publisher.publish(model, 1)
     settle(worker)
-    assert scene.registry.worker("gpu-1").troubles == ()
+    assert scene.registry.workers.get("gpu-1").troubles == ()
     publisher.drain(timeout=30)
     learn(model)
     published = publisher.publish(model, 2)

@@ -111,7 +111,7 @@ def test_versions_and_recalls_beside_the_real_llamacpp(
         reconciler = Reconciler(deps, FollowSettings(name="gpu-1", engine="llamacpp", watch=("acme/*@prod",)))
         outside.run_restart(lambda: is_up(url))
 
-        registry.move_alias(TONE, "prod", first.digest, None)
+        registry.aliases.move(TONE, "prod", first.digest, None)
         settle(reconciler)
         assert [one.digest for one in engine.list_adapters()] == [first.digest]
         assert {one["scale"] for one in listed(url)} == {0.0}
@@ -119,7 +119,7 @@ def test_versions_and_recalls_beside_the_real_llamacpp(
         plain, once = odds(url, None), odds(url, 0)
         assert plain != once
 
-        registry.move_alias(TONE, "prod", second.digest, 1)
+        registry.aliases.move(TONE, "prod", second.digest, 1)
         settle(reconciler)
         assert [one.digest for one in engine.list_adapters()] == [second.digest]
         assert odds(url, None) == plain
@@ -130,7 +130,7 @@ def test_versions_and_recalls_beside_the_real_llamacpp(
         settle(reconciler)
         assert not any(second.digest.hex in str(one["path"]) for one in listed(url))
         assert engine.send_test_request(PROD).status == 404
-        (resident,) = registry.residents(ref)
+        (resident,) = registry.workers.residents(ref)
         assert resident.dropped_at is not None
 
 

@@ -106,13 +106,13 @@ def test_versions_and_recalls_beside_the_real_mistralrs(tmp_path: Path, url: str
         plain = odds(url, "default")
         assert engine.send_test_request(PROD).status == 404
 
-        registry.move_alias(TONE, "prod", first.digest, None)
+        registry.aliases.move(TONE, "prod", first.digest, None)
         settle(reconciler)
         assert {one.digest for one in engine.list_adapters()} == {first.digest}
         once = odds(url, PROD)
         assert once != plain
 
-        registry.move_alias(TONE, "prod", second.digest, 1)
+        registry.aliases.move(TONE, "prod", second.digest, 1)
         settle(reconciler)
         assert {one.digest for one in engine.list_adapters() if one.name == PROD} == {second.digest}
         assert odds(url, PROD) not in (plain, once)
@@ -123,7 +123,7 @@ def test_versions_and_recalls_beside_the_real_mistralrs(tmp_path: Path, url: str
         settle(reconciler)
         assert not any(one.digest == second.digest for one in engine.list_adapters())
         assert engine.send_test_request(PROD).status == 404
-        (resident,) = registry.residents(ref)
+        (resident,) = registry.workers.residents(ref)
         assert resident.dropped_at is not None
 
 

@@ -58,8 +58,8 @@ class Place:
         return push(self.registry, open_dir(folder), TONE).version
 
     def alias(self, version: VersionInfo) -> None:
-        held = {one.alias: one.generation for one in self.registry.aliases(TONE)}
-        self.registry.move_alias(TONE, "prod", version.digest, held.get("prod"))
+        held = {one.alias: one.generation for one in self.registry.aliases.list(TONE)}
+        self.registry.aliases.move(TONE, "prod", version.digest, held.get("prod"))
 
     def is_said_by(self, vllm: running.Vllm, seed: int) -> bool:
         """Whether the alias is answered with what PEFT makes of that version: the logprobs of what it
@@ -115,7 +115,7 @@ def test_aliases_recalls_limits_and_restarts_beside_a_real_vllm(place: Place) ->
         place.alias(wide)
         worker.reconcile(0.0)
         assert place.is_said_by(vllm, 2)
-        (trouble,) = place.registry.worker("gpu-1").troubles
+        (trouble,) = place.registry.workers.get("gpu-1").troubles
         assert "greater than max_lora_rank 16" in trouble.reason
 
         place.alias(second)
@@ -129,7 +129,7 @@ def test_aliases_recalls_limits_and_restarts_beside_a_real_vllm(place: Place) ->
             vllm.ask("POST", "/v1/load_lora_adapter", {"lora_name": PROD, "lora_path": str(folder)}).status
             >= 400
         )
-        (resident,) = place.registry.residents(Ref(TONE, ByDigest(second.digest.hex)))
+        (resident,) = place.registry.workers.residents(Ref(TONE, ByDigest(second.digest.hex)))
         assert resident.dropped_at is not None
         place.alias(first)
         settle(worker)

@@ -67,7 +67,7 @@ def test_a_worker_goes_back_to_what_the_restored_registry_means(scene: Scene) ->
         settle(worker)
         assert scene.serves(engine) == 1
         assert any("restored from a backup" in line for line in scene.story)
-        scene.alias(scene.registry.version(Ref.parse("acme/tone@2")))
+        scene.alias(scene.registry.versions.get(Ref.parse("acme/tone@2")))
         settle(worker)
         assert scene.serves(engine) == 2
 
@@ -83,15 +83,15 @@ def test_a_worker_proves_a_recall_that_the_restored_registry_has_forgotten(scene
     settle(worker)
     assert scene.serves(engine) is None
     with restored(scene, backup):
-        assert scene.registry.version(Ref.parse("acme/tone@1")).state == "active"
+        assert scene.registry.versions.get(Ref.parse("acme/tone@1")).state == "active"
         worker = scene.worker(engine)
         worker.reconcile(0.0)
         assert scene.serves(engine) is None
-        found = scene.registry.version(Ref.parse("acme/tone@1"))
+        found = scene.registry.versions.get(Ref.parse("acme/tone@1"))
         assert (found.state, found.standing is not None) == ("quarantined", True)
         settle(worker)
         assert recall_status(scene.registry, Ref.parse("acme/tone@1")).is_complete
-        assert "recall.remembered" in [one.kind for one in scene.registry.events(0, 200).items]
+        assert "recall.remembered" in [one.kind for one in scene.registry.events.read(0, 200).items]
         scene.stand(first, "active")  # an administrator decides otherwise
         settle(worker)
         assert scene.serves(engine) == 1
@@ -113,8 +113,8 @@ def test_a_version_that_is_pushed_again_after_its_recall_was_forgotten_is_held_b
         settle(scene.worker(engine))
         again = scene.publish(2)
         assert again.digest == second.digest
-        assert scene.registry.version(Ref(TONE)).number == 1
-        assert scene.registry.version(Ref.parse(f"acme/tone@{again.number}")).state == "quarantined"
+        assert scene.registry.versions.get(Ref(TONE)).number == 1
+        assert scene.registry.versions.get(Ref.parse(f"acme/tone@{again.number}")).state == "quarantined"
 
 
 def test_a_proof_that_the_registry_did_not_sign_changes_nothing(scene: Scene) -> None:
@@ -132,7 +132,7 @@ def test_a_proof_that_the_registry_did_not_sign_changes_nothing(scene: Scene) ->
     state.save()
     with restored(scene, backup):
         settle(scene.worker(engine))
-        assert scene.registry.version(Ref.parse("acme/tone@1")).state == "active"
+        assert scene.registry.versions.get(Ref.parse("acme/tone@1")).state == "active"
 
 
 @contextmanager
@@ -173,7 +173,7 @@ def test_a_real_server_is_backed_up_amid_pushes_destroyed_and_restored(scene: Sc
             version = push(registry, open_dir(lora), TONE).version
             taking = subprocess.Popen([*adaptry, "backup", str(backups), "--registry", str(data)])
             if seed == 0:
-                registry.move_alias(TONE, "prod", version.digest, was=None)
+                registry.aliases.move(TONE, "prod", version.digest, was=None)
             push(registry, open_dir(tiny_lora(tmp_path / f"meanwhile-{seed}", seed=100 + seed)), "acme/storm")
             assert taking.wait() == 0
         refused = subprocess.run(
@@ -185,11 +185,11 @@ def test_a_real_server_is_backed_up_amid_pushes_destroyed_and_restored(scene: Sc
     with serve(data) as url:
         fresh = (data / "admin-token").read_text().strip()
         assert fresh != token
-        assert HttpRegistry(url, fresh).adapter(TONE).versions == 6
+        assert HttpRegistry(url, fresh).adapters.get(TONE).versions == 6
         worker_token = create_token(open_local(data).catalog, "gpu-9", "worker", ("acme",), None)
         engine = scene.engine()
         scene.server.url = url
         worker = scene.worker(engine, "gpu-9", token=worker_token)
         settle(worker)
-        (loaded,) = HttpRegistry(url, fresh).worker("gpu-9").residents
+        (loaded,) = HttpRegistry(url, fresh).workers.get("gpu-9").residents
         assert (loaded.served_as, loaded.number, loaded.condition) == (PROD, 1, "serving")

@@ -45,7 +45,7 @@ def test_the_registry_gets_a_version_that_knows_its_base_and_recipe(saved: Saved
     assert said["kept_energy"] >= 0.9
     assert said["merged_back"]["relative_error"] < 0.4
     assert len(said["modules"]) == 2
-    version = connect().version(Ref.parse("acme/lora"))
+    version = connect().versions.get(Ref.parse("acme/lora"))
     assert (version.base_name, version.base_status) == ("acme/small", "verified")
     again = run(*words, "--no-verify")
     assert "already holds this adapter, unchanged" in again.stderr

@@ -58,7 +58,7 @@ def test_it_is_pushed_found_and_pulled_under_its_own_file_names(
     adapter = open_dir(source)
     assert "pickle" in adapter.left_out["training_args.bin"]
     push(registry, adapter, "acme/tone")
-    (found,) = registry.search(f"method:{method}").items
+    (found,) = registry.versions.search(f"method:{method}").items
     assert found.rank == 4
     pull(registry, "acme/tone", tmp_path / "pulled")
     there = {path.name: path.read_bytes() for path in (tmp_path / "pulled").iterdir()}

@@ -93,7 +93,7 @@ def folder(tmp_path: Path) -> Path:
     """A registry in which the bytes of `out` are nobody's."""
     registry = open_local(tmp_path / "registry")
     push(registry, open_dir(tiny_lora(tmp_path / "out")), TONE)
-    registry.delete_adapter(TONE)
+    registry.adapters.delete(TONE)
     registry.close()
     return tmp_path / "registry"
 
@@ -101,7 +101,7 @@ def folder(tmp_path: Path) -> Path:
 def assert_whole(folder: Path) -> None:
     registry = open_local(folder)
     assert verify(registry.catalog, registry.blobs) == ()
-    assert len(registry.versions(TONE).items) == 1
+    assert len(registry.versions.list(TONE).items) == 1
     assert collect_garbage(registry, grace=timedelta(0)).deleted == 0
     registry.close()
 
@@ -165,7 +165,7 @@ def _let_lapse(registry: LocalRegistry) -> None:
     with registry.catalog.read() as tx:
         going = [Digest(row.digest) for row in tx.exec(select(LeavingRow)) if row.going_since]
     with pytest.raises(Unavailable, match="being deleted"):
-        registry.open_upload(TONE, going[0], 3)
+        registry.uploads.open(TONE, going[0], 3)
     with registry.catalog.write() as tx:
         for row in tx.exec(select(LeavingRow)):
             assert row.going_since
@@ -253,7 +253,7 @@ def test_in_a_storm_of_pushes_copies_and_deletions_no_version_loses_a_byte(
             upload(registry, TONE, content, path, Digest.of_chunks(content.chunks(path)), None, NO_WAIT)
 
     def delete_one() -> None:
-        registry.delete_adapter(AdapterName.parse(f"acme/tone-{source.randrange(NAMES)}"))
+        registry.adapters.delete(AdapterName.parse(f"acme/tone-{source.randrange(NAMES)}"))
 
     with closing(open_local(folder, catalog=catalog, blobs=blobs)) as registry:
         begun = time.monotonic()

@@ -23,6 +23,7 @@ from adaptry.registry.records import AdapterEdit, PushOptions
 from adaptry.storage.catalog.garbage import OwnedFile
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
+from adaptry.storage.local.context import RegistryContext
 from adaptry.storage.maintenance import gc
 from adaptry.storage.maintenance.gc import GarbageScan, OrphanBlob, collect_garbage, plan_sweep
 from adaptry.storage.maintenance.integrity import verify
@@ -54,7 +55,9 @@ def blobs(registry: LocalRegistry) -> set[Digest]:
 def later(registry: LocalRegistry, by: timedelta) -> LocalRegistry:
     """The same registry, that much later."""
     clock = registry.clock
-    return LocalRegistry(registry.catalog, registry.blobs, registry.identity, clock=lambda: clock() + by)
+    return LocalRegistry(
+        RegistryContext(registry.catalog, registry.blobs, registry.identity, clock=lambda: clock() + by)
+    )
 
 
 def test_what_is_in_use_stays_whatever_the_grace(
@@ -77,7 +80,7 @@ def test_a_deleted_adapters_bytes_go_after_the_grace_and_not_before(
     registry: LocalRegistry, lora: MakeLora
 ) -> None:
     push(registry, lora(1), TONE)
-    registry.delete_adapter(TONE)
+    registry.adapters.delete(TONE)
 
     first = collect_garbage(registry)
     assert (first.deleted, first.waiting) == (0, 2)
@@ -92,7 +95,7 @@ def test_a_deleted_adapters_bytes_go_after_the_grace_and_not_before(
 def test_bytes_that_another_adapter_has_too_stay(registry: LocalRegistry, lora: MakeLora) -> None:
     push(registry, lora(1), TONE)
     push(registry, lora(1), VOICE)
-    registry.delete_adapter(TONE)
+    registry.adapters.delete(TONE)
 
     collect_garbage(registry, grace=NOW)
 
@@ -110,7 +113,7 @@ def test_a_push_that_died_before_it_made_a_version_leaves_nothing(
 
     assert (swept.taken, swept.deleted) == (2, 2)
     assert blobs(registry) == set()
-    assert not registry.has_file(TONE, _digest(lora(1), "adapter_config.json"))
+    assert not registry.files.has(TONE, _digest(lora(1), "adapter_config.json"))
 
 
 def test_its_files_go_a_grace_after_they_were_found_not_two(registry: LocalRegistry, lora: MakeLora) -> None:
@@ -123,10 +126,10 @@ def test_asking_whether_a_marked_file_is_there_keeps_it(registry: LocalRegistry,
     manifest = send(registry, TONE, lora(1))
     collect_garbage(registry)
 
-    assert all(registry.has_file(TONE, entry.sha256) for entry in manifest.files)
+    assert all(registry.files.has(TONE, entry.sha256) for entry in manifest.files)
     assert collect_garbage(later(registry, DAY)).deleted == 0
 
-    registry.put_revision(TONE, manifest.to_bytes(), PushOptions())
+    registry.versions.put(TONE, manifest.to_bytes(), PushOptions())
     assert collect_garbage(later(registry, 3 * DAY), grace=NOW).deleted == 0
     assert verify(registry.catalog, registry.blobs) == ()
 
@@ -136,7 +139,7 @@ def test_a_version_made_of_marked_files_takes_the_marks_off(registry: LocalRegis
     collect_garbage(registry)
     found = gc.scan_garbage(registry.catalog, registry.blobs)
 
-    registry.put_revision(TONE, manifest.to_bytes(), PushOptions())
+    registry.versions.put(TONE, manifest.to_bytes(), PushOptions())
     gc.sweep(registry.catalog, registry.blobs, plan_sweep(found, registry.clock() + 2 * DAY, DAY))
 
     assert verify(registry.catalog, registry.blobs) == ()
@@ -149,7 +152,7 @@ def test_a_rename_onto_a_name_with_marked_files_takes_the_marks_off(
     collect_garbage(registry)
     found = gc.scan_garbage(registry.catalog, registry.blobs)
     push(registry, lora(1), TONE)
-    registry.rename_adapter(TONE, VOICE)
+    registry.adapters.rename(TONE, VOICE)
 
     gc.sweep(registry.catalog, registry.blobs, plan_sweep(found, registry.clock() + 2 * DAY, DAY))
 
@@ -161,12 +164,12 @@ def test_what_something_was_made_from_stays_though_it_was_deleted(
 ) -> None:
     parent = push(registry, lora(1), TONE).version
     push(registry, lora(2), VOICE, parents=(parent.digest,))
-    registry.delete_adapter(TONE)
+    registry.adapters.delete(TONE)
 
     collect_garbage(registry, grace=NOW)
     assert len(blobs(registry)) == 3  # both weights, and the config they share
 
-    registry.delete_adapter(VOICE)
+    registry.adapters.delete(VOICE)
     collect_garbage(registry, grace=NOW)
     assert blobs(registry) == set()
 
@@ -176,8 +179,8 @@ def test_a_push_that_goes_on_is_spared_with_all_it_sent(registry: LocalRegistry,
     config = "adapter_config.json"
     upload(registry, TONE, adapter.content, config, _digest(adapter, config))
     weights = "adapter_model.safetensors"
-    session = registry.open_upload(TONE, _digest(adapter, weights), adapter.content.sizes[weights])
-    registry.append_upload(session, 0, [adapter.content.read(weights, 0, 100)])
+    session = registry.uploads.open(TONE, _digest(adapter, weights), adapter.content.sizes[weights])
+    registry.uploads.append(session, 0, [adapter.content.read(weights, 0, 100)])
 
     swept = collect_garbage(registry, grace=NOW)
 
@@ -187,7 +190,7 @@ def test_a_push_that_goes_on_is_spared_with_all_it_sent(registry: LocalRegistry,
 
 def test_pushing_again_what_is_on_its_way_out_keeps_it(registry: LocalRegistry, lora: MakeLora) -> None:
     push(registry, lora(1), TONE)
-    registry.delete_adapter(TONE)
+    registry.adapters.delete(TONE)
     collect_garbage(registry)
     push(registry, lora(1), TONE)
 
@@ -197,7 +200,7 @@ def test_pushing_again_what_is_on_its_way_out_keeps_it(registry: LocalRegistry, 
 
 def test_a_dry_run_says_what_would_go_and_changes_nothing(registry: LocalRegistry, lora: MakeLora) -> None:
     push(registry, lora(1), TONE)
-    registry.delete_adapter(TONE)
+    registry.adapters.delete(TONE)
     collect_garbage(registry)
     before = blobs(registry)
 
@@ -219,7 +222,7 @@ def test_only_an_administrator_sweeps(registry: LocalRegistry) -> None:
 
 
 def test_an_empty_registry_is_swept_in_vain(registry: LocalRegistry) -> None:
-    registry.create_adapter(TONE, AdapterEdit())
+    registry.adapters.create(TONE, AdapterEdit())
     assert collect_garbage(registry, grace=NOW).model_dump(exclude={"uploads"}, exclude_defaults=True) == {}
 
 
@@ -241,7 +244,7 @@ def test_a_registry_in_postgresql_and_a_bucket_is_swept_alike(
         push(registry, lora(1), TONE)
         push(registry, lora(2), VOICE)
         send(registry, VOICE, lora(3))
-        registry.delete_adapter(TONE)
+        registry.adapters.delete(TONE)
         assert (collect_garbage(registry).deleted, collect_garbage(registry).deleted) == (0, 0)
 
         swept = collect_garbage(later(registry, DAY))

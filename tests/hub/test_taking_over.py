@@ -77,7 +77,7 @@ def kept(mine: Path, ref: str) -> Any:
     """(`Any`: a detail, for its parts.)"""
     registry = open_local(mine)
     try:
-        return registry.detail(Ref.parse(ref))
+        return registry.versions.detail(Ref.parse(ref))
     finally:
         registry.close()
 
@@ -90,11 +90,11 @@ def test_an_adapter_becomes_a_version_and_says_where_it_came_from(
     told = run("push", f"hf:{name}@v1", "my/tone")
     assert "my/tone@2" in told.stdout
     newest, oldest = kept(mine, "my/tone@1"), kept(mine, "my/tone@2")
-    assert newest.version.weights == hub.version(Ref.parse(f"{name}@2")).weights
-    assert oldest.version.weights == hub.version(Ref.parse(f"{name}@1")).weights
+    assert newest.version.weights == hub.versions.get(Ref.parse(f"{name}@2")).weights
+    assert oldest.version.weights == hub.versions.get(Ref.parse(f"{name}@1")).weights
     assert oldest.manifest.provenance == {
         "hub_repository": name,
-        "hub_commit": hub.version(Ref.parse(f"{name}@1")).digest.short_id,
+        "hub_commit": hub.versions.get(Ref.parse(f"{name}@1")).digest.short_id,
         "hub_endpoint": site.url,
     }
 
@@ -144,7 +144,7 @@ def test_a_download_goes_on_where_it_was_cut(
     proxy.cut_downloads_after, proxy.cuts = 12 << 20, 2
     run("push", f"hf:{name}", "my/tone", endpoint=proxy.url)
     assert proxy.cuts == 0
-    assert kept(mine, "my/tone").version.weights == hub.version(Ref.parse(name)).weights
+    assert kept(mine, "my/tone").version.weights == hub.versions.get(Ref.parse(name)).weights
 
 
 def test_bytes_that_change_on_the_way_are_refused(
@@ -162,11 +162,11 @@ def test_all_of_an_author_are_taken_once(
 ) -> None:
     word = named(request)
     names = [filled(hub, site, f"acme/{word}-{each}", "first") for each in ("a", "b")]
-    hub.create_adapter(AdapterName.parse(f"acme/{word}-empty"), AdapterEdit())
+    hub.adapters.create(AdapterName.parse(f"acme/{word}-empty"), AdapterEdit())
     asked = ("import", "hf:acme", "--search", word, "--to", "my", "--json")
     planned = json.loads(run(*asked, "--dry-run").stdout)
     assert {each["name"] for each in planned if not each["passed_over"]} == {f"my/{word}-a", f"my/{word}-b"}
-    assert not mine.joinpath("catalog.sqlite").exists() or not open_local(mine).adapters("my").items
+    assert not mine.joinpath("catalog.sqlite").exists() or not open_local(mine).adapters.list("my").items
     taken = json.loads(run(*asked).stdout)
     assert {each["repository"]: each["number"] for each in taken if each["number"]} == dict.fromkeys(names, 1)
     again = json.loads(run(*asked).stdout)
@@ -198,7 +198,7 @@ def test_one_by_name_and_those_with_a_tag(
     for each in ("a", "b"):
         filled(hub, site, f"acme/{word}-{each}", "first")
     assert f"acme/{word}-a@1" in run("import", f"hf:acme/{word}-a").stdout
-    hub.edit_adapter(AdapterName.parse(f"acme/{word}-b"), AdapterEdit(tags=(word,)))
+    hub.adapters.edit(AdapterName.parse(f"acme/{word}-b"), AdapterEdit(tags=(word,)))
     assert f"my/{word}-b@1" in run("import", "hf:acme", "--filter", word, "--to", "my").stdout
 
 
@@ -207,9 +207,9 @@ def test_a_base_on_a_hub_is_the_base_in_a_folder(run: Run, site: Site, mine: Pat
     record = fingerprint(open_checkpoint(site.folders / "base"))
     assert told.stdout.strip() == str(record.id)
     registry = open_local(mine)
-    info = registry.base("org/tiny")
+    info = registry.bases.get("org/tiny")
     assert info.names == ("also/tiny", "org/tiny")
-    assert registry.base_record(info.id).file_hashes.keys() == {"model.safetensors"}
+    assert registry.bases.record(info.id).file_hashes.keys() == {"model.safetensors"}
     registry.close()
 
 

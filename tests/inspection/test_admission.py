@@ -24,6 +24,7 @@ from adaptry.operations.transfer.drafts import push_draft
 from adaptry.registry.records import CommitNote
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry, context
+from adaptry.storage.local.uploads import LocalUploads
 from adaptry.storage.maintenance import gc
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.settings import ServerSettings
@@ -57,7 +58,7 @@ def not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterable[LocalRegistry]:
     opened = open_local(tmp_path / "registry")
-    opened.inspector = Counting()
+    opened.context.inspector = Counting()
     yield opened
     opened.close()
 
@@ -74,8 +75,8 @@ def adapter(tmp_path: Path) -> Adapter:
 
 
 def inspected(registry: LocalRegistry) -> int:
-    assert isinstance(registry.inspector, Counting)
-    return registry.inspector.files
+    assert isinstance(registry.context.inspector, Counting)
+    return registry.context.inspector.files
 
 
 def broken(*arguments: object, **options: object) -> None:
@@ -89,7 +90,7 @@ def test_a_file_is_inspected_once_however_often_it_is_pushed(
     push(registry, adapter, TONE)
     push(registry, adapter, "acme/other")
     push_draft(registry, adapter, TONE, "run.step-1", CommitNote(title="the same weights"))
-    registry.inspect_tensors(Ref(TONE))
+    registry.versions.inspect_tensors(Ref(TONE))
     assert inspected(registry) == 1
 
 
@@ -100,8 +101,8 @@ def test_a_push_that_could_not_be_inspected_is_no_version_and_sends_nothing_twic
         patched.setattr(inspectors, "start_bounded", broken)
         with pytest.raises(Unavailable, match=r"could not be inspected.*try again"):
             push(registry, adapter, TONE)
-    assert registry.adapters().items == ()
-    monkeypatch.setattr(registry, "append_upload", lambda *_: pytest.fail("the files were kept"))
+    assert registry.adapters.list().items == ()
+    monkeypatch.setattr(LocalUploads, "append", lambda *_: pytest.fail("the files were kept"))
     assert push(registry, adapter, TONE).version.number == 1
 
 
@@ -124,14 +125,14 @@ def test_versions_from_before_are_shown_as_not_inspected_until_they_are(
     monkeypatch.undo()
     with sqlite3.connect(tmp_path / "registry" / "catalog.sqlite") as database:
         database.execute("DELETE FROM inspections")
-    before = registry.detail(Ref(TONE))
+    before = registry.versions.detail(Ref(TONE))
     assert before.inspection is None
     assert "weights_nan" not in {finding.code for finding in before.report.findings}
 
-    found = registry.inspect_tensors(Ref(TONE), limit=200)
+    found = registry.versions.inspect_tensors(Ref(TONE), limit=200)
 
     assert sum(tensor.nan for tensor in found.items) == 64
-    after = registry.detail(Ref(TONE))
+    after = registry.versions.detail(Ref(TONE))
     assert after.inspection is not None
     assert after.inspection.nan == 64
     assert "weights_nan" in {finding.code for finding in after.report.findings}
@@ -144,9 +145,9 @@ def test_a_result_of_an_older_measurement_counts_as_none(
     push(registry, adapter, TONE)
     with sqlite3.connect(tmp_path / "registry" / "catalog.sqlite") as database:
         database.execute("UPDATE inspections SET inspection = 0")
-    assert registry.detail(Ref(TONE)).inspection is None
-    registry.inspect_tensors(Ref(TONE))
-    assert registry.detail(Ref(TONE)).inspection is not None
+    assert registry.versions.detail(Ref(TONE)).inspection is None
+    registry.versions.inspect_tensors(Ref(TONE))
+    assert registry.versions.detail(Ref(TONE)).inspection is not None
     assert inspected(registry) == 2
 
 
@@ -154,13 +155,13 @@ def test_a_far_registry_is_sent_nothing_that_it_would_refuse(
     registry: LocalRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LocalRegistry, "is_on_this_machine", False)
-    monkeypatch.setattr(registry, "open_upload", lambda *_: pytest.fail("nothing is sent"))
+    monkeypatch.setattr(LocalUploads, "open", lambda *_: pytest.fail("nothing is sent"))
     spoiled = open_dir(tiny_lora(tmp_path / "spoiled", extra=SPOILED))
     with pytest.raises(CheckFailed, match=r"NaN in 1 tensor.*weights_nan"):
         push(registry, spoiled, TONE)
     with pytest.raises(CheckFailed, match=r"NaN in 1 tensor.*weights_nan"):
         push_draft(registry, spoiled, TONE, "run.step-1", CommitNote(title="diverged"))
-    assert registry.adapters().items == ()
+    assert registry.adapters.list().items == ()
 
 
 def test_where_a_first_look_fails_the_registry_decides(
@@ -178,7 +179,7 @@ def test_what_was_found_goes_with_the_files(
     registry: LocalRegistry, adapter: Adapter, tmp_path: Path
 ) -> None:
     push(registry, adapter, TONE)
-    registry.delete_adapter(TONE)
+    registry.adapters.delete(TONE)
     for _ in range(4):  # marked, taken, left, gone
         gc.collect_garbage(registry, grace=timedelta(0))
     with sqlite3.connect(tmp_path / "registry" / "catalog.sqlite") as database:

@@ -58,31 +58,31 @@ def fill(registry: LocalRegistry, tmp_path: Path, lora: Callable[[int], Path]) -
     for seed in (1, 2, 3):
         options = PushOptions(metrics={"loss": 1.0 / seed}, alias="prod" if seed < 3 else None)
         push(registry, open_dir(lora(seed)), TONE, options=options)
-    registry.log_metrics(Ref.parse("acme/tone@1"), {"loss": 0.25, "accuracy": 0.5})
-    registry.edit_adapter(TONE, AdapterEdit(description="It sets the tone", tags=("warm", "kind")))
+    registry.metrics.log(Ref.parse("acme/tone@1"), {"loss": 0.25, "accuracy": 0.5})
+    registry.adapters.edit(TONE, AdapterEdit(description="It sets the tone", tags=("warm", "kind")))
     change_state(
         registry,
         Ref.parse("acme/tone@1"),
         StateChange(state="deprecated", reason="it stutters", successor="acme/tone@2"),
     )
-    prod = next(one for one in registry.aliases(TONE) if one.alias == "prod")
-    third = registry.version(Ref.parse("acme/tone@3"))
-    registry.start_rollout(TONE, "prod", third.digest, RolloutPlan(steps=(10, 50, 100)))
-    registry.change_rollout(TONE, "prod", RolloutChange(to="advance"), 1)
-    registry.move_alias(TONE, "stage", third.digest, None)
-    registry.move_alias(TONE, "brief", third.digest, None)
-    registry.remove_alias(TONE, "brief", 1)
+    prod = next(one for one in registry.aliases.list(TONE) if one.alias == "prod")
+    third = registry.versions.get(Ref.parse("acme/tone@3"))
+    registry.rollouts.start(TONE, "prod", third.digest, RolloutPlan(steps=(10, 50, 100)))
+    registry.rollouts.change(TONE, "prod", RolloutChange(to="advance"), 1)
+    registry.aliases.move(TONE, "stage", third.digest, None)
+    registry.aliases.move(TONE, "brief", third.digest, None)
+    registry.aliases.remove(TONE, "brief", 1)
     assert prod.number == 2
     _commits(registry, tmp_path, lora)
     push(registry, open_dir(lora(4)), OLD)
-    registry.rename_adapter(OLD, VOICE)
+    registry.adapters.rename(OLD, VOICE)
     push(registry, open_dir(lora(5)), GONE)
-    registry.delete_adapter(GONE)
+    registry.adapters.delete(GONE)
     _others(registry, tmp_path)
 
 
 def _commits(registry: LocalRegistry, tmp_path: Path, lora: Callable[[int], Path]) -> None:
-    head = registry.detail(Ref.parse("acme/tone@3")).manifest
+    head = registry.versions.detail(Ref.parse("acme/tone@3")).manifest
     readme = tmp_path / "readme"
     readme.mkdir()
     (readme / "README.md").write_text("How to use it\n")
@@ -92,17 +92,17 @@ def _commits(registry: LocalRegistry, tmp_path: Path, lora: Callable[[int], Path
     files = {entry.path: (entry.size, entry.sha256) for entry in head.files}
     files["README.md"] = (len(data), digest)
     tree = Manifest.of(files, base=head.base)
-    registry.put_commit(TONE, "main", tree.to_bytes(), CommitNote(title="Say how", message="as asked"))
-    registry.create_branch(TONE, "trial")
-    registry.put_commit(TONE, "trial", head.to_bytes(), CommitNote(title="Without it"))
-    registry.create_tag(TONE, "first", "main", "the first")
+    registry.commits.put(TONE, "main", tree.to_bytes(), CommitNote(title="Say how", message="as asked"))
+    registry.commits.create_branch(TONE, "trial")
+    registry.commits.put(TONE, "trial", head.to_bytes(), CommitNote(title="Without it"))
+    registry.commits.create_tag(TONE, "first", "main", "the first")
 
 
 def _others(registry: LocalRegistry, tmp_path: Path) -> None:
     """Workers, jobs, tokens, uploads, and what a sweep has marked."""
-    digest = registry.version(Ref.parse("acme/tone@2")).digest
+    digest = registry.versions.get(Ref.parse("acme/tone@2")).digest
     seen = datetime.now(UTC)
-    registry.report(
+    registry.workers.report(
         WorkerReport(
             worker="gpu-1",
             engine="vllm",
@@ -117,10 +117,10 @@ def _others(registry: LocalRegistry, tmp_path: Path) -> None:
             ),
         )
     )
-    job = registry.submit_job(JobOrder(kind="verify", task={}))
-    registry.cancel_job(job.id)
-    registry.submit_job(JobOrder(kind="gc", task={}))
-    registry.schedule_job("nightly", "30 2 * * *", JobOrder(kind="verify", task={}))
+    job = registry.jobs.submit(JobOrder(kind="verify", task={}))
+    registry.jobs.cancel(job.id)
+    registry.jobs.submit(JobOrder(kind="gc", task={}))
+    registry.jobs.schedule("nightly", "30 2 * * *", JobOrder(kind="verify", task={}))
     create_token(registry.catalog, "ci", "writer", ("acme",), seen + timedelta(days=1))
     revoke_token(registry.catalog, list_tokens(registry.catalog)[0].id)
     stray = tmp_path / "stray"
@@ -129,21 +129,21 @@ def _others(registry: LocalRegistry, tmp_path: Path) -> None:
     data = (stray / "README.md").read_bytes()
     upload(registry, VOICE, FolderContent(stray, ["README.md"]), "README.md", Digest.of(data))
     collect_garbage(registry)
-    registry.append_upload(registry.open_upload(TONE, Digest.of(b"never"), 100), 0, [b"ne"])
-    dropped = registry.open_upload(VOICE, Digest.of(b"dropped"), 100)
-    registry.append_upload(dropped, 0, [b"dr"])
-    registry.drop_upload(dropped.id)
-    base = registry.base("org/tiny").id
-    registry.edit_base(base, BaseEdit(visibility="public"))
-    registry.edit_base(base, BaseEdit(visibility="internal"))
+    registry.uploads.append(registry.uploads.open(TONE, Digest.of(b"never"), 100), 0, [b"ne"])
+    dropped = registry.uploads.open(VOICE, Digest.of(b"dropped"), 100)
+    registry.uploads.append(dropped, 0, [b"dr"])
+    registry.uploads.drop(dropped.id)
+    base = registry.bases.get("org/tiny").id
+    registry.bases.edit(base, BaseEdit(visibility="public"))
+    registry.bases.edit(base, BaseEdit(visibility="internal"))
 
 
 @pytest.fixture
 def restored(busy: LocalRegistry, folder: Path, tmp_path: Path, lora: Callable[[int], Path]) -> LocalRegistry:
     """The registry in its second epoch, with recalls that the backup had not, and busy again."""
     create(busy, tmp_path / "backup")
-    third = busy.version(Ref.parse("acme/tone@3"))
-    voice = busy.version(Ref.parse("other/voice@1"))
+    third = busy.versions.get(Ref.parse("acme/tone@3"))
+    voice = busy.versions.get(Ref.parse("other/voice@1"))
     change_state(busy, Ref.parse("acme/tone@3"), StateChange(state="revoked", reason="it leaks"))
     epoch = busy.catalog.epoch
     proof = epoch.proof(str(VOICE), voice.digest.hex, "revoked")
@@ -151,7 +151,7 @@ def restored(busy: LocalRegistry, folder: Path, tmp_path: Path, lora: Callable[[
     busy.close()
     restore(tmp_path / "backup", folder, replace=True)
     registry = open_local(folder)
-    registry.report(
+    registry.workers.report(
         WorkerReport(
             worker="gpu-1",
             engine="vllm",
@@ -160,25 +160,25 @@ def restored(busy: LocalRegistry, folder: Path, tmp_path: Path, lora: Callable[[
             ),
         )
     )
-    assert registry.version(Ref.parse("other/voice@1")).state == "quarantined"
+    assert registry.versions.get(Ref.parse("other/voice@1")).state == "quarantined"
     change_state(registry, Ref.parse("acme/tone@3"), StateChange(state="active", reason="it does not"))
-    prod = next(one for one in registry.aliases(TONE) if one.alias == "prod")
-    registry.change_rollout(TONE, "prod", RolloutChange(to="abort", reason="enough"), _generation(registry))
-    registry.move_alias(TONE, "prod", third.digest, prod.generation)
-    registry.move_alias(TONE, "stage", third.digest, _of(registry, "stage"))
-    registry.move_alias(TONE, "fresh", third.digest, None)
-    registry.move_alias(TONE, "brief", third.digest, None)
+    prod = next(one for one in registry.aliases.list(TONE) if one.alias == "prod")
+    registry.rollouts.change(TONE, "prod", RolloutChange(to="abort", reason="enough"), _generation(registry))
+    registry.aliases.move(TONE, "prod", third.digest, prod.generation)
+    registry.aliases.move(TONE, "stage", third.digest, _of(registry, "stage"))
+    registry.aliases.move(TONE, "fresh", third.digest, None)
+    registry.aliases.move(TONE, "brief", third.digest, None)
     push(registry, open_dir(lora(8)), AdapterName.parse("late/comer"))
     push(registry, open_dir(lora(9)), TONE)
-    registry.rename_adapter(VOICE, AdapterName.parse("other/tune"))
-    registry.delete_adapter(AdapterName.parse("late/comer"))
+    registry.adapters.rename(VOICE, AdapterName.parse("other/tune"))
+    registry.adapters.delete(AdapterName.parse("late/comer"))
     return registry
 
 
 def _generation(registry: LocalRegistry) -> int:
-    (rollout,) = registry.rollouts(TONE)
+    (rollout,) = registry.rollouts.list(TONE)
     return rollout.generation
 
 
 def _of(registry: LocalRegistry, alias: str) -> int:
-    return next(one.generation for one in registry.aliases(TONE) if one.alias == alias)
+    return next(one.generation for one in registry.aliases.list(TONE) if one.alias == alias)

@@ -53,7 +53,7 @@ def registry(folder: Path, lora: MakeLora) -> LocalRegistry:
 
 
 def path_of(registry: LocalRegistry, file: str = WEIGHTS) -> Path:
-    entry = registry.detail(Ref(TONE)).manifest.file(file)
+    entry = registry.versions.detail(Ref(TONE)).manifest.file(file)
     assert entry is not None
     assert isinstance(registry.blobs, LocalBlobs)
     return registry.blobs.folder / "sha256" / entry.sha256.hex[:2] / entry.sha256.hex
@@ -79,8 +79,8 @@ def test_a_damaged_file_is_not_given_out_and_its_version_is_shown_as_damaged(
     spoil(path_of(registry))
     (problem,) = verify(registry.catalog, registry.blobs)
     assert problem.kind == "file"
-    assert registry.version(Ref(TONE)).is_damaged
-    assert registry.search("name:tone").items[0].is_damaged
+    assert registry.versions.get(Ref(TONE)).is_damaged
+    assert registry.versions.search("name:tone").items[0].is_damaged
     with pytest.raises(CorruptData, match="adaptry mend"):
         pull(registry, Ref(TONE), tmp_path / "pulled")
     assert not (tmp_path / "pulled").exists()
@@ -94,7 +94,7 @@ def test_pushing_the_same_files_replaces_damaged_bytes_and_keeps_them_aside(
     verify(registry.catalog, registry.blobs)
     assert not push(registry, open_dir(lora(1)), TONE).is_new
     assert verify(registry.catalog, registry.blobs) == ()
-    assert not registry.version(Ref(TONE)).is_damaged
+    assert not registry.versions.get(Ref(TONE)).is_damaged
     assert is_whole(registry, lora(1), tmp_path)
     (aside,) = (registry.blobs.folder / "damaged").iterdir()  # type: ignore[attr-defined]  # files, in these tests
     assert aside.read_bytes() == bad
@@ -119,7 +119,7 @@ def test_a_damaged_file_is_replaced_from_a_copy(
         push(open_local(where), open_dir(lora(1)), "elsewhere/same")
     if source == "bundle":
         where = tmp_path / "bundle.tar"
-        create_bundle(registry, [registry.version(Ref(TONE))], where)
+        create_bundle(registry, [registry.versions.get(Ref(TONE))], where)
     spoil(path_of(registry))
     mended = repair_registry(registry, sources=[str(where)], read_bytes=True)
     assert mended.left == mended.set_aside == ()
@@ -178,15 +178,15 @@ def test_a_damaged_manifest_is_noticed_by_every_reader_and_replaced(
     bits: int, registry: LocalRegistry, lora: MakeLora, folder: Path, tmp_path: Path
 ) -> None:
     bundle = tmp_path / "bundle.tar"
-    create_bundle(registry, [registry.version(Ref(TONE))], bundle)
+    create_bundle(registry, [registry.versions.get(Ref(TONE))], bundle)
     change_manifest(folder, bits)
     with pytest.raises(CorruptData, match="manifest"):
-        registry.detail(Ref(TONE))
+        registry.versions.detail(Ref(TONE))
     assert {one.kind for one in verify(registry.catalog, registry.blobs)} == {"manifest"}
     sources = [] if bits == 1 else [str(bundle)]
     assert repair_registry(registry, sources=sources).left == ()
     assert is_whole(registry, lora(1), tmp_path)
-    assert not registry.version(Ref(TONE)).is_damaged
+    assert not registry.versions.get(Ref(TONE)).is_damaged
 
 
 def test_a_push_of_the_same_files_replaces_a_damaged_manifest(
@@ -209,7 +209,7 @@ def change_manifest(folder: Path, bits: int) -> None:
 
 
 def test_rows_that_follow_from_others_are_rebuilt(busy: LocalRegistry, folder: Path) -> None:
-    found = busy.search("module:q_proj tag:warm").items
+    found = busy.versions.search("module:q_proj tag:warm").items
     with closing(sqlite3.connect(folder / "catalog.sqlite")) as database, database:
         database.execute("DELETE FROM postings WHERE term_id % 2 = 0")
         database.execute("UPDATE terms SET text = 'q_prok' WHERE text = 'q_proj'")
@@ -228,11 +228,11 @@ def test_rows_that_follow_from_others_are_rebuilt(busy: LocalRegistry, folder: P
     mended = repair_registry(busy, read_bytes=True)
     assert mended.left == ()
     assert verify(busy.catalog, busy.blobs) == ()
-    assert busy.search("module:q_proj tag:warm").items == found
+    assert busy.versions.search("module:q_proj tag:warm").items == found
 
 
 def test_mended_weights_are_inspected_anew(registry: LocalRegistry, lora: MakeLora) -> None:
-    found = registry.inspect_tensors(Ref(TONE)).items
+    found = registry.versions.inspect_tensors(Ref(TONE)).items
     with (
         registry.catalog.write() as tx
     ):  # as if the damaged bytes had been inspected, not those that were pushed
@@ -246,18 +246,18 @@ def test_mended_weights_are_inspected_anew(registry: LocalRegistry, lora: MakeLo
     repair_registry(registry, sources=[str(lora(1))], read_bytes=True)
     with registry.catalog.read() as tx:
         assert tx.exec(select(InspectionRow)).all() == []
-    assert registry.inspect_tensors(Ref(TONE)).items == found
+    assert registry.versions.inspect_tensors(Ref(TONE)).items == found
     assert verify(registry.catalog, registry.blobs) == ()
 
 
 def test_a_wrong_inspection_is_forgotten_and_made_anew(registry: LocalRegistry) -> None:
-    found = registry.inspect_tensors(Ref(TONE)).items
+    found = registry.versions.inspect_tensors(Ref(TONE)).items
     with registry.catalog.write() as tx:
         (known,) = tx.exec(select(InspectionRow)).all()
         known.statistics = b"none"
     mended = repair_registry(registry)
     assert [what.split(": ")[1][:13] for what in mended.done] == ["inspection of"]
-    assert registry.inspect_tensors(Ref(TONE)).items == found
+    assert registry.versions.inspect_tensors(Ref(TONE)).items == found
 
 
 def test_nothing_is_made_of_bytes_that_are_known_to_be_damaged(
@@ -266,7 +266,7 @@ def test_nothing_is_made_of_bytes_that_are_known_to_be_damaged(
     """Known, and not yet moved aside: a push of a manifest, an inspection and a base that is put together
     here look no further.
     """
-    manifest = registry.detail(Ref(TONE)).manifest
+    manifest = registry.versions.detail(Ref(TONE)).manifest
     entry = manifest.file(WEIGHTS)
     assert entry is not None
     spoil(path_of(registry))
@@ -275,17 +275,17 @@ def test_nothing_is_made_of_bytes_that_are_known_to_be_damaged(
     verify(registry.catalog, registry.blobs)
     assert path_of(registry).exists()
     other = manifest.model_copy(update={"provenance": {"run": "again"}})
-    registry.create_branch(TONE, "trial")
+    registry.commits.create_branch(TONE, "trial")
     named = {one.path: (one.size, one.sha256) for one in manifest.files}
     tree = Manifest.of({**named, f"checkpoint-1/{WEIGHTS}": (entry.size, entry.sha256)}, base=manifest.base)
     for ask in (
-        lambda: registry.put_revision(TONE, other.to_bytes(), PushOptions()),
-        lambda: registry.put_commit(TONE, "trial", tree.to_bytes(), CommitNote(title="Again")),
-        lambda: registry.inspect_tensors(Ref(TONE)),
+        lambda: registry.versions.put(TONE, other.to_bytes(), PushOptions()),
+        lambda: registry.commits.put(TONE, "trial", tree.to_bytes(), CommitNote(title="Again")),
+        lambda: registry.versions.inspect_tensors(Ref(TONE)),
     ):
         with pytest.raises(CorruptData, match="is damaged in the registry: its bytes have changed"):
             ask()
-    assert registry.adapter(TONE).versions == 1
+    assert registry.adapters.get(TONE).versions == 1
 
 
 def test_a_base_is_registered_beside_damaged_versions_and_never_made_of_damaged_files(
@@ -299,15 +299,15 @@ def test_a_base_is_registered_beside_damaged_versions_and_never_made_of_damaged_
     parts = {path.name: path.read_bytes() for path in checkpoint.folder.iterdir()}
     files = []
     for name, data in parts.items():
-        digest, size = registry.store_generated_file([data])
+        digest, size = registry.bases.store_generated_file([data])
         files.append(FileEntry(path=name, size=size, sha256=digest))
     record = fingerprint(checkpoint)
     with registry.catalog.write() as tx:
         damage.mark_damaged(tx, files[0].sha256, "its bytes have changed", [], registry.clock())
     with pytest.raises(CorruptData, match="is damaged in the registry"):
-        registry.adopt_base(record, ("org/tiny",), tuple(files))
-    registry.store_generated_file([parts[files[0].path]])
-    assert registry.adopt_base(record, ("org/tiny",), tuple(files)).is_stored
+        registry.bases.adopt(record, ("org/tiny",), tuple(files))
+    registry.bases.store_generated_file([parts[files[0].path]])
+    assert registry.bases.adopt(record, ("org/tiny",), tuple(files)).is_stored
 
 
 def test_a_value_that_nothing_can_derive_is_left_and_said(busy: LocalRegistry, folder: Path) -> None:
@@ -374,14 +374,14 @@ def test_bytes_that_are_replaced_while_they_are_read_are_not_set_aside(registry:
 
 
 def test_a_stored_base_is_mended_too(busy: LocalRegistry, tmp_path: Path) -> None:
-    (base,) = busy.bases().items
+    (base,) = busy.bases.list().items
     entry = max(base.stored, key=lambda one: one.size)
     assert isinstance(busy.blobs, LocalBlobs)
     spoil(busy.blobs.path_of(entry.sha256), bits=4)
     verify(busy.catalog, busy.blobs)
     with pytest.raises(CorruptData, match=entry.path):
-        busy.read_base_file(base.id, entry.path)
-    assert not busy.has_file(base.id, entry.sha256)
+        busy.bases.read_file(base.id, entry.path)
+    assert not busy.files.has(base.id, entry.sha256)
     upload(busy, base.id, FolderContent(tmp_path / "base", [entry.path]), entry.path, entry.sha256)
     assert verify(busy.catalog, busy.blobs) == ()
 

@@ -72,10 +72,10 @@ class Scene:
         self._to = f"acme/made-{number}"
         self._events = self._happened_so_far()
         self._finished: dict[str, int] = {}
-        self.job = stage.registry.submit_job(order(kind, number)).id
+        self.job = stage.registry.jobs.submit(order(kind, number)).id
 
     def is_over(self) -> bool:
-        return not self.stage.registry.job(self.job).is_open
+        return not self.stage.registry.jobs.get(self.job).is_open
 
     def happens(self, is_seen: bool) -> None:
         """Something does: what was done until now is noted, and what the job makes is there whole or not at
@@ -85,10 +85,10 @@ class Scene:
         registry = self.stage.registry
         if not is_seen and self.kind == "merge":
             with pytest.raises(NotFound):
-                registry.base(self._to)
+                registry.bases.get(self._to)
         elif not is_seen and self.kind in EFFECTS:
             with pytest.raises(NotFound):
-                registry.versions(AdapterName.parse(self._to))
+                registry.versions.list(AdapterName.parse(self._to))
         assert verify(registry.catalog, registry.blobs) == ()
 
     def ended_once(self) -> tuple[JobInfo, Mapping[str, object]]:
@@ -96,7 +96,7 @@ class Scene:
         done again.
         """
         registry = self.stage.registry
-        job, steps = registry.job(self.job), self._steps()
+        job, steps = registry.jobs.get(self.job), self._steps()
         assert (job.state, job.fault) == ("done", None)
         assert job.result is not None
         assert _names_and_digests(job.result) == _names_and_digests(_told(self.kind, self._number))
@@ -107,10 +107,10 @@ class Scene:
             {effect: 1} if effect else {}
         )
         if self.kind == "merge":
-            base = registry.base(self._to)
+            base = registry.bases.get(self._to)
             assert (base.is_stored, str(base.id)) == (True, job.result["base"])
         elif effect:
-            (version,) = registry.versions(AdapterName.parse(self._to)).items
+            (version,) = registry.versions.list(AdapterName.parse(self._to)).items
             assert str(version.digest) == job.result["digest"]
         assert verify(registry.catalog, registry.blobs) == ()
         return job, steps

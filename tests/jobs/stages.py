@@ -101,7 +101,7 @@ class Stage:
             self.enter()
         first, second = self._players
         wait_until(lambda: self.hears(first) and self.hears(second), "two runners")
-        wait_until(lambda: len(self.registry.runners()) == 2, "the dead to be forgotten")
+        wait_until(lambda: len(self.registry.jobs.runners()) == 2, "the dead to be forgotten")
         return first, second
 
     def enter(self) -> Player:
@@ -134,7 +134,7 @@ class Stage:
 
     def hears(self, player: Player) -> bool:
         """Whether the registry has heard of a runner lately."""
-        return any(each.memory == player.memory for each in self.registry.runners())
+        return any(each.memory == player.memory for each in self.registry.jobs.runners())
 
     def put_to_sleep(self, player: Player) -> None:
         """With its steps, where they hold no lock of the database: whoever does keeps everybody waiting."""
@@ -168,7 +168,7 @@ class Stage:
         self.gate.open()
         for player in [each for each in self._players if live_processes(each.pid)]:
             self.leave(player)
-        assert self.registry.runners() == ()
+        assert self.registry.jobs.runners() == ()
         self.registry.close()
 
     @contextmanager

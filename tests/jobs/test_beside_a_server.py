@@ -49,7 +49,7 @@ def test_jobs_are_asked_for_over_http_and_run_beside_the_server(busy: LocalRegis
         assert len(json.loads(said("runners", "--json"))) == 1
 
         server.kill()  # without a word: what it started notices
-    wait_until(lambda: busy.runners() == (), "the runner to go with its server")
+    wait_until(lambda: busy.jobs.runners() == (), "the runner to go with its server")
 
 
 def test_a_job_that_fails_fails_the_call_that_waits_for_it(busy: LocalRegistry, data: Path) -> None:

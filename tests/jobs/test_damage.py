@@ -16,7 +16,7 @@ from adaptry_cli.main import main
 
 
 def test_who_waits_for_a_verify_job_is_told_what_is_damaged(busy: LocalRegistry, data: Path) -> None:
-    entry = busy.detail(Ref.parse("acme/tone@1")).manifest.file("adapter_model.safetensors")
+    entry = busy.versions.detail(Ref.parse("acme/tone@1")).manifest.file("adapter_model.safetensors")
     assert entry is not None
     spoil(busy, entry.sha256)
     runner = RunnerProcess(data)
@@ -27,17 +27,17 @@ def test_who_waits_for_a_verify_job_is_told_what_is_damaged(busy: LocalRegistry,
         runner.stop()
     assert found.exit_code == 1, found.output
     assert f"{entry.sha256.brief} of acme/tone: its bytes have changed" in found.stderr
-    assert busy.job(found.stdout.strip()).state == "done"
-    assert busy.version(Ref.parse("acme/tone@1")).is_damaged
+    assert busy.jobs.get(found.stdout.strip()).state == "done"
+    assert busy.versions.get(Ref.parse("acme/tone@1")).is_damaged
 
 
 def test_a_merge_uses_no_bytes_that_are_known_to_be_damaged(busy: LocalRegistry, data: Path) -> None:
-    entry = next(one for one in busy.base("org/tiny").stored if one.path.endswith(".safetensors"))
+    entry = next(one for one in busy.bases.get("org/tiny").stored if one.path.endswith(".safetensors"))
     spoil(busy, entry.sha256)
     verify(busy.catalog, busy.blobs)
-    job = busy.submit_job(MERGE)
+    job = busy.jobs.submit(MERGE)
     assert RunnerProcess(data, "--once").wait() == 0
-    failed = busy.job(job.id)
+    failed = busy.jobs.get(job.id)
     assert (failed.state, failed.fault is not None) == ("failed", True)
     assert failed.fault is not None
     assert "is damaged in the registry" in failed.fault.message
@@ -46,15 +46,15 @@ def test_a_merge_uses_no_bytes_that_are_known_to_be_damaged(busy: LocalRegistry,
 def test_files_that_a_merge_makes_again_take_the_place_of_damaged_ones(
     busy: LocalRegistry, data: Path
 ) -> None:
-    busy.submit_job(MERGE)
+    busy.jobs.submit(MERGE)
     assert RunnerProcess(data, "--once").wait() == 0
-    merged = busy.base("acme/merged")
+    merged = busy.bases.get("acme/merged")
     spoil(busy, next(one for one in merged.stored if one.path.endswith(".safetensors")).sha256)
     verify(busy.catalog, busy.blobs)
-    again = busy.submit_job(MERGE.model_copy(update={"task": {**MERGE.task, "to": "acme/again"}}))
+    again = busy.jobs.submit(MERGE.model_copy(update={"task": {**MERGE.task, "to": "acme/again"}}))
     assert RunnerProcess(data, "--once").wait() == 0
-    assert busy.job(again.id).state == "done"
-    assert busy.base("acme/again").id == merged.id
+    assert busy.jobs.get(again.id).state == "done"
+    assert busy.bases.get("acme/again").id == merged.id
     assert verify(busy.catalog, busy.blobs) == ()
 
 

@@ -28,9 +28,9 @@ def test_a_database_that_falls_and_comes_back_ends_no_job(
     postgres: PostgresServer, data: Path, tmp_path: Path
 ) -> None:
     registry = make_merge_registry(data, tmp_path / "scraps", catalog=postgres.database())
-    job = registry.submit_job(MERGE)
+    job = registry.jobs.submit(MERGE)
     with start_runner(data, lease=5.0):
-        wait_until(lambda: registry.job(job.id).pieces > 0, "the job to be cut")
+        wait_until(lambda: registry.jobs.get(job.id).pieces > 0, "the job to be cut")
         postgres.crash()
         assert wait_for_job(registry, job.id).state == "done"
     ended_once(registry, job.id)
@@ -38,22 +38,22 @@ def test_a_database_that_falls_and_comes_back_ends_no_job(
 
 
 def test_a_cancelled_job_is_stopped_and_leaves_nothing(busy: LocalRegistry, data: Path) -> None:
-    job = busy.submit_job(MERGE)
+    job = busy.jobs.submit(MERGE)
     with start_runner(data, armed="stop:merge.stored") as working:
         wait_until(lambda: is_stopped(working.process.pid), "a piece to stand still")
-        assert busy.job(job.id).runners != ()
+        assert busy.jobs.get(job.id).runners != ()
 
-        busy.cancel_job(job.id)
+        busy.jobs.cancel(job.id)
 
         wait_until(
             lambda: live_processes(working.process.pid).keys() == {working.process.pid},
             "its process to be ended",
         )
-    assert busy.job(job.id).state == "cancelled"
+    assert busy.jobs.get(job.id).state == "cancelled"
     with pytest.raises(NotFound):
-        busy.base("acme/merged")
+        busy.bases.get("acme/merged")
 
-    busy.retry_job(job.id)
+    busy.jobs.retry(job.id)
     assert RunnerProcess(data, "--once").wait() == 0
     assert ended_once(busy, job.id)[0] == "done"
 
@@ -61,22 +61,22 @@ def test_a_cancelled_job_is_stopped_and_leaves_nothing(busy: LocalRegistry, data
 def test_a_process_that_dies_again_and_again_fails_its_job_and_no_other(
     busy: LocalRegistry, data: Path
 ) -> None:
-    job = busy.submit_job(MERGE)
+    job = busy.jobs.submit(MERGE)
 
     assert RunnerProcess(data, "--once", armed="child.opened").wait() == 0
 
-    failed = busy.job(job.id)
+    failed = busy.jobs.get(job.id)
     assert failed.state == "failed"
     assert failed.fault is not None
     assert "killed by SIGKILL" in failed.fault.message
 
 
 def test_a_step_that_takes_more_memory_than_there_is_fails_its_job(busy: LocalRegistry, data: Path) -> None:
-    job = busy.submit_job(MERGE)
+    job = busy.jobs.submit(MERGE)
 
     assert RunnerProcess(data, "--once", "--memory", "64MiB").wait() == 0
 
-    failed = busy.job(job.id)
+    failed = busy.jobs.get(job.id)
     assert failed.state == "failed"
     assert failed.fault is not None
     assert "more than the 0.1 GB that this runner has" in failed.fault.message
@@ -85,7 +85,7 @@ def test_a_step_that_takes_more_memory_than_there_is_fails_its_job(busy: LocalRe
 def test_what_a_killed_runner_left_on_the_disk_goes_when_the_next_starts(
     busy: LocalRegistry, data: Path, tmp_path: Path
 ) -> None:
-    job = busy.submit_job(MERGE)
+    job = busy.jobs.submit(MERGE)
     there = tmp_path / "temporary"
     there.mkdir()
     environ = {"TMPDIR": str(there)}
@@ -101,15 +101,15 @@ def test_what_a_killed_runner_left_on_the_disk_goes_when_the_next_starts(
         assert RunnerProcess(data, "--once", environ=environ).wait() == 0
 
         assert list(there.iterdir()) == [others]
-    assert busy.job(job.id).state == "done"
+    assert busy.jobs.get(job.id).state == "done"
 
 
 def ended_once(registry: LocalRegistry, id: str) -> tuple[object, ...]:
     """What there is to see of a job that was done: one base, stored once, and rows and bytes that are
     sound.
     """
-    job = registry.job(id)
-    base = registry.base("acme/merged")
+    job = registry.jobs.get(id)
+    base = registry.bases.get("acme/merged")
     assert base.is_stored
     assert job.result is not None
     assert job.result["base"] == str(base.id)

@@ -47,7 +47,7 @@ def test_a_job_that_ended_long_ago_is_forgotten_by_the_next_runner(
     data = tmp_path / "data"
     registry = open_local(data, catalog=catalog)
     options = ("--keep", "2d", *(("--catalog", catalog) if catalog else ()))
-    old, young = registry.submit_job(VERIFY).id, registry.submit_job(VERIFY).id
+    old, young = registry.jobs.submit(VERIFY).id, registry.jobs.submit(VERIFY).id
     with start_runner(data, *options):
         wait_until(lambda: is_over(data, catalog, old) and is_over(data, catalog, young), "both to be over")
     long_ago = NOW - timedelta(days=3)
@@ -60,9 +60,9 @@ def test_a_job_that_ended_long_ago_is_forgotten_by_the_next_runner(
     with start_runner(data, *options):
         wait_until(lambda: not states(data, catalog, old), "the old one to be forgotten")
 
-    assert [job.id for job in registry.jobs().items] == [young]
+    assert [job.id for job in registry.jobs.list().items] == [young]
     with pytest.raises(NotFound):
-        registry.job(old)
+        registry.jobs.get(old)
     assert is_over(data, catalog, young)
     registry.close()
 
@@ -109,11 +109,11 @@ def revoked(registry: LocalRegistry) -> Callable[[], None]:
 
 def test_a_job_of_a_revoked_token_is_not_begun_and_says_why(registry: LocalRegistry) -> None:
     revoke = revoked(registry)
-    job = registry.on_behalf_of(OPS).submit_job(VERIFY).id
+    job = registry.on_behalf_of(OPS).jobs.submit(VERIFY).id
     revoke()
     with registry.catalog.write() as tx:
         assert job_steps.begin_attempt(tx, job, "start", "r", NOW) is None
-    seen = registry.job(job)
+    seen = registry.jobs.get(job)
     assert seen.state == "failed"
     assert seen.fault
     assert "ops" in seen.fault.message
@@ -122,7 +122,7 @@ def test_a_job_of_a_revoked_token_is_not_begun_and_says_why(registry: LocalRegis
 
 def test_a_step_at_work_changes_nothing_once_its_token_is_revoked(registry: LocalRegistry) -> None:
     revoke = revoked(registry)
-    job = registry.on_behalf_of(OPS).submit_job(VERIFY).id
+    job = registry.on_behalf_of(OPS).jobs.submit(VERIFY).id
     with registry.catalog.write() as tx:
         begun = job_steps.begin_attempt(tx, job, "start", "r", NOW)
         assert begun
@@ -135,7 +135,7 @@ def test_a_step_at_work_changes_nothing_once_its_token_is_revoked(registry: Loca
 
 def test_a_job_at_work_ends_when_its_token_is_revoked(registry: LocalRegistry, tmp_path: Path) -> None:
     revoke = revoked(registry)
-    job = registry.on_behalf_of(OPS).submit_job(VERIFY).id
+    job = registry.on_behalf_of(OPS).jobs.submit(VERIFY).id
     with start_runner(tmp_path / "data", armed="stop:child.opened") as started:
         wait_until(lambda: is_stopped(started.process.pid), "a step that stands still")
         revoke()
@@ -145,7 +145,7 @@ def test_a_job_at_work_ends_when_its_token_is_revoked(registry: LocalRegistry, t
 
 def test_a_token_of_the_same_rights_carries_on_for_one_that_was_revoked(registry: LocalRegistry) -> None:
     revoke = revoked(registry)
-    job = registry.on_behalf_of(OPS).submit_job(VERIFY).id
+    job = registry.on_behalf_of(OPS).jobs.submit(VERIFY).id
     revoked(registry)
     revoke()
     with registry.catalog.write() as tx:
@@ -155,22 +155,22 @@ def test_a_token_of_the_same_rights_carries_on_for_one_that_was_revoked(registry
 def test_who_works_in_the_folder_has_no_token_to_lose(registry: LocalRegistry) -> None:
     tokens.create_token(registry.catalog, LOCAL.name, LOCAL.role, LOCAL.namespaces)
     tokens.revoke_token(registry.catalog, tokens.list_tokens(registry.catalog)[-1].id)
-    job = registry.submit_job(VERIFY).id
+    job = registry.jobs.submit(VERIFY).id
     with registry.catalog.write() as tx:
         assert job_steps.begin_attempt(tx, job, "start", "r", NOW)
 
 
 def test_the_schedule_of_a_revoked_token_is_held_until_there_is_another(registry: LocalRegistry) -> None:
     revoke = revoked(registry)
-    registry.on_behalf_of(OPS).schedule_job("nightly", "* * * * *", VERIFY)
+    registry.on_behalf_of(OPS).jobs.schedule("nightly", "* * * * *", VERIFY)
     revoke()
     later = datetime.now(UTC) + timedelta(minutes=5)
     with registry.catalog.write() as tx:
         schedules.submit_due(tx, later)
-    assert registry.jobs().items == ()
-    assert [each.is_held for each in registry.schedules()] == [True]
+    assert registry.jobs.list().items == ()
+    assert [each.is_held for each in registry.jobs.schedules()] == [True]
     revoked(registry)
     with registry.catalog.write() as tx:
         schedules.submit_due(tx, later)
-    assert [job.submitted_by for job in registry.jobs().items] == ["ops"]
-    assert [each.is_held for each in registry.schedules()] == [False]
+    assert [job.submitted_by for job in registry.jobs.list().items] == ["ops"]
+    assert [each.is_held for each in registry.jobs.schedules()] == [False]

@@ -23,11 +23,11 @@ TORCH = JobOrder(kind="merge", task={**MERGE.task, "dtype": "BF16", "max_shard_s
 def test_the_stored_base_is_what_the_command_writes(
     busy: LocalRegistry, data: Path, tmp_path: Path, order: JobOrder
 ) -> None:
-    job = busy.submit_job(order)
+    job = busy.jobs.submit(order)
 
     assert RunnerProcess(data, "--once").wait() == 0
 
-    done = busy.job(job.id)
+    done = busy.jobs.get(job.id)
     assert (done.state, done.fault) == ("done", None)
     assert done.pieces == (1 if order is TORCH else 2)
     assert done.pieces == len(
@@ -37,14 +37,14 @@ def test_the_stored_base_is_what_the_command_writes(
     assert done.stage.done == done.stage.total > 0
     written = merged_by_command(data, tmp_path / "written", order)
     assert stored_files(busy, tmp_path) == written
-    assert busy.base("acme/merged").id == open_and_identify(tmp_path / "written")
+    assert busy.bases.get("acme/merged").id == open_and_identify(tmp_path / "written")
 
 
 def test_two_runners_share_the_parts_on_postgresql(
     postgres: PostgresServer, data: Path, tmp_path: Path
 ) -> None:
     registry = make_merge_registry(data, tmp_path / "scraps", catalog=postgres.database())
-    job = registry.submit_job(MERGE)
+    job = registry.jobs.submit(MERGE)
 
     with start_runner(data), start_runner(data):
         assert wait_for_job(registry, job.id).state == "done"

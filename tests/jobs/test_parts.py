@@ -20,7 +20,8 @@ from adaptry.registry.records import AdapterEdit
 from adaptry.storage.blobs.memory import MemoryBlobs
 from adaptry.storage.catalog import job_steps, jobs, runners, schedules
 from adaptry.storage.catalog.database import Catalog
-from adaptry.storage.local import LocalRegistry
+from adaptry.storage.local import LocalRegistry, RegistryContext
+from adaptry.storage.local.context import RegistryContext
 from adaptry.testing.contract.fixtures import ADA, EVE
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -29,24 +30,24 @@ TONE = AdapterName.parse("acme/tone")
 
 @pytest.fixture
 def registry() -> LocalRegistry:
-    return LocalRegistry(Catalog("sqlite://"), MemoryBlobs())
+    return LocalRegistry(RegistryContext(Catalog("sqlite://"), MemoryBlobs()))
 
 
 @pytest.fixture
 def job(registry: LocalRegistry) -> str:
-    return registry.submit_job(JobOrder(kind="verify", task={})).id
+    return registry.jobs.submit(JobOrder(kind="verify", task={})).id
 
 
 def test_only_the_last_who_began_a_step_may_change_anything(registry: LocalRegistry, job: str) -> None:
     first, second = begun(registry, job, "one"), begun(registry, job, "two")
 
     with pytest.raises(Conflict, match="taken over"):
-        fenced(registry, job, first).create_adapter(TONE, AdapterEdit())
-    fenced(registry, job, second).create_adapter(TONE, AdapterEdit())
+        fenced(registry, job, first).adapters.create(TONE, AdapterEdit())
+    fenced(registry, job, second).adapters.create(TONE, AdapterEdit())
 
     assert (first, second) == (1, 2)
-    assert registry.job(job).runners == ("two",)
-    assert [each.name for each in registry.adapters().items] == [TONE]
+    assert registry.jobs.get(job).runners == ("two",)
+    assert [each.name for each in registry.adapters.list().items] == [TONE]
     with registry.catalog.write() as tx, pytest.raises(Conflict):
         job_steps.finish_step(tx, job, "start", first, {}, {})
 
@@ -63,7 +64,7 @@ def test_a_step_that_was_done_is_not_done_again(registry: LocalRegistry, job: st
         job_steps.report(tx, job, "piece-1", piece.attempt, "merging", 5, 10)
 
     assert again == job_steps.StepAttempt(1, {"came": "to this"})
-    seen = registry.job(job)
+    seen = registry.jobs.get(job)
     assert (seen.pieces, seen.stage and (seen.stage.done, seen.stage.total)) == (2, (5, 40))
 
 
@@ -77,15 +78,15 @@ def test_what_is_over_is_not_begun_and_changes_nothing(registry: LocalRegistry, 
     with registry.catalog.write() as tx:
         assert job_steps.begin_attempt(tx, job, "start", "two", NOW) is None
     with pytest.raises(Conflict):
-        fenced(registry, job, turn).create_adapter(TONE, AdapterEdit())
-    assert registry.job(job).state == end
+        fenced(registry, job, turn).adapters.create(TONE, AdapterEdit())
+    assert registry.jobs.get(job).state == end
 
 
 def test_who_ends_a_job_twice_ends_it_once(registry: LocalRegistry, job: str) -> None:
     with registry.catalog.write() as tx:
         ends = [jobs.finish(tx, job, "done", NOW, result={"from": who}) for who in ("one", "two")]
     assert ends == [True, False]
-    assert registry.job(job).result == {"from": "one"}
+    assert registry.jobs.get(job).result == {"from": "one"}
 
 
 def test_a_log_keeps_what_was_said_in_order_up_to_a_number_of_lines(
@@ -97,7 +98,7 @@ def test_a_log_keeps_what_was_said_in_order_up_to_a_number_of_lines(
 
     told, cursor = [], None
     while True:
-        page = registry.job_log(job, cursor, 200)
+        page = registry.jobs.log(job, cursor, 200)
         told += [line.text for line in page.items]
         if (cursor := page.next) is None:
             break
@@ -133,7 +134,7 @@ def test_a_runner_forgotten_too_early_is_there_again_at_its_next_beat(registry: 
         assert runners.beats(tx) == {"r": 2}
         runners.forget(tx, ["r"])
         runners.beat(tx, runner)
-    assert registry.runners() == (runner,)
+    assert registry.jobs.runners() == (runner,)
 
 
 def test_on_which_machine_a_runner_is_administrators_are_told(registry: LocalRegistry) -> None:
@@ -141,7 +142,8 @@ def test_on_which_machine_a_runner_is_administrators_are_told(registry: LocalReg
     with registry.catalog.write() as tx:
         runners.beat(tx, runner)
     told = {
-        who.name: [each.host for each in registry.on_behalf_of(who).runners()] for who in (LOCAL, ADA, EVE)
+        who.name: [each.host for each in registry.on_behalf_of(who).jobs.runners()]
+        for who in (LOCAL, ADA, EVE)
     }
     assert told == {"local": ["h"], "ada": [None], "eve": [None]}
 
@@ -212,22 +214,22 @@ def test_a_schedule_knows_its_last_time(cron: str, last: str | None) -> None:
 
 
 def test_a_scheduled_order_is_given_once_for_each_time_and_made_up_for_once(registry: LocalRegistry) -> None:
-    registry.schedule_job("hourly", "0 * * * *", JobOrder(kind="verify", task={}))
-    made = registry.schedules()[0].created_at
+    registry.jobs.schedule("hourly", "0 * * * *", JobOrder(kind="verify", task={}))
+    made = registry.jobs.schedules()[0].created_at
     begun = made.replace(minute=30, second=0, microsecond=0) + timedelta(hours=1)
 
     def jobs_at(moment: datetime) -> int:
         for _ in range(3):  # as many runners look
             with registry.catalog.write() as tx:
                 schedules.submit_due(tx, moment)
-        return len(registry.jobs().items)
+        return len(registry.jobs.list().items)
 
     assert jobs_at(begun) == 1
     assert jobs_at(begun + timedelta(minutes=29)) == 1
     assert jobs_at(begun + timedelta(minutes=31)) == 2
     assert jobs_at(begun + timedelta(hours=9)) == 3  # nobody was there for hours
     assert jobs_at(begun - timedelta(minutes=20)) == 3  # a clock that was put back
-    registry.unschedule_job("hourly")
+    registry.jobs.unschedule("hourly")
     assert jobs_at(begun + timedelta(hours=12)) == 3
 
 
@@ -249,4 +251,4 @@ def fenced(registry: LocalRegistry, job: str, turn: int) -> LocalRegistry:
     catalog = job_steps.FencedCatalog(
         registry.catalog, lambda tx: job_steps.require_current(tx, job, "start", turn)
     )
-    return LocalRegistry(catalog, registry.blobs, registry.identity)
+    return LocalRegistry(RegistryContext(catalog, registry.blobs, registry.identity))

@@ -39,7 +39,7 @@ def test_every_kind_is_done_by_one_runner_with_the_rights_of_who_asked(
     kinds = {"stolen": "convert", "elsewhere": "replicate"}
     ids = {
         name: busy.on_behalf_of(who)
-        .submit_job(JobOrder(kind=kinds.get(name, name), task=task, priority=9 if name == "verify" else 5))
+        .jobs.submit(JobOrder(kind=kinds.get(name, name), task=task, priority=9 if name == "verify" else 5))
         .id
         for name, (who, task) in asked.items()
     }
@@ -47,26 +47,29 @@ def test_every_kind_is_done_by_one_runner_with_the_rights_of_who_asked(
     mirror.mkdir()
     assert RunnerProcess(data, "--once", "--concurrency", "2", "--remote", f"mirror={mirror}").wait() == 0
 
-    jobs = {name: busy.job(id) for name, id in ids.items()}
+    jobs = {name: busy.jobs.get(id) for name, id in ids.items()}
     states = {name: job.state for name, job in jobs.items()}
     assert states == {
         **dict.fromkeys(["convert", "combine", "export", "fingerprint", "verify", "gc", "replicate"], "done"),
         **dict.fromkeys(["stolen", "elsewhere"], "failed"),
     }, {name: job.fault for name, job in jobs.items()}
     assert result(jobs["convert"])["version"] == "acme/plain@1"
-    assert [module.rank for module in busy.detail(Ref.parse("acme/plain")).spec.modules] == [2] * 4
+    assert [module.rank for module in busy.versions.detail(Ref.parse("acme/plain")).spec.modules] == [2] * 4
     exported = result(jobs["export"])
     assert (exported["version"], exported["repairs"]) == ("acme/rooted-sglang@1", ["fold"])
-    assert len(busy.detail(Ref.parse("acme/both")).manifest.parents) == 2
-    assert busy.base("org/tiny").roots is not None
+    assert len(busy.versions.detail(Ref.parse("acme/both")).manifest.parents) == 2
+    assert busy.bases.get("org/tiny").roots is not None
     assert result(jobs["verify"]) == {"problems": 0, "found": []}
     assert result(jobs["gc"])["deleted"] == 0
     there = open_local(mirror)
-    assert there.version(Ref.parse("acme/tone")).digest == busy.version(Ref.parse("acme/tone@1")).digest
+    assert (
+        there.versions.get(Ref.parse("acme/tone")).digest
+        == busy.versions.get(Ref.parse("acme/tone@1")).digest
+    )
     there.close()
     assert fault(jobs["stolen"]) == ("not_found", "no adapter acme/tone")
     assert fault(jobs["elsewhere"])[0] == "not_found"
-    assert busy.runners() == ()
+    assert busy.jobs.runners() == ()
 
 
 def result(job: JobInfo) -> dict[str, object]:

@@ -223,7 +223,9 @@ def test_a_copy_of_the_base_in_another_dtype_is_the_same_base(
 def test_a_withdrawn_version_is_not_loaded(registry: Registry, model: Any, make: MakeAdapter) -> None:
     pushed = adaptry.push(registry, adaptry.open_dir(make()), "acme/tone").version
     adaptry.load("acme/tone@1", registry=registry)
-    registry.set_state(pushed.name, pushed.digest, StateChange(state="revoked", reason="it leaks"), was=0)
+    registry.versions.set_state(
+        pushed.name, pushed.digest, StateChange(state="revoked", reason="it leaks"), was=0
+    )
     with pytest.raises(Withdrawn, match="it leaks"):
         adaptry.load("acme/tone@1", registry=registry, into=model)
 

@@ -102,7 +102,7 @@ def test_a_mirror_goes_round_until_it_is_stopped(
 
 def assert_same(there: Registry, here: Registry) -> None:
     seen = [
-        [(one.number, one.digest, one.state, one.metrics) for one in registry.versions(TONE).items]
+        [(one.number, one.digest, one.state, one.metrics) for one in registry.versions.list(TONE).items]
         for registry in (there, here)
     ]
     assert seen[0] == seen[1]

@@ -57,7 +57,7 @@ def filled(source: LocalRegistry, lora: MakeLora, tmp_path: Path) -> LocalRegist
     register_base(source, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",), store=True)
     push(source, lora(1), TONE, options=PushOptions(metrics={"accuracy": 0.5}))
     push(source, lora(2), TONE, options=PushOptions(alias="prod"))
-    source.edit_adapter(TONE, AdapterEdit(description="how it talks — quietly", tags=("warm",)))
+    source.adapters.edit(TONE, AdapterEdit(description="how it talks — quietly", tags=("warm",)))
     change = StateChange(state="deprecated", reason="it stutters", successor="acme/tone@2")
     change_state(source, Ref.parse("acme/tone@1"), change)
     return source
@@ -78,20 +78,20 @@ def test_what_is_carried_over_arrives_with_all_that_is_said_of_it(
 
     assert loaded.failures == ()
     assert (sorted(loaded.copied), loaded.pointed) == (["acme/tone@1", "acme/tone@2"], ("acme/tone@prod",))
-    first = here.detail(Ref.parse("acme/tone@1"))
-    assert first.manifest == there.detail(Ref.parse("acme/tone@1")).manifest
+    first = here.versions.detail(Ref.parse("acme/tone@1"))
+    assert first.manifest == there.versions.detail(Ref.parse("acme/tone@1")).manifest
     assert (first.version.state, first.version.base_status) == ("deprecated", "verified")
     assert first.version.standing and first.version.standing.successor == "acme/tone@2"
     assert first.version.metrics == {"accuracy": 0.5}
-    assert here.adapter(TONE).description == "how it talks — quietly"
-    assert here.base("org/tiny").stored == there.base("org/tiny").stored
+    assert here.adapters.get(TONE).description == "how it talks — quietly"
+    assert here.bases.get("org/tiny").stored == there.bases.get("org/tiny").stored
     assert pull(here, "acme/tone@prod", tmp_path / "pulled").number == 2
     assert not load_bundle(here, file, aliases=True).is_change
 
 
 def test_aliases_are_claims_until_someone_believes_them(file: Path, target: LocalRegistry) -> None:
     load_bundle(target, file)
-    assert target.aliases(TONE) == ()
+    assert target.aliases.list(TONE) == ()
 
 
 def test_the_same_content_is_the_same_bytes(
@@ -113,7 +113,7 @@ def test_any_tar_lists_it(file: Path) -> None:
 
 
 def test_only_what_is_named_goes_in(filled: LocalRegistry, tmp_path: Path) -> None:
-    index = create_bundle(filled, [filled.version(Ref.parse("acme/tone@prod"))], tmp_path / "one.bundle")
+    index = create_bundle(filled, [filled.versions.get(Ref.parse("acme/tone@prod"))], tmp_path / "one.bundle")
     assert [(str(one), one.aliases) for one in index.parcels] == [("acme/tone@2", ("prod",))]
     assert index.bases[0].files == ()
     assert sum(entry.kind == "file" for entry in index.entries) == 2
@@ -145,11 +145,11 @@ def test_a_bundle_from_before_a_recall_does_not_lift_it(
     sync_once(filled, target, MirrorSelection())
     (failure,) = load_bundle(target, file).failures
     assert "acme/tone@2 stays revoked here" in failure.reason
-    assert target.version(Ref.parse("acme/tone@2")).state == "revoked"
+    assert target.versions.get(Ref.parse("acme/tone@2")).state == "revoked"
 
 
 def test_bytes_that_changed_in_the_store_are_not_packed(filled: LocalRegistry, tmp_path: Path) -> None:
-    tampering = TamperingRegistry(filled.catalog, filled.blobs)
+    tampering = TamperingRegistry(filled.context)
     tampering.tamper = lambda chunk: bytes([chunk[0] ^ 1]) + chunk[1:]
     with pytest.raises(Conflict, match="other bytes"):
         create_bundle(tampering, list_versions(filled, TONE), tmp_path / "x.bundle")
@@ -160,7 +160,7 @@ def test_packing_goes_on_where_a_connection_broke(
     source: LocalRegistry, target: LocalRegistry, large: MakeLora, tmp_path: Path
 ) -> None:
     push(source, large(1), TONE)
-    breaking = FlakyRegistry(source.catalog, source.blobs)
+    breaking = FlakyRegistry(source.context)
     breaking.cuts = 4
     create_bundle(
         breaking,
@@ -178,13 +178,13 @@ def test_loading_that_was_broken_off_goes_on(
     for seed in (1, 2):
         push(source, large(seed), TONE)
     create_bundle(source, list_versions(source, TONE), tmp_path / "x.bundle")
-    breaking = FlakyRegistry(target.catalog, target.blobs)
+    breaking = FlakyRegistry(target.context)
     breaking.cuts = 2
     with pytest.raises(Unavailable):
         load_bundle(breaking, tmp_path / "x.bundle", retry=ONE_TRY)
     breaking.cuts = 0
     assert len(load_bundle(breaking, tmp_path / "x.bundle").copied) == 2
-    assert breaking.sent < sum(one.size for one in source.versions(TONE).items) + 10_000
+    assert breaking.sent < sum(one.size for one in source.versions.list(TONE).items) + 10_000
     assert verify(target.catalog, target.blobs) == ()
 
 
@@ -343,8 +343,8 @@ def test_what_is_no_sound_bundle_is_refused_and_leaves_nothing(
         load_bundle(target, file)
 
     assert type(raised.value) is InvalidBundle
-    assert target.adapters().items == ()
-    assert target.bases().items == ()
+    assert target.adapters.list().items == ()
+    assert target.bases.list().items == ()
     assert list(target.blobs.digests()) == []
 
 

@@ -38,7 +38,7 @@ ALL = MirrorSelection()
 
 
 def state(registry: Registry, ref: str) -> tuple[str, str | None]:
-    version = registry.version(Ref.parse(ref))
+    version = registry.versions.get(Ref.parse(ref))
     return version.state, version.standing.reason if version.standing else None
 
 
@@ -53,8 +53,8 @@ def test_versions_come_with_all_that_is_said_of_them(served: Pair, lora: MakeLor
     register_base(there, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",))
     for seed in (1, 2, 3):
         push(there, lora(seed), TONE, options=PushOptions(metrics={"accuracy": seed / 10}))
-    there.log_metrics(Ref.parse("acme/tone@1"), {"accuracy": 0.5, "loss": 2.0})
-    there.edit_adapter(TONE, AdapterEdit(description="how it talks", tags=("warm",)))
+    there.metrics.log(Ref.parse("acme/tone@1"), {"accuracy": 0.5, "loss": 2.0})
+    there.adapters.edit(TONE, AdapterEdit(description="how it talks", tags=("warm",)))
     change(there, "acme/tone@2", "deprecated", successor="acme/tone@3")
 
     followed = sync_once(there, here, ALL)
@@ -62,16 +62,16 @@ def test_versions_come_with_all_that_is_said_of_them(served: Pair, lora: MakeLor
     assert sorted(followed.copied) == ["acme/tone@1", "acme/tone@2", "acme/tone@3"]
     assert followed.failures == ()
     for number in (1, 2, 3):
-        was, version = (each.detail(Ref.parse(f"acme/tone@{number}")) for each in (there, here))
+        was, version = (each.versions.detail(Ref.parse(f"acme/tone@{number}")) for each in (there, here))
         assert version.manifest == was.manifest
         assert version.version.base_status == "verified"
         logged = [
-            [(one.metric, one.value) for one in each.metrics(Ref.parse(f"acme/tone@{number}"))]
+            [(one.metric, one.value) for one in each.metrics.list(Ref.parse(f"acme/tone@{number}"))]
             for each in served
         ]
         assert sorted(logged[0], key=itemgetter(0)) == sorted(logged[1], key=itemgetter(0))
     assert state(here, "acme/tone@2") == ("deprecated", "mirrored: it leaks")
-    adapter = here.adapter(TONE)
+    adapter = here.adapters.get(TONE)
     assert (adapter.description, adapter.tags, adapter.visibility) == (
         "how it talks",
         ("warm", MIRRORED),
@@ -79,7 +79,7 @@ def test_versions_come_with_all_that_is_said_of_them(served: Pair, lora: MakeLor
     )
     assert (
         pull(here, "acme/tone@1", tmp_path / "pulled").digest
-        == there.version(Ref.parse("acme/tone@1")).digest
+        == there.versions.get(Ref.parse("acme/tone@1")).digest
     )
 
 
@@ -105,8 +105,8 @@ def test_a_query_chooses_and_numbers_stay(pair: Pair, lora: MakeLora) -> None:
     assert sync_once(there, here, MirrorSelection(query="rank>=8")).copied == ("acme/tone@2", "acme/tone@4")
     assert sync_once(there, here, ALL).copied == ("acme/tone@1", "acme/tone@3")
 
-    assert [one.number for one in here.versions(TONE).items] == [4, 3, 2, 1]
-    numbers = {each.version(Ref.parse("acme/tone@3")).digest for each in pair}
+    assert [one.number for one in here.versions.list(TONE).items] == [4, 3, 2, 1]
+    numbers = {each.versions.get(Ref.parse("acme/tone@3")).digest for each in pair}
     assert len(numbers) == 1
 
 
@@ -203,13 +203,13 @@ def test_aliases_come_where_they_are_asked_for(pair: Pair, lora: MakeLora) -> No
     there, here = pair
     push(there, lora(1), TONE, options=PushOptions(alias="prod"))
     sync_once(there, here, ALL)
-    assert here.aliases(TONE) == ()
+    assert here.aliases.list(TONE) == ()
 
     assert sync_once(there, here, MirrorSelection(aliases=True)).pointed == ("acme/tone@prod",)
     push(there, lora(2), TONE)
     promote(there, Ref.parse("acme/tone@2"), "prod")
     assert sync_once(there, here, MirrorSelection(aliases=True)).pointed == ("acme/tone@prod",)
-    assert [(one.alias, one.number) for one in here.aliases(TONE)] == [("prod", 2)]
+    assert [(one.alias, one.number) for one in here.aliases.list(TONE)] == [("prod", 2)]
 
 
 def test_what_was_made_of_others_brings_them_if_asked(
@@ -231,11 +231,11 @@ def test_stored_bases_come_where_they_are_asked_for(pair: Pair, lora: MakeLora, 
     push(there, lora(1), TONE)
 
     sync_once(there, here, ALL)
-    assert not here.base("org/tiny").is_stored
+    assert not here.bases.get("org/tiny").is_stored
 
     push(there, lora(2), TONE)
     sync_once(there, here, MirrorSelection(base_files=True))
-    assert here.base("org/tiny").stored == there.base("org/tiny").stored
+    assert here.bases.get("org/tiny").stored == there.bases.get("org/tiny").stored
     assert open_base(here, "org/tiny", cache=tmp_path / "cache").shards
 
 
@@ -245,13 +245,13 @@ def test_what_is_gone_there_is_told_and_deleted_only_if_asked(pair: Pair, lora: 
     push(there, lora(2), VOICE)
     push(here, lora(3), "ours/own")
     sync_once(there, here, MirrorSelection(aliases=True))
-    there.remove_alias(TONE, "prod", 1)
-    there.delete_adapter(TONE)
+    there.aliases.remove(TONE, "prod", 1)
+    there.adapters.delete(TONE)
 
     assert sync_once(there, here, ALL).gone == ("acme/tone",)
     assert sync_once(there, here, MirrorSelection(delete=True)).deleted == ("acme/tone",)
 
-    assert [str(one.name) for one in here.adapters().items] == ["acme/voice", "ours/own"]
+    assert [str(one.name) for one in here.adapters.list().items] == ["acme/voice", "ours/own"]
 
 
 def test_a_source_that_shows_nothing_any_more_deletes_nothing(
@@ -259,11 +259,11 @@ def test_a_source_that_shows_nothing_any_more_deletes_nothing(
 ) -> None:
     push(source, lora(1), TONE)
     sync_once(source, target, ALL)
-    source.delete_adapter(TONE)
+    source.adapters.delete(TONE)
 
     with pytest.raises(CheckFailed, match="nothing was deleted"):
         sync_once(source, target, MirrorSelection(delete=True))
-    assert target.adapter(TONE).versions == 1
+    assert target.adapters.get(TONE).versions == 1
 
 
 def test_what_is_refused_is_told_and_the_rest_comes(
@@ -284,8 +284,8 @@ def test_a_round_that_broke_goes_on_where_it_stopped(
 ) -> None:
     for seed in (1, 2, 3):
         push(source, large(seed), TONE)
-    size = sum(version.size for version in source.versions(TONE).items)
-    breaking = FlakyRegistry(target.catalog, target.blobs)
+    size = sum(version.size for version in source.versions.list(TONE).items)
+    breaking = FlakyRegistry(target.context)
     rounds = 1
     for _ in range(9):
         breaking.cuts = 2
@@ -312,7 +312,7 @@ def test_what_happens_there_is_followed_as_it_happens(pair: Pair, lora: MakeLora
     assert (followed.copied, followed.pointed) == (("acme/voice@1",), ("acme/voice@prod",))
     change(there, "acme/tone@1", "revoked")
     assert next(rounds).updated == ("acme/tone@1",)
-    there.rename_adapter(VOICE, AdapterName.parse("acme/song"))
+    there.adapters.rename(VOICE, AdapterName.parse("acme/song"))
     followed = next(rounds)
     assert (followed.copied, followed.gone) == (("acme/song@1",), ("acme/voice",))
 
@@ -325,7 +325,7 @@ def test_where_nothing_happens_a_follower_says_so(source: LocalRegistry, target:
 def test_a_dry_look_changes_nothing(source: LocalRegistry, target: LocalRegistry, lora: MakeLora) -> None:
     push(source, lora(1), TONE)
     assert [one.number for one in plan_mirror(source, target, ALL).copy] == [1]
-    assert target.adapters().items == ()
+    assert target.adapters.list().items == ()
 
 
 def test_a_query_and_names_are_not_for_one_round(source: LocalRegistry, target: LocalRegistry) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -22,11 +23,15 @@ from adaptry.operations.promotion import promote
 from adaptry.operations.transfer import pull, push
 from adaptry.operations.version_state import change_state
 from adaptry.registry.http import HttpRegistry
-from adaptry.registry.records import AdapterEdit, CommitNote, PushOptions, StateChange
+from adaptry.registry.records import AdapterEdit, AliasInfo, CommitNote, PushOptions, StateChange, VersionInfo
 from adaptry.storage import backup
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
-from adaptry.storage.pull_through import PullThroughRegistry, with_pull_through
+from adaptry.storage.local.aliases import LocalAliases
+from adaptry.storage.local.context import RegistryContext
+from adaptry.storage.local.files import LocalFiles
+from adaptry.storage.local.versions import LocalVersions
+from adaptry.storage.pull_through import PullThroughRegistry
 from adaptry.testing.samples import tiny_base
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, running_server
@@ -45,25 +50,51 @@ class Clock:
         return self.now
 
 
+@dataclass(frozen=True)
+class CountingVersions(LocalVersions):
+    look: Callable[[], None]
+
+    def get(self, ref: Ref) -> VersionInfo:
+        self.look()
+        return super().get(ref)
+
+
+@dataclass(frozen=True)
+class CountingAliases(LocalAliases):
+    look: Callable[[], None]
+
+    def list(self, name: AdapterName) -> tuple[AliasInfo, ...]:
+        self.look()
+        return super().list(name)
+
+
+@dataclass(frozen=True)
+class CountingFiles(LocalFiles):
+    count: Callable[[], None]
+
+    def read(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
+        self.count()
+        return super().read(name, revision, path, start)
+
+
 class Counting(LocalRegistry):
     """Counts what is read of it, and answers nobody while it is `silent`."""
 
     reads = 0
     silent = False
 
-    def version(self, ref: Ref):
+    def __init__(self, context: RegistryContext) -> None:
+        super().__init__(context)
+        self.versions = CountingVersions(context, self._look)
+        self.aliases = CountingAliases(context, self._look)
+        self.files = CountingFiles(context, self._count)
+
+    def _look(self) -> None:
         if self.silent:
             raise Unavailable("no route")
-        return super().version(ref)
 
-    def aliases(self, name: AdapterName):
-        if self.silent:
-            raise Unavailable("no route")
-        return super().aliases(name)
-
-    def read_file(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
+    def _count(self) -> None:
         self.reads += 1
-        return super().read_file(name, revision, path, start)
 
 
 @pytest.fixture
@@ -73,7 +104,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def there(source: LocalRegistry) -> Counting:
-    return Counting(source.catalog, source.blobs)
+    return Counting(source.context)
 
 
 @pytest.fixture
@@ -82,11 +113,11 @@ def here(there: Counting, target: LocalRegistry, clock: Clock) -> PullThroughReg
 
     def is_ours(name: AdapterName) -> bool:
         try:
-            return MIRRORED not in target.adapter(name).tags
+            return MIRRORED not in target.adapters.get(name).tags
         except NotFound:
             return False
 
-    return with_pull_through(target, UpstreamMirror(there, target, is_ours, 60.0, clock))
+    return PullThroughRegistry(target.context, UpstreamMirror(there, target, is_ours, 60.0, clock))
 
 
 def test_what_is_not_here_is_fetched_once_and_kept(
@@ -99,7 +130,7 @@ def test_what_is_not_here_is_fetched_once_and_kept(
     assert pull(here, "acme/tone@1", tmp_path / "second").digest == pushed.digest
 
     assert there.reads == 2  # one of each file
-    version = here.version(FIRST)
+    version = here.versions.get(FIRST)
     assert (version.metrics, version.base_status) == ({"accuracy": 0.5}, "verified")
 
 
@@ -119,14 +150,14 @@ def test_a_pointer_is_asked_again_when_it_is_old(
     there: Counting, here: PullThroughRegistry, lora: MakeLora, clock: Clock
 ) -> None:
     push(there, lora(1), TONE, options=PushOptions(alias="prod"))
-    assert here.version(PROD).number == 1
+    assert here.versions.get(PROD).number == 1
     push(there, lora(2), TONE)
     promote(there, SECOND, "prod")
 
-    assert here.version(PROD).number == 1
+    assert here.versions.get(PROD).number == 1
     clock.now += 61
-    assert here.version(PROD).number == 2
-    assert [(one.alias, one.number) for one in here.aliases(TONE)] == [("prod", 2)]
+    assert here.versions.get(PROD).number == 2
+    assert [(one.alias, one.number) for one in here.aliases.list(TONE)] == [("prod", 2)]
 
 
 def test_aliases_are_listed_as_they_are_there(
@@ -134,7 +165,7 @@ def test_aliases_are_listed_as_they_are_there(
 ) -> None:
     push(there, lora(1), TONE, options=PushOptions(alias="prod"))
     push(there, lora(2), TONE, options=PushOptions(alias="staging"))
-    assert [(one.alias, one.number) for one in here.aliases(TONE)] == [("prod", 1), ("staging", 2)]
+    assert [(one.alias, one.number) for one in here.aliases.list(TONE)] == [("prod", 1), ("staging", 2)]
 
 
 def test_latest_is_what_it_is_there_also_when_a_newer_one_was_yanked(
@@ -142,11 +173,11 @@ def test_latest_is_what_it_is_there_also_when_a_newer_one_was_yanked(
 ) -> None:
     push(there, lora(1), TONE)
     push(there, lora(2), TONE)
-    assert here.version(Ref.parse("acme/tone")).number == 2
+    assert here.versions.get(Ref.parse("acme/tone")).number == 2
     change_state(there, SECOND, StateChange(state="yanked", reason="it stutters"))
     clock.now += 61
-    assert here.version(Ref.parse("acme/tone")).number == 1
-    assert here.version(SECOND).state == "yanked"
+    assert here.versions.get(Ref.parse("acme/tone")).number == 1
+    assert here.versions.get(SECOND).state == "yanked"
 
 
 def test_what_is_recalled_there_is_recalled_here(
@@ -174,11 +205,13 @@ def test_a_recall_that_the_registry_behind_forgot_stays_and_is_logged(
     pull(here, "acme/tone@1", tmp_path / "before")
     change_state(there, FIRST, StateChange(state="revoked", reason="it leaks"))
     clock.now += 61
-    assert here.version(FIRST).state == "revoked"
+    assert here.versions.get(FIRST).state == "revoked"
     backup.restore(tmp_path / "backup", tmp_path / "restored")
 
     with closing(open_local(tmp_path / "restored")) as restored:
-        here = with_pull_through(target, UpstreamMirror(restored, target, lambda name: False, 60.0, clock))
+        here = PullThroughRegistry(
+            target.context, UpstreamMirror(restored, target, lambda name: False, 60.0, clock)
+        )
         with pytest.raises(Withdrawn, match="it leaks"):
             pull(here, "acme/tone@1", tmp_path / "after")
     assert "acme/tone@1 stays revoked here" in caplog.text
@@ -189,31 +222,31 @@ def test_where_nobody_answers_what_is_here_is_served(
 ) -> None:
     push(there, lora(1), TONE, options=PushOptions(alias="prod"))
     push(there, lora(2), TONE)
-    assert here.version(PROD).number == 1
+    assert here.versions.get(PROD).number == 1
     there.silent = True
     clock.now += 61
 
-    assert here.version(PROD).number == 1
-    assert [one.alias for one in here.aliases(TONE)] == ["prod"]
+    assert here.versions.get(PROD).number == 1
+    assert [one.alias for one in here.aliases.list(TONE)] == ["prod"]
     with pytest.raises(Unavailable, match="behind this one"):
-        here.version(SECOND)
+        here.versions.get(SECOND)
     there.silent = False
     clock.now += 11
-    assert here.version(SECOND).number == 2
+    assert here.versions.get(SECOND).number == 2
 
 
 def test_what_is_nowhere_is_not_found(here: PullThroughRegistry) -> None:
     with pytest.raises(NotFound):
-        here.version(FIRST)
+        here.versions.get(FIRST)
 
 
 def test_a_name_of_our_own_is_never_looked_for_there(
     there: Counting, here: PullThroughRegistry, lora: MakeLora
 ) -> None:
     push(there, lora(1), TONE)
-    here.create_adapter(TONE, AdapterEdit())
+    here.adapters.create(TONE, AdapterEdit())
     with pytest.raises(NotFound):
-        here.version(FIRST)
+        here.versions.get(FIRST)
     assert there.reads == 0
 
 
@@ -236,27 +269,29 @@ def test_over_http_who_holds_the_namespace_gets_it_and_a_stranger_does_not(
 ) -> None:
     origin, front = servers
     push(origin.registry(), lora(1), TONE)
-    origin.registry().edit_adapter(TONE, AdapterEdit(visibility="public"))
+    origin.registry().adapters.edit(TONE, AdapterEdit(visibility="public"))
     push(origin.registry(), lora(2), "other/voice")
     stranger, ron = HttpRegistry(front.url), front.registry(front.token("ron", "reader", ("acme",)))
 
     for _ in range(2):
         with pytest.raises(NotFound):
-            stranger.version(FIRST)
+            stranger.versions.get(FIRST)
         assert pull(ron, "acme/tone@1", tmp_path / "pulled").number == 1
-    assert ron.adapter(TONE).visibility == "private"
-    assert [one.by for one in ron.history(TONE).items][-1] == "mirror"
+    assert ron.adapters.get(TONE).visibility == "private"
+    assert [one.by for one in ron.adapters.history(TONE).items][-1] == "mirror"
     with pytest.raises(NotFound):
-        front.registry().version(Ref.parse("other/voice@1"))  # the token for the origin holds nothing there
+        front.registry().versions.get(
+            Ref.parse("other/voice@1")
+        )  # the token for the origin holds nothing there
 
 
 def test_a_deleted_name_does_not_come_back_from_there(servers: tuple[Server, Server], lora: MakeLora) -> None:
     origin, front = servers
     push(origin.registry(), lora(1), TONE)
     push(front.registry(), lora(2), TONE)
-    front.registry().delete_adapter(TONE)
+    front.registry().adapters.delete(TONE)
     with pytest.raises(NotFound):
-        front.registry().version(FIRST)
+        front.registry().versions.get(FIRST)
 
 
 def test_an_origin_that_does_not_let_us_in_is_unavailable_and_no_fault_of_the_caller(
@@ -265,7 +300,7 @@ def test_an_origin_that_does_not_let_us_in_is_unavailable_and_no_fault_of_the_ca
     with running_server(ServerSettings(data=tmp_path / "origin")) as origin:
         settings = ServerSettings(data=tmp_path / "front", mirror_of=origin.url, mirror_token="adr_wrong")
         with running_server(settings) as front, pytest.raises(Unavailable, match="does not let this one in"):
-            front.registry().version(FIRST)
+            front.registry().versions.get(FIRST)
 
 
 def test_the_hubs_clients_read_through_it_too(servers: tuple[Server, Server], lora: MakeLora) -> None:
@@ -285,9 +320,11 @@ def test_what_is_withdrawn_there_is_not_let_in_by_a_push(
     with pytest.raises(Withdrawn, match="it leaks"):
         push(here, lora(1), TONE)
     with pytest.raises(Withdrawn, match="it leaks"):
-        here.put_commit(TONE, "main", there.tree(TONE, pushed.digest).to_bytes(), CommitNote(title="again"))
+        here.commits.put(
+            TONE, "main", there.commits.tree(TONE, pushed.digest).to_bytes(), CommitNote(title="again")
+        )
     with pytest.raises(NotFound):
-        here.version(FIRST)
+        here.versions.get(FIRST)
 
 
 def test_what_is_pushed_and_is_there_already_is_what_it_is_there(
@@ -298,7 +335,7 @@ def test_what_is_pushed_and_is_there_already_is_what_it_is_there(
     change_state(there, SECOND, StateChange(state="deprecated", reason="use 1"))
     pushed = push(here, lora(2), TONE)
     assert (pushed.is_new, pushed.version.number, pushed.version.state) == (False, 2, "deprecated")
-    assert MIRRORED in here.adapter(TONE).tags
+    assert MIRRORED in here.adapters.get(TONE).tags
 
 
 def test_who_pushes_while_nobody_answers_there_is_served(

@@ -23,12 +23,12 @@ def main(registry: str, name: str, *folders: str) -> None:
         content = open_dir(folder).content
         files = {path: (size, Digest.of_chunks(content.chunks(path))) for path, size in content.sizes.items()}
         for path, (size, digest) in files.items():
-            if not opened.has_file(adapter, digest):
-                session = opened.open_upload(adapter, digest, size)
-                session = opened.append_upload(session, session.offset, content.chunks(path, session.offset))
-                opened.finish_upload(session)
+            if not opened.files.has(adapter, digest):
+                session = opened.uploads.open(adapter, digest, size)
+                session = opened.uploads.append(session, session.offset, content.chunks(path, session.offset))
+                opened.uploads.finish(session)
         tree = Manifest.of(files).to_bytes()
-        print(opened.put_commit(adapter, "main", tree, CommitNote(title="Upload")).commit.id, flush=True)
+        print(opened.commits.put(adapter, "main", tree, CommitNote(title="Upload")).commit.id, flush=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from adaptry.core.refs import AdapterName
 from adaptry.registry.records import UploadInfo
 from adaptry.storage.blobs.local import LocalBlobs
 from adaptry.storage.connect import open_local
-from adaptry.storage.local import LocalRegistry
+from adaptry.storage.local import LocalRegistry, RegistryContext
 from adaptry.storage.local.abandoned_uploads import IDLE, IDLE_DIRECT
 from adaptry.storage.local.uploads import DIRECT, MAX_OPEN_UPLOADS
 
@@ -33,7 +33,12 @@ def at(tmp_path: Path) -> At:
 
     def later(later: timedelta = timedelta(0), *, presigns: bool = False) -> LocalRegistry:
         return LocalRegistry(
-            opened.catalog, opened.blobs, clock=lambda: datetime.now(UTC) + later, presign_uploads=presigns
+            RegistryContext(
+                opened.catalog,
+                opened.blobs,
+                clock=lambda: datetime.now(UTC) + later,
+                presign_uploads=presigns,
+            )
         )
 
     return later
@@ -42,21 +47,21 @@ def at(tmp_path: Path) -> At:
 def filled(registry: LocalRegistry, name: AdapterName = TONE, size: int = 100) -> list[UploadInfo]:
     """As many sessions as a namespace may have, each with one byte that has arrived."""
     opened = [
-        registry.open_upload(name, Digest.of(bytes([number])), size + number)
+        registry.uploads.open(name, Digest.of(bytes([number])), size + number)
         for number in range(MAX_OPEN_UPLOADS)
     ]
-    return [registry.append_upload(one, 0, [b"x"]) for one in opened]
+    return [registry.uploads.append(one, 0, [b"x"]) for one in opened]
 
 
 def still_open(registry: LocalRegistry) -> set[str]:
-    return {one.id for page in ("acme", "other") for one in registry.upload_sessions(page, None, 200).items}
+    return {one.id for page in ("acme", "other") for one in registry.uploads.list(page, None, 200).items}
 
 
 def test_the_longest_idle_upload_makes_room_and_its_bytes_go(at: At) -> None:
     dead = filled(at())
-    at(timedelta(seconds=1)).append_upload(dead[0], 1, [b"y"])  # the oldest is in use again
+    at(timedelta(seconds=1)).uploads.append(dead[0], 1, [b"y"])  # the oldest is in use again
 
-    at(IDLE + timedelta(seconds=2)).open_upload(TONE, DIGEST, len(DATA))
+    at(IDLE + timedelta(seconds=2)).uploads.open(TONE, DIGEST, len(DATA))
 
     assert {one.id for one in dead} - still_open(at()) == {dead[1].id}
     assert dead[1].id not in set(at().blobs.stagings())
@@ -65,14 +70,14 @@ def test_the_longest_idle_upload_makes_room_and_its_bytes_go(at: At) -> None:
 def test_a_client_between_two_requests_keeps_its_upload(at: At) -> None:
     paused = filled(at())
     with pytest.raises(Busy):
-        at(IDLE - timedelta(seconds=10)).open_upload(TONE, DIGEST, len(DATA))
+        at(IDLE - timedelta(seconds=10)).uploads.open(TONE, DIGEST, len(DATA))
     assert {one.id for one in paused} == still_open(at())
 
 
 def test_an_upload_that_somebody_holds_is_not_abandoned_however_old_it_looks(at: At) -> None:
     held, next_oldest, *_ = filled(at())
     with at().blobs.staging(held.id):
-        at(2 * IDLE).open_upload(TONE, DIGEST, len(DATA))
+        at(2 * IDLE).uploads.open(TONE, DIGEST, len(DATA))
     assert held.id in still_open(at())
     assert next_oldest.id not in still_open(at())
 
@@ -85,42 +90,44 @@ def test_bytes_that_arrived_past_the_server_keep_an_upload_alive(at: At) -> None
     for one in uploads:
         os.utime(registry.blobs.folder / "tmp" / one.id, (soon.timestamp(), soon.timestamp()))
     with pytest.raises(Busy):
-        at(2 * IDLE).open_upload(TONE, DIGEST, len(DATA))
+        at(2 * IDLE).uploads.open(TONE, DIGEST, len(DATA))
 
 
 def test_where_parts_go_straight_to_a_bucket_more_time_is_given(at: At) -> None:
     filled(at(), size=DIRECT)
     with pytest.raises(Busy):
-        at(IDLE_DIRECT - timedelta(seconds=10), presigns=True).open_upload(TONE, DIGEST, len(DATA))
-    at(IDLE_DIRECT + timedelta(seconds=10), presigns=True).open_upload(TONE, DIGEST, len(DATA))
+        at(IDLE_DIRECT - timedelta(seconds=10), presigns=True).uploads.open(TONE, DIGEST, len(DATA))
+    at(IDLE_DIRECT + timedelta(seconds=10), presigns=True).uploads.open(TONE, DIGEST, len(DATA))
 
 
 def test_another_namespaces_abandoned_uploads_are_none_of_ours(at: At) -> None:
     theirs = filled(at(), OTHER)
     filled(at())
-    at(2 * IDLE).open_upload(TONE, DIGEST, len(DATA))
+    at(2 * IDLE).uploads.open(TONE, DIGEST, len(DATA))
     assert {one.id for one in theirs} <= still_open(at())
 
 
 def test_whoever_was_taken_for_dead_can_start_again(at: At) -> None:
     dead = filled(at())
-    at(2 * IDLE).open_upload(TONE, DIGEST, len(DATA))
+    at(2 * IDLE).uploads.open(TONE, DIGEST, len(DATA))
     registry = at(2 * IDLE)
     with pytest.raises(NotFound, match="open it again"):
-        registry.append_upload(dead[0], 1, [b"y"])
+        registry.uploads.append(dead[0], 1, [b"y"])
     with pytest.raises(NotFound):
-        registry.finish_upload(dead[0])
+        registry.uploads.finish(dead[0])
 
 
 def test_a_full_days_worth_of_dead_uploads_is_outlived(tmp_path: Path) -> None:
     """64 broken uploads, and as many new ones after them: each takes the place of one."""
     registry = open_local(tmp_path / "registry")
     past = LocalRegistry(
-        registry.catalog, registry.blobs, clock=lambda: datetime.now(UTC) - timedelta(minutes=5)
+        RegistryContext(
+            registry.catalog, registry.blobs, clock=lambda: datetime.now(UTC) - timedelta(minutes=5)
+        )
     )
-    dead = [past.open_upload(TONE, Digest.of(bytes([number])), 1) for number in range(MAX_OPEN_UPLOADS)]
+    dead = [past.uploads.open(TONE, Digest.of(bytes([number])), 1) for number in range(MAX_OPEN_UPLOADS)]
     for number in range(MAX_OPEN_UPLOADS):
-        registry.open_upload(TONE, Digest.of(b"new" + bytes([number])), 1)
+        registry.uploads.open(TONE, Digest.of(b"new" + bytes([number])), 1)
     assert not {one.id for one in dead} & still_open(registry)
     with pytest.raises(Busy):
-        registry.open_upload(TONE, DIGEST, len(DATA))
+        registry.uploads.open(TONE, DIGEST, len(DATA))

@@ -47,7 +47,7 @@ def publish(registry: LocalRegistry, tmp_path: Path, seed: int, name: AdapterNam
 def filled(folder: Path, tmp_path: Path) -> LocalRegistry:
     registry = open_local(folder)
     version = publish(registry, tmp_path, 1)
-    registry.move_alias(TONE, "prod", version.digest, was=None)
+    registry.aliases.move(TONE, "prod", version.digest, was=None)
     return registry
 
 
@@ -65,7 +65,7 @@ def test_a_registry_is_restored_whole_into_an_empty_place(place: str, folder: Pa
     assert check(tmp_path / place) == made.index
     restore(tmp_path / place, tmp_path / "new")
     with closing(open_local(tmp_path / "new")) as restored:
-        assert [one.number for one in restored.versions(TONE).items] == [1]
+        assert [one.number for one in restored.versions.list(TONE).items] == [1]
         assert verify(restored.catalog, restored.blobs) == ()
         pull(restored, "acme/tone@prod", tmp_path / "pulled")
         assert open_dir(tmp_path / "pulled").spec == open_dir(tmp_path / "published-1-tone").spec
@@ -99,7 +99,7 @@ def test_no_sweep_deletes_a_file_that_a_backup_is_about_to_read(folder: Path, tm
 
         def sweep(what: str, done: int, total: int) -> None:
             if not took:  # the catalog has been copied, and names the files of both
-                other.delete_adapter(VOICE)
+                other.adapters.delete(VOICE)
                 took.append(collect_garbage(other, grace=timedelta(0)).deleted)
 
         create(registry, tmp_path / "backup", progress=sweep)
@@ -123,7 +123,7 @@ def test_a_later_backup_into_the_same_folder_adds_only_what_is_new(folder: Path,
         assert create(registry, tmp_path / "backups", verify=True).added == 1
     restore(tmp_path / "backups", tmp_path / "new", snapshot=first.place.name)
     with closing(open_local(tmp_path / "new")) as restored:
-        assert [one.number for one in restored.versions(TONE).items] == [1]
+        assert [one.number for one in restored.versions.list(TONE).items] == [1]
     with pytest.raises(NotFound, match="no backup 'none'"):
         restore(tmp_path / "backups", tmp_path / "other", snapshot="none")
 
@@ -218,11 +218,11 @@ def test_a_restore_killed_half_way_leaves_the_registry_as_it_was(
             assert not (target / "catalog.sqlite").exists()
         else:
             with closing(open_local(target)) as as_it_was:
-                assert [one.number for one in as_it_was.versions(TONE).items] == rows
+                assert [one.number for one in as_it_was.versions.list(TONE).items] == rows
         restore(tmp_path / "backups", target, replace=True)
         assert not list(target.glob(".restore*"))
         with closing(open_local(target)) as restored:
-            assert [one.number for one in restored.versions(TONE).items] == [1]
+            assert [one.number for one in restored.versions.list(TONE).items] == [1]
             assert verify(restored.catalog, restored.blobs) == ()
 
 
@@ -235,7 +235,7 @@ def test_a_registry_is_replaced_only_on_request_and_while_nobody_has_it_open(
             restore(tmp_path / "backups", folder)
         with pytest.raises(Conflict, match=r"has the registry in .* open; stop it"):
             restore(tmp_path / "backups", folder, replace=True)
-        assert registry.adapter(TONE).versions == 1
+        assert registry.adapters.get(TONE).versions == 1
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("…")
     with pytest.raises(Conflict, match="holds other files"):
@@ -246,21 +246,21 @@ def test_nothing_that_was_given_out_after_the_backup_is_given_out_again(folder: 
     with closing(filled(folder, tmp_path)) as registry:
         create(registry, tmp_path / "backups")
         second = publish(registry, tmp_path, 2)
-        seen = registry.move_alias(TONE, "prod", second.digest, was=1)
-        registry.move_alias(TONE, "new", second.digest, was=None)
+        seen = registry.aliases.move(TONE, "prod", second.digest, was=1)
+        registry.aliases.move(TONE, "new", second.digest, was=None)
         publish(registry, tmp_path, 5, VOICE)
-        newest = registry.events().seq
+        newest = registry.events.read().seq
     shutil.copytree(folder, tmp_path / "lost")
     restore(tmp_path / "backups", folder, replace=True)  # the replaced catalog says what was given
     restore(tmp_path / "backups", tmp_path / "elsewhere")  # nobody can say
     for place, number, voice in ((folder, 3, 2), (tmp_path / "elsewhere", 1002, 1)):
         with closing(open_local(place)) as restored:
-            (prod,) = restored.aliases(TONE)
+            (prod,) = restored.aliases.list(TONE)
             assert (prod.number, prod.generation > seen.generation) == (1, True)
             with pytest.raises(Conflict, match="look again"):
-                restored.move_alias(TONE, "prod", prod.digest, was=seen.generation)
-            assert restored.move_alias(TONE, "new", prod.digest, was=None).generation > 1
-            assert restored.events().seq > newest
+                restored.aliases.move(TONE, "prod", prod.digest, was=seen.generation)
+            assert restored.aliases.move(TONE, "new", prod.digest, was=None).generation > 1
+            assert restored.events.read().seq > newest
             assert publish(restored, tmp_path, 7).number == number
             assert publish(restored, tmp_path, 8, VOICE).number == voice
 
@@ -268,11 +268,11 @@ def test_nothing_that_was_given_out_after_the_backup_is_given_out_again(folder: 
 def test_a_restore_begins_another_epoch_each_time(folder: Path, tmp_path: Path) -> None:
     with closing(filled(folder, tmp_path)) as registry:
         create(registry, tmp_path / "backups")
-        epochs = {registry.events().epoch}
+        epochs = {registry.events.read().epoch}
     for number in range(2):
         restored = restore(tmp_path / "backups", tmp_path / f"new-{number}")
         with closing(open_local(tmp_path / f"new-{number}")) as opened:
-            assert opened.events().epoch == restored.epoch
+            assert opened.events.read().epoch == restored.epoch
         epochs.add(restored.epoch)
     assert len(epochs) == 3
 
@@ -294,13 +294,15 @@ def test_tokens_are_revoked_unless_they_are_kept(folder: Path, tmp_path: Path) -
 
 def test_what_the_replaced_catalog_had_withdrawn_is_held_back(folder: Path, tmp_path: Path) -> None:
     with closing(filled(folder, tmp_path)) as registry:
-        first = registry.version(Ref.parse("acme/tone@1"))
+        first = registry.versions.get(Ref.parse("acme/tone@1"))
         create(registry, tmp_path / "backups")
-        registry.set_state(TONE, first.digest, StateChange(state="revoked", reason="it leaks"), was=0)
+        registry.versions.set_state(
+            TONE, first.digest, StateChange(state="revoked", reason="it leaks"), was=0
+        )
     restored = restore(tmp_path / "backups", folder, replace=True)
     assert restored.held_back == (f"acme/tone@{first.digest.brief}",)
     with closing(open_local(folder)) as opened:
-        found = opened.version(Ref.parse("acme/tone@1"))
+        found = opened.versions.get(Ref.parse("acme/tone@1"))
         assert found.state == "quarantined"
         assert found.standing is not None
         assert "revoked before the registry was restored from a backup" in found.standing.reason
@@ -311,8 +313,8 @@ def test_a_registry_in_postgresql_is_backed_up_by_other_means_and_begins_an_epoc
 ) -> None:
     with closing(open_local(folder, catalog=postgres.database())) as registry:
         version = publish(registry, tmp_path, 1)
-        seen = registry.move_alias(TONE, "prod", version.digest, was=None)
-        before = registry.events()
+        seen = registry.aliases.move(TONE, "prod", version.digest, was=None)
+        before = registry.events.read()
         with pytest.raises(CheckFailed, match="pg_dump"):
             create(registry, tmp_path / "backups")
         with pytest.raises(CheckFailed, match="pg_restore"):
@@ -320,8 +322,8 @@ def test_a_registry_in_postgresql_is_backed_up_by_other_means_and_begins_an_epoc
     shown = CliRunner().invoke(main, ["restore", "--epoch-only", "--registry", str(folder)])
     assert (shown.exit_code, "began" in shown.output) == (0, True), shown.output
     with closing(open_local(folder)) as registry:
-        after = registry.events()
+        after = registry.events.read()
         assert (after.epoch != before.epoch, after.seq > before.seq + 1_000_000) == (True, True)
-        (prod,) = registry.aliases(TONE)
+        (prod,) = registry.aliases.list(TONE)
         assert prod.generation > seen.generation
         assert publish(registry, tmp_path, 2).number == 1002

@@ -31,15 +31,15 @@ def test_they_are_internal_and_new_ones_are_private(folder: Path, tmp_path: Path
 
     reopened = open_local(folder)
 
-    assert reopened.base("org/tiny").visibility == "internal"
-    assert reopened.on_behalf_of(STRANGER).base("gpt2").id == old.id
-    assert reopened.on_behalf_of(ANONYMOUS).bases().items == ()
+    assert reopened.bases.get("org/tiny").visibility == "internal"
+    assert reopened.on_behalf_of(STRANGER).bases.get("gpt2").id == old.id
+    assert reopened.on_behalf_of(ANONYMOUS).bases.list().items == ()
     new = register_base(
         reopened, open_checkpoint(tiny_base(tmp_path / "new", seed=3)), ("org/new",), cache=tmp_path
     )
     assert new.visibility == "private"
-    assert [info.id for info in reopened.on_behalf_of(STRANGER).bases().items] == [old.id]
-    reopened.edit_base(old.id, BaseEdit(visibility="private"))
-    assert {info.id for info in reopened.on_behalf_of(OWNER).bases().items} == {old.id, new.id}
-    assert reopened.on_behalf_of(STRANGER).bases().items == ()
+    assert [info.id for info in reopened.on_behalf_of(STRANGER).bases.list().items] == [old.id]
+    reopened.bases.edit(old.id, BaseEdit(visibility="private"))
+    assert {info.id for info in reopened.on_behalf_of(OWNER).bases.list().items} == {old.id, new.id}
+    assert reopened.on_behalf_of(STRANGER).bases.list().items == ()
     reopened.close()

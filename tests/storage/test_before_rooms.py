@@ -52,16 +52,16 @@ def dumped(values: Any) -> list[Any]:
 
 def test_every_answer_is_the_same_as_before(old: LocalRegistry, expected: Any) -> None:
     for name in map(AdapterName.parse, NAMES):
-        versions = old.versions(name).items
+        versions = old.versions.list(name).items
         assert dumped(versions) == expected[str(name)]["versions"]
-        assert dumped(old.commits(name).items) == expected[str(name)]["commits"]
-        assert dumped(old.aliases(name)) == expected[str(name)]["aliases"]
-        details = [old.detail(Ref.parse(f"{name}@{version.number}")) for version in versions]
+        assert dumped(old.commits.list(name).items) == expected[str(name)]["commits"]
+        assert dumped(old.aliases.list(name)) == expected[str(name)]["aliases"]
+        details = [old.versions.detail(Ref.parse(f"{name}@{version.number}")) for version in versions]
         assert [json.loads(detail.model_dump_json()) for detail in details] == expected[str(name)]["details"]
-    assert dumped(old.bases().items) == expected["bases"]
-    assert dumped(old.events(after=0, limit=200).items) == expected["events"]
-    assert dumped(old.jobs().items) == expected["jobs"]
-    assert dumped(old.schedules()) == expected["schedules"]
+    assert dumped(old.bases.list().items) == expected["bases"]
+    assert dumped(old.events.read(after=0, limit=200).items) == expected["events"]
+    assert dumped(old.jobs.list().items) == expected["jobs"]
+    assert dumped(old.jobs.schedules()) == expected["schedules"]
 
 
 def test_nothing_of_it_is_taken_for_damage(old: LocalRegistry) -> None:
@@ -69,7 +69,7 @@ def test_nothing_of_it_is_taken_for_damage(old: LocalRegistry) -> None:
 
 
 def test_the_files_that_were_pushed_then_are_the_same_version_now(old: LocalRegistry, unpacked: Path) -> None:
-    claim = old.detail(Ref.parse("acme/tone@1")).manifest.base
+    claim = old.versions.detail(Ref.parse("acme/tone@1")).manifest.base
     pushed = push(old, open_dir(unpacked / "one"), "acme/tone", base=claim)
 
     assert (pushed.version.number, pushed.is_new) == (1, False)
@@ -79,7 +79,7 @@ def test_the_files_that_were_pushed_then_are_the_same_version_now(old: LocalRegi
 
 def test_a_worker_finds_what_it_had_cached(old: LocalRegistry, unpacked: Path, expected: Any) -> None:
     cache = Cache(unpacked / "workercache")
-    digest = old.version(Ref.parse("acme/tone@prod")).digest
+    digest = old.versions.get(Ref.parse("acme/tone@prod")).digest
 
     assert cache.acquire_local(digest) is not None
     cache.close()

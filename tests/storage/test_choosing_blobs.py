@@ -72,11 +72,11 @@ def test_one_whose_first_push_was_cut_off_keeps_its_files(tmp_path: Path, s3_pla
     data = b"".join(adapter.content.chunks(path))
     name, digest = AdapterName.parse("acme/tone"), Digest.of(data)
     registry = open_local(tmp_path / "first", blobs=s3_place)
-    session = registry.append_upload(registry.open_upload(name, digest, size), 0, [data])
-    registry.finish_upload(session)
+    session = registry.uploads.append(registry.uploads.open(name, digest, size), 0, [data])
+    registry.uploads.finish(session)
     registry.close()
     registry = open_local(tmp_path / "first")
-    assert registry.has_file(name, digest)
+    assert registry.files.has(name, digest)
     registry.close()
 
 

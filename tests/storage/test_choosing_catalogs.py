@@ -26,7 +26,7 @@ def test_a_registry_with_its_rows_in_postgres_is_found_by_its_folder(
     assert is_registry(folder)
     assert not (folder / "catalog.sqlite").exists()
     again = connect(str(folder), AdaptrySettings(), create_missing=False)
-    assert again.version(Ref.parse("acme/tone")).digest == pushed.version.digest
+    assert again.versions.get(Ref.parse("acme/tone")).digest == pushed.version.digest
     pull(again, "acme/tone", tmp_path / "pulled")
     again.close()
 

@@ -59,7 +59,7 @@ def test_a_commit_killed_anywhere_moves_the_branch_with_its_version_or_does_neit
     place: str, folder: Path, loras: Callable[[int], list[Path]], start: Start
 ) -> None:
     registry = open_local(folder)
-    registry.create_adapter(TONE, AdapterEdit())
+    registry.adapters.create(TONE, AdapterEdit())
     registry.close()
     (lora,) = loras(1)
     with start(str(TONE), [lora], "committing.py", ADAPTRY_FAILPOINT=place) as process:
@@ -69,10 +69,10 @@ def test_a_commit_killed_anywhere_moves_the_branch_with_its_version_or_does_neit
     registry = open_local(folder)
     assert verify(registry.catalog, registry.blobs) == ()
     landed = 1 if place == "revisions.after_commit" else 0
-    assert (count(registry), len(registry.commits(TONE).items)) == (landed, 1 + landed)
+    assert (count(registry), len(registry.commits.list(TONE).items)) == (landed, 1 + landed)
     with start(str(TONE), [lora], "committing.py") as process:
-        assert process.communicate()[0].strip() == registry.commit(TONE).id
-    assert registry.commit(TONE).number == 1
+        assert process.communicate()[0].strip() == registry.commits.get(TONE).id
+    assert registry.commits.get(TONE).number == 1
     assert verify(registry.catalog, registry.blobs) == ()
     registry.close()
 
@@ -95,10 +95,10 @@ def test_pushes_killed_at_random_lose_nothing_that_was_acknowledged(
 
     registry = open_local(folder)
     for number, digest in acknowledged.items():
-        version = registry.version(Ref(TONE, ByDigest(digest.hex)))
+        version = registry.versions.get(Ref(TONE, ByDigest(digest.hex)))
         assert version.number == number
-        for entry in registry.detail(Ref(TONE, ByDigest(digest.hex))).manifest.files:
-            assert Digest.of_chunks(registry.read_file(TONE, digest, entry.path)) == entry.sha256
+        for entry in registry.versions.detail(Ref(TONE, ByDigest(digest.hex))).manifest.files:
+            assert Digest.of_chunks(registry.files.read(TONE, digest, entry.path)) == entry.sha256
 
 
 def test_processes_that_push_at_once_get_different_numbers(
@@ -120,6 +120,6 @@ def test_processes_that_push_at_once_get_different_numbers(
 def count(registry: LocalRegistry) -> int:
     """How many versions can be seen; an adapter without any is none."""
     try:
-        return len(registry.versions(TONE).items)
+        return len(registry.versions.list(TONE).items)
     except NotFound:
         return 0

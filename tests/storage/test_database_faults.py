@@ -95,13 +95,13 @@ def move(registry: HttpRegistry, number: int) -> None:
     """The alias to that version, looking again where it is unknown whether it moved, or may still be about
     to.
     """
-    to = registry.version(Ref.parse(f"{TONE}@{number}")).digest
+    to = registry.versions.get(Ref.parse(f"{TONE}@{number}")).digest
     while True:
-        seen = next((one for one in registry.aliases(TONE) if one.alias == "prod"), None)
+        seen = next((one for one in registry.aliases.list(TONE) if one.alias == "prod"), None)
         if seen and seen.digest == to:
             return
         with contextlib.suppress(Unavailable, Conflict):
-            registry.move_alias(TONE, "prod", to, seen.generation if seen else None)
+            registry.aliases.move(TONE, "prod", to, seen.generation if seen else None)
 
 
 def one_round(ground: Ground, folder: Path, number: int) -> None:
@@ -127,16 +127,19 @@ def assert_once(ground: Ground, rounds: int) -> None:
     registry = ground.registry
     versions, cursor = [], None
     while True:
-        page = registry.versions(TONE, cursor=cursor)
+        page = registry.versions.list(TONE, cursor=cursor)
         versions += page.items
         if (cursor := page.next) is None:
             break
     assert sorted(version.number for version in versions) == list(range(1, rounds + 1))
     for number in range(1, rounds + 1):
-        logged = registry.metrics(Ref.parse(f"{TONE}@{number}"))
+        logged = registry.metrics.list(Ref.parse(f"{TONE}@{number}"))
         assert [value.value for value in logged] == [float(number)]
-    (prod,) = registry.aliases(TONE)
-    assert (prod.generation, prod.digest) == (rounds, registry.version(Ref.parse(f"{TONE}@{rounds}")).digest)
+    (prod,) = registry.aliases.list(TONE)
+    assert (prod.generation, prod.digest) == (
+        rounds,
+        registry.versions.get(Ref.parse(f"{TONE}@{rounds}")).digest,
+    )
     kinds = [kind for (kind,) in ground.postgres.execute("SELECT kind FROM events", ground.name)]
     assert sum(kind == "version.pushed" for kind in kinds) == rounds, set(kinds)
     local = open_local(ground.server.data, catalog=ground.url)

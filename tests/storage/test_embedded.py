@@ -20,8 +20,9 @@ from adaptry.storage.blobs.local import LocalBlobs
 from adaptry.storage.blobs.memory import MemoryBlobs
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.connect import connect, open_local
-from adaptry.storage.local import LocalRegistry
-from adaptry.storage.local.uploads import MAX_OPEN_UPLOADS, purge
+from adaptry.storage.local import LocalRegistry, RegistryContext
+from adaptry.storage.local.stale_uploads import purge
+from adaptry.storage.local.uploads import MAX_OPEN_UPLOADS
 from adaptry.storage.maintenance.integrity import verify
 
 TONE = AdapterName.parse("acme/tone")
@@ -32,8 +33,8 @@ DIGEST = Digest.of(DATA)
 def test_without_a_place_it_is_in_the_users_folder(home: Path, loras: Callable[[int], list[Path]]) -> None:
     push(connect(), open_dir(loras(1)[0]), TONE)
     assert (home / "catalog.sqlite").exists()
-    assert connect(str(home)).version(Ref(TONE)).number == 1
-    assert connect(settings=AdaptrySettings(registry=str(home))).adapter(TONE).versions == 1
+    assert connect(str(home)).versions.get(Ref(TONE)).number == 1
+    assert connect(settings=AdaptrySettings(registry=str(home))).adapters.get(TONE).versions == 1
 
 
 def test_a_place_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:
@@ -45,8 +46,8 @@ def test_a_place_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:
 def test_opening_removes_what_the_dead_left_and_spares_the_living(folder: Path) -> None:
     registry = open_local(folder)
     blobs = registry.blobs
-    session = registry.open_upload(TONE, DIGEST, len(DATA))
-    registry.append_upload(session, 0, [DATA[:10]])
+    session = registry.uploads.open(TONE, DIGEST, len(DATA))
+    registry.uploads.append(session, 0, [DATA[:10]])
     dead, living = blobs.new_key(), blobs.new_key()
     with blobs.staging(dead) as staged:
         staged.append(0, [DATA])
@@ -54,18 +55,18 @@ def test_opening_removes_what_the_dead_left_and_spares_the_living(folder: Path) 
         staged.append(0, [DATA])
         again = open_local(folder)
         assert set(blobs.stagings()) == {session.id, living}
-    assert again.open_upload(TONE, DIGEST, len(DATA)).offset == 10
+    assert again.uploads.open(TONE, DIGEST, len(DATA)).offset == 10
 
 
 def test_a_session_idle_for_a_day_is_dropped() -> None:
     now = [datetime(2026, 1, 1, tzinfo=UTC)]
-    registry = LocalRegistry(Catalog("sqlite://"), MemoryBlobs(), clock=lambda: now[0])
-    session = registry.open_upload(TONE, DIGEST, len(DATA))
-    session = registry.append_upload(session, 0, [DATA[:10]])
+    registry = LocalRegistry(RegistryContext(Catalog("sqlite://"), MemoryBlobs(), clock=lambda: now[0]))
+    session = registry.uploads.open(TONE, DIGEST, len(DATA))
+    session = registry.uploads.append(session, 0, [DATA[:10]])
     assert purge(registry.catalog, registry.blobs, now[0] + timedelta(hours=23)) == 0
     assert purge(registry.catalog, registry.blobs, now[0] + timedelta(hours=25)) == 1
     with pytest.raises(NotFound, match="idle for too long"):
-        registry.append_upload(session, 10, [DATA[10:]])
+        registry.uploads.append(session, 10, [DATA[10:]])
 
 
 def test_who_finishes_while_somebody_else_does_finds_it_finished() -> None:
@@ -81,20 +82,20 @@ def test_who_finishes_while_somebody_else_does_finds_it_finished() -> None:
             return super().staging(key)
 
     blobs = Late()
-    registry = LocalRegistry(Catalog("sqlite://"), blobs)
-    upload = registry.append_upload(registry.open_upload(TONE, DIGEST, len(DATA)), 0, [DATA])
-    blobs.other = lambda: registry.finish_upload(upload)
-    registry.finish_upload(upload)
-    assert registry.has_file(TONE, DIGEST)
+    registry = LocalRegistry(RegistryContext(Catalog("sqlite://"), blobs))
+    upload = registry.uploads.append(registry.uploads.open(TONE, DIGEST, len(DATA)), 0, [DATA])
+    blobs.other = lambda: registry.uploads.finish(upload)
+    registry.uploads.finish(upload)
+    assert registry.files.has(TONE, DIGEST)
 
 
 def test_one_namespace_cannot_open_uploads_without_end() -> None:
-    registry = LocalRegistry(Catalog("sqlite://"), MemoryBlobs())
+    registry = LocalRegistry(RegistryContext(Catalog("sqlite://"), MemoryBlobs()))
     for number in range(MAX_OPEN_UPLOADS):
-        registry.open_upload(TONE, Digest.of(bytes([number])), 1)
+        registry.uploads.open(TONE, Digest.of(bytes([number])), 1)
     with pytest.raises(Busy, match="64 uploads are open in acme"):
-        registry.open_upload(TONE, DIGEST, len(DATA))
-    registry.open_upload(AdapterName.parse("other/tone"), DIGEST, len(DATA))
+        registry.uploads.open(TONE, DIGEST, len(DATA))
+    registry.uploads.open(AdapterName.parse("other/tone"), DIGEST, len(DATA))
 
 
 def test_where_bases_must_be_known_a_push_on_another_is_refused(
@@ -118,7 +119,7 @@ def test_bytes_that_changed_or_went_are_found_and_named(
     registry = open_local(folder)
     push(registry, open_dir(loras(1)[0]), TONE)
     assert isinstance(registry.blobs, LocalBlobs)
-    config, weights = (entry.sha256 for entry in registry.detail(Ref(TONE)).manifest.files)
+    config, weights = (entry.sha256 for entry in registry.versions.detail(Ref(TONE)).manifest.files)
     path = registry.blobs.path_of(weights)
     data = bytearray(path.read_bytes())
     data[-1] ^= 1

@@ -69,7 +69,7 @@ class Full:
         registry = open_local(self.home)
         push(registry, open_dir(self.tone), "acme/tone")
         push(registry, open_dir(large), "acme/gone")
-        registry.delete_adapter(AdapterName.parse("acme/gone"))
+        registry.adapters.delete(AdapterName.parse("acme/gone"))
         registry.close()
 
     def fill(self) -> None:
@@ -173,10 +173,10 @@ def test_a_registry_that_was_opened_on_the_full_disk_writes_once_there_is_space(
     registry = open_local(full.home)
     with pytest.raises(StorageFull, match="no space left"):
         push(registry, open_dir(full.new), "acme/new")
-    assert [str(one.name) for one in registry.adapters().items] == ["acme/tone"]
+    assert [str(one.name) for one in registry.adapters.list().items] == ["acme/tone"]
     full.free()
     push(registry, open_dir(full.new), "acme/new")
-    assert [str(one.name) for one in registry.adapters().items] == ["acme/new", "acme/tone"]
+    assert [str(one.name) for one in registry.adapters.list().items] == ["acme/new", "acme/tone"]
     registry.close()
 
 
@@ -202,7 +202,7 @@ def test_a_server_goes_on_reading_says_507_and_recovers(disk: Path, tmp_path: Pa
 
         ready = urllib3.request("GET", f"{url}/readyz", retries=False)
         assert ready.status == 507
-        assert [str(one.name) for one in registry.adapters().items] == ["acme/tone"]
+        assert [str(one.name) for one in registry.adapters.list().items] == ["acme/tone"]
         pull(registry, "acme/tone", tmp_path / "pulled")
         with pytest.raises(StorageFull, match="no space left"):
             push(registry, open_dir(full.new), "acme/new")

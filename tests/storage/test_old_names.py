@@ -37,11 +37,11 @@ def old(folder: Path, tmp_path: Path) -> Path:
     """A registry of schema 0010 with twins of every kind, two workers, a resident and a schedule."""
     with closing(open_local(folder)) as registry:
         version = push(registry, open_dir(tiny_lora(tmp_path / "lora")), TONE).version
-        registry.create_adapter(OTHER, AdapterEdit())
-        registry.move_alias(TONE, "prod", version.digest, was=None)
-        registry.move_alias(TONE, "staging", version.digest, was=None)
-        registry.create_branch(TONE, "draft")
-        registry.schedule_job("nightly", "0 3 * * *", JobOrder(kind="verify", task={}))
+        registry.adapters.create(OTHER, AdapterEdit())
+        registry.aliases.move(TONE, "prod", version.digest, was=None)
+        registry.aliases.move(TONE, "staging", version.digest, was=None)
+        registry.commits.create_branch(TONE, "draft")
+        registry.jobs.schedule("nightly", "0 3 * * *", JobOrder(kind="verify", task={}))
         served = ResidentReport(
             name=TONE,
             digest=version.digest,
@@ -51,7 +51,7 @@ def old(folder: Path, tmp_path: Path) -> Path:
         )
         for name in ("gpu-1", "gpu-2"):
             report = WorkerReport(worker=name, engine="vllm", residents=(served,))
-            registry.on_behalf_of(GUS).report(report)
+            registry.on_behalf_of(GUS).workers.report(report)
     with closing(sqlite3.connect(folder / "catalog.sqlite")) as database, database:
         back_to_0010(database)
         database.executescript(_TWINS)
@@ -94,12 +94,14 @@ def registry(old: Path) -> Iterator[LocalRegistry]:
 
 def test_names_that_differ_only_in_capitals_stay_reachable(registry: LocalRegistry) -> None:
     capital = AdapterName.parse("Acme/Tone")
-    assert [str(info.name) for info in registry.adapters().items] == ["Acme/Tone", "acme/tone"]
-    assert registry.adapter(capital).versions == 0
-    assert registry.version(Ref.parse("acme/tone@prod")) == registry.version(Ref.parse("acme/tone@PROD"))
+    assert [str(info.name) for info in registry.adapters.list().items] == ["Acme/Tone", "acme/tone"]
+    assert registry.adapters.get(capital).versions == 0
+    assert registry.versions.get(Ref.parse("acme/tone@prod")) == registry.versions.get(
+        Ref.parse("acme/tone@PROD")
+    )
     with pytest.raises(Conflict, match="differs only in capitals"):
-        registry.create_adapter(AdapterName.parse("acme/TONE"), AdapterEdit())
-    registry.create_adapter(AdapterName.parse("Acme/new"), AdapterEdit())  # in a namespace that exists
+        registry.adapters.create(AdapterName.parse("acme/TONE"), AdapterEdit())
+    registry.adapters.create(AdapterName.parse("Acme/new"), AdapterEdit())  # in a namespace that exists
     # The rows were changed without events, which `verify` reports; no value among them is invalid.
     reasons = [found.reason for found in verify(registry.catalog, registry.blobs)]
     assert not [text for text in reasons if "invalid value" in text or "cannot be read" in text]
@@ -109,36 +111,36 @@ def test_a_name_is_found_in_any_capitals_and_a_twin_only_in_its_own(registry: Lo
     def leads_to(name: str) -> str | None:
         return canonical_id(registry, LOCAL, name)
 
-    registry.create_adapter(AdapterName.parse("acme/Voice"), AdapterEdit())
+    registry.adapters.create(AdapterName.parse("acme/Voice"), AdapterEdit())
     assert (leads_to("ACME/voice"), leads_to("acme/Voice")) == ("acme/Voice", None)
     assert (leads_to("acme/tone"), leads_to("Acme/Tone")) == (None, None)  # each is found as it is written
     assert leads_to("ACME/TONE") is None
     assert leads_to("acme/none") is None
-    registry.delete_adapter(AdapterName.parse("Acme/Tone"))
+    registry.adapters.delete(AdapterName.parse("Acme/Tone"))
     assert leads_to("ACME/TONE") == "acme/tone"
 
 
 def test_an_alias_or_branch_that_git_does_not_take_moves_and_goes(registry: LocalRegistry) -> None:
-    head = next(info for info in registry.aliases(TONE) if info.alias == "HEAD")
-    assert registry.version(Ref.parse("acme/tone@HEAD")).number == 1
-    moved = registry.move_alias(TONE, "HEAD", head.digest, head.generation)
-    registry.remove_alias(TONE, "HEAD", moved.generation)
+    head = next(info for info in registry.aliases.list(TONE) if info.alias == "HEAD")
+    assert registry.versions.get(Ref.parse("acme/tone@HEAD")).number == 1
+    moved = registry.aliases.move(TONE, "HEAD", head.digest, head.generation)
+    registry.aliases.remove(TONE, "HEAD", moved.generation)
     with pytest.raises(InvalidRef, match="write my-head"):
-        registry.move_alias(TONE, "HEAD", head.digest, was=None)
-    assert registry.commit(TONE, "a..b").number == 1
-    registry.delete_branch(TONE, "a..b")
+        registry.aliases.move(TONE, "HEAD", head.digest, was=None)
+    assert registry.commits.get(TONE, "a..b").number == 1
+    registry.commits.delete_branch(TONE, "a..b")
 
 
 def test_workers_residents_and_schedules_are_there_still(registry: LocalRegistry) -> None:
-    workers = registry.workers().items
+    workers = registry.workers.list().items
     assert [(one.worker, one.owner, len(one.residents)) for one in workers] == [
         ("gpu-1", "gus", 1),
         ("gpu-2", "gus", 1),
     ]
-    registry.on_behalf_of(LOCAL).report(WorkerReport(worker="gpu-1", engine="vllm"))
-    assert [one.owner for one in registry.workers().items] == ["gus", "local", "gus"]
-    assert [one.name for one in registry.schedules()] == ["nightly"]
-    registry.unschedule_job("nightly")
+    registry.on_behalf_of(LOCAL).workers.report(WorkerReport(worker="gpu-1", engine="vllm"))
+    assert [one.owner for one in registry.workers.list().items] == ["gus", "local", "gus"]
+    assert [one.name for one in registry.jobs.schedules()] == ["nightly"]
+    registry.jobs.unschedule("nightly")
 
 
 def test_doctor_lists_names_that_differ_only_in_capitals(old: Path) -> None:

@@ -24,7 +24,7 @@ def test_versions_pushed_before_there_were_commits_are_the_commits_of_main(
 ) -> None:
     registry = open_local(folder)
     for name in NAMES:
-        registry.create_adapter(name, AdapterEdit())
+        registry.adapters.create(name, AdapterEdit())
     for number, name in enumerate((*NAMES[1:], *NAMES[1:], NAMES[1])):
         push(registry, open_dir(tiny_lora(tmp_path / f"lora-{number}", seed=number)), name)
     before = chains(registry)
@@ -38,8 +38,8 @@ def test_versions_pushed_before_there_were_commits_are_the_commits_of_main(
     assert before[0][0][0] == EMPTY.digest.short_id
     assert verify(reopened.catalog, reopened.blobs) == ()
     pushed = push(reopened, open_dir(tiny_lora(tmp_path / "next", seed=9)), NAMES[1])
-    assert reopened.commit(NAMES[1]).id == pushed.version.digest.short_id
-    assert reopened.commit(NAMES[1]).parent == before[1][0][0]
+    assert reopened.commits.get(NAMES[1]).id == pushed.version.digest.short_id
+    assert reopened.commits.get(NAMES[1]).parent == before[1][0][0]
     reopened.close()
 
 
@@ -48,7 +48,7 @@ def chains(registry: LocalRegistry) -> list[list[tuple[object, ...]]]:
     return [
         [
             (item.id, item.parent, item.number, item.carries, item.author, item.at, item.title)
-            for item in registry.commits(name).items
+            for item in registry.commits.list(name).items
         ]
         for name in NAMES
     ]

@@ -23,7 +23,9 @@ def test_parents_pushed_before_they_could_be_searched_are_found(folder: Path, tm
 
     reopened = open_local(folder)
 
-    found = [[item.number for item in reopened.search(f"parent:{digest}").items] for digest in digests]
+    found = [
+        [item.number for item in reopened.versions.search(f"parent:{digest}").items] for digest in digests
+    ]
     assert found == [[2, 1], [1]]
     reopened.close()
 

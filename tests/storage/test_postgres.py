@@ -25,7 +25,7 @@ from adaptry.storage.blobs.memory import MemoryBlobs
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.catalog.rows import Row
 from adaptry.storage.connect import open_local
-from adaptry.storage.local import LocalRegistry
+from adaptry.storage.local import LocalRegistry, RegistryContext
 from adaptry.storage.maintenance.integrity import verify
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_lora
@@ -240,15 +240,17 @@ def test_text_that_no_column_can_hold_is_invalid(catalog: Catalog) -> None:
 def test_names_are_in_the_order_of_their_bytes_in_a_database_of_any_language(
     postgres: PostgresServer, name: str, tmp_path: Path
 ) -> None:
-    registry = LocalRegistry(Catalog(postgres.url(name)), MemoryBlobs())
+    registry = LocalRegistry(RegistryContext(Catalog(postgres.url(name)), MemoryBlobs()))
     lora = open_dir(tiny_lora(tmp_path / "lora"))
     names = ["acme/Zeta", "acme/alpha", "acme/b-c", "acme/bA", "acme/b_d"]
     for adapter in names:
         push(registry, lora, adapter)
-    assert [str(info.name) for info in registry.adapters(None, None, 10).items] == sorted(names)
+    assert [str(info.name) for info in registry.adapters.list(None, None, 10).items] == sorted(names)
     ((language,),) = postgres.execute(f"SELECT daticulocale FROM pg_database WHERE datname = '{name}'")
     assert language == "en-US"
-    assert [str(info.name) for info in registry.search("name:acme/b*", None, 10).items] == names[:1:-1]
+    assert [str(info.name) for info in registry.versions.search("name:acme/b*", None, 10).items] == names[
+        :1:-1
+    ]
     assert verify(registry.catalog, registry.blobs) == ()
     registry.close()
 
@@ -290,7 +292,9 @@ def test_what_was_acknowledged_is_there_after_the_server_crashed_amid_pushes(
         pushing.result()
 
     assert verify(registry.catalog, registry.blobs) == ()
-    stored = {info.digest: info.number for info in registry.versions(AdapterName.parse("acme/tone")).items}
+    stored = {
+        info.digest: info.number for info in registry.versions.list(AdapterName.parse("acme/tone")).items
+    }
     assert {info.digest: info.number for info in acknowledged}.items() <= stored.items()
     numbers = [push(registry, lora, "acme/tone").version.number for lora in loras]
     assert sorted(numbers) == list(range(1, 9))

@@ -34,7 +34,7 @@ def modes(folder: Path) -> dict[str, str]:
 def test_a_new_database_is_its_owners_alone(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     with closing(open_local(tmp_path)) as registry:
-        registry.create_adapter(TONE, AdapterEdit())
+        registry.adapters.create(TONE, AdapterEdit())
         found = modes(tmp_path)
     assert {"catalog.sqlite", "catalog.sqlite-wal", "catalog.sqlite-shm"} <= found.keys()
     assert set(found.values()) == {"0o600"}
@@ -48,7 +48,7 @@ def test_a_database_at_any_path_is_its_owners_alone(tmp_path: Path) -> None:
 
 def test_a_database_that_others_could_read_becomes_private_when_it_is_opened(tmp_path: Path) -> None:
     with closing(open_local(tmp_path)) as registry:
-        registry.create_adapter(TONE, AdapterEdit())
+        registry.adapters.create(TONE, AdapterEdit())
     held = sqlite3.connect(tmp_path / "catalog.sqlite")
     held.execute(
         "SELECT count(*) FROM adapters"
@@ -56,5 +56,5 @@ def test_a_database_that_others_could_read_becomes_private_when_it_is_opened(tmp
     for path in tmp_path.glob("catalog.sqlite*"):
         path.chmod(0o666)
     with closing(held), closing(open_local(tmp_path)) as registry:
-        assert registry.adapter(TONE).name == TONE
+        assert registry.adapters.get(TONE).name == TONE
         assert set(modes(tmp_path).values()) == {"0o600"}

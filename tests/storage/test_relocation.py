@@ -35,11 +35,11 @@ def secret(folder: Path, tmp_path: Path) -> str:
     for seed in (1, 2, 3):
         lora = open_dir(tiny_lora(tmp_path / f"lora-{seed}", seed=seed))
         push(registry, lora, TONE, options=PushOptions(metrics={"accuracy": seed / 7}))
-    registry.create_adapter(VOICE, AdapterEdit(description="Ünïcode, 'quotes' and 日本", tags=("a", "b")))
-    first = registry.version(Ref.parse("acme/tone@1")).digest
-    registry.move_alias(TONE, "prod", first, None)
-    registry.create_branch(TONE, "next")
-    registry.delete_adapter(VOICE)
+    registry.adapters.create(VOICE, AdapterEdit(description="Ünïcode, 'quotes' and 日本", tags=("a", "b")))
+    first = registry.versions.get(Ref.parse("acme/tone@1")).digest
+    registry.aliases.move(TONE, "prod", first, None)
+    registry.commits.create_branch(TONE, "next")
+    registry.adapters.delete(VOICE)
     secret = create_token(registry.catalog, "ada", "writer", ("acme",))
     registry.close()
     return secret
@@ -48,15 +48,15 @@ def secret(folder: Path, tmp_path: Path) -> str:
 def shown(registry: LocalRegistry) -> list[object]:
     """What people see of it."""
     return [
-        registry.adapters(None, None, 10),
-        registry.versions(TONE),
-        registry.aliases(TONE),
-        registry.references(TONE),
-        registry.commits(TONE),
-        registry.history(TONE),
-        registry.bases(),
-        registry.search("base:org/tiny metric.accuracy>0.2", None, 10),
-        [registry.detail(Ref.parse(f"acme/tone@{number}")) for number in (1, 2, 3)],
+        registry.adapters.list(None, None, 10),
+        registry.versions.list(TONE),
+        registry.aliases.list(TONE),
+        registry.commits.references(TONE),
+        registry.commits.list(TONE),
+        registry.adapters.history(TONE),
+        registry.bases.list(),
+        registry.versions.search("base:org/tiny metric.accuracy>0.2", None, 10),
+        [registry.versions.detail(Ref.parse(f"acme/tone@{number}")) for number in (1, 2, 3)],
     ]
 
 
@@ -77,7 +77,7 @@ def test_everything_is_as_it_was_and_goes_on(
     assert identify(registry.catalog, secret).name == "ada"
     pushed = push(registry, open_dir(tiny_lora(tmp_path / "next", seed=9)), TONE)
     assert pushed.version.number == 4
-    events = registry.history(TONE).items
+    events = registry.adapters.history(TONE).items
     assert events[0].seq > events[1].seq
     registry.close()
 
@@ -90,8 +90,8 @@ def test_keys_of_rows_that_are_gone_are_not_given_again(
     database.close()
     move_catalog(folder, postgres.url(postgres.create_empty()))
     registry = open_local(folder)
-    registry.create_tag(TONE, "t1")
-    assert registry.history(TONE).items[0].seq == 4322
+    registry.commits.create_tag(TONE, "t1")
+    assert registry.adapters.history(TONE).items[0].seq == 4322
     registry.close()
 
 
@@ -101,8 +101,8 @@ def test_who_has_the_old_catalog_open_can_change_nothing_any_more(
     late = open_local(folder)
     move_catalog(folder, postgres.url(postgres.create_empty()))
     with pytest.raises(Unavailable, match="has moved to postgresql://"):
-        late.create_tag(TONE, "t1")
-    assert late.versions(TONE).items
+        late.commits.create_tag(TONE, "t1")
+    assert late.versions.list(TONE).items
     late.close()
 
 
@@ -111,12 +111,12 @@ def test_a_database_with_a_catalog_is_left_as_it_is_and_so_is_the_registry(
 ) -> None:
     url = postgres.database()
     other = open_local(tmp_path / "other", catalog=url)
-    other.create_adapter(VOICE, AdapterEdit())
+    other.adapters.create(VOICE, AdapterEdit())
     other.close()
     with pytest.raises(Conflict, match="give an empty database"):
         move_catalog(folder, url)
     registry = open_local(folder)
-    registry.create_tag(TONE, "t1")
+    registry.commits.create_tag(TONE, "t1")
     assert not (folder / "catalog.url").exists()
     registry.close()
 
@@ -130,7 +130,7 @@ def test_a_move_that_is_cut_short_changes_nothing(
         move_catalog(folder, postgres.url(name))
     assert postgres.execute("SELECT count(*) FROM versions", name) == [(0,)]
     registry = open_local(folder)
-    registry.create_tag(TONE, "t1")
+    registry.commits.create_tag(TONE, "t1")
     registry.close()
 
 
@@ -145,7 +145,7 @@ def test_a_move_that_was_cut_short_at_its_last_step_is_finished_by_another(
     (folder / "catalog.url").unlink()  # what the last step writes
     halfway = open_local(folder)
     with pytest.raises(Unavailable, match="has moved to"):
-        halfway.create_tag(TONE, "t1")
+        halfway.commits.create_tag(TONE, "t1")
     halfway.close()
 
     with pytest.raises(Conflict, match="to finish the move"):
@@ -154,7 +154,7 @@ def test_a_move_that_was_cut_short_at_its_last_step_is_finished_by_another(
 
     registry = open_local(folder)
     assert shown(registry) == seen
-    registry.create_tag(TONE, "t1")
+    registry.commits.create_tag(TONE, "t1")
     registry.close()
 
 
@@ -162,7 +162,7 @@ def test_files_that_are_gone_are_told(postgres: PostgresServer, folder: Path, se
     registry = open_local(folder)
     weights = next(
         entry.sha256
-        for entry in registry.detail(Ref.parse("acme/tone@1")).manifest.files
+        for entry in registry.versions.detail(Ref.parse("acme/tone@1")).manifest.files
         if entry.path.endswith(".safetensors")
     )
     registry.blobs.delete(weights)

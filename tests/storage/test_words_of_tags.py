@@ -16,7 +16,8 @@ from adaptry.core.refs import AdapterName
 from adaptry.registry.records import AdapterEdit
 from adaptry.storage.blobs.memory import MemoryBlobs
 from adaptry.storage.catalog.database import Catalog
-from adaptry.storage.local import LocalRegistry
+from adaptry.storage.local import LocalRegistry, RegistryContext
+from adaptry.storage.local.context import RegistryContext
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_lora
 
@@ -38,8 +39,8 @@ NARROW = (
 
 def fill(url: str, tmp_path: Path) -> None:
     catalog = Catalog(url)
-    registry = LocalRegistry(catalog, MemoryBlobs())
-    registry.create_adapter(TONE, AdapterEdit(tags=("for-Speech",), description="tone of voice"))
+    registry = LocalRegistry(RegistryContext(catalog, MemoryBlobs()))
+    registry.adapters.create(TONE, AdapterEdit(tags=("for-Speech",), description="tone of voice"))
     for seed in (1, 2):
         push(registry, open_dir(tiny_lora(tmp_path / f"lora-{seed}", seed=seed)), TONE)
     catalog.close()
@@ -59,14 +60,17 @@ def migrate_again(url: str, *before: str) -> None:
 
 def found(registry: LocalRegistry) -> list[list[int]]:
     """What words of the tag, and of the description, find."""
-    return [[item.number for item in registry.search(query).items] for query in ("speech", "for", "voice")]
+    return [
+        [item.number for item in registry.versions.search(query).items]
+        for query in ("speech", "for", "voice")
+    ]
 
 
 def test_in_sqlite(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'catalog.sqlite'}"
     fill(url, tmp_path)
     migrate_again(url, *BEFORE)
-    registry = LocalRegistry(Catalog(url), MemoryBlobs())
+    registry = LocalRegistry(RegistryContext(Catalog(url), MemoryBlobs()))
     assert found(registry) == [[2, 1], [2, 1], [2, 1]]
     registry.close()
 
@@ -75,9 +79,9 @@ def test_in_postgresql(postgres: PostgresServer, tmp_path: Path) -> None:
     name = postgres.create_migrated()
     fill(postgres.url(name), tmp_path)
     migrate_again(postgres.url(name).replace("postgresql:", "postgresql+psycopg:"), *BEFORE, *NARROW)
-    registry = LocalRegistry(Catalog(postgres.url(name)), MemoryBlobs())
+    registry = LocalRegistry(RegistryContext(Catalog(postgres.url(name)), MemoryBlobs()))
     assert found(registry) == [[2, 1], [2, 1], [2, 1]]
     postgres.execute("SELECT setval('events_seq_seq', 3000000000)", name)
-    registry.edit_adapter(TONE, AdapterEdit(description="numbered beyond 32 bits"))
-    assert registry.events(2**31).items[0].seq == 3_000_000_001
+    registry.adapters.edit(TONE, AdapterEdit(description="numbered beyond 32 bits"))
+    assert registry.events.read(2**31).items[0].seq == 3_000_000_001
     registry.close()

@@ -28,20 +28,20 @@ def ordered(registry: Registry, folder: Path, name: str) -> JobInfo:
     lora = open_dir(tiny_lora(folder / "lora", base_name=f"org/{name}"))
     patiently(lambda: push(registry, lora, f"acme/{name}"))
     task = {"base": f"org/{name}", "inputs": [f"acme/{name}"], "to": f"org/{name}-merged"}
-    return patiently(lambda: registry.submit_job(JobOrder(kind="merge", task=task)))
+    return patiently(lambda: registry.jobs.submit(JobOrder(kind="merge", task=task)))
 
 
 def begun(registry: Registry, job: JobInfo) -> None:
     """Waits until a runner is at it."""
     end = time.monotonic() + 60
-    while patiently(lambda: registry.job(job.id)).state == "queued":
+    while patiently(lambda: registry.jobs.get(job.id)).state == "queued":
         assert time.monotonic() < end
         time.sleep(0.05)
 
 
 def ended(registry: Registry, job: JobInfo) -> JobInfo:
     end = time.monotonic() + 240
-    while (seen := patiently(lambda: registry.job(job.id))).is_open:
+    while (seen := patiently(lambda: registry.jobs.get(job.id))).is_open:
         assert time.monotonic() < end, seen
         time.sleep(0.2)
     return seen
@@ -53,7 +53,7 @@ def assert_as_on_one_machine(registry: Registry, folder: Path, name: str) -> Non
     subprocess.run(
         [*command, str(folder / "lora"), "-o", str(folder / "merged")], check=True, capture_output=True
     )
-    stored = {entry.path: entry.sha256.hex for entry in registry.base(f"org/{name}-merged").stored}
+    stored = {entry.path: entry.sha256.hex for entry in registry.bases.get(f"org/{name}-merged").stored}
     weights = sorted((folder / "merged").glob("*.safetensors"))
     assert len(weights) == SHARDS
     for path in weights:
@@ -64,7 +64,7 @@ def assert_ended_once(registry: Registry, job: JobInfo, folder: Path, name: str)
     """Done, in its first try, all pieces, and no other job came of it; its result is whole."""
     seen = ended(registry, job)
     assert (seen.state, seen.pieces, seen.tries, seen.fault) == ("done", SHARDS, 1, None)
-    about = [one for one in registry.jobs(limit=200).items if one.task.get("to") == f"org/{name}-merged"]
+    about = [one for one in registry.jobs.list(limit=200).items if one.task.get("to") == f"org/{name}-merged"]
     assert [one.id for one in about] == [job.id]
     made = [one for one in _bases(registry) if f"org/{name}-merged" in one]
     assert len(made) == 1
@@ -73,9 +73,9 @@ def assert_ended_once(registry: Registry, job: JobInfo, folder: Path, name: str)
 
 def _bases(registry: Registry) -> list[tuple[str, ...]]:
     """The names of every base that is there."""
-    found, page = [], registry.bases()
+    found, page = [], registry.bases.list()
     while True:
         found += [one.names for one in page.items]
         if page.next is None:
             return found
-        page = registry.bases(cursor=page.next)
+        page = registry.bases.list(cursor=page.next)

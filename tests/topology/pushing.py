@@ -43,12 +43,12 @@ def assert_nothing_lost(
     """Each acknowledged push is its own version, once; each version that is shown can be had, whole."""
     numbers = [number for number, _ in known]
     assert numbers == list(range(1, len(known) + 1))
-    shown, page = [], registry.versions(name)
+    shown, page = [], registry.versions.list(name)
     while True:
         shown += [version.number for version in page.items]
         if page.next is None:
             break
-        page = registry.versions(name, cursor=page.next)
+        page = registry.versions.list(name, cursor=page.next)
     assert sorted(shown) == numbers
     for number, content in known[-8:]:
         folder = to / f"pulled-{number}"

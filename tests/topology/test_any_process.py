@@ -101,7 +101,7 @@ class Promoting(Repeating):
         while True:
             try:
                 was = self._seen.generation if self._seen else None
-                self._seen = self._registry.move_alias(self._name, "prod", to, was)
+                self._seen = self._registry.aliases.move(self._name, "prod", to, was)
             except (Unavailable, Conflict):
                 self._seen = patiently(self._look)
                 if self._seen is None or self._seen.digest != to:
@@ -110,19 +110,19 @@ class Promoting(Repeating):
             return
 
     def _look(self) -> AliasInfo | None:
-        return next((one for one in self._registry.aliases(self._name) if one.alias == "prod"), None)
+        return next((one for one in self._registry.aliases.list(self._name) if one.alias == "prod"), None)
 
     def check(self) -> None:
         """Every move that was acknowledged is in the history, as one of an unbroken row; the last is what
         `prod` means.
         """
         moves: list[Event] = []
-        page = self._registry.history(self._name, limit=200)
+        page = self._registry.adapters.history(self._name, limit=200)
         while True:
             moves += [event for event in page.items if event.kind == "alias.moved"]
             if page.next is None:
                 break
-            page = self._registry.history(self._name, cursor=page.next, limit=200)
+            page = self._registry.adapters.history(self._name, cursor=page.next, limit=200)
         made = {int(move.detail["generation"]): Digest.parse(move.detail["to"]) for move in moves}
         assert sorted(made) == list(range(1, len(moves) + 1))
         assert {generation: made[generation] for generation in self._known} == self._known

@@ -61,7 +61,7 @@ def test_rows_first_then_bytes_and_the_copy_has_all_that_it_names(
     restored = replace(settings, data=tmp_path / "new", catalog=postgres.url(copy), blobs=elsewhere)
     with running_server(restored) as server:
         registry = HttpRegistry(server.url, token)
-        assert [version.number for version in registry.versions(TONE).items] == [1]
+        assert [version.number for version in registry.versions.list(TONE).items] == [1]
         pull(registry, Ref.parse("acme/tone@1"), tmp_path / "pulled")
         assert push(registry, open_dir(tiny_lora(tmp_path / "third", seed=3)), TONE).version.number == 2
     local = open_local(tmp_path / "new", catalog=postgres.url(copy))

@@ -34,7 +34,7 @@ def test_pushed_promoted_and_pulled_through_both_servers(running: Running, tmp_p
     before = {one: running.requests(one) for one in ("api-1", "api-2")}
     lora = open_dir(tiny_lora(tmp_path / "lora"))
     pushed = push(registry, lora, name, options=PushOptions(alias="staging")).version
-    registry.move_alias(name, "prod", pushed.digest, None)
+    registry.aliases.move(name, "prod", pushed.digest, None)
     pull(registry, "acme/whole@prod", tmp_path / "pulled")
     assert weights(tmp_path / "pulled") == weights(tmp_path / "lora")
     assert all(running.requests(one) > count for one, count in before.items())

@@ -86,7 +86,7 @@ def test_checkpoints_are_drafts_with_what_was_measured_and_the_end_is_a_version(
     }
     assert {each.step: each.metrics["eval_loss"] for each in found} == logged
     assert callback.released == "acme/tone@1"
-    version = registry.detail(Ref.parse("acme/tone@staging"))
+    version = registry.versions.detail(Ref.parse("acme/tone@staging"))
     assert version.version.metrics["eval_loss"] == logged[6]
     assert version.manifest.provenance["run"] == "first" and version.manifest.provenance["step"] == "6"
     trained = peft.get_peft_model_state_dict(trainer.model)
@@ -102,13 +102,13 @@ def test_the_last_and_the_best_stay(registry: Registry, train: Train) -> None:
     assert [each.step for each in found] == [2, 6]
     assert found[0].metrics["eval_loss"] > found[1].metrics["eval_loss"]
     with pytest.raises(NotFound):
-        registry.version(Ref.parse("acme/tone@1"))
+        registry.versions.get(Ref.parse("acme/tone@1"))
 
 
 def test_the_best_checkpoint_is_what_is_released(registry: Registry, train: Train) -> None:
     callback = AdaptryCallback(registry, TONE, run="best", best=("eval_loss", "max"), release="best")
     train(callback)
-    detail = registry.detail(Ref.parse("acme/tone@1"))
+    detail = registry.versions.detail(Ref.parse("acme/tone@1"))
     assert detail.manifest.provenance["step"] == "2"
     first = checkpoints(registry, TONE)[0]
     assert (detail.version.digest, detail.version.metrics["eval_loss"]) == (
@@ -124,7 +124,7 @@ def test_the_model_that_the_trainer_went_back_to_gets_its_own_metrics(
         AdaptryCallback(registry, TONE, run="back"),
         load_best_model_at_end=True, metric_for_best_model="eval_loss", greater_is_better=True, save_total_limit=None,
     )  # fmt: skip
-    detail = registry.detail(Ref.parse("acme/tone@1"))
+    detail = registry.versions.detail(Ref.parse("acme/tone@1"))
     logged = {
         entry["step"]: entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry
     }
@@ -140,10 +140,10 @@ def test_a_training_goes_on_from_a_checkpoint_and_names_it(
     resumed = resume(registry, middle.ref, tmp_path / "resumed")
     model = peft.PeftModel.from_pretrained(tiny_model(), resumed.folder, is_trainable=True)
     train(AdaptryCallback(registry, TONE, run="second", resumed=resumed), model=model)
-    assert registry.detail(Ref.parse("acme/tone@1")).manifest.parents == (middle.digest,)
+    assert registry.versions.detail(Ref.parse("acme/tone@1")).manifest.parents == (middle.digest,)
 
     again = resume(registry, "acme/tone@1", tmp_path / "again")
-    assert again.digest == registry.version(Ref.parse("acme/tone@1")).digest
+    assert again.digest == registry.versions.get(Ref.parse("acme/tone@1")).digest
     with pytest.raises(Conflict):
         resume(registry, "acme/tone@1", tmp_path / "resumed")
     with pytest.raises(NotFound):
@@ -155,7 +155,7 @@ def test_a_loaded_version_can_be_trained_on(registry: Registry, train: Train) ->
     placed = adaptry.load("acme/tone@1", registry=registry, into=tiny_model(), trainable=True)
     assert placed.version is not None
     train(AdaptryCallback(registry, TONE, run="second", resumed=placed), model=placed.model)
-    assert registry.detail(Ref.parse("acme/tone@2")).manifest.parents == (placed.version.digest,)
+    assert registry.versions.detail(Ref.parse("acme/tone@2")).manifest.parents == (placed.version.digest,)
 
 
 def test_a_registry_that_is_away_stops_no_training(
@@ -240,7 +240,7 @@ def test_what_cannot_be_is_said_before_the_training(
 
 def test_other_branches_are_no_checkpoints(registry: Registry, tmp_path: Path) -> None:
     adaptry.push(registry, adaptry.open_dir(tiny_lora(tmp_path / "lora")), "acme/tone")
-    registry.create_branch(TONE, "draft")
-    registry.create_branch(TONE, "mine.step-3")
+    registry.commits.create_branch(TONE, "draft")
+    registry.commits.create_branch(TONE, "mine.step-3")
     found = checkpoints(registry, "acme/tone")
     assert [(each.run, each.step, dict(each.metrics)) for each in found] == [("mine", 3, {})]

@@ -23,12 +23,12 @@ def elsewhere(tmp_path: Path) -> Iterator[LocalRegistry]:
 
 @pytest.fixture
 def breaking(registry: LocalRegistry) -> FlakyRegistry:
-    return FlakyRegistry(registry.catalog, registry.blobs)
+    return FlakyRegistry(registry.context)
 
 
 @pytest.fixture
 def tampering(registry: LocalRegistry) -> TamperingRegistry:
-    return TamperingRegistry(registry.catalog, registry.blobs)
+    return TamperingRegistry(registry.context)
 
 
 @pytest.fixture

@@ -14,13 +14,14 @@ from adaptry.operations import transfer
 from adaptry.operations.transfer.retry import RetryPolicy
 from adaptry.registry.records import UploadInfo
 from adaptry.storage.local import LocalRegistry
+from adaptry.storage.local.uploads import LocalUploads
 from adaptry.testing.flaky_registry import NO_WAIT, FlakyRegistry, TamperingRegistry
 
 
-class Unreachable(LocalRegistry):
+class UnreachableUploads(LocalUploads):
     """Takes no byte."""
 
-    def append_upload(self, upload: UploadInfo, offset: int, chunks: Iterable[bytes]) -> UploadInfo:
+    def append(self, upload: UploadInfo, offset: int, chunks: Iterable[bytes]) -> UploadInfo:
         raise Unavailable("no route")
 
 
@@ -36,7 +37,8 @@ def test_an_upload_that_was_cut_goes_on_where_it_stopped(breaking: FlakyRegistry
 
 
 def test_an_upload_gives_up_when_nothing_moves(breaking: FlakyRegistry, large: Path) -> None:
-    dead = Unreachable(breaking.catalog, breaking.blobs)
+    dead = LocalRegistry(breaking.context)
+    dead.uploads = UnreachableUploads(breaking.context)
 
     with pytest.raises(Unavailable, match="no route"):
         transfer.push(dead, open_dir(large), "acme/tone", retry=NO_WAIT)
@@ -99,4 +101,4 @@ def test_bytes_that_changed_on_the_way_are_not_admitted_by_a_copy(
     with pytest.raises(DigestMismatch):
         transfer.copy(tampering, Ref.parse("acme/tone"), elsewhere, "acme/tone")
 
-    assert elsewhere.adapters().items == ()
+    assert elsewhere.adapters.list().items == ()

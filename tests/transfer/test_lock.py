@@ -46,7 +46,7 @@ def test_a_pin_whose_adapter_is_gone_has_moved(registry: LocalRegistry, folder: 
     transfer.push(registry, open_dir(folder), TONE)
     pinned = lockfile.pin_refs(registry, REFS)
 
-    registry.delete_adapter(TONE)
+    registry.adapters.delete(TONE)
 
     assert [change.now for change in lockfile.find_stale_pins(registry, pinned)] == [None, None]
 

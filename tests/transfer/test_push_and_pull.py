@@ -45,7 +45,7 @@ def test_the_same_files_again_are_the_version_they_were(registry: LocalRegistry,
 def test_the_base_that_the_config_names_is_claimed(registry: LocalRegistry, folder: Path) -> None:
     transfer.push(registry, open_dir(folder), "acme/tone")
 
-    assert registry.detail(Ref.parse("acme/tone")).manifest.base == BaseClaim(name="org/tiny")
+    assert registry.versions.detail(Ref.parse("acme/tone")).manifest.base == BaseClaim(name="org/tiny")
 
 
 def test_a_folder_on_somebodys_machine_is_not_claimed_as_a_base(
@@ -55,7 +55,7 @@ def test_a_folder_on_somebodys_machine_is_not_claimed_as_a_base(
 
     transfer.push(registry, open_dir(trained), "acme/tone")
 
-    assert registry.detail(Ref.parse("acme/tone")).manifest.base is None
+    assert registry.versions.detail(Ref.parse("acme/tone")).manifest.base is None
 
 
 def test_a_file_that_changes_while_it_is_pushed_is_refused(registry: LocalRegistry, folder: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_file_that_changes_while_it_is_pushed_is_refused(registry: LocalRegist
 
     assert "uploading adapter_model.safetensors" in hashed
     with pytest.raises(NotFound):
-        registry.version(Ref.parse("acme/tone"))
+        registry.versions.get(Ref.parse("acme/tone"))
 
 
 def test_bytes_that_are_there_are_not_sent_again(registry: LocalRegistry, folder: Path) -> None:
@@ -96,7 +96,7 @@ def test_pulling_where_the_same_files_are_is_no_work(
     transfer.pull(registry, "acme/tone", tmp_path / "tone")
     transfer.pull(registry, "acme/tone", tmp_path / "tone")
 
-    assert registry.adapter(AdapterName.parse("acme/tone")).downloads == 1
+    assert registry.adapters.get(AdapterName.parse("acme/tone")).downloads == 1
 
 
 def test_another_adapter_is_replaced_only_when_asked(
@@ -144,7 +144,7 @@ def test_a_copy_in_another_registry_has_the_same_digest(
     copied = transfer.copy(registry, "acme/tone@1", elsewhere, "team/tone", options=PushOptions(alias="prod"))
 
     assert copied.version.digest == pushed.version.digest
-    assert elsewhere.version(Ref.parse("team/tone@prod")).number == 1
+    assert elsewhere.versions.get(Ref.parse("team/tone@prod")).number == 1
 
 
 def test_a_revision_opened_from_a_registry_is_the_adapter_that_was_pushed(

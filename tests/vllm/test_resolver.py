@@ -45,8 +45,8 @@ def until(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 def move(place: Place, name: str, to: VersionInfo) -> None:
     adapter = AdapterName.parse(name)
-    was = [alias.generation for alias in place.registry.aliases(adapter) if alias.alias == "prod"]
-    place.registry.move_alias(adapter, "prod", to.digest, was[0] if was else None)
+    was = [alias.generation for alias in place.registry.aliases.list(adapter) if alias.alias == "prod"]
+    place.registry.aliases.move(adapter, "prod", to.digest, was[0] if was else None)
 
 
 def test_an_adapter_answers_as_peft_does_and_says_which_it_is(place: Place, vllm: Vllm) -> None:

@@ -14,14 +14,14 @@ from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName
 from adaptry.integrations.serving import Cache
 from adaptry.storage.connect import open_local
-from adaptry.storage.local import LocalRegistry
+from adaptry.storage.local.files import LocalFiles
 
 
-class Stalling(LocalRegistry):
+class StallingFiles(LocalFiles):
     """Waits after the first chunk of a file of several."""
 
-    def read_file(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
-        for number, chunk in enumerate(super().read_file(name, revision, path, start)):
+    def read(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
+        for number, chunk in enumerate(super().read(name, revision, path, start)):
             if number == 1:
                 print("stalled", flush=True)
                 sys.stdin.read()
@@ -31,7 +31,7 @@ class Stalling(LocalRegistry):
 def main(registry: str, cache: str, ref: str, how: str) -> None:
     opened = open_local(registry)
     if how == "stall":
-        opened = Stalling(opened.catalog, opened.blobs)
+        opened.files = StallingFiles(opened.context)
     print(Cache(cache).acquire(opened, ref).path, flush=True)
     sys.stdin.read()
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from adaptry.integrations.serving import Cache
 from adaptry.operations.version_state import change_state
 from adaptry.registry.records import StateChange, VersionInfo
 from adaptry.storage.local import LocalRegistry
+from adaptry.storage.local.files import LocalFiles
 from adaptry.testing.flaky_registry import FlakyRegistry, TamperingRegistry
 
 Publish = Callable[..., VersionInfo]
@@ -27,16 +29,17 @@ WEIGHTS = "adapter_model.safetensors"
 TONE = AdapterName.parse("acme/tone")
 
 
-class Dead(LocalRegistry):
+@dataclass(frozen=True)
+class DeadFiles(LocalFiles):
     """Gives one chunk of a file, once, and no more."""
 
-    given = False
+    given: list[bool] = field(default_factory=list)
 
-    def read_file(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
-        for chunk in super().read_file(name, revision, path, start):
+    def read(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
+        for chunk in super().read(name, revision, path, start):
             if self.given:
                 raise Unavailable("no route")
-            self.given = True
+            self.given.append(True)
             yield chunk
 
 
@@ -65,28 +68,28 @@ def test_what_is_kept_is_the_adapter_in_a_folder_named_by_its_digest(
     assert (kept.digest, kept.version) == (version.digest, version)
     assert version.digest.hex in str(kept.path)
     assert sorted(path.name for path in kept.path.iterdir()) == ["adapter_config.json", WEIGHTS]
-    manifest = registry.detail(Ref.parse("acme/tone")).manifest
+    manifest = registry.versions.detail(Ref.parse("acme/tone")).manifest
     assert all(Digest.of((kept.path / file.path).read_bytes()) == file.sha256 for file in manifest.files)
 
 
 def test_what_is_here_is_not_fetched_again(registry: LocalRegistry, cache: Cache, publish: Publish) -> None:
     publish()
-    counting = FlakyRegistry(registry.catalog, registry.blobs)
+    counting = FlakyRegistry(registry.context)
     first = cache.acquire(counting, "acme/tone@1")
     fetched = counting.sent
 
     assert cache.acquire(counting, "acme/tone").path == first.path
     assert Cache(cache.root).acquire(counting, "acme/tone").path == first.path
     assert counting.sent == fetched
-    assert registry.adapter(TONE).downloads == 1
+    assert registry.adapters.get(TONE).downloads == 1
 
 
 def test_an_alias_is_looked_up_every_time(registry: LocalRegistry, cache: Cache, publish: Publish) -> None:
     first, second = publish(seed=1), publish(seed=2)
-    set_at = registry.move_alias(TONE, "prod", first.digest, None)
+    set_at = registry.aliases.move(TONE, "prod", first.digest, None)
     assert cache.acquire(registry, "acme/tone@prod").digest == first.digest
 
-    registry.move_alias(TONE, "prod", second.digest, set_at.generation)
+    registry.aliases.move(TONE, "prod", second.digest, set_at.generation)
 
     moved = cache.acquire(registry, "acme/tone@prod")
     assert moved.digest == second.digest
@@ -108,7 +111,7 @@ def test_processes_at_once_fetch_it_once(
 
     here.join(timeout=60)
     assert [str(found[0]), *(said(other) for other in others)] == [path] * 3
-    assert registry.adapter(AdapterName.parse("acme/large")).downloads == 1
+    assert registry.adapters.get(AdapterName.parse("acme/large")).downloads == 1
 
 
 def test_a_fetch_that_was_killed_is_gone_on_from(
@@ -119,7 +122,7 @@ def test_a_fetch_that_was_killed_is_gone_on_from(
     dying.kill()
     dying.wait()
     assert [entry.is_partial for entry in cache.entries()] == [True]
-    counting = FlakyRegistry(registry.catalog, registry.blobs)
+    counting = FlakyRegistry(registry.context)
 
     kept = cache.acquire(counting, "acme/large")
 
@@ -146,8 +149,10 @@ def test_what_a_killed_fetch_left_wrong_is_fetched_from_the_start(
 def test_a_connection_that_broke_leaves_what_came_and_nothing_to_serve(
     registry: LocalRegistry, cache: Cache, large: VersionInfo
 ) -> None:
+    dead = LocalRegistry(registry.context)
+    dead.files = DeadFiles(registry.context)
     with pytest.raises(Unavailable):
-        cache.acquire(Dead(registry.catalog, registry.blobs), "acme/large")
+        cache.acquire(dead, "acme/large")
     assert cache.acquire_local(large.digest) is None
 
     assert cache.acquire(registry, "acme/large").path.is_dir()
@@ -157,7 +162,7 @@ def test_bytes_that_changed_on_the_way_are_not_kept(
     registry: LocalRegistry, cache: Cache, publish: Publish
 ) -> None:
     publish()
-    tampering = TamperingRegistry(registry.catalog, registry.blobs)
+    tampering = TamperingRegistry(registry.context)
     tampering.tamper = lambda chunk: bytes([chunk[0] ^ 1]) + chunk[1:]
 
     with pytest.raises(DigestMismatch):
@@ -198,7 +203,7 @@ def test_a_folder_that_only_looks_older_is_read_and_not_fetched(
     registry: LocalRegistry, cache: Cache, publish: Publish
 ) -> None:
     publish()
-    counting = FlakyRegistry(registry.catalog, registry.blobs)
+    counting = FlakyRegistry(registry.context)
     kept = cache.acquire(counting, "acme/tone")
     fetched = counting.sent
     (kept.path / WEIGHTS).touch()
@@ -349,7 +354,7 @@ def test_what_nobody_knows_is_not_found_and_leaves_nothing(registry: LocalRegist
 def test_many_threads_of_one_process_fetch_it_once(
     registry: LocalRegistry, cache: Cache, large: VersionInfo
 ) -> None:
-    counting = FlakyRegistry(registry.catalog, registry.blobs)
+    counting = FlakyRegistry(registry.context)
     threads = [threading.Thread(target=cache.acquire, args=(counting, "acme/large")) for _ in range(6)]
     for thread in threads:
         thread.start()
@@ -397,7 +402,7 @@ def test_a_cache_whose_place_is_a_file_says_so(
 
 
 def weights_of(registry: LocalRegistry, ref: str) -> Digest:
-    entry = registry.detail(Ref.parse(ref)).manifest.file(WEIGHTS)
+    entry = registry.versions.detail(Ref.parse(ref)).manifest.file(WEIGHTS)
     assert entry is not None
     return entry.sha256
 

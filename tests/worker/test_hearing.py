@@ -18,20 +18,20 @@ def test_only_what_happens_in_the_namespaces_that_are_listened_to_is_heard(regis
         ear.subscribe([TONE])
         assert await ear.wait(60) == frozenset()  # what came before is not known, so all is to be looked at
         for name in ("other/tone", "acme/voice"):
-            await asyncio.to_thread(registry.create_adapter, AdapterName.parse(name), AdapterEdit())
+            await asyncio.to_thread(registry.adapters.create, AdapterName.parse(name), AdapterEdit())
         assert await ear.wait(60) == {AdapterName.parse("acme/voice")}
 
     asyncio.run(test())
 
 
 def test_an_adapter_that_is_given_away_is_heard_of_under_both_names(registry: LocalRegistry) -> None:
-    registry.create_adapter(TONE, AdapterEdit())
+    registry.adapters.create(TONE, AdapterEdit())
 
     async def test() -> None:
         ear = EventListener(registry)
         ear.subscribe([TONE])
         await ear.wait(60)
-        await asyncio.to_thread(registry.rename_adapter, TONE, AdapterName.parse("other/tone"))
+        await asyncio.to_thread(registry.adapters.rename, TONE, AdapterName.parse("other/tone"))
         assert await ear.wait(60) == {TONE, AdapterName.parse("other/tone")}
 
     asyncio.run(test())

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from adaptry.operations.transfer import push
 from adaptry.operations.version_state import change_state
 from adaptry.registry.records import StateChange, VersionInfo
 from adaptry.storage.local import LocalRegistry
+from adaptry.storage.local.context import RegistryContext
+from adaptry.storage.local.versions import LocalVersions
 from adaptry.testing.flaky_registry import NO_WAIT
 from adaptry.testing.quantised_samples import quantised_copy
 from adaptry.testing.samples import tiny_base, tiny_lora
@@ -34,17 +37,29 @@ Publish = Callable[..., VersionInfo]
 TONE = AdapterName.parse("acme/tone")
 
 
+@dataclass(frozen=True)
+class FlappingVersions(LocalVersions):
+    look: Callable[[], None]
+
+    def get(self, ref: Ref) -> VersionInfo:
+        self.look()
+        return super().get(ref)
+
+
 class Flapping(LocalRegistry):
     """A registry that can be away; `asked` counts the looks at what a ref means."""
 
     is_away = False
     asked = 0
 
-    def version(self, ref: Ref) -> VersionInfo:
+    def __init__(self, context: RegistryContext) -> None:
+        super().__init__(context)
+        self.versions = FlappingVersions(context, self._look)
+
+    def _look(self) -> None:
         self.asked += 1
         if self.is_away:
             raise Unavailable("cannot reach the registry; is the server running?")
-        return super().version(ref)
 
 
 class Bench:
@@ -101,12 +116,12 @@ def base(tmp_path: Path, registry: LocalRegistry) -> Path:
 
 @pytest.fixture
 def bench(registry: LocalRegistry, base: Path, cache: Cache) -> Bench:
-    return Bench(Flapping(registry.catalog, registry.blobs), base, cache)
+    return Bench(Flapping(registry.context), base, cache)
 
 
 def test_a_name_is_answered_from_a_folder_of_its_version(bench: Bench, publish: Publish) -> None:
     first, second = publish(seed=1), publish(seed=2)
-    bench.registry.move_alias(TONE, "prod", first.digest, None)
+    bench.registry.aliases.move(TONE, "prod", first.digest, None)
 
     async def test() -> None:
         for name, version in {
@@ -124,7 +139,7 @@ def test_a_name_is_answered_from_a_folder_of_its_version(bench: Bench, publish: 
 
 def test_no_two_that_are_loaded_have_one_name(bench: Bench, publish: Publish) -> None:
     version = publish()
-    bench.registry.move_alias(TONE, "prod", version.digest, None)
+    bench.registry.aliases.move(TONE, "prod", version.digest, None)
 
     async def test() -> None:
         for name in ("acme/tone@prod", "acme/tone@1", "acme/tone"):
@@ -161,7 +176,7 @@ def test_an_unknown_name_is_asked_about_once_in_a_while(bench: Bench, publish: P
 def test_many_unknown_names_at_once_are_told_to_come_later(
     registry: LocalRegistry, base: Path, cache: Cache
 ) -> None:
-    bench = Bench(Flapping(registry.catalog, registry.blobs), base, cache, clock=lambda: 0.0)
+    bench = Bench(Flapping(registry.context), base, cache, clock=lambda: 0.0)
 
     async def test() -> None:
         with pytest.raises(Unavailable, match="try again in a second"):
@@ -174,11 +189,11 @@ def test_many_unknown_names_at_once_are_told_to_come_later(
 
 def test_an_alias_that_moves_takes_the_answers_along(bench: Bench, publish: Publish) -> None:
     first, second = publish(seed=1), publish(seed=2)
-    seen_at = bench.registry.move_alias(TONE, "prod", first.digest, None)
+    seen_at = bench.registry.aliases.move(TONE, "prod", first.digest, None)
 
     async def test() -> None:
         await bench.ask("acme/tone@prod")
-        bench.registry.move_alias(TONE, "prod", second.digest, seen_at.generation)
+        bench.registry.aliases.move(TONE, "prod", second.digest, seen_at.generation)
         await bench.look()
         folder = await bench.ask("acme/tone@prod")
         assert folder and second.digest.hex in folder
@@ -190,12 +205,12 @@ def test_an_alias_that_moves_takes_the_answers_along(bench: Bench, publish: Publ
 
 def test_a_request_under_way_keeps_what_it_began_with(bench: Bench, publish: Publish, cache: Cache) -> None:
     first, second = publish(seed=1), publish(seed=2)
-    seen_at = bench.registry.move_alias(TONE, "prod", first.digest, None)
+    seen_at = bench.registry.aliases.move(TONE, "prod", first.digest, None)
 
     async def test() -> None:
         await bench.ask("acme/tone@prod")
         end = bench.models.begin("acme/tone@prod")
-        bench.registry.move_alias(TONE, "prod", second.digest, seen_at.generation)
+        bench.registry.aliases.move(TONE, "prod", second.digest, seen_at.generation)
         for _ in range(3):
             await bench.look()
         assert bench.held == {first.digest.hex[:12], second.digest.hex[:12]}
@@ -212,12 +227,12 @@ def test_a_version_under_two_names_stays_while_one_of_them_is_served(
     bench: Bench, publish: Publish, cache: Cache
 ) -> None:
     first, second = publish(seed=1), publish(seed=2)
-    seen_at = bench.registry.move_alias(TONE, "prod", first.digest, None)
+    seen_at = bench.registry.aliases.move(TONE, "prod", first.digest, None)
 
     async def test() -> None:
         await bench.ask("acme/tone@prod")
         await bench.ask("acme/tone@1")
-        bench.registry.move_alias(TONE, "prod", second.digest, seen_at.generation)
+        bench.registry.aliases.move(TONE, "prod", second.digest, seen_at.generation)
         await bench.look()
         await bench.look()
         assert cache.is_leased(first.digest)
@@ -268,11 +283,11 @@ def test_files_of_a_recalled_version_stay_while_a_request_needs_them(bench: Benc
 
 def test_an_alias_that_is_removed_is_served_no_more(bench: Bench, publish: Publish) -> None:
     first = publish()
-    seen_at = bench.registry.move_alias(TONE, "prod", first.digest, None)
+    seen_at = bench.registry.aliases.move(TONE, "prod", first.digest, None)
 
     async def test() -> None:
         await bench.ask("acme/tone@prod")
-        bench.registry.remove_alias(TONE, "prod", seen_at.generation)
+        bench.registry.aliases.remove(TONE, "prod", seen_at.generation)
         await bench.look()
         assert await bench.ask("acme/tone@prod") is None
 
@@ -297,12 +312,12 @@ def test_an_alias_that_moves_to_what_does_not_fit_is_refused_not_stale(
     bench: Bench, publish: Publish, tmp_path: Path
 ) -> None:
     first = publish()
-    seen_at = bench.registry.move_alias(TONE, "prod", first.digest, None)
+    seen_at = bench.registry.aliases.move(TONE, "prod", first.digest, None)
     wide = push(bench.registry, open_dir(tiny_lora(tmp_path / "wide", rank=32)), TONE).version
 
     async def test() -> None:
         await bench.ask("acme/tone@prod")
-        bench.registry.move_alias(TONE, "prod", wide.digest, seen_at.generation)
+        bench.registry.aliases.move(TONE, "prod", wide.digest, seen_at.generation)
         await bench.look()
         with pytest.raises(CheckFailed, match="rank is 32, and the server takes 16"):
             await bench.ask("acme/tone@prod")
@@ -312,12 +327,12 @@ def test_an_alias_that_moves_to_what_does_not_fit_is_refused_not_stale(
 
 def test_what_the_engine_itself_refuses_is_said(bench: Bench, publish: Publish) -> None:
     first, second = publish(seed=1), publish(seed=2)
-    seen_at = bench.registry.move_alias(TONE, "prod", first.digest, None)
+    seen_at = bench.registry.aliases.move(TONE, "prod", first.digest, None)
 
     async def test() -> None:
         await bench.ask("acme/tone@prod")
         bench.models.engine_client.refuses = second.digest.hex
-        bench.registry.move_alias(TONE, "prod", second.digest, seen_at.generation)
+        bench.registry.aliases.move(TONE, "prod", second.digest, seen_at.generation)
         await bench.look()
         with pytest.raises(CheckFailed, match="vLLM does not load it: LoRA rank 32"):
             await bench.ask("acme/tone@prod")
@@ -329,7 +344,7 @@ def test_another_base_of_the_same_shapes_is_refused(
     registry: LocalRegistry, base: Path, cache: Cache, publish: Publish, tmp_path: Path
 ) -> None:
     publish()
-    other = Bench(Flapping(registry.catalog, registry.blobs), tiny_base(tmp_path / "other", seed=1), cache)
+    other = Bench(Flapping(registry.context), tiny_base(tmp_path / "other", seed=1), cache)
 
     with pytest.raises(CheckFailed, match=r"was trained on org/tiny, and this engine serves another model"):
         asyncio.run(other.ask("acme/tone"))
@@ -340,7 +355,7 @@ def test_the_same_base_elsewhere_and_in_other_files_is_the_same(
     registry: LocalRegistry, base: Path, cache: Cache, publish: Publish, tmp_path: Path
 ) -> None:
     publish()
-    moved = Bench(Flapping(registry.catalog, registry.blobs), tiny_base(tmp_path / "else", shards=3), cache)
+    moved = Bench(Flapping(registry.context), tiny_base(tmp_path / "else", shards=3), cache)
 
     assert asyncio.run(moved.ask("acme/tone"))
 
@@ -352,7 +367,7 @@ def test_a_quantised_copy_of_the_base_serves_its_adapters(
     base_registry.register_base(registry, open_checkpoint(whole), ("org/tiny",), cache=tmp_path / "bases")
     publish(hidden=64)
     copied = quantised_copy(whole, tmp_path / "copied", "nf4")
-    quantised = Bench(Flapping(registry.catalog, registry.blobs), copied, cache)
+    quantised = Bench(Flapping(registry.context), copied, cache)
 
     assert asyncio.run(quantised.ask("acme/tone"))
 
@@ -361,7 +376,7 @@ def test_a_base_that_is_only_declared_is_no_base(
     registry: LocalRegistry, cache: Cache, publish: Publish, tmp_path: Path
 ) -> None:
     publish()
-    unsure = Bench(Flapping(registry.catalog, registry.blobs), tiny_base(tmp_path / "base"), cache)
+    unsure = Bench(Flapping(registry.context), tiny_base(tmp_path / "base"), cache)
 
     with pytest.raises(CheckFailed, match="adaptry base add"):
         asyncio.run(unsure.ask("acme/tone"))
@@ -371,7 +386,7 @@ def test_an_engine_whose_base_cannot_be_read_asks_to_be_told(
     registry: LocalRegistry, base: Path, cache: Cache, publish: Publish, tmp_path: Path
 ) -> None:
     publish()
-    blind = Bench(Flapping(registry.catalog, registry.blobs), tmp_path / "org-tiny.gguf", cache)
+    blind = Bench(Flapping(registry.context), tmp_path / "org-tiny.gguf", cache)
 
     with pytest.raises(CheckFailed, match="ADAPTRY_BASE=NAME"):
         asyncio.run(blind.ask("acme/tone"))
@@ -382,7 +397,7 @@ def test_a_cache_that_is_full_makes_room_by_what_nobody_asks_for(
 ) -> None:
     first, second = publish(seed=1), publish(seed=2)
     cache = Cache(tmp_path / "cache", size=first.size + 10, retry=NO_WAIT)
-    full = Bench(Flapping(registry.catalog, registry.blobs), base, cache, refused_for=0.0)
+    full = Bench(Flapping(registry.context), base, cache, refused_for=0.0)
 
     async def test() -> None:
         await full.ask("acme/tone@1")
@@ -423,14 +438,14 @@ def test_what_happens_in_the_registry_is_heard(
     registry: LocalRegistry, base: Path, cache: Cache, publish: Publish
 ) -> None:
     first, second = publish(seed=1), publish(seed=2)
-    seen_at = registry.move_alias(TONE, "prod", first.digest, None)
-    hearing = Bench(Flapping(registry.catalog, registry.blobs), base, cache, every=0.01)
+    seen_at = registry.aliases.move(TONE, "prod", first.digest, None)
+    hearing = Bench(Flapping(registry.context), base, cache, every=0.01)
 
     async def test() -> None:
         await hearing.ask("acme/tone@prod")
         assert await hearing.ask("acme/tone@next") is None
-        await asyncio.to_thread(registry.move_alias, TONE, "prod", second.digest, seen_at.generation)
-        await asyncio.to_thread(registry.move_alias, TONE, "next", second.digest, None)
+        await asyncio.to_thread(registry.aliases.move, TONE, "prod", second.digest, seen_at.generation)
+        await asyncio.to_thread(registry.aliases.move, TONE, "next", second.digest, None)
         async with asyncio.timeout(60):
             while second.digest.hex not in (await hearing.ask("acme/tone@prod") or ""):
                 await asyncio.sleep(0)

@@ -47,7 +47,7 @@ class AdapterRepository(Repository):
 
     def snapshot(self, revision: str) -> Snapshot:
         registry, name = self._reader.registry, self.info.name
-        commit = registry.commit(name, revision)
+        commit = registry.commits.get(name, revision)
         files = self._files(commit)
         read = self._reading(commit)
         carried = cache(lambda: self._carried(commit))
@@ -71,7 +71,7 @@ class AdapterRepository(Repository):
         """Of a commit that the registry has just answered with."""
 
         def look_up() -> tuple[FileEntry, ...]:
-            return self._reader.registry.tree(self.info.name, commit.digest).files
+            return self._reader.registry.commits.tree(self.info.name, commit.digest).files
 
         return self._reader.caches.trees.get_or_compute(commit.digest, look_up)
 
@@ -79,11 +79,11 @@ class AdapterRepository(Repository):
         """A download of a version is one of its weights, whatever else is taken along."""
         format, number = detect_format(entry.path for entry in files), commit.number or commit.carries
         if format and number and path == format.weights:
-            self._reader.registry.count_download(Ref(self.info.name, Number(number)))
+            self._reader.registry.versions.count_download(Ref(self.info.name, Number(number)))
 
     def details(self, revision: str) -> RepositoryDetails:
         """As the snapshot's, without a look at the files. Raises `RevisionNotFound`."""
-        commit = self._reader.registry.commit(self.info.name, revision)
+        commit = self._reader.registry.commits.get(self.info.name, revision)
         return self._about(commit, self._files(commit))
 
     def _about(self, commit: CommitInfo, files: tuple[FileEntry, ...]) -> RepositoryDetails:
@@ -93,7 +93,7 @@ class AdapterRepository(Repository):
 
     def _reading(self, commit: CommitInfo) -> Read:
         def read(path: str, start: int) -> Iterator[bytes]:
-            return self._reader.registry.read_file(self.info.name, commit.digest, path, start)
+            return self._reader.registry.files.read(self.info.name, commit.digest, path, start)
 
         return read
 
@@ -102,12 +102,14 @@ class AdapterRepository(Repository):
         number = commit.number or commit.carries
         if number is None:
             return None
-        return self._reader.registry.version(Ref(self.info.name, Number(number)))
+        return self._reader.registry.versions.get(Ref(self.info.name, Number(number)))
 
 
 def has_commit(registry: Registry, info: AdapterInfo) -> bool:
     """Whether any branch or tag leads to files; without one, the adapter hides nothing of its name."""
-    return info.versions > 0 or any(found.digest != EMPTY.digest for found in registry.references(info.name))
+    return info.versions > 0 or any(
+        found.digest != EMPTY.digest for found in registry.commits.references(info.name)
+    )
 
 
 def adapter_repository(reader: HubReader, id: str) -> Repository | None:
@@ -119,7 +121,7 @@ def adapter_repository(reader: HubReader, id: str) -> Repository | None:
 def adapter_even_empty(reader: HubReader, id: str) -> AdapterRepository | None:
     """The adapter of that name, empty or not."""
     with suppress(InvalidRef, NotFound):
-        return AdapterRepository(reader, reader.registry.adapter(AdapterName.parse(id)))
+        return AdapterRepository(reader, reader.registry.adapters.get(AdapterName.parse(id)))
     return None
 
 
@@ -181,7 +183,7 @@ def _steps(registry: Registry, name: AdapterName, revision: str) -> Iterator[Com
     """Commits, newest first, then None for the emptiness before the first."""
     cursor: str | None = None
     for _ in range(_FURTHEST // _PAGE):
-        page = registry.commits(name, revision, cursor, _PAGE)
+        page = registry.commits.list(name, revision, cursor, _PAGE)
         yield from page.items
         cursor = page.next
         if cursor is None:
@@ -190,4 +192,4 @@ def _steps(registry: Registry, name: AdapterName, revision: str) -> Iterator[Com
 
 
 def _hashes(registry: Registry, name: AdapterName, commit: CommitInfo) -> dict[str, Digest]:
-    return {entry.path: entry.sha256 for entry in registry.tree(name, commit.digest).files}
+    return {entry.path: entry.sha256 for entry in registry.commits.tree(name, commit.digest).files}

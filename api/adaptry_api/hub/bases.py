@@ -41,7 +41,7 @@ class BaseRepository(Repository):
         return Snapshot(self.id, commit, files, self._read, self._about)
 
     def _read(self, path: str, start: int) -> Iterator[bytes]:
-        return self._reader.registry.read_base_file(self._info.id, path, start)
+        return self._reader.registry.bases.read_file(self._info.id, path, start)
 
     def _about(self) -> RepositoryDetails:
         info = self._info
@@ -61,7 +61,7 @@ class BaseRepository(Repository):
 def base_repository(reader: HubReader, id: str) -> Repository | None:
     """The base of that name, if its weights are here."""
     try:
-        info = reader.registry.base(id)
+        info = reader.registry.bases.get(id)
     except (NotFound, Conflict):
         return None
     return BaseRepository(reader, id, info) if info.is_stored and id in info.names else None

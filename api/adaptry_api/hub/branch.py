@@ -24,9 +24,9 @@ def branch(
 ) -> None:
     if revision == "main":
         raise Conflict("Reference refs/heads/main already exists")
-    registry.create_branch(name, revision, (body and body.startingPoint) or "main")
+    registry.commits.create_branch(name, revision, (body and body.startingPoint) or "main")
 
 
 @ROUTES.delete(f"{MODELS}/branch/{{revision}}")
 def drop_branch(name: Name, revision: Revision, registry: CallersRegistry) -> None:
-    registry.delete_branch(name, revision)
+    registry.commits.delete_branch(name, revision)

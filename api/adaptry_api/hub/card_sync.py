@@ -26,7 +26,7 @@ def sync_card(
     registry: Registry, name: AdapterName, before: Manifest, committed: CommitResult, caches: HubCaches
 ) -> None:
     """Idempotent, so that a commit may be sent again."""
-    after = registry.tree(name, committed.commit.digest)
+    after = registry.commits.tree(name, committed.commit.digest)
     old, new = _card(registry, name, before, caches), _card(registry, name, after, caches)
     if before.file(README) != after.file(README):
         _update_details(registry, name, old, new)
@@ -36,14 +36,14 @@ def sync_card(
     metrics = {metric: value for metric, value in new.metrics.items() if known.get(metric) != value}
     if number and metrics:
         version = Ref(name, Number(number))
-        have = registry.version(version).metrics
+        have = registry.versions.get(version).metrics
         fresh = {metric: value for metric, value in metrics.items() if have.get(metric) != value}
         if fresh:
-            registry.log_metrics(version, fresh)
+            registry.metrics.log(version, fresh)
 
 
 def _update_details(registry: Registry, name: AdapterName, old: Card, new: Card) -> None:
-    info = registry.adapter(name)
+    info = registry.adapters.get(name)
     tags = tuple(dict.fromkeys([*(tag for tag in info.tags if tag not in old.tags), *new.tags]))[:_MOST_TAGS]
     description = new.data.get("description")
     was = old.data.get("description")
@@ -52,11 +52,11 @@ def _update_details(registry: Registry, name: AdapterName, old: Card, new: Card)
         tags=tags if tags != info.tags else None, description=str(description)[:_LONGEST] if is_new else None
     )
     if edit != AdapterEdit():
-        registry.edit_adapter(name, edit)
+        registry.adapters.edit(name, edit)
 
 
 def _card(registry: Registry, name: AdapterName, tree: Manifest, caches: HubCaches) -> Card:
     def read(path: str, start: int) -> Iterator[bytes]:
-        return registry.read_file(name, tree.digest, path, start)
+        return registry.files.read(name, tree.digest, path, start)
 
     return card_of({entry.path: entry for entry in tree.files}, read, caches)

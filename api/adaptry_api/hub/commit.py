@@ -65,6 +65,6 @@ async def commit(
 
 
 def _filter_of(registry: Registry, name: AdapterName, branch: str) -> UploadFilter:
-    head = registry.commit(name, f"refs/heads/{branch}")
-    present = [entry.path for entry in registry.tree(name, head.digest).files]
+    head = registry.commits.get(name, f"refs/heads/{branch}")
+    present = [entry.path for entry in registry.commits.tree(name, head.digest).files]
     return UploadFilter(present, with_folders=branch != MAIN)

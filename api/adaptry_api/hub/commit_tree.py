@@ -78,13 +78,13 @@ def apply_commit(
         message=header.description[:65_536],
     )
     for _ in range(_TRIES):
-        head = registry.commit(name, f"refs/heads/{branch}")
-        before = registry.tree(name, head.digest)
+        head = registry.commits.get(name, f"refs/heads/{branch}")
+        before = registry.commits.tree(name, head.digest)
         try:
             if header.parentCommit and not head.id.startswith(header.parentCommit):
                 raise Conflict(STALE_BRANCH)
             after = _after(registry, name, before, taken)
-            return registry.put_commit(name, branch, after.to_bytes(), note, head.id), before
+            return registry.commits.put(name, branch, after.to_bytes(), note, head.id), before
         except (Conflict, FileMissing) as error:
             if done := _done_before(registry, name, head, taken):
                 return done
@@ -131,7 +131,7 @@ def _done_before(
     """
     if head.parent is None or not any(isinstance(step, TreeFile) for step in taken.steps):
         return None
-    before = registry.tree(name, registry.commit(name, head.parent).digest)
+    before = registry.commits.tree(name, registry.commits.get(name, head.parent).digest)
     try:
         if _after(registry, name, before, taken).digest != head.digest:
             return None
@@ -157,7 +157,7 @@ def _after(registry: Registry, name: AdapterName, before: Manifest, taken: _Pars
         if data is not None:
             return data
         try:
-            return b"".join(registry.read_file(name, before.digest, path))
+            return b"".join(registry.files.read(name, before.digest, path))
         except Withdrawn:  # what takes the place of a recalled version does not go by what that one said
             return b""
 
@@ -170,7 +170,7 @@ def require_branch(registry: Registry, name: AdapterName, revision: str) -> str:
     for what is no branch, `NotFound`.
     """
     branch = revision.removeprefix("refs/heads/")
-    kinds = {info.kind for info in registry.references(name) if info.name == branch}
+    kinds = {info.kind for info in registry.commits.references(name) if info.name == branch}
     if kinds & {"head", "branch"}:
         return branch
     if "alias" in kinds:
@@ -201,7 +201,7 @@ def _taken(registry: Registry, name: AdapterName, operations: Iterable[Operation
                 if path in CLAIM_FILES:
                     held[path] = digest, data
             case LargeFile(path=path, size=size):
-                if operation.digest not in present and not registry.has_file(name, operation.digest):
+                if operation.digest not in present and not registry.files.has(name, operation.digest):
                     raise Invalid(
                         f"{path[:200]} was not uploaded: {name} has no file {operation.digest.brief}"
                     )
@@ -246,13 +246,15 @@ def _size(registry: Registry, name: AdapterName, before: Manifest, digest: Diges
 
     Raises `Invalid`.
     """
-    trees: Iterable[Manifest] = (registry.tree(name, info.digest) for info in registry.references(name))
+    trees: Iterable[Manifest] = (
+        registry.commits.tree(name, info.digest) for info in registry.commits.references(name)
+    )
     for tree in (before, *trees):
         for entry in tree.files:
             if entry.sha256 == digest:
                 return entry.size
-    for step in registry.commits(name, limit=200).items:
-        for entry in registry.tree(name, step.digest).files:
+    for step in registry.commits.list(name, limit=200).items:
+        for entry in registry.commits.tree(name, step.digest).files:
             if entry.sha256 == digest:
                 return entry.size
     raise Invalid(

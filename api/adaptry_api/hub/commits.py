@@ -31,7 +31,7 @@ def commits(
     brackets: Annotated[list[str], Query(alias="expand[]", max_length=16)] = [],  # noqa: B006
 ) -> Response:
     """Newest first."""
-    page = registry.commits(name, revision, cursor, limit)
+    page = registry.commits.list(name, revision, cursor, limit)
     is_formatted = "formatted" in (*expand, *brackets)
     found = [
         {
@@ -47,6 +47,6 @@ def commits(
     headers = next_link(request, page.next) if page.next else {}
     if limit == 1 and cursor is None:  # how the JavaScript client counts; nobody else needs the walk
         headers[_TOTAL] = str(
-            sum(1 for _ in iter_items(lambda at: registry.commits(name, revision, at, _LONGEST)))
+            sum(1 for _ in iter_items(lambda at: registry.commits.list(name, revision, at, _LONGEST)))
         )
     return JSONResponse(found, headers=headers)

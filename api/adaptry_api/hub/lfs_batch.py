@@ -57,7 +57,7 @@ async def verify(request: Request, name: Name, identity: Caller, registry: Calle
 
     def check() -> None:
         require_writer(registry, identity, name)
-        if not registry.has_file(name, wanted.digest):
+        if not registry.files.has(name, wanted.digest):
             raise NotFound(f"{name} has no file {wanted.digest.brief}; upload it again")
 
     await to_thread.run_sync(check)
@@ -81,7 +81,7 @@ class _Offer:
         if wanted.size > MAX_FILE:
             text = f"a file of {wanted.size:,} bytes; at most {MAX_FILE >> 30} GiB are stored"
             return entry | {"error": {"code": 422, "message": text}}
-        if registry.has_file(self._name, wanted.digest):
+        if registry.files.has(self._name, wanted.digest):
             return entry
         if self._xet:
             return entry | {"actions": {"upload": self._xet}}

@@ -31,7 +31,7 @@ def list_lfs_files(name: Name, registry: CallersRegistry) -> list[dict[str, Any]
     """Each file once, as its first commit brought it; the newest first. (`Any`: JSON.)"""
     found: dict[str, dict[str, Any]] = {}
     for ref, commit in _commits(registry, name):
-        for entry in registry.tree(name, commit.digest).files:
+        for entry in registry.commits.tree(name, commit.digest).files:
             if is_large(entry.path, entry.size):
                 found[entry.sha256.hex] = {
                     "fileOid": entry.sha256.hex,
@@ -59,7 +59,7 @@ def _commits(registry: Registry, name: AdapterName) -> list[tuple[str, CommitInf
     """Every commit of every branch with the ref that leads to it, the oldest last; each revision once."""
     seen: set[Digest] = set()
     found: list[tuple[str, CommitInfo]] = []
-    references = registry.references(name)
+    references = registry.commits.references(name)
     words = [MAIN, *(info.name for info in references if info.kind == "branch")]
     words += [info.name for info in references if info.kind == "tag"]
     for word in words:
@@ -72,4 +72,4 @@ def _commits(registry: Registry, name: AdapterName) -> list[tuple[str, CommitInf
 
 
 def _page(registry: Registry, name: AdapterName, word: str, cursor: str | None) -> Page[CommitInfo]:
-    return registry.commits(name, f"refs/heads/{word}" if word == MAIN else word, cursor, _PAGE)
+    return registry.commits.list(name, f"refs/heads/{word}" if word == MAIN else word, cursor, _PAGE)

@@ -93,7 +93,7 @@ async def join(
         )
 
     def is_made() -> bool:
-        return sender.registry.has_file(grant.name, grant.digest)
+        return sender.registry.files.has(grant.name, grant.digest)
 
     def make() -> None:
         if is_made():

@@ -45,7 +45,7 @@ class MergedRepository(Repository):
             raise RevisionNotFound(
                 f"{self.info.name} holds no whole adapter at {revision[:80]!a}, so nothing is merged"
             )
-        version = self._reader.registry.version(Ref(self.info.name, Number(number)))
+        version = self._reader.registry.versions.get(Ref(self.info.name, Number(number)))
         require_usable(version)
         merged_models = self._reader.merged_models
         ingredients = merged_models.ingredients(self._reader.registry, version)
@@ -69,13 +69,13 @@ class MergedRepository(Repository):
         """The adapter's commit that is meant."""
         registry, name = self._reader.registry, self.info.name
         try:
-            return registry.commit(name, revision)
+            return registry.commits.get(name, revision)
         except RevisionNotFound:
             own = _OWN_ID.fullmatch(revision)
             if own is None:
                 raise
         try:
-            return registry.commit(name, own[1])
+            return registry.commits.get(name, own[1])
         except RevisionNotFound:
             raise self._absent(revision) from None
 

@@ -40,8 +40,8 @@ class MergedModelSource:
                 f"{label} is not served merged: its base{named} is not one that this registry knows by"
                 " content; an administrator makes it known with `adaptry base add FOLDER --store`"
             )
-        base = registry.base(str(version.base_id))
-        tree = registry.tree(version.name, version.digest)
+        base = registry.bases.get(str(version.base_id))
+        tree = registry.commits.tree(version.name, version.digest)
         return ModelInputs(
             adapter=label,
             revision=version.digest,

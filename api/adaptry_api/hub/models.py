@@ -124,7 +124,7 @@ def _by_name(
 ) -> Iterator[tuple[AdapterInfo, ListingCursor]]:
     cursor, passed = start.cursor, start.passed
     while True:
-        page = registry.adapters(author, cursor, _PAGE)
+        page = registry.adapters.list(author, cursor, _PAGE)
         for index, info in enumerate(page.items):
             if index >= passed:
                 yield info, ListingCursor(cursor, index)

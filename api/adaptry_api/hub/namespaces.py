@@ -54,7 +54,7 @@ def visible_adapters(registry: Registry, namespace: str) -> list[AdapterInfo]:
 
 
 def iter_adapters(registry: Registry, namespace: str | None) -> Iterator[AdapterInfo]:
-    return iter_items(lambda cursor: registry.adapters(namespace, cursor, _PAGE))
+    return iter_items(lambda cursor: registry.adapters.list(namespace, cursor, _PAGE))
 
 
 def require_known(is_known: bool, namespace: str) -> None:

@@ -115,7 +115,7 @@ def _unwanted(
 def _branch_snapshot(reader: HubReader, name: AdapterName, revision: str) -> tuple[str, Snapshot]:
     """A branch that the caller may commit to, and what is on it."""
     require_writer(reader.registry, reader.identity, name)
-    info = reader.registry.adapter(name)
+    info = reader.registry.adapters.get(name)
     branch = require_branch(reader.registry, name, revision)
     return branch, AdapterRepository(reader, info).snapshot(f"refs/heads/{branch}")
 

@@ -21,7 +21,7 @@ _VERSIONS = 200
 @ROUTES.get(f"{MODELS}/refs")
 def list_all(name: Name, registry: CallersRegistry, include_prs: str = "") -> dict[str, Any]:
     """(`Any`: JSON.)"""
-    named = registry.references(name)
+    named = registry.commits.references(name)
     body: dict[str, Any] = {
         "branches": [_ref(info.name, "heads", info.commit) for info in named if info.kind != "tag"],
         "converts": [],
@@ -36,5 +36,5 @@ def _ref(name: str, kind: str, commit: str) -> dict[str, str]:
 
 
 def _versions(registry: Registry, name: AdapterName) -> list[dict[str, str]]:
-    versions = iter_items(lambda cursor: registry.versions(name, cursor, _VERSIONS))
+    versions = iter_items(lambda cursor: registry.versions.list(name, cursor, _VERSIONS))
     return [_ref(f"v{version.number}", "tags", version.digest.short_id) for version in versions]

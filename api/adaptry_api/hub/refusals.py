@@ -101,7 +101,7 @@ async def _elsewhere(request: Request, error: AdaptryError) -> Response | None:
     def look_up() -> str | None:
         state, id = app_state_of(request), unquote(was.removeprefix("/"))
         with suppress(AdaptryError):
-            if (to := state.registry(identity).renamed_to(AdapterName.parse(id))) is not None:
+            if (to := state.registry(identity).adapters.renamed_to(AdapterName.parse(id))) is not None:
                 return str(to)
         return canonical_id(state, identity, id)
 

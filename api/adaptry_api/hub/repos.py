@@ -71,7 +71,7 @@ def create(
     name = canonical_adapter(app_state_of(request), identity, wanted)
     where = {"url": f"{origin(request)}/{url_path_of(str(name))}", "name": str(name), "id": str(name)}
     try:
-        registry.create_adapter(name, body.edit)
+        registry.adapters.create(name, body.edit)
     except Conflict as error:
         return JSONResponse({"error": _why_taken(registry, name, error), **where}, 409)
     return JSONResponse(where)
@@ -80,7 +80,7 @@ def create(
 @ROUTES.delete("/api/repos/delete")
 def delete(request: Request, body: RepoRequest, identity: Caller, registry: CallersRegistry) -> None:
     name = adapter_name(body.full_name(identity))
-    registry.delete_adapter(canonical_adapter(app_state_of(request), identity, name))
+    registry.adapters.delete(canonical_adapter(app_state_of(request), identity, name))
 
 
 @ROUTES.post("/api/repos/move")
@@ -88,12 +88,12 @@ def move(request: Request, body: RepoMoveRequest, identity: Caller, registry: Ca
     if body.type not in (None, "model"):
         raise Unsupported("this registry keeps adapters, which are models")
     name = canonical_adapter(app_state_of(request), identity, adapter_name(body.fromRepo))
-    registry.rename_adapter(name, AdapterName.parse(body.toRepo))
+    registry.adapters.rename(name, AdapterName.parse(body.toRepo))
 
 
 def _why_taken(registry: Registry, name: AdapterName, error: Conflict) -> str:
     try:
-        registry.adapter(name)
+        registry.adapters.get(name)
     except NotFound:
         return error.message  # a base has the name
     return "You already created this model repo"

@@ -29,4 +29,4 @@ class RepoSettingsRequest(BaseModel):
 def change(name: Name, body: RepoSettingsRequest, registry: CallersRegistry) -> None:
     if body.gated:
         raise Unsupported("adapters here are not gated: make one private, and give a token for its namespace")
-    registry.edit_adapter(name, AdapterEdit(visibility=visibility_of(body.visibility, body.private)))
+    registry.adapters.edit(name, AdapterEdit(visibility=visibility_of(body.visibility, body.private)))

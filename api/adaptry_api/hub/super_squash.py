@@ -25,4 +25,4 @@ def squash(
 ) -> None:
     message = (body and body.message) or ""
     title = commit_title(message, f"Super-squash branch '{revision[:80]}'")
-    registry.squash(name, revision, CommitNote(title=title))
+    registry.commits.squash(name, revision, CommitNote(title=title))

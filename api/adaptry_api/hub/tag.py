@@ -26,21 +26,21 @@ class HubTagRequest(BaseModel):
 def tag(name: Name, revision: Revision, body: HubTagRequest, registry: CallersRegistry) -> None:
     if _is_version(registry, name, body.tag):
         raise Conflict(f"{body.tag} is a version of {name} already; versions are numbered as they come")
-    registry.create_tag(name, body.tag, revision, body.message or "")
+    registry.commits.create_tag(name, body.tag, revision, body.message or "")
 
 
 @ROUTES.delete(f"{MODELS}/tag/{{revision}}")
 def drop_tag(name: Name, revision: Revision, registry: CallersRegistry) -> None:
     if _is_version(registry, name, revision):
         raise PermissionDenied(f"{revision} is a version of {name}, and versions stay")
-    registry.delete_tag(name, revision)
+    registry.commits.delete_tag(name, revision)
 
 
 def _is_version(registry: Registry, name: AdapterName, tag: str) -> bool:
     if not tag.startswith("v") or parse_hub_revision(tag).number is None:
         return False
     try:
-        registry.commit(name, f"refs/tags/{tag}")
+        registry.commits.get(name, f"refs/tags/{tag}")
     except RevisionNotFound:
         return False
     return True

@@ -31,7 +31,7 @@ def require_writer(registry: Registry, identity: Identity, name: AdapterName) ->
     that they may see, and `PermissionDenied` where they may only read it.
     """
     try:
-        is_begun = has_commit(registry, registry.adapter(name))
+        is_begun = has_commit(registry, registry.adapters.get(name))
     except NotFound:
         if not _is_base(registry, name):
             raise
@@ -46,7 +46,7 @@ def require_writer(registry: Registry, identity: Identity, name: AdapterName) ->
 
 def _is_base(registry: Registry, name: AdapterName) -> bool:
     try:
-        return str(name) in registry.base(str(name)).names
+        return str(name) in registry.bases.get(str(name)).names
     except (NotFound, Conflict):
         return False
 
@@ -120,12 +120,12 @@ def store_file(
     another request kept sending the same.
     """
     failures, queued = 0, 0.0
-    while not registry.has_file(name, digest):
+    while not registry.files.has(name, digest):
         try:
-            session = registry.open_upload(name, digest, size)
+            session = registry.uploads.open(name, digest, size)
             if session.offset < size:
-                session = registry.append_upload(session, session.offset, read(session.offset))
-            registry.finish_upload(session)
+                session = registry.uploads.append(session, session.offset, read(session.offset))
+            registry.uploads.finish(session)
             return
         except DigestMismatch:
             raise

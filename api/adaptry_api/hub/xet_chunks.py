@@ -25,7 +25,7 @@ def known_chunk(request: Request, upload: XetUploadId, writer: XetWriter, kind: 
     """
     state, name = app_state_of(request), writer.grant.name
     file = state.chunk_maps.find_file_with_chunk(name, check_hash(hash))
-    if file is None or not writer.registry.has_file(name, file):
+    if file is None or not writer.registry.files.has(name, file):
         raise NotFound(f"no file of {name} is known to have this chunk; send it")
     now = int(time.time())
     return Response(

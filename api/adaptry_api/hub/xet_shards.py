@@ -126,7 +126,7 @@ class _XorbFinder:
         piece, name = self._spool.piece_path(hash), self._writer.grant.name
         found = StoredXorb.open(piece) if piece.exists() else self._maps.open_xorb(name, hash)
         for file in found.files - self._present:
-            if not self._writer.registry.has_file(name, file):
+            if not self._writer.registry.files.has(name, file):
                 raise NotFound("no such xorb")
             self._present.add(file)
         return found

@@ -36,7 +36,7 @@ class AdapterRenameRequest(BaseModel, extra="forbid"):
 @ROUTES.post("", status_code=201)
 def create(body: NewAdapter, registry: IdempotentRegistry) -> AdapterInfo:
     edit = AdapterEdit(description=body.description, tags=body.tags, visibility=body.visibility)
-    return registry.create_adapter(body.name, edit)
+    return registry.adapters.create(body.name, edit)
 
 
 @ROUTES.get("")
@@ -46,19 +46,19 @@ def list_all(
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Page[AdapterInfo]:
-    return registry.adapters(namespace, cursor, limit)
+    return registry.adapters.list(namespace, cursor, limit)
 
 
 @ROUTES.get(ONE, response_model=AdapterInfo)
 def show(request: Request, name: Name, registry: CallersRegistry) -> Response:
-    return etag_response(request, registry.adapter(name))
+    return etag_response(request, registry.adapters.get(name))
 
 
 @ROUTES.patch(ONE)
 def edit(request: Request, name: Name, body: AdapterEditRequest, registry: CallersRegistry) -> AdapterInfo:
     """With `If-Match`, changes the adapter only if it is as the caller saw it."""
-    require_if_match(request, lambda: registry.adapter(name))
-    return registry.edit_adapter(
+    require_if_match(request, lambda: registry.adapters.get(name))
+    return registry.adapters.edit(
         name, AdapterEdit(description=body.description, tags=body.tags, visibility=body.visibility)
     )
 
@@ -66,15 +66,15 @@ def edit(request: Request, name: Name, body: AdapterEditRequest, registry: Calle
 @ROUTES.delete(ONE, status_code=204)
 def delete(request: Request, name: Name, registry: CallersRegistry) -> None:
     """With `If-Match`, deletes the adapter only if it is as the caller saw it."""
-    require_if_match(request, lambda: registry.adapter(name))
-    registry.delete_adapter(name)
+    require_if_match(request, lambda: registry.adapters.get(name))
+    registry.adapters.delete(name)
 
 
 @ROUTES.post(f"{ONE}/rename")
 def rename(name: Name, body: AdapterRenameRequest, registry: CallersRegistry) -> AdapterInfo:
-    return registry.rename_adapter(name, body.to)
+    return registry.adapters.rename(name, body.to)
 
 
 @ROUTES.get(f"{ONE}/history")
 def history(name: Name, registry: CallersRegistry, cursor: Cursor = None, limit: Limit = 50) -> Page[Event]:
-    return registry.history(name, cursor, limit)
+    return registry.adapters.history(name, cursor, limit)

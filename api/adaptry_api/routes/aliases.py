@@ -27,12 +27,12 @@ class AliasMoveRequest(BaseModel, extra="forbid"):
 
 @ROUTES.get("")
 def list_all(name: Name, registry: CallersRegistry) -> tuple[AliasInfo, ...]:
-    return registry.aliases(name)
+    return registry.aliases.list(name)
 
 
 @ROUTES.get(ONE, response_model=AliasInfo)
 def show(request: Request, name: Name, alias: str, registry: CallersRegistry) -> Response:
-    for info in registry.aliases(name):
+    for info in registry.aliases.list(name):
         if info.alias == alias:
             return etag_response(request, info, str(info.generation))
     raise NotFound(f"{name} has no alias of that name")
@@ -48,7 +48,7 @@ def move(
     registry: IdempotentRegistry,
 ) -> AliasInfo:
     """Needs `If-Match: "<generation>"`, or `If-None-Match: *` for an alias that is not there yet."""
-    moved = registry.move_alias(name, alias, body.to, if_match_generation(request))
+    moved = registry.aliases.move(name, alias, body.to, if_match_generation(request))
     response.headers["ETag"] = f'"{moved.generation}"'
     return moved
 
@@ -59,4 +59,4 @@ def remove(request: Request, name: Name, alias: str, registry: CallersRegistry) 
     was = if_match_generation(request)
     if was is None:
         raise HttpProblem(428, 'say what you saw: If-Match: "<generation>"')
-    registry.remove_alias(name, alias, was)
+    registry.aliases.remove(name, alias, was)

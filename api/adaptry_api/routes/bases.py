@@ -67,42 +67,42 @@ async def put(request: Request, identity: Caller, registry: CallersRegistry) -> 
             protocol.BASE_LIMIT, nodes=min(_MAX_VALUES, 1000 + len(data) // _BYTES_OF_A_VALUE)
         )
         body = _new_base(loads_in_child(data, limits, "the request"))
-        return registry.put_base(body.record, body.names)
+        return registry.bases.put(body.record, body.names)
 
     return await to_thread.run_sync(register, limiter=app_state_of(request).parse_slots.bases)
 
 
 @ROUTES.get("")
 def list_all(registry: CallersRegistry, cursor: Cursor = None, limit: Limit = 50) -> Page[BaseInfo]:
-    return registry.bases(cursor, limit)
+    return registry.bases.list(cursor, limit)
 
 
 @ROUTES.get("/find", response_model=BaseInfo)
 def find(request: Request, registry: CallersRegistry, key: Annotated[str, Query(max_length=512)]) -> Response:
     """By name, id, or the beginning of an id."""
-    return etag_response(request, registry.base(key))
+    return etag_response(request, registry.bases.get(key))
 
 
 @ROUTES.get("/like/{digest}")
 def like(digest: Blob, registry: CallersRegistry) -> tuple[BaseInfo, ...]:
     """The bases of one architecture."""
-    return registry.bases_like(digest)
+    return registry.bases.of_architecture(digest)
 
 
 @ROUTES.get("/{base}/record", response_model=BaseRecord)
 def record(request: Request, base: BaseId, registry: CallersRegistry) -> Response:
-    return etag_response(request, registry.base_record(base))
+    return etag_response(request, registry.bases.record(base))
 
 
 @ROUTES.patch("/{base}")
 def edit(base: BaseId, body: BaseEdit, registry: CallersRegistry) -> BaseInfo:
     """Who may see the base: `private`, `internal` or `public`."""
-    return registry.edit_base(base, body)
+    return registry.bases.edit(base, body)
 
 
 @ROUTES.put("/{base}/files")
 def store(base: BaseId, body: BaseFilesRequest, registry: CallersRegistry) -> BaseInfo:
-    return registry.store_base(base, body.files)
+    return registry.bases.store(base, body.files)
 
 
 @ROUTES.get("/{base}/files/{path:path}", response_class=Response)
@@ -110,13 +110,13 @@ async def read(request: Request, base: BaseId, path: str, registry: CallersRegis
     """A file of a stored base, or one `Range` of it."""
 
     def find_file() -> FileEntry:
-        for entry in registry.base(str(base)).stored:
+        for entry in registry.bases.get(str(base)).stored:
             if entry.path == path:
                 return entry
         raise NotFound(f"the base {base.brief} has no stored file of that name")
 
     def read_on(start: int) -> Iterator[bytes]:
-        return registry.read_base_file(base, path, start)
+        return registry.bases.read_file(base, path, start)
 
     entry = await to_thread.run_sync(find_file)
     elsewhere = await redirect_to_bucket(request, entry.sha256, path, entry.size, read_on)

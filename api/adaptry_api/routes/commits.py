@@ -62,52 +62,52 @@ def list_commits(
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Page[CommitInfo]:
-    return registry.commits(name, revision, cursor, limit)
+    return registry.commits.list(name, revision, cursor, limit)
 
 
 @ROUTES.get("/commits/find")
 def find(name: Name, registry: CallersRegistry, revision: _Word = MAIN) -> CommitInfo:
-    return registry.commit(name, revision)
+    return registry.commits.get(name, revision)
 
 
 @ROUTES.post("/commits")
 def commit(name: Name, body: NewCommit, response: Response, registry: IdempotentRegistry) -> CommitResult:
     """201 for a new commit; 200 where the branch was at this revision already."""
-    committed = registry.put_commit(name, body.branch, body.manifest, body.note, body.parent)
+    committed = registry.commits.put(name, body.branch, body.manifest, body.note, body.parent)
     response.status_code = 201 if committed.is_new else 200
     return committed
 
 
 @ROUTES.post("/commits/squash")
 def squash(name: Name, body: SquashRequest, registry: IdempotentRegistry) -> CommitInfo:
-    return registry.squash(name, body.branch, body.note)
+    return registry.commits.squash(name, body.branch, body.note)
 
 
 @ROUTES.get("/references")
 def references(name: Name, registry: CallersRegistry) -> tuple[BranchInfo, ...]:
-    return registry.references(name)
+    return registry.commits.references(name)
 
 
 @ROUTES.post("/branches", status_code=201)
 def make_branch(name: Name, body: NewBranch, registry: IdempotentRegistry) -> BranchInfo:
-    return registry.create_branch(name, body.name, body.at)
+    return registry.commits.create_branch(name, body.name, body.at)
 
 
 @ROUTES.delete("/branches/{branch:path}", status_code=204)
 def drop_branch(name: Name, branch: str, registry: CallersRegistry) -> None:
-    registry.delete_branch(name, branch)
+    registry.commits.delete_branch(name, branch)
 
 
 @ROUTES.post("/tags", status_code=201)
 def make_tag(name: Name, body: NewTag, registry: IdempotentRegistry) -> BranchInfo:
-    return registry.create_tag(name, body.name, body.at, body.message)
+    return registry.commits.create_tag(name, body.name, body.at, body.message)
 
 
 @ROUTES.delete("/tags/{tag:path}", status_code=204)
 def drop_tag(name: Name, tag: str, registry: CallersRegistry) -> None:
-    registry.delete_tag(name, tag)
+    registry.commits.delete_tag(name, tag)
 
 
 @ROUTES.get("/moved")
 def moved(name: Name, registry: CallersRegistry) -> CurrentAdapterName:
-    return CurrentAdapterName(to=registry.renamed_to(name))
+    return CurrentAdapterName(to=registry.adapters.renamed_to(name))

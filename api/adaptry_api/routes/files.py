@@ -25,13 +25,13 @@ async def read(
     """A file, or one `Range` of it."""
 
     def find() -> FileEntry:
-        entry = registry.tree(name, revision).file(path)
+        entry = registry.commits.tree(name, revision).file(path)
         if entry is None:
             raise FileMissing(f"{name}@{revision.brief} has no file of that name")
         return entry
 
     def read_on(start: int) -> Iterator[bytes]:
-        return registry.read_file(name, revision, path, start)
+        return registry.files.read(name, revision, path, start)
 
     entry = await to_thread.run_sync(find)
     elsewhere = await redirect_to_bucket(request, entry.sha256, path, entry.size, read_on)

@@ -21,7 +21,7 @@ JobId = Annotated[str, Path(max_length=64)]
 @ROUTES.post("/jobs", status_code=201)
 def submit(body: JobOrder, registry: IdempotentRegistry) -> JobInfo:
     """The job will have the caller's rights. It waits until a runner comes."""
-    return registry.submit_job(body)
+    return registry.jobs.submit(body)
 
 
 @ROUTES.get("/jobs")
@@ -31,26 +31,26 @@ def list_all(
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Page[JobInfo]:
-    return registry.jobs(state, cursor, limit)
+    return registry.jobs.list(state, cursor, limit)
 
 
 @ROUTES.get("/jobs/{job}", response_model=JobInfo)
 def show(request: Request, job: JobId, registry: CallersRegistry) -> Response:
-    return etag_response(request, registry.job(job))
+    return etag_response(request, registry.jobs.get(job))
 
 
 @ROUTES.get("/jobs/{job}/log")
 def log(job: JobId, registry: CallersRegistry, cursor: Cursor = None, limit: Limit = 50) -> Page[LogLine]:
     """Oldest first."""
-    return registry.job_log(job, cursor, limit)
+    return registry.jobs.log(job, cursor, limit)
 
 
 @ROUTES.post("/jobs/{job}/cancel")
 def cancel(job: JobId, registry: CallersRegistry) -> JobInfo:
-    return registry.cancel_job(job)
+    return registry.jobs.cancel(job)
 
 
 @ROUTES.post("/jobs/{job}/retry")
 def retry(job: JobId, registry: CallersRegistry) -> JobInfo:
     """Queues a job that failed or was cancelled again; parts that were finished are kept."""
-    return registry.retry_job(job)
+    return registry.jobs.retry(job)

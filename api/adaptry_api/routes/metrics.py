@@ -24,9 +24,9 @@ class MetricsRequest(BaseModel, extra="forbid"):
 @ROUTES.get("")
 def list_all(ref: PathRef, registry: CallersRegistry) -> tuple[MetricInfo, ...]:
     """Every value ever logged, oldest first."""
-    return registry.metrics(ref)
+    return registry.metrics.list(ref)
 
 
 @ROUTES.post("", status_code=204)
 def log(ref: PathRef, body: MetricsRequest, registry: IdempotentRegistry) -> None:
-    registry.log_metrics(ref, body.metrics)
+    registry.metrics.log(ref, body.metrics)

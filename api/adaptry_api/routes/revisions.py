@@ -35,7 +35,7 @@ class StateChangeRequest(StateChange, extra="forbid"):
 @ROUTES.post("")
 def push(name: Name, body: PushRequest, response: Response, registry: IdempotentRegistry) -> PushResult:
     """201 for a new version; 200 where this revision was there already."""
-    pushed = registry.put_revision(name, body.manifest, body.options)
+    pushed = registry.versions.put(name, body.manifest, body.options)
     response.status_code = 201 if pushed.is_new else 200
     return pushed
 
@@ -43,7 +43,7 @@ def push(name: Name, body: PushRequest, response: Response, registry: Idempotent
 @ROUTES.get("/{revision}/manifest", response_class=Response)
 def manifest(name: Name, revision: Revision, registry: CallersRegistry) -> Response:
     """The canonical bytes whose SHA-256 is the revision."""
-    tree = registry.tree(name, revision)
+    tree = registry.commits.tree(name, revision)
     headers = {"ETag": f'"{revision.hex}"', "Cache-Control": FOREVER}
     return Response(tree.to_bytes(), headers=headers, media_type="application/json")
 
@@ -64,6 +64,6 @@ def set_state(
             428, 'say what you saw: If-Match: "<generation>", or "0" for a state that never changed'
         )
     change = StateChange(state=body.state, reason=body.reason, successor=body.successor)
-    version = registry.set_state(name, revision, change, was)
+    version = registry.versions.set_state(name, revision, change, was)
     response.headers["ETag"] = f'"{version.state_generation}"'
     return version

@@ -30,14 +30,16 @@ class RolloutChangeRequest(RolloutChange, extra="forbid"):
 @ROUTES.get("")
 def list_all(name: Name, registry: CallersRegistry) -> tuple[RolloutInfo, ...]:
     """The newest 50, newest first."""
-    return registry.rollouts(name)
+    return registry.rollouts.list(name)
 
 
 @ROUTES.post("", status_code=201)
 def start(
     name: Name, body: RolloutStartRequest, response: Response, registry: IdempotentRegistry
 ) -> RolloutInfo:
-    begun = registry.start_rollout(name, body.alias, body.to, RolloutPlan(steps=body.steps, every=body.every))
+    begun = registry.rollouts.start(
+        name, body.alias, body.to, RolloutPlan(steps=body.steps, every=body.every)
+    )
     response.headers["ETag"] = f'"{begun.generation}"'
     return begun
 
@@ -55,6 +57,6 @@ def change(
     was = if_match_generation(request)
     if was is None:
         raise HttpProblem(428, 'say what you saw: If-Match: "<generation>"')
-    changed = registry.change_rollout(name, alias, RolloutChange(to=body.to, reason=body.reason), was)
+    changed = registry.rollouts.change(name, alias, RolloutChange(to=body.to, reason=body.reason), was)
     response.headers["ETag"] = f'"{changed.generation}"'
     return changed

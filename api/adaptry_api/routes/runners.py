@@ -11,4 +11,4 @@ ROUTES = guarded_router(protocol.PREFIX, "jobs")
 
 @ROUTES.get("/runners")
 def list_runners(registry: CallersRegistry) -> tuple[RunnerInfo, ...]:
-    return registry.runners()
+    return registry.jobs.runners()

@@ -33,17 +33,17 @@ ScheduleNamespace = Annotated[
 
 @ROUTES.get("/schedules")
 def list_schedules(registry: CallersRegistry) -> tuple[ScheduleInfo, ...]:
-    return registry.schedules()
+    return registry.jobs.schedules()
 
 
 @ROUTES.put("/schedules/{schedule}")
 def schedule(schedule: ScheduleName, body: NewSchedule, registry: CallersRegistry) -> ScheduleInfo:
     """The job is submitted at each of these times, with the rights that the caller has now."""
-    return registry.schedule_job(schedule, body.cron, body.order)
+    return registry.jobs.schedule(schedule, body.cron, body.order)
 
 
 @ROUTES.delete("/schedules/{schedule}", status_code=204)
 def unschedule(
     schedule: ScheduleName, registry: CallersRegistry, namespace: ScheduleNamespace = None
 ) -> None:
-    registry.unschedule_job(schedule, namespace)
+    registry.jobs.unschedule(schedule, namespace)

@@ -23,4 +23,4 @@ def search(
     limit: Limit = 50,
 ) -> Page[VersionInfo]:
     """Newest first."""
-    return registry.search(q, cursor, limit)
+    return registry.versions.search(q, cursor, limit)

@@ -13,7 +13,8 @@ from pydantic import BaseModel, Field
 
 from adaptry.core.digest import Digest
 from adaptry.registry import protocol
-from adaptry.registry.interface import Owner, Registry
+from adaptry.registry.files import Owner
+from adaptry.registry.interface import Registry
 from adaptry.registry.records import Page, UploadInfo, UploadSession
 from adaptry_api.auth_policy import Caller, CallersRegistry, app_state_of, guarded_router
 from adaptry_api.bodies import stream_body
@@ -49,12 +50,12 @@ class BlobPresence(BaseModel):
 
 @ROUTES.get(f"{OF_ADAPTER}/blobs/{{digest}}")
 def adapter_has(name: Name, digest: Blob, registry: CallersRegistry) -> BlobPresence:
-    return BlobPresence(is_here=registry.has_file(name, digest))
+    return BlobPresence(is_here=registry.files.has(name, digest))
 
 
 @ROUTES.get(f"{OF_BASE}/blobs/{{digest}}")
 def base_has(base: BaseId, digest: Blob, registry: CallersRegistry) -> BlobPresence:
-    return BlobPresence(is_here=registry.has_file(base, digest))
+    return BlobPresence(is_here=registry.files.has(base, digest))
 
 
 @ROUTES.post(f"{OF_ADAPTER}/uploads")
@@ -75,13 +76,13 @@ def list_open(
     limit: Limit = 50,
 ) -> Page[UploadSession]:
     """Open sessions that the caller may drop."""
-    return registry.upload_sessions(namespace, cursor, limit)
+    return registry.uploads.list(namespace, cursor, limit)
 
 
 @ROUTES.delete("/uploads/{id}", status_code=204)
 def drop(id: Id, registry: CallersRegistry) -> None:
     """Ends a session and discards its bytes."""
-    registry.drop_upload(id)
+    registry.uploads.drop(id)
 
 
 @ROUTES.patch("/uploads/{id}", openapi_extra=_BYTES)
@@ -99,15 +100,15 @@ async def append(
     upload = UploadInfo(id=id, offset=offset, size=size)
     async with app_state_of(request).uploads.slot(identity.namespaces) as threads:
         return await stream_body(
-            request, lambda chunks: registry.append_upload(upload, offset, chunks), threads
+            request, lambda chunks: registry.uploads.append(upload, offset, chunks), threads
         )
 
 
 @ROUTES.post("/uploads/{id}/finish", status_code=204)
 def finish(id: Id, body: UploadFinishRequest, registry: CallersRegistry) -> None:
     """Verifies the bytes against the digest they were announced under, and publishes them."""
-    registry.finish_upload(UploadInfo(id=id, offset=body.offset, size=body.size))
+    registry.uploads.finish(UploadInfo(id=id, offset=body.offset, size=body.size))
 
 
 def _open(registry: Registry, owner: Owner, body: UploadOpenRequest) -> UploadInfo:
-    return registry.open_upload(owner, body.digest, body.size)
+    return registry.uploads.open(owner, body.digest, body.size)

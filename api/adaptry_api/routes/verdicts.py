@@ -40,7 +40,7 @@ class RuntimeVerdicts(BaseModel):
 @ROUTES.get("", response_model=RuntimeVerdicts)
 def show(request: Request, ref: PathRef, registry: CallersRegistry, runtime: Runtimes = None) -> Response:
     asked = [parse_runtime(text) for text in runtime or ()]
-    detail = registry.detail(ref)
+    detail = registry.versions.detail(ref)
     adapter = open_content(RevisionContent(registry, detail.version, detail.manifest))
     base = base_record_or_none(registry, detail.version)
     found = (

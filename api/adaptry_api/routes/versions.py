@@ -18,17 +18,17 @@ ONE = "/{selector}"
 def list_all(
     name: Name, registry: CallersRegistry, cursor: Cursor = None, limit: Limit = 50
 ) -> Page[VersionInfo]:
-    return registry.versions(name, cursor, limit)
+    return registry.versions.list(name, cursor, limit)
 
 
 @ROUTES.get(ONE, response_model=VersionInfo)
 def show(request: Request, ref: PathRef, registry: CallersRegistry) -> Response:
-    return etag_response(request, registry.version(ref))
+    return etag_response(request, registry.versions.get(ref))
 
 
 @ROUTES.get(f"{ONE}/detail", response_model=VersionDetail)
 def detail(request: Request, ref: PathRef, registry: CallersRegistry) -> Response:
-    return etag_response(request, registry.detail(ref))
+    return etag_response(request, registry.versions.detail(ref))
 
 
 @ROUTES.get(f"{ONE}/tensors")
@@ -36,9 +36,9 @@ def inspect_tensors(
     ref: PathRef, registry: CallersRegistry, cursor: Cursor = None, limit: Limit = 50
 ) -> Page[TensorInspection]:
     """What each tensor holds: NaN and infinite elements, and the norm of the others."""
-    return registry.inspect_tensors(ref, cursor, limit)
+    return registry.versions.inspect_tensors(ref, cursor, limit)
 
 
 @ROUTES.post(f"{ONE}/downloads", status_code=204)
 def count_download(ref: PathRef, registry: CallersRegistry) -> None:
-    registry.count_download(ref)
+    registry.versions.count_download(ref)

@@ -30,26 +30,26 @@ class WorkerReportRequest(WorkerReport, extra="forbid"):
 @ROUTES.post("/workers")
 def report(body: WorkerReportRequest, registry: CallersRegistry) -> ReportReply:
     """Takes a token of the role `worker`, or an administrator's; the same report again changes nothing."""
-    return registry.report(body)
+    return registry.workers.report(body)
 
 
 @ROUTES.get("/workers")
 def list_all(registry: CallersRegistry, cursor: Cursor = None, limit: Limit = 50) -> Page[WorkerInfo]:
-    return registry.workers(cursor, limit)
+    return registry.workers.list(cursor, limit)
 
 
 @ROUTES.get(ONE, response_model=WorkerInfo)
 def show(request: Request, worker: str, registry: CallersRegistry, owner: Owner = None) -> Response:
-    return etag_response(request, registry.worker(worker, owner))
+    return etag_response(request, registry.workers.get(worker, owner))
 
 
 @ROUTES.delete(ONE, status_code=204)
 def forget(worker: str, registry: CallersRegistry, owner: Owner = None) -> None:
     """Records that a worker is gone and serves nothing."""
-    registry.forget_worker(worker, owner)
+    registry.workers.forget(worker, owner)
 
 
 @ROUTES.get("/adapters/{namespace}/{name}/versions/{selector}/residents")
 def residents(ref: PathRef, registry: CallersRegistry) -> tuple[ResidentInfo, ...]:
     """Every worker that has or had the version."""
-    return registry.residents(ref)
+    return registry.workers.residents(ref)

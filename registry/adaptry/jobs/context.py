@@ -41,12 +41,12 @@ class JobContext:
         from adaptry.operations.transfer import open_revision
         from adaptry.registry.state_warnings import require_usable, state_warning
 
-        version = self.registry.version(ref)
+        version = self.registry.versions.get(ref)
         require_usable(version)
         if warning := state_warning(version):
             self.log(f"warns: {warning}")
         exact = Ref(version.name, ByDigest(version.digest.hex))
         adapter = open_revision(self.registry, exact, progress=self.progress)
         is_known = version.base_id is not None and version.base_status == "verified"
-        base = self.registry.base_record(version.base_id) if is_known and version.base_id else None
+        base = self.registry.bases.record(version.base_id) if is_known and version.base_id else None
         return version, adapter, base

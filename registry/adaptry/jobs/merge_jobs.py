@@ -48,7 +48,7 @@ _COPIES = 4  # float32 copies of a tensor that is made as a whole, at most
 def start(task: MergeTask, context: JobContext) -> StepResult:
     """Pins the inputs, plans, and returns a shard step for each weight file. Invalid merges fail here."""
     pinned = [(str(_pinned(context, text)), weight) for text, weight in map(split_weight, task.inputs)]
-    base = context.registry.base(task.base)
+    base = context.registry.bases.get(task.base)
     with _open_model(task, context, pinned, str(base.id)) as model:
         for note in model.plan.notes:
             context.log(f"note: {note}")
@@ -70,7 +70,7 @@ def piece(task: MergeTask, context: JobContext, step: str) -> StepResult:
         file = model.plan.files[int(step.removeprefix("piece-")) - 1]
         _keep_to_one_thread(choose_kernels(context.device).names_for(model.plan.changed_tensors))
         computed = _with_progress(model.merged.read(file.name, 0, file.size), file, context)
-        digest, size = context.registry.store_generated_file(computed)
+        digest, size = context.registry.bases.store_generated_file(computed)
     reach("merge.stored")
     return StepResult(result={"path": file.name, "size": size, "sha256": str(digest)})
 
@@ -89,7 +89,7 @@ def end(task: MergeTask, context: JobContext) -> StepResult:
             stored = _stored(context.registry.blobs, files, {entry.path for entry in made}, Path(folder))
             known = fingerprint(stored)
         reach("merge.before_adoption")
-        info = context.registry.adopt_base(known, (task.to,), files)
+        info = context.registry.bases.adopt(known, (task.to,), files)
     reach("merge.adopted")
     return StepResult(
         result={
@@ -149,7 +149,7 @@ def _open_model(task: MergeTask, context: JobContext, pinned: list[Any], base: s
 def _base(context: JobContext, key: str) -> HfCheckpoint:
     """Its stored files, where it has some: a copy that this machine happens to have may be cut into other
     files, and a piece is one of them."""
-    is_stored = context.registry.base(key).is_stored
+    is_stored = context.registry.bases.get(key).is_stored
     kept = data_folder() / "cache" / "stored" if is_stored else None
     return open_base(context.registry, key, cache=kept, progress=context.progress)
 
@@ -172,7 +172,7 @@ def _store_side_files(context: JobContext, model: _Model, made: tuple[FileEntry,
     for name, file in merged.side_files.items():
         texts[name] = [bytes(data) for data in merged.read(name, 0, file.size)]
     for name, chunks in sorted(texts.items()):
-        digest, size = context.registry.store_generated_file(chunks)
+        digest, size = context.registry.bases.store_generated_file(chunks)
         yield FileEntry(path=name, size=size, sha256=digest)
 
 
@@ -219,7 +219,7 @@ def _with_progress(
 
 def _pinned(context: JobContext, text: str) -> Ref:
     """Pins a ref to a digest. Raises `NotFound`, `Withdrawn`."""
-    version = context.registry.version(Ref.parse(text))
+    version = context.registry.versions.get(Ref.parse(text))
     return Ref(version.name, ByDigest(version.digest.hex))
 
 

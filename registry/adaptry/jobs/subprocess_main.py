@@ -57,7 +57,7 @@ def _run_step(request: StepRequest, pipe: _RunnerPipe) -> StepResult:
         registry.catalog, lambda tx: job_steps.require_current(tx, request.job, request.step, request.turn)
     )
     # The submitter's rights, not the runner's; and every change is fenced to the current attempt.
-    registry.catalog = fenced
+    registry.context.catalog = fenced
     acting = registry.on_behalf_of(Identity(request.by, request.role, request.namespaces))
     reach("child.opened")
     context = JobContext(

@@ -60,12 +60,12 @@ def register_base(
     if full:
         hashes = full_hashes(checkpoint, record, progress=progress)
         record = record.model_copy(update={"roots": hashes.roots, "file_hashes": dict(hashes.files)})
-    info = registry.put_base(record, names)
+    info = registry.bases.put(record, names)
     if visibility is not None:
-        info = registry.edit_base(record.id, BaseEdit(visibility=visibility))
+        info = registry.bases.edit(record.id, BaseEdit(visibility=visibility))
     record_path(cache or _cache(), record.id, checkpoint.folder)
     if store:
-        info = registry.store_base(record.id, _upload(registry, checkpoint, record, progress))
+        info = registry.bases.store(record.id, _upload(registry, checkpoint, record, progress))
     return info
 
 
@@ -77,7 +77,7 @@ def find_matches(registry: Registry, checkpoint: HfCheckpoint) -> tuple[BaseMatc
 def find_record_matches(registry: Registry, record: BaseRecord) -> tuple[BaseMatch, ...]:
     """As `find_matches`, for a base record."""
     found = [
-        BaseMatch(base=info, match=match_bases(record, registry.base_record(info.id)))
+        BaseMatch(base=info, match=match_bases(record, registry.bases.record(info.id)))
         for info in _candidates(registry, record)
     ]
     alike = [candidate for candidate in found if candidate.match.level != "different"]
@@ -94,7 +94,7 @@ def open_base(
     """
     if is_folder(key):
         return open_checkpoint(key)
-    info = registry.base(key)
+    info = registry.bases.get(key)
     cache = cache or _cache()
     kept = cache / "bases" / info.id.hex
     seen = find_paths(cache, info.id)
@@ -115,12 +115,12 @@ def open_base(
 def _candidates(registry: Registry, record: BaseRecord) -> Iterator[BaseInfo]:
     """The bases of the same shapes; and, as a quantised copy has other ones, those it may be a copy of."""
     seen: set[Digest] = set()
-    for info in registry.bases_like(record.architecture):
+    for info in registry.bases.of_architecture(record.architecture):
         seen.add(info.id)
         yield info
     if seen and not is_packed(record):
         return
-    for info in iter_items(lambda cursor: registry.bases(cursor, limit=200)):
+    for info in iter_items(lambda cursor: registry.bases.list(cursor, limit=200)):
         if info.id not in seen and info.model_type == record.facts.get("model_type"):
             yield info
 
@@ -179,7 +179,7 @@ def _upload(
         digest = record.file_hashes.get(name) or Digest.of_chunks(
             _chunks_with_progress(content, name, size, progress)
         )
-        if not registry.has_file(record.id, digest):
+        if not registry.files.has(record.id, digest):
             upload(registry, record.id, content, name, digest, progress)
         entries.append(FileEntry(path=name, size=size, sha256=digest))
     return tuple(entries)
@@ -220,7 +220,7 @@ class _Reader:
     path: str
 
     def __call__(self, start: int) -> Iterator[bytes]:
-        return self.registry.read_base_file(self.base, self.path, start)
+        return self.registry.bases.read_file(self.base, self.path, start)
 
 
 def _cache() -> Path:

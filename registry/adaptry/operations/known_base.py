@@ -15,6 +15,6 @@ def base_record_or_none(registry: Registry, version: VersionInfo) -> BaseRecord 
     if version.base_id is None:
         return None
     try:
-        return registry.base_record(version.base_id)
+        return registry.bases.record(version.base_id)
     except NotFound:
         return None

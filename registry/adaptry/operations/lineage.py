@@ -60,7 +60,7 @@ def descendant_tree(registry: Registry, ref: Ref | str, most: int = MOST) -> Lin
 
 
 def _tree(registry: Registry, ref: Ref | str, most: int, related: _Related) -> LineageNode:
-    detail = registry.detail(Ref.parse(ref) if isinstance(ref, str) else ref)
+    detail = registry.versions.detail(Ref.parse(ref) if isinstance(ref, str) else ref)
     return _Walk(registry, related, most).node(detail.version.digest)
 
 
@@ -104,7 +104,7 @@ class _Walk:
     def _detail(self, versions: Iterable[VersionInfo]) -> VersionDetail | None:
         for version in versions:
             try:
-                return self.registry.detail(Ref(version.name, ByDigest(version.digest.hex)))
+                return self.registry.versions.detail(Ref(version.name, ByDigest(version.digest.hex)))
             except NotFound:  # deleted since it was found
                 continue
         return None
@@ -115,7 +115,7 @@ def _versions(registry: Registry, query: str, most: int) -> list[VersionInfo]:
     found: list[VersionInfo] = []
     cursor: str | None = None
     while len(found) < most:
-        page = registry.search(query, cursor, min(_PAGE, most - len(found)))
+        page = registry.versions.search(query, cursor, min(_PAGE, most - len(found)))
         found += page.items
         cursor = page.next
         if cursor is None:

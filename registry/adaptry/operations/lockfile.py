@@ -94,7 +94,7 @@ class StalePin(_Value):
 
 def pin_refs(registry: Registry, refs: Iterable[Ref]) -> LockFile:
     """Pins the refs to their current versions. Raises `NotFound`, `Conflict`."""
-    pins = {str(ref): _pin(ref, registry.version(ref)) for ref in refs}
+    pins = {str(ref): _pin(ref, registry.versions.get(ref)) for ref in refs}
     return LockFile(pins=tuple(pins[ref] for ref in sorted(pins)))
 
 
@@ -103,7 +103,7 @@ def find_stale_pins(registry: Registry, lock: LockFile) -> tuple[StalePin, ...]:
     found = []
     for entry in lock.pins:
         try:
-            now = registry.version(Ref.parse(entry.ref))
+            now = registry.versions.get(Ref.parse(entry.ref))
         except (NotFound, Conflict):
             found.append(StalePin(pin=entry))
             continue

@@ -38,7 +38,7 @@ def promote(registry: Registry, ref: Ref, alias: str, *, only_from: int | None =
     is elsewhere or moved meanwhile, `NotFound`, `InvalidRef`, `PermissionDenied`.
     """
     alias = parse_stored_alias(alias)
-    to = registry.version(ref)
+    to = registry.versions.get(ref)
     found = current_alias(registry, ref.name, alias)
     if only_from is not None and only_from != (found.number if found else 0):
         raise Conflict(
@@ -46,7 +46,7 @@ def promote(registry: Registry, ref: Ref, alias: str, *, only_from: int | None =
         )
     if found and found.digest == to.digest:
         return AliasMoveResult(found, found.number)
-    moved = registry.move_alias(ref.name, alias, to.digest, found.generation if found else None)
+    moved = registry.aliases.move(ref.name, alias, to.digest, found.generation if found else None)
     return AliasMoveResult(moved, found.number if found else None)
 
 
@@ -64,17 +64,17 @@ def rollback(registry: Registry, name: AdapterName, alias: str) -> AliasMoveResu
         raise NotFound(f"{name}@{alias} was never anywhere but at version {found.number}")
     if last.detail.get("to") != str(found.digest):
         raise Conflict(f"{name}@{alias} moved meanwhile; look again and retry")
-    moved = registry.move_alias(name, alias, Digest.parse(last.detail["was"]), found.generation)
+    moved = registry.aliases.move(name, alias, Digest.parse(last.detail["was"]), found.generation)
     return AliasMoveResult(moved, found.number)
 
 
 def current_alias(registry: Registry, name: AdapterName, alias: str) -> AliasInfo | None:
     """Where an alias is now. Raises `NotFound` for an adapter that is not there."""
-    return next((found for found in registry.aliases(name) if found.alias == alias), None)
+    return next((found for found in registry.aliases.list(name) if found.alias == alias), None)
 
 
 def _last_move(registry: Registry, name: AdapterName, alias: str) -> Event | None:
-    history = iter_items(lambda cursor: registry.history(name, cursor, 200))
+    history = iter_items(lambda cursor: registry.adapters.history(name, cursor, 200))
     return next(
         (one for one in history if one.kind == ALIAS_MOVED and one.detail.get("alias") == alias), None
     )

@@ -55,7 +55,7 @@ def related_bases(registry: Registry, record: BaseRecord) -> tuple[RelatedBase, 
     for candidate in find_record_matches(registry, record):
         if candidate.base.id == record.id or candidate.match.level != "cast":
             continue
-        is_copy, is_of_copy = is_packed(record), is_packed(registry.base_record(candidate.base.id))
+        is_copy, is_of_copy = is_packed(record), is_packed(registry.bases.record(candidate.base.id))
         if is_copy or is_of_copy:
             role: VariantRole = "sibling" if is_copy and is_of_copy else "original" if is_copy else "copy"
             found.append(RelatedBase(candidate.base, role, candidate.match.evidence))

@@ -47,8 +47,8 @@ class RecallStatus(Value):
 
 def recall_status(registry: Registry, ref: Ref) -> RecallStatus:
     """Raises `NotFound`."""
-    version = registry.version(ref)
-    lines = tuple(map(_line, registry.residents(ref)))
+    version = registry.versions.get(ref)
+    lines = tuple(map(_line, registry.workers.residents(ref)))
     is_recalled = version.state in WITHDRAWN
     return RecallStatus(
         version=version,

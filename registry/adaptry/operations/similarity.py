@@ -72,13 +72,13 @@ def find_similar(
 def base_versions(registry: Registry, base: str) -> list[VersionInfo]:
     """Every version of a base that may be read, under its id and each of its names, each once."""
     try:
-        info = registry.base(base)
+        info = registry.bases.get(base)
         keys: Sequence[str] = (str(info.id), *info.names)
     except NotFound:
         keys = (base,)  # declared by adapters, and not registered
     found: dict[str, VersionInfo] = {}
     for key in keys:
-        versions = iter_items(partial(registry.search, f'base:"{key}"', limit=_PAGE))
+        versions = iter_items(partial(registry.versions.search, f'base:"{key}"', limit=_PAGE))
         found |= {version_ref(version): version for version in versions}
     return list(found.values())
 

@@ -31,14 +31,14 @@ def temporary_updates(registry: Registry, version: VersionInfo) -> Iterator[Adap
     Headers are looked at first, where they are, so that nothing is fetched in vain. Raises `Unsupported`,
     `CheckFailed` where they are no sum of factors, and what reading a registry raises.
     """
-    detail = registry.detail(Ref(version.name, ByDigest(version.digest.hex)))
+    detail = registry.versions.detail(Ref(version.name, ByDigest(version.digest.hex)))
     label = f"{version.name}@{version.number}"
     open_adapter_deltas(
         ParentAdapter(open_content(RevisionContent(registry, version, detail.manifest)), label)
     )
 
     def reader(entry: FileEntry) -> Callable[[int], Iterator[bytes]]:
-        return lambda start: registry.read_file(version.name, version.digest, entry.path, start)
+        return lambda start: registry.files.read(version.name, version.digest, entry.path, start)
 
     with tempfile.TemporaryDirectory(prefix="adaptry-") as folder:
         for entry in detail.manifest.files:

@@ -36,6 +36,6 @@ def change_state(registry: Registry, ref: Ref, change: StateChange) -> StateChan
             f"{ref.name} means another version once this one is gone; say which: {ref.name}@NUMBER, an alias,"
             " or a digest"
         )
-    seen = registry.version(ref)
-    version = registry.set_state(ref.name, seen.digest, change, seen.state_generation)
+    seen = registry.versions.get(ref)
+    version = registry.versions.set_state(ref.name, seen.digest, change, seen.state_generation)
     return StateChangeResult(version, seen.state, version.standing != seen.standing)

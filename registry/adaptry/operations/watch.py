@@ -67,11 +67,11 @@ class RefPattern:
         """Each matching ref with its version, of one adapter or of all."""
         if self.ref is not None:
             try:
-                yield str(self.ref), registry.version(self.ref)
+                yield str(self.ref), registry.versions.get(self.ref)
             except NotFound:
                 return
         else:
-            for version in iter_items(partial(registry.search, self._query(name), limit=_AT_ONCE)):
+            for version in iter_items(partial(registry.versions.search, self._query(name), limit=_AT_ONCE)):
                 if self.matches_adapter(version.name):
                     for alias in version.aliases:
                         if fnmatchcase(alias, self.selector):
@@ -134,7 +134,7 @@ class RefWatcher:
         `Unavailable`."""
         if self._seq is None or time.monotonic() - self._looked_at > _FULL_LOOK:
             return self._rescan()
-        news = self._registry.events(self._seq, _AT_ONCE, wait, self._about)
+        news = self._registry.events.read(self._seq, _AT_ONCE, wait, self._about)
         if news.seq < self._seq or news.epoch != self._epoch:
             return self._rescan()
         changed = self._rescan_adapters(affected_adapters(news))
@@ -142,7 +142,7 @@ class RefWatcher:
         return changed
 
     def _rescan(self) -> tuple[RefChange, ...]:
-        end = self._registry.events()  # what happens during the look is looked at once more
+        end = self._registry.events.read()  # what happens during the look is looked at once more
         found = {
             ref: version for each in self._patterns for ref, version in each.resolve(self._registry, None)
         }
@@ -191,7 +191,7 @@ def follow_events(
 
     def look() -> EventBatch:
         nonlocal reached
-        news = registry.events(reached, _AT_ONCE, 0.0 if reached is None else 30.0, about)
+        news = registry.events.read(reached, _AT_ONCE, 0.0 if reached is None else 30.0, about)
         reached = news.seq
         return news
 

@@ -1,4 +1,4 @@
-"""The commits part of the registry interface: branches of revisions, as the Hub's clients see an adapter.
+"""The role of a registry that keeps commits: branches of revisions, as the Hub's clients see an adapter.
 
 A commit *is* a revision; its id is the beginning of the digest, so it means the same tree for ever. A branch
 is a chain of commits. On `main`, which always begins with an empty tree, each version is a commit; a commit
@@ -20,20 +20,20 @@ COMMIT_MADE = "commit.made"
 """The event of a commit that made no version; one that did is a `version.pushed`."""
 
 
-class CommitsApi(ABC):
+class Commits(ABC):
     """How revisions are named: `hub_revision.GRAMMAR`."""
 
     @abstractmethod
-    def commit(self, name: AdapterName, revision: str = MAIN) -> CommitInfo:
+    def get(self, name: AdapterName, revision: str = MAIN) -> CommitInfo:
         """What a word means now. Raises `NotFound` (no such adapter), `RevisionNotFound` (nor any such
         revision).
         """
 
     @abstractmethod
-    def commits(
+    def list(
         self, name: AdapterName, revision: str = MAIN, cursor: str | None = None, limit: int = 50
     ) -> Page[CommitInfo]:
-        """A commit and those before it in its chain, newest first. Raises as `commit`."""
+        """A commit and those before it in its chain, newest first. Raises as `get`."""
 
     @abstractmethod
     def references(self, name: AdapterName) -> tuple[BranchInfo, ...]:
@@ -43,28 +43,28 @@ class CommitsApi(ABC):
 
     @abstractmethod
     def tree(self, name: AdapterName, revision: Digest) -> Manifest:
-        """What any commit of the adapter holds, also one that no branch reaches any more; `read_file` reads
+        """What any commit of the adapter holds, also one that no branch reaches any more; `Files.read` reads
         its files.
 
         Raises `NotFound`, `RevisionNotFound`.
         """
 
     @abstractmethod
-    def put_commit(
+    def put(
         self, name: AdapterName, branch: str, manifest: bytes, note: CommitNote, parent: str | None = None
     ) -> CommitResult:
         """Moves a branch on to a revision whose files are here, if the branch is at `parent` (None: wherever
         it is).
 
         On `main`, an adapter whose weights or config changed becomes a version, by the checks of
-        `put_revision`. A branch that is at this very revision stays as it is. Raises `Conflict` where the
+        `Versions.put`. A branch that is at this very revision stays as it is. Raises `Conflict` where the
         branch is elsewhere by now, `RevisionNotFound` where there is no such branch, `PermissionDenied` for
-        one that is an alias, `InvalidPath` for a file that is none of an adapter's, and as `put_revision`.
+        one that is an alias, `InvalidPath` for a file that is none of an adapter's, and as `Versions.put`.
         """
 
     @abstractmethod
     def create_branch(self, name: AdapterName, branch: str, at: str = MAIN) -> BranchInfo:
-        """Raises `Conflict` where the name is taken, `InvalidRef`, `PermissionDenied`, and as `commit`."""
+        """Raises `Conflict` where the name is taken, `InvalidRef`, `PermissionDenied`, and as `get`."""
 
     @abstractmethod
     def delete_branch(self, name: AdapterName, branch: str) -> None:
@@ -74,7 +74,7 @@ class CommitsApi(ABC):
 
     @abstractmethod
     def create_tag(self, name: AdapterName, tag: str, at: str = MAIN, message: str = "") -> BranchInfo:
-        """A name that never moves. Raises as `make_branch`."""
+        """A name that never moves. Raises as `create_branch`."""
 
     @abstractmethod
     def delete_tag(self, name: AdapterName, tag: str) -> None:
@@ -82,8 +82,4 @@ class CommitsApi(ABC):
 
     @abstractmethod
     def squash(self, name: AdapterName, branch: str, note: CommitNote) -> CommitInfo:
-        """Makes a branch one commit of the tree it holds; versions and ids stay. Raises as `put_commit`."""
-
-    @abstractmethod
-    def renamed_to(self, name: AdapterName) -> AdapterName | None:
-        """Where an adapter of that name went when it was renamed, as far as the caller may read it there."""
+        """Makes a branch one commit of the tree it holds; versions and ids stay. Raises as `put`."""

@@ -23,11 +23,11 @@ _MOST_WILD = 512  # characters of all globs that have to be compiled: that takes
 _LAST = 2**63 - 1
 
 
-class EventsApi(ABC):
+class Events(ABC):
     """What happened, from any point on."""
 
     @abstractmethod
-    def events(
+    def read(
         self, after: int | None = None, limit: int = 50, wait: float = 0.0, about: Sequence[str] = ()
     ) -> EventBatch:
         """The events after number `after`, oldest first; None: from now on.

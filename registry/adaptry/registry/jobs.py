@@ -1,4 +1,4 @@
-"""The jobs part of the registry interface: submit, read, cancel and retry jobs.
+"""The role of a registry that takes jobs: submit, read, cancel and retry jobs.
 
 Submitting needs no runner nearby, nor the packages of one: a job waits until a runner takes it. A job belongs
 to a namespace: those who may not read there get `NotFound`.
@@ -12,41 +12,41 @@ from adaptry.registry.job_types.records import JobInfo, JobOrder, JobState, LogL
 from adaptry.registry.records import Page
 
 
-class JobsApi(ABC):
+class Jobs(ABC):
     """Jobs are named by their ids."""
 
     @abstractmethod
-    def submit_job(self, order: JobOrder) -> JobInfo:
+    def submit(self, order: JobOrder) -> JobInfo:
         """A job that waits for a runner; it will have the caller's rights, no more.
 
         Raises `Invalid` (no such kind, fields that do not parse), `PermissionDenied`.
         """
 
     @abstractmethod
-    def job(self, id: str) -> JobInfo:
+    def get(self, id: str) -> JobInfo:
         """Raises `NotFound`."""
 
     @abstractmethod
-    def jobs(
+    def list(
         self, state: JobState | None = None, cursor: str | None = None, limit: int = 50
     ) -> Page[JobInfo]:
         """Newest first; of one state, or all."""
 
     @abstractmethod
-    def cancel_job(self, id: str) -> JobInfo:
+    def cancel(self, id: str) -> JobInfo:
         """From now on it changes nothing; what computes is stopped soon. One that has ended stays as it is.
 
         Raises `NotFound`, `PermissionDenied`.
         """
 
     @abstractmethod
-    def retry_job(self, id: str) -> JobInfo:
+    def retry(self, id: str) -> JobInfo:
         """Queues a job that failed or was cancelled again; parts that were finished are kept. Raises
         `Conflict` for one that has not ended or is done, `NotFound`, `PermissionDenied`.
         """
 
     @abstractmethod
-    def job_log(self, id: str, cursor: str | None = None, limit: int = 50) -> Page[LogLine]:
+    def log(self, id: str, cursor: str | None = None, limit: int = 50) -> Page[LogLine]:
         """What its steps said, oldest first. Raises `NotFound`."""
 
     @abstractmethod
@@ -54,10 +54,10 @@ class JobsApi(ABC):
         """Those that were heard of lately, in the order of their ids. Nobody without a namespace sees any."""
 
     @abstractmethod
-    def schedule_job(self, name: str, cron: str, order: JobOrder) -> ScheduleInfo:
+    def schedule(self, name: str, cron: str, order: JobOrder) -> ScheduleInfo:
         """Gives the order whenever `cron` says so (`cron.GRAMMAR`), as long as there are runners; a time that
         passed while there were none is made up for within a day, once. Replaces one of that name. Raises as
-        `submit_job`.
+        `submit`.
         """
 
     @abstractmethod
@@ -65,7 +65,7 @@ class JobsApi(ABC):
         """Those of the namespaces that the caller holds, in name order."""
 
     @abstractmethod
-    def unschedule_job(self, name: str, namespace: str | None = None) -> None:
+    def unschedule(self, name: str, namespace: str | None = None) -> None:
         """Takes back the schedule of that name in `namespace`; without one, the only one of that name that
         the caller sees.
 

@@ -97,21 +97,21 @@ def is_due(rollout: RolloutInfo, now: datetime, serving: Mapping[str, Digest | N
     return bool(turn) and all(serving[worker] == rollout.digest for worker in turn)
 
 
-class RolloutsApi(ABC):
+class Rollouts(ABC):
     """One rollout at a time for an alias."""
 
     @abstractmethod
-    def start_rollout(self, name: AdapterName, alias: str, to: Digest, plan: RolloutPlan) -> RolloutInfo:
+    def start(self, name: AdapterName, alias: str, to: Digest, plan: RolloutPlan) -> RolloutInfo:
         """Raises `Conflict` where one is running, the alias is there already, or the version may not be
         pointed at; `NotFound`, `PermissionDenied`.
         """
 
     @abstractmethod
-    def rollouts(self, name: AdapterName) -> tuple[RolloutInfo, ...]:
+    def list(self, name: AdapterName) -> tuple[RolloutInfo, ...]:
         """The newest 50, newest first. Raises `NotFound`."""
 
     @abstractmethod
-    def change_rollout(self, name: AdapterName, alias: str, change: RolloutChange, was: int) -> RolloutInfo:
+    def change(self, name: AdapterName, alias: str, change: RolloutChange, was: int) -> RolloutInfo:
         """Changes the running rollout of an alias if its generation is `was`; at 100 % the alias moves.
 
         Raises `Conflict` with what was found, `NotFound` where none is running, `PermissionDenied`.

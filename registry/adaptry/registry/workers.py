@@ -194,7 +194,7 @@ class WorkerInfo(Value):
     troubles: tuple[WorkerProblem, ...] = ()
 
 
-class WorkersApi(ABC):
+class Workers(ABC):
     """Who has what. A worker is seen by whoever may read something it has, by its owner, and by
     administrators.
     """
@@ -208,7 +208,7 @@ class WorkersApi(ABC):
         """
 
     @abstractmethod
-    def worker(self, name: str, owner: str | None = None) -> WorkerInfo:
+    def get(self, name: str, owner: str | None = None) -> WorkerInfo:
         """The worker of that name that `owner` has; without one, the caller's own, else the only one that the
         caller sees.
 
@@ -216,11 +216,11 @@ class WorkersApi(ABC):
         """
 
     @abstractmethod
-    def workers(self, cursor: str | None = None, limit: int = 50) -> Page[WorkerInfo]:
+    def list(self, cursor: str | None = None, limit: int = 50) -> Page[WorkerInfo]:
         """In the order of names and owners, each with what it has that the caller may read."""
 
     @abstractmethod
-    def forget_worker(self, name: str, owner: str | None = None) -> None:
+    def forget(self, name: str, owner: str | None = None) -> None:
         """Records that a worker, found as by `worker`, is gone and serves nothing. Raises as `worker`, and
         `PermissionDenied`: its owner and administrators may.
         """

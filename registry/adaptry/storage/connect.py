@@ -5,8 +5,6 @@ folder.
 from __future__ import annotations
 
 import os
-from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +15,8 @@ from adaptry.core.settings import AdaptrySettings, data_folder, is_server
 from adaptry.registry.interface import Registry
 
 if TYPE_CHECKING:
+    from adaptry.storage.blobs.local import LocalBlobs
+    from adaptry.storage.blobs.tiered import TieredBlobs
     from adaptry.storage.local import LocalRegistry
 
 _CATALOG = "catalog.sqlite"
@@ -88,8 +88,8 @@ def open_local(
     for_cleanup: bool = False,
     is_serving: bool = False,
 ) -> LocalRegistry:
-    """The embedded registry in `folder`, created if it is missing. Removes what a crash left half written
-    there.
+    """The embedded registry in `folder`, created if it is missing: its blobs, its catalog, and whether they belong
+    together.
 
     `catalog` is the PostgreSQL database for a new registry's rows, else SQLite; `blobs`
     (`s3://bucket/prefix`) the bucket for its files. The folder remembers both. Up to `blob_cache` bytes of
@@ -100,30 +100,21 @@ def open_local(
     `ProtocolMismatch` (made by a newer adaptry), `Invalid` (no database), `Conflict` (the registry has
     another catalog, or the bucket another registry's files).
     """
-    from adaptry.storage.blobs.factory import CACHE, forget_address, open_blobs
+    from adaptry.storage.blobs.factory import forget_address
     from adaptry.storage.catalog import disk_reserve
-    from adaptry.storage.catalog.factory import open_catalog
-    from adaptry.storage.local import LocalRegistry
-    from adaptry.storage.local.uploads import purge
-    from adaptry.storage.ownership import require_bucket_owned
+    from adaptry.storage.catalog.factory import locate_catalog
+    from adaptry.storage.local import LocalRegistry, RegistryContext
+    from adaptry.storage.ownership import open_owned
 
     folder = Path(folder).expanduser().absolute()
-    if is_registry(folder) and not (folder / _ADDRESS).is_file() and not os.access(folder, os.W_OK):
-        from adaptry.storage.readonly import open_for_reading
-
-        return open_for_reading(folder, folder / _CATALOG, identity)
-    try:
-        is_new = not is_registry(folder)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        store = open_blobs(folder, blobs, CACHE if blob_cache is None else blob_cache)
-    except OSError as error:
-        raise Unavailable(
-            f"cannot keep a registry in {folder}: {error.strerror}; choose another folder"
-        ) from error
+    is_new = not is_registry(folder)
+    if not is_new and not (folder / _ADDRESS).is_file() and not os.access(folder, os.W_OK):
+        return _open_for_reading(folder, identity)
+    store = _open_blobs(folder, blobs, blob_cache)
     if for_cleanup:
         disk_reserve.release_reserve(folder)
     try:
-        opened = open_catalog(folder, catalog, lambda known: require_bucket_owned(known, store))
+        opened = open_owned(locate_catalog(folder, catalog), store)
     except Conflict:
         if is_new:
             forget_address(folder)  # what was refused is not what the folder keeps
@@ -131,16 +122,32 @@ def open_local(
     except StorageFull:
         if is_new or is_serving:
             raise
-        from adaptry.storage.readonly import open_for_reading
-
-        return open_for_reading(folder, folder / _CATALOG, identity, until_writable=True)
+        return _open_for_reading(folder, identity, until_writable=True)
     if (folder / _CATALOG).is_file():
         disk_reserve.allocate_reserve(folder)
-    with suppress(StorageFull):  # what can be read is read, and the next opening tidies up
-        purge(opened, store, datetime.now(UTC))
-    return LocalRegistry(
+    context = RegistryContext(
         opened, store, identity, require_known_base=require_known_base, presign_uploads=presign_uploads
     )
+    return LocalRegistry(context)
+
+
+def _open_blobs(folder: Path, url: str | None, cache: int | None) -> LocalBlobs | TieredBlobs:
+    """The store of the registry in `folder`, which is made if it is missing."""
+    from adaptry.storage.blobs.factory import CACHE, open_blobs
+
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return open_blobs(folder, url, CACHE if cache is None else cache)
+    except OSError as error:
+        raise Unavailable(
+            f"cannot keep a registry in {folder}: {error.strerror}; choose another folder"
+        ) from error
+
+
+def _open_for_reading(folder: Path, identity: Identity, *, until_writable: bool = False) -> LocalRegistry:
+    from adaptry.storage.readonly import open_for_reading
+
+    return open_for_reading(folder, folder / _CATALOG, identity, until_writable=until_writable)
 
 
 def open_in_memory() -> LocalRegistry:
@@ -149,9 +156,9 @@ def open_in_memory() -> LocalRegistry:
     """
     from adaptry.storage.blobs.memory import MemoryBlobs
     from adaptry.storage.catalog.database import Catalog
-    from adaptry.storage.local import LocalRegistry
+    from adaptry.storage.local import LocalRegistry, RegistryContext
 
-    return LocalRegistry(Catalog("sqlite://"), MemoryBlobs())
+    return LocalRegistry(RegistryContext(Catalog("sqlite://"), MemoryBlobs()))
 
 
 def catalog_of(folder: Path) -> str | None:

@@ -12,6 +12,24 @@ from adaptry.storage.blobs.local import LocalBlobs
 from adaptry.storage.blobs.store import BlobStore
 from adaptry.storage.catalog import scan
 from adaptry.storage.catalog.database import Catalog
+from adaptry.storage.catalog.factory import CatalogPlace
+
+
+def open_owned(place: CatalogPlace, store: BlobStore) -> Catalog:
+    """Opens the catalog to which the files in `store` belong. Nothing is made where they belong to another.
+
+    Raises `Conflict`, `Unavailable`, `ProtocolMismatch`, `StorageFull`.
+    """
+    if place.is_missing:
+        require_bucket_owned(None, store)
+    catalog = place.open()
+    try:
+        require_bucket_owned(catalog, store)
+    except BaseException:
+        catalog.close()
+        raise
+    place.remember()
+    return catalog
 
 
 def require_bucket_owned(catalog: Catalog | None, store: BlobStore) -> None:

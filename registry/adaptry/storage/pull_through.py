@@ -7,6 +7,7 @@ are not passed on, but a version that was withdrawn upstream cannot be pushed he
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from adaptry.core.digest import Digest
@@ -29,7 +30,13 @@ from adaptry.registry.records import (
     VersionInfo,
 )
 from adaptry.storage.local import LocalRegistry
+from adaptry.storage.local.adapters import LocalAdapters
+from adaptry.storage.local.aliases import LocalAliases
+from adaptry.storage.local.commits import LocalCommits
+from adaptry.storage.local.context import RegistryContext
+from adaptry.storage.local.files import LocalFiles
 from adaptry.storage.local.idempotency import IdempotencyKey
+from adaptry.storage.local.versions import LocalVersions
 
 Answer = TypeVar("Answer")
 
@@ -48,76 +55,18 @@ class UpstreamRegistry(Protocol):
     def close(self) -> None: ...
 
 
-class PullThroughRegistry(LocalRegistry):
-    """`with_pull_through(registry, upstream)` makes one. Fetches nothing for an identity without the
-    namespace here.
-    """
+@dataclass(frozen=True)
+class _Upstream:
+    """The registry behind this one, as whoever asks here may use it."""
 
-    upstream: UpstreamRegistry
+    registry: UpstreamRegistry
+    identity: Identity
 
-    def on_behalf_of(
-        self, identity: Identity, idempotency_key: IdempotencyKey | None = None
-    ) -> PullThroughRegistry:
-        return with_pull_through(super().on_behalf_of(identity, idempotency_key), self.upstream)
-
-    def close(self) -> None:
-        self.upstream.close()
-        super().close()
-
-    def adapter(self, name: AdapterName) -> AdapterInfo:
-        return self._after(Ref(name, Latest()), lambda: super(PullThroughRegistry, self).adapter(name))
-
-    def version(self, ref: Ref) -> VersionInfo:
-        return self._after(ref, lambda: super(PullThroughRegistry, self).version(ref))
-
-    def detail(self, ref: Ref) -> VersionDetail:
-        return self._after(ref, lambda: super(PullThroughRegistry, self).detail(ref))
-
-    def versions(self, name: AdapterName, cursor: str | None = None, limit: int = 50) -> Page[VersionInfo]:
-        return self._after(
-            Ref(name, Latest()), lambda: super(PullThroughRegistry, self).versions(name, cursor, limit)
-        )
-
-    def aliases(self, name: AdapterName) -> tuple[AliasInfo, ...]:
-        if self.identity.has_namespace(name.namespace):
-            self.upstream.fetch_aliases(name)
-        return self._after(Ref(name, Latest()), lambda: super(PullThroughRegistry, self).aliases(name))
-
-    def tree(self, name: AdapterName, revision: Digest) -> Manifest:
-        return self._after(
-            Ref(name, ByDigest(revision.hex)), lambda: super(PullThroughRegistry, self).tree(name, revision)
-        )
-
-    def read_file(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
-        return self._after(
-            Ref(name, ByDigest(revision.hex)),
-            lambda: super(PullThroughRegistry, self).read_file(name, revision, path, start),
-        )
-
-    def put_revision(self, name: AdapterName, manifest: bytes, options: PushOptions) -> PushResult:
-        self._let_in(name, manifest)
-        return super().put_revision(name, manifest, options)
-
-    def put_commit(
-        self, name: AdapterName, branch: str, manifest: bytes, note: CommitNote, parent: str | None = None
-    ) -> CommitResult:
-        self._let_in(name, manifest)
-        return super().put_commit(name, branch, manifest, note, parent)
-
-    def commit(self, name: AdapterName, revision: str = MAIN) -> CommitInfo:
-        return self._after(
-            _ref(name, revision), lambda: super(PullThroughRegistry, self).commit(name, revision)
-        )
-
-    def _let_in(self, name: AdapterName, manifest: bytes) -> None:
-        """Fetches the version first if upstream has it, with its state there. Raises `Withdrawn`."""
-        if self.identity.may_write(name):
-            revision = Digest.of(manifest)
-            self.upstream.fetch(Ref(name, ByDigest(revision.hex)))
-            self.upstream.require_not_withdrawn(name, revision)
-
-    def _after(self, ref: Ref, read: Callable[[], Answer]) -> Answer:
-        problem = self.upstream.fetch(ref) if self.identity.has_namespace(ref.name.namespace) else None
+    def after_fetch(self, ref: Ref, read: Callable[[], Answer]) -> Answer:
+        """What `read` answers after `ref` was brought up to date. Fetches nothing for an identity without the
+        namespace here.
+        """
+        problem = self.registry.fetch(ref) if self.identity.has_namespace(ref.name.namespace) else None
         try:
             return read()
         except NotFound as error:
@@ -125,13 +74,103 @@ class PullThroughRegistry(LocalRegistry):
                 raise
             raise problem from error
 
+    def fetch_aliases(self, name: AdapterName) -> None:
+        if self.identity.has_namespace(name.namespace):
+            self.registry.fetch_aliases(name)
 
-def with_pull_through(registry: LocalRegistry, upstream: UpstreamRegistry) -> PullThroughRegistry:
-    """The registry as it is, with `upstream` behind it."""
-    made = PullThroughRegistry.__new__(PullThroughRegistry)
-    vars(made).update(vars(registry))
-    made.upstream = upstream
-    return made
+    def fetch_before_write(self, name: AdapterName, manifest: bytes) -> None:
+        """Fetches the version first if upstream has it, with its state there. Raises `Withdrawn`."""
+        if self.identity.may_write(name):
+            revision = Digest.of(manifest)
+            self.registry.fetch(Ref(name, ByDigest(revision.hex)))
+            self.registry.require_not_withdrawn(name, revision)
+
+
+@dataclass(frozen=True)
+class _Adapters(LocalAdapters):
+    upstream: _Upstream
+
+    def get(self, name: AdapterName) -> AdapterInfo:
+        return self.upstream.after_fetch(Ref(name, Latest()), lambda: super(_Adapters, self).get(name))
+
+
+@dataclass(frozen=True)
+class _Files(LocalFiles):
+    upstream: _Upstream
+
+    def read(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
+        ref = Ref(name, ByDigest(revision.hex))
+        return self.upstream.after_fetch(ref, lambda: super(_Files, self).read(name, revision, path, start))
+
+
+@dataclass(frozen=True)
+class _Versions(LocalVersions):
+    upstream: _Upstream
+
+    def get(self, ref: Ref) -> VersionInfo:
+        return self.upstream.after_fetch(ref, lambda: super(_Versions, self).get(ref))
+
+    def detail(self, ref: Ref) -> VersionDetail:
+        return self.upstream.after_fetch(ref, lambda: super(_Versions, self).detail(ref))
+
+    def list(self, name: AdapterName, cursor: str | None = None, limit: int = 50) -> Page[VersionInfo]:
+        ref = Ref(name, Latest())
+        return self.upstream.after_fetch(ref, lambda: super(_Versions, self).list(name, cursor, limit))
+
+    def put(self, name: AdapterName, manifest: bytes, options: PushOptions) -> PushResult:
+        self.upstream.fetch_before_write(name, manifest)
+        return super().put(name, manifest, options)
+
+
+@dataclass(frozen=True)
+class _Aliases(LocalAliases):
+    upstream: _Upstream
+
+    def list(self, name: AdapterName) -> tuple[AliasInfo, ...]:
+        self.upstream.fetch_aliases(name)
+        return self.upstream.after_fetch(Ref(name, Latest()), lambda: super(_Aliases, self).list(name))
+
+
+@dataclass(frozen=True)
+class _Commits(LocalCommits):
+    upstream: _Upstream
+
+    def get(self, name: AdapterName, revision: str = MAIN) -> CommitInfo:
+        ref = _ref(name, revision)
+        return self.upstream.after_fetch(ref, lambda: super(_Commits, self).get(name, revision))
+
+    def tree(self, name: AdapterName, revision: Digest) -> Manifest:
+        ref = Ref(name, ByDigest(revision.hex))
+        return self.upstream.after_fetch(ref, lambda: super(_Commits, self).tree(name, revision))
+
+    def put(
+        self, name: AdapterName, branch: str, manifest: bytes, note: CommitNote, parent: str | None = None
+    ) -> CommitResult:
+        self.upstream.fetch_before_write(name, manifest)
+        return super().put(name, branch, manifest, note, parent)
+
+
+class PullThroughRegistry(LocalRegistry):
+    """A local registry with `upstream` behind it."""
+
+    def __init__(self, context: RegistryContext, upstream: UpstreamRegistry) -> None:
+        super().__init__(context)
+        self.upstream = upstream
+        behind = _Upstream(upstream, context.identity)
+        self.adapters = _Adapters(context, behind)
+        self.files = _Files(context, behind)
+        self.versions = _Versions(context, behind)
+        self.aliases = _Aliases(context, behind)
+        self.commits = _Commits(context, behind)
+
+    def on_behalf_of(
+        self, identity: Identity, idempotency_key: IdempotencyKey | None = None
+    ) -> PullThroughRegistry:
+        return PullThroughRegistry(self.context.on_behalf_of(identity, idempotency_key), self.upstream)
+
+    def close(self) -> None:
+        self.upstream.close()
+        super().close()
 
 
 def _ref(name: AdapterName, revision: str) -> Ref:

@@ -17,6 +17,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -30,6 +31,8 @@ from adaptry.core.refs import Ref
 from adaptry.storage.blobs.factory import open_blobs_for_reading
 from adaptry.storage.catalog.database import Catalog, Transaction
 from adaptry.storage.local import LocalRegistry
+from adaptry.storage.local.context import RegistryContext
+from adaptry.storage.local.versions import LocalVersions
 
 _PREFIX = "adaptry-catalog-"
 _MEMORY = Path("/dev/shm")  # where Linux keeps files in memory
@@ -68,7 +71,9 @@ def open_for_reading(
             if not isinstance(failure, StorageFull):
                 raise failure from error
         else:
-            return _ReadOnlyRegistry(opened, open_blobs_for_reading(folder), identity)
+            registry = LocalRegistry(RegistryContext(opened, open_blobs_for_reading(folder), identity))
+            registry.versions = _ReadOnlyVersions(registry.context)
+            return registry
     raise failure or StorageFull("no space left for a temporary file; free some, or set TMPDIR")
 
 
@@ -108,7 +113,8 @@ class _ReadCatalog(Catalog):
         self._tidy()
 
 
-class _ReadOnlyRegistry(LocalRegistry):
+@dataclass(frozen=True)
+class _ReadOnlyVersions(LocalVersions):
     """A pull works where it cannot be counted."""
 
     def count_download(self, ref: Ref) -> None:

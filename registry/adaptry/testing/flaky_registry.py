@@ -4,6 +4,7 @@ connection fails."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Unavailable
@@ -11,23 +12,46 @@ from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer.retry import RetryPolicy
 from adaptry.registry.records import UploadInfo
 from adaptry.storage.local import LocalRegistry
+from adaptry.storage.local.context import RegistryContext
+from adaptry.storage.local.files import LocalFiles
+from adaptry.storage.local.uploads import LocalUploads
+
+StreamChange = Callable[[Iterable[bytes]], Iterator[bytes]]
 
 NO_WAIT = RetryPolicy(tries=3, first_wait=0)
 """Retries without waiting."""
 
 
+@dataclass(frozen=True)
+class _FlakyUploads(LocalUploads):
+    cut: StreamChange
+
+    def append(self, upload: UploadInfo, offset: int, chunks: Iterable[bytes]) -> UploadInfo:
+        return super().append(upload, offset, self.cut(chunks))
+
+
+@dataclass(frozen=True)
+class ChangedReads(LocalFiles):
+    """The files of a local registry, of which each stream passes through `change`."""
+
+    change: StreamChange
+
+    def read(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
+        return self.change(super().read(name, revision, path, start))
+
+
 class FlakyRegistry(LocalRegistry):
     """Breaks each of the next `cuts` uploads or reads after one chunk; `sent` counts the bytes in both
-    directions."""
+    directions.
+    """
 
     cuts = 0
     sent = 0
 
-    def append_upload(self, upload: UploadInfo, offset: int, chunks: Iterable[bytes]) -> UploadInfo:
-        return super().append_upload(upload, offset, self._cut(chunks))
-
-    def read_file(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
-        return self._cut(super().read_file(name, revision, path, start))
+    def __init__(self, context: RegistryContext) -> None:
+        super().__init__(context)
+        self.uploads = _FlakyUploads(context, self._cut)
+        self.files = ChangedReads(context, self._cut)
 
     def _cut(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         breaks = self.cuts > 0
@@ -44,5 +68,6 @@ class TamperingRegistry(LocalRegistry):
 
     tamper: Callable[[bytes], bytes] = staticmethod(bytes)
 
-    def read_file(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
-        return (self.tamper(chunk) for chunk in super().read_file(name, revision, path, start))
+    def __init__(self, context: RegistryContext) -> None:
+        super().__init__(context)
+        self.files = ChangedReads(context, lambda chunks: map(self.tamper, chunks))

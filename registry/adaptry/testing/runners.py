@@ -159,8 +159,8 @@ def wait_until(is_so: Callable[[], bool], what: str) -> None:
 
 def wait_for_job(registry: LocalRegistry, id: str) -> JobInfo:
     """The job, once it has ended."""
-    wait_until(lambda: not registry.job(id).is_open, f"the end of {id}")
-    return registry.job(id)
+    wait_until(lambda: not registry.jobs.get(id).is_open, f"the end of {id}")
+    return registry.jobs.get(id)
 
 
 def _send(pids: Iterable[int], number: signal.Signals) -> None:

@@ -129,4 +129,4 @@ answer = [first, api.model_info("acme/tone").sha]
 """
     (first, now), _ = run_client(server, code, tmp_path, folder=str(tmp_path / "second"))
     assert first == now
-    assert [version.number for version in server.registry().versions(NAME).items] == [2, 1]
+    assert [version.number for version in server.registry().versions.list(NAME).items] == [2, 1]

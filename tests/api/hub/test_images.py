@@ -72,7 +72,7 @@ def test_an_image_that_is_another_thing_is_refused_with_the_reason(server: Serve
         assert "plot.png is not a valid PNG image" in answer.json["error"]
         alone = send(server, lines({"plot.png": bad}))
         assert alone.status == 400
-    assert server.registry().versions(NAME).items == ()
+    assert server.registry().versions.list(NAME).items == ()
 
 
 def test_one_that_is_too_large_is_left_out_before_it_is_sent(server: Server) -> None:
@@ -88,19 +88,19 @@ def test_our_own_push_of_a_broken_image_is_refused_by_the_server_too(server: Ser
     registry = server.registry()
     bad = b"\xff\xd8\xff<html>"
     manifest = push(registry, adapter, NAME).version
-    detail = registry.detail(Ref(NAME))
+    detail = registry.versions.detail(Ref(NAME))
     assert manifest.number == 1
     digest = hashlib.sha256(bad).hexdigest()
     from adaptry.core.digest import Digest
     from adaptry.core.manifest import Manifest
     from adaptry.registry.records import PushOptions
 
-    session = registry.open_upload(NAME, Digest(digest), len(bad))
-    registry.finish_upload(registry.append_upload(session, 0, [bad]))
+    session = registry.uploads.open(NAME, Digest(digest), len(bad))
+    registry.uploads.finish(registry.uploads.append(session, 0, [bad]))
     tree = {entry.path: (entry.size, entry.sha256) for entry in detail.manifest.files}
     forged = Manifest.of({**tree, "photo.jpg": (len(bad), Digest(digest))})
     with pytest.raises(Unsupported, match="not a valid JPEG image"):
-        registry.put_revision(NAME, forged.to_bytes(), PushOptions())
+        registry.versions.put(NAME, forged.to_bytes(), PushOptions())
 
 
 def test_an_upload_of_which_nothing_is_stored_fails_and_says_what_was_left_out_and_why(

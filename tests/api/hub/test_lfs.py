@@ -236,11 +236,13 @@ def test_a_file_is_verified_once_it_is_here(server: Server) -> None:
 def test_a_full_namespace_is_answered_with_a_time_to_come_back(server: Server) -> None:
     registry = server.registry()
     name = AdapterName.parse(TONE)
-    opened = [registry.open_upload(name, Digest.of(bytes([number])), 1) for number in range(MAX_OPEN_UPLOADS)]
+    opened = [
+        registry.uploads.open(name, Digest.of(bytes([number])), 1) for number in range(MAX_OPEN_UPLOADS)
+    ]
     where = whole(server)
     answer = server.call("PUT", where, CONTENT, token=None)
     assert answer.status == 503
     assert int(answer.headers["Retry-After"]) >= 20
-    registry.drop_upload(opened[0].id)
+    registry.uploads.drop(opened[0].id)
     assert server.call("PUT", where, CONTENT, token=None).status == 200
     assert has(server, CONTENT)

@@ -132,7 +132,7 @@ def eventually(found: Callable[[], Any]) -> Any:
 def test_every_word_for_a_revision_of_the_adapter_is_one_of_the_merged_model(
     server: Server, registry: HttpRegistry, version: Digest, base: Path, tmp_path: Path
 ) -> None:
-    registry.move_alias(NAME, "prod", version, None)
+    registry.aliases.move(NAME, "prod", version, None)
     second = push(registry, open_dir(tiny_lora(tmp_path / "second", seed=9)), NAME).version.digest
 
     first = {info(server, word)["sha"] for word in ("v1", "prod", version.short_id, version.short_id[:9])}
@@ -168,16 +168,16 @@ def test_a_commit_beside_the_weights_is_merged_as_the_version_it_carries(
     server: Server, registry: HttpRegistry, version: Digest
 ) -> None:
     before = info(server)["sha"]
-    tree = registry.tree(NAME, version)
+    tree = registry.commits.tree(NAME, version)
     fewer = tree.model_copy(update={"files": tuple(file for file in tree.files if file.path != "README.md")})
-    registry.put_commit(NAME, "main", fewer.to_bytes(), CommitNote(title="no card"))
+    registry.commits.put(NAME, "main", fewer.to_bytes(), CommitNote(title="no card"))
 
     assert info(server, model="acme/tone")["sha"] != version.short_id or fewer == tree
     assert info(server)["sha"] == before
 
 
 def test_what_has_no_adapter_has_nothing_merged(server: Server, registry: HttpRegistry) -> None:
-    registry.create_adapter(NAME, AdapterEdit())
+    registry.adapters.create(NAME, AdapterEdit())
 
     answer = server.call("GET", f"/api/models/{MODEL}")
 

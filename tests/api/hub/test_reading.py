@@ -256,7 +256,7 @@ def test_a_download_of_the_weights_is_counted_once(server: Server, commit: str) 
     resolve(server, WEIGHTS)
 
     def counted() -> int:
-        return server.registry().version(Ref(AdapterName.parse(TONE), Number(1))).downloads
+        return server.registry().versions.get(Ref(AdapterName.parse(TONE), Number(1))).downloads
 
     found = next(filter(None, (counted() for _ in range(500))), 0)  # it is counted once the bytes are sent
     assert found == counted() == 1

@@ -95,7 +95,7 @@ def test_a_version_that_was_recalled_is_followed_by_another_through_the_hub(
     writer = server.token("ada", "writer", ("acme",))
     code = 'api.upload_folder(repo_id="acme/tone", folder_path=folder)'
     run_client(server, code, tmp_path, token=writer, folder=folder)
-    assert registry.version(Ref.parse("acme/tone")).number == 2
+    assert registry.versions.get(Ref.parse("acme/tone")).number == 2
     assert resolve(server, WEIGHTS, writer, revision="main").status == 200
 
 

@@ -45,10 +45,10 @@ def test_a_commit_of_an_adapter_is_a_version_with_its_cards_tags_and_metrics(
     card = CARD.replace(b"license", index + b"description: Warm.\nlicense", 1)
     answer = send(server, lines({**files, README: card}))
     assert answer.json["commitUrl"] == f"{server.url}/{TONE}/commit/{answer.json['commitOid']}"
-    version = server.registry().version(Ref(NAME, Number(1)))
+    version = server.registry().versions.get(Ref(NAME, Number(1)))
     assert version.digest.short_id == answer.json["commitOid"]
     assert version.metrics == {"accuracy": 0.5}
-    info = server.registry().adapter(NAME)
+    info = server.registry().adapters.get(NAME)
     assert (info.tags, info.description) == (("warm", "license:mit"), "Warm.")
     assert "base_unknown" in answer.headers["X-HF-Warning"]
 
@@ -60,7 +60,7 @@ def test_a_card_alone_makes_no_version_and_takes_its_old_tags_with_it(
     server.call("PATCH", f"/api/v1/adapters/{TONE}", {"tags": ["warm", "license:mit", "ours"]})
     second = put(server, {README: CARD.replace(b"warm", b"cold")})
     assert second != first
-    info = server.registry().adapter(NAME)
+    info = server.registry().adapters.get(NAME)
     assert (info.versions, info.tags) == (1, ("ours", "cold", "license:mit"))
 
 
@@ -71,10 +71,10 @@ def test_metrics_that_a_later_card_brings_are_those_of_the_version_that_is_there
     index = b"model-index:\n- results:\n  - metrics: [{type: accuracy, value: 0.75}]\n"
     card = CARD.replace(b"license", index + b"license", 1)
     put(server, {README: card})
-    assert server.registry().version(Ref(NAME, Number(1))).metrics == {"accuracy": 0.75}
-    server.registry().log_metrics(Ref(NAME, Number(1)), {"accuracy": 0.8})
+    assert server.registry().versions.get(Ref(NAME, Number(1))).metrics == {"accuracy": 0.75}
+    server.registry().metrics.log(Ref(NAME, Number(1)), {"accuracy": 0.8})
     put(server, {README: card + b"Once more.\n"})
-    assert server.registry().version(Ref(NAME, Number(1))).metrics == {"accuracy": 0.8}
+    assert server.registry().versions.get(Ref(NAME, Number(1))).metrics == {"accuracy": 0.8}
 
 
 def test_the_same_again_is_the_same_commit(server: Server, files: dict[str, bytes]) -> None:
@@ -86,9 +86,9 @@ def test_config_and_weights_sent_one_by_one_become_a_version_when_both_are_there
     server: Server, files: dict[str, bytes]
 ) -> None:
     put(server, {CONFIG: files[CONFIG]})
-    assert server.registry().adapter(NAME).versions == 0
+    assert server.registry().adapters.get(NAME).versions == 0
     put(server, {WEIGHTS: files[WEIGHTS]})
-    assert server.registry().adapter(NAME).versions == 1
+    assert server.registry().adapters.get(NAME).versions == 1
 
 
 def test_before_an_upload_it_is_said_how_each_file_comes_and_what_is_there(
@@ -176,7 +176,7 @@ def test_an_adapter_that_cannot_work_is_refused_with_what_is_wrong(server: Serve
     answer = send(server, lines(broken))
     assert answer.status == 400
     assert "rank" in answer.json["error"]
-    assert server.registry().adapter(NAME).versions == 0
+    assert server.registry().adapters.get(NAME).versions == 0
     assert server.call("GET", f"/api/models/{TONE}").json["siblings"] == []
 
 
@@ -188,18 +188,18 @@ def test_weights_that_are_no_numbers_are_refused_with_a_sentence(
     key = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"
     spoiled = {path.name: path.read_bytes() for path in tiny_lora(tmp_path / "x", extra={key: nan}).iterdir()}
     if branch != "main":
-        server.registry().create_branch(NAME, branch)
+        server.registry().commits.create_branch(NAME, branch)
     answer = send(server, lines(spoiled), branch)
     assert answer.status == 400
     assert "NaN in 1 tensor" in answer.json["error"]
-    assert server.registry().adapter(NAME).versions == 0
+    assert server.registry().adapters.get(NAME).versions == 0
     assert server.call("GET", f"/api/models/{TONE}").json["siblings"] == []
 
 
 def test_an_alias_is_a_branch_that_only_moving_it_changes(server: Server, files: dict[str, bytes]) -> None:
     put(server, files)
-    digest = server.registry().version(Ref(NAME, Number(1))).digest
-    server.registry().move_alias(NAME, "prod", digest, None)
+    digest = server.registry().versions.get(Ref(NAME, Number(1))).digest
+    server.registry().aliases.move(NAME, "prod", digest, None)
     for answer in (
         preupload(server, (README, 1), revision="prod"),
         send(server, lines({README: b"x"}), "prod"),
@@ -270,7 +270,7 @@ def test_a_base_is_what_the_config_names_or_else_the_card(
     files[CONFIG] = files[CONFIG].replace(b'"org/tiny"', config.encode())
     put(server, {README: CARD.replace(b"license", b"base_model: org/carded\nlicense", 1)})
     put(server, {CONFIG: files[CONFIG], WEIGHTS: files[WEIGHTS]})
-    assert server.registry().version(Ref(NAME, Number(1))).base_name == base
+    assert server.registry().versions.get(Ref(NAME, Number(1))).base_name == base
     assert f"base_model:adapter:{base}" in server.call("GET", f"/api/models/{TONE}").json["tags"]
 
 
@@ -282,7 +282,7 @@ def test_of_a_file_that_a_commit_has_twice_the_last_counts(server: Server, files
     _, later = (json.loads(line) for line in lines({README: cards[1]}).splitlines())
     answer = send(server, lines({README: cards[0], CONFIG: unnamed, WEIGHTS: files[WEIGHTS]}, later))
     assert answer.status == 200, answer.body
-    assert server.registry().version(Ref(NAME, Number(1))).base_name == "org/two"
+    assert server.registry().versions.get(Ref(NAME, Number(1))).base_name == "org/two"
 
 
 def test_files_and_folders_are_dropped(server: Server, files: dict[str, bytes]) -> None:
@@ -417,7 +417,7 @@ def test_a_native_push_and_a_commit_go_on_from_each_other(
     said = server.call("GET", f"/api/models/{TONE}").json
     assert README not in {found["rfilename"] for found in said["siblings"]}
     put(server, {README: CARD})
-    assert server.registry().adapter(NAME).versions == 2
+    assert server.registry().adapters.get(NAME).versions == 2
     assert len(server.call("GET", f"/api/models/{TONE}/commits/main").json) == 4
 
 

@@ -93,7 +93,7 @@ class WorkerBackend(PolicyBackend):
         return [(each.digest, each.condition) for each in ours] != [(version.digest, "serving")]
 
     def _followers(self) -> Iterator[WorkerInfo]:
-        return filter(self._follows, iter_items(lambda cursor: self._registry.workers(cursor, 200)))
+        return filter(self._follows, iter_items(lambda cursor: self._registry.workers.list(cursor, 200)))
 
     def _follows(self, worker: WorkerInfo) -> bool:
         """Whether a worker follows the alias: it has had a version under that name, or reports a problem with

@@ -132,11 +132,13 @@ class Publisher:
     def _move_alias(self, version: VersionInfo) -> None:
         """The newest published wins, whoever moved the alias meanwhile."""
         for _ in range(_TRIES):
-            now = next((each for each in self._registry.aliases(self.name) if each.alias == self.alias), None)
+            now = next(
+                (each for each in self._registry.aliases.list(self.name) if each.alias == self.alias), None
+            )
             if now and now.digest == version.digest:
                 return
             try:
-                self._registry.move_alias(
+                self._registry.aliases.move(
                     self.name, self.alias, version.digest, now.generation if now else None
                 )
                 return
@@ -149,10 +151,10 @@ class Publisher:
     def _close_window(self) -> None:
         while len(self._window) > self.window:
             old = self._window[0]
-            found = self._registry.version(Ref(self.name, ByDigest(old.digest.hex)))
+            found = self._registry.versions.get(Ref(self.name, ByDigest(old.digest.hex)))
             if found.state == "active" and not found.aliases:
                 reason = f"left the window of {self.window} versions of {self.run}"
-                self._registry.set_state(
+                self._registry.versions.set_state(
                     self.name, old.digest, StateChange(state="yanked", reason=reason), found.state_generation
                 )
             del self._window[0]
@@ -160,14 +162,14 @@ class Publisher:
     def _load_window(self) -> list[VersionInfo]:
         """What an earlier process of this run had in its window, oldest first."""
         try:
-            recent = self._registry.versions(self.name, limit=_LOOK_BACK).items
+            recent = self._registry.versions.list(self.name, limit=_LOOK_BACK).items
         except NotFound:
             return []
         ours = [each for each in recent if each.state == "active" and self._is_ours(each)]
         return ours[: self.window][::-1]
 
     def _is_ours(self, version: VersionInfo) -> bool:
-        manifest = self._registry.detail(Ref(self.name, ByDigest(version.digest.hex))).manifest
+        manifest = self._registry.versions.detail(Ref(self.name, ByDigest(version.digest.hex))).manifest
         return manifest.provenance.get("run") == self.run
 
 

@@ -43,7 +43,7 @@ def require_base_match(registry: Registry, version: VersionInfo, base: BaseRecor
     if version.base_id == base.id:
         return
     try:
-        found = match_bases(registry.base_record(version.base_id), base)
+        found = match_bases(registry.bases.record(version.base_id), base)
     except NotFound:
         raise CheckFailed(f"{ref} is for {named}, which this worker's token may not see") from None
     if found.level not in _SAME:

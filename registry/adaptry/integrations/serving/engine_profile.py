@@ -42,7 +42,7 @@ def _base(registry: Registry, info: EngineInfo, configured: str | None) -> BaseR
             return identify_served_base(registry, name)
     for name in info.models:
         try:
-            return registry.base_record(registry.base(name).id)
+            return registry.bases.record(registry.bases.get(name).id)
         except (Invalid, NotFound):
             continue
     reported = ", ".join(info.models[:3]) or "no model"

@@ -61,7 +61,9 @@ class EventListener:
         epoch: str | None = None
         while not loop.is_closed():
             try:
-                news = self._registry.events(seq, wait=_WAIT if seq is not None else 0.0, about=self._globs)
+                news = self._registry.events.read(
+                    seq, wait=_WAIT if seq is not None else 0.0, about=self._globs
+                )
             except AdaptryError:
                 time.sleep(_PAUSE)
                 continue

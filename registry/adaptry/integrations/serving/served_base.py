@@ -25,7 +25,7 @@ def identify_served_base(
     `CheckFailed`, with a remedy, if the weights cannot be read.
     """
     if configured:
-        return registry.base_record(registry.base(configured).id)
+        return registry.bases.record(registry.bases.get(configured).id)
     try:
         return fingerprint(open_checkpoint(_folder(model, revision)))
     except (AdaptryError, OSError, ValueError) as error:

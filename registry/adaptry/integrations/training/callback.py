@@ -159,7 +159,7 @@ class AdaptryCallback(TrainerCallback):
             base=self._base, parents=self._parents, provenance=self._provenance(step),
         )  # fmt: skip
         for old in expired_checkpoints(self._checkpoints(), self._retention):
-            self._registry.delete_branch(self.name, old.branch)
+            self._registry.commits.delete_branch(self.name, old.branch)
 
     def _release_last(self, files: Path, step: int, metrics: Mapping[str, float]) -> None:
         pushed = push(
@@ -173,8 +173,8 @@ class AdaptryCallback(TrainerCallback):
         if best is None:
             assert self._retention.best is not None
             raise Invalid(f"no checkpoint of {self.run} has the metric {self._retention.best[0]}")
-        tree = self._registry.tree(self.name, best.digest)
-        pushed = self._registry.put_revision(self.name, tree.to_bytes(), self._options(best.metrics))
+        tree = self._registry.commits.tree(self.name, best.digest)
+        pushed = self._registry.versions.put(self.name, tree.to_bytes(), self._options(best.metrics))
         self.released = f"{self.name}@{pushed.version.number}"
 
     def _checkpoints(self) -> tuple[TrainingCheckpoint, ...]:

@@ -97,10 +97,10 @@ def checkpoints(
     """Those of one run or of all, by run and step. Raises `NotFound`."""
     name = AdapterName.parse(name) if isinstance(name, str) else name
     found = []
-    for info in registry.references(name):
+    for info in registry.commits.references(name):
         match = _BRANCH.fullmatch(info.name)
         if info.kind == "branch" and match and run in (None, match["run"]):
-            commit = registry.commit(name, info.name)
+            commit = registry.commits.get(name, info.name)
             found.append(
                 TrainingCheckpoint(name, match["run"], int(match["step"]), commit.digest, _metrics_in(commit))
             )

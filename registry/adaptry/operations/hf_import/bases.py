@@ -64,7 +64,7 @@ def register_from_hub(
     }
     if len(hashes) == len(checkpoint.shards):
         record = record.model_copy(update={"file_hashes": hashes})
-    return registry.put_base(record, tuple(dict.fromkeys((revision.repository, *names))))
+    return registry.bases.put(record, tuple(dict.fromkeys((revision.repository, *names))))
 
 
 class _Window:

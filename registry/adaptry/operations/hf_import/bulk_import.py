@@ -127,7 +127,7 @@ def _name(repository: str, namespace: str | None) -> AdapterName:
 def _is_here(registry: Registry, name: AdapterName, ref: HubRef) -> bool:
     """Whether the newest version came from this very commit."""
     try:
-        found = registry.detail(Ref(name)).manifest.provenance
+        found = registry.versions.detail(Ref(name)).manifest.provenance
     except NotFound:
         return False
     return (found.get(REPOSITORY), found.get(COMMIT)) == (ref.repository, ref.revision)

@@ -72,7 +72,7 @@ def apply_snapshot(
         _make_adapter(registry, name, snapshot)
         upload_missing(registry, name, content, manifest, progress, retry)
         options = PushOptions(number=snapshot.number, force_reason=snapshot.forced)
-        version = registry.put_revision(name, manifest.to_bytes(), options).version
+        version = registry.versions.put(name, manifest.to_bytes(), options).version
     logged = copy_missing_metrics(registry, ref, snapshot.metrics)
     if has_forgotten_recall(version, snapshot):
         raise CheckFailed(
@@ -107,14 +107,14 @@ def apply_base(
     )
     has_weights = known is not None and known.is_stored
     if known is None or free:
-        registry.put_base(record, free)
+        registry.bases.put(record, free)
     if known is None and visibility != "private":
-        registry.edit_base(record.id, BaseEdit(visibility="internal"))
+        registry.bases.edit(record.id, BaseEdit(visibility="internal"))
     if content is not None and files and not has_weights:
         for entry in files:
-            if not registry.has_file(record.id, entry.sha256):
+            if not registry.files.has(record.id, entry.sha256):
                 upload(registry, record.id, content, entry.path, entry.sha256)
-        registry.store_base(record.id, tuple(files))
+        registry.bases.store(record.id, tuple(files))
         return True
     return known is None or bool(free)
 
@@ -125,7 +125,7 @@ def copy_missing_metrics(registry: Registry, ref: Ref, wanted: Iterable[MetricVa
     A metric that also has values logged here is skipped: the order of the two series cannot be known.
     """
     rounds: list[dict[str, float]] = []
-    for metric, missing in missing_metrics(registry.metrics(ref), wanted).items():
+    for metric, missing in missing_metrics(registry.metrics.list(ref), wanted).items():
         for number, value in enumerate(missing):
             if number == len(rounds):
                 rounds.append({})
@@ -133,7 +133,7 @@ def copy_missing_metrics(registry: Registry, ref: Ref, wanted: Iterable[MetricVa
     for values in rounds:
         items = list(values.items())
         for at in range(0, len(items), 64):
-            registry.log_metrics(ref, dict(items[at : at + 64]))
+            registry.metrics.log(ref, dict(items[at : at + 64]))
     return sum(map(len, rounds))
 
 
@@ -156,14 +156,14 @@ def _change_state(
     registry: Registry, here: VersionInfo, there: VersionSnapshot, change: StateChange
 ) -> VersionInfo:
     try:
-        return registry.set_state(here.name, here.digest, change, here.state_generation)
+        return registry.versions.set_state(here.name, here.digest, change, here.state_generation)
     except (NotFound, Conflict):
         if change.successor is None:
             raise
     # The successor is missing or refused here, so the reason names it instead.
     reason = _mark(f"{there.reason} (take {there.successor} instead)")
     alone = StateChange(state=change.state, reason=reason)
-    return registry.set_state(here.name, here.digest, alone, here.state_generation)
+    return registry.versions.set_state(here.name, here.digest, alone, here.state_generation)
 
 
 def has_forgotten_recall(here: VersionInfo, there: VersionSnapshot) -> bool:
@@ -209,7 +209,7 @@ def point_aliases(registry: Registry, snapshot: VersionSnapshot) -> int:
     for alias in snapshot.aliases:
         found = current_alias(registry, snapshot.name, alias)
         if found is None or found.digest != snapshot.digest:
-            registry.move_alias(snapshot.name, alias, snapshot.digest, found.generation if found else None)
+            registry.aliases.move(snapshot.name, alias, snapshot.digest, found.generation if found else None)
             moved += 1
     return moved
 
@@ -223,7 +223,7 @@ def _make_adapter(registry: Registry, name: AdapterName, snapshot: VersionSnapsh
         return
     tags = tuple(dict.fromkeys((*snapshot.tags[:63], MIRRORED)))
     try:
-        registry.create_adapter(name, AdapterEdit(description=snapshot.description, tags=tags))
+        registry.adapters.create(name, AdapterEdit(description=snapshot.description, tags=tags))
     except Conflict:
         if not _exists(registry, name):  # otherwise another run has created it
             raise
@@ -231,7 +231,7 @@ def _make_adapter(registry: Registry, name: AdapterName, snapshot: VersionSnapsh
 
 def _exists(registry: Registry, name: AdapterName) -> bool:
     try:
-        registry.adapter(name)
+        registry.adapters.get(name)
     except NotFound:
         return False
     return True
@@ -246,13 +246,13 @@ def _is_adapter(registry: Registry, name: str) -> bool:
 
 def _version_or_none(registry: Registry, ref: Ref) -> VersionInfo | None:
     try:
-        return registry.version(ref)
+        return registry.versions.get(ref)
     except NotFound:
         return None
 
 
 def _base_or_none(registry: Registry, key: Digest | str) -> BaseInfo | None:
     try:
-        return registry.base(str(key))
+        return registry.bases.get(str(key))
     except NotFound:
         return None

@@ -109,8 +109,8 @@ def _moved_aliases(
 ) -> Iterator[tuple[AdapterName, AliasInfo]]:
     """The source's aliases that point elsewhere here, if their version is here or about to be copied."""
     available = {*here, *(version.digest for version in lacking)}
-    at = {one.alias: one.digest for one in destination.aliases(name)} if here else {}
-    for one in source.aliases(name):
+    at = {one.alias: one.digest for one in destination.aliases.list(name)} if here else {}
+    for one in source.aliases.list(name):
         if one.digest in available and at.get(one.alias) != one.digest:
             yield name, one
 
@@ -118,9 +118,9 @@ def _moved_aliases(
 def require_distinct(source: Registry, destination: Registry) -> None:
     """Raises `Invalid` if both are the same registry or exact copies: then the newest event of one is also in
     the other."""
-    end = source.events().seq
-    last = source.events(max(0, end - 1)).items
-    here = destination.events(max(0, end - 1)).items
+    end = source.events.read().seq
+    last = source.events.read(max(0, end - 1)).items
+    here = destination.events.read(max(0, end - 1)).items
     if last and last[0] in here:
         raise Invalid(
             "what is to be mirrored is this very registry, or a copy of it in which nothing has happened"
@@ -130,7 +130,7 @@ def require_distinct(source: Registry, destination: Registry) -> None:
 
 def search_versions(registry: Registry, query: str) -> Iterator[VersionInfo]:
     """All versions that a query finds, newest first."""
-    return iter_items(lambda cursor: registry.search(query, cursor, _PAGE))
+    return iter_items(lambda cursor: registry.versions.search(query, cursor, _PAGE))
 
 
 def ancestors(registry: Registry, versions: Iterable[VersionInfo]) -> Iterator[VersionInfo]:
@@ -139,7 +139,7 @@ def ancestors(registry: Registry, versions: Iterable[VersionInfo]) -> Iterator[V
     seen = {version.digest for version in pending}
     while pending:
         version = pending.pop()
-        for parent in registry.tree(version.name, version.digest).parents:
+        for parent in registry.commits.tree(version.name, version.digest).parents:
             if parent not in seen:
                 seen.add(parent)
                 found = list(search_versions(registry, f"digest:{parent} state:*"))
@@ -149,7 +149,7 @@ def ancestors(registry: Registry, versions: Iterable[VersionInfo]) -> Iterator[V
 
 def list_versions(registry: Registry, name: AdapterName) -> Iterator[VersionInfo]:
     """All versions of an adapter, newest first. Raises `NotFound`."""
-    return iter_items(lambda cursor: registry.versions(name, cursor, _PAGE))
+    return iter_items(lambda cursor: registry.versions.list(name, cursor, _PAGE))
 
 
 def _wanted(
@@ -173,7 +173,7 @@ def _wanted(
 
 def mirrored_adapters(destination: Registry) -> set[AdapterName]:
     """The adapters that mirroring has created."""
-    adapters = iter_items(lambda cursor: destination.adapters(None, cursor, _PAGE))
+    adapters = iter_items(lambda cursor: destination.adapters.list(None, cursor, _PAGE))
     return {adapter.name for adapter in adapters if MIRRORED in adapter.tags}
 
 
@@ -195,7 +195,7 @@ def _order(version: VersionInfo) -> tuple[bool, int]:
 
 def _is_mirrored(destination: Registry, name: AdapterName) -> bool:
     try:
-        return MIRRORED in destination.adapter(name).tags
+        return MIRRORED in destination.adapters.get(name).tags
     except NotFound:
         return False
 

@@ -58,8 +58,8 @@ def exact_ref(version: VersionInfo) -> Ref:
 def take_snapshot(registry: Registry, version: VersionInfo) -> tuple[VersionSnapshot, Manifest]:
     """Takes the snapshot of a version, and its manifest. Raises `NotFound` if the version was deleted
     meanwhile."""
-    detail = registry.detail(exact_ref(version))
-    adapter = registry.adapter(version.name)
+    detail = registry.versions.detail(exact_ref(version))
+    adapter = registry.adapters.get(version.name)
     now, standing = detail.version, detail.version.standing
     snapshot = VersionSnapshot(
         name=now.name,
@@ -70,7 +70,7 @@ def take_snapshot(registry: Registry, version: VersionInfo) -> tuple[VersionSnap
         successor=standing.successor if standing else None,
         decided_at=standing.at if standing else None,
         forced=detail.forced,
-        metrics=tuple((one.metric, one.value) for one in registry.metrics(exact_ref(version))),
+        metrics=tuple((one.metric, one.value) for one in registry.metrics.list(exact_ref(version))),
         aliases=now.aliases,
         description=adapter.description,
         tags=adapter.tags,

@@ -56,11 +56,11 @@ def sync_continuously(
 ) -> Iterator[MirrorResult]:
     """Syncs everything, then the changed adapters whenever the source has new events. Yields each result, at
     least once every `wait` seconds. Raises as `sync_once`; a new call then starts with a full sync again."""
-    begin = source.events()
+    begin = source.events.read()
     seen, epoch = begin.seq, begin.epoch
     yield sync_once(source, destination, selection, progress=progress, retry=retry)
     while True:
-        news = source.events(seen, 200, wait)
+        news = source.events.read(seen, 200, wait)
         was_restored = news.seq < seen or news.epoch != epoch
         seen, epoch = news.seq, news.epoch
         names = {name for event in news.items for name in _names(event)}
@@ -133,12 +133,12 @@ class _VersionCopier:
         if not self.selection.bases or id in self.seen_bases:
             return
         self.seen_bases.add(id)
-        info = self.source.base(str(id))
+        info = self.source.bases.get(str(id))
         stored = info.stored if self.selection.base_files else ()
         content = BaseContent(self.source, info) if stored else None
         try:
             is_change = apply_base(
-                self.destination, self.source.base_record(id), info.names, stored, content, info.visibility
+                self.destination, self.source.bases.record(id), info.names, stored, content, info.visibility
             )
         except PermissionDenied as error:
             self.log.failures.append(MirrorFailure(what=f"base {id.brief}", reason=error.message))
@@ -159,7 +159,7 @@ class BaseContent(StreamedContent):
         return {entry.path: entry.size for entry in self._info.stored}
 
     def chunks(self, path: str, start: int = 0) -> Iterator[bytes]:
-        return self._registry.read_base_file(self._info.id, path, start)
+        return self._registry.bases.read_file(self._info.id, path, start)
 
 
 def _names(event: Event) -> Iterator[AdapterName]:
@@ -180,9 +180,9 @@ def _require_some_left(destination: Registry, plan: MirrorPlan) -> None:
 
 
 def _delete(destination: Registry, name: AdapterName) -> None:
-    for alias in destination.aliases(name):
-        destination.remove_alias(name, alias.alias, alias.generation)
-    destination.delete_adapter(name)
+    for alias in destination.aliases.list(name):
+        destination.aliases.remove(name, alias.alias, alias.generation)
+    destination.adapters.delete(name)
 
 
 def _version_label(version: VersionInfo) -> str:

@@ -98,7 +98,7 @@ class UpstreamMirror:
         if problem is not None or self._is_ours(name):
             return problem
         try:
-            found = self._upstream.aliases(name)
+            found = self._upstream.aliases.list(name)
         except AdaptryError:
             return None  # serve the local versions
         for alias in found:
@@ -110,7 +110,7 @@ class UpstreamMirror:
         if self._is_ours(name) or self._clock() < self._offline_until:
             return
         try:
-            found = self._upstream.version(Ref(name, ByDigest(revision.hex)))
+            found = self._upstream.versions.get(Ref(name, ByDigest(revision.hex)))
         except AdaptryError:
             return
         if found.state in WITHDRAWN:
@@ -143,7 +143,7 @@ class UpstreamMirror:
         return None
 
     def _fetch(self, ref: Ref) -> None:
-        meant = self._upstream.version(ref)
+        meant = self._upstream.versions.get(ref)
         self._sync_version(meant)
         if isinstance(ref.selector, Label) and ref.selector.label in meant.aliases:
             snapshot, _ = take_snapshot(self._upstream, meant)
@@ -155,9 +155,9 @@ class UpstreamMirror:
         """Updates local versions that are newer than the upstream's latest: their state must have changed
         there."""
         while True:
-            found = self._local.version(Ref(latest.name, Latest()))
+            found = self._local.versions.get(Ref(latest.name, Latest()))
             if found.digest == latest.digest or not self._sync_version(
-                self._upstream.version(exact_ref(found))
+                self._upstream.versions.get(exact_ref(found))
             ):
                 return
 
@@ -177,10 +177,10 @@ class UpstreamMirror:
         ):
             return False
         if snapshot.base_id is not None:
-            info = self._upstream.base(str(snapshot.base_id))
+            info = self._upstream.bases.get(str(snapshot.base_id))
             apply_base(
                 self._local,
-                self._upstream.base_record(snapshot.base_id),
+                self._upstream.bases.record(snapshot.base_id),
                 info.names,
                 (),
                 None,
@@ -191,7 +191,7 @@ class UpstreamMirror:
 
     def _version_here(self, there: VersionInfo) -> VersionInfo | None:
         try:
-            return self._local.version(exact_ref(there))
+            return self._local.versions.get(exact_ref(there))
         except NotFound:
             return None
 

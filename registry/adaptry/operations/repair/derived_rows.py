@@ -8,6 +8,7 @@ from adaptry.core.refs import AdapterName
 from adaptry.storage.catalog import folded_names, inspections, rebuild
 from adaptry.storage.catalog.rebuild import VersionSource
 from adaptry.storage.local import LocalRegistry
+from adaptry.storage.local.inspections import inspect_weights
 from adaptry.storage.maintenance.integrity.rederivation import rederive
 
 
@@ -43,7 +44,7 @@ def _rebuild_version(registry: LocalRegistry, key: int) -> None:
         kept = rebuild.read_version_source(tx, key)
     if kept is None:
         return
-    registry.inspections(_adapter_of(kept), kept.manifest)
+    inspect_weights(registry.context, _adapter_of(kept), kept.manifest)
     derived = rederive(registry.catalog, registry.blobs, kept)
     with registry.catalog.write() as tx:
         rebuild.put_version(tx, key, derived, registry.clock(), registry.identity.name)

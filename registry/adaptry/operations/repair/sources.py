@@ -86,24 +86,28 @@ class RegistrySource(RepairSource):
     def manifest(self, revision: Digest, owners: tuple[AdapterName, ...]) -> bytes | None:
         for owner in owners:
             with suppress(AdaptryError):
-                return self._registry.tree(owner, revision).to_bytes()
+                return self._registry.commits.tree(owner, revision).to_bytes()
         return None
 
     def _read(self, location: FileLocation, digest: Digest) -> Iterator[bytes]:
         """Raises `NotFound` where the registry has another file there, and what reading raises."""
         if isinstance(location.owner, Digest):
             found = next(
-                (one for one in self._registry.base(str(location.owner)).stored if one.path == location.path),
+                (
+                    one
+                    for one in self._registry.bases.get(str(location.owner)).stored
+                    if one.path == location.path
+                ),
                 None,
             )
             if found is None or found.sha256 != digest:
                 raise NotFound(f"{self.name} does not store {location.path}")
-            return self._registry.read_base_file(location.owner, location.path)
+            return self._registry.bases.read_file(location.owner, location.path)
         assert location.revision is not None
         version = Ref(location.owner, ByDigest(location.revision.hex))
-        if self._registry.version(version).is_damaged:
+        if self._registry.versions.get(version).is_damaged:
             raise NotFound(f"{self.name} has it damaged as well")
-        return self._registry.read_file(location.owner, location.revision, location.path)
+        return self._registry.files.read(location.owner, location.revision, location.path)
 
 
 class BundleSource(RepairSource):

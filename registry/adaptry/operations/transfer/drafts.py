@@ -33,7 +33,7 @@ def push_draft(
 ) -> CommitInfo:
     """Commits `adapter` to `branch`. A missing branch is created from `main`, and a missing adapter too.
 
-    Raises as `CommitsApi.put_commit` (`CheckFailed` for NaN and infinity) and `upload`.
+    Raises as `Commits.put` (`CheckFailed` for NaN and infinity) and `upload`.
     """
     with inspect_early(registry, adapter):
         manifest = Manifest.of(
@@ -44,7 +44,7 @@ def push_draft(
         )
     _make(registry, name, branch)
     upload_missing(registry, name, adapter.content, manifest, progress, retry)
-    return registry.put_commit(name, branch, manifest.to_bytes(), note).commit
+    return registry.commits.put(name, branch, manifest.to_bytes(), note).commit
 
 
 def fetch_draft(
@@ -60,12 +60,12 @@ def fetch_draft(
 
     Raises `NotFound`, `RevisionNotFound`, `Withdrawn`, `Conflict` if the folder exists, `DigestMismatch`.
     """
-    commit = registry.commit(name, word)
+    commit = registry.commits.get(name, word)
     fetch_revision(
         registry,
         name,
         commit.digest,
-        registry.tree(name, commit.digest),
+        registry.commits.tree(name, commit.digest),
         folder,
         False,
         progress,
@@ -77,14 +77,14 @@ def fetch_draft(
 def _make(registry: Registry, name: AdapterName, branch: str) -> None:
     """Creates it, unless another process just has."""
     try:
-        registry.adapter(name)
+        registry.adapters.get(name)
     except NotFound:
         try:
-            registry.create_adapter(name, AdapterEdit())
+            registry.adapters.create(name, AdapterEdit())
         except Conflict:
-            registry.adapter(name)
-    if all(known.name != branch for known in registry.references(name)):
+            registry.adapters.get(name)
+    if all(known.name != branch for known in registry.commits.references(name)):
         try:
-            registry.create_branch(name, branch)
+            registry.commits.create_branch(name, branch)
         except Conflict:
-            registry.commit(name, branch)
+            registry.commits.get(name, branch)

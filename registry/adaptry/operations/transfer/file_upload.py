@@ -9,7 +9,8 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Busy, Conflict, DigestMismatch, NotFound, StorageFull, Unavailable
 from adaptry.core.progress import Progress, no_progress
 from adaptry.operations.transfer.retry import DEFAULT_RETRY, RetryPolicy
-from adaptry.registry.interface import Owner, Registry
+from adaptry.registry.files import Owner
+from adaptry.registry.interface import Registry
 from adaptry.registry.records import UploadInfo
 
 
@@ -33,13 +34,13 @@ def upload(
     while True:
         session: UploadInfo | None = None
         try:
-            session = registry.open_upload(owner, digest, size)
+            session = registry.uploads.open(owner, digest, size)
             if session.offset > furthest:
                 furthest, failures = session.offset, 0
             if session.offset < size:
                 rest = _told(content.chunks(path, session.offset), path, session, progress or no_progress)
-                session = registry.append_upload(session, session.offset, rest)
-            registry.finish_upload(session)
+                session = registry.uploads.append(session, session.offset, rest)
+            registry.uploads.finish(session)
             return
         except (StorageFull, DigestMismatch):
             raise
@@ -75,6 +76,6 @@ def _told(chunks: Iterator[bytes], path: str, session: UploadInfo, progress: Pro
 def _is_stored(registry: Registry, owner: Owner, digest: Digest) -> bool:
     """Whether the file is stored after all: another client has sent it, or only the response was lost."""
     try:
-        return registry.has_file(owner, digest)
+        return registry.files.has(owner, digest)
     except Unavailable:
         return False

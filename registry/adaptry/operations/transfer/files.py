@@ -80,7 +80,7 @@ def _has(registry: Registry, name: AdapterName, digest: Digest) -> bool:
     """Whether the file is stored. An adapter that is not visible counts as empty; the upload checks the
     rights."""
     try:
-        return registry.has_file(name, digest)
+        return registry.files.has(name, digest)
     except NotFound:
         return False
 
@@ -88,4 +88,4 @@ def _has(registry: Registry, name: AdapterName, digest: Digest) -> bool:
 def _reader(
     registry: Registry, name: AdapterName, revision: Digest, entry: FileEntry
 ) -> Callable[[int], Iterator[bytes]]:
-    return lambda start: registry.read_file(name, revision, entry.path, start)
+    return lambda start: registry.files.read(name, revision, entry.path, start)

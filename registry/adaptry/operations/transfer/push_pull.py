@@ -70,7 +70,7 @@ def push(
             provenance=provenance,
         )
     upload_missing(registry, name, adapter.content, manifest, progress, retry)
-    return registry.put_revision(name, manifest.to_bytes(), options)
+    return registry.versions.put(name, manifest.to_bytes(), options)
 
 
 def pull(
@@ -89,7 +89,7 @@ def pull(
     else (`force` replaces another adapter, never other files), `DigestMismatch`, `NotFound`, `StorageFull`,
     and `Withdrawn` if the version is quarantined or revoked, unless `include_withdrawn`.
     """
-    detail = registry.detail(Ref.parse(ref) if isinstance(ref, str) else ref)
+    detail = registry.versions.detail(Ref.parse(ref) if isinstance(ref, str) else ref)
     if not include_withdrawn:
         require_usable(detail.version)
     target = Path(folder).expanduser()
@@ -106,7 +106,7 @@ def pull(
         retry,
     )
     with suppress(StorageFull):  # it is here, counted or not
-        registry.count_download(_exact(detail.version))
+        registry.versions.count_download(_exact(detail.version))
     return detail.version
 
 
@@ -125,12 +125,12 @@ def copy(
     Files are streamed between the two. Raises the errors of reading from one and pushing to the other, and
     `Withdrawn`.
     """
-    detail = source.detail(Ref.parse(ref) if isinstance(ref, str) else ref)
+    detail = source.versions.detail(Ref.parse(ref) if isinstance(ref, str) else ref)
     require_usable(detail.version)
     name = AdapterName.parse(name) if isinstance(name, str) else name
     content = RevisionContent(source, detail.version, detail.manifest)
     upload_missing(destination, name, content, detail.manifest, progress, retry)
-    return destination.put_revision(name, detail.manifest.to_bytes(), options)
+    return destination.versions.put(name, detail.manifest.to_bytes(), options)
 
 
 def open_revision(
@@ -145,7 +145,7 @@ def open_revision(
 
     Unless `cache` is given it is in the user's data folder. Raises as `pull`.
     """
-    detail = registry.detail(Ref.parse(ref) if isinstance(ref, str) else ref)
+    detail = registry.versions.detail(Ref.parse(ref) if isinstance(ref, str) else ref)
     require_usable(detail.version)
     folder = (cache or data_folder() / "cache" / "adapters") / detail.version.digest.hex
     if not folder.is_dir():

@@ -23,4 +23,4 @@ class RevisionContent(StreamedContent):
         return self._sizes
 
     def chunks(self, path: str, start: int = 0) -> Iterator[bytes]:
-        return self._registry.read_file(self._version.name, self._version.digest, path, start)
+        return self._registry.files.read(self._version.name, self._version.digest, path, start)

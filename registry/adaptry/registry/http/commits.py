@@ -3,59 +3,55 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import dataclass
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import TypeAdapter
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import DigestMismatch
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName
-from adaptry.registry.commits import MAIN, CommitsApi
+from adaptry.registry.commits import MAIN, Commits
 from adaptry.registry.http.connection import VERIFY_SECONDS, Connection
 from adaptry.registry.http.paths import idempotency_header, owner_path
 from adaptry.registry.records import BranchInfo, CommitInfo, CommitNote, CommitResult, Page
-
-
-class _Moved(BaseModel):
-    to: AdapterName | None
-
 
 _BRANCH = TypeAdapter(BranchInfo)
 _BRANCHES: TypeAdapter[tuple[BranchInfo, ...]] = TypeAdapter(tuple[BranchInfo, ...])
 _COMMIT = TypeAdapter(CommitInfo)
 _COMMITS = TypeAdapter(Page[CommitInfo])
 _COMMITTED = TypeAdapter(CommitResult)
-_MOVED = TypeAdapter(_Moved)
 
 
-class HttpCommits(CommitsApi):
+@dataclass(frozen=True)
+class HttpCommits(Commits):
     """Each method is one call; those that make something carry a key, so that they are done once."""
 
-    _server: Connection
+    server: Connection
 
-    def commit(self, name: AdapterName, revision: str = MAIN) -> CommitInfo:
-        return self._server.request_value(
+    def get(self, name: AdapterName, revision: str = MAIN) -> CommitInfo:
+        return self.server.request_value(
             _COMMIT, "GET", owner_path(name, "commits", "find"), query={"revision": revision}
         )
 
-    def commits(
+    def list(
         self, name: AdapterName, revision: str = MAIN, cursor: str | None = None, limit: int = 50
     ) -> Page[CommitInfo]:
         query = {"revision": revision, "cursor": cursor, "limit": limit}
-        return self._server.request_value(_COMMITS, "GET", owner_path(name, "commits"), query=query)
+        return self.server.request_value(_COMMITS, "GET", owner_path(name, "commits"), query=query)
 
     def references(self, name: AdapterName) -> tuple[BranchInfo, ...]:
-        return self._server.request_value(_BRANCHES, "GET", owner_path(name, "references"))
+        return self.server.request_value(_BRANCHES, "GET", owner_path(name, "references"))
 
     def tree(self, name: AdapterName, revision: Digest) -> Manifest:
-        data = self._server.request_bytes("GET", owner_path(name, "revisions", str(revision), "manifest"))
+        data = self.server.request_bytes("GET", owner_path(name, "revisions", str(revision), "manifest"))
         if Digest.of(data) != revision:
             raise DigestMismatch(
                 f"what came as the manifest of {name}@{revision.brief} is another; try again"
             )
         return Manifest.parse(data)
 
-    def put_commit(
+    def put(
         self, name: AdapterName, branch: str, manifest: bytes, note: CommitNote, parent: str | None = None
     ) -> CommitResult:
         body = {
@@ -64,7 +60,7 @@ class HttpCommits(CommitsApi):
             "note": note.model_dump(mode="json"),
             "parent": parent,
         }
-        return self._server.request_value(
+        return self.server.request_value(
             _COMMITTED,
             "POST",
             owner_path(name, "commits"),
@@ -77,29 +73,26 @@ class HttpCommits(CommitsApi):
     def create_branch(self, name: AdapterName, branch: str, at: str = MAIN) -> BranchInfo:
         body = {"name": branch, "at": at}
         path = owner_path(name, "branches")
-        return self._server.request_value(
+        return self.server.request_value(
             _BRANCH, "POST", path, body=body, headers=idempotency_header(), again=True
         )
 
     def delete_branch(self, name: AdapterName, branch: str) -> None:
-        self._server.request_bytes("DELETE", owner_path(name, "branches", *branch.split("/")))
+        self.server.request_bytes("DELETE", owner_path(name, "branches", *branch.split("/")))
 
     def create_tag(self, name: AdapterName, tag: str, at: str = MAIN, message: str = "") -> BranchInfo:
         body = {"name": tag, "at": at, "message": message}
         path = owner_path(name, "tags")
-        return self._server.request_value(
+        return self.server.request_value(
             _BRANCH, "POST", path, body=body, headers=idempotency_header(), again=True
         )
 
     def delete_tag(self, name: AdapterName, tag: str) -> None:
-        self._server.request_bytes("DELETE", owner_path(name, "tags", *tag.split("/")))
+        self.server.request_bytes("DELETE", owner_path(name, "tags", *tag.split("/")))
 
     def squash(self, name: AdapterName, branch: str, note: CommitNote) -> CommitInfo:
         body = {"branch": branch, "note": note.model_dump(mode="json")}
         path = owner_path(name, "commits", "squash")
-        return self._server.request_value(
+        return self.server.request_value(
             _COMMIT, "POST", path, body=body, headers=idempotency_header(), again=True
         )
-
-    def renamed_to(self, name: AdapterName) -> AdapterName | None:
-        return self._server.request_value(_MOVED, "GET", owner_path(name, "moved")).to

@@ -6,23 +6,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
 from adaptry.registry import protocol
-from adaptry.registry.events import EventsApi, check_events_query
+from adaptry.registry.events import Events, check_events_query
 from adaptry.registry.http.connection import READ_SECONDS, Connection, api_path
 from adaptry.registry.records import EventBatch
 
 _EVENT_BATCH = TypeAdapter(EventBatch)
 
 
-class HttpEvents(EventsApi):
-    """`events`."""
+@dataclass(frozen=True)
+class HttpEvents(Events):
+    """The events of a server's registry."""
 
-    _server: Connection
+    server: Connection
 
-    def events(
+    def read(
         self, after: int | None = None, limit: int = 50, wait: float = 0.0, about: Sequence[str] = ()
     ) -> EventBatch:
         check_events_query(after, wait, about)
@@ -30,7 +32,7 @@ class HttpEvents(EventsApi):
         while True:
             left = max(0.0, until - time.monotonic())
             asked = min(left, protocol.MAX_WAIT)
-            news = self._server.request_value(
+            news = self.server.request_value(
                 _EVENT_BATCH,
                 "GET",
                 api_path("events"),

@@ -5,15 +5,20 @@ from __future__ import annotations
 import secrets
 
 from adaptry.core.digest import Digest
+from adaptry.core.refs import Ref, format_selector
 from adaptry.registry import protocol
+from adaptry.registry.files import Owner
 from adaptry.registry.http.connection import api_path
-from adaptry.registry.interface import Owner
 
 
 def owner_path(owner: Owner, *parts: str) -> str:
     if isinstance(owner, Digest):
         return api_path("bases", str(owner), *parts)
     return api_path("adapters", owner.namespace, owner.name, *parts)
+
+
+def version_path(ref: Ref, *parts: str) -> str:
+    return owner_path(ref.name, "versions", format_selector(ref.selector), *parts)
 
 
 def idempotency_header() -> dict[str, str]:

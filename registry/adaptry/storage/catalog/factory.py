@@ -8,7 +8,7 @@ clients take it (PGPASSWORD, `~/.pgpass`).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import make_url
@@ -22,21 +22,39 @@ FILE = "catalog.sqlite"
 ADDRESS = "catalog.url"
 
 
-def open_catalog(
-    folder: Path, url: str | None = None, fit: Callable[[Catalog | None], None] = lambda _: None
-) -> Catalog:
-    """The catalog of the registry in `folder`; `url` (`postgresql://…`) says where that of a new one is.
-    `fit` is asked before the folder has a catalog that it had not (None: a file that is not there yet), and
-    may raise.
+@dataclass(frozen=True)
+class CatalogPlace:
+    """Where the registry in `folder` has its rows, or a new one will have them: in PostgreSQL at `address`, or
+    (None) in a file.
+    """
 
-    Raises `Conflict` where the registry has its catalog elsewhere, `Invalid` for what is no address,
-    `Unavailable`, `ProtocolMismatch`.
+    folder: Path
+    address: str | None
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether there is no catalog there yet. PostgreSQL is asked when it is opened."""
+        return self.address is None and not (self.folder / FILE).is_file()
+
+    def open(self) -> Catalog:
+        """Makes a file that is missing. Raises `Unavailable`, `ProtocolMismatch`, `StorageFull`."""
+        return Catalog.open(self.folder / FILE) if self.address is None else Catalog(self.address)
+
+    def remember(self) -> None:
+        """From now on the folder says where its catalog is."""
+        if self.address is not None and address_in(self.folder) is None:
+            keep_address(self.folder, self.address)
+
+
+def locate_catalog(folder: Path, url: str | None = None) -> CatalogPlace:
+    """The place of the catalog of the registry in `folder`; `url` (`postgresql://…`) says where that of a new
+    one is. Makes nothing.
+
+    Raises `Conflict` where the registry has its catalog elsewhere, `Invalid` for what is no address.
     """
     known = address_in(folder)
     if url is None and known is None:
-        if not (folder / FILE).is_file():
-            fit(None)
-        return _check_fit(Catalog.open(folder / FILE), fit)
+        return CatalogPlace(folder, None)
     address = url or known or ""
     place = normalise_url(address)
     if known is not None and normalise_url(known) != place:
@@ -50,19 +68,7 @@ def open_catalog(
             f"the registry in {folder} has a catalog of its own; move it: "
             f"adaptry migrate --from sqlite:{folder} --to {place}"
         )
-    catalog = _check_fit(Catalog(address), fit)
-    if known is None:
-        keep_address(folder, address)
-    return catalog
-
-
-def _check_fit(catalog: Catalog, fit: Callable[[Catalog | None], None]) -> Catalog:
-    try:
-        fit(catalog)
-    except BaseException:
-        catalog.close()
-        raise
-    return catalog
+    return CatalogPlace(folder, address)
 
 
 def address_in(folder: Path) -> str | None:

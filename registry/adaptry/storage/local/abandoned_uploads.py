@@ -12,7 +12,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 from adaptry.core.errors import Conflict
-from adaptry.registry.interface import Owner
+from adaptry.registry.files import Owner
 from adaptry.storage.blobs import BlobStore
 from adaptry.storage.catalog import files
 from adaptry.storage.catalog.database import Catalog

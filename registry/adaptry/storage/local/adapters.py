@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pydantic import TypeAdapter
 
 from adaptry.core.errors import Conflict, PermissionDenied
 from adaptry.core.identity import require_write
 from adaptry.core.refs import AdapterName
+from adaptry.registry.adapters import Adapters
 from adaptry.registry.records import AdapterEdit, AdapterInfo, Event, Page
 from adaptry.storage.catalog import adapters, aliases, commits, cursors, events, worker_reports
 from adaptry.storage.catalog.database import Transaction
@@ -15,51 +18,54 @@ from adaptry.storage.local.context import RegistryContext, require_no_base
 _INFO = TypeAdapter(AdapterInfo)
 
 
-class LocalAdapters(RegistryContext):
-    """`create_adapter` to `delete_adapter`, `moved`, and `history`."""
+@dataclass(frozen=True)
+class LocalAdapters(Adapters):
+    """The adapters of a local registry."""
 
-    def create_adapter(self, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:
-        with self.catalog.write() as tx:
-            require_write(self.identity, name)
-            return self.run_once(tx, _INFO, lambda: self._create(tx, name, edit))
+    context: RegistryContext
+
+    def create(self, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:
+        with self.context.catalog.write() as tx:
+            require_write(self.context.identity, name)
+            return self.context.run_once(tx, _INFO, lambda: self._create(tx, name, edit))
 
     def _create(self, tx: Transaction, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:
         if adapters.find(tx, name):
             raise Conflict(f"{name} is taken; choose another name, or push to it")
-        return adapters.info(tx, self.create_adapter_record(tx, name, edit))
+        return adapters.info(tx, self.context.create_adapter_record(tx, name, edit))
 
-    def adapter(self, name: AdapterName) -> AdapterInfo:
-        with self.catalog.read() as tx:
-            return adapters.info(tx, self.readable_adapter(tx, name))
+    def get(self, name: AdapterName) -> AdapterInfo:
+        with self.context.catalog.read() as tx:
+            return adapters.info(tx, self.context.readable_adapter(tx, name))
 
-    def adapters(
+    def list(
         self, namespace: str | None = None, cursor: str | None = None, limit: int = 50
     ) -> Page[AdapterInfo]:
         cursors.check_limit(limit)
-        with self.catalog.read() as tx:
-            return adapters.page(tx, self.read_scope(tx), namespace, cursor, limit)
+        with self.context.catalog.read() as tx:
+            return adapters.page(tx, self.context.read_scope(tx), namespace, cursor, limit)
 
-    def edit_adapter(self, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:
-        now = self.clock()
-        with self.catalog.write() as tx:
-            adapter = adapters.edit(tx, self.writable_adapter(tx, name), edit, now)
+    def edit(self, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:
+        now = self.context.clock()
+        with self.context.catalog.write() as tx:
+            adapter = adapters.edit(tx, self.context.writable_adapter(tx, name), edit, now)
             changed = {
                 "description": edit.description,
                 "tags": ", ".join(edit.tags) if edit.tags is not None else None,
                 "visibility": edit.visibility,
             }
             events.record(
-                tx, "adapter.edited", at=now, by=self.identity.name, adapter=adapter, detail=changed
+                tx, "adapter.edited", at=now, by=self.context.identity.name, adapter=adapter, detail=changed
             )
             return adapters.info(tx, adapter)
 
-    def rename_adapter(self, name: AdapterName, to: AdapterName) -> AdapterInfo:
-        now = self.clock()
-        with self.catalog.write() as tx:
-            adapter = self.writable_adapter(tx, name)
-            if not self.identity.may_write(to):
+    def rename(self, name: AdapterName, to: AdapterName) -> AdapterInfo:
+        now = self.context.clock()
+        with self.context.catalog.write() as tx:
+            adapter = self.context.writable_adapter(tx, name)
+            if not self.context.identity.may_write(to):
                 raise PermissionDenied(
-                    f"{self.identity.name} may not write to {to.namespace!r}, so not rename into it"
+                    f"{self.context.identity.name} may not write to {to.namespace!r}, so not rename into it"
                 )
             if adapters.find(tx, to):
                 raise Conflict(f"{to} is taken; choose another name")
@@ -69,21 +75,25 @@ class LocalAdapters(RegistryContext):
                 tx,
                 "adapter.renamed",
                 at=now,
-                by=self.identity.name,
+                by=self.context.identity.name,
                 adapter=renamed,
                 detail={"was": name, "to": to},
             )
             return adapters.info(tx, renamed)
 
     def renamed_to(self, name: AdapterName) -> AdapterName | None:
-        with self.catalog.read() as tx:
+        with self.context.catalog.read() as tx:
             adapter = adapters.find_renamed(tx, name)
-        return adapter.name if adapter and self.identity.may_read(adapter.name, adapter.visibility) else None
+        return (
+            adapter.name
+            if adapter and self.context.identity.may_read(adapter.name, adapter.visibility)
+            else None
+        )
 
-    def delete_adapter(self, name: AdapterName) -> None:
-        now = self.clock()
-        with self.catalog.write() as tx:
-            adapter = self.writable_adapter(tx, name)
+    def delete(self, name: AdapterName) -> None:
+        now = self.context.clock()
+        with self.context.catalog.write() as tx:
+            adapter = self.context.writable_adapter(tx, name)
             held = aliases.infos(tx, adapter)
             if held:
                 names = ", ".join(info.alias for info in held)
@@ -95,9 +105,11 @@ class LocalAdapters(RegistryContext):
                 )
             commits.forget(tx, adapter)
             adapters.mark_deleted(tx, adapter, now)
-            events.record(tx, "adapter.deleted", at=now, by=self.identity.name, adapter=adapter)
+            events.record(tx, "adapter.deleted", at=now, by=self.context.identity.name, adapter=adapter)
 
     def history(self, name: AdapterName, cursor: str | None = None, limit: int = 50) -> Page[Event]:
         cursors.check_limit(limit)
-        with self.catalog.read() as tx:
-            return events.page(tx, self.identity, self.readable_adapter(tx, name), cursor, limit)
+        with self.context.catalog.read() as tx:
+            return events.page(
+                tx, self.context.identity, self.context.readable_adapter(tx, name), cursor, limit
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from pydantic import TypeAdapter
@@ -10,6 +11,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, NotFound
 from adaptry.core.lifecycle import require_alias_allowed
 from adaptry.core.refs import AdapterName, ByDigest, Ref, parse_alias, parse_stored_alias
+from adaptry.registry.aliases import Aliases
 from adaptry.registry.records import AliasInfo
 from adaptry.storage.catalog import aliases, events, git_refs
 from adaptry.storage.catalog.adapters import AdapterRecord
@@ -22,41 +24,44 @@ from adaptry.storage.local.context import RegistryContext
 _INFO = TypeAdapter(AliasInfo)
 
 
-class LocalAliases(RegistryContext):
-    """`aliases`, `move_alias`, `remove_alias`."""
+@dataclass(frozen=True)
+class LocalAliases(Aliases):
+    """The aliases of a local registry."""
 
-    def aliases(self, name: AdapterName) -> tuple[AliasInfo, ...]:
-        with self.catalog.read() as tx:
-            return aliases.infos(tx, self.readable_adapter(tx, name))
+    context: RegistryContext
 
-    def move_alias(self, name: AdapterName, alias: str, to: Digest, was: int | None) -> AliasInfo:
+    def list(self, name: AdapterName) -> tuple[AliasInfo, ...]:
+        with self.context.catalog.read() as tx:
+            return aliases.infos(tx, self.context.readable_adapter(tx, name))
+
+    def move(self, name: AdapterName, alias: str, to: Digest, was: int | None) -> AliasInfo:
         parse_stored_alias(alias)
-        with self.catalog.write() as tx:
-            adapter = self.writable_adapter(tx, name)
-            target = to_record(self.resolve(tx, Ref(name, ByDigest(to.hex))))
-            return self.run_once(tx, _INFO, lambda: self._move(tx, adapter, alias, target, was))
+        with self.context.catalog.write() as tx:
+            adapter = self.context.writable_adapter(tx, name)
+            target = to_record(self.context.resolve(tx, Ref(name, ByDigest(to.hex))))
+            return self.context.run_once(tx, _INFO, lambda: self._move(tx, adapter, alias, target, was))
 
     def _move(
         self, tx: Transaction, adapter: AdapterRecord, alias: str, to: VersionRecord, was: int | None
     ) -> AliasInfo:
         found = aliases.find(tx, adapter, alias)
         _require_seen(adapter.name, alias, found, was)
-        return point_alias(tx, adapter, alias, to, found, self.clock(), self.identity.name)
+        return point_alias(tx, adapter, alias, to, found, self.context.clock(), self.context.identity.name)
 
-    def remove_alias(self, name: AdapterName, alias: str, was: int) -> None:
-        now = self.clock()
-        with self.catalog.write() as tx:
-            adapter = self.writable_adapter(tx, name)
+    def remove(self, name: AdapterName, alias: str, was: int) -> None:
+        now = self.context.clock()
+        with self.context.catalog.write() as tx:
+            adapter = self.context.writable_adapter(tx, name)
             found = aliases.find(tx, adapter, alias)
             if found is None:
                 raise NotFound(f"{name} has no alias {alias[:80]!a}")
             _require_seen(name, alias, found, was)
-            aliases.remove(tx, adapter, alias, now, self.identity.name)
+            aliases.remove(tx, adapter, alias, now, self.context.identity.name)
             events.record(
                 tx,
                 "alias.removed",
                 at=now,
-                by=self.identity.name,
+                by=self.context.identity.name,
                 adapter=adapter,
                 number=found.number,
                 detail={"alias": alias, "was": found.digest, "generation": found.generation},

@@ -6,6 +6,7 @@ Registering a base settles what waited for it: versions that declared it are che
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.bases.fingerprinting.base_fingerprint import check_identity
@@ -14,6 +15,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, CorruptData, Invalid, NotFound, Unavailable
 from adaptry.core.manifest import FileEntry
 from adaptry.core.refs import parse_base_name
+from adaptry.registry.bases import Bases
 from adaptry.registry.records import BaseEdit, BaseInfo, Page
 from adaptry.storage.catalog import (
     bases,
@@ -31,24 +33,27 @@ from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.shared_names import adapter_of_name, hiding
 from adaptry.storage.local.admission import check_against_base, find_base, known_inspections, open_stored
 from adaptry.storage.local.context import RegistryContext, require_sound
-from adaptry.storage.local.versions import check_start
+from adaptry.storage.local.files import check_start
 
 _BATCH = 50
 _MOST_NAMES = 16
 
 
-class LocalBases(RegistryContext):
-    """`put_base` to `read_base_file`."""
+@dataclass(frozen=True)
+class LocalBases(Bases):
+    """The bases of a local registry."""
 
-    def put_base(self, record: BaseRecord, names: tuple[str, ...] = ()) -> BaseInfo:
-        self.require_base_write()
+    context: RegistryContext
+
+    def put(self, record: BaseRecord, names: tuple[str, ...] = ()) -> BaseInfo:
+        self.context.require_base_write()
         _check_names(names)
         check_identity(record)
-        with self.catalog.write() as tx:
+        with self.context.catalog.write() as tx:
             merged = self._put(tx, record, names)
         self._resolve_pending(merged)
-        with self.catalog.read() as tx:
-            return bases.info(tx, self.read_scope(tx), record.id)
+        with self.context.catalog.read() as tx:
+            return bases.info(tx, self.context.read_scope(tx), record.id)
 
     def store_generated_file(self, chunks: Iterable[bytes | memoryview]) -> tuple[Digest, int]:
         """Stores bytes that were made here, for a base that is adopted later: their digest, and how many they
@@ -57,33 +62,31 @@ class LocalBases(RegistryContext):
         They take the place of a copy that is marked as damaged. Raises `StorageFull`, and what `chunks`
         raise.
         """
-        digest, size = self.blobs.ingest(chunks)
-        with self.catalog.read() as tx:
+        digest, size = self.context.blobs.ingest(chunks)
+        with self.context.catalog.read() as tx:
             is_marked = damage.damage_reason(tx, digest) is not None
         if is_marked:
-            with self.catalog.write() as tx:
+            with self.context.catalog.write() as tx:
                 damage.clear_damage(tx, digest)
         return digest, size
 
-    def adopt_base(
-        self, record: BaseRecord, names: tuple[str, ...], files_: tuple[FileEntry, ...]
-    ) -> BaseInfo:
+    def adopt(self, record: BaseRecord, names: tuple[str, ...], files_: tuple[FileEntry, ...]) -> BaseInfo:
         """A base that was made here, its files stored already: registered, named and stored in one
         transaction, so that nobody sees it by halves. For what runs beside the stores; nobody far away may
         say what is in them.
 
         Raises as `put_base` and `store_base`.
         """
-        self.require_base_write()
+        self.context.require_base_write()
         _check_names(names)
         check_identity(record)
-        with self.catalog.write() as tx:
+        with self.context.catalog.write() as tx:
             # Bytes that nobody has may be on their way out, or gone: looked at here, where none can begin to
             # go.
             if any(pending_deletes.is_deleting(tx, entry.sha256) for entry in files_):
                 raise Unavailable("some of these files are being deleted just now; try again in a moment")
             require_sound(tx, {entry.path: entry.sha256 for entry in files_})
-            lost = [entry.path for entry in files_ if not self.blobs.has(entry.sha256)]
+            lost = [entry.path for entry in files_ if not self.context.blobs.has(entry.sha256)]
             if lost:
                 raise NotFound(f"{', '.join(lost)} was made a while ago and collected since; make it again")
             merged = self._put(tx, record, names)
@@ -91,11 +94,11 @@ class LocalBases(RegistryContext):
                 files.add_owned(tx, record.id, entry.sha256, entry.size)
             self._store(tx, record.id, files_)
         self._resolve_pending(merged)
-        return self.base(str(record.id))
+        return self.get(str(record.id))
 
-    def base(self, key: str) -> BaseInfo:
-        with self.catalog.read() as tx:
-            scope = self.read_scope(tx)
+    def get(self, key: str) -> BaseInfo:
+        with self.context.catalog.read() as tx:
+            scope = self.context.read_scope(tx)
             found = bases.find(tx, scope, key)
             if not found:
                 raise NotFound(f"no base {key[:200]!a}; `adaptry base ls` shows those that are registered")
@@ -103,22 +106,22 @@ class LocalBases(RegistryContext):
                 raise Conflict(f"several bases begin with {key}; give more digits")
             return bases.info(tx, scope, found[0])
 
-    def base_record(self, id: Digest) -> BaseRecord:
-        with self.catalog.read() as tx:
+    def record(self, id: Digest) -> BaseRecord:
+        with self.context.catalog.read() as tx:
             return self._record(tx, id)
 
-    def bases(self, cursor: str | None = None, limit: int = 50) -> Page[BaseInfo]:
+    def list(self, cursor: str | None = None, limit: int = 50) -> Page[BaseInfo]:
         cursors.check_limit(limit)
-        with self.catalog.read() as tx:
-            return bases.page(tx, self.read_scope(tx), cursor, limit)
+        with self.context.catalog.read() as tx:
+            return bases.page(tx, self.context.read_scope(tx), cursor, limit)
 
-    def bases_like(self, architecture: Digest) -> tuple[BaseInfo, ...]:
-        with self.catalog.read() as tx:
-            return bases.of_architecture(tx, self.read_scope(tx), architecture)
+    def of_architecture(self, architecture: Digest) -> tuple[BaseInfo, ...]:
+        with self.context.catalog.read() as tx:
+            return bases.of_architecture(tx, self.context.read_scope(tx), architecture)
 
-    def store_base(self, id: Digest, files_: tuple[FileEntry, ...]) -> BaseInfo:
-        self.require_base_write()
-        with self.catalog.write() as tx:
+    def store(self, id: Digest, files_: tuple[FileEntry, ...]) -> BaseInfo:
+        self.context.require_base_write()
+        with self.context.catalog.write() as tx:
             self._record(tx, id)
             if hidden := hiding(tx, bases.names(tx, id)):
                 raise Conflict(_taken(hidden[0], hidden[0]))
@@ -127,32 +130,34 @@ class LocalBases(RegistryContext):
             if missing:
                 raise NotFound(f"the base has no bytes yet for {', '.join(missing)}; upload them first")
             self._store(tx, id, files_)
-            return bases.info(tx, self.read_scope(tx), id)
+            return bases.info(tx, self.context.read_scope(tx), id)
 
-    def edit_base(self, id: Digest, edit: BaseEdit) -> BaseInfo:
-        self.require_base_write()
-        with self.catalog.write() as tx:
+    def edit(self, id: Digest, edit: BaseEdit) -> BaseInfo:
+        self.context.require_base_write()
+        with self.context.catalog.write() as tx:
             self._record(tx, id)
-            was = bases.info(tx, self.read_scope(tx), id).visibility
+            was = bases.info(tx, self.context.read_scope(tx), id).visibility
             if edit.visibility is not None and edit.visibility != was:
                 bases.set_visibility(tx, id, edit.visibility)
                 detail = {"id": id, "visibility": edit.visibility, "was": was}
-                events.record(tx, "base.edited", at=self.clock(), by=self.identity.name, detail=detail)
-            return bases.info(tx, self.read_scope(tx), id)
+                events.record(
+                    tx, "base.edited", at=self.context.clock(), by=self.context.identity.name, detail=detail
+                )
+            return bases.info(tx, self.context.read_scope(tx), id)
 
-    def read_base_file(self, id: Digest, path: str, start: int = 0) -> Iterator[bytes]:
-        with self.catalog.read() as tx:
+    def read_file(self, id: Digest, path: str, start: int = 0) -> Iterator[bytes]:
+        with self.context.catalog.read() as tx:
             self._record(tx, id)
             file = bases.stored_file(tx, id, path)
         if file is None:
             raise NotFound(f"no file {path[:80]!a} is stored of base {id.brief}")
         what = f"{path} of base {id.brief}"
-        check_start(start, self.stored_size(file, what), path)
-        return self.stored_chunks(file, start, what)
+        check_start(start, self.context.stored_size(file, what), path)
+        return self.context.stored_chunks(file, start, what)
 
     def _put(self, tx: Transaction, record: BaseRecord, names: tuple[str, ...]) -> BaseRecord:
         """What is known of the base from now on. Raises `Conflict` where a name is another's."""
-        now, by = self.clock(), self.identity.name
+        now, by = self.context.clock(), self.context.identity.name
         before = bases.record(tx, record.id)
         taken = {name: _owner(tx, name) for name in names}
         for name, owner in taken.items():
@@ -173,16 +178,16 @@ class LocalBases(RegistryContext):
 
     def _store(self, tx: Transaction, id: Digest, files_: tuple[FileEntry, ...]) -> None:
         """Where they are its files already, nothing has happened."""
-        known = bases.info(tx, self.read_scope(tx), id).stored
+        known = bases.info(tx, self.context.read_scope(tx), id).stored
         if set(known) == set(files_):
             return
         files.clear_unneeded(tx, id, [entry.sha256 for entry in files_])
         bases.store(tx, id, files_)
         told = {"id": id, "bytes": sum(entry.size for entry in files_)}
-        events.record(tx, "base.stored", at=self.clock(), by=self.identity.name, detail=told)
+        events.record(tx, "base.stored", at=self.context.clock(), by=self.context.identity.name, detail=told)
 
     def _record(self, tx: Transaction, id: Digest) -> BaseRecord:
-        record = bases.record(tx, id) if bases.visible_among(tx, self.read_scope(tx), [id]) else None
+        record = bases.record(tx, id) if bases.visible_among(tx, self.context.read_scope(tx), [id]) else None
         if record is None:
             raise NotFound(f"no base {id.brief}; `adaptry base ls` shows those that are registered")
         return record
@@ -191,7 +196,7 @@ class LocalBases(RegistryContext):
         """Checks again, in batches, what declared this base; those pushed meanwhile saw it already."""
         after = 0
         while True:
-            with self.catalog.read() as tx:
+            with self.context.catalog.read() as tx:
                 known = bases.names(tx, record.id)
                 batch = unresolved_bases.pending_for_base(tx, record.id, known, after, _BATCH)
                 claims = [find_base(tx, EVERYTHING, item.manifest, item.base_name) for item in batch]
@@ -201,22 +206,22 @@ class LocalBases(RegistryContext):
             base_checks = []
             for item, claim, found in zip(batch, claims, weights, strict=True):
                 try:
-                    with self.catalog.read() as tx:
+                    with self.context.catalog.read() as tx:
                         require_sound(tx, {entry.path: entry.sha256 for entry in item.manifest.files})
-                    adapter = open_stored(self.blobs, item.manifest)
+                    adapter = open_stored(self.context.blobs, item.manifest)
                 except (CorruptData, NotFound):  # it stays declared until it is mended or pushed again
                     continue
                 found_in = weights_findings(adapter.spec, found)
                 base_checks.append((item, check_against_base(adapter, claim, record, found_in)))
-            with self.catalog.write() as tx:
-                now = self.clock()
+            with self.context.catalog.write() as tx:
+                now = self.context.clock()
                 for item, base_check in base_checks:
                     versions.set_base_check(tx, item.key, base_check)
                     events.record(
                         tx,
                         "version.rechecked",
                         at=now,
-                        by=self.identity.name,
+                        by=self.context.identity.name,
                         adapter=item.adapter,
                         number=item.number,
                         detail={"base": record.id, "base_status": base_check.status},

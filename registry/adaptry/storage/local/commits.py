@@ -1,8 +1,7 @@
-"""The part of a local registry that takes commits: derive, check, then move the branch if it is where it was
-seen.
+"""The part of a local registry about names for commits: resolving a revision name, branches, tags, and the
+commits they reach.
 
-A commit that makes a version goes through admission as a push does; what another changes is only looked at
-for what no reader should be given. Moving the branch, numbering and the event are one transaction.
+Branches, tags and aliases of an adapter share their names, so that a name has one meaning.
 """
 
 from __future__ import annotations
@@ -11,198 +10,171 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
-from adaptry.checks.weights import not_finite_findings
-from adaptry.core.errors import CheckFailed, Conflict, InvalidRef
-from adaptry.core.failpoints import reach
-from adaptry.core.hub_revision import is_commit_id, parse_hub_revision
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Conflict, PermissionDenied, RevisionNotFound, TooLarge
+from adaptry.core.hub_revision import GRAMMAR, parse_branch, parse_hub_revision, parse_tag
 from adaptry.core.manifest import Manifest
-from adaptry.core.refs import AdapterName
-from adaptry.core.report import CheckReport
-from adaptry.registry.commits import COMMIT_MADE, MAIN
-from adaptry.registry.manifest_inheritance import adapter_files, is_same_adapter
-from adaptry.registry.records import CommitNote, CommitResult, PushOptions
-from adaptry.storage.catalog import commits, events, git_refs, versions
+from adaptry.core.refs import AdapterName, Latest, Number, Selector
+from adaptry.registry.commits import MAIN, Commits
+from adaptry.registry.records import BranchInfo, CommitInfo, CommitNote, CommitResult, Page
+from adaptry.storage.catalog import aliases, commits, cursors, events, git_refs, versions
 from adaptry.storage.catalog.adapters import AdapterRecord
+from adaptry.storage.catalog.case_conflicts import label_like
 from adaptry.storage.catalog.commits import CommitRecord
 from adaptry.storage.catalog.database import Transaction
-from adaptry.storage.catalog.versions import Admission
-from adaptry.storage.local.admission import ResolvedBase, find_base
-from adaptry.storage.local.blob_content import BlobContent, check_content, check_draft, check_names
-from adaptry.storage.local.branches import LocalBranches
-from adaptry.storage.local.context import require_sound
-from adaptry.storage.local.hidden_bases import hide_base_in_detail
-from adaptry.storage.local.revisions import (
-    TRIES,
-    LocalRevisions,
-    StaleState,
-    claim_files,
-    known_version,
-    require_files,
-)
+from adaptry.storage.catalog.git_refs import GitRef, GitRefKind
+from adaptry.storage.catalog.ref_resolution import find
+from adaptry.storage.local.branch_head import branch_head, refuse_alias
+from adaptry.storage.local.commit_admission import CommitAdmission
+from adaptry.storage.local.context import RegistryContext
 
-_COMMITTED = TypeAdapter(CommitResult)
+_BRANCH, _COMMIT = TypeAdapter(BranchInfo), TypeAdapter(CommitInfo)
+
+MAX_REFS = 1000
+"""Branches and tags that one adapter may have: they are always listed together."""
 
 
-@dataclass(frozen=True, slots=True)
-class _CommitRequest:
-    """A commit as it was asked for. `parent` is None where the branch may be anywhere."""
+@dataclass(frozen=True)
+class LocalCommits(Commits):
+    """The commits of a local registry."""
 
-    branch: str
-    tree: Manifest
-    note: CommitNote
-    parent: str | None
+    context: RegistryContext
 
-    def is_at(self, head: CommitRecord) -> bool:
-        return self.parent is None or head.info.id.startswith(self.parent)
+    def get(self, name: AdapterName, revision: str = MAIN) -> CommitInfo:
+        with self.context.catalog.read() as tx:
+            return _resolve_revision(tx, self.context.readable_adapter(tx, name), revision).info
 
+    def list(
+        self, name: AdapterName, revision: str = MAIN, cursor: str | None = None, limit: int = 50
+    ) -> Page[CommitInfo]:
+        cursors.check_limit(limit)
+        with self.context.catalog.read() as tx:
+            adapter = self.context.readable_adapter(tx, name)
+            return commits.page(tx, adapter, _resolve_revision(tx, adapter, revision), cursor, limit)
 
-@dataclass(frozen=True, slots=True)
-class _CommitPlan:
-    """From which step a branch goes on, whose weights it has then, and whether that becomes a version."""
+    def references(self, name: AdapterName) -> tuple[BranchInfo, ...]:
+        with self.context.catalog.read() as tx:
+            adapter = self.context.readable_adapter(tx, name)
+            named = [_info(ref) for ref in git_refs.list_refs(tx, adapter)]
+            named += [
+                BranchInfo(name=found.alias, kind="alias", digest=found.digest)
+                for found in aliases.infos(tx, adapter)
+            ]
+        return tuple(sorted(named, key=lambda info: (info.kind != "head", info.kind, info.name)))
 
-    head: CommitRecord
-    carries: int | None
-    makes_version: bool
+    def tree(self, name: AdapterName, revision: Digest) -> Manifest:
+        return self.context.tree(name, revision)
 
-
-class LocalCommits(LocalRevisions, LocalBranches):
-    """`put_commit`."""
-
-    def put_commit(
+    def put(
         self, name: AdapterName, branch: str, manifest: bytes, note: CommitNote, parent: str | None = None
     ) -> CommitResult:
-        if parent is not None and not is_commit_id(parent):
-            raise InvalidRef(f"not the id of a commit: {parent[:80]!a} (7 to 40 hex digits)")
-        asked = _CommitRequest(parse_hub_revision(branch).name, Manifest.parse(manifest), note, parent)
-        check_draft(asked.tree, with_folders=asked.branch != MAIN)
-        for _ in range(TRIES):
-            with self.catalog.read() as tx:
-                move = self._plan(tx, self.writable_adapter(tx, name), branch, asked.tree)
-            derived = None
-            if asked.is_at(move.head) and move.head.digest != asked.tree.digest:
-                derived = self._look(name, asked.tree, move)
-            try:
-                return self._carry_out(name, branch, asked, move, derived)
-            except StaleState:
-                continue
-        raise Conflict(f"{name} or its base kept changing while it was committed to; commit again")
+        return CommitAdmission(self.context).admit(name, branch, manifest, note, parent)
 
-    def _plan(self, tx: Transaction, adapter: AdapterRecord, branch: str, tree: Manifest) -> _CommitPlan:
-        head = self.head(tx, adapter, branch)
-        version = known_version(tx, adapter, tree.digest)
-        if version:
-            return _CommitPlan(head, version.number, makes_version=False)
-        is_same = is_same_adapter(versions.manifest(tx, head.digest), tree)
-        carries = head.info.carries if is_same else None
-        is_whole = parse_hub_revision(branch).name == MAIN and bool(adapter_files(tree))
-        return _CommitPlan(head, carries, makes_version=is_whole and carries is None)
+    def create_branch(self, name: AdapterName, branch: str, at: str = MAIN) -> BranchInfo:
+        return self._make(name, parse_branch(branch), "branch", at, "")
 
-    def _look(
-        self, name: AdapterName, tree: Manifest, move: _CommitPlan
-    ) -> tuple[Admission, ResolvedBase] | None:
-        """What there is to store of a version. Raises for files that are missing, or that nobody should be
-        given.
-        """
-        if move.makes_version:
-            check_names(tree)
-            return self._derive(name, tree, PushOptions())
-        with self.catalog.read() as tx:
-            require_files(tx, name, tree)
-            before = set(versions.manifest(tx, move.head.digest).files)
-        # What the branch has already was looked at when it came; a long training's branch has thousands of
-        # files.
-        new = tuple(entry for entry in tree.files if entry not in before)
-        with self.catalog.read() as tx:
-            require_sound(tx, {entry.path: entry.sha256 for entry in new})
-        check_content(BlobContent(self.blobs, tree.model_copy(update={"files": new})))
-        self._require_finite(name, tree, move.head)
-        return None
+    def create_tag(self, name: AdapterName, tag: str, at: str = MAIN, message: str = "") -> BranchInfo:
+        return self._make(name, parse_tag(tag), "tag", at, message)
 
-    def _require_finite(self, name: AdapterName, tree: Manifest, head: CommitRecord) -> None:
-        """Raises `CheckFailed` for weights that are new to the branch and hold NaN or infinity: checkpoints
-        are there to go on from, and nobody can from those.
-        """
-        with self.catalog.read() as tx:
-            before = set(versions.manifest(tx, head.digest).weights.values())
-        fresh = [path for path, digest in tree.weights.items() if digest not in before]
-        report = CheckReport(findings=tuple(not_finite_findings(self.inspections(name, tree, fresh))))
-        if report.is_blocked:
-            raise CheckFailed(report.sentence())
+    def delete_branch(self, name: AdapterName, branch: str) -> None:
+        if branch == MAIN:
+            raise PermissionDenied(
+                f"main is the branch of {name}'s versions and cannot be deleted; delete the adapter to remove"
+                " them"
+            )
+        self._drop(name, branch, "branch")
 
-    def _carry_out(
-        self,
-        name: AdapterName,
-        branch: str,
-        asked: _CommitRequest,
-        move: _CommitPlan,
-        derived: tuple[Admission, ResolvedBase] | None,
-    ) -> CommitResult:
-        """Raises `StaleState` where what was looked at is no longer so, `Conflict` where that matters to who
-        asked.
-        """
-        reach("revisions.before_rows")
-        with self.catalog.write() as tx:
-            adapter = self.writable_adapter(tx, name)
+    def delete_tag(self, name: AdapterName, tag: str) -> None:
+        self._drop(name, tag, "tag")
 
-            def go_on() -> CommitResult:
-                head = self.head(tx, adapter, branch)
-                if head.digest == asked.tree.digest:
-                    return self._answer(tx, adapter, head, is_new=False)
-                if not asked.is_at(head):
-                    raise Conflict(
-                        f"{name}@{asked.branch} was updated since you looked, and is at {head.info.id}; look"
-                        " again and retry"
-                    )
-                if self._plan(tx, adapter, branch, asked.tree) != move:
-                    raise StaleState
-                return self._answer(
-                    tx, adapter, self._add_commit(tx, adapter, asked, move, derived), is_new=True
-                )
+    def squash(self, name: AdapterName, branch: str, note: CommitNote) -> CommitInfo:
+        with self.context.catalog.write() as tx:
+            adapter = self.context.writable_adapter(tx, name)
+            return self.context.run_once(tx, _COMMIT, lambda: self._squash(tx, adapter, branch, note))
 
-            committed = self.run_once(tx, _COMMITTED, go_on)
-            reach("revisions.before_commit")
-        reach("revisions.after_commit")
-        return committed
+    def _squash(self, tx: Transaction, adapter: AdapterRecord, branch: str, note: CommitNote) -> CommitInfo:
+        now, by = self.context.clock(), self.context.identity.name
+        head = branch_head(tx, adapter, branch)
+        tree, where = versions.manifest(tx, head.digest), parse_hub_revision(branch).name
+        commit = commits.add(tx, adapter, where, tree, note, head.info.carries, at=now, by=by, parent=None)
+        git_refs.put(tx, adapter, where, "branch", commit, now, by)
+        detail = {"branch": where, "commit": head.digest, "title": note.title}
+        events.record(tx, "branch.squashed", at=now, by=by, adapter=adapter, detail=detail)
+        return commit.info
 
-    def _add_commit(
-        self,
-        tx: Transaction,
-        adapter: AdapterRecord,
-        asked: _CommitRequest,
-        move: _CommitPlan,
-        derived: tuple[Admission, ResolvedBase] | None,
-    ) -> CommitRecord:
-        if move.makes_version:
-            if (
-                derived is None
-                or find_base(tx, self.read_scope(tx), asked.tree, derived[0].spec.base_name) != derived[1]
-            ):
-                raise StaleState
-            self._insert(tx, adapter, derived[0], asked.note)
-            return self.head(tx, adapter, MAIN)
-        self.require_own_name(tx, adapter)
-        claim_files(tx, adapter.name, asked.tree)
-        now, by = self.clock(), self.identity.name
-        commit = commits.add(
-            tx, adapter, asked.branch, asked.tree, asked.note, move.carries, at=now, by=by, parent=move.head
-        )
-        git_refs.put(tx, adapter, asked.branch, "branch", commit, now, by)
-        detail = {"branch": asked.branch, "commit": commit.digest, "title": asked.note.title}
-        events.record(
-            tx, COMMIT_MADE, at=now, by=by, adapter=adapter, number=commit.info.number, detail=detail
-        )
-        return commit
+    def _make(self, name: AdapterName, text: str, kind: GitRefKind, at: str, message: str) -> BranchInfo:
+        with self.context.catalog.write() as tx:
+            adapter = self.context.writable_adapter(tx, name)
+            return self.context.run_once(
+                tx, _BRANCH, lambda: self._put_ref(tx, adapter, text, kind, at, message)
+            )
 
-    def _answer(
-        self, tx: Transaction, adapter: AdapterRecord, commit: CommitRecord, *, is_new: bool
-    ) -> CommitResult:
-        version = known_version(tx, adapter, commit.digest)
-        detail = (
-            hide_base_in_detail(tx, self.read_scope(tx), versions.detail(tx, version)) if version else None
-        )
-        return CommitResult(
-            commit=commit.info,
-            is_new=is_new,
-            version=detail.version if detail else None,
-            report=detail.report if detail else None,
-        )
+    def _put_ref(
+        self, tx: Transaction, adapter: AdapterRecord, text: str, kind: GitRefKind, at: str, message: str
+    ) -> BranchInfo:
+        now, by = self.context.clock(), self.context.identity.name
+        if taken := git_refs.find(tx, adapter, text):
+            raise Conflict(f"{adapter.name} has a {taken.kind} {text} already, at {taken.digest.short_id}")
+        if aliases.find(tx, adapter, text):
+            raise Conflict(f"{adapter.name} has an alias {text} already; choose another name for the {kind}")
+        if like := label_like(tx, adapter.key, text):
+            raise Conflict(
+                f"the {kind} {text} differs only in capitals from {adapter.name}@{like}, which exists; write"
+                f" {like}, or choose another name"
+            )
+        if git_refs.count(tx, adapter) >= MAX_REFS:
+            raise TooLarge(f"{adapter.name} has {MAX_REFS} branches and tags; drop some first")
+        made = git_refs.put(tx, adapter, text, kind, _resolve_revision(tx, adapter, at), now, by, message)
+        detail = {kind: text, "commit": made.digest, "message": message or None}
+        events.record(tx, f"{kind}.made", at=now, by=by, adapter=adapter, detail=detail)
+        return _info(made)
+
+    def _drop(self, name: AdapterName, text: str, kind: GitRefKind) -> None:
+        with self.context.catalog.write() as tx:
+            adapter = self.context.writable_adapter(tx, name)
+            ref = git_refs.find(tx, adapter, text)
+            if ref is None or ref.kind != kind:
+                if kind == "branch":
+                    refuse_alias(tx, adapter, text)
+                raise RevisionNotFound(f"{name} has no {kind} {text[:80]!a}")
+            git_refs.drop(tx, adapter, text)
+            detail = {kind: text, "was": ref.digest}
+            by = self.context.identity.name
+            events.record(
+                tx, f"{kind}.dropped", at=self.context.clock(), by=by, adapter=adapter, detail=detail
+            )
+
+
+def _resolve_revision(tx: Transaction, adapter: AdapterRecord, revision: str) -> CommitRecord:
+    """What a word means. Raises `RevisionNotFound`, `Conflict` for the beginning of several ids."""
+    revision_name = parse_hub_revision(revision)
+    commit = None
+    if revision == "latest":
+        commit = _version(tx, adapter, Latest())
+    elif revision_name.number is not None:
+        commit = _version(tx, adapter, Number(revision_name.number))
+    if commit is None and revision_name.prefix is not None:
+        commit = commits.find_by_digest(tx, adapter, revision_name.prefix)
+    if commit is None:
+        commit = _named(tx, adapter, revision_name.name, revision_name.scope)
+    if commit is None:
+        raise RevisionNotFound(f"{adapter.name} has no revision {revision[:80]!a} ({GRAMMAR})")
+    return commit
+
+
+def _version(tx: Transaction, adapter: AdapterRecord, selector: Selector) -> CommitRecord | None:
+    version = find(tx, adapter, selector)
+    return commits.find_by_digest(tx, adapter, version.digest.hex) if version else None
+
+
+def _named(tx: Transaction, adapter: AdapterRecord, name: str, scope: str) -> CommitRecord | None:
+    ref = git_refs.find(tx, adapter, name)
+    if ref:
+        return commits.find_by_ref(tx, adapter, name) if scope in ("any", ref.kind) else None
+    alias = aliases.find(tx, adapter, name) if scope != "tag" else None
+    return commits.find_by_digest(tx, adapter, alias.digest.hex) if alias else None
+
+
+def _info(ref: GitRef) -> BranchInfo:
+    kind = "head" if ref.name == MAIN else ref.kind
+    return BranchInfo(name=ref.name, kind=kind, digest=ref.digest, message=ref.message)

@@ -1,21 +1,22 @@
-"""The context of every part of a local registry: the stores, the identity, and the lookups that every method
+"""The context of every role of a local registry: the stores, the identity, and the lookups that every method
 begins with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 from datetime import UTC, datetime
 
 from pydantic import TypeAdapter
 
 from adaptry.adapters.inspection.inspector import Inspector
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Conflict, CorruptData, NotFound
+from adaptry.core.errors import Conflict, CorruptData, NotFound, RevisionNotFound
 from adaptry.core.identity import LOCAL, Identity, require_base_write, require_read, require_write
+from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, Label, Latest, Number, Ref
 from adaptry.registry.commits import MAIN
-from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit, VersionInfo
 from adaptry.storage.blobs import BlobStore
 from adaptry.storage.catalog import adapters, commits, damage, events, git_refs, shared_names
@@ -27,13 +28,14 @@ from adaptry.storage.catalog.version_info import Columns
 from adaptry.storage.local.digest_cache import IncrementalDigests
 from adaptry.storage.local.hidden_bases import hide_bases
 from adaptry.storage.local.idempotency import Answer, IdempotencyKey
+from adaptry.storage.local.stale_uploads import UploadCleanup
 
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class RegistryContext(Registry):
+class RegistryContext:
     """The stores and the identity; `clock` is asked for every time that is recorded."""
 
     def __init__(
@@ -63,7 +65,16 @@ class RegistryContext(Registry):
         self.incremental_digests = incremental_digests or IncrementalDigests()
         self.presign_uploads = presign_uploads
         self.inspector = inspector or Inspector()
+        self.upload_cleanup = UploadCleanup()
         self._idempotency_key = idempotency_key
+
+    def on_behalf_of(
+        self, identity: Identity, idempotency_key: IdempotencyKey | None = None
+    ) -> RegistryContext:
+        """The same stores for someone else, and perhaps for one request; costs nothing."""
+        other = copy(self)
+        other.identity, other._idempotency_key = identity, idempotency_key
+        return other
 
     def close(self) -> None:
         self.inspector.close()
@@ -152,6 +163,15 @@ class RegistryContext(Registry):
             return self.blobs.size(digest)
         except NotFound as error:
             raise _damaged(what, "its bytes are gone") from error
+
+    def tree(self, name: AdapterName, revision: Digest) -> Manifest:
+        """As `Commits.tree`."""
+        with self.catalog.read() as tx:
+            adapter = self.readable_adapter(tx, name)
+            tree = commits.tree(tx, adapter, revision)
+        if tree is None:
+            raise RevisionNotFound(f"{name} has no revision {revision.brief}")
+        return tree
 
     def _seen(self, name: AdapterName, adapter: AdapterRecord | None) -> AdapterRecord:
         if adapter is None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from adaptry.registry.events import NameFilter, check_events_query
+from adaptry.registry.events import Events, NameFilter, check_events_query
 from adaptry.registry.records import EventBatch
 from adaptry.storage.catalog import cursors, events
 from adaptry.storage.local.context import RegistryContext
 
 
-class LocalEvents(RegistryContext):
-    """`events`."""
+@dataclass(frozen=True)
+class LocalEvents(Events):
+    """The events of a local registry."""
 
-    def events(
+    context: RegistryContext
+
+    def read(
         self, after: int | None = None, limit: int = 50, wait: float = 0.0, about: Sequence[str] = ()
     ) -> EventBatch:
         cursors.check_limit(limit)
@@ -23,7 +27,7 @@ class LocalEvents(RegistryContext):
         if not wait:
             return self._heard(after, limit, fitting)
         until = time.monotonic() + wait
-        notifier = self.catalog.notifier
+        notifier = self.context.catalog.notifier
         with notifier.subscribed():
             while True:
                 seen = notifier.notifications
@@ -34,6 +38,6 @@ class LocalEvents(RegistryContext):
                 after = news.seq
 
     def _heard(self, after: int | None, limit: int, about: NameFilter) -> EventBatch:
-        with self.catalog.read() as tx:
-            news = events.read_batch(tx, self.identity, after, limit, about)
-        return news.model_copy(update={"epoch": self.catalog.epoch.id})
+        with self.context.catalog.read() as tx:
+            news = events.read_batch(tx, self.context.identity, after, limit, about)
+        return news.model_copy(update={"epoch": self.context.catalog.epoch.id})

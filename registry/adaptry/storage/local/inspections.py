@@ -21,55 +21,52 @@ from adaptry.storage.local.blob_content import BlobContent
 from adaptry.storage.local.context import RegistryContext, require_sound
 
 
-class InspectionCache(RegistryContext):
-    """Inspections of a revision's files, for admission."""
+def inspect_weights(
+    context: RegistryContext, name: AdapterName, tree: Manifest, paths: Iterable[str] | None = None
+) -> Mapping[str, WeightsInspection]:
+    """Of the weights files of `tree` (or of those at `paths`), by path; those not known yet are inspected
+    now.
 
-    def inspections(
-        self, name: AdapterName, tree: Manifest, paths: Iterable[str] | None = None
-    ) -> Mapping[str, WeightsInspection]:
-        """Of the weights files of `tree` (or of those at `paths`), by path; those not known yet are inspected
-        now.
-
-        Raises `Unavailable` where one cannot be inspected, `InvalidWeights`, `NotFound`, `CorruptData`.
-        """
-        wanted = tree.weights if paths is None else {path: tree.weights[path] for path in paths}
-        with self.catalog.read() as tx:
-            known = inspections.find(tx, set(wanted.values()))
-            lacking = {path: digest for path, digest in wanted.items() if digest not in known}
-            if lacking:
-                require_sound(tx, lacking)
-        found: dict[Digest, WeightsInspection] = {}
-        content = BlobContent(self.blobs, tree)
-        for path, digest in lacking.items():
-            if digest not in found:
-                found[digest] = inspect_file(self.inspector, content, path, name.namespace)
-        if found:
-            with self.catalog.write_nondurable() as tx:
-                for digest, inspection in found.items():
-                    inspections.store(tx, digest, inspection)
-        return {path: known.get(digest) or found[digest] for path, digest in wanted.items()}
+    Raises `Unavailable` where one cannot be inspected, `InvalidWeights`, `NotFound`, `CorruptData`.
+    """
+    wanted = tree.weights if paths is None else {path: tree.weights[path] for path in paths}
+    with context.catalog.read() as tx:
+        known = inspections.find(tx, set(wanted.values()))
+        lacking = {path: digest for path, digest in wanted.items() if digest not in known}
+        if lacking:
+            require_sound(tx, lacking)
+    found: dict[Digest, WeightsInspection] = {}
+    content = BlobContent(context.blobs, tree)
+    for path, digest in lacking.items():
+        if digest not in found:
+            found[digest] = inspect_file(context.inspector, content, path, name.namespace)
+    if found:
+        with context.catalog.write_nondurable() as tx:
+            for digest, inspection in found.items():
+                inspections.store(tx, digest, inspection)
+    return {path: known.get(digest) or found[digest] for path, digest in wanted.items()}
 
 
-class LocalInspections(InspectionCache):
-    """`inspect_tensors`."""
-
-    def inspect_tensors(self, ref: Ref, cursor: str | None = None, limit: int = 50) -> Page[TensorInspection]:
-        cursors.check_limit(limit)
-        with self.catalog.read() as tx:
-            stored = versions.to_record(self.resolve(tx, ref))
-            detail = versions.detail(tx, stored)
-        about = f"tensors {stored.key}"
-        start = cursors.decode_number(cursor, about) or 0
-        found = self.inspections(detail.version.name, detail.manifest)
-        if _with_weights(detail, found) != detail.report:
-            with self.catalog.write_nondurable() as tx:  # the base may have been registered meanwhile
-                report = _with_weights(versions.detail(tx, stored), found)
-                versions.set_report(tx, stored.key, report)
-        tensors = tuple(list_tensors(found))[
-            start : start + limit + 1
-        ]  # a forged start may be larger than islice takes
-        following = cursors.encode(start + limit, about) if len(tensors) > limit else None
-        return Page[TensorInspection](items=tensors[:limit], next=following)
+def inspect_tensors(
+    context: RegistryContext, ref: Ref, cursor: str | None = None, limit: int = 50
+) -> Page[TensorInspection]:
+    """As `Versions.inspect_tensors`."""
+    cursors.check_limit(limit)
+    with context.catalog.read() as tx:
+        stored = versions.to_record(context.resolve(tx, ref))
+        detail = versions.detail(tx, stored)
+    about = f"tensors {stored.key}"
+    start = cursors.decode_number(cursor, about) or 0
+    found = inspect_weights(context, detail.version.name, detail.manifest)
+    if _with_weights(detail, found) != detail.report:
+        with context.catalog.write_nondurable() as tx:  # the base may have been registered meanwhile
+            report = _with_weights(versions.detail(tx, stored), found)
+            versions.set_report(tx, stored.key, report)
+    tensors = tuple(list_tensors(found))[
+        start : start + limit + 1
+    ]  # a forged start may be larger than islice takes
+    following = cursors.encode(start + limit, about) if len(tensors) > limit else None
+    return Page[TensorInspection](items=tensors[:limit], next=following)
 
 
 def _with_weights(detail: VersionDetail, found: Mapping[str, WeightsInspection]) -> CheckReport:

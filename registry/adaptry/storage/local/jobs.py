@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
@@ -12,6 +13,7 @@ from adaptry.core.errors import Conflict, Invalid, NotFound, PermissionDenied
 from adaptry.registry.job_types.cron import Cron
 from adaptry.registry.job_types.records import JobInfo, JobOrder, JobState, LogLine, RunnerInfo, ScheduleInfo
 from adaptry.registry.job_types.tasks import parse_task
+from adaptry.registry.jobs import Jobs
 from adaptry.registry.records import Page
 from adaptry.storage.catalog import cursors, job_steps, jobs, runners, schedules
 from adaptry.storage.catalog.database import Transaction
@@ -21,37 +23,42 @@ _INFO = TypeAdapter(JobInfo)
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
-class LocalJobs(RegistryContext):
-    """`submit_job` to `unschedule_job`."""
+@dataclass(frozen=True)
+class LocalJobs(Jobs):
+    """The jobs of a local registry."""
 
-    def submit_job(self, order: JobOrder) -> JobInfo:
+    context: RegistryContext
+
+    def submit(self, order: JobOrder) -> JobInfo:
         order, namespace = self._parse_order(order)
         id = f"job-{secrets.token_hex(8)}"
-        with self.catalog.write() as tx:
-            return self.run_once(
-                tx, _INFO, lambda: jobs.insert(tx, id, order, namespace, self.identity, self.clock())
+        with self.context.catalog.write() as tx:
+            return self.context.run_once(
+                tx,
+                _INFO,
+                lambda: jobs.insert(tx, id, order, namespace, self.context.identity, self.context.clock()),
             )
 
-    def job(self, id: str) -> JobInfo:
-        with self.catalog.read() as tx:
+    def get(self, id: str) -> JobInfo:
+        with self.context.catalog.read() as tx:
             return self._job(tx, id)
 
-    def jobs(
+    def list(
         self, state: JobState | None = None, cursor: str | None = None, limit: int = 50
     ) -> Page[JobInfo]:
         cursors.check_limit(limit)
-        with self.catalog.read() as tx:
-            return jobs.page(tx, self.identity, state, cursor, limit)
+        with self.context.catalog.read() as tx:
+            return jobs.page(tx, self.context.identity, state, cursor, limit)
 
-    def cancel_job(self, id: str) -> JobInfo:
-        with self.catalog.write() as tx:
+    def cancel(self, id: str) -> JobInfo:
+        with self.context.catalog.write() as tx:
             found = self._job(tx, id)
             self._require_asking(found.namespace, found.kind)
-            jobs.finish(tx, id, "cancelled", self.clock())
+            jobs.finish(tx, id, "cancelled", self.context.clock())
             return self._job(tx, id)
 
-    def retry_job(self, id: str) -> JobInfo:
-        with self.catalog.write() as tx:
+    def retry(self, id: str) -> JobInfo:
+        with self.context.catalog.write() as tx:
             found = self._job(tx, id)
             self._require_asking(found.namespace, found.kind)
             if found.state not in ("failed", "cancelled"):
@@ -65,22 +72,22 @@ class LocalJobs(RegistryContext):
             )
             return self._job(tx, id)
 
-    def job_log(self, id: str, cursor: str | None = None, limit: int = 50) -> Page[LogLine]:
+    def log(self, id: str, cursor: str | None = None, limit: int = 50) -> Page[LogLine]:
         cursors.check_limit(limit)
-        with self.catalog.read() as tx:
+        with self.context.catalog.read() as tx:
             self._job(tx, id)
             return jobs.log(tx, id, cursor, limit)
 
     def runners(self) -> tuple[RunnerInfo, ...]:
-        if not self.identity.namespaces:
+        if not self.context.identity.namespaces:
             return ()
-        with self.catalog.read() as tx:
+        with self.context.catalog.read() as tx:
             found = runners.every(tx)
-        if self.identity.may_administer:
+        if self.context.identity.may_administer:
             return found
         return tuple(each.model_copy(update={"host": None}) for each in found)
 
-    def schedule_job(self, name: str, cron: str, order: JobOrder) -> ScheduleInfo:
+    def schedule(self, name: str, cron: str, order: JobOrder) -> ScheduleInfo:
         if not _NAME.fullmatch(name):
             raise Invalid(
                 f"not a name for a schedule: {name[:80]!a} (1 to 64 letters, digits, '_', '.', '-')"
@@ -91,21 +98,25 @@ class LocalJobs(RegistryContext):
                 f"not a schedule: the day of {parsed.text!a} never comes (30 February, 31 April and the like)"
             )
         order, namespace = self._parse_order(order)
-        with self.catalog.write() as tx:
+        with self.context.catalog.write() as tx:
             if known := schedules.find(tx, name, namespace):
                 self._require_asking(known.namespace, known.order.kind)
-            return schedules.put(tx, name, parsed, order, namespace, self.identity, self.clock())
+            return schedules.put(
+                tx, name, parsed, order, namespace, self.context.identity, self.context.clock()
+            )
 
     def schedules(self) -> tuple[ScheduleInfo, ...]:
-        with self.catalog.read() as tx:
-            return tuple(each for each in schedules.every(tx) if self.identity.has_namespace(each.namespace))
+        with self.context.catalog.read() as tx:
+            return tuple(
+                each for each in schedules.every(tx) if self.context.identity.has_namespace(each.namespace)
+            )
 
-    def unschedule_job(self, name: str, namespace: str | None = None) -> None:
-        with self.catalog.write() as tx:
+    def unschedule(self, name: str, namespace: str | None = None) -> None:
+        with self.context.catalog.write() as tx:
             known = [
                 each
                 for each in schedules.named(tx, name)
-                if namespace in (None, each.namespace) and self.identity.has_namespace(each.namespace)
+                if namespace in (None, each.namespace) and self.context.identity.has_namespace(each.namespace)
             ]
             if not known:
                 raise NotFound(
@@ -132,20 +143,20 @@ class LocalJobs(RegistryContext):
 
     def _job(self, tx: Transaction, id: str) -> JobInfo:
         found = jobs.find(tx, id)
-        if found is None or not self.identity.has_namespace(found.namespace):
+        if found is None or not self.context.identity.has_namespace(found.namespace):
             raise NotFound(f"no job {id[:80]!a}; `adaptry jobs ls` shows those that you may see")
         return found
 
     def _has_lost(self, result: dict[str, object]) -> bool:
         """Whether a piece was stored and has been collected since, as nobody had named it."""
         digest = result.get("sha256")
-        return isinstance(digest, str) and not self.blobs.has(Digest.parse(digest))
+        return isinstance(digest, str) and not self.context.blobs.has(Digest.parse(digest))
 
     def _require_asking(self, namespace: str, kind: str) -> None:
         """Raises `PermissionDenied`: a job does what its submitter may do, so whoever may not do that may not
         ask for it.
         """
-        identity = self.identity
+        identity = self.context.identity
         if not namespace and not identity.may_administer:
             raise PermissionDenied(
                 f"{identity.name} may not ask for a {kind} job, which changes what every namespace shares;"

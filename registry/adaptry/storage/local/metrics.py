@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
 from adaptry.core.errors import Invalid
 from adaptry.core.refs import Ref
+from adaptry.registry.metrics import Metrics
 from adaptry.registry.records import MetricInfo
 from adaptry.storage.catalog import events
 from adaptry.storage.catalog.adapters import AdapterRecord
@@ -23,28 +25,31 @@ _MOST_AT_ONCE = 64
 _NOTHING = TypeAdapter(None)
 
 
-class LocalMetrics(RegistryContext):
-    """`log_metrics` and `metrics`."""
+@dataclass(frozen=True)
+class LocalMetrics(Metrics):
+    """The metrics of a local registry."""
 
-    def log_metrics(self, ref: Ref, metrics: Mapping[str, float]) -> None:
+    context: RegistryContext
+
+    def log(self, ref: Ref, metrics: Mapping[str, float]) -> None:
         check_metrics(metrics)
-        with self.catalog.write() as tx:
-            adapter = self.writable_adapter(tx, ref.name)
-            stored = to_record(self.resolve(tx, ref))
-            self.run_once(tx, _NOTHING, lambda: self._log(tx, adapter, stored, metrics))
+        with self.context.catalog.write() as tx:
+            adapter = self.context.writable_adapter(tx, ref.name)
+            stored = to_record(self.context.resolve(tx, ref))
+            self.context.run_once(tx, _NOTHING, lambda: self._log(tx, adapter, stored, metrics))
 
     def _log(
         self, tx: Transaction, adapter: AdapterRecord, stored: VersionRecord, metrics: Mapping[str, float]
     ) -> None:
-        now, by = self.clock(), self.identity.name
+        now, by = self.context.clock(), self.context.identity.name
         append(tx, stored, metrics, now, by)
         events.record(
             tx, "metrics.logged", at=now, by=by, adapter=adapter, number=stored.number, detail=metrics
         )
 
-    def metrics(self, ref: Ref) -> tuple[MetricInfo, ...]:
-        with self.catalog.read() as tx:
-            return history(tx, to_record(self.resolve(tx, ref)))
+    def list(self, ref: Ref) -> tuple[MetricInfo, ...]:
+        with self.context.catalog.read() as tx:
+            return history(tx, to_record(self.context.resolve(tx, ref)))
 
 
 def check_metrics(values: Mapping[str, float]) -> None:

@@ -15,6 +15,7 @@ from adaptry.registry.rollouts import (
     RolloutChange,
     RolloutInfo,
     RolloutPlan,
+    Rollouts,
     RolloutStage,
     choose_workers,
     is_due,
@@ -53,15 +54,18 @@ class _Transition:
     reason: str | None = None
 
 
-class LocalRollouts(RegistryContext):
-    """`start_rollout`, `rollouts`, `change_rollout`; and `turns`, which every report of a worker asks for."""
+@dataclass(frozen=True)
+class LocalRollouts(Rollouts):
+    """The rollouts of a local registry."""
 
-    def start_rollout(self, name: AdapterName, alias: str, to: Digest, plan: RolloutPlan) -> RolloutInfo:
+    context: RegistryContext
+
+    def start(self, name: AdapterName, alias: str, to: Digest, plan: RolloutPlan) -> RolloutInfo:
         parse_stored_alias(alias)
-        with self.catalog.write() as tx:
-            adapter = self.writable_adapter(tx, name)
-            target = to_record(self.resolve(tx, Ref(name, ByDigest(to.hex))))
-            return self.run_once(tx, _INFO, lambda: self._start(tx, adapter, alias, target, plan))
+        with self.context.catalog.write() as tx:
+            adapter = self.context.writable_adapter(tx, name)
+            target = to_record(self.context.resolve(tx, Ref(name, ByDigest(to.hex))))
+            return self.context.run_once(tx, _INFO, lambda: self._start(tx, adapter, alias, target, plan))
 
     def _start(
         self, tx: Transaction, adapter: AdapterRecord, alias: str, target: VersionRecord, plan: RolloutPlan
@@ -80,18 +84,18 @@ class LocalRollouts(RegistryContext):
                 f"{name}@{alias} is being rolled out to version {going.number} ({going.percent} %); abort"
                 f" that first: adaptry rollout abort {name}@{alias}"
             )
-        by = self.identity.name
-        info = rollouts.begin(tx, adapter, alias, target, was, plan, self.clock(), by)
+        by = self.context.identity.name
+        info = rollouts.begin(tx, adapter, alias, target, was, plan, self.context.clock(), by)
         self._note_rollout(tx, adapter, info, "rollout.started", by)
         return self._advance(tx, adapter, info, by, step=0) if info.percent == 100 else info
 
-    def rollouts(self, name: AdapterName) -> tuple[RolloutInfo, ...]:
-        with self.catalog.read() as tx:
-            return rollouts.of_adapter(tx, self.readable_adapter(tx, name))
+    def list(self, name: AdapterName) -> tuple[RolloutInfo, ...]:
+        with self.context.catalog.read() as tx:
+            return rollouts.of_adapter(tx, self.context.readable_adapter(tx, name))
 
-    def change_rollout(self, name: AdapterName, alias: str, change: RolloutChange, was: int) -> RolloutInfo:
-        with self.catalog.write() as tx:
-            adapter = self.writable_adapter(tx, name)
+    def change(self, name: AdapterName, alias: str, change: RolloutChange, was: int) -> RolloutInfo:
+        with self.context.catalog.write() as tx:
+            adapter = self.context.writable_adapter(tx, name)
             info = rollouts.running(tx, adapter, parse_stored_alias(alias))
             if info is None:
                 raise NotFound(
@@ -104,9 +108,12 @@ class LocalRollouts(RegistryContext):
                 )
             if change.to == "abort":
                 return self._transition(
-                    tx, adapter, info, _Transition("aborted", info.step, self.identity.name, change.reason)
+                    tx,
+                    adapter,
+                    info,
+                    _Transition("aborted", info.step, self.context.identity.name, change.reason),
                 )
-            return self._advance(tx, adapter, info, self.identity.name, info.step + 1)
+            return self._advance(tx, adapter, info, self.context.identity.name, info.step + 1)
 
     def assignments(
         self, tx: Transaction, worker: WorkerRecord, names: Collection[str], failed: Failures
@@ -116,9 +123,9 @@ class LocalRollouts(RegistryContext):
         """
         turns: list[RolloutAssignment] = []
         for adapter, info in rollouts.running_for_names(tx, names):
-            if not self.identity.may_read(adapter.name, adapter.visibility):
+            if not self.context.identity.may_read(adapter.name, adapter.visibility):
                 continue
-            serving = {worker.label: None, **rollouts.serving(tx, info, self.clock())}
+            serving = {worker.label: None, **rollouts.serving(tx, info, self.context.clock())}
             info = self._driven(tx, adapter, info, serving, worker.name, failed)
             if info.stage == "running" and worker.label in choose_workers(info.id, info.percent, serving):
                 turns.append(
@@ -145,7 +152,7 @@ class LocalRollouts(RegistryContext):
             )
         if reason := self._obstacle(tx, adapter, info):
             return self._transition(tx, adapter, info, _Transition("stopped", info.step, by, reason))
-        if is_due(info, self.clock(), serving):
+        if is_due(info, self.context.clock(), serving):
             return self._advance(tx, adapter, info, by, info.step + 1)
         return info
 
@@ -158,7 +165,7 @@ class LocalRollouts(RegistryContext):
         if info.steps[step] < 100:
             return self._transition(tx, adapter, info, _Transition("running", step, by))
         found = aliases.find(tx, adapter, info.alias)
-        point_alias(tx, adapter, info.alias, self._target(tx, info), found, self.clock(), by)
+        point_alias(tx, adapter, info.alias, self._target(tx, info), found, self.context.clock(), by)
         return self._transition(tx, adapter, info, _Transition("done", step, by))
 
     def _obstacle(self, tx: Transaction, adapter: AdapterRecord, info: RolloutInfo) -> str | None:
@@ -173,12 +180,14 @@ class LocalRollouts(RegistryContext):
         return None
 
     def _target(self, tx: Transaction, info: RolloutInfo) -> VersionRecord:
-        return to_record(self.resolve(tx, Ref(info.name, ByDigest(info.digest.hex))))
+        return to_record(self.context.resolve(tx, Ref(info.name, ByDigest(info.digest.hex))))
 
     def _transition(
         self, tx: Transaction, adapter: AdapterRecord, info: RolloutInfo, move: _Transition
     ) -> RolloutInfo:
-        rollouts.change(tx, info, step=move.step, stage=move.stage, reason=move.reason, at=self.clock())
+        rollouts.change(
+            tx, info, step=move.step, stage=move.stage, reason=move.reason, at=self.context.clock()
+        )
         changed = rollouts.get(tx, adapter, info.id)
         self._note_rollout(tx, adapter, changed, _EVENTS[move.stage], move.by)
         return changed
@@ -195,4 +204,6 @@ class LocalRollouts(RegistryContext):
             "generation": info.generation,
             "reason": info.reason,
         }
-        events.record(tx, kind, at=self.clock(), by=by, adapter=adapter, number=info.number, detail=detail)
+        events.record(
+            tx, kind, at=self.context.clock(), by=by, adapter=adapter, number=info.number, detail=detail
+        )

@@ -16,49 +16,52 @@ from adaptry.storage.catalog.versions import to_record
 from adaptry.storage.local.context import RegistryContext
 
 
-class LocalStates(RegistryContext):
-    """`set_state`."""
+def set_state(
+    context: RegistryContext, name: AdapterName, revision: Digest, change: StateChange, was: int
+) -> VersionInfo:
+    """As `Versions.set_state`."""
+    ref = Ref(name, ByDigest(revision.hex))
+    with context.catalog.write() as tx:
+        adapter = context.writable_adapter(tx, name)
+        columns = context.resolve(tx, ref)
+        seen = info(tx, columns)
+        if is_in_state(seen, change):
+            return context.hide_base(tx, seen)
+        require_change_allowed(context.identity, name, seen.number, seen.state, change.state)
+        _require_seen(seen, was)
+        _require_successor(context, tx, seen, change)
+        now, by = context.clock(), context.identity.name
+        generation = states.put(tx, to_record(columns), change, now, by)
+        events.record(
+            tx,
+            f"version.{'restored' if change.state == 'active' else change.state}",
+            at=now,
+            by=by,
+            adapter=adapter,
+            number=seen.number,
+            detail={
+                "digest": seen.digest,
+                "was": seen.state,
+                "reason": change.reason,
+                "successor": change.successor,
+                "aliases": ", ".join(seen.aliases) or None,
+                "generation": generation,
+            },
+        )
+        return context.hide_base(tx, info(tx, context.resolve(tx, ref)))
 
-    def set_state(self, name: AdapterName, revision: Digest, change: StateChange, was: int) -> VersionInfo:
-        ref = Ref(name, ByDigest(revision.hex))
-        with self.catalog.write() as tx:
-            adapter = self.writable_adapter(tx, name)
-            columns = self.resolve(tx, ref)
-            seen = info(tx, columns)
-            if is_in_state(seen, change):
-                return self.hide_base(tx, seen)
-            require_change_allowed(self.identity, name, seen.number, seen.state, change.state)
-            _require_seen(seen, was)
-            self._require_successor(tx, seen, change)
-            now, by = self.clock(), self.identity.name
-            generation = states.put(tx, to_record(columns), change, now, by)
-            events.record(
-                tx,
-                f"version.{'restored' if change.state == 'active' else change.state}",
-                at=now,
-                by=by,
-                adapter=adapter,
-                number=seen.number,
-                detail={
-                    "digest": seen.digest,
-                    "was": seen.state,
-                    "reason": change.reason,
-                    "successor": change.successor,
-                    "aliases": ", ".join(seen.aliases) or None,
-                    "generation": generation,
-                },
-            )
-            return self.hide_base(tx, info(tx, self.resolve(tx, ref)))
 
-    def _require_successor(self, tx: Transaction, seen: VersionInfo, change: StateChange) -> None:
-        """Raises `Conflict` for a successor that nobody should take, `NotFound` for one that is not there."""
-        if change.successor is None:
-            return
-        to = info(tx, self.resolve(tx, Ref.parse(change.successor)))
-        if (to.name, to.number) == (seen.name, seen.number):
-            raise Conflict(f"{change.successor} is {seen.name}@{seen.number} itself; name another version")
-        if not STATE_RULES[to.state].allows_aliases:
-            raise Conflict(f"{change.successor} is {to.state} itself; name a version that is to be taken")
+def _require_successor(
+    context: RegistryContext, tx: Transaction, seen: VersionInfo, change: StateChange
+) -> None:
+    """Raises `Conflict` for a successor that nobody should take, `NotFound` for one that is not there."""
+    if change.successor is None:
+        return
+    to = info(tx, context.resolve(tx, Ref.parse(change.successor)))
+    if (to.name, to.number) == (seen.name, seen.number):
+        raise Conflict(f"{change.successor} is {seen.name}@{seen.number} itself; name another version")
+    if not STATE_RULES[to.state].allows_aliases:
+        raise Conflict(f"{change.successor} is {to.state} itself; name a version that is to be taken")
 
 
 def is_in_state(seen: VersionInfo, change: StateChange) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from datetime import datetime, timedelta
+from dataclasses import dataclass
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import (
@@ -22,19 +22,20 @@ from adaptry.core.errors import (
 )
 from adaptry.core.failpoints import reach
 from adaptry.core.files.background_io import BackgroundHasher
-from adaptry.core.identity import require_read, require_write
+from adaptry.core.identity import require_write
 from adaptry.core.manifest import MAX_FILE
 from adaptry.core.refs import AdapterName
-from adaptry.registry.interface import Owner
+from adaptry.registry.files import Owner
 from adaptry.registry.records import DirectPart, Page, UploadInfo, UploadSession
-from adaptry.storage.blobs import BlobStore, StagedBlob
-from adaptry.storage.catalog import adapters, bases, cursors, damage, files, pending_deletes
-from adaptry.storage.catalog.database import Catalog, Transaction
+from adaptry.registry.uploads import Uploads
+from adaptry.storage.blobs import StagedBlob
+from adaptry.storage.catalog import adapters, cursors, damage, files, pending_deletes
+from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.files import UploadSessionRecord
 from adaptry.storage.local import abandoned_uploads
 from adaptry.storage.local.context import RegistryContext, require_no_base
+from adaptry.storage.local.files import require_base_visible
 
-IDLE = timedelta(hours=24)
 DIRECT = 8 << 20
 """Smaller files come sooner through us: they cost the bucket one request."""
 PART = 16 << 20
@@ -43,30 +44,21 @@ MAX_OPEN_UPLOADS = 64
 """Sessions that one namespace may have open at once; abandoned ones make room for new ones."""
 
 
-class LocalUploads(RegistryContext):
-    """`has_file` to `drop_upload`."""
+@dataclass(frozen=True)
+class LocalUploads(Uploads):
+    """The uploads of a local registry."""
 
-    def has_file(self, owner: Owner, digest: Digest) -> bool:
-        with self.catalog.read() as tx:
-            self._require_reading(tx, owner)
-            size = files.sizes(tx, owner, [digest]).get(digest)
-            is_owned = size is not None and damage.damage_reason(tx, digest) is None
-            is_unneeded = is_owned and files.is_unneeded(tx, owner, digest)
-        if is_unneeded:  # who asks is about to need it
-            with self.catalog.write() as tx:
-                files.clear_unneeded(tx, owner, [digest])
-                is_owned = bool(files.sizes(tx, owner, [digest]))
-        # Bytes that are lost, cut short, or known to be damaged are asked for again, which mends the store.
-        return is_owned and self._stored_size(digest) == size
+    context: RegistryContext
 
-    def open_upload(self, owner: Owner, digest: Digest, size: int) -> UploadInfo:
+    def open(self, owner: Owner, digest: Digest, size: int) -> UploadInfo:
         if not 0 <= size <= MAX_FILE:
             raise TooLarge(f"a file of {size:,} bytes; at most {MAX_FILE >> 30} GiB are stored")
+        self.context.upload_cleanup.run_once(self.context.catalog, self.context.blobs, self.context.clock())
         session = self._opened(owner, digest, size)
         if session is None:
-            direct_from = DIRECT if self.presign_uploads else None
+            direct_from = DIRECT if self.context.presign_uploads else None
             if abandoned_uploads.drop_abandoned(
-                self.catalog, self.blobs, owner, 1, self.clock(), direct_from
+                self.context.catalog, self.context.blobs, owner, 1, self.context.clock(), direct_from
             ):
                 session = self._opened(owner, digest, size)
         if session is None:
@@ -79,8 +71,8 @@ class LocalUploads(RegistryContext):
 
     def _opened(self, owner: Owner, digest: Digest, size: int) -> UploadSessionRecord | None:
         """An idle session for the same bytes, or a new one; None where the tenant has too many open."""
-        now = self.clock()
-        with self.catalog.write() as tx:
+        now = self.context.clock()
+        with self.context.catalog.write() as tx:
             self._require_writing(tx, owner)
             if isinstance(owner, AdapterName) and adapters.find(tx, owner) is None:
                 require_no_base(tx, owner)  # said before gigabytes are sent for it
@@ -90,42 +82,42 @@ class LocalUploads(RegistryContext):
                 )
             for session in files.unfinished_sessions(tx, owner, digest, size):
                 # Nothing is gained by sharing one that someone else may just have opened.
-                if self.blobs.staged_size(session.id) and not self.blobs.is_held(session.id):
+                if self.context.blobs.staged_size(session.id) and not self.context.blobs.is_held(session.id):
                     files.touch(tx, session.id, now)
                     return session
             if files.count_open_sessions(tx, owner) >= MAX_OPEN_UPLOADS:
                 return None
-            self.blobs.require_room(size)
-            by = self.identity.name
-            return files.open_session(tx, self.blobs.new_key(), owner, digest, size, now, by)
+            self.context.blobs.require_room(size)
+            by = self.context.identity.name
+            return files.open_session(tx, self.context.blobs.new_key(), owner, digest, size, now, by)
 
-    def append_upload(self, upload: UploadInfo, offset: int, chunks: Iterable[bytes]) -> UploadInfo:
+    def append(self, upload: UploadInfo, offset: int, chunks: Iterable[bytes]) -> UploadInfo:
         session = self._session(upload.id)
         if session.is_finished:
             return self._upload(session)
-        with self.blobs.staging(session.id) as staged:
+        with self.context.blobs.staging(session.id) as staged:
             self._append(session, staged, offset, _at_most(session.size - offset, chunks))
-        with self.catalog.write_nondurable() as tx:
-            files.touch(tx, session.id, self.clock())
+        with self.context.catalog.write_nondurable() as tx:
+            files.touch(tx, session.id, self.context.clock())
         return self._upload(session)
 
     def _append(
         self, session: UploadSessionRecord, staged: StagedBlob, offset: int, chunks: Iterable[bytes]
     ) -> None:
         """Stores the chunks and weighs them as they pass, so that admitting them need not read them again."""
-        weights = self.incremental_digests.resume(session.id, offset, session.size)
+        weights = self.context.incremental_digests.resume(session.id, offset, session.size)
         try:
             with BackgroundHasher(weights.update if weights else None) as hasher:
                 staged.append(offset, _hash_stream(chunks, hasher))
         finally:
             if weights:
-                self.incremental_digests.put(session.id, weights, staged.offset)
+                self.context.incremental_digests.put(session.id, weights, staged.offset)
 
-    def finish_upload(self, upload: UploadInfo) -> None:
+    def finish(self, upload: UploadInfo) -> None:
         session = self._session(upload.id)
         if session.is_finished:
             return
-        with self.blobs.staging(session.id) as staged:
+        with self.context.blobs.staging(session.id) as staged:
             if staged.offset < session.size:
                 if self._session(upload.id).is_finished:  # by whoever held it until now
                     return
@@ -133,22 +125,22 @@ class LocalUploads(RegistryContext):
                     f"{session.size - staged.offset:,} of {session.size:,} bytes are missing; go on at"
                     f" {staged.offset}"
                 )
-            with self.catalog.read() as tx:
+            with self.context.catalog.read() as tx:
                 is_damaged = damage.damage_reason(tx, session.digest) is not None
             if (
                 is_damaged
             ):  # what replaces damaged bytes must not be taken for a copy of them, nor delete them
-                self.blobs.set_aside(session.digest)
+                self.context.blobs.set_aside(session.digest)
             try:
                 staged.publish(session.digest)
             except DigestMismatch:
-                with self.catalog.write() as tx:
+                with self.context.catalog.write() as tx:
                     files.close_session(tx, session.id)
                 raise
             reach("uploads.after_publish")
-            digests = self.incremental_digests.pop(session.id)
+            digests = self.context.incremental_digests.pop(session.id)
             weights = digests.digest() if digests else None
-            with self.catalog.write() as tx:
+            with self.context.catalog.write() as tx:
                 # Bytes whose session is open are spared by a sweep; those of one that lapsed may be gone by
                 # now.
                 if files.find_session(tx, session.id) is None:
@@ -157,63 +149,59 @@ class LocalUploads(RegistryContext):
                     files.store_weights_digest(tx, session.digest, weights)
                 files.add_owned(tx, session.owner, session.digest, session.size)
                 damage.clear_damage(tx, session.digest)
-                files.finish_session(tx, session.id, self.clock())
+                files.finish_session(tx, session.id, self.context.clock())
 
-    def upload_sessions(
+    def list(
         self, namespace: str | None = None, cursor: str | None = None, limit: int = 50
     ) -> Page[UploadSession]:
         cursors.check_limit(limit)
         about = f"uploads {namespace or ''}"
         after = "" if cursor is None else cursors.decode(cursor, about)
-        with self.catalog.read() as tx:
+        with self.context.catalog.read() as tx:
             seen = [tenant for tenant in files.open_tenants(tx) if self._may_manage(tenant)]
             chosen = seen if namespace is None else [tenant for tenant in seen if tenant == namespace]
             found = files.open_page(tx, chosen, after, limit + 1)
         following = cursors.encode(found[limit - 1].id, about) if len(found) > limit else None
         return Page(items=tuple(map(self._shown, found[:limit])), next=following)
 
-    def drop_upload(self, id: str) -> None:
+    def drop(self, id: str) -> None:
         session = self._session(id)
         if session.is_finished:
             raise NotFound("no such upload is open; `adaptry uploads ls` shows those that are")
-        with self.catalog.write() as tx:
+        with self.context.catalog.write() as tx:
             files.close_session(tx, session.id)
         with (
             suppress(Conflict),
-            self.blobs.staging(session.id) as staged,
+            self.context.blobs.staging(session.id) as staged,
         ):  # else whoever sends it notices at the end
             staged.discard()
 
     def _may_manage(self, tenant: str) -> bool:
         if tenant == files.BASES:
-            return self.identity.may_administer
-        return self.identity.role in ("writer", "admin") and self.identity.has_namespace(tenant)
+            return self.context.identity.may_administer
+        return self.context.identity.role in ("writer", "admin") and self.context.identity.has_namespace(
+            tenant
+        )
 
     def _shown(self, session: UploadSessionRecord) -> UploadSession:
-        written = self.blobs.last_write(session.id)
+        written = self.context.blobs.last_write(session.id)
         return UploadSession(
             id=session.id,
             owner=str(session.owner),
             digest=session.digest,
             size=session.size,
-            offset=self.blobs.staged_size(session.id),
+            offset=self.context.blobs.staged_size(session.id),
             created_by=session.created_by,
             active_at=max(session.touched_at, written or session.touched_at),
-            is_held=self.blobs.is_held(session.id),
+            is_held=self.context.blobs.is_held(session.id),
         )
-
-    def _stored_size(self, digest: Digest) -> int | None:
-        try:
-            return self.blobs.original.size(digest)
-        except NotFound:
-            return None
 
     def _session(self, id: str) -> UploadSessionRecord:
         """The session, if it is there and the caller may write to its owner. Raises `NotFound`.
 
         Whoever may not is not told whose it is, nor that it is.
         """
-        with self.catalog.read() as tx:
+        with self.context.catalog.read() as tx:
             session = files.find_session(tx, id)
             if session is not None:
                 with suppress(PermissionDenied, NotFound):
@@ -224,75 +212,30 @@ class LocalUploads(RegistryContext):
     def _begun(self, session: UploadSessionRecord) -> UploadInfo:
         """The session, with addresses that lead past us if the file is large enough for them."""
         upload = self._upload(session)
-        if not self.presign_uploads or session.size < DIRECT:
+        if not self.context.presign_uploads or session.size < DIRECT:
             return upload
         return upload.model_copy(update={"direct": tuple(self._parts(upload))})
 
     def _parts(self, upload: UploadInfo) -> Iterator[DirectPart]:
         for start in range(upload.offset, upload.size, PART):
             size = min(PART, upload.size - start)
-            address = self.blobs.upload_url(upload.id, start, size, _ADDRESS_SECONDS)
+            address = self.context.blobs.upload_url(upload.id, start, size, _ADDRESS_SECONDS)
             if address is None:
                 return
             yield DirectPart(start=start, size=size, address=address.url, headers=dict(address.headers))
 
     def _upload(self, session: UploadSessionRecord) -> UploadInfo:
-        offset = session.size if session.is_finished else self.blobs.staged_size(session.id)
+        offset = session.size if session.is_finished else self.context.blobs.staged_size(session.id)
         return UploadInfo(id=session.id, offset=offset, size=session.size)
-
-    def _require_reading(self, tx: Transaction, owner: Owner) -> None:
-        """Who may write to a name may ask about it before it exists."""
-        if isinstance(owner, Digest):
-            self._require_base(tx, owner)
-        elif not self.identity.may_write(owner):
-            adapter = adapters.find(tx, owner)
-            if adapter is None:
-                raise NotFound(f"no adapter {owner}")
-            require_read(self.identity, owner, adapter.visibility)
 
     def _require_writing(self, tx: Transaction, owner: Owner) -> None:
         if isinstance(owner, Digest):
-            self._require_base(tx, owner)
-            self.require_base_write()
+            require_base_visible(self.context, tx, owner)
+            self.context.require_base_write()
             return
-        require_write(self.identity, owner)
+        require_write(self.context.identity, owner)
         if adapters.find(tx, owner) is None:  # said now, before the bytes of a push that would be refused
             adapters.require_distinct_name(tx, owner)
-
-    def _require_base(self, tx: Transaction, id: Digest) -> None:
-        if not bases.visible_among(tx, self.read_scope(tx), [id]):
-            raise NotFound(f"no base {id.brief}; register it before its files")
-
-
-def purge(catalog: Catalog, blobs: BlobStore, now: datetime) -> int:
-    """Drops sessions idle for a day and stagings that no session knows; how many stagings went.
-
-    What someone is writing to just now is spared, in whatever process.
-    """
-    # Listed before the sessions are: a staging that comes later belongs to a session we would not see.
-    found = tuple(blobs.stagings())
-    with catalog.read() as tx:
-        idle = [id for id in files.idle_sessions(tx, now - IDLE) if not blobs.is_held(id)]
-        known = {key: files.find_session(tx, key) for key in found}
-    # Bytes go before rows do: on a full disk that makes the room which changing rows takes.
-    dead = [key for key, session in known.items() if key in idle or not _is_alive(session)]
-    dropped = 0
-    for key in dead:
-        try:
-            with blobs.staging(key) as staged:
-                staged.discard()
-                dropped += 1
-        except Conflict:
-            continue
-    if idle:
-        with catalog.write() as tx:
-            files.close_idle(tx, idle, now - IDLE)
-    blobs.tidy()
-    return dropped
-
-
-def _is_alive(session: UploadSessionRecord | None) -> bool:
-    return session is not None and not session.is_finished
 
 
 def _hash_stream(chunks: Iterable[bytes], hasher: BackgroundHasher) -> Iterator[bytes]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
 from adaptry.core.errors import Conflict, NotFound, PermissionDenied
 from adaptry.core.refs import Ref
 from adaptry.registry.records import Page
-from adaptry.registry.workers import ReportReply, ResidentInfo, WorkerInfo, WorkerReport
+from adaptry.registry.workers import ReportReply, ResidentInfo, WorkerInfo, WorkerReport, Workers
 from adaptry.storage.catalog import epochs, events, recall_claims, worker_reports, workers
 from adaptry.storage.catalog import worker_queries as residents
 from adaptry.storage.catalog.access import read_scope
@@ -17,35 +18,39 @@ from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.versions import to_record
 from adaptry.storage.catalog.worker_reports import ReportedVersion, VersionKey
 from adaptry.storage.catalog.workers import WorkerRecord
+from adaptry.storage.local.context import RegistryContext
 from adaptry.storage.local.forgotten_recalls import quarantine_forgotten
 from adaptry.storage.local.rollouts import LocalRollouts
 
 
-class LocalWorkers(LocalRollouts):
-    """`report`, `worker`, `workers`, `forget_worker`, `residents`."""
+@dataclass(frozen=True)
+class LocalWorkers(Workers):
+    """The workers of a local registry."""
+
+    context: RegistryContext
 
     def report(self, report: WorkerReport) -> ReportReply:
-        if not self.identity.may_report:
+        if not self.context.identity.may_report:
             raise PermissionDenied(
-                f"{self.identity.name} may not report for a worker; make it a token: adaptry token create"
+                f"{self.context.identity.name} may not report for a worker; make it a token: adaptry token create"
                 " NAME --role worker"
             )
-        with self.catalog.read() as tx:
+        with self.context.catalog.read() as tx:
             is_renewal = worker_reports.is_renewal(tx, self._own(tx, report), report)
         # That a worker is still there need not be on the disk before it is told so.
-        with self.catalog.write_nondurable() if is_renewal else self.catalog.write() as tx:
+        with self.context.catalog.write_nondurable() if is_renewal else self.context.catalog.write() as tx:
             return self._take(tx, report)
 
     def _take(self, tx: Transaction, report: WorkerReport) -> ReportReply:
-        now = self.clock()
-        worker = workers.put(tx, report, self.identity.name, now)
+        now = self.context.clock()
+        worker = workers.put(tx, report, self.context.identity.name, now)
         said = report.residents or ()
         named = [(one.name, one.digest) for one in said]
         named += [(one.name, one.digest) for one in report.dropped]
         proved = worker_reports.versions_of(
-            tx, [(one.name, one.digest) for one in report.recalled], self.identity
+            tx, [(one.name, one.digest) for one in report.recalled], self.context.identity
         )
-        found = worker_reports.versions_of(tx, named, self.identity)
+        found = worker_reports.versions_of(tx, named, self.context.identity)
         self._take_claims(tx, report, proved, now)
         if report.residents is not None:
             worker_reports.replace(tx, worker, said, found, now)
@@ -64,35 +69,39 @@ class LocalWorkers(LocalRollouts):
                 )
                 for one in worker_reports.withdrawals_for(tx, worker)
             ),
-            turns=self.assignments(tx, worker, report.names, failed),
+            turns=LocalRollouts(self.context).assignments(tx, worker, report.names, failed),
             unknown=tuple(sorted({digest for name, digest in named if (name, digest) not in found})),
         )
 
-    def worker(self, name: str, owner: str | None = None) -> WorkerInfo:
-        with self.catalog.read() as tx:
+    def get(self, name: str, owner: str | None = None) -> WorkerInfo:
+        with self.context.catalog.read() as tx:
             worker = self._seen_worker(tx, name, owner)
-            return residents.info(tx, worker, read_scope(tx, self.identity), self.clock())
+            return residents.info(tx, worker, read_scope(tx, self.context.identity), self.context.clock())
 
-    def workers(self, cursor: str | None = None, limit: int = 50) -> Page[WorkerInfo]:
+    def list(self, cursor: str | None = None, limit: int = 50) -> Page[WorkerInfo]:
         check_limit(limit)
-        with self.catalog.read() as tx:
-            scope = read_scope(tx, self.identity)
-            return residents.page(tx, self.identity.name, scope, cursor, limit, self.clock())
+        with self.context.catalog.read() as tx:
+            scope = read_scope(tx, self.context.identity)
+            return residents.page(tx, self.context.identity.name, scope, cursor, limit, self.context.clock())
 
-    def forget_worker(self, name: str, owner: str | None = None) -> None:
-        with self.catalog.write() as tx:
+    def forget(self, name: str, owner: str | None = None) -> None:
+        with self.context.catalog.write() as tx:
             worker = self._seen_worker(tx, name, owner)
-            if worker.owner != self.identity.name and not self.identity.may_administer:
+            if worker.owner != self.context.identity.name and not self.context.identity.may_administer:
                 raise PermissionDenied(
-                    f"{self.identity.name} may not forget {name}; its own token or an administrator may"
+                    f"{self.context.identity.name} may not forget {name}; its own token or an administrator may"
                 )
             workers.forget(tx, worker)
             detail = {"worker": name, "engine": worker.engine}
-            events.record(tx, "worker.forgotten", at=self.clock(), by=self.identity.name, detail=detail)
+            events.record(
+                tx, "worker.forgotten", at=self.context.clock(), by=self.context.identity.name, detail=detail
+            )
 
     def residents(self, ref: Ref) -> tuple[ResidentInfo, ...]:
-        with self.catalog.read() as tx:
-            return residents.of_version(tx, to_record(self.resolve(tx, ref)).key, self.clock())
+        with self.context.catalog.read() as tx:
+            return residents.of_version(
+                tx, to_record(self.context.resolve(tx, ref)).key, self.context.clock()
+            )
 
     def _take_claims(
         self,
@@ -117,15 +126,15 @@ class LocalWorkers(LocalRollouts):
                     "was": one.state,
                     "worker": report.worker,
                 }
-                events.record(tx, "recall.remembered", at=now, by=self.identity.name, detail=detail)
+                events.record(tx, "recall.remembered", at=now, by=self.context.identity.name, detail=detail)
                 if known := found.get((one.name, one.digest)):
                     quarantine_forgotten(tx, known.version_key, one.name, one.digest, now)
 
     def _own(self, tx: Transaction, report: WorkerReport) -> WorkerRecord | None:
-        return workers.find(tx, report.worker, self.identity.name)
+        return workers.find(tx, report.worker, self.context.identity.name)
 
     def _seen_worker(self, tx: Transaction, name: str, owner: str | None) -> WorkerRecord:
-        scope, caller = read_scope(tx, self.identity), self.identity.name
+        scope, caller = read_scope(tx, self.context.identity), self.context.identity.name
         seen = [
             each
             for each in workers.named(tx, name)

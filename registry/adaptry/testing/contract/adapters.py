@@ -23,47 +23,47 @@ class AdaptersContract(ContractFixtures):
     """`create_adapter` to `delete_adapter`, and `history`."""
 
     def test_a_new_adapter_is_private_and_empty(self, registry: Registry) -> None:
-        info = registry.create_adapter(TONE, AdapterEdit(description="How we say it", tags=("nlp",)))
+        info = registry.adapters.create(TONE, AdapterEdit(description="How we say it", tags=("nlp",)))
         assert (info.visibility, info.versions, info.latest) == ("private", 0, None)
         assert (info.description, info.tags) == ("How we say it", ("nlp",))
-        assert registry.adapter(TONE) == info
+        assert registry.adapters.get(TONE) == info
 
     def test_a_name_is_created_once(self, registry: Registry) -> None:
-        registry.create_adapter(TONE, AdapterEdit())
+        registry.adapters.create(TONE, AdapterEdit())
         with pytest.raises(Conflict, match="acme/tone is taken"):
-            registry.create_adapter(TONE, AdapterEdit())
+            registry.adapters.create(TONE, AdapterEdit())
 
     def test_a_new_name_differs_from_every_other_in_more_than_capitals(
         self, registry: Registry, lora: MakeLora
     ) -> None:
-        registry.create_adapter(TONE, AdapterEdit())
-        registry.create_adapter(VOICE, AdapterEdit())
+        registry.adapters.create(TONE, AdapterEdit())
+        registry.adapters.create(VOICE, AdapterEdit())
         for name in ("acme/Tone", "Acme/tone", "ACME/other"):
             other = AdapterName.parse(name)
             for make in (
-                lambda other=other: registry.create_adapter(other, AdapterEdit()),
+                lambda other=other: registry.adapters.create(other, AdapterEdit()),
                 lambda other=other: push(registry, lora(), other),
-                lambda other=other: registry.rename_adapter(VOICE, other),
+                lambda other=other: registry.adapters.rename(VOICE, other),
             ):
                 with pytest.raises(Conflict, match="differs only in capitals from"):
                     make()
-        assert [str(info.name) for info in registry.adapters().items] == ["acme/tone", "acme/voice"]
+        assert [str(info.name) for info in registry.adapters.list().items] == ["acme/tone", "acme/voice"]
 
     def test_an_adapter_is_renamed_to_other_capitals(self, registry: Registry) -> None:
-        registry.create_adapter(TONE, AdapterEdit())
+        registry.adapters.create(TONE, AdapterEdit())
         capital = AdapterName.parse("acme/Tone")
-        assert registry.rename_adapter(TONE, capital).name == capital
+        assert registry.adapters.rename(TONE, capital).name == capital
         with pytest.raises(Conflict, match="differs only in capitals from acme/Tone"):
-            registry.create_adapter(TONE, AdapterEdit())
-        registry.delete_adapter(capital)
-        registry.create_adapter(TONE, AdapterEdit())
+            registry.adapters.create(TONE, AdapterEdit())
+        registry.adapters.delete(capital)
+        registry.adapters.create(TONE, AdapterEdit())
 
     def test_of_many_names_that_differ_only_in_capitals_one_is_created(self, registry: Registry) -> None:
         names = [AdapterName.parse(f"acme/{name}") for name in ("tone", "Tone", "TONE", "tOne")]
 
         def create(name: AdapterName) -> bool:
             try:
-                registry.create_adapter(name, AdapterEdit())
+                registry.adapters.create(name, AdapterEdit())
             except Conflict:
                 return False
             return True
@@ -73,69 +73,69 @@ class AdaptersContract(ContractFixtures):
 
     def test_an_absent_adapter_is_not_found_whatever_is_asked(self, registry: Registry) -> None:
         for ask in (
-            lambda: registry.adapter(TONE),
-            lambda: registry.edit_adapter(TONE, AdapterEdit(description="x")),
-            lambda: registry.delete_adapter(TONE),
-            lambda: registry.versions(TONE),
-            lambda: registry.aliases(TONE),
-            lambda: registry.history(TONE),
-            lambda: registry.version(Ref(TONE)),
+            lambda: registry.adapters.get(TONE),
+            lambda: registry.adapters.edit(TONE, AdapterEdit(description="x")),
+            lambda: registry.adapters.delete(TONE),
+            lambda: registry.versions.list(TONE),
+            lambda: registry.aliases.list(TONE),
+            lambda: registry.adapters.history(TONE),
+            lambda: registry.versions.get(Ref(TONE)),
         ):
             with pytest.raises(NotFound, match="acme/tone"):
                 ask()
 
     def test_an_edit_changes_only_what_it_names(self, registry: Registry) -> None:
-        registry.create_adapter(TONE, AdapterEdit(description="old", tags=("a", "b")))
-        registry.edit_adapter(TONE, AdapterEdit(description="new"))
-        info = registry.edit_adapter(TONE, AdapterEdit(visibility="public"))
+        registry.adapters.create(TONE, AdapterEdit(description="old", tags=("a", "b")))
+        registry.adapters.edit(TONE, AdapterEdit(description="new"))
+        info = registry.adapters.edit(TONE, AdapterEdit(visibility="public"))
         assert (info.description, info.tags, info.visibility) == ("new", ("a", "b"), "public")
-        assert registry.edit_adapter(TONE, AdapterEdit(tags=())).tags == ()
+        assert registry.adapters.edit(TONE, AdapterEdit(tags=())).tags == ()
 
     def test_a_rename_takes_everything_along_and_leaves_the_old_name_free(
         self, registry: Registry, lora: MakeLora
     ) -> None:
         pushed = push(registry, lora(), TONE, options=PushOptions(alias="prod", metrics={"f1": 0.5}))
-        registry.rename_adapter(TONE, VOICE)
-        version = registry.version(Ref.parse("acme/voice@prod"))
+        registry.adapters.rename(TONE, VOICE)
+        version = registry.versions.get(Ref.parse("acme/voice@prod"))
         assert (version.digest, version.metrics) == (pushed.version.digest, {"f1": 0.5})
-        assert b"".join(registry.read_file(VOICE, version.digest, "adapter_config.json"))
-        assert {event.kind for event in registry.history(VOICE).items} >= {
+        assert b"".join(registry.files.read(VOICE, version.digest, "adapter_config.json"))
+        assert {event.kind for event in registry.adapters.history(VOICE).items} >= {
             "version.pushed",
             "adapter.renamed",
         }
         with pytest.raises(NotFound):
-            registry.adapter(TONE)
+            registry.adapters.get(TONE)
 
     def test_numbers_go_on_when_a_renamed_name_is_used_again(
         self, registry: Registry, lora: MakeLora
     ) -> None:
         push(registry, lora(1), TONE)
-        registry.rename_adapter(TONE, VOICE)
+        registry.adapters.rename(TONE, VOICE)
         assert push(registry, lora(2), TONE).version.number == 2
         assert push(registry, lora(3), VOICE).version.number == 2
 
     def test_a_rename_onto_a_taken_name_is_a_conflict(self, registry: Registry) -> None:
-        registry.create_adapter(TONE, AdapterEdit())
-        registry.create_adapter(VOICE, AdapterEdit())
+        registry.adapters.create(TONE, AdapterEdit())
+        registry.adapters.create(VOICE, AdapterEdit())
         with pytest.raises(Conflict, match="acme/voice is taken"):
-            registry.rename_adapter(TONE, VOICE)
+            registry.adapters.rename(TONE, VOICE)
 
     def test_a_renamed_adapter_can_be_renamed_back(self, registry: Registry, lora: MakeLora) -> None:
         push(registry, lora(1), TONE)
-        registry.rename_adapter(TONE, VOICE)
-        registry.rename_adapter(VOICE, TONE)
+        registry.adapters.rename(TONE, VOICE)
+        registry.adapters.rename(VOICE, TONE)
         assert push(registry, lora(2), TONE).version.number == 2
 
     def test_a_deleted_name_revived_is_empty_and_goes_on_with_its_numbers(
         self, registry: Registry, lora: MakeLora
     ) -> None:
         first = push(registry, lora(1), TONE).version
-        registry.delete_adapter(TONE)
+        registry.adapters.delete(TONE)
         with pytest.raises(NotFound):
-            registry.version(Ref(TONE))
-        registry.create_adapter(TONE, AdapterEdit())
-        assert registry.versions(TONE).items == ()
-        assert not registry.has_file(TONE, first.weights)
+            registry.versions.get(Ref(TONE))
+        registry.adapters.create(TONE, AdapterEdit())
+        assert registry.versions.list(TONE).items == ()
+        assert not registry.files.has(TONE, first.weights)
         again = push(registry, lora(1), TONE)
         assert (again.version.number, again.is_new) == (2, True)
 
@@ -144,43 +144,43 @@ class AdaptersContract(ContractFixtures):
     ) -> None:
         push(registry, lora(), TONE, options=PushOptions(alias="prod"))
         with pytest.raises(Conflict, match="prod"):
-            registry.delete_adapter(TONE)
+            registry.adapters.delete(TONE)
 
     def test_an_alias_generation_never_comes_twice_not_even_after_a_deletion(
         self, registry: Registry, lora: MakeLora
     ) -> None:
         push(registry, lora(1), TONE, options=PushOptions(alias="prod"))
-        registry.remove_alias(TONE, "prod", was=1)
-        registry.delete_adapter(TONE)
+        registry.aliases.remove(TONE, "prod", was=1)
+        registry.adapters.delete(TONE)
         push(registry, lora(2), TONE, options=PushOptions(alias="prod"))
-        assert [alias.generation for alias in registry.aliases(TONE)] == [2]
+        assert [alias.generation for alias in registry.aliases.list(TONE)] == [2]
 
     def test_adapters_are_listed_in_name_order_page_by_page(self, registry: Registry) -> None:
         names = [AdapterName.parse(f"acme/a{number}") for number in range(5)]
         for name in reversed(names):
-            registry.create_adapter(name, AdapterEdit())
-        registry.create_adapter(AdapterName.parse("other/z"), AdapterEdit())
-        first = registry.adapters("acme", limit=3)
-        second = registry.adapters("acme", cursor=first.next, limit=3)
+            registry.adapters.create(name, AdapterEdit())
+        registry.adapters.create(AdapterName.parse("other/z"), AdapterEdit())
+        first = registry.adapters.list("acme", limit=3)
+        second = registry.adapters.list("acme", cursor=first.next, limit=3)
         assert [info.name for info in (*first.items, *second.items)] == names
         assert second.next is None
-        assert len(registry.adapters().items) == 6
+        assert len(registry.adapters.list().items) == 6
 
     def test_a_page_of_no_or_too_many_items_is_refused(self, registry: Registry) -> None:
         for limit in (0, 201, -1):
             with pytest.raises(Invalid, match="1 to 200"):
-                registry.adapters(limit=limit)
+                registry.adapters.list(limit=limit)
 
     def test_a_forged_cursor_is_refused(self, registry: Registry) -> None:
         for cursor in ("", "x", "AAAA", "MDAwMDAwMDBhY21lL2E", "é", "a" * 10_000):
             with pytest.raises(Invalid, match="cursor"):
-                registry.adapters(cursor=cursor)
+                registry.adapters.list(cursor=cursor)
 
     def test_history_is_told_newest_first_page_by_page(self, registry: Registry, lora: MakeLora) -> None:
         push(registry, lora(), TONE)
-        registry.edit_adapter(TONE, AdapterEdit(description="x"))
-        first = registry.history(TONE, limit=2)
-        rest = registry.history(TONE, cursor=first.next, limit=2)
+        registry.adapters.edit(TONE, AdapterEdit(description="x"))
+        first = registry.adapters.history(TONE, limit=2)
+        rest = registry.adapters.history(TONE, cursor=first.next, limit=2)
         kinds = [event.kind for event in (*first.items, *rest.items)]
         assert kinds == ["adapter.edited", "version.pushed", "adapter.created"]
         assert all(event.name == TONE and event.by for event in first.items)
@@ -191,25 +191,25 @@ class AdaptersContract(ContractFixtures):
         push(make_registry(ADA), lora(), TONE)
         for stranger in (EVE, ANONYMOUS):
             seen = make_registry(stranger)
-            assert seen.adapters().items == ()
-            assert seen.search("").items == ()
+            assert seen.adapters.list().items == ()
+            assert seen.versions.search("").items == ()
             with pytest.raises(NotFound, match="no adapter acme/tone"):
-                seen.adapter(TONE)
+                seen.adapters.get(TONE)
 
     def test_public_adapters_are_read_by_all_and_written_by_their_own(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         push(make_registry(ADA), lora(), TONE)
-        make_registry(ADA).edit_adapter(TONE, AdapterEdit(visibility="public"))
+        make_registry(ADA).adapters.edit(TONE, AdapterEdit(visibility="public"))
         for reader in (EVE, RON, ANONYMOUS):
             seen = make_registry(reader)
-            assert seen.adapter(TONE).name == TONE
-            assert len(seen.search("name:tone").items) == 1
+            assert seen.adapters.get(TONE).name == TONE
+            assert len(seen.versions.search("name:tone").items) == 1
             with pytest.raises(PermissionDenied):
-                seen.edit_adapter(TONE, AdapterEdit(description="mine"))
+                seen.adapters.edit(TONE, AdapterEdit(description="mine"))
 
     def test_nobody_renames_into_a_namespace_that_is_not_theirs(self, make_registry: MakeRegistry) -> None:
         ada = make_registry(ADA)
-        ada.create_adapter(TONE, AdapterEdit())
+        ada.adapters.create(TONE, AdapterEdit())
         with pytest.raises(PermissionDenied):
-            ada.rename_adapter(TONE, AdapterName.parse("evil/tone"))
+            ada.adapters.rename(TONE, AdapterName.parse("evil/tone"))

@@ -22,56 +22,56 @@ class AliasesContract(ContractFixtures):
 
     def test_an_alias_moves_only_from_where_you_saw_it(self, registry: Registry, lora: MakeLora) -> None:
         first, second = (push(registry, lora(seed), TONE).version.digest for seed in (1, 2))
-        seen = registry.move_alias(TONE, "prod", first, was=None)
-        moved = registry.move_alias(TONE, "prod", second, was=seen.generation)
+        seen = registry.aliases.move(TONE, "prod", first, was=None)
+        moved = registry.aliases.move(TONE, "prod", second, was=seen.generation)
         assert moved.generation > seen.generation
         with pytest.raises(Conflict, match="look again"):
-            registry.move_alias(TONE, "prod", first, was=seen.generation)
-        assert registry.version(PROD).digest == second
+            registry.aliases.move(TONE, "prod", first, was=seen.generation)
+        assert registry.versions.get(PROD).digest == second
 
     def test_a_new_alias_is_a_name_that_git_takes(self, registry: Registry, lora: MakeLora) -> None:
         digest = push(registry, lora(), TONE).version.digest
         for alias, shown in (("HEAD", "my-head"), ("a..b", "a.b"), ("x.lock", "x"), ("end.", "end")):
             with pytest.raises(InvalidRef, match=f"; write {shown}$"):
-                registry.move_alias(TONE, alias, digest, was=None)
+                registry.aliases.move(TONE, alias, digest, was=None)
             with pytest.raises(InvalidRef, match=f"; write {shown}$"):
                 push(registry, lora(2), TONE, options=PushOptions(alias=alias))
-        assert registry.aliases(TONE) == ()
+        assert registry.aliases.list(TONE) == ()
 
     def test_a_new_alias_branch_or_tag_differs_in_more_than_capitals(
         self, registry: Registry, lora: MakeLora
     ) -> None:
         digest = push(registry, lora(), TONE).version.digest
-        prod = registry.move_alias(TONE, "Prod", digest, was=None)
-        registry.create_branch(TONE, "Draft")
+        prod = registry.aliases.move(TONE, "Prod", digest, was=None)
+        registry.commits.create_branch(TONE, "Draft")
         for make in (
-            lambda name: registry.move_alias(TONE, name, digest, was=None),
-            lambda name: registry.create_branch(TONE, name),
-            lambda name: registry.create_tag(TONE, name),
+            lambda name: registry.aliases.move(TONE, name, digest, was=None),
+            lambda name: registry.commits.create_branch(TONE, name),
+            lambda name: registry.commits.create_tag(TONE, name),
         ):
             for name in ("prod", "DRAFT"):
                 with pytest.raises(Conflict, match="differs only in capitals from acme/tone@"):
                     make(name)
-        registry.remove_alias(TONE, "Prod", prod.generation)
-        registry.delete_branch(TONE, "Draft")
-        registry.create_branch(TONE, "prod")
-        registry.create_tag(TONE, "draft")
+        registry.aliases.remove(TONE, "Prod", prod.generation)
+        registry.commits.delete_branch(TONE, "Draft")
+        registry.commits.create_branch(TONE, "prod")
+        registry.commits.create_tag(TONE, "draft")
 
     def test_an_alias_is_created_once(self, registry: Registry, lora: MakeLora) -> None:
         digest = push(registry, lora(), TONE).version.digest
-        registry.move_alias(TONE, "prod", digest, was=None)
+        registry.aliases.move(TONE, "prod", digest, was=None)
         with pytest.raises(Conflict, match="acme/tone@prod is version 1"):
-            registry.move_alias(TONE, "prod", digest, was=None)
+            registry.aliases.move(TONE, "prod", digest, was=None)
         with pytest.raises(Conflict, match="does not exist"):
-            registry.move_alias(TONE, "staging", digest, was=1)
+            registry.aliases.move(TONE, "staging", digest, was=1)
 
     def test_of_many_who_move_it_at_once_one_does(self, registry: Registry, lora: MakeLora) -> None:
         digests = [push(registry, lora(seed), TONE).version.digest for seed in (1, 2)]
-        seen = registry.move_alias(TONE, "prod", digests[0], was=None)
+        seen = registry.aliases.move(TONE, "prod", digests[0], was=None)
 
         def move(number: int) -> AliasInfo | Conflict:
             try:
-                return registry.move_alias(TONE, "prod", digests[number % 2], was=seen.generation)
+                return registry.aliases.move(TONE, "prod", digests[number % 2], was=seen.generation)
             except Conflict as error:
                 return error
 
@@ -83,16 +83,16 @@ class AliasesContract(ContractFixtures):
         self, registry: Registry, lora: MakeLora
     ) -> None:
         digest = push(registry, lora(), TONE).version.digest
-        seen = registry.move_alias(TONE, "prod", digest, was=None)
+        seen = registry.aliases.move(TONE, "prod", digest, was=None)
         with pytest.raises(Conflict, match="look again"):
-            registry.remove_alias(TONE, "prod", was=seen.generation + 1)
-        registry.remove_alias(TONE, "prod", was=seen.generation)
-        assert registry.aliases(TONE) == ()
+            registry.aliases.remove(TONE, "prod", was=seen.generation + 1)
+        registry.aliases.remove(TONE, "prod", was=seen.generation)
+        assert registry.aliases.list(TONE) == ()
         with pytest.raises(NotFound):
-            registry.version(PROD)
+            registry.versions.get(PROD)
         with pytest.raises(NotFound, match="no alias"):
-            registry.remove_alias(TONE, "prod", was=seen.generation)
-        assert registry.move_alias(TONE, "prod", digest, was=None).generation > seen.generation
+            registry.aliases.remove(TONE, "prod", was=seen.generation)
+        assert registry.aliases.move(TONE, "prod", digest, was=None).generation > seen.generation
 
     @pytest.mark.parametrize("alias", ["latest", "main", "7", "v3", "deadbeef", "refs/x", "", "a b", "é"])
     def test_a_name_that_would_mean_something_else_is_refused(
@@ -100,25 +100,25 @@ class AliasesContract(ContractFixtures):
     ) -> None:
         digest = push(registry, lora(), TONE).version.digest
         with pytest.raises(InvalidRef):
-            registry.move_alias(TONE, alias, digest, was=None)
+            registry.aliases.move(TONE, alias, digest, was=None)
 
     def test_an_alias_points_at_a_version_of_its_adapter(self, registry: Registry) -> None:
-        registry.create_adapter(TONE, AdapterEdit())
+        registry.adapters.create(TONE, AdapterEdit())
         with pytest.raises(NotFound):
-            registry.move_alias(TONE, "prod", Digest.of(b"elsewhere"), was=None)
+            registry.aliases.move(TONE, "prod", Digest.of(b"elsewhere"), was=None)
 
     def test_aliases_are_listed_in_name_order(self, registry: Registry, lora: MakeLora) -> None:
         digest = push(registry, lora(), TONE).version.digest
         for alias in ("staging", "canary", "prod"):
-            registry.move_alias(TONE, alias, digest, was=None)
-        assert [info.alias for info in registry.aliases(TONE)] == ["canary", "prod", "staging"]
-        assert registry.version(Ref(TONE)).aliases == ("canary", "prod", "staging")
+            registry.aliases.move(TONE, alias, digest, was=None)
+        assert [info.alias for info in registry.aliases.list(TONE)] == ["canary", "prod", "staging"]
+        assert registry.versions.get(Ref(TONE)).aliases == ("canary", "prod", "staging")
 
     def test_every_move_is_history(self, registry: Registry, lora: MakeLora) -> None:
         first, second = (push(registry, lora(seed), TONE).version.digest for seed in (1, 2))
-        registry.move_alias(TONE, "prod", first, was=None)
-        registry.move_alias(TONE, "prod", second, was=1)
-        newest = registry.history(TONE, limit=1).items[0]
+        registry.aliases.move(TONE, "prod", first, was=None)
+        registry.aliases.move(TONE, "prod", second, was=1)
+        newest = registry.adapters.history(TONE, limit=1).items[0]
         assert (newest.kind, newest.number) == ("alias.moved", 2)
         assert newest.detail["was"] == str(first)
         assert newest.detail["to"] == str(second)
@@ -126,6 +126,6 @@ class AliasesContract(ContractFixtures):
     def test_only_who_may_write_moves(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
         digest = push(make_registry(ADA), lora(), TONE).version.digest
         with pytest.raises(PermissionDenied):
-            make_registry(RON).move_alias(TONE, "prod", digest, was=None)
+            make_registry(RON).aliases.move(TONE, "prod", digest, was=None)
         with pytest.raises(NotFound):
-            make_registry(EVE).move_alias(TONE, "prod", digest, was=None)
+            make_registry(EVE).aliases.move(TONE, "prod", digest, was=None)

@@ -48,17 +48,17 @@ class BaseNamesContract(ContractFixtures):
     def test_no_adapter_is_created_pushed_or_renamed_to_a_name_of_a_base(
         self, registry: Registry, lora: MakeLora, tiny: BaseRecord, name: AdapterName
     ) -> None:
-        registry.put_base(tiny, ("org/tiny", "org/again"))
+        registry.bases.put(tiny, ("org/tiny", "org/again"))
         push(registry, lora(), TONE)
         with pytest.raises(Conflict, match="is the name of a base"):
-            registry.create_adapter(name, AdapterEdit())
+            registry.adapters.create(name, AdapterEdit())
         with pytest.raises(Conflict, match="is the name of a base"):
             push(registry, lora(), name, retry=Hurried())
         with pytest.raises(Conflict, match="is the name of a base"):
-            registry.rename_adapter(TONE, name)
+            registry.adapters.rename(TONE, name)
         with pytest.raises(Conflict, match="is the name of a base"):
-            registry.open_upload(name, Digest.of(b"abc"), 3)
-        assert [info.name for info in registry.adapters().items] == [TONE]
+            registry.uploads.open(name, Digest.of(b"abc"), 3)
+        assert [info.name for info in registry.adapters.list().items] == [TONE]
 
     def test_a_base_is_not_given_the_name_of_an_adapter_and_the_remedy_works(
         self, registry: Registry, lora: MakeLora, tmp_path: Path
@@ -67,17 +67,17 @@ class BaseNamesContract(ContractFixtures):
         folder = open_checkpoint(tiny_base(tmp_path / "tiny"))
         with pytest.raises(Conflict, match=r"adaptry rename org/tiny NEW"):
             register_base(registry, folder, ("org/tiny",), store=True, cache=tmp_path / "cache")
-        assert registry.bases().items == ()
-        registry.rename_adapter(TINY, AdapterName.parse("org/tiny-lora"))
+        assert registry.bases.list().items == ()
+        registry.adapters.rename(TINY, AdapterName.parse("org/tiny-lora"))
         info = register_base(registry, folder, ("org/tiny",), store=True, cache=tmp_path / "cache")
         assert info.is_stored
 
     def test_nor_the_name_of_an_adapter_that_is_empty(self, registry: Registry, tiny: BaseRecord) -> None:
-        registry.create_adapter(TINY, AdapterEdit())
+        registry.adapters.create(TINY, AdapterEdit())
         with pytest.raises(Conflict, match=r"adaptry delete org/tiny"):
-            registry.put_base(tiny, ("org/tiny",))
-        registry.delete_adapter(TINY)
-        assert registry.put_base(tiny, ("org/tiny",)).names == ("org/tiny",)
+            registry.bases.put(tiny, ("org/tiny",))
+        registry.adapters.delete(TINY)
+        assert registry.bases.put(tiny, ("org/tiny",)).names == ("org/tiny",)
 
     def test_of_a_base_and_an_adapter_that_race_for_a_name_one_has_it(
         self, make_registry: MakeRegistry, registry: Registry, tiny: BaseRecord
@@ -88,17 +88,17 @@ class BaseNamesContract(ContractFixtures):
         def name_the_base() -> None:
             start.wait()
             with suppress(Conflict):
-                make_registry(LOCAL).put_base(tiny, tuple(names))
+                make_registry(LOCAL).bases.put(tiny, tuple(names))
 
         def create_the_adapters() -> None:
             start.wait()
             for name in names:
                 with suppress(Conflict):
-                    make_registry(LOCAL).create_adapter(AdapterName.parse(name), AdapterEdit())
+                    make_registry(LOCAL).adapters.create(AdapterName.parse(name), AdapterEdit())
 
         with ThreadPoolExecutor(2) as threads:
             for done in [threads.submit(name_the_base), threads.submit(create_the_adapters)]:
                 done.result()
-        of_bases = [name for info in registry.bases().items for name in info.names]
-        of_adapters = [str(info.name) for info in registry.adapters().items]
+        of_bases = [name for info in registry.bases.list().items for name in info.names]
+        of_adapters = [str(info.name) for info in registry.adapters.list().items]
         assert sorted([*of_bases, *of_adapters]) == names

@@ -41,50 +41,50 @@ class BaseVisibilityContract(ContractFixtures):
     def test_a_new_base_is_private_to_the_namespaces_of_its_names(
         self, make_registry: MakeRegistry, registry: Registry, hidden: BaseRecord
     ) -> None:
-        assert registry.base("org/tiny").visibility == "private"
+        assert registry.bases.get("org/tiny").visibility == "private"
         for member in (OLGA, GLOB):
-            assert make_registry(member).base("org/tiny").id == hidden.id
-            assert [info.id for info in make_registry(member).bases().items] == [hidden.id]
+            assert make_registry(member).bases.get("org/tiny").id == hidden.id
+            assert [info.id for info in make_registry(member).bases.list().items] == [hidden.id]
 
     def test_a_base_of_one_word_is_private_to_administrators(
         self, make_registry: MakeRegistry, registry: Registry, tmp_path: Path
     ) -> None:
-        registry.put_base(fingerprint(open_checkpoint(tiny_base(tmp_path / "word"))), ("gpt2",))
-        assert make_registry(LOCAL).base("gpt2").names == ("gpt2",)
+        registry.bases.put(fingerprint(open_checkpoint(tiny_base(tmp_path / "word"))), ("gpt2",))
+        assert make_registry(LOCAL).bases.get("gpt2").names == ("gpt2",)
         for member in (OLGA, ADA):
             with pytest.raises(NotFound):
-                make_registry(member).base("gpt2")
+                make_registry(member).bases.get("gpt2")
 
     @pytest.mark.parametrize("member", [ADA, EVE, ANONYMOUS], ids=["ada", "eve", "anonymous"])
     def test_for_everyone_else_it_is_as_if_it_were_not_registered(
         self, make_registry: MakeRegistry, registry: Registry, hidden: BaseRecord, member: Identity
     ) -> None:
         theirs = make_registry(member)
-        entry = registry.base("org/tiny").stored[0]
+        entry = registry.bases.get("org/tiny").stored[0]
         asked: list[Callable[[Registry], object]] = [
-            lambda it: it.base("org/tiny"),
-            lambda it: it.base(str(hidden.id)),
-            lambda it: it.base(hidden.id.hex[:12]),
-            lambda it: it.base_record(hidden.id),
-            lambda it: b"".join(it.read_base_file(hidden.id, entry.path)),
-            lambda it: it.has_file(hidden.id, entry.sha256),
+            lambda it: it.bases.get("org/tiny"),
+            lambda it: it.bases.get(str(hidden.id)),
+            lambda it: it.bases.get(hidden.id.hex[:12]),
+            lambda it: it.bases.record(hidden.id),
+            lambda it: b"".join(it.bases.read_file(hidden.id, entry.path)),
+            lambda it: it.files.has(hidden.id, entry.sha256),
         ]
         for ask in asked:
             with pytest.raises(NotFound) as refused:
                 ask(theirs)
             assert "org/again" not in str(refused.value)  # a name of it that nobody asked with
-        assert theirs.bases().items == ()
-        assert theirs.bases_like(hidden.architecture) == ()
+        assert theirs.bases.list().items == ()
+        assert theirs.bases.of_architecture(hidden.architecture) == ()
 
     def test_an_administrator_opens_it_to_members_then_to_all_and_closes_it_again(
         self, make_registry: MakeRegistry, registry: Registry, hidden: BaseRecord
     ) -> None:
         def who_sees() -> list[str]:
-            return [who.name for who in (OLGA, ADA, ANONYMOUS) if make_registry(who).bases().items != ()]
+            return [who.name for who in (OLGA, ADA, ANONYMOUS) if make_registry(who).bases.list().items != ()]
 
         seen = [who_sees()]
         for visibility in ("internal", "public", "private"):
-            assert registry.edit_base(hidden.id, BaseEdit(visibility=visibility)).visibility == visibility
+            assert registry.bases.edit(hidden.id, BaseEdit(visibility=visibility)).visibility == visibility
             seen.append(who_sees())
         assert seen == [["olga"], ["olga", "ada"], ["olga", "ada", "anonymous"], ["olga"]]
 
@@ -106,20 +106,20 @@ class BaseVisibilityContract(ContractFixtures):
         theirs = make_registry(ADA)
         ref = Ref(TONE)
         shown = [
-            theirs.version(ref),
-            theirs.detail(ref).version,
-            *theirs.versions(TONE).items,
-            *theirs.search("").items,
+            theirs.versions.get(ref),
+            theirs.versions.detail(ref).version,
+            *theirs.versions.list(TONE).items,
+            *theirs.versions.search("").items,
         ]
         assert len(shown) == 4
         for version in shown:
             assert (version.base_status, version.base_id) == ("declared", None)
             assert version.base_name == "org/tiny"  # as its own config says
             assert version.digest == pushed.digest
-        assert [found.code for found in theirs.detail(ref).report.findings if found.severity == "warns"] == [
-            "base_unknown"
-        ]
-        assert theirs.version(ref).findings == len(theirs.detail(ref).report.findings)
+        assert [
+            found.code for found in theirs.versions.detail(ref).report.findings if found.severity == "warns"
+        ] == ["base_unknown"]
+        assert theirs.versions.get(ref).findings == len(theirs.versions.detail(ref).report.findings)
 
     def test_a_search_by_a_base_out_of_sight_finds_only_what_declares_that_name(
         self, make_registry: MakeRegistry, registry: Registry, lora: MakeLora, hidden: BaseRecord
@@ -127,25 +127,26 @@ class BaseVisibilityContract(ContractFixtures):
         push(registry, lora(), TONE)
         theirs = make_registry(ADA)
         found = {
-            key: len(theirs.search(f"base:{key}").items) for key in ("org/tiny", "org/again", str(hidden.id))
+            key: len(theirs.versions.search(f"base:{key}").items)
+            for key in ("org/tiny", "org/again", str(hidden.id))
         }
         assert found == {"org/tiny": 1, "org/again": 0, str(hidden.id): 0}
-        assert len(registry.search("base:org/again").items) == 1
+        assert len(registry.versions.search("base:org/again").items) == 1
 
     def test_history_and_feed_do_not_tell_of_a_base_that_came_out_of_sight(
         self, make_registry: MakeRegistry, registry: Registry, lora: MakeLora, tmp_path: Path
     ) -> None:
         push(make_registry(EVE), lora(), EVES)
-        before = registry.events().seq
+        before = registry.events.read().seq
         record = fingerprint(open_checkpoint(tiny_base(tmp_path / "late")))
-        registry.put_base(record, ("org/tiny",))
+        registry.bases.put(record, ("org/tiny",))
         theirs = make_registry(EVE)
-        assert registry.version(Ref(EVES)).base_status == "verified"
-        assert theirs.version(Ref(EVES)).base_status == "declared"
-        assert theirs.events(before).items == ()
-        assert "version.rechecked" not in {event.kind for event in theirs.history(EVES).items}
-        assert "version.rechecked" in {event.kind for event in registry.history(EVES).items}
-        assert {event.kind for event in registry.events(before).items} == {
+        assert registry.versions.get(Ref(EVES)).base_status == "verified"
+        assert theirs.versions.get(Ref(EVES)).base_status == "declared"
+        assert theirs.events.read(before).items == ()
+        assert "version.rechecked" not in {event.kind for event in theirs.adapters.history(EVES).items}
+        assert "version.rechecked" in {event.kind for event in registry.adapters.history(EVES).items}
+        assert {event.kind for event in registry.events.read(before).items} == {
             "base.registered",
             "version.rechecked",
         }
@@ -154,18 +155,22 @@ class BaseVisibilityContract(ContractFixtures):
         self, make_registry: MakeRegistry, registry: Registry, lora: MakeLora, hidden: BaseRecord
     ) -> None:
         push(registry, lora(), TONE)
-        registry.edit_adapter(TONE, AdapterEdit(visibility="public"))
+        registry.adapters.edit(TONE, AdapterEdit(visibility="public"))
         theirs = make_registry(EVE)
-        pushed = next(event for event in theirs.history(TONE).items if event.kind == "version.pushed")
+        pushed = next(
+            event for event in theirs.adapters.history(TONE).items if event.kind == "version.pushed"
+        )
         assert not {"base", "base_status"} & pushed.detail.keys()
-        assert theirs.version(Ref(TONE)).base_id is None
-        ours = next(event for event in registry.history(TONE).items if event.kind == "version.pushed")
+        assert theirs.versions.get(Ref(TONE)).base_id is None
+        ours = next(
+            event for event in registry.adapters.history(TONE).items if event.kind == "version.pushed"
+        )
         assert ours.detail["base"] == str(hidden.id)
 
     def test_nobody_uploads_for_a_base_they_may_not_see(
         self, make_registry: MakeRegistry, registry: Registry, hidden: BaseRecord
     ) -> None:
-        entry: FileEntry = registry.base("org/tiny").stored[0]
+        entry: FileEntry = registry.bases.get("org/tiny").stored[0]
         for theirs in map(make_registry, (ADA, EVE)):
             with pytest.raises(NotFound):
-                theirs.open_upload(hidden.id, entry.sha256, entry.size)
+                theirs.uploads.open(hidden.id, entry.sha256, entry.size)

@@ -36,34 +36,34 @@ class BasesContract(ContractFixtures):
     def test_a_base_is_found_by_name_and_id_and_the_beginning_of_one(
         self, registry: Registry, tiny: BaseRecord
     ) -> None:
-        info = registry.put_base(tiny, ("org/tiny",))
+        info = registry.bases.put(tiny, ("org/tiny",))
         for key in ("org/tiny", str(tiny.id), tiny.id.hex, tiny.id.hex[:12], f"sha256:{tiny.id.hex[:20]}"):
-            assert registry.base(key) == info
+            assert registry.bases.get(key) == info
         assert (info.model_type, info.parameters, info.dtypes) == ("llama", tiny.parameters, ("F32",))
-        assert registry.base_record(tiny.id) == tiny
+        assert registry.bases.record(tiny.id) == tiny
 
     def test_a_new_name_of_a_base_differs_from_every_other_in_more_than_capitals(
         self, registry: Registry, tiny: BaseRecord, other: BaseRecord
     ) -> None:
-        registry.put_base(tiny, ("org/Tiny",))
+        registry.bases.put(tiny, ("org/Tiny",))
         with pytest.raises(Conflict, match="differs only in capitals from org/Tiny"):
-            registry.put_base(other, ("org/tiny",))
-        assert registry.put_base(tiny, ("org/tiny", "ORG/TINY")).names == ("org/Tiny",)
+            registry.bases.put(other, ("org/tiny",))
+        assert registry.bases.put(tiny, ("org/tiny", "ORG/TINY")).names == ("org/Tiny",)
 
     def test_an_unknown_base_is_not_found(self, registry: Registry) -> None:
         for key in ("org/none", "0" * 64, "sha256:" + "0" * 64, "abc", ""):
             with pytest.raises(NotFound):
-                registry.base(key)
+                registry.bases.get(key)
         with pytest.raises(NotFound):
-            registry.base_record(Digest.of(b""))
+            registry.bases.record(Digest.of(b""))
 
     def test_a_known_base_gains_names_and_evidence(self, registry: Registry, tiny: BaseRecord) -> None:
-        registry.put_base(tiny, ("org/tiny",))
+        registry.bases.put(tiny, ("org/tiny",))
         richer = tiny.model_copy(update={"tokenizer": Digest.of(b"tokens")})
-        info = registry.put_base(richer, ("org/tiny", "mirror/tiny"))
+        info = registry.bases.put(richer, ("org/tiny", "mirror/tiny"))
         assert info.names == ("mirror/tiny", "org/tiny")
         assert info.tokenizer == Digest.of(b"tokens")
-        assert registry.put_base(tiny).tokenizer == Digest.of(b"tokens")
+        assert registry.bases.put(tiny).tokenizer == Digest.of(b"tokens")
 
     def test_a_record_whose_contents_make_another_id_is_refused(
         self, registry: Registry, tiny: BaseRecord, other: BaseRecord
@@ -78,61 +78,63 @@ class BasesContract(ContractFixtures):
         )
         for record in forged:
             with pytest.raises(Invalid, match="adaptry base add"):
-                registry.put_base(record)
+                registry.bases.put(record)
         with pytest.raises(NotFound):
-            registry.base(str(tiny.id))
+            registry.bases.get(str(tiny.id))
 
     def test_a_name_is_one_bases(self, registry: Registry, tiny: BaseRecord, other: BaseRecord) -> None:
-        registry.put_base(tiny, ("org/tiny",))
+        registry.bases.put(tiny, ("org/tiny",))
         with pytest.raises(Conflict, match="already names another base"):
-            registry.put_base(other, ("org/tiny",))
-        assert [info.id for info in registry.bases().items] == [tiny.id]
+            registry.bases.put(other, ("org/tiny",))
+        assert [info.id for info in registry.bases.list().items] == [tiny.id]
 
     @pytest.mark.parametrize("name", ["", " x", "sha256:abc", "0123456789abcdef", "a\nb", "x" * 513])
     def test_a_name_that_would_mislead_is_refused(
         self, registry: Registry, tiny: BaseRecord, name: str
     ) -> None:
         with pytest.raises(Invalid):
-            registry.put_base(tiny, (name,))
+            registry.bases.put(tiny, (name,))
 
     def test_bases_are_listed_newest_first_and_by_architecture(
         self, registry: Registry, tiny: BaseRecord, other: BaseRecord
     ) -> None:
-        registry.put_base(tiny)
-        registry.put_base(other)
-        first = registry.bases(limit=1)
-        second = registry.bases(cursor=first.next, limit=1)
+        registry.bases.put(tiny)
+        registry.bases.put(other)
+        first = registry.bases.list(limit=1)
+        second = registry.bases.list(cursor=first.next, limit=1)
         assert [info.id for info in (*first.items, *second.items)] == [other.id, tiny.id]
-        assert {info.id for info in registry.bases_like(tiny.architecture)} == {tiny.id, other.id}
-        assert registry.bases_like(Digest.of(b"")) == ()
+        assert {info.id for info in registry.bases.of_architecture(tiny.architecture)} == {tiny.id, other.id}
+        assert registry.bases.of_architecture(Digest.of(b"")) == ()
 
     def test_an_adapter_that_waited_for_its_base_is_verified_when_it_comes(
         self, registry: Registry, lora: MakeLora, tiny: BaseRecord
     ) -> None:
         assert push(registry, lora(), TONE).version.base_status == "declared"
-        registry.put_base(tiny, ("org/tiny",))
-        version = registry.version(Ref(TONE))
+        registry.bases.put(tiny, ("org/tiny",))
+        version = registry.versions.get(Ref(TONE))
         assert (version.base_status, version.base_id) == ("verified", tiny.id)
-        assert registry.history(TONE).items[0].kind == "version.rechecked"
-        assert [found.digest for found in registry.search(f"base:{tiny.id}").items] == [version.digest]
-        assert registry.base("org/tiny").adapters == 1
+        assert registry.adapters.history(TONE).items[0].kind == "version.rechecked"
+        assert [found.digest for found in registry.versions.search(f"base:{tiny.id}").items] == [
+            version.digest
+        ]
+        assert registry.bases.get("org/tiny").adapters == 1
 
     def test_one_that_does_not_fit_the_base_it_waited_for_stays_declared(
         self, registry: Registry, lora: MakeLora, tiny: BaseRecord
     ) -> None:
         push(registry, lora(hidden=32), TONE)
-        registry.put_base(tiny, ("org/tiny",))
-        detail = registry.detail(Ref(TONE))
+        registry.bases.put(tiny, ("org/tiny",))
+        detail = registry.versions.detail(Ref(TONE))
         assert detail.version.base_status == "declared"
         assert detail.report.is_blocked
 
     def test_an_adapter_of_a_known_base_is_verified_at_once(
         self, registry: Registry, lora: MakeLora, tiny: BaseRecord
     ) -> None:
-        registry.put_base(tiny, ("org/tiny", "mirror/tiny"))
+        registry.bases.put(tiny, ("org/tiny", "mirror/tiny"))
         version = push(registry, lora(), TONE).version
         assert (version.base_status, version.base_id, version.base_name) == ("verified", tiny.id, "org/tiny")
-        assert len(registry.search("base:mirror/tiny").items) == 1
+        assert len(registry.versions.search("base:mirror/tiny").items) == 1
 
     def test_stored_weights_read_back(self, registry: Registry, tmp_path: Path) -> None:
         folder = tiny_base(tmp_path / "kept")
@@ -141,30 +143,30 @@ class BasesContract(ContractFixtures):
         )
         assert info.is_stored
         whole = (folder / "model.safetensors").read_bytes()
-        assert b"".join(registry.read_base_file(info.id, "model.safetensors")) == whole
-        assert b"".join(registry.read_base_file(info.id, "model.safetensors", 9)) == whole[9:]
+        assert b"".join(registry.bases.read_file(info.id, "model.safetensors")) == whole
+        assert b"".join(registry.bases.read_file(info.id, "model.safetensors", 9)) == whole[9:]
         with pytest.raises(NotFound):
-            registry.read_base_file(info.id, "other.safetensors")
+            registry.bases.read_file(info.id, "other.safetensors")
 
     def test_files_that_were_not_sent_are_not_stored(self, registry: Registry, tiny: BaseRecord) -> None:
-        registry.put_base(tiny)
+        registry.bases.put(tiny)
         missing = FileEntry(path="model.safetensors", size=3, sha256=Digest.of(b"abc"))
         with pytest.raises(NotFound, match=r"model\.safetensors"):
-            registry.store_base(tiny.id, (missing,))
+            registry.bases.store(tiny.id, (missing,))
 
     def test_only_an_administrator_changes_bases_and_only_the_known_read_internal_ones(
         self, make_registry: MakeRegistry, registry: Registry, tiny: BaseRecord
     ) -> None:
-        registry.put_base(tiny, ("org/tiny",))
-        registry.edit_base(tiny.id, BaseEdit(visibility="internal"))
+        registry.bases.put(tiny, ("org/tiny",))
+        registry.bases.edit(tiny.id, BaseEdit(visibility="internal"))
         for member in (ADA, RON):
-            assert make_registry(member).base("org/tiny").id == tiny.id
+            assert make_registry(member).bases.get("org/tiny").id == tiny.id
             with pytest.raises(PermissionDenied):
-                make_registry(member).put_base(tiny, ("mine",))
+                make_registry(member).bases.put(tiny, ("mine",))
             with pytest.raises(PermissionDenied):
-                make_registry(member).edit_base(tiny.id, BaseEdit(visibility="public"))
+                make_registry(member).bases.edit(tiny.id, BaseEdit(visibility="public"))
         nobody = make_registry(ANONYMOUS)
-        assert nobody.bases().items == ()
-        for ask in (lambda: nobody.base("org/tiny"), lambda: nobody.base_record(tiny.id)):
+        assert nobody.bases.list().items == ()
+        for ask in (lambda: nobody.bases.get("org/tiny"), lambda: nobody.bases.record(tiny.id)):
             with pytest.raises(NotFound):
                 ask()

@@ -22,16 +22,16 @@ class BranchesContract(ContractFixtures):
 
     def test_a_revision_is_found_by_every_word_for_it(self, registry: Registry, lora: MakeLora) -> None:
         first, second = (push(registry, lora(seed), TONE).version.digest for seed in (1, 2))
-        registry.move_alias(TONE, "prod", first, was=None)
-        registry.create_branch(TONE, "feat/x", at="prod")
-        registry.create_tag(TONE, "v1.0", at=second.short_id[:9])
+        registry.aliases.move(TONE, "prod", first, was=None)
+        registry.commits.create_branch(TONE, "feat/x", at="prod")
+        registry.commits.create_tag(TONE, "v1.0", at=second.short_id[:9])
         words = {
             first: ("v1", "1", "prod", "feat/x", "refs/heads/prod", "refs/heads/feat/x", "refs/tags/v1"),
             second: ("main", "latest", "v2", "2", "v1.0", "refs/heads/main", "refs/tags/v1.0"),
         }
         for digest, meant in words.items():
             for word in (*meant, digest.short_id, digest.hex, digest.hex[:7], str(digest)):
-                assert registry.commit(TONE, word).digest == digest, word
+                assert registry.commits.get(TONE, word).digest == digest, word
 
     @pytest.mark.parametrize(
         "word",
@@ -55,49 +55,49 @@ class BranchesContract(ContractFixtures):
     ) -> None:
         push(registry, lora(), TONE)
         with pytest.raises(RevisionNotFound):
-            registry.commit(TONE, word)
+            registry.commits.get(TONE, word)
         with pytest.raises(NotFound, match="no adapter"):
-            registry.commit(VOICE, word)
+            registry.commits.get(VOICE, word)
 
     def test_commits_to_a_branch_are_drafts(self, registry: Registry, lora: MakeLora) -> None:
         released = push(registry, lora(1), TONE).version.digest
-        registry.create_branch(TONE, "draft")
+        registry.commits.create_branch(TONE, "draft")
         draft = commit(registry, files_of(lora(2)), branch="draft")
         assert (draft.version, draft.commit.number, draft.commit.carries) == (None, None, None)
         assert draft.commit.parent == released.short_id
-        assert registry.commit(TONE).digest == released
-        assert registry.commit(TONE, "draft") == draft.commit
-        assert registry.commit(TONE, draft.commit.id) == draft.commit
-        assert registry.tree(TONE, draft.commit.digest).file("adapter_config.json")
+        assert registry.commits.get(TONE).digest == released
+        assert registry.commits.get(TONE, "draft") == draft.commit
+        assert registry.commits.get(TONE, draft.commit.id) == draft.commit
+        assert registry.commits.tree(TONE, draft.commit.digest).file("adapter_config.json")
         with pytest.raises(NotFound):
-            registry.version(Ref.parse(f"acme/tone@{draft.commit.digest}"))
+            registry.versions.get(Ref.parse(f"acme/tone@{draft.commit.digest}"))
 
     def test_a_draft_that_is_committed_to_main_becomes_a_version(
         self, registry: Registry, lora: MakeLora
     ) -> None:
         push(registry, lora(1), TONE)
-        registry.create_branch(TONE, "draft")
+        registry.commits.create_branch(TONE, "draft")
         draft = commit(registry, files_of(lora(2)), branch="draft").commit
-        released = commit(registry, tree=registry.tree(TONE, draft.digest))
+        released = commit(registry, tree=registry.commits.tree(TONE, draft.digest))
         assert (released.commit.id, released.commit.number) == (draft.id, 2)
-        assert registry.commit(TONE, "draft").number == 2
+        assert registry.commits.get(TONE, "draft").number == 2
 
     def test_a_ref_may_name_a_branch_or_tag_that_is_at_a_version(
         self, registry: Registry, lora: MakeLora
     ) -> None:
         first = push(registry, lora(1), TONE).version
         push(registry, lora(2), TONE)
-        registry.create_tag(TONE, "fixed", at="v1")
-        registry.create_branch(TONE, "draft")
-        assert registry.version(Ref.parse("acme/tone@fixed")) == first
-        assert registry.version(Ref.parse("acme/tone@draft")).number == 2
+        registry.commits.create_tag(TONE, "fixed", at="v1")
+        registry.commits.create_branch(TONE, "draft")
+        assert registry.versions.get(Ref.parse("acme/tone@fixed")) == first
+        assert registry.versions.get(Ref.parse("acme/tone@draft")).number == 2
         commit(registry, files_of(lora(3)), branch="draft")
         with pytest.raises(NotFound, match="no version; commit it to main"):
-            registry.version(Ref.parse("acme/tone@draft"))
+            registry.versions.get(Ref.parse("acme/tone@draft"))
 
     def test_a_branch_that_is_not_there_takes_no_commit(self, registry: Registry, lora: MakeLora) -> None:
         digest = push(registry, lora(), TONE).version.digest
-        registry.create_tag(TONE, "fixed")
+        registry.commits.create_tag(TONE, "fixed")
         for branch in ("nowhere", "fixed", "v1", digest.short_id, "refs/pr/1"):
             with pytest.raises(RevisionNotFound, match="no branch"):
                 commit(registry, files_of(lora(2)), branch=branch)
@@ -106,28 +106,28 @@ class BranchesContract(ContractFixtures):
         self, registry: Registry, lora: MakeLora
     ) -> None:
         digest = push(registry, lora(), TONE).version.digest
-        registry.move_alias(TONE, "prod", digest, was=None)
+        registry.aliases.move(TONE, "prod", digest, was=None)
         for change in (
             lambda: commit(registry, files_of(lora(2)), branch="prod"),
-            lambda: registry.delete_branch(TONE, "prod"),
-            lambda: registry.squash(TONE, "prod", NOTE),
+            lambda: registry.commits.delete_branch(TONE, "prod"),
+            lambda: registry.commits.squash(TONE, "prod", NOTE),
         ):
             with pytest.raises(PermissionDenied, match="adaptry alias set acme/tone@1 prod"):
                 change()
 
     def test_branches_tags_and_aliases_share_their_names(self, registry: Registry, lora: MakeLora) -> None:
         digest = push(registry, lora(), TONE).version.digest
-        registry.move_alias(TONE, "prod", digest, was=None)
-        registry.create_branch(TONE, "draft")
-        registry.create_tag(TONE, "fixed")
+        registry.aliases.move(TONE, "prod", digest, was=None)
+        registry.commits.create_branch(TONE, "draft")
+        registry.commits.create_tag(TONE, "fixed")
         for name in ("prod", "draft", "fixed"):
             with pytest.raises(Conflict, match="already"):
-                registry.create_branch(TONE, name)
+                registry.commits.create_branch(TONE, name)
             with pytest.raises(Conflict, match="already"):
-                registry.create_tag(TONE, name)
+                registry.commits.create_tag(TONE, name)
         for name in ("draft", "fixed"):
             with pytest.raises(Conflict, match="choose another name"):
-                registry.move_alias(TONE, name, digest, was=None)
+                registry.aliases.move(TONE, name, digest, was=None)
 
     @pytest.mark.parametrize(
         "name",
@@ -150,18 +150,18 @@ class BranchesContract(ContractFixtures):
     def test_a_branch_or_tag_that_would_mean_something_else_is_refused(
         self, registry: Registry, name: str
     ) -> None:
-        registry.create_adapter(TONE, AdapterEdit())
+        registry.adapters.create(TONE, AdapterEdit())
         with pytest.raises(InvalidRef):
-            registry.create_branch(TONE, name)
+            registry.commits.create_branch(TONE, name)
         with pytest.raises(InvalidRef):
-            registry.create_tag(TONE, name)
+            registry.commits.create_tag(TONE, name)
 
     def test_names_are_listed_with_where_they_are(self, registry: Registry, lora: MakeLora) -> None:
         first, second = (push(registry, lora(seed), TONE).version.digest for seed in (1, 2))
-        registry.move_alias(TONE, "prod", first, was=None)
-        registry.create_branch(TONE, "feat/x", at="v1")
-        made = registry.create_tag(TONE, "fixed", message="the one we shipped")
-        listed = registry.references(TONE)
+        registry.aliases.move(TONE, "prod", first, was=None)
+        registry.commits.create_branch(TONE, "feat/x", at="v1")
+        made = registry.commits.create_tag(TONE, "fixed", message="the one we shipped")
+        listed = registry.commits.references(TONE)
         assert [(item.name, item.kind, item.digest) for item in listed] == [
             ("main", "head", second),
             ("prod", "alias", first),
@@ -172,107 +172,115 @@ class BranchesContract(ContractFixtures):
 
     def test_a_dropped_branchs_commits_keep_their_ids(self, registry: Registry, lora: MakeLora) -> None:
         push(registry, lora(1), TONE)
-        registry.create_branch(TONE, "feat/x")
+        registry.commits.create_branch(TONE, "feat/x")
         draft = commit(registry, files_of(lora(2)), branch="feat/x").commit
-        registry.delete_branch(TONE, "feat/x")
+        registry.commits.delete_branch(TONE, "feat/x")
         with pytest.raises(RevisionNotFound):
-            registry.commit(TONE, "feat/x")
+            registry.commits.get(TONE, "feat/x")
         with pytest.raises(RevisionNotFound):
-            registry.delete_branch(TONE, "feat/x")
-        assert registry.commit(TONE, draft.id) == draft
-        registry.create_branch(TONE, "feat/x", at=draft.id)
-        assert registry.commit(TONE, "feat/x") == draft
+            registry.commits.delete_branch(TONE, "feat/x")
+        assert registry.commits.get(TONE, draft.id) == draft
+        registry.commits.create_branch(TONE, "feat/x", at=draft.id)
+        assert registry.commits.get(TONE, "feat/x") == draft
 
     def test_main_stays(self, registry: Registry) -> None:
-        registry.create_adapter(TONE, AdapterEdit())
+        registry.adapters.create(TONE, AdapterEdit())
         with pytest.raises(PermissionDenied, match="main"):
-            registry.delete_branch(TONE, "main")
+            registry.commits.delete_branch(TONE, "main")
 
     def test_a_tag_stays_where_it_is_until_it_is_dropped(self, registry: Registry, lora: MakeLora) -> None:
         first = push(registry, lora(1), TONE).version.digest
-        registry.create_tag(TONE, "fixed")
+        registry.commits.create_tag(TONE, "fixed")
         push(registry, lora(2), TONE)
-        assert registry.commit(TONE, "fixed").digest == first
+        assert registry.commits.get(TONE, "fixed").digest == first
         with pytest.raises(RevisionNotFound):
-            registry.delete_branch(TONE, "fixed")
-        registry.delete_tag(TONE, "fixed")
+            registry.commits.delete_branch(TONE, "fixed")
+        registry.commits.delete_tag(TONE, "fixed")
         with pytest.raises(RevisionNotFound):
-            registry.delete_tag(TONE, "fixed")
+            registry.commits.delete_tag(TONE, "fixed")
 
     def test_a_squashed_branch_is_one_commit_and_keeps_its_versions(
         self, registry: Registry, lora: MakeLora
     ) -> None:
         first, second = (push(registry, lora(seed), TONE).version.digest for seed in (1, 2))
-        squashed = registry.squash(TONE, "main", NOTE)
+        squashed = registry.commits.squash(TONE, "main", NOTE)
         assert (squashed.digest, squashed.parent, squashed.number) == (second, None, 2)
-        assert registry.commits(TONE).items == (squashed,)
-        assert registry.commit(TONE, "v1").digest == first
+        assert registry.commits.list(TONE).items == (squashed,)
+        assert registry.commits.get(TONE, "v1").digest == first
         assert push(registry, lora(3), TONE).version.number == 3
-        assert [item.number for item in registry.commits(TONE).items] == [3, 2]
+        assert [item.number for item in registry.commits.list(TONE).items] == [3, 2]
 
     def test_only_who_may_write_names_commits(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
         push(make_registry(ADA), lora(), TONE)
         for identity, error in ((RON, PermissionDenied), (EVE, NotFound)):
             theirs = make_registry(identity)
             for change in (
-                lambda: theirs.create_branch(TONE, "draft"),  # noqa: B023
-                lambda: theirs.create_tag(TONE, "fixed"),  # noqa: B023
-                lambda: theirs.delete_branch(TONE, "draft"),  # noqa: B023
-                lambda: theirs.delete_tag(TONE, "fixed"),  # noqa: B023
-                lambda: theirs.squash(TONE, "main", NOTE),  # noqa: B023
+                lambda: theirs.commits.create_branch(TONE, "draft"),  # noqa: B023
+                lambda: theirs.commits.create_tag(TONE, "fixed"),  # noqa: B023
+                lambda: theirs.commits.delete_branch(TONE, "draft"),  # noqa: B023
+                lambda: theirs.commits.delete_tag(TONE, "fixed"),  # noqa: B023
+                lambda: theirs.commits.squash(TONE, "main", NOTE),  # noqa: B023
             ):
                 with pytest.raises(error):
                     change()
-        assert [item.kind for item in make_registry(RON).references(TONE)] == ["head"]
+        assert [item.kind for item in make_registry(RON).commits.references(TONE)] == ["head"]
         with pytest.raises(NotFound):
-            make_registry(EVE).references(TONE)
+            make_registry(EVE).commits.references(TONE)
 
     def test_branches_and_tags_are_history(self, registry: Registry) -> None:
-        registry.create_adapter(TONE, AdapterEdit())
-        registry.create_branch(TONE, "draft")
-        registry.delete_branch(TONE, "draft")
-        registry.create_tag(TONE, "fixed")
-        kinds = [event.kind for event in registry.history(TONE, limit=3).items]
+        registry.adapters.create(TONE, AdapterEdit())
+        registry.commits.create_branch(TONE, "draft")
+        registry.commits.delete_branch(TONE, "draft")
+        registry.commits.create_tag(TONE, "fixed")
+        kinds = [event.kind for event in registry.adapters.history(TONE, limit=3).items]
         assert kinds == ["tag.made", "branch.dropped", "branch.made"]
 
     def test_a_renamed_adapter_takes_its_branches_along_and_says_where_it_went(
         self, registry: Registry, lora: MakeLora
     ) -> None:
         push(registry, lora(), TONE)
-        registry.create_branch(TONE, "draft")
-        registry.rename_adapter(TONE, VOICE)
-        assert registry.renamed_to(TONE) == VOICE
-        assert [item.name for item in registry.references(VOICE)] == ["main", "draft"]
-        registry.rename_adapter(VOICE, ALTO)
-        assert (registry.renamed_to(TONE), registry.renamed_to(VOICE), registry.renamed_to(ALTO)) == (
+        registry.commits.create_branch(TONE, "draft")
+        registry.adapters.rename(TONE, VOICE)
+        assert registry.adapters.renamed_to(TONE) == VOICE
+        assert [item.name for item in registry.commits.references(VOICE)] == ["main", "draft"]
+        registry.adapters.rename(VOICE, ALTO)
+        assert (
+            registry.adapters.renamed_to(TONE),
+            registry.adapters.renamed_to(VOICE),
+            registry.adapters.renamed_to(ALTO),
+        ) == (
             ALTO,
             ALTO,
             None,
         )
-        registry.rename_adapter(ALTO, TONE)
-        assert (registry.renamed_to(TONE), registry.renamed_to(VOICE), registry.renamed_to(ALTO)) == (
+        registry.adapters.rename(ALTO, TONE)
+        assert (
+            registry.adapters.renamed_to(TONE),
+            registry.adapters.renamed_to(VOICE),
+            registry.adapters.renamed_to(ALTO),
+        ) == (
             None,
             TONE,
             TONE,
         )
 
     def test_a_name_that_is_taken_again_leads_nowhere_else(self, registry: Registry) -> None:
-        registry.create_adapter(TONE, AdapterEdit())
-        registry.rename_adapter(TONE, VOICE)
-        registry.create_adapter(TONE, AdapterEdit())
-        assert registry.renamed_to(TONE) is None
-        assert registry.commit(TONE).digest == EMPTY.digest
+        registry.adapters.create(TONE, AdapterEdit())
+        registry.adapters.rename(TONE, VOICE)
+        registry.adapters.create(TONE, AdapterEdit())
+        assert registry.adapters.renamed_to(TONE) is None
+        assert registry.commits.get(TONE).digest == EMPTY.digest
 
     def test_a_deleted_adapter_is_nowhere(self, registry: Registry) -> None:
-        registry.create_adapter(TONE, AdapterEdit())
-        registry.rename_adapter(TONE, VOICE)
-        registry.delete_adapter(VOICE)
-        registry.create_adapter(VOICE, AdapterEdit())
-        assert registry.renamed_to(TONE) is None
+        registry.adapters.create(TONE, AdapterEdit())
+        registry.adapters.rename(TONE, VOICE)
+        registry.adapters.delete(VOICE)
+        registry.adapters.create(VOICE, AdapterEdit())
+        assert registry.adapters.renamed_to(TONE) is None
 
     def test_where_an_adapter_went_is_for_those_who_may_read_it(self, make_registry: MakeRegistry) -> None:
         ada = make_registry(ADA)
-        ada.create_adapter(TONE, AdapterEdit())
-        ada.rename_adapter(TONE, VOICE)
-        assert make_registry(RON).renamed_to(TONE) == VOICE
-        assert make_registry(EVE).renamed_to(TONE) is None
+        ada.adapters.create(TONE, AdapterEdit())
+        ada.adapters.rename(TONE, VOICE)
+        assert make_registry(RON).adapters.renamed_to(TONE) == VOICE
+        assert make_registry(EVE).adapters.renamed_to(TONE) is None

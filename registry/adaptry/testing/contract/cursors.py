@@ -33,22 +33,25 @@ class CursorsContract(ContractFixtures):
     def test_a_forged_cursor_is_refused_by_every_listing(self, registry: Registry, lora: MakeLora) -> None:
         push(registry, lora(), TONE)
         ref = Ref(TONE, Number(1))
-        job = registry.submit_job(JobOrder(kind="verify", task={})).id
+        job = registry.jobs.submit(JobOrder(kind="verify", task={})).id
         by_number: list[tuple[List, list[str]]] = [
-            (lambda cursor: registry.versions(TONE, cursor), [f"versions {key}" for key in _KEYS]),
-            (lambda cursor: registry.history(TONE, cursor), [f"events {key}" for key in _KEYS]),
-            (lambda cursor: registry.commits(TONE, "main", cursor), [f"commits {key}" for key in _KEYS]),
-            (lambda cursor: registry.inspect_tensors(ref, cursor), [f"tensors {key}" for key in _KEYS]),
-            (lambda cursor: registry.search("method:lora", cursor), ["search method:lora"]),
-            (registry.bases, ["bases"]),
-            (lambda cursor: registry.jobs(None, cursor), ["jobs None"]),
-            (lambda cursor: registry.job_log(job, cursor), [f"log {job}"]),
+            (lambda cursor: registry.versions.list(TONE, cursor), [f"versions {key}" for key in _KEYS]),
+            (lambda cursor: registry.adapters.history(TONE, cursor), [f"events {key}" for key in _KEYS]),
+            (lambda cursor: registry.commits.list(TONE, "main", cursor), [f"commits {key}" for key in _KEYS]),
+            (
+                lambda cursor: registry.versions.inspect_tensors(ref, cursor),
+                [f"tensors {key}" for key in _KEYS],
+            ),
+            (lambda cursor: registry.versions.search("method:lora", cursor), ["search method:lora"]),
+            (registry.bases.list, ["bases"]),
+            (lambda cursor: registry.jobs.list(None, cursor), ["jobs None"]),
+            (lambda cursor: registry.jobs.log(job, cursor), [f"log {job}"]),
         ]
         by_name: list[tuple[List, list[str]]] = [
-            (lambda cursor: registry.adapters(None, cursor), ["adapters "]),
-            (lambda cursor: registry.adapters("acme", cursor), ["adapters acme"]),
-            (registry.workers, ["workers"]),
-            (lambda cursor: registry.upload_sessions(None, cursor), ["uploads "]),
+            (lambda cursor: registry.adapters.list(None, cursor), ["adapters "]),
+            (lambda cursor: registry.adapters.list("acme", cursor), ["adapters acme"]),
+            (registry.workers.list, ["workers"]),
+            (lambda cursor: registry.uploads.list(None, cursor), ["uploads "]),
         ]
         for listings, places, good in ((by_number, _NO_NUMBERS, "1"), (by_name, _NO_TEXTS, "acme/zzz")):
             for ask, marks in listings:

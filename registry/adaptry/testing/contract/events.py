@@ -31,8 +31,8 @@ class EventsContract(ContractFixtures):
         self, registry: Registry, lora: MakeLora
     ) -> None:
         digest = push(registry, lora(), TONE, options=PushOptions(alias="prod")).version.digest
-        registry.set_state(TONE, digest, StateChange(state="yanked", reason="for a test"), was=0)
-        registry.remove_alias(TONE, "prod", was=1)
+        registry.versions.set_state(TONE, digest, StateChange(state="yanked", reason="for a test"), was=0)
+        registry.aliases.remove(TONE, "prod", was=1)
         happened = all_events(registry)
         assert [event.seq for event in happened] == sorted(event.seq for event in happened)
         assert {event.name for event in happened} == {TONE}
@@ -49,59 +49,59 @@ class EventsContract(ContractFixtures):
 
     def test_pages_go_on_from_the_last_number(self, registry: Registry) -> None:
         for name in ("a", "b", "c"):
-            registry.create_adapter(AdapterName("acme", name), AdapterEdit())
-        first = registry.events(0, limit=2)
-        second = registry.events(first.seq, limit=2)
+            registry.adapters.create(AdapterName("acme", name), AdapterEdit())
+        first = registry.events.read(0, limit=2)
+        second = registry.events.read(first.seq, limit=2)
         assert [str(event.name) for event in (*first.items, *second.items)] == ["acme/a", "acme/b", "acme/c"]
-        assert registry.events(second.seq) == EventBatch(seq=second.seq, epoch=first.epoch)
+        assert registry.events.read(second.seq) == EventBatch(seq=second.seq, epoch=first.epoch)
 
     def test_from_now_on_tells_nothing_of_before(self, registry: Registry) -> None:
-        registry.create_adapter(TONE, AdapterEdit())
-        now = registry.events()
+        registry.adapters.create(TONE, AdapterEdit())
+        now = registry.events.read()
         assert now.items == ()
-        registry.create_adapter(VOICE, AdapterEdit())
-        assert [event.name for event in registry.events(now.seq).items] == [VOICE]
+        registry.adapters.create(VOICE, AdapterEdit())
+        assert [event.name for event in registry.events.read(now.seq).items] == [VOICE]
 
     def test_a_number_that_is_not_reached_yet_tells_that_the_registry_was_set_back(
         self, registry: Registry
     ) -> None:
-        registry.create_adapter(TONE, AdapterEdit())
-        now = registry.events()
-        assert registry.events(now.seq + 100, wait=LONG) == now
+        registry.adapters.create(TONE, AdapterEdit())
+        now = registry.events.read()
+        assert registry.events.read(now.seq + 100, wait=LONG) == now
 
     def test_a_wait_ends_with_the_first_event(self, make_registry: MakeRegistry) -> None:
         waiting, acting = make_registry(ADA), make_registry(LOCAL)
-        start = waiting.events().seq
-        with wait_in_background(lambda: waiting.events(start, wait=LONG)) as heard:
-            acting.create_adapter(TONE, AdapterEdit())
+        start = waiting.events.read().seq
+        with wait_in_background(lambda: waiting.events.read(start, wait=LONG)) as heard:
+            acting.adapters.create(TONE, AdapterEdit())
         assert [event.kind for event in heard.result().items] == ["adapter.created"]
 
     def test_a_wait_from_now_on_ends_with_the_first_event(self, make_registry: MakeRegistry) -> None:
         waiting, acting = make_registry(ADA), make_registry(LOCAL)
-        waiting.events()
-        with wait_in_background(lambda: waiting.events(wait=LONG)) as heard:
+        waiting.events.read()
+        with wait_in_background(lambda: waiting.events.read(wait=LONG)) as heard:
             # It may happen before the wait begins; so it happens until it is heard.
             for number in range(10_000):
-                acting.create_adapter(AdapterName("acme", f"tone-{number}"), AdapterEdit())
+                acting.adapters.create(AdapterName("acme", f"tone-{number}"), AdapterEdit())
                 if heard.done():
                     break
         assert heard.result().items
 
     def test_a_wait_for_nothing_ends(self, registry: Registry) -> None:
-        start = registry.events()
-        assert registry.events(start.seq, wait=0.01) == start
+        start = registry.events.read()
+        assert registry.events.read(start.seq, wait=0.01) == start
 
     def test_many_who_wait_all_hear(self, make_registry: MakeRegistry) -> None:
         registry = make_registry(ADA)
-        start = registry.events().seq
+        start = registry.events.read().seq
         with ThreadPoolExecutor(8) as pool:
-            heard = [pool.submit(registry.events, start, 50, LONG) for _ in range(8)]
-            make_registry(LOCAL).create_adapter(TONE, AdapterEdit())
+            heard = [pool.submit(registry.events.read, start, 50, LONG) for _ in range(8)]
+            make_registry(LOCAL).adapters.create(TONE, AdapterEdit())
             assert {one.result(LONG).items[0].name for one in heard} == {TONE}
 
     def test_nobody_hears_of_what_he_may_not_read(self, make_registry: MakeRegistry) -> None:
-        make_registry(ADA).create_adapter(TONE, AdapterEdit())
-        make_registry(ADA).create_adapter(VOICE, AdapterEdit(visibility="public"))
+        make_registry(ADA).adapters.create(TONE, AdapterEdit())
+        make_registry(ADA).adapters.create(VOICE, AdapterEdit(visibility="public"))
         names = {
             who.name: {event.name for event in all_events(make_registry(who))}
             for who in (RON, EVE, ANONYMOUS)
@@ -110,17 +110,17 @@ class EventsContract(ContractFixtures):
 
     def test_what_is_not_for_the_caller_ends_no_wait(self, make_registry: MakeRegistry) -> None:
         eve, ada = make_registry(EVE), make_registry(ADA)
-        start = eve.events().seq
-        with wait_in_background(lambda: eve.events(start, wait=LONG)) as heard:
-            ada.create_adapter(TONE, AdapterEdit())
-            eve.create_adapter(AdapterName.parse("evil/tone"), AdapterEdit())
+        start = eve.events.read().seq
+        with wait_in_background(lambda: eve.events.read(start, wait=LONG)) as heard:
+            ada.adapters.create(TONE, AdapterEdit())
+            eve.adapters.create(AdapterName.parse("evil/tone"), AdapterEdit())
         assert [str(event.name) for event in heard.result().items] == ["evil/tone"]
 
     def test_globs_narrow_it_to_adapters(self, registry: Registry) -> None:
         for name in ("acme/tone", "acme/voice", "other/tone"):
-            registry.create_adapter(AdapterName.parse(name), AdapterEdit())
+            registry.adapters.create(AdapterName.parse(name), AdapterEdit())
         told = [
-            {str(event.name) for event in registry.events(0, about=about).items}
+            {str(event.name) for event in registry.events.read(0, about=about).items}
             for about in (
                 ("acme/*",),
                 ("*/tone", "acme/v*"),
@@ -135,17 +135,19 @@ class EventsContract(ContractFixtures):
         ]  # fmt: skip
 
     def test_many_namespaces_are_asked_for_and_few_long_globs(self, registry: Registry) -> None:
-        registry.create_adapter(TONE, AdapterEdit())
+        registry.adapters.create(TONE, AdapterEdit())
         namespaces = tuple(f"{'n' * 90}{number:02}/*" for number in range(63))
-        assert [event.name for event in registry.events(0, about=(*namespaces, "acme/*")).items] == [TONE]
+        assert [event.name for event in registry.events.read(0, about=(*namespaces, "acme/*")).items] == [
+            TONE
+        ]
         with pytest.raises(Invalid, match="512 characters together"):
-            registry.events(0, about=("?" * 171,) * 3)
+            registry.events.read(0, about=("?" * 171,) * 3)
 
     def test_who_listens_to_a_name_is_told_that_it_was_given_up(self, registry: Registry) -> None:
-        registry.create_adapter(TONE, AdapterEdit())
-        seen = registry.events().seq
-        registry.rename_adapter(TONE, AdapterName.parse("other/tone"))
-        (event,) = registry.events(seen, about=("acme/*",)).items
+        registry.adapters.create(TONE, AdapterEdit())
+        seen = registry.events.read().seq
+        registry.adapters.rename(TONE, AdapterName.parse("other/tone"))
+        (event,) = registry.events.read(seen, about=("acme/*",)).items
         assert (str(event.name), event.detail["was"]) == ("other/tone", str(TONE))
 
     @pytest.mark.parametrize(
@@ -166,7 +168,7 @@ class EventsContract(ContractFixtures):
         self, registry: Registry, after: int, limit: int, wait: float, about: tuple[str, ...]
     ) -> None:
         with pytest.raises(Invalid):
-            registry.events(after, limit, wait, about)
+            registry.events.read(after, limit, wait, about)
 
     def test_a_watch_tells_what_is_and_then_what_changes(self, registry: Registry, lora: MakeLora) -> None:
         first = push(registry, lora(1), TONE, options=PushOptions(alias="prod")).version
@@ -179,13 +181,15 @@ class EventsContract(ContractFixtures):
             ("acme/tone@prod", 1, None),
         ]
         second = push(registry, lora(2), TONE).version
-        registry.log_metrics(Ref(TONE, Number(first.number)), {"accuracy": 0.5})
-        registry.move_alias(TONE, "prod", second.digest, was=1)
+        registry.metrics.log(Ref(TONE, Number(first.number)), {"accuracy": 0.5})
+        registry.aliases.move(TONE, "prod", second.digest, was=1)
         assert next_changes(watch) == [("acme/tone@prod", 2)]
-        registry.set_state(TONE, second.digest, StateChange(state="revoked", reason="for a test"), was=0)
+        registry.versions.set_state(
+            TONE, second.digest, StateChange(state="revoked", reason="for a test"), was=0
+        )
         assert next_changes(watch) == [("acme/tone@prod", 2)]
         assert watch.versions["acme/tone@prod"].state == "revoked"
-        registry.remove_alias(TONE, "prod", was=2)
+        registry.aliases.remove(TONE, "prod", was=2)
         assert next_changes(watch) == [("acme/tone@prod", None)]
         assert watch.versions.keys() == {"acme/tone@1"}
 
@@ -193,10 +197,10 @@ class EventsContract(ContractFixtures):
         push(registry, lora(), TONE, options=PushOptions(alias="prod"))
         watch = RefWatcher(registry, ["*/*@*"])
         watch.next_changes()
-        registry.rename_adapter(TONE, VOICE)
+        registry.adapters.rename(TONE, VOICE)
         assert next_changes(watch) == [("acme/tone@prod", None), ("acme/voice@prod", 1)]
-        registry.remove_alias(VOICE, "prod", was=1)
-        registry.delete_adapter(VOICE)
+        registry.aliases.remove(VOICE, "prod", was=1)
+        registry.adapters.delete(VOICE)
         assert next_changes(watch) == [("acme/voice@prod", None)]
 
 
@@ -204,11 +208,11 @@ def all_events(registry: Registry) -> list[Event]:
     """All events that the caller may see, page by page."""
     found: list[Event] = []
     after = -1
-    news = registry.events(0)
+    news = registry.events.read(0)
     while news.seq > after:
         found += news.items
         after = news.seq
-        news = registry.events(after)
+        news = registry.events.read(after)
     return found
 
 

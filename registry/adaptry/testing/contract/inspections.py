@@ -35,21 +35,21 @@ class InspectionsContract(ContractFixtures):
     def test_weights_that_are_not_finite_become_no_version_however_they_come(
         self, registry: Registry, lora: MakeLora, value: float, code: str
     ) -> None:
-        registry.create_adapter(TONE, AdapterEdit())
+        registry.adapters.create(TONE, AdapterEdit())
         adapter = lora(extra=one_value(value))
         manifest = upload_adapter(registry, adapter)
         with pytest.raises(CheckFailed, match=code):
-            registry.put_revision(TONE, manifest.to_bytes(), PushOptions())
+            registry.versions.put(TONE, manifest.to_bytes(), PushOptions())
         with pytest.raises(CheckFailed, match=code):
-            registry.put_commit(TONE, "main", manifest.to_bytes(), CommitNote(title="diverged"))
-        registry.create_branch(TONE, "run.step-1")
-        before = registry.commit(TONE, "run.step-1")
+            registry.commits.put(TONE, "main", manifest.to_bytes(), CommitNote(title="diverged"))
+        registry.commits.create_branch(TONE, "run.step-1")
+        before = registry.commits.get(TONE, "run.step-1")
         with pytest.raises(CheckFailed, match=code):
-            registry.put_commit(TONE, "run.step-1", manifest.to_bytes(), CommitNote(title="diverged"))
-        assert registry.commit(TONE, "run.step-1") == before
+            registry.commits.put(TONE, "run.step-1", manifest.to_bytes(), CommitNote(title="diverged"))
+        assert registry.commits.get(TONE, "run.step-1") == before
         with pytest.raises(CheckFailed, match=code):
             push(registry, adapter, TONE)
-        assert registry.adapter(TONE).versions == 0
+        assert registry.adapters.get(TONE).versions == 0
 
     def test_weights_forced_in_with_a_reason_keep_their_findings(
         self, registry: Registry, lora: MakeLora
@@ -57,7 +57,7 @@ class InspectionsContract(ContractFixtures):
         pushed = push(
             registry, lora(extra=one_value(NAN)), TONE, options=PushOptions(force_reason="to show the fault")
         )
-        detail = registry.detail(Ref(TONE))
+        detail = registry.versions.detail(Ref(TONE))
         assert "weights_nan" in finding_codes(pushed)
         assert detail.report == pushed.report
         assert detail.forced == "to show the fault"
@@ -67,7 +67,7 @@ class InspectionsContract(ContractFixtures):
     def test_what_a_push_warned_of_is_stored(self, registry: Registry, lora: MakeLora) -> None:
         pushed = push(registry, lora(layers=1, targets=("q_proj",), extra=zeros()), TONE)
         assert "untrained" in finding_codes(pushed)
-        detail = registry.detail(Ref(TONE))
+        detail = registry.versions.detail(Ref(TONE))
         assert detail.report == pushed.report
         assert detail.version.findings == len(pushed.report.findings)
 
@@ -76,7 +76,7 @@ class InspectionsContract(ContractFixtures):
     ) -> None:
         push(registry, lora(layers=1, targets=("q_proj",), extra=zeros()), TONE)
         register_base(registry, open_checkpoint(tiny_base(tmp_path / "base")), ("org/tiny",))
-        detail = registry.detail(Ref(TONE))
+        detail = registry.versions.detail(Ref(TONE))
         assert detail.version.base_status == "verified"
         found = {finding.code for finding in detail.report.findings}
         assert "untrained" in found
@@ -85,31 +85,31 @@ class InspectionsContract(ContractFixtures):
     def test_every_tensor_has_its_norm_in_pages(self, registry: Registry, lora: MakeLora) -> None:
         push(registry, lora(extra={FACTOR: ("F32", (16, 4), struct.pack("<f", 0.5) * 64)}), TONE)
         ref = Ref(TONE)
-        first = registry.inspect_tensors(ref, limit=3)
+        first = registry.versions.inspect_tensors(ref, limit=3)
         assert len(first.items) == 3
         assert first.next is not None
-        tensors = list(iter_items(lambda cursor: registry.inspect_tensors(ref, cursor, 3)))
+        tensors = list(iter_items(lambda cursor: registry.versions.inspect_tensors(ref, cursor, 3)))
         assert len(tensors) == 8
         assert tensors[:3] == list(first.items)
         assert (
             TensorInspection(file="adapter_model.safetensors", tensor=FACTOR, nan=0, infinite=0, norm=4.0)
             in tensors
         )
-        whole = registry.detail(ref).inspection
+        whole = registry.versions.detail(ref).inspection
         assert whole is not None
         assert whole.tensors == 8
         assert whole.norm == pytest.approx(sum((one.norm or 0) ** 2 for one in tensors) ** 0.5)
         with pytest.raises(Invalid):
-            registry.inspect_tensors(ref, limit=0)
+            registry.versions.inspect_tensors(ref, limit=0)
         with pytest.raises(Invalid):
-            registry.inspect_tensors(ref, cursor="nonsense")
+            registry.versions.inspect_tensors(ref, cursor="nonsense")
 
     def test_tensors_are_for_those_who_may_read(
         self, make_registry: MakeRegistry, registry: Registry, lora: MakeLora
     ) -> None:
         push(registry, lora(), TONE)
         with pytest.raises(NotFound):
-            make_registry(EVE).inspect_tensors(Ref(TONE))
+            make_registry(EVE).versions.inspect_tensors(Ref(TONE))
 
     def test_a_copy_is_inspected_where_it_arrives(self, registry: Registry, lora: MakeLora) -> None:
         push(registry, lora(extra=one_value(NAN)), TONE, options=PushOptions(force_reason="to copy it"))
@@ -135,7 +135,7 @@ def upload_adapter(registry: Registry, adapter: Adapter) -> Manifest:
     files = {path: adapter.content.read_all(path, 1 << 20) for path in adapter.content.sizes}
     for data in files.values():
         digest = Digest.of(data)
-        if not registry.has_file(TONE, digest):
-            upload = registry.open_upload(TONE, digest, len(data))
-            registry.finish_upload(registry.append_upload(upload, 0, [data]))
+        if not registry.files.has(TONE, digest):
+            upload = registry.uploads.open(TONE, digest, len(data))
+            registry.uploads.finish(registry.uploads.append(upload, 0, [data]))
     return Manifest.of({path: (len(data), Digest.of(data)) for path, data in files.items()})

@@ -23,45 +23,45 @@ class JobsContract(ContractFixtures):
         needs = JobNeeds(device="cuda", tag="big", memory=8 << 30)
         order = CONVERT.model_copy(update={"needs": needs, "priority": 2})
 
-        job = make_registry(ADA).submit_job(order)
+        job = make_registry(ADA).jobs.submit(order)
 
         said = (job.state, job.kind, job.task, job.namespace, job.needs, job.priority, job.submitted_by)
         assert said == ("queued", "convert", CONVERT.task, "acme", needs, 2, "ada")
-        assert make_registry(RON).job(job.id) == job
-        assert make_registry(RON).job_log(job.id).items == ()
+        assert make_registry(RON).jobs.get(job.id) == job
+        assert make_registry(RON).jobs.log(job.id).items == ()
         assert (job.started_at, job.finished_at, job.result, job.fault) == (None, None, None, None)
 
     def test_jobs_are_listed_newest_first_page_by_page_and_by_state(
         self, make_registry: MakeRegistry
     ) -> None:
         registry = make_registry(ADA)
-        made = [registry.submit_job(CONVERT).id for _ in range(5)]
-        registry.cancel_job(made[1])
+        made = [registry.jobs.submit(CONVERT).id for _ in range(5)]
+        registry.jobs.cancel(made[1])
 
-        first = registry.jobs(limit=2)
-        rest = registry.jobs(cursor=first.next, limit=3)
+        first = registry.jobs.list(limit=2)
+        rest = registry.jobs.list(cursor=first.next, limit=3)
 
         assert [job.id for job in (*first.items, *rest.items)] == made[::-1]
         assert rest.next is None
-        assert [job.id for job in registry.jobs("cancelled").items] == [made[1]]
-        assert len(registry.jobs("queued").items) == 4
+        assert [job.id for job in registry.jobs.list("cancelled").items] == [made[1]]
+        assert len(registry.jobs.list("queued").items) == 4
         with pytest.raises(Invalid, match="cursor"):
-            registry.jobs("queued", cursor=first.next)
+            registry.jobs.list("queued", cursor=first.next)
         with pytest.raises(Invalid, match="1 to 200"):
-            registry.jobs(limit=0)
+            registry.jobs.list(limit=0)
 
     def test_a_cancelled_job_stays_so_until_it_is_tried_again(self, make_registry: MakeRegistry) -> None:
         registry = make_registry(ADA)
-        job = registry.submit_job(CONVERT)
+        job = registry.jobs.submit(CONVERT)
         with pytest.raises(Conflict, match="queued"):
-            registry.retry_job(job.id)
+            registry.jobs.retry(job.id)
 
-        cancelled = registry.cancel_job(job.id)
+        cancelled = registry.jobs.cancel(job.id)
 
         assert cancelled.state == "cancelled"
         assert cancelled.finished_at is not None
-        assert registry.cancel_job(job.id) == cancelled
-        again = registry.retry_job(job.id)
+        assert registry.jobs.cancel(job.id) == cancelled
+        again = registry.jobs.retry(job.id)
         assert (again.id, again.state, again.tries, again.finished_at) == (job.id, "queued", 2, None)
 
     @pytest.mark.parametrize(
@@ -95,52 +95,52 @@ class JobsContract(ContractFixtures):
         self, registry: Registry, order: JobOrder, said: str
     ) -> None:
         with pytest.raises(Invalid, match=said):
-            registry.submit_job(order)
-        assert registry.jobs().items == ()
+            registry.jobs.submit(order)
+        assert registry.jobs.list().items == ()
 
     def test_jobs_are_their_namespaces(self, make_registry: MakeRegistry) -> None:
-        job = make_registry(ADA).submit_job(CONVERT)
+        job = make_registry(ADA).jobs.submit(CONVERT)
         for stranger in (EVE, ANONYMOUS):
             registry = make_registry(stranger)
-            assert registry.jobs().items == ()
-            for ask in (registry.job, registry.job_log, registry.cancel_job, registry.retry_job):
+            assert registry.jobs.list().items == ()
+            for ask in (registry.jobs.get, registry.jobs.log, registry.jobs.cancel, registry.jobs.retry):
                 with pytest.raises(NotFound, match="no job"):
                     ask(job.id)
             with pytest.raises(PermissionDenied):
-                registry.submit_job(CONVERT)
+                registry.jobs.submit(CONVERT)
         reader = make_registry(RON)
-        assert [each.id for each in reader.jobs().items] == [job.id]
-        for change in (reader.cancel_job, reader.retry_job):
+        assert [each.id for each in reader.jobs.list().items] == [job.id]
+        for change in (reader.jobs.cancel, reader.jobs.retry):
             with pytest.raises(PermissionDenied):
                 change(job.id)
         with pytest.raises(PermissionDenied):
-            reader.submit_job(CONVERT)
-        assert make_registry(LOCAL).job(job.id).state == "queued"
+            reader.jobs.submit(CONVERT)
+        assert make_registry(LOCAL).jobs.get(job.id).state == "queued"
 
     def test_what_every_namespace_shares_is_changed_by_administrators_only(
         self, make_registry: MakeRegistry
     ) -> None:
-        job = make_registry(LOCAL).submit_job(VERIFY)
+        job = make_registry(LOCAL).jobs.submit(VERIFY)
         merge = JobOrder(kind="merge", task={"base": "o/m", "inputs": ["acme/tone"], "to": "acme/merged"})
         for less in (ADA, Identity("amy", "admin", ("acme",)), Identity("wil", "writer", ("*",))):
             registry = make_registry(less)
             for order in (VERIFY, merge):
                 with pytest.raises(PermissionDenied, match="administrator"):
-                    registry.submit_job(order)
+                    registry.jobs.submit(order)
         with pytest.raises(NotFound):
-            make_registry(ADA).job(job.id)
+            make_registry(ADA).jobs.get(job.id)
 
     def test_schedules_of_jobs_are_kept_replaced_and_taken_back(self, make_registry: MakeRegistry) -> None:
         ada = make_registry(ADA)
-        ada.schedule_job("nightly", "0 3 * * *", CONVERT)
+        ada.jobs.schedule("nightly", "0 3 * * *", CONVERT)
 
-        again = ada.schedule_job("nightly", "30  2 * * 1-5", CONVERT)
+        again = ada.jobs.schedule("nightly", "30  2 * * 1-5", CONVERT)
 
         assert (again.name, again.cron, again.order, again.by) == ("nightly", "30 2 * * 1-5", CONVERT, "ada")
-        assert ada.schedules() == make_registry(RON).schedules() == (again,)
-        assert ada.jobs().items == ()
-        ada.unschedule_job("nightly")
-        assert ada.schedules() == ()
+        assert ada.jobs.schedules() == make_registry(RON).jobs.schedules() == (again,)
+        assert ada.jobs.list().items == ()
+        ada.jobs.unschedule("nightly")
+        assert ada.jobs.schedules() == ()
 
     def test_each_namespace_names_its_own_schedules(self, make_registry: MakeRegistry) -> None:
         eve, ada = make_registry(EVE), make_registry(ADA)
@@ -149,44 +149,44 @@ class JobsContract(ContractFixtures):
                 "task": {key: str(value).replace("acme/", "evil/") for key, value in CONVERT.task.items()}
             }
         )
-        eve.schedule_job("nightly", "0 1 * * *", evil)  # before anybody else thinks of the name
-        ada.schedule_job("nightly", "0 3 * * *", CONVERT)
-        assert [one.cron for one in ada.schedules()] == ["0 3 * * *"]
+        eve.jobs.schedule("nightly", "0 1 * * *", evil)  # before anybody else thinks of the name
+        ada.jobs.schedule("nightly", "0 3 * * *", CONVERT)
+        assert [one.cron for one in ada.jobs.schedules()] == ["0 3 * * *"]
         everybody = make_registry(LOCAL)
-        assert [(one.namespace, one.name) for one in everybody.schedules()] == [
+        assert [(one.namespace, one.name) for one in everybody.jobs.schedules()] == [
             ("acme", "nightly"),
             ("evil", "nightly"),
         ]
         with pytest.raises(Conflict, match="several namespaces have a schedule nightly: acme, evil"):
-            everybody.unschedule_job("nightly")
-        ada.unschedule_job("nightly")
+            everybody.jobs.unschedule("nightly")
+        ada.jobs.unschedule("nightly")
         with pytest.raises(NotFound):
-            ada.unschedule_job("nightly", "evil")
-        everybody.unschedule_job("nightly", "evil")
-        assert everybody.schedules() == ()
+            ada.jobs.unschedule("nightly", "evil")
+        everybody.jobs.unschedule("nightly", "evil")
+        assert everybody.jobs.schedules() == ()
 
     def test_a_schedule_that_never_comes_is_refused(self, make_registry: MakeRegistry) -> None:
         ada = make_registry(ADA)
         for never in ("0 0 30 2 *", "* * 31 4,6,9,11 *"):
             with pytest.raises(Invalid, match="never comes"):
-                ada.schedule_job("nightly", never, CONVERT)
-        assert ada.schedules() == ()
+                ada.jobs.schedule("nightly", never, CONVERT)
+        assert ada.jobs.schedules() == ()
         for rare in ("0 0 29 2 *", "0 0 30 2 1", "0 0 */31 2 *", "0 0 31 4-5 *"):
-            ada.schedule_job("nightly", rare, CONVERT)
+            ada.jobs.schedule("nightly", rare, CONVERT)
 
     def test_schedules_of_jobs_are_for_those_who_may_ask_for_them(self, make_registry: MakeRegistry) -> None:
         ada = make_registry(ADA)
-        ada.schedule_job("nightly", "0 3 * * *", CONVERT)
+        ada.jobs.schedule("nightly", "0 3 * * *", CONVERT)
         with pytest.raises(PermissionDenied):
-            ada.schedule_job("other", "0 3 * * *", VERIFY)
-        assert make_registry(EVE).schedules() == make_registry(ANONYMOUS).schedules() == ()
+            ada.jobs.schedule("other", "0 3 * * *", VERIFY)
+        assert make_registry(EVE).jobs.schedules() == make_registry(ANONYMOUS).jobs.schedules() == ()
         with pytest.raises(NotFound):
-            make_registry(EVE).unschedule_job("nightly")
+            make_registry(EVE).jobs.unschedule("nightly")
         evil = CONVERT.model_copy(update={"task": {**CONVERT.task, "to": "evil/plain"}})
-        make_registry(EVE).schedule_job("nightly", "* * * * *", evil)  # a namespace's names are its own
+        make_registry(EVE).jobs.schedule("nightly", "* * * * *", evil)  # a namespace's names are its own
         with pytest.raises(PermissionDenied):
-            make_registry(RON).unschedule_job("nightly")
-        assert len(ada.schedules()) == 1
+            make_registry(RON).jobs.unschedule("nightly")
+        assert len(ada.jobs.schedules()) == 1
 
     @pytest.mark.parametrize(
         "cron",
@@ -194,16 +194,16 @@ class JobsContract(ContractFixtures):
     )
     def test_a_time_that_is_none_schedules_no_job(self, registry: Registry, cron: str) -> None:
         with pytest.raises(Invalid, match="not a schedule"):
-            registry.schedule_job("other", cron, CONVERT)
+            registry.jobs.schedule("other", cron, CONVERT)
         with pytest.raises(Invalid, match="name"):
-            registry.schedule_job("two words", "0 3 * * *", CONVERT)
-        assert registry.schedules() == ()
+            registry.jobs.schedule("two words", "0 3 * * *", CONVERT)
+        assert registry.jobs.schedules() == ()
 
     def test_a_job_nobody_asked_for_is_not_found(self, registry: Registry) -> None:
-        for ask in (registry.job, registry.job_log, registry.cancel_job, registry.retry_job):
+        for ask in (registry.jobs.get, registry.jobs.log, registry.jobs.cancel, registry.jobs.retry):
             with pytest.raises(NotFound):
                 ask("job-0000000000000000")
 
     def test_nobody_runs_jobs_until_somebody_does(self, make_registry: MakeRegistry) -> None:
         for identity in (LOCAL, ANONYMOUS):
-            assert make_registry(identity).runners() == ()
+            assert make_registry(identity).jobs.runners() == ()

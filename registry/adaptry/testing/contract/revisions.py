@@ -51,10 +51,10 @@ class RevisionsContract(ContractFixtures):
     ) -> None:
         adapter = lora()
         whole = adapter.content.read_all(WEIGHTS, 1 << 20)
-        upload = registry.open_upload(TONE, Digest.of(whole), len(whole))
+        upload = registry.uploads.open(TONE, Digest.of(whole), len(whole))
         for start, end in ((0, 5), (5, 700), (700, len(whole))):
-            upload = registry.append_upload(upload, start, [whole[start:end]])
-        registry.finish_upload(upload)
+            upload = registry.uploads.append(upload, start, [whole[start:end]])
+        registry.uploads.finish(upload)
         assert push(registry, adapter, TONE).version.weights == adapter.weights_digest()
         assert push(registry, lora(2), TONE).version.weights == lora(2).weights_digest()
 
@@ -75,9 +75,9 @@ class RevisionsContract(ContractFixtures):
 
         wished = (7, None, 3, 7, 3, 1, 20)
         assert [numbered(seed, number) for seed, number in enumerate(wished)] == [7, 8, 3, 9, 10, 1, 20]
-        registry.delete_adapter(TONE)
+        registry.adapters.delete(TONE)
         assert [numbered(seed, number) for seed, number in enumerate((3, 2, None))] == [21, 2, 22]
-        assert registry.version(Ref(TONE, Latest())).number == 22
+        assert registry.versions.get(Ref(TONE, Latest())).number == 22
 
     def test_a_push_repeated_after_its_answer_was_lost_changes_nothing(
         self, registry: Registry, lora: MakeLora
@@ -85,16 +85,16 @@ class RevisionsContract(ContractFixtures):
         adapter = lora()
         options = PushOptions(metrics={"accuracy": 0.9}, alias="staging")
         push(registry, adapter, TONE, options=options)
-        before = registry.history(TONE)
+        before = registry.adapters.history(TONE)
         push(registry, adapter, TONE, options=options)
-        assert registry.history(TONE) == before
-        assert len(registry.metrics(Ref(TONE))) == 1
+        assert registry.adapters.history(TONE) == before
+        assert len(registry.metrics.list(Ref(TONE))) == 1
 
     def test_an_alias_given_with_a_push_moves_to_it(self, registry: Registry, lora: MakeLora) -> None:
         push(registry, lora(1), TONE, options=PushOptions(alias="staging"))
         second = push(registry, lora(2), TONE, options=PushOptions(alias="staging"))
         assert second.version.aliases == ("staging",)
-        assert registry.version(Ref.parse("acme/tone@staging")).number == 2
+        assert registry.versions.get(Ref.parse("acme/tone@staging")).number == 2
 
     def test_pushes_at_once_get_different_numbers(self, registry: Registry, lora: MakeLora) -> None:
         adapters = [lora(seed) for seed in range(6)]
@@ -121,14 +121,14 @@ class RevisionsContract(ContractFixtures):
             (ByDigest(first.digest.hex), first),
             (ByDigest(second.digest.hex[:12]), second),
         ):
-            assert registry.version(Ref(TONE, selector)) == wanted
+            assert registry.versions.get(Ref(TONE, selector)) == wanted
         for text in ("acme/tone@3", "acme/tone@nowhere", f"acme/tone@sha256:{'0' * 12}"):
             with pytest.raises(NotFound, match="no version acme/tone@"):
-                registry.version(Ref.parse(text))
+                registry.versions.get(Ref.parse(text))
 
     def test_the_manifest_comes_back_byte_for_byte(self, registry: Registry, lora: MakeLora) -> None:
         version = push(registry, lora(), TONE, provenance={"run": "42"}).version
-        detail = registry.detail(Ref(TONE))
+        detail = registry.versions.detail(Ref(TONE))
         assert Digest.of(detail.manifest.to_bytes()) == version.digest
         assert detail.manifest.provenance == {"run": "42"}
         assert detail.spec.rank == version.rank
@@ -139,50 +139,50 @@ class RevisionsContract(ContractFixtures):
         version = push(registry, adapter, TONE).version
         for path, size in adapter.content.sizes.items():
             whole = adapter.content.read(path, 0, size)
-            assert b"".join(registry.read_file(TONE, version.digest, path)) == whole
-            assert b"".join(registry.read_file(TONE, version.digest, path, 7)) == whole[7:]
-            assert b"".join(registry.read_file(TONE, version.digest, path, size)) == b""
+            assert b"".join(registry.files.read(TONE, version.digest, path)) == whole
+            assert b"".join(registry.files.read(TONE, version.digest, path, 7)) == whole[7:]
+            assert b"".join(registry.files.read(TONE, version.digest, path, size)) == b""
             with pytest.raises(Invalid, match="cannot be read from"):
-                registry.read_file(TONE, version.digest, path, size + 1)
+                registry.files.read(TONE, version.digest, path, size + 1)
 
     def test_what_is_not_there_cannot_be_read(self, registry: Registry, lora: MakeLora) -> None:
         version = push(registry, lora(), TONE).version
         with pytest.raises(NotFound, match="no file"):
-            registry.read_file(TONE, version.digest, "README.md")
+            registry.files.read(TONE, version.digest, "README.md")
         with pytest.raises(NotFound):
-            registry.read_file(TONE, Digest.of(b"?"), CONFIG)
+            registry.files.read(TONE, Digest.of(b"?"), CONFIG)
 
     def test_a_revision_whose_files_were_not_sent_is_refused(
         self, registry: Registry, lora: MakeLora
     ) -> None:
         manifest = manifest_of(lora())
         with pytest.raises(NotFound, match=CONFIG):
-            registry.put_revision(TONE, manifest.to_bytes(), OPTIONS)
+            registry.versions.put(TONE, manifest.to_bytes(), OPTIONS)
         with pytest.raises(NotFound):
-            registry.adapter(TONE)
+            registry.adapters.get(TONE)
 
     def test_another_adapters_files_do_not_help(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
         adapter = lora()
         push(make_registry(ADA), adapter, TONE)
         with pytest.raises(NotFound, match="has no bytes yet"):
-            make_registry(EVE).put_revision(TONE.parse("evil/tone"), manifest_of(adapter).to_bytes(), OPTIONS)
+            make_registry(EVE).versions.put(TONE.parse("evil/tone"), manifest_of(adapter).to_bytes(), OPTIONS)
 
     def test_a_lie_about_a_files_size_is_refused(self, registry: Registry, lora: MakeLora) -> None:
         adapter = lora()
         push(registry, adapter, TONE)
         files = {path: (size + 1, digest) for path, (size, digest) in files_of(adapter.content).items()}
         with pytest.raises(InvalidManifest, match="bytes"):
-            registry.put_revision(TONE, Manifest.of(files).to_bytes(), OPTIONS)
+            registry.versions.put(TONE, Manifest.of(files).to_bytes(), OPTIONS)
 
     def test_bytes_that_are_no_manifest_are_refused(self, registry: Registry) -> None:
         for data in (b"", b"{}", b"\x80\x04.", b'{"schema": 1, "files": []}'):
             with pytest.raises(InvalidManifest):
-                registry.put_revision(TONE, data, OPTIONS)
+                registry.versions.put(TONE, data, OPTIONS)
 
     def test_a_file_of_another_name_is_refused(self, registry: Registry, lora: MakeLora) -> None:
         files = files_of(lora().content) | {"setup.py": (3, Digest.of(b"abc"))}
         with pytest.raises(InvalidPath, match=r"setup\.py"):
-            registry.put_revision(TONE, Manifest.of(files).to_bytes(), OPTIONS)
+            registry.versions.put(TONE, Manifest.of(files).to_bytes(), OPTIONS)
 
     @pytest.mark.parametrize(
         "data",
@@ -194,11 +194,11 @@ class RevisionsContract(ContractFixtures):
         adapter = lora()
         push(registry, adapter, TONE)
         digest = Digest.of(data)
-        session = registry.open_upload(TONE, digest, len(data))
-        registry.finish_upload(registry.append_upload(session, 0, [data]))
+        session = registry.uploads.open(TONE, digest, len(data))
+        registry.uploads.finish(registry.uploads.append(session, 0, [data]))
         manifest = Manifest.of(files_of(adapter.content) | {"README.md": (len(data), digest)})
         with pytest.raises(Unsupported, match=r"README\.md is a"):
-            registry.put_revision(TONE, manifest.to_bytes(), OPTIONS)
+            registry.versions.put(TONE, manifest.to_bytes(), OPTIONS)
 
     def test_a_push_that_may_not_create_needs_the_adapter(self, registry: Registry, lora: MakeLora) -> None:
         with pytest.raises(NotFound, match="create it first"):
@@ -209,7 +209,7 @@ class RevisionsContract(ContractFixtures):
         manifest = manifest_of(lora(1)).to_bytes()
         for other in (RON, EVE):
             with pytest.raises(PermissionDenied):
-                make_registry(other).put_revision(TONE, manifest, OPTIONS)
+                make_registry(other).versions.put(TONE, manifest, OPTIONS)
 
     def test_an_adapter_that_does_not_fit_its_base_is_refused_with_the_remedy(
         self, registry: Registry, lora: MakeLora, tmp_path: Path
@@ -222,15 +222,15 @@ class RevisionsContract(ContractFixtures):
             push(registry, misfit, TONE)
         forced = push(registry, misfit, TONE, options=PushOptions(force_reason="for the archive"))
         assert forced.version.base_status == "declared"
-        assert registry.detail(Ref(TONE)).forced == "for the archive"
+        assert registry.versions.detail(Ref(TONE)).forced == "for the archive"
         assert forced.report.is_blocked
 
     def test_versions_are_listed_newest_first_page_by_page(self, registry: Registry, lora: MakeLora) -> None:
         for seed in range(5):
             push(registry, lora(seed), TONE)
-        first = registry.versions(TONE, limit=2)
-        second = registry.versions(TONE, cursor=first.next, limit=2)
-        third = registry.versions(TONE, cursor=second.next, limit=2)
+        first = registry.versions.list(TONE, limit=2)
+        second = registry.versions.list(TONE, cursor=first.next, limit=2)
+        third = registry.versions.list(TONE, cursor=second.next, limit=2)
         numbers = [item.number for page in (first, second, third) for item in page.items]
         assert numbers == [5, 4, 3, 2, 1]
         assert third.next is None
@@ -238,15 +238,15 @@ class RevisionsContract(ContractFixtures):
     def test_downloads_are_counted(self, registry: Registry, lora: MakeLora) -> None:
         push(registry, lora(), TONE)
         for _ in range(3):
-            registry.count_download(Ref(TONE))
-        assert registry.version(Ref(TONE)).downloads == 3
-        assert registry.adapter(TONE).downloads == 3
+            registry.versions.count_download(Ref(TONE))
+        assert registry.versions.get(Ref(TONE)).downloads == 3
+        assert registry.adapters.get(TONE).downloads == 3
 
     def test_what_fails_half_way_leaves_nothing_to_see(self, registry: Registry, lora: MakeLora) -> None:
-        registry.create_adapter(TONE, AdapterEdit())
+        registry.adapters.create(TONE, AdapterEdit())
         with pytest.raises((Invalid, Conflict)):
             push(registry, lora(), TONE, options=PushOptions(alias="latest"))
-        assert registry.versions(TONE).items == ()
+        assert registry.versions.list(TONE).items == ()
 
 
 def files_of(content: Content) -> dict[str, tuple[int, Digest]]:

@@ -77,7 +77,7 @@ class SearchContract(ContractFixtures):
     def test_a_query_finds_what_it_says_newest_first(self, registry: Registry, lora: MakeLora) -> None:
         shelf(registry, lora)
         found = {
-            query: [f"{item.name.name}@{item.number}" for item in registry.search(query).items]
+            query: [f"{item.name.name}@{item.number}" for item in registry.versions.search(query).items]
             for query in FINDS
         }
         assert found == FINDS
@@ -91,7 +91,7 @@ class SearchContract(ContractFixtures):
     )
     def test_a_query_that_does_not_parse_says_why(self, registry: Registry, query: str) -> None:
         with pytest.raises(InvalidQuery):
-            registry.search(query)
+            registry.versions.search(query)
 
     def test_a_revision_is_found_by_digest_under_every_name_it_has(
         self, registry: Registry, lora: MakeLora
@@ -104,20 +104,25 @@ class SearchContract(ContractFixtures):
             f"digest:{first.digest.hex[:12]}*",
             f"digest:{first.digest.hex}",
         ):
-            assert [str(item.name) for item in registry.search(text).items] == [str(VOICE), str(TONE)]
-        assert [item.number for item in registry.search(f"-digest:{first.digest} name:tone").items] == [2]
-        assert registry.search(f"digest:{'0' * 64}").items == ()
+            assert [str(item.name) for item in registry.versions.search(text).items] == [
+                str(VOICE),
+                str(TONE),
+            ]
+        assert [
+            item.number for item in registry.versions.search(f"-digest:{first.digest} name:tone").items
+        ] == [2]
+        assert registry.versions.search(f"digest:{'0' * 64}").items == ()
 
     def test_what_was_made_from_a_revision_is_found_by_it(self, registry: Registry, lora: MakeLora) -> None:
         one, other = (push(registry, lora(seed), TONE).version.digest for seed in (1, 2))
         push(registry, lora(3), VOICE, parents=(one, other))
         push(registry, lora(4), VOICE, parents=(other,))
         found = {
-            parent: [item.number for item in registry.search(f"parent:{parent}").items]
+            parent: [item.number for item in registry.versions.search(f"parent:{parent}").items]
             for parent in (str(one), str(other), f"{other.hex[:12]}*")
         }
         assert found == {str(one): [1], str(other): [2, 1], f"{other.hex[:12]}*": [2, 1]}
-        assert registry.search(f"parent:{'0' * 64}").items == ()
+        assert registry.versions.search(f"parent:{'0' * 64}").items == ()
 
     def test_nobody_learns_of_relatives_that_he_may_not_see(
         self, make_registry: MakeRegistry, lora: MakeLora
@@ -125,8 +130,8 @@ class SearchContract(ContractFixtures):
         parent = push(make_registry(ADA), lora(1), TONE).version.digest
         child = push(make_registry(ADA), lora(2), TONE, parents=(parent,)).version.digest
         for query in (f"digest:{child}", f"parent:{parent}"):
-            assert [item.number for item in make_registry(RON).search(query).items] == [2]
-            assert make_registry(EVE).search(query).items == ()
+            assert [item.number for item in make_registry(RON).versions.search(query).items] == [2]
+            assert make_registry(EVE).versions.search(query).items == ()
 
     @pytest.mark.parametrize(
         "query", ["name:%' OR 1", "name:_one", "tag:%", "name:t%", '"; DROP TABLE versions"']
@@ -135,7 +140,7 @@ class SearchContract(ContractFixtures):
         self, registry: Registry, lora: MakeLora, query: str
     ) -> None:
         shelf(registry, lora)
-        assert registry.search(query).items == ()
+        assert registry.versions.search(query).items == ()
 
     def test_pages_follow_each_other_without_gap_or_repetition(
         self, registry: Registry, lora: MakeLora
@@ -144,7 +149,7 @@ class SearchContract(ContractFixtures):
             push(registry, lora(seed), TONE)
         numbers, cursor = [], None
         while True:
-            page = registry.search("method:lora", cursor, limit=2)
+            page = registry.versions.search("method:lora", cursor, limit=2)
             numbers += [item.number for item in page.items]
             cursor = page.next
             if cursor is None:
@@ -154,56 +159,62 @@ class SearchContract(ContractFixtures):
     def test_a_cursor_of_another_query_is_refused(self, registry: Registry, lora: MakeLora) -> None:
         for seed in range(3):
             push(registry, lora(seed), TONE)
-        cursor = registry.search("method:lora", limit=1).next
+        cursor = registry.versions.search("method:lora", limit=1).next
         for query, forged in (("rank<=8", cursor), ("method:lora", "AAAA"), ("method:lora", "")):
             with pytest.raises(InvalidQuery, match="cursor"):
-                registry.search(query, forged)
+                registry.versions.search(query, forged)
 
     def test_an_edit_is_found_at_once_and_what_it_replaced_no_longer(
         self, registry: Registry, lora: MakeLora
     ) -> None:
         shelf(registry, lora)
-        registry.edit_adapter(VOICE, AdapterEdit(tags=("audio",), description="A narrator"))
-        assert [len(registry.search(query).items) for query in ("tag:speech", "speech", "dubbing")] == [
+        registry.adapters.edit(VOICE, AdapterEdit(tags=("audio",), description="A narrator"))
+        assert [
+            len(registry.versions.search(query).items) for query in ("tag:speech", "speech", "dubbing")
+        ] == [
             0,
             0,
             0,
         ]
-        assert [len(registry.search(query).items) for query in ("tag:audio", "narrator")] == [1, 1]
+        assert [len(registry.versions.search(query).items) for query in ("tag:audio", "narrator")] == [1, 1]
 
     def test_a_moved_alias_is_found_where_it_points(self, registry: Registry, lora: MakeLora) -> None:
         shelf(registry, lora)
-        second = registry.version(Ref.parse("acme/tone@2"))
-        registry.move_alias(TONE, "prod", second.digest, was=1)
-        assert [item.number for item in registry.search("alias:prod").items] == [2]
-        registry.remove_alias(TONE, "prod", was=2)
-        assert registry.search("alias:prod").items == ()
+        second = registry.versions.get(Ref.parse("acme/tone@2"))
+        registry.aliases.move(TONE, "prod", second.digest, was=1)
+        assert [item.number for item in registry.versions.search("alias:prod").items] == [2]
+        registry.aliases.remove(TONE, "prod", was=2)
+        assert registry.versions.search("alias:prod").items == ()
 
     def test_a_renamed_or_deleted_adapter_is_not_found_under_its_old_name(
         self, registry: Registry, lora: MakeLora
     ) -> None:
         shelf(registry, lora)
-        registry.rename_adapter(VOICE, AdapterName.parse("other/speaker"))
-        assert registry.search("name:acme/voice-over").items == ()
-        assert len(registry.search("name:other/speaker namespace:other speaker").items) == 1
-        registry.delete_adapter(AdapterName.parse("other/speaker"))
-        assert registry.search("speaker").items == ()
+        registry.adapters.rename(VOICE, AdapterName.parse("other/speaker"))
+        assert registry.versions.search("name:acme/voice-over").items == ()
+        assert len(registry.versions.search("name:other/speaker namespace:other speaker").items) == 1
+        registry.adapters.delete(AdapterName.parse("other/speaker"))
+        assert registry.versions.search("speaker").items == ()
 
     def test_nothing_unseen_is_found(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
         shelf(make_registry(ADA), lora)
         push(make_registry(EVE), lora(9), AdapterName.parse("evil/tone"))
         for query in ("", "method:lora", "rank=4", "name:tone", "-tag:x", "metric.accuracy>0", "alias:prod"):
-            assert {item.name.namespace for item in make_registry(EVE).search(query).items} <= {"evil"}
-            assert {item.name.namespace for item in make_registry(ADA).search(query).items} <= {"acme"}
+            assert {item.name.namespace for item in make_registry(EVE).versions.search(query).items} <= {
+                "evil"
+            }
+            assert {item.name.namespace for item in make_registry(ADA).versions.search(query).items} <= {
+                "acme"
+            }
 
     def test_every_value_of_a_metric_is_kept_and_the_newest_counts(
         self, registry: Registry, lora: MakeLora
     ) -> None:
         push(registry, lora(), TONE)
         for value in (0.5, 0.9, 0.7):
-            registry.log_metrics(Ref(TONE), {"accuracy": value})
-        assert [info.value for info in registry.metrics(Ref(TONE))] == [0.5, 0.9, 0.7]
-        assert registry.version(Ref(TONE)).metrics == {"accuracy": 0.7}
+            registry.metrics.log(Ref(TONE), {"accuracy": value})
+        assert [info.value for info in registry.metrics.list(Ref(TONE))] == [0.5, 0.9, 0.7]
+        assert registry.versions.get(Ref(TONE)).metrics == {"accuracy": 0.7}
 
     @pytest.mark.parametrize(
         "metrics",
@@ -214,32 +225,32 @@ class SearchContract(ContractFixtures):
     ) -> None:
         push(registry, lora(), TONE)
         with pytest.raises(Invalid):
-            registry.log_metrics(Ref(TONE), metrics)
-        assert registry.metrics(Ref(TONE)) == ()
+            registry.metrics.log(Ref(TONE), metrics)
+        assert registry.metrics.list(Ref(TONE)) == ()
 
     def test_a_metric_may_have_any_name_that_is_one(self, registry: Registry, lora: MakeLora) -> None:
         push(registry, lora(), TONE)
         named = dict.fromkeys(
             ["at", "by", "detail", "kind", "line", "number", "self", "tx", "eval/loss"], 0.5
         )
-        registry.log_metrics(Ref(TONE), named)
-        assert registry.version(Ref(TONE)).metrics == named
-        assert registry.history(TONE).items[0].detail == dict.fromkeys(named, "0.5")
+        registry.metrics.log(Ref(TONE), named)
+        assert registry.versions.get(Ref(TONE)).metrics == named
+        assert registry.adapters.history(TONE).items[0].detail == dict.fromkeys(named, "0.5")
 
     def test_only_who_may_write_logs(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
         push(make_registry(ADA), lora(), TONE)
         with pytest.raises(PermissionDenied):
-            make_registry(RON).log_metrics(Ref(TONE), {"accuracy": 1.0})
+            make_registry(RON).metrics.log(Ref(TONE), {"accuracy": 1.0})
         with pytest.raises(NotFound):
-            make_registry(EVE).log_metrics(Ref(TONE), {"accuracy": 1.0})
+            make_registry(EVE).metrics.log(Ref(TONE), {"accuracy": 1.0})
 
 
 def shelf(registry: Registry, lora: MakeLora) -> None:
     """Two versions of one adapter and one of another, told apart by everything a query can ask."""
     push(registry, lora(1, rank=4), TONE, options=PushOptions(metrics={"accuracy": 0.95}, alias="prod"))
-    registry.log_metrics(Ref(TONE), {"accuracy": 0.5})
+    registry.metrics.log(Ref(TONE), {"accuracy": 0.5})
     push(registry, lora(2, rank=8), TONE, options=PushOptions(metrics={"accuracy": 0.92}))
-    registry.create_adapter(
+    registry.adapters.create(
         VOICE, AdapterEdit(description="For dubbing foreign films", tags=("speech", "dubbed"))
     )
     push(registry, lora(3, rank=16, targets=("q_proj", "k_proj"), base_name="org/small"), VOICE)

@@ -39,16 +39,16 @@ class StatesContract(ContractFixtures):
     ) -> None:
         registry = make_registry(ADA)
         first, _ = push_two(registry, lora)
-        registry.move_alias(TONE, "prod", first.digest, was=None)
+        registry.aliases.move(TONE, "prod", first.digest, was=None)
         change = StateChange(state="deprecated", reason="it stutters", successor="acme/tone@2")
-        version = registry.set_state(TONE, first.digest, change, was=0)
+        version = registry.versions.set_state(TONE, first.digest, change, was=0)
         assert (version.state, version.number, version.aliases) == ("deprecated", 1, ("prod",))
         standing = version.standing
         assert standing is not None
         assert (standing.generation, standing.reason) == (1, "it stutters")
         assert (standing.successor, standing.by) == ("acme/tone@2", "ada")
-        assert registry.version(FIRST) == version
-        event = registry.history(TONE).items[0]
+        assert registry.versions.get(FIRST) == version
+        event = registry.adapters.history(TONE).items[0]
         assert (event.kind, event.by, event.number) == ("version.deprecated", "ada", 1)
         assert event.detail == {
             "was": "active",
@@ -61,41 +61,51 @@ class StatesContract(ContractFixtures):
 
     def test_a_state_changes_only_from_where_you_saw_it(self, registry: Registry, lora: MakeLora) -> None:
         first, _ = push_two(registry, lora)
-        registry.set_state(TONE, first.digest, StateChange(state="yanked", reason="wrong data"), was=0)
+        registry.versions.set_state(
+            TONE, first.digest, StateChange(state="yanked", reason="wrong data"), was=0
+        )
         with pytest.raises(Conflict, match=r"acme/tone@1 is yanked .*look again"):
-            registry.set_state(TONE, first.digest, StateChange(state="revoked", reason="leaked"), was=0)
-        revoked = registry.set_state(TONE, first.digest, StateChange(state="revoked", reason="leaked"), was=1)
+            registry.versions.set_state(
+                TONE, first.digest, StateChange(state="revoked", reason="leaked"), was=0
+            )
+        revoked = registry.versions.set_state(
+            TONE, first.digest, StateChange(state="revoked", reason="leaked"), was=1
+        )
         assert (revoked.state, revoked.state_generation) == ("revoked", 2)
 
     def test_the_same_change_again_changes_nothing(self, registry: Registry, lora: MakeLora) -> None:
         first, _ = push_two(registry, lora)
         change = StateChange(state="yanked", reason="wrong data")
-        once = registry.set_state(TONE, first.digest, change, was=0)
-        seen = registry.history(TONE)
-        assert registry.set_state(TONE, first.digest, change, was=0) == once
-        assert registry.history(TONE) == seen
-        active = registry.set_state(
-            TONE, registry.version(Ref(TONE)).digest, StateChange(state="active", reason="fine"), was=0
+        once = registry.versions.set_state(TONE, first.digest, change, was=0)
+        seen = registry.adapters.history(TONE)
+        assert registry.versions.set_state(TONE, first.digest, change, was=0) == once
+        assert registry.adapters.history(TONE) == seen
+        active = registry.versions.set_state(
+            TONE, registry.versions.get(Ref(TONE)).digest, StateChange(state="active", reason="fine"), was=0
         )
         assert active.standing is None
 
     def test_another_reason_is_another_generation(self, registry: Registry, lora: MakeLora) -> None:
         first, _ = push_two(registry, lora)
-        registry.set_state(TONE, first.digest, StateChange(state="yanked", reason="wrong data"), was=0)
-        again = registry.set_state(TONE, first.digest, StateChange(state="yanked", reason="and rude"), was=1)
+        registry.versions.set_state(
+            TONE, first.digest, StateChange(state="yanked", reason="wrong data"), was=0
+        )
+        again = registry.versions.set_state(
+            TONE, first.digest, StateChange(state="yanked", reason="and rude"), was=1
+        )
         assert again.standing is not None
         assert (again.standing.generation, again.standing.reason) == (2, "and rude")
 
     def test_a_restored_version_is_as_it_was(self, registry: Registry, lora: MakeLora) -> None:
         _, second = push_two(registry, lora)
         put(registry, "revoked", number=2)
-        assert registry.version(Ref(TONE)).number == 1
+        assert registry.versions.get(Ref(TONE)).number == 1
         restored = put(registry, "active", number=2)
         assert (restored.state, restored.state_generation) == ("active", 2)
-        assert registry.version(Ref(TONE)).digest == second.digest
-        assert registry.history(TONE).items[0].kind == "version.restored"
-        registry.move_alias(TONE, "prod", second.digest, was=None)
-        assert b"".join(registry.read_file(TONE, second.digest, CONFIG))
+        assert registry.versions.get(Ref(TONE)).digest == second.digest
+        assert registry.adapters.history(TONE).items[0].kind == "version.restored"
+        registry.aliases.move(TONE, "prod", second.digest, was=None)
+        assert b"".join(registry.files.read(TONE, second.digest, CONFIG))
 
     @pytest.mark.parametrize("state", [state for state in STATE_RULES if state != "active"])
     def test_a_bare_name_means_the_newest_active_version(
@@ -103,23 +113,23 @@ class StatesContract(ContractFixtures):
     ) -> None:
         push_two(registry, lora)
         put(registry, state, number=2)
-        assert registry.version(Ref(TONE)).number == registry.adapter(TONE).latest == 1
+        assert registry.versions.get(Ref(TONE)).number == registry.adapters.get(TONE).latest == 1
         put(registry, state, number=1)
-        assert registry.adapter(TONE).latest is None
+        assert registry.adapters.get(TONE).latest is None
         with pytest.raises(NotFound, match="no active version"):
-            registry.version(Ref(TONE))
+            registry.versions.get(Ref(TONE))
 
     @pytest.mark.parametrize("state", STATE_RULES)
     def test_every_other_ref_means_what_it_did_whatever_the_state(
         self, registry: Registry, lora: MakeLora, state: State
     ) -> None:
         first, _ = push_two(registry, lora)
-        registry.move_alias(TONE, "prod", first.digest, was=None)
+        registry.aliases.move(TONE, "prod", first.digest, was=None)
         put(registry, state)
         for text in ("@1", "@prod", f"@{first.digest}"):
-            found = registry.version(Ref.parse(f"acme/tone{text}"))
+            found = registry.versions.get(Ref.parse(f"acme/tone{text}"))
             assert (found.number, found.state) == (1, state)
-        assert [(one.number, one.state) for one in registry.versions(TONE).items][1] == (1, state)
+        assert [(one.number, one.state) for one in registry.versions.list(TONE).items][1] == (1, state)
 
     @pytest.mark.parametrize("state", STATE_RULES)
     def test_an_alias_moves_only_to_what_may_be_used(
@@ -128,10 +138,10 @@ class StatesContract(ContractFixtures):
         first, _ = push_two(registry, lora)
         put(registry, state)
         if STATE_RULES[state].allows_aliases:
-            assert registry.move_alias(TONE, "prod", first.digest, was=None).number == 1
+            assert registry.aliases.move(TONE, "prod", first.digest, was=None).number == 1
             return
         with pytest.raises(Conflict, match=f"version 1 is {state}"):
-            registry.move_alias(TONE, "prod", first.digest, was=None)
+            registry.aliases.move(TONE, "prod", first.digest, was=None)
         with pytest.raises(Conflict, match=f"version 1 is {state}"):
             push(registry, lora(1), TONE, options=PushOptions(alias="prod"))
 
@@ -143,7 +153,7 @@ class StatesContract(ContractFixtures):
             put(registry, state, number=seed)
 
         def found(query: str) -> list[State]:
-            return [one.state for one in registry.search(query).items]
+            return [one.state for one in registry.versions.search(query).items]
 
         assert found("") == found("method:lora") == ["deprecated", "active"]
         assert found("-state:deprecated") == ["active"]
@@ -161,11 +171,11 @@ class StatesContract(ContractFixtures):
         given = set()
         for who in (ADA, ANN, RON, LOCAL):
             try:
-                if b"".join(make_registry(who).read_file(TONE, first.digest, CONFIG)):
+                if b"".join(make_registry(who).files.read(TONE, first.digest, CONFIG)):
                     given.add(who.name)
             except Withdrawn as error:
                 assert f"acme/tone@1 is {state}: for a test" in error.message
-            assert make_registry(who).detail(FIRST).version.state == state
+            assert make_registry(who).versions.detail(FIRST).version.state == state
         assert given == READABLE_BY[state]
 
     @pytest.mark.parametrize("state", WITHDRAWN)
@@ -174,14 +184,14 @@ class StatesContract(ContractFixtures):
     ) -> None:
         registry = make_registry(ADA)
         first, _ = push_two(registry, lora)
-        registry.create_branch(TONE, "dev", str(first.digest.short_id))
-        tree = registry.tree(TONE, first.digest)
+        registry.commits.create_branch(TONE, "dev", str(first.digest.short_id))
+        tree = registry.commits.tree(TONE, first.digest)
         fewer = tree.model_copy(update={"parents": (), "provenance": {"note": "another tree"}})
-        made = registry.put_commit(TONE, "dev", fewer.to_bytes(), CommitNote(title="Beside")).commit
+        made = registry.commits.put(TONE, "dev", fewer.to_bytes(), CommitNote(title="Beside")).commit
         assert made.carries == 1
         put(registry, state)
         with pytest.raises(Withdrawn):
-            b"".join(make_registry(RON).read_file(TONE, made.digest, CONFIG))
+            b"".join(make_registry(RON).files.read(TONE, made.digest, CONFIG))
 
     @pytest.mark.parametrize("state", WITHDRAWN)
     def test_nothing_is_made_from_what_is_withdrawn(
@@ -231,16 +241,16 @@ class StatesContract(ContractFixtures):
         first, _ = push_two(make_registry(ADA), lora)
         change = StateChange(state="yanked", reason="for a test")
         with pytest.raises(PermissionDenied):
-            make_registry(RON).set_state(TONE, first.digest, change, was=0)
+            make_registry(RON).versions.set_state(TONE, first.digest, change, was=0)
         with pytest.raises(NotFound):
-            make_registry(EVE).set_state(TONE, first.digest, change, was=0)
+            make_registry(EVE).versions.set_state(TONE, first.digest, change, was=0)
 
     def test_a_successor_is_a_version_that_may_be_taken(self, registry: Registry, lora: MakeLora) -> None:
         first, _ = push_two(registry, lora)
 
         def name(successor: str) -> VersionInfo:
             change = StateChange(state="deprecated", reason="for a test", successor=successor)
-            return registry.set_state(TONE, first.digest, change, was=0)
+            return registry.versions.set_state(TONE, first.digest, change, was=0)
 
         with pytest.raises(Conflict, match="itself"):
             name("acme/tone@1")
@@ -249,13 +259,13 @@ class StatesContract(ContractFixtures):
         put(registry, "yanked", number=2)
         with pytest.raises(Conflict, match="acme/tone@2 is yanked"):
             name("acme/tone@2")
-        assert registry.version(FIRST).standing is None
+        assert registry.versions.get(FIRST).standing is None
 
     def test_a_revision_that_is_no_version_has_no_state(self, registry: Registry, lora: MakeLora) -> None:
         push_two(registry, lora)
-        empty = registry.commits(TONE).items[-1].digest
+        empty = registry.commits.list(TONE).items[-1].digest
         with pytest.raises(NotFound):
-            registry.set_state(TONE, empty, StateChange(state="yanked", reason="for a test"), was=0)
+            registry.versions.set_state(TONE, empty, StateChange(state="yanked", reason="for a test"), was=0)
 
 
 def push_two(registry: Registry, lora: MakeLora) -> list[VersionInfo]:

@@ -22,36 +22,36 @@ ABSENT = AdapterName.parse("acme/absent")
 Ask = Callable[[Registry, AdapterName, Digest], object]
 
 READS: Mapping[str, Ask] = {
-    "adapter": lambda registry, name, digest: registry.adapter(name),
-    "has_file": lambda registry, name, digest: registry.has_file(name, digest),
-    "read_file": lambda registry, name, digest: b"".join(registry.read_file(name, digest, CONFIG)),
-    "version": lambda registry, name, digest: registry.version(Ref(name)),
-    "detail": lambda registry, name, digest: registry.detail(Ref(name)),
-    "versions": lambda registry, name, digest: registry.versions(name),
-    "inspect_tensors": lambda registry, name, digest: registry.inspect_tensors(Ref(name)),
-    "count_download": lambda registry, name, digest: registry.count_download(Ref(name)),
-    "aliases": lambda registry, name, digest: registry.aliases(name),
-    "history": lambda registry, name, digest: registry.history(name),
-    "metrics": lambda registry, name, digest: registry.metrics(Ref(name)),
-    "residents": lambda registry, name, digest: registry.residents(Ref(name)),
-    "rollouts": lambda registry, name, digest: registry.rollouts(name),
+    "adapter": lambda registry, name, digest: registry.adapters.get(name),
+    "has_file": lambda registry, name, digest: registry.files.has(name, digest),
+    "read_file": lambda registry, name, digest: b"".join(registry.files.read(name, digest, CONFIG)),
+    "version": lambda registry, name, digest: registry.versions.get(Ref(name)),
+    "detail": lambda registry, name, digest: registry.versions.detail(Ref(name)),
+    "versions": lambda registry, name, digest: registry.versions.list(name),
+    "inspect_tensors": lambda registry, name, digest: registry.versions.inspect_tensors(Ref(name)),
+    "count_download": lambda registry, name, digest: registry.versions.count_download(Ref(name)),
+    "aliases": lambda registry, name, digest: registry.aliases.list(name),
+    "history": lambda registry, name, digest: registry.adapters.history(name),
+    "metrics": lambda registry, name, digest: registry.metrics.list(Ref(name)),
+    "residents": lambda registry, name, digest: registry.workers.residents(Ref(name)),
+    "rollouts": lambda registry, name, digest: registry.rollouts.list(name),
 }
 WRITES: Mapping[str, Ask] = {
-    "edit_adapter": lambda registry, name, digest: registry.edit_adapter(name, AdapterEdit(description="x")),
-    "rename_adapter": lambda registry, name, digest: registry.rename_adapter(
+    "edit_adapter": lambda registry, name, digest: registry.adapters.edit(name, AdapterEdit(description="x")),
+    "rename_adapter": lambda registry, name, digest: registry.adapters.rename(
         name, AdapterName.parse("evil/taken")
     ),
-    "delete_adapter": lambda registry, name, digest: registry.delete_adapter(name),
-    "set_state": lambda registry, name, digest: registry.set_state(
+    "delete_adapter": lambda registry, name, digest: registry.adapters.delete(name),
+    "set_state": lambda registry, name, digest: registry.versions.set_state(
         name, digest, StateChange(state="yanked", reason="for a test"), was=0
     ),
-    "move_alias": lambda registry, name, digest: registry.move_alias(name, "prod", digest, was=None),
-    "remove_alias": lambda registry, name, digest: registry.remove_alias(name, "prod", was=1),
-    "log_metrics": lambda registry, name, digest: registry.log_metrics(Ref(name), {"accuracy": 1.0}),
-    "start_rollout": lambda registry, name, digest: registry.start_rollout(
+    "move_alias": lambda registry, name, digest: registry.aliases.move(name, "prod", digest, was=None),
+    "remove_alias": lambda registry, name, digest: registry.aliases.remove(name, "prod", was=1),
+    "log_metrics": lambda registry, name, digest: registry.metrics.log(Ref(name), {"accuracy": 1.0}),
+    "start_rollout": lambda registry, name, digest: registry.rollouts.start(
         name, "prod", digest, RolloutPlan()
     ),
-    "change_rollout": lambda registry, name, digest: registry.change_rollout(
+    "change_rollout": lambda registry, name, digest: registry.rollouts.change(
         name, "prod", RolloutChange(to="abort"), was=1
     ),
 }
@@ -59,9 +59,9 @@ WRITES: Mapping[str, Ask] = {
 
 _MANIFEST = Manifest.of({path: (2, Digest.of(b"{}")) for path in (CONFIG, WEIGHTS)}).to_bytes()
 MAKES: Mapping[str, Ask] = {
-    "create_adapter": lambda registry, name, digest: registry.create_adapter(name, AdapterEdit()),
-    "open_upload": lambda registry, name, digest: registry.open_upload(name, digest, 3),
-    "put_revision": lambda registry, name, digest: registry.put_revision(name, _MANIFEST, PushOptions()),
+    "create_adapter": lambda registry, name, digest: registry.adapters.create(name, AdapterEdit()),
+    "open_upload": lambda registry, name, digest: registry.uploads.open(name, digest, 3),
+    "put_revision": lambda registry, name, digest: registry.versions.put(name, _MANIFEST, PushOptions()),
 }
 """What makes an adapter where there is none."""
 
@@ -112,7 +112,7 @@ class TenantsContract(ContractFixtures):
     @pytest.mark.parametrize("who", [RON, EVE, ANONYMOUS], ids=lambda who: who.name)
     def test_nobody_else_creates_in_a_namespace(self, make_registry: MakeRegistry, who: Identity) -> None:
         with pytest.raises(PermissionDenied):
-            make_registry(who).create_adapter(TONE, AdapterEdit())
+            make_registry(who).adapters.create(TONE, AdapterEdit())
 
 
 def _answer(ask: Ask, registry: Registry, name: AdapterName, digest: Digest) -> object:

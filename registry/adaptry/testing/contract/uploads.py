@@ -35,161 +35,161 @@ class UploadsContract(ContractFixtures):
     def test_a_finished_file_is_its_owners_and_nobody_elses(self, make_registry: MakeRegistry) -> None:
         ada, eve = make_registry(ADA), make_registry(EVE)
         send(ada)
-        assert ada.has_file(TONE, DIGEST)
+        assert ada.files.has(TONE, DIGEST)
         theirs = TONE.parse("evil/tone")
-        assert not eve.has_file(theirs, DIGEST)
-        assert eve.open_upload(theirs, DIGEST, len(DATA)).offset == 0
+        assert not eve.files.has(theirs, DIGEST)
+        assert eve.uploads.open(theirs, DIGEST, len(DATA)).offset == 0
 
     def test_an_upload_stops_and_goes_on(self, registry: Registry) -> None:
-        session = registry.open_upload(TONE, DIGEST, len(DATA))
-        session = registry.append_upload(session, 0, [DATA[:1000], DATA[1000:5000]])
+        session = registry.uploads.open(TONE, DIGEST, len(DATA))
+        session = registry.uploads.append(session, 0, [DATA[:1000], DATA[1000:5000]])
         assert session.offset == 5000
-        session = registry.append_upload(session, 5000, [DATA[5000:]])
-        registry.finish_upload(session)
-        assert registry.has_file(TONE, DIGEST)
+        session = registry.uploads.append(session, 5000, [DATA[5000:]])
+        registry.uploads.finish(session)
+        assert registry.files.has(TONE, DIGEST)
 
     def test_what_arrived_before_an_interruption_is_kept_and_taken_up_again(self, registry: Registry) -> None:
         def interrupted() -> Iterator[bytes]:
             yield DATA[:100_000]
             raise ConnectionResetError("the network is gone")
 
-        session = registry.open_upload(TONE, DIGEST, len(DATA))
+        session = registry.uploads.open(TONE, DIGEST, len(DATA))
         with pytest.raises(ConnectionResetError):
-            registry.append_upload(session, 0, interrupted())
-        again = registry.open_upload(TONE, DIGEST, len(DATA))
+            registry.uploads.append(session, 0, interrupted())
+        again = registry.uploads.open(TONE, DIGEST, len(DATA))
         assert (again.id, again.offset) == (session.id, 100_000)
 
     def test_bytes_at_the_wrong_place_are_refused_with_the_right_one(self, registry: Registry) -> None:
-        session = registry.open_upload(TONE, DIGEST, len(DATA))
-        registry.append_upload(session, 0, [DATA[:10]])
+        session = registry.uploads.open(TONE, DIGEST, len(DATA))
+        registry.uploads.append(session, 0, [DATA[:10]])
         with pytest.raises(OffsetMismatch) as raised:
-            registry.append_upload(session, 7, [DATA[7:]])
+            registry.uploads.append(session, 7, [DATA[7:]])
         assert raised.value.offset == 10
 
     def test_more_than_was_announced_is_too_large(self, registry: Registry) -> None:
-        session = registry.open_upload(TONE, DIGEST, 10)
+        session = registry.uploads.open(TONE, DIGEST, 10)
         with pytest.raises(TooLarge, match="announced"):
-            registry.append_upload(session, 0, [DATA])
+            registry.uploads.append(session, 0, [DATA])
 
     def test_a_file_over_the_limit_is_refused_before_a_byte_is_sent(self, registry: Registry) -> None:
         with pytest.raises(TooLarge, match="8 GiB"):
-            registry.open_upload(TONE, DIGEST, MAX_FILE + 1)
+            registry.uploads.open(TONE, DIGEST, MAX_FILE + 1)
 
     def test_finishing_early_says_where_to_go_on(self, registry: Registry) -> None:
-        session = registry.open_upload(TONE, DIGEST, len(DATA))
-        session = registry.append_upload(session, 0, [DATA[:10]])
+        session = registry.uploads.open(TONE, DIGEST, len(DATA))
+        session = registry.uploads.append(session, 0, [DATA[:10]])
         with pytest.raises(Conflict, match="missing; go on at 10"):
-            registry.finish_upload(session)
-        assert not registry.has_file(TONE, DIGEST)
+            registry.uploads.finish(session)
+        assert not registry.files.has(TONE, DIGEST)
 
     def test_finishing_twice_is_finishing_once(self, registry: Registry) -> None:
         session = send(registry)
-        registry.finish_upload(session)
-        assert registry.has_file(TONE, DIGEST)
+        registry.uploads.finish(session)
+        assert registry.files.has(TONE, DIGEST)
 
     def test_wrong_bytes_are_refused_and_nothing_is_kept(self, registry: Registry) -> None:
-        session = registry.open_upload(TONE, DIGEST, len(DATA))
-        session = registry.append_upload(session, 0, [bytes(len(DATA))])
+        session = registry.uploads.open(TONE, DIGEST, len(DATA))
+        session = registry.uploads.append(session, 0, [bytes(len(DATA))])
         with pytest.raises(DigestMismatch, match=f"the {len(DATA):,} bytes received are sha256:"):
-            registry.finish_upload(session)
-        assert not registry.has_file(TONE, DIGEST)
-        assert registry.open_upload(TONE, DIGEST, len(DATA)).offset == 0
+            registry.uploads.finish(session)
+        assert not registry.files.has(TONE, DIGEST)
+        assert registry.uploads.open(TONE, DIGEST, len(DATA)).offset == 0
 
     def test_an_unknown_session_is_not_found(self, registry: Registry) -> None:
         for id in ("f" * 32, "../../etc/passwd", "x"):
             with pytest.raises(NotFound):
-                registry.append_upload(UploadInfo(id=id, offset=0, size=3), 0, [b"abc"])
+                registry.uploads.append(UploadInfo(id=id, offset=0, size=3), 0, [b"abc"])
 
     def test_an_empty_file_is_a_file(self, registry: Registry) -> None:
-        session = registry.open_upload(TONE, Digest.of(b""), 0)
-        registry.finish_upload(session)
-        assert registry.has_file(TONE, Digest.of(b""))
+        session = registry.uploads.open(TONE, Digest.of(b""), 0)
+        registry.uploads.finish(session)
+        assert registry.files.has(TONE, Digest.of(b""))
 
     def test_two_who_open_the_same_file_at_once_do_not_disturb_each_other(self, registry: Registry) -> None:
-        one = registry.open_upload(TONE, DIGEST, len(DATA))
-        two = registry.open_upload(TONE, DIGEST, len(DATA))
-        one = registry.append_upload(one, 0, [DATA])
-        two = registry.append_upload(two, 0, [DATA])
-        registry.finish_upload(one)
-        registry.finish_upload(two)
+        one = registry.uploads.open(TONE, DIGEST, len(DATA))
+        two = registry.uploads.open(TONE, DIGEST, len(DATA))
+        one = registry.uploads.append(one, 0, [DATA])
+        two = registry.uploads.append(two, 0, [DATA])
+        registry.uploads.finish(one)
+        registry.uploads.finish(two)
 
     def test_only_who_may_write_sends(self, make_registry: MakeRegistry) -> None:
-        session = make_registry(ADA).open_upload(TONE, DIGEST, len(DATA))
+        session = make_registry(ADA).uploads.open(TONE, DIGEST, len(DATA))
         for other in (EVE, RON, ANONYMOUS):
             seen = make_registry(other)
             with pytest.raises((PermissionDenied, NotFound)):
-                seen.open_upload(TONE, DIGEST, len(DATA))
+                seen.uploads.open(TONE, DIGEST, len(DATA))
             with pytest.raises((PermissionDenied, NotFound)):
-                seen.append_upload(session, 0, [DATA])
+                seen.uploads.append(session, 0, [DATA])
             with pytest.raises((PermissionDenied, NotFound)):
-                seen.finish_upload(session)
+                seen.uploads.finish(session)
 
     def test_an_open_upload_is_listed_for_those_who_may_write_there(
         self, make_registry: MakeRegistry
     ) -> None:
         ada = make_registry(ADA)
-        session = ada.append_upload(ada.open_upload(TONE, DIGEST, len(DATA)), 0, [DATA[:10]])
+        session = ada.uploads.append(ada.uploads.open(TONE, DIGEST, len(DATA)), 0, [DATA[:10]])
         for may in (ADA, LOCAL):
-            (shown,) = make_registry(may).upload_sessions().items
+            (shown,) = make_registry(may).uploads.list().items
             assert (shown.id, shown.owner, shown.digest) == (session.id, str(TONE), DIGEST)
             assert (shown.offset, shown.size, shown.created_by) == (10, len(DATA), "ada")
             assert not shown.is_held
         for other in (EVE, RON):
-            assert not make_registry(other).upload_sessions().items
-            assert not make_registry(other).upload_sessions("acme").items
+            assert not make_registry(other).uploads.list().items
+            assert not make_registry(other).uploads.list("acme").items
 
     def test_open_uploads_come_in_pages_and_by_namespace(self, registry: Registry) -> None:
-        opened = {registry.open_upload(TONE, Digest.of(bytes([number])), 1).id for number in range(5)}
-        registry.open_upload(TONE.parse("other/tone"), DIGEST, len(DATA))
-        found = iter_items(lambda cursor: registry.upload_sessions("acme", cursor, 2))
+        opened = {registry.uploads.open(TONE, Digest.of(bytes([number])), 1).id for number in range(5)}
+        registry.uploads.open(TONE.parse("other/tone"), DIGEST, len(DATA))
+        found = iter_items(lambda cursor: registry.uploads.list("acme", cursor, 2))
         assert sorted(one.id for one in found) == sorted(opened)
-        assert len(registry.upload_sessions().items) == 6
-        assert not registry.upload_sessions("nobody").items
+        assert len(registry.uploads.list().items) == 6
+        assert not registry.uploads.list("nobody").items
 
     def test_a_finished_upload_is_not_open(self, registry: Registry) -> None:
         session = send(registry)
-        assert not registry.upload_sessions().items
+        assert not registry.uploads.list().items
         with pytest.raises(NotFound):
-            registry.drop_upload(session.id)
-        assert registry.has_file(TONE, DIGEST)
+            registry.uploads.drop(session.id)
+        assert registry.files.has(TONE, DIGEST)
 
     def test_a_dropped_upload_is_gone_and_can_be_started_again(self, make_registry: MakeRegistry) -> None:
         ada = make_registry(ADA)
-        session = ada.append_upload(ada.open_upload(TONE, DIGEST, len(DATA)), 0, [DATA[:10]])
+        session = ada.uploads.append(ada.uploads.open(TONE, DIGEST, len(DATA)), 0, [DATA[:10]])
         for other in (EVE, RON, ANONYMOUS):
             with pytest.raises(NotFound):
-                make_registry(other).drop_upload(session.id)
-        ada.drop_upload(session.id)
+                make_registry(other).uploads.drop(session.id)
+        ada.uploads.drop(session.id)
         with pytest.raises(NotFound):
-            ada.append_upload(session, 10, [DATA[10:]])
+            ada.uploads.append(session, 10, [DATA[10:]])
         with pytest.raises(NotFound):
-            ada.drop_upload(session.id)
-        assert not ada.upload_sessions().items
-        assert ada.open_upload(TONE, DIGEST, len(DATA)).offset == 0
+            ada.uploads.drop(session.id)
+        assert not ada.uploads.list().items
+        assert ada.uploads.open(TONE, DIGEST, len(DATA)).offset == 0
 
     def test_at_its_limit_a_namespace_is_busy_and_others_are_not(self, registry: Registry) -> None:
         opened = [
-            registry.open_upload(TONE, Digest.of(bytes([number])), 1) for number in range(MAX_OPEN_UPLOADS)
+            registry.uploads.open(TONE, Digest.of(bytes([number])), 1) for number in range(MAX_OPEN_UPLOADS)
         ]
         with pytest.raises(Busy, match="uploads are open in acme") as raised:
-            registry.open_upload(TONE, DIGEST, len(DATA))
+            registry.uploads.open(TONE, DIGEST, len(DATA))
         assert raised.value.retry_after > 0
-        registry.open_upload(TONE.parse("other/tone"), DIGEST, len(DATA))
-        registry.drop_upload(opened[7].id)
-        registry.open_upload(TONE, DIGEST, len(DATA))
+        registry.uploads.open(TONE.parse("other/tone"), DIGEST, len(DATA))
+        registry.uploads.drop(opened[7].id)
+        registry.uploads.open(TONE, DIGEST, len(DATA))
 
     def test_a_stranger_is_not_told_what_a_private_adapter_has(self, make_registry: MakeRegistry) -> None:
         ada = make_registry(ADA)
-        ada.create_adapter(TONE, AdapterEdit())
+        ada.adapters.create(TONE, AdapterEdit())
         send(ada)
         for stranger in (EVE, ANONYMOUS):
             with pytest.raises(NotFound):
-                make_registry(stranger).has_file(TONE, DIGEST)
+                make_registry(stranger).files.has(TONE, DIGEST)
 
 
 def send(registry: Registry) -> UploadInfo:
     """Sends `DATA` as a file of `TONE`."""
-    session = registry.open_upload(TONE, DIGEST, len(DATA))
-    session = registry.append_upload(session, session.offset, [DATA[session.offset :]])
-    registry.finish_upload(session)
+    session = registry.uploads.open(TONE, DIGEST, len(DATA))
+    session = registry.uploads.append(session, session.offset, [DATA[session.offset :]])
+    registry.uploads.finish(session)
     return session

@@ -69,7 +69,7 @@ class Cache:
         Raises `Withdrawn` if the version is quarantined, revoked, or recalled here; `StorageFull` if evicting
         every unleased entry does not free enough space; `DigestMismatch`; and the registry's errors.
         """
-        detail = registry.detail(Ref.parse(ref) if isinstance(ref, str) else ref)
+        detail = registry.versions.detail(Ref.parse(ref) if isinstance(ref, str) else ref)
         require_usable(detail.version)
         evictor = Evictor(self._layout, self.size)
         fill = CacheFill(self._layout, evictor, registry, detail, progress, self._retry)
@@ -84,7 +84,7 @@ class Cache:
         assert cached is not None
         if was_fetched:
             with contextlib.suppress(Unavailable):  # the download counter is best effort
-                registry.count_download(Ref(cached.version.name, ByDigest(cached.digest.hex)))
+                registry.versions.count_download(Ref(cached.version.name, ByDigest(cached.digest.hex)))
         return cached
 
     def acquire_local(self, digest: Digest) -> CachedAdapter | None:

@@ -73,7 +73,7 @@ class DesiredState:
         """The version that a rollout deploys; None if the registry cannot be asked now."""
         if digest not in self._rollout_versions:
             try:
-                self._rollout_versions[digest] = self.registry.version(Ref(name, ByDigest(digest.hex)))
+                self._rollout_versions[digest] = self.registry.versions.get(Ref(name, ByDigest(digest.hex)))
             except AdaptryError:
                 return None
         return self._rollout_versions[digest]

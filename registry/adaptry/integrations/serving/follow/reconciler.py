@@ -238,7 +238,7 @@ class Reconciler:
         if isinstance(error, _UNREACHABLE) and is_transient:
             self._deps.engine.list_adapters()
             if not self.is_registry_down:
-                self._deps.registry.events()
+                self._deps.registry.events.read()
         self._deps.log(error.message)
         if key and is_transient:
             self._transient_errors[key[0]] = error.message

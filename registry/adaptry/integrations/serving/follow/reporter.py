@@ -86,7 +86,7 @@ class Reporter:
         is_fresh = time.monotonic() - self._reported_at < self._settings.lease / 3
         if content == self._last_report and is_fresh and not (self.reply.withdrawn or self.reply.turns):
             return
-        self.reply = self._registry.report(report)
+        self.reply = self._registry.workers.report(report)
         self._desired.recalls.store_proofs(self.reply.withdrawn, self.reply.epoch)
         self._last_report, self._reported_at = content, time.monotonic()
         if residents is not None:
@@ -101,7 +101,7 @@ class Reporter:
         proofs = tuple(one for one in state.proofs.values() if one.epoch != epoch)
         for at in range(0, len(proofs), _PROOFS):
             report = build_report(settings, None, None, seen=None, names=state.meant, residents=None)
-            self.reply = self._registry.report(
+            self.reply = self._registry.workers.report(
                 report.model_copy(update={"recalled": proofs[at : at + _PROOFS]})
             )
         state.epoch, state.confirmed, self._last_report = epoch, [], None

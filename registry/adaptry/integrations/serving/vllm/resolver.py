@@ -141,7 +141,7 @@ class AdapterResolver:
         self, vllm: InProcessVllm, name: str, loaded: ResolvedAdapter
     ) -> ResolvedAdapter | None:
         """Loads the version that the name means now; None if it is unchanged."""
-        version = await asyncio.to_thread(self._config.registry.version, loaded.ref)
+        version = await asyncio.to_thread(self._config.registry.versions.get, loaded.ref)
         require_usable(version)
         if version.digest == loaded.cached.digest:
             return None
@@ -167,7 +167,7 @@ class AdapterResolver:
     async def _prepare(self, vllm: InProcessVllm, name: str, ref: Ref) -> ResolvedAdapter:
         """Resolves `ref`, fetches its files and checks that this engine serves them as trained. The caller
         owns the lease on the folder, through the result."""
-        version = await asyncio.to_thread(self._config.registry.version, ref)
+        version = await asyncio.to_thread(self._config.registry.versions.get, ref)
         require_usable(version)
         profile = await self._profile_engine(vllm)
         await asyncio.to_thread(require_base_match, self._config.registry, version, profile.base)

@@ -105,11 +105,11 @@ def _gather(registry: Registry, versions: Iterable[VersionInfo], with_bases: boo
 
 
 def _file_of(registry: Registry, version: VersionInfo, path: str) -> ReadFrom:
-    return partial(registry.read_file, version.name, version.digest, path)
+    return partial(registry.files.read, version.name, version.digest, path)
 
 
 def _add_base(registry: Registry, id: Digest, packed: _BundleContents, with_weights: bool) -> None:
-    info, record = registry.base(str(id)), registry.base_record(id)
+    info, record = registry.bases.get(str(id)), registry.bases.record(id)
     if with_weights and not info.is_stored:
         raise NotFound(
             f"the weights of {next(iter(info.names), id.brief)} are not in the registry, so they cannot go"
@@ -119,4 +119,4 @@ def _add_base(registry: Registry, id: Digest, packed: _BundleContents, with_weig
     files = info.stored if with_weights else ()
     packed.documents[Digest.of(data)] = data
     packed.bases[id] = BundledBase(id=id, record=Digest.of(data), names=info.names[:16], files=files)
-    packed.add_files(files, lambda path: partial(registry.read_base_file, id, path))
+    packed.add_files(files, lambda path: partial(registry.bases.read_file, id, path))

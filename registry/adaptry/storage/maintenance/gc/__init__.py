@@ -16,7 +16,7 @@ from datetime import timedelta
 from adaptry.core.errors import PermissionDenied
 from adaptry.core.progress import Progress, no_progress
 from adaptry.storage.local import LocalRegistry
-from adaptry.storage.local.uploads import purge
+from adaptry.storage.local.stale_uploads import purge
 from adaptry.storage.maintenance.gc.deletion import sweep
 from adaptry.storage.maintenance.gc.scan import GarbageScan, OrphanBlob, scan_garbage
 from adaptry.storage.maintenance.gc.sweep_plan import SweepPlan, SweepResult, expected_result, plan_sweep

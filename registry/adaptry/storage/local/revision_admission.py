@@ -7,6 +7,8 @@ it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pydantic import TypeAdapter
 
 from adaptry.adapters.formats import detect_format
@@ -47,10 +49,10 @@ from adaptry.storage.local.admission import (
 )
 from adaptry.storage.local.aliases import point_alias
 from adaptry.storage.local.blob_content import check_names
-from adaptry.storage.local.context import require_sound
+from adaptry.storage.local.context import RegistryContext, require_sound
 from adaptry.storage.local.forgotten_recalls import quarantine_forgotten
 from adaptry.storage.local.hidden_bases import hide_base_in_detail
-from adaptry.storage.local.inspections import InspectionCache
+from adaptry.storage.local.inspections import inspect_weights
 from adaptry.storage.local.metrics import check_metrics
 
 TRIES = 5
@@ -61,10 +63,14 @@ class StaleState(Exception):
     """What was derived no longer holds; derive again."""
 
 
-class LocalRevisions(InspectionCache):
-    """`put_revision`."""
+@dataclass(frozen=True)
+class RevisionAdmission:
+    """Admits revisions to a local registry."""
 
-    def put_revision(self, name: AdapterName, manifest: bytes, options: PushOptions) -> PushResult:
+    context: RegistryContext
+
+    def admit(self, name: AdapterName, manifest: bytes, options: PushOptions) -> PushResult:
+        """As `Versions.put`."""
         declared = Manifest.parse(manifest)
         check_names(declared)
         if options.alias is not None:
@@ -72,39 +78,39 @@ class LocalRevisions(InspectionCache):
         if options.metrics:
             check_metrics(options.metrics)
         for _ in range(TRIES):
-            with self.catalog.read() as tx:
+            with self.context.catalog.read() as tx:
                 adapter = self._pushable(tx, name, options)
                 is_known = adapter is not None and known_version(tx, adapter, declared.digest) is not None
-            derived = None if is_known else self._derive(name, declared, options)
+            derived = None if is_known else self.derive(name, declared, options)
             try:
                 return self._commit(name, declared, derived, options)
             except StaleState:
                 continue
         raise Conflict(f"{name} or its base kept changing while it was pushed; push again")
 
-    def _derive(
+    def derive(
         self, name: AdapterName, declared: Manifest, options: PushOptions
     ) -> tuple[Admission, ResolvedBase]:
-        """What there is to store, and the base it was derived for. Raises what `put_revision` raises."""
-        with self.catalog.read() as tx:
+        """What there is to store, and the base it was derived for. Raises what `admit` raises."""
+        with self.context.catalog.read() as tx:
             require_files(tx, name, declared)
             require_sound(tx, {entry.path: entry.sha256 for entry in declared.files})
-        adapter = open_stored(self.blobs, declared)
-        with self.catalog.read() as tx:
-            base = find_base(tx, self.read_scope(tx), declared, adapter.spec.base_name)
+        adapter = open_stored(self.context.blobs, declared)
+        with self.context.catalog.read() as tx:
+            base = find_base(tx, self.context.read_scope(tx), declared, adapter.spec.base_name)
             record = bases.record(tx, base.id) if base.id else None
-        if record is None and self.require_known_base:
+        if record is None and self.context.require_known_base:
             raise CheckFailed(
                 "this registry takes only adapters of bases it knows, and"
                 f" {base.claimed_name or base.claimed_id or 'none'} is not one; register it first (`adaptry"
                 " base add DIR --name …`)"
             )
-        weights = weights_findings(adapter.spec, self.inspections(name, declared))
+        weights = weights_findings(adapter.spec, inspect_weights(self.context, name, declared))
         base_check = check_against_base(adapter, base, record, weights)
         if base_check.report.is_blocked and options.force_reason is None:
             raise CheckFailed(base_check.report.sentence())
         forced = options.force_reason if base_check.report.is_blocked else None
-        digest = weights_digest(self.catalog, declared, adapter)
+        digest = weights_digest(self.context.catalog, declared, adapter)
         return Admission(declared, adapter.spec, digest, base_check, forced, options.number), base
 
     def _commit(
@@ -116,9 +122,9 @@ class LocalRevisions(InspectionCache):
     ) -> PushResult:
         """Makes the version visible with all that goes along. Raises `StaleState`."""
         reach("revisions.before_rows")
-        with self.catalog.write() as tx:
+        with self.context.catalog.write() as tx:
             adapter = self._pushable(tx, name, options)
-            pushed = self.run_once(
+            pushed = self.context.run_once(
                 tx, _PUSHED, lambda: self._number(tx, adapter, name, declared, derived, options)
             )
             reach("revisions.before_commit")
@@ -140,36 +146,37 @@ class LocalRevisions(InspectionCache):
         if stored is None:
             if (
                 derived is None
-                or find_base(tx, self.read_scope(tx), declared, derived[0].spec.base_name) != derived[1]
+                or find_base(tx, self.context.read_scope(tx), declared, derived[0].spec.base_name)
+                != derived[1]
             ):
                 raise StaleState
-            adapter = adapter or self.create_adapter_record(tx, name, AdapterEdit())
-            stored = self._insert(tx, adapter, derived[0])
+            adapter = adapter or self.context.create_adapter_record(tx, name, AdapterEdit())
+            stored = self.insert(tx, adapter, derived[0])
         assert adapter is not None
         self._attach(tx, adapter, stored, options)
-        detail = hide_base_in_detail(tx, self.read_scope(tx), versions.detail(tx, stored))
+        detail = hide_base_in_detail(tx, self.context.read_scope(tx), versions.detail(tx, stored))
         return PushResult(version=detail.version, is_new=is_new, report=detail.report)
 
     def _pushable(self, tx: Transaction, name: AdapterName, options: PushOptions) -> AdapterRecord | None:
         """The adapter, or None for one that the push creates. Raises `NotFound`, `PermissionDenied`."""
-        require_write(self.identity, name)
+        require_write(self.context.identity, name)
         adapter = adapters.find(tx, name)
         if adapter is None and not options.create:
             raise NotFound(f"no adapter {name}; create it first, or push without forbidding that")
         return adapter
 
-    def _insert(
+    def insert(
         self, tx: Transaction, adapter: AdapterRecord, admission: Admission, note: CommitNote | None = None
     ) -> VersionRecord:
         """The version, and the commit of `main` that it is; `note` is what a commit to `main` said."""
-        self.require_own_name(tx, adapter)
+        self.context.require_own_name(tx, adapter)
         claim_files(tx, adapter.name, admission.manifest)
         if held := states.find_withdrawn_weights(tx, adapter.name.namespace, admission.weights):
             raise CheckFailed(
                 f"these are the weights of {held.name}@{held.number}, and {state_warning(held)}; `adaptry"
                 f" restore {held.name}@{held.number}` comes before they are pushed again"
             )
-        now, by = self.clock(), self.identity.name
+        now, by = self.context.clock(), self.context.identity.name
         stored = versions.insert(tx, adapter, admission, now, by)
         format = detect_format(entry.path for entry in admission.manifest.files)
         entry = admission.manifest.file(format.weights) if format else None
@@ -207,7 +214,7 @@ class LocalRevisions(InspectionCache):
         self, tx: Transaction, adapter: AdapterRecord, stored: VersionRecord, options: PushOptions
     ) -> None:
         """Metrics and alias of a push; what an earlier try of the same push did is not done twice."""
-        now, by = self.clock(), self.identity.name
+        now, by = self.context.clock(), self.context.identity.name
         have = metrics.newest(tx, stored)
         fresh = {name: value for name, value in options.metrics.items() if have.get(name) != value}
         if fresh:

@@ -1,0 +1,35 @@
+"""Files of a server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pydantic import BaseModel, TypeAdapter
+
+from adaptry.core.digest import Digest
+from adaptry.core.refs import AdapterName
+from adaptry.registry.files import Files, Owner
+from adaptry.registry.http.connection import Connection
+from adaptry.registry.http.paths import owner_path
+
+
+class _Has(BaseModel):
+    is_here: bool
+
+
+_HAS = TypeAdapter(_Has)
+
+
+@dataclass(frozen=True)
+class HttpFiles(Files):
+    """The files of a server's registry."""
+
+    server: Connection
+
+    def has(self, owner: Owner, digest: Digest) -> bool:
+        return self.server.request_value(_HAS, "GET", owner_path(owner, "blobs", str(digest))).is_here
+
+    def read(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
+        parts = ("revisions", str(revision), "files", *path.split("/"))
+        return self.server.download(owner_path(name, *parts), start)

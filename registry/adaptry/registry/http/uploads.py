@@ -1,0 +1,59 @@
+"""Uploads to a server, or past it to its bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pydantic import TypeAdapter
+
+from adaptry.core.digest import Digest
+from adaptry.registry import protocol
+from adaptry.registry.files import Owner
+from adaptry.registry.http.connection import VERIFY_SECONDS, Connection, api_path
+from adaptry.registry.http.paths import owner_path
+from adaptry.registry.http.presigned import DirectUploader
+from adaptry.registry.records import Page, UploadInfo, UploadSession
+from adaptry.registry.uploads import Uploads
+
+_UPLOAD = TypeAdapter(UploadInfo)
+_UPLOAD_SESSIONS = TypeAdapter(Page[UploadSession])
+
+
+@dataclass(frozen=True)
+class HttpUploads(Uploads):
+    """The uploads of a server's registry."""
+
+    server: Connection
+    direct: DirectUploader
+
+    def open(self, owner: Owner, digest: Digest, size: int) -> UploadInfo:
+        body = {"digest": str(digest), "size": size}
+        return self.server.request_value(_UPLOAD, "POST", owner_path(owner, "uploads"), body=body, again=True)
+
+    def append(self, upload: UploadInfo, offset: int, chunks: Iterable[bytes]) -> UploadInfo:
+        if upload.direct and upload.direct[0].start == offset:
+            return self.direct.send(upload, chunks, self._append)
+        return self._append(upload, offset, chunks)
+
+    def _append(self, upload: UploadInfo, offset: int, chunks: Iterable[bytes]) -> UploadInfo:
+        headers = {protocol.OFFSET_HEADER: str(offset), protocol.SIZE_HEADER: str(upload.size)}
+        return self.server.upload(_UPLOAD, api_path("uploads", upload.id), chunks, headers)
+
+    def finish(self, upload: UploadInfo) -> None:
+        self.server.request_bytes(
+            "POST",
+            api_path("uploads", upload.id, "finish"),
+            body={"offset": upload.offset, "size": upload.size},
+            again=True,
+            patience=VERIFY_SECONDS,
+        )
+
+    def list(
+        self, namespace: str | None = None, cursor: str | None = None, limit: int = 50
+    ) -> Page[UploadSession]:
+        query = {"namespace": namespace, "cursor": cursor, "limit": limit}
+        return self.server.request_value(_UPLOAD_SESSIONS, "GET", api_path("uploads"), query=query)
+
+    def drop(self, id: str) -> None:
+        self.server.request_bytes("DELETE", api_path("uploads", id))

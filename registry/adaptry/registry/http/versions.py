@@ -1,0 +1,83 @@
+"""Versions of a server."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from adaptry.core.digest import Digest
+from adaptry.core.errors import ProtocolMismatch
+from adaptry.core.manifest import SCHEMA
+from adaptry.core.refs import AdapterName, Ref
+from adaptry.registry.http.connection import VERIFY_SECONDS, Connection, api_path
+from adaptry.registry.http.paths import owner_path, version_path
+from adaptry.registry.records import (
+    Page,
+    PushOptions,
+    PushResult,
+    StateChange,
+    TensorInspection,
+    VersionDetail,
+    VersionInfo,
+)
+from adaptry.registry.versions import Versions
+
+_DETAIL = TypeAdapter(dict[str, Any])  # `Any`: looked at once, before it is a `VersionDetail`
+_PUSHED = TypeAdapter(PushResult)
+_TENSORS = TypeAdapter(Page[TensorInspection])
+_VERSION = TypeAdapter(VersionInfo)
+_VERSIONS = TypeAdapter(Page[VersionInfo])
+
+
+@dataclass(frozen=True)
+class HttpVersions(Versions):
+    """The versions of a server's registry."""
+
+    server: Connection
+
+    def put(self, name: AdapterName, manifest: bytes, options: PushOptions) -> PushResult:
+        body = {
+            "manifest": base64.b64encode(manifest).decode(),
+            "options": options.model_dump(mode="json"),
+        }
+        path = owner_path(name, "revisions")
+        return self.server.request_value(
+            _PUSHED, "POST", path, body=body, again=True, patience=VERIFY_SECONDS
+        )
+
+    def get(self, ref: Ref) -> VersionInfo:
+        return self.server.request_value(_VERSION, "GET", version_path(ref))
+
+    def detail(self, ref: Ref) -> VersionDetail:
+        document = self.server.request_value(_DETAIL, "GET", version_path(ref, "detail"))
+        schema = document.get("manifest", {}).get("schema", SCHEMA)
+        if isinstance(schema, int) and schema > SCHEMA:
+            raise ProtocolMismatch(
+                f"{ref} has a manifest of schema {schema} and this adaptry reads schema {SCHEMA}: upgrade"
+                " adaptry here"
+            )
+        return VersionDetail.model_validate(document)
+
+    def list(self, name: AdapterName, cursor: str | None = None, limit: int = 50) -> Page[VersionInfo]:
+        query = {"cursor": cursor, "limit": limit}
+        return self.server.request_value(_VERSIONS, "GET", owner_path(name, "versions"), query=query)
+
+    def search(self, query: str, cursor: str | None = None, limit: int = 50) -> Page[VersionInfo]:
+        asked = {"q": query, "cursor": cursor, "limit": limit}
+        return self.server.request_value(_VERSIONS, "GET", api_path("search"), query=asked)
+
+    def count_download(self, ref: Ref) -> None:
+        self.server.request_bytes("POST", version_path(ref, "downloads"))
+
+    def inspect_tensors(self, ref: Ref, cursor: str | None = None, limit: int = 50) -> Page[TensorInspection]:
+        query = {"cursor": cursor, "limit": limit}
+        path = version_path(ref, "tensors")
+        return self.server.request_value(_TENSORS, "GET", path, query=query, patience=VERIFY_SECONDS)
+
+    def set_state(self, name: AdapterName, revision: Digest, change: StateChange, was: int) -> VersionInfo:
+        path = owner_path(name, "revisions", str(revision), "state")
+        body, seen = change.model_dump(mode="json"), {"If-Match": f'"{was}"'}
+        return self.server.request_value(_VERSION, "PUT", path, body=body, headers=seen, again=True)

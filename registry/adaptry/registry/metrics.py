@@ -1,0 +1,23 @@
+"""The role of a registry that keeps the metrics of versions."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+from adaptry.core.refs import Ref
+from adaptry.registry.records import MetricInfo
+
+
+class Metrics(ABC):
+    """Values that are appended and never overwritten."""
+
+    @abstractmethod
+    def log(self, ref: Ref, metrics: Mapping[str, float]) -> None:
+        """Appends values; nothing is overwritten. Raises `NotFound`, `PermissionDenied`, `Invalid` (not
+        finite, bad name).
+        """
+
+    @abstractmethod
+    def list(self, ref: Ref) -> tuple[MetricInfo, ...]:
+        """Every value ever logged for a version, oldest first."""

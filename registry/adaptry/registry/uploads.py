@@ -1,0 +1,53 @@
+"""The role of a registry that takes in bytes, in sessions that can be resumed."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+
+from adaptry.core.digest import Digest
+from adaptry.registry.files import Owner
+from adaptry.registry.records import Page, UploadInfo, UploadSession
+
+
+class Uploads(ABC):
+    """Upload sessions: one for each file that is sent."""
+
+    @abstractmethod
+    def open(self, owner: Owner, digest: Digest, size: int) -> UploadInfo:
+        """A session for a file of `size` bytes; an idle unfinished one for the same bytes is taken up again.
+
+        Raises `Busy` while the namespace has too many open that are not abandoned, `Conflict` if the adapter
+        would have a base's name, `Unavailable` while the same bytes are being deleted, `TooLarge`,
+        `StorageFull`.
+        """
+
+    @abstractmethod
+    def append(self, upload: UploadInfo, offset: int, chunks: Iterable[bytes]) -> UploadInfo:
+        """Adds bytes at `offset`, streaming; what arrived before an interruption is kept.
+
+        Raises `OffsetMismatch` (with the right offset), `Conflict` (someone else is writing), `NotFound`
+        (expired), `TooLarge` (more than was announced), `StorageFull`.
+        """
+
+    @abstractmethod
+    def finish(self, upload: UploadInfo) -> None:
+        """Verifies and publishes; again is a no-op. Raises `DigestMismatch` and keeps nothing, `Conflict` if
+        bytes are missing.
+        """
+
+    @abstractmethod
+    def list(
+        self, namespace: str | None = None, cursor: str | None = None, limit: int = 50
+    ) -> Page[UploadSession]:
+        """Open sessions of the namespaces that the caller may write to, or of one of them; those of bases for
+        an administrator. In no particular order.
+        """
+
+    @abstractmethod
+    def drop(self, id: str) -> None:
+        """Ends an open session and discards its bytes. A client that is sending gets `NotFound`, and may
+        start again.
+
+        Raises `NotFound` where it is not open, or not the caller's to drop.
+        """

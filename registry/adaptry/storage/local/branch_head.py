@@ -1,0 +1,33 @@
+"""Where a branch is that commits may be made to."""
+
+from __future__ import annotations
+
+from adaptry.core.errors import PermissionDenied, RevisionNotFound
+from adaptry.core.hub_revision import parse_hub_revision
+from adaptry.storage.catalog import aliases, commits, git_refs
+from adaptry.storage.catalog.adapters import AdapterRecord
+from adaptry.storage.catalog.commits import CommitRecord
+from adaptry.storage.catalog.database import Transaction
+
+
+def branch_head(tx: Transaction, adapter: AdapterRecord, branch: str) -> CommitRecord:
+    """The commit that a branch is at. Raises `RevisionNotFound`, `PermissionDenied` for an
+    alias.
+    """
+    revision_name = parse_hub_revision(branch)
+    ref = git_refs.find(tx, adapter, revision_name.name) if revision_name.scope != "tag" else None
+    if ref and ref.kind == "branch":
+        commit = commits.find_by_ref(tx, adapter, ref.name)
+        assert commit is not None
+        return commit
+    refuse_alias(tx, adapter, revision_name.name)
+    raise RevisionNotFound(f"{adapter.name} has no branch {branch[:80]!a}; make it first")
+
+
+def refuse_alias(tx: Transaction, adapter: AdapterRecord, name: str) -> None:
+    alias = aliases.find(tx, adapter, name)
+    if alias:
+        raise PermissionDenied(
+            f"{name} is an alias of {adapter.name} and moves only from version to version: "
+            f"`adaptry alias set {adapter.name}@{alias.number} {name}`"
+        )

@@ -1,0 +1,222 @@
+"""The part of a local registry that takes commits: derive, check, then move the branch if it is where it was
+seen.
+
+A commit that makes a version goes through admission as a push does; what another changes is only looked at
+for what no reader should be given. Moving the branch, numbering and the event are one transaction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import TypeAdapter
+
+from adaptry.checks.weights import not_finite_findings
+from adaptry.core.errors import CheckFailed, Conflict, InvalidRef
+from adaptry.core.failpoints import reach
+from adaptry.core.hub_revision import is_commit_id, parse_hub_revision
+from adaptry.core.manifest import Manifest
+from adaptry.core.refs import AdapterName
+from adaptry.core.report import CheckReport
+from adaptry.registry.commits import COMMIT_MADE, MAIN
+from adaptry.registry.manifest_inheritance import adapter_files, is_same_adapter
+from adaptry.registry.records import CommitNote, CommitResult, PushOptions
+from adaptry.storage.catalog import commits, events, git_refs, versions
+from adaptry.storage.catalog.adapters import AdapterRecord
+from adaptry.storage.catalog.commits import CommitRecord
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.versions import Admission
+from adaptry.storage.local.admission import ResolvedBase, find_base
+from adaptry.storage.local.blob_content import BlobContent, check_content, check_draft, check_names
+from adaptry.storage.local.branch_head import branch_head
+from adaptry.storage.local.context import RegistryContext, require_sound
+from adaptry.storage.local.hidden_bases import hide_base_in_detail
+from adaptry.storage.local.inspections import inspect_weights
+from adaptry.storage.local.revision_admission import (
+    TRIES,
+    RevisionAdmission,
+    StaleState,
+    claim_files,
+    known_version,
+    require_files,
+)
+
+_COMMITTED = TypeAdapter(CommitResult)
+
+
+@dataclass(frozen=True, slots=True)
+class _CommitRequest:
+    """A commit as it was asked for. `parent` is None where the branch may be anywhere."""
+
+    branch: str
+    tree: Manifest
+    note: CommitNote
+    parent: str | None
+
+    def is_at(self, head: CommitRecord) -> bool:
+        return self.parent is None or head.info.id.startswith(self.parent)
+
+
+@dataclass(frozen=True, slots=True)
+class _CommitPlan:
+    """From which step a branch goes on, whose weights it has then, and whether that becomes a version."""
+
+    head: CommitRecord
+    carries: int | None
+    makes_version: bool
+
+
+@dataclass(frozen=True)
+class CommitAdmission:
+    """Admits commits to a local registry."""
+
+    context: RegistryContext
+
+    def admit(
+        self, name: AdapterName, branch: str, manifest: bytes, note: CommitNote, parent: str | None = None
+    ) -> CommitResult:
+        """As `Commits.put`."""
+        if parent is not None and not is_commit_id(parent):
+            raise InvalidRef(f"not the id of a commit: {parent[:80]!a} (7 to 40 hex digits)")
+        asked = _CommitRequest(parse_hub_revision(branch).name, Manifest.parse(manifest), note, parent)
+        check_draft(asked.tree, with_folders=asked.branch != MAIN)
+        for _ in range(TRIES):
+            with self.context.catalog.read() as tx:
+                move = self._plan(tx, self.context.writable_adapter(tx, name), branch, asked.tree)
+            derived = None
+            if asked.is_at(move.head) and move.head.digest != asked.tree.digest:
+                derived = self._look(name, asked.tree, move)
+            try:
+                return self._carry_out(name, branch, asked, move, derived)
+            except StaleState:
+                continue
+        raise Conflict(f"{name} or its base kept changing while it was committed to; commit again")
+
+    @property
+    def _revisions(self) -> RevisionAdmission:
+        return RevisionAdmission(self.context)
+
+    def _plan(self, tx: Transaction, adapter: AdapterRecord, branch: str, tree: Manifest) -> _CommitPlan:
+        head = branch_head(tx, adapter, branch)
+        version = known_version(tx, adapter, tree.digest)
+        if version:
+            return _CommitPlan(head, version.number, makes_version=False)
+        is_same = is_same_adapter(versions.manifest(tx, head.digest), tree)
+        carries = head.info.carries if is_same else None
+        is_whole = parse_hub_revision(branch).name == MAIN and bool(adapter_files(tree))
+        return _CommitPlan(head, carries, makes_version=is_whole and carries is None)
+
+    def _look(
+        self, name: AdapterName, tree: Manifest, move: _CommitPlan
+    ) -> tuple[Admission, ResolvedBase] | None:
+        """What there is to store of a version. Raises for files that are missing, or that nobody should be
+        given.
+        """
+        if move.makes_version:
+            check_names(tree)
+            return self._revisions.derive(name, tree, PushOptions())
+        with self.context.catalog.read() as tx:
+            require_files(tx, name, tree)
+            before = set(versions.manifest(tx, move.head.digest).files)
+        # What the branch has already was looked at when it came; a long training's branch has thousands of
+        # files.
+        new = tuple(entry for entry in tree.files if entry not in before)
+        with self.context.catalog.read() as tx:
+            require_sound(tx, {entry.path: entry.sha256 for entry in new})
+        check_content(BlobContent(self.context.blobs, tree.model_copy(update={"files": new})))
+        self._require_finite(name, tree, move.head)
+        return None
+
+    def _require_finite(self, name: AdapterName, tree: Manifest, head: CommitRecord) -> None:
+        """Raises `CheckFailed` for weights that are new to the branch and hold NaN or infinity: checkpoints
+        are there to go on from, and nobody can from those.
+        """
+        with self.context.catalog.read() as tx:
+            before = set(versions.manifest(tx, head.digest).weights.values())
+        fresh = [path for path, digest in tree.weights.items() if digest not in before]
+        report = CheckReport(
+            findings=tuple(not_finite_findings(inspect_weights(self.context, name, tree, fresh)))
+        )
+        if report.is_blocked:
+            raise CheckFailed(report.sentence())
+
+    def _carry_out(
+        self,
+        name: AdapterName,
+        branch: str,
+        asked: _CommitRequest,
+        move: _CommitPlan,
+        derived: tuple[Admission, ResolvedBase] | None,
+    ) -> CommitResult:
+        """Raises `StaleState` where what was looked at is no longer so, `Conflict` where that matters to who
+        asked.
+        """
+        reach("revisions.before_rows")
+        with self.context.catalog.write() as tx:
+            adapter = self.context.writable_adapter(tx, name)
+
+            def go_on() -> CommitResult:
+                head = branch_head(tx, adapter, branch)
+                if head.digest == asked.tree.digest:
+                    return self._answer(tx, adapter, head, is_new=False)
+                if not asked.is_at(head):
+                    raise Conflict(
+                        f"{name}@{asked.branch} was updated since you looked, and is at {head.info.id}; look"
+                        " again and retry"
+                    )
+                if self._plan(tx, adapter, branch, asked.tree) != move:
+                    raise StaleState
+                return self._answer(
+                    tx, adapter, self._add_commit(tx, adapter, asked, move, derived), is_new=True
+                )
+
+            committed = self.context.run_once(tx, _COMMITTED, go_on)
+            reach("revisions.before_commit")
+        reach("revisions.after_commit")
+        return committed
+
+    def _add_commit(
+        self,
+        tx: Transaction,
+        adapter: AdapterRecord,
+        asked: _CommitRequest,
+        move: _CommitPlan,
+        derived: tuple[Admission, ResolvedBase] | None,
+    ) -> CommitRecord:
+        if move.makes_version:
+            if (
+                derived is None
+                or find_base(tx, self.context.read_scope(tx), asked.tree, derived[0].spec.base_name)
+                != derived[1]
+            ):
+                raise StaleState
+            self._revisions.insert(tx, adapter, derived[0], asked.note)
+            return branch_head(tx, adapter, MAIN)
+        self.context.require_own_name(tx, adapter)
+        claim_files(tx, adapter.name, asked.tree)
+        now, by = self.context.clock(), self.context.identity.name
+        commit = commits.add(
+            tx, adapter, asked.branch, asked.tree, asked.note, move.carries, at=now, by=by, parent=move.head
+        )
+        git_refs.put(tx, adapter, asked.branch, "branch", commit, now, by)
+        detail = {"branch": asked.branch, "commit": commit.digest, "title": asked.note.title}
+        events.record(
+            tx, COMMIT_MADE, at=now, by=by, adapter=adapter, number=commit.info.number, detail=detail
+        )
+        return commit
+
+    def _answer(
+        self, tx: Transaction, adapter: AdapterRecord, commit: CommitRecord, *, is_new: bool
+    ) -> CommitResult:
+        version = known_version(tx, adapter, commit.digest)
+        detail = (
+            hide_base_in_detail(tx, self.context.read_scope(tx), versions.detail(tx, version))
+            if version
+            else None
+        )
+        return CommitResult(
+            commit=commit.info,
+            is_new=is_new,
+            version=detail.version if detail else None,
+            report=detail.report if detail else None,
+        )

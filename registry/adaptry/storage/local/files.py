@@ -1,0 +1,77 @@
+"""The part of a local registry about files: whether an owner has one, and reading it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from adaptry.core.digest import Digest
+from adaptry.core.errors import FileMissing, Invalid, NotFound
+from adaptry.core.identity import require_read
+from adaptry.core.lifecycle import may_read_files
+from adaptry.core.refs import AdapterName
+from adaptry.registry.files import Files, Owner
+from adaptry.registry.state_warnings import withdrawn_error
+from adaptry.storage.catalog import adapters, bases, damage, files, states
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.local.context import RegistryContext
+
+
+@dataclass(frozen=True)
+class LocalFiles(Files):
+    """The files of a local registry."""
+
+    context: RegistryContext
+
+    def has(self, owner: Owner, digest: Digest) -> bool:
+        with self.context.catalog.read() as tx:
+            self._require_reading(tx, owner)
+            size = files.sizes(tx, owner, [digest]).get(digest)
+            is_owned = size is not None and damage.damage_reason(tx, digest) is None
+            is_unneeded = is_owned and files.is_unneeded(tx, owner, digest)
+        if is_unneeded:  # who asks is about to need it
+            with self.context.catalog.write() as tx:
+                files.clear_unneeded(tx, owner, [digest])
+                is_owned = bool(files.sizes(tx, owner, [digest]))
+        # Bytes that are lost, cut short, or known to be damaged are asked for again, which mends the store.
+        return is_owned and self._stored_size(digest) == size
+
+    def read(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
+        file = self.context.tree(name, revision).file(path)
+        if file is None:
+            raise FileMissing(f"no file {path[:80]!a} in {name}@{revision.brief}")
+        self._require_given(name, revision)
+        check_start(start, file.size, path)
+        return self.context.stored_chunks(file.sha256, start, f"{path} of {name}@{revision.brief}")
+
+    def _require_given(self, name: AdapterName, revision: Digest) -> None:
+        with self.context.catalog.read() as tx:
+            held = states.find_withdrawn_revision(tx, self.context.readable_adapter(tx, name), revision)
+        if held and not may_read_files(self.context.identity, name, held.state):
+            raise withdrawn_error(held)
+
+    def _stored_size(self, digest: Digest) -> int | None:
+        try:
+            return self.context.blobs.original.size(digest)
+        except NotFound:
+            return None
+
+    def _require_reading(self, tx: Transaction, owner: Owner) -> None:
+        """Who may write to a name may ask about it before it exists."""
+        if isinstance(owner, Digest):
+            require_base_visible(self.context, tx, owner)
+        elif not self.context.identity.may_write(owner):
+            adapter = adapters.find(tx, owner)
+            if adapter is None:
+                raise NotFound(f"no adapter {owner}")
+            require_read(self.context.identity, owner, adapter.visibility)
+
+
+def require_base_visible(context: RegistryContext, tx: Transaction, id: Digest) -> None:
+    if not bases.visible_among(tx, context.read_scope(tx), [id]):
+        raise NotFound(f"no base {id.brief}; register it before its files")
+
+
+def check_start(start: int, size: int, path: str) -> None:
+    if not 0 <= start <= size:
+        raise Invalid(f"{path[:80]} is {size:,} bytes; it cannot be read from {start}")

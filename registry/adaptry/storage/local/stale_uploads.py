@@ -1,0 +1,67 @@
+"""Uploads that nobody came back to: sessions idle for a day, and bytes that no session knows.
+
+A server and `gc` drop them now and then. The embedded registry does before the first upload of a process, so that
+commands that send nothing do not pay for it.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import datetime, timedelta
+from threading import Lock
+
+from adaptry.core.errors import Conflict, StorageFull
+from adaptry.storage.blobs import BlobStore
+from adaptry.storage.catalog import files
+from adaptry.storage.catalog.database import Catalog
+from adaptry.storage.catalog.files import UploadSessionRecord
+
+IDLE = timedelta(hours=24)
+
+
+class UploadCleanup:
+    """Drops stale uploads once; shared by the registries of one process. Safe to use from many threads."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._is_done = False
+
+    def run_once(self, catalog: Catalog, blobs: BlobStore, now: datetime) -> None:
+        """Raises `Unavailable`; a full disk is no reason to refuse an upload, which says so itself."""
+        with self._lock:
+            if self._is_done:
+                return
+            self._is_done = True
+        with suppress(StorageFull):
+            purge(catalog, blobs, now)
+
+
+def purge(catalog: Catalog, blobs: BlobStore, now: datetime) -> int:
+    """Drops sessions idle for a day and stagings that no session knows; how many stagings went.
+
+    What someone is writing to just now is spared, in whatever process.
+    """
+    # Listed before the sessions are: a staging that comes later belongs to a session we would not see.
+    found = tuple(blobs.stagings())
+    with catalog.read() as tx:
+        idle = [id for id in files.idle_sessions(tx, now - IDLE) if not blobs.is_held(id)]
+        known = {key: files.find_session(tx, key) for key in found}
+    # Bytes go before rows do: on a full disk that makes the room which changing rows takes.
+    dead = [key for key, session in known.items() if key in idle or not _is_alive(session)]
+    dropped = 0
+    for key in dead:
+        try:
+            with blobs.staging(key) as staged:
+                staged.discard()
+                dropped += 1
+        except Conflict:
+            continue
+    if idle:
+        with catalog.write() as tx:
+            files.close_idle(tx, idle, now - IDLE)
+    blobs.tidy()
+    return dropped
+
+
+def _is_alive(session: UploadSessionRecord | None) -> bool:
+    return session is not None and not session.is_finished
