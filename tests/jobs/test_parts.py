@@ -21,7 +21,6 @@ from adaptry.storage.blobs.memory import MemoryBlobs
 from adaptry.storage.catalog import job_steps, jobs, runners, schedules
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.local import LocalRegistry, RegistryContext
-from adaptry.storage.local.context import RegistryContext
 from adaptry.testing.contract.fixtures import ADA, EVE
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -17,7 +17,6 @@ from adaptry.registry.records import AdapterEdit
 from adaptry.storage.blobs.memory import MemoryBlobs
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.local import LocalRegistry, RegistryContext
-from adaptry.storage.local.context import RegistryContext
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_lora
 

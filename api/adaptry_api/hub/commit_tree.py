@@ -68,7 +68,7 @@ def apply_commit(
     """What became of it, and the tree it was made upon. One that is sent again, its answer being lost, is
     answered again.
 
-    Raises as `put_commit`, `HttpProblem` (412) where the branch is elsewhere than the commit was made upon,
+    Raises as `commits.put`, `HttpProblem` (412) where the branch is elsewhere than the commit was made upon,
     `FileMissing`, `Invalid`.
     """
     taken = _taken(registry, name, operations)

@@ -29,7 +29,7 @@ class StateChangeResult:
 def change_state(registry: Registry, ref: Ref, change: StateChange) -> StateChangeResult:
     """Gives the version that `ref` means now a state.
 
-    Raises `Invalid` for a bare name, whose meaning the change itself may move, and as `Registry.set_state`.
+    Raises `Invalid` for a bare name, whose meaning the change itself may move, and as `versions.set_state`.
     """
     if isinstance(ref.selector, Latest):
         raise Invalid(

@@ -25,4 +25,4 @@ class Aliases(ABC):
 
     @abstractmethod
     def remove(self, name: AdapterName, alias: str, was: int) -> None:
-        """Raises as `move_alias`."""
+        """Raises as `aliases.move`."""

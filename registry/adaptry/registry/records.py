@@ -127,7 +127,7 @@ class VersionInfo(Value):
 
     @property
     def state_generation(self) -> int:
-        """What `set_state` takes as `was`, to change the state from here."""
+        """What `versions.set_state` takes as `was`, to change the state from here."""
         return self.standing.generation if self.standing else 0
 
 
@@ -155,7 +155,7 @@ class TensorInspection(Value):
 
 class VersionDetail(Value):
     """Everything about a version. `forced` is the reason given for pushing past blocking findings; without an
-    `inspection`, its weights were not looked into yet (`Registry.inspect_tensors` does)."""
+    `inspection`, its weights were not looked into yet (`versions.inspect_tensors` does)."""
 
     version: VersionInfo
     manifest: Manifest
@@ -221,7 +221,7 @@ class CommitInfo(Value):
 
 class BranchInfo(Value):
     """A name for a commit. `head` is `main`; a `branch` moves with every commit to it, an `alias` only by
-    `move_alias`, a `tag` never."""
+    `aliases.move`, a `tag` never."""
 
     name: str
     kind: Literal["head", "branch", "alias", "tag"]

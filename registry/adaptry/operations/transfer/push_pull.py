@@ -57,7 +57,7 @@ def push(
 
     Without `base`, the base named in the adapter's config is declared. The registry inspects the weights: NaN
     or infinity raises `CheckFailed` unless the options force; for a remote registry this is checked before
-    the upload (`inspect_early`). Raises as `Registry.put_revision` and `upload`; after an error, pushing
+    the upload (`inspect_early`). Raises as `versions.put` and `upload`; after an error, pushing
     again uploads only what is missing.
     """
     name = AdapterName.parse(name) if isinstance(name, str) else name

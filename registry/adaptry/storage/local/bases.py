@@ -75,7 +75,7 @@ class LocalBases(Bases):
         transaction, so that nobody sees it by halves. For what runs beside the stores; nobody far away may
         say what is in them.
 
-        Raises as `put_base` and `store_base`.
+        Raises as `bases.put` and `bases.store`.
         """
         self.context.require_base_write()
         _check_names(names)

@@ -20,7 +20,7 @@ VOICE = AdapterName.parse("acme/voice")
 
 
 class AdaptersContract(ContractFixtures):
-    """`create_adapter` to `delete_adapter`, and `history`."""
+    """`adapters.create` to `adapters.delete`, and `history`."""
 
     def test_a_new_adapter_is_private_and_empty(self, registry: Registry) -> None:
         info = registry.adapters.create(TONE, AdapterEdit(description="How we say it", tags=("nlp",)))

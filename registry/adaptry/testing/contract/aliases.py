@@ -18,7 +18,7 @@ PROD = Ref.parse("acme/tone@prod")
 
 
 class AliasesContract(ContractFixtures):
-    """`aliases`, `move_alias`, `remove_alias`."""
+    """`aliases`, `aliases.move`, `aliases.remove`."""
 
     def test_an_alias_moves_only_from_where_you_saw_it(self, registry: Registry, lora: MakeLora) -> None:
         first, second = (push(registry, lora(seed), TONE).version.digest for seed in (1, 2))

@@ -23,7 +23,7 @@ from adaptry.testing.samples import tiny_base
 
 
 class BasesContract(ContractFixtures):
-    """`put_base` to `read_base_file`."""
+    """`bases.put` to `bases.read_file`."""
 
     @pytest.fixture
     def tiny(self, tmp_path: Path) -> BaseRecord:

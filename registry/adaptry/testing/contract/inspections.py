@@ -29,7 +29,7 @@ NAN, INFINITY = float("nan"), float("inf")
 
 
 class InspectionsContract(ContractFixtures):
-    """`inspect_tensors`, and what admission makes of weights."""
+    """`versions.inspect_tensors`, and what admission makes of weights."""
 
     @pytest.mark.parametrize(("value", "code"), [(NAN, "weights_nan"), (-INFINITY, "weights_infinite")])
     def test_weights_that_are_not_finite_become_no_version_however_they_come(

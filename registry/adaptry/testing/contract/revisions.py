@@ -37,7 +37,7 @@ OPTIONS = PushOptions()
 
 
 class RevisionsContract(ContractFixtures):
-    """`put_revision` to `count_download`, and `read_file`."""
+    """`versions.put` to `versions.count_download`, and `read_file`."""
 
     def test_a_push_is_described_by_us(self, registry: Registry, lora: MakeLora) -> None:
         version = push(registry, lora(rank=4, targets=("q_proj", "v_proj")), TONE).version

@@ -72,7 +72,7 @@ FINDS = {
 
 
 class SearchContract(ContractFixtures):
-    """`search`, `log_metrics`, `metrics`."""
+    """`search`, `metrics.log`, `metrics`."""
 
     def test_a_query_finds_what_it_says_newest_first(self, registry: Registry, lora: MakeLora) -> None:
         shelf(registry, lora)

@@ -32,7 +32,7 @@ READABLE_BY: dict[State, set[str]] = {
 
 
 class StatesContract(ContractFixtures):
-    """`set_state`, and what a state means to the other methods."""
+    """`versions.set_state`, and what a state means to the other methods."""
 
     def test_a_state_is_kept_with_who_why_and_what_instead(
         self, make_registry: MakeRegistry, lora: MakeLora

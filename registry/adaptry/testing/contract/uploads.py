@@ -30,7 +30,7 @@ DIGEST = Digest.of(DATA)
 
 
 class UploadsContract(ContractFixtures):
-    """`has_file` to `drop_upload`."""
+    """`files.has` to `uploads.drop`."""
 
     def test_a_finished_file_is_its_owners_and_nobody_elses(self, make_registry: MakeRegistry) -> None:
         ada, eve = make_registry(ADA), make_registry(EVE)

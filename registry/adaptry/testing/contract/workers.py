@@ -75,7 +75,7 @@ def revoke(registry: Registry, version: VersionInfo) -> None:
 
 
 class WorkersContract(ContractFixtures):
-    """`report`, `worker`, `workers`, `forget_worker` and `residents`."""
+    """`report`, `worker`, `workers`, `workers.forget` and `residents`."""
 
     def test_what_a_worker_has_is_shown_with_the_version_and_with_the_worker(
         self, make_registry: MakeRegistry, lora: MakeLora
@@ -282,7 +282,7 @@ class WorkersContract(ContractFixtures):
 
 
 class RolloutsContract(ContractFixtures):
-    """`start_rollout`, `rollouts`, `change_rollout`, and the turns that reports are answered with."""
+    """`rollouts.start`, `rollouts`, `rollouts.change`, and the turns that reports are answered with."""
 
     def test_a_rollout_reaches_a_part_of_the_workers_then_more_then_the_alias(
         self, make_registry: MakeRegistry, lora: MakeLora
