@@ -120,7 +120,7 @@ def test_over_http_it_is_503_and_works_when_it_is_tried_again(
 def test_versions_from_before_are_shown_as_not_inspected_until_they_are(
     registry: LocalRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adaptry.storage.local.revisions.weights_findings", lambda spec, found: [])
+    monkeypatch.setattr("adaptry.storage.local.revision_admission.weights_findings", lambda spec, found: [])
     push(registry, open_dir(tiny_lora(tmp_path / "old", extra=SPOILED)), TONE)
     monkeypatch.undo()
     with sqlite3.connect(tmp_path / "registry" / "catalog.sqlite") as database:

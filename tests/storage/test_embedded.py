@@ -43,7 +43,7 @@ def test_a_place_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:
         open_local(tmp_path / "file")
 
 
-def test_opening_removes_what_the_dead_left_and_spares_the_living(folder: Path) -> None:
+def test_the_first_upload_removes_what_the_dead_left_and_spares_the_living(folder: Path) -> None:
     registry = open_local(folder)
     blobs = registry.blobs
     session = registry.uploads.open(TONE, DIGEST, len(DATA))
@@ -54,8 +54,9 @@ def test_opening_removes_what_the_dead_left_and_spares_the_living(folder: Path) 
     with LocalBlobs(folder / "blobs").staging(living) as staged:
         staged.append(0, [DATA])
         again = open_local(folder)
+        assert set(blobs.stagings()) == {session.id, dead, living}, "who only looks does not tidy up"
+        assert again.uploads.open(TONE, DIGEST, len(DATA)).offset == 10
         assert set(blobs.stagings()) == {session.id, living}
-    assert again.uploads.open(TONE, DIGEST, len(DATA)).offset == 10
 
 
 def test_a_session_idle_for_a_day_is_dropped() -> None:
