@@ -197,7 +197,8 @@ class PatternMatcher:
             self._left = 0.0
         for query in queries[len(lines) :]:
             self._refused[query] = _message(
-                query, "could take for ever to match: with the adapter's other patterns it took over a second; "
+                query,
+                "could take for ever to match: with the adapter's other patterns it took over a second; "
                 "write plain module names instead",
             )  # fmt: skip
 

@@ -103,17 +103,17 @@ _RENAMES: Mapping[str, _Rules] = {
 
 _CONVERTED = frozenset(
     """
-    apertus1p5_text aria_text axk1 axk2 bailing_hybrid cohere_asr conditional_detr cosmos3_edge cosmos3_omni d_fine
-    deepseek_ocr2 deepseek_v4 deformable_detr detr dinov2 dinov2_with_registers dory dots3_note dots3_note_text emu3
-    ernie4_5_vl_moe flint gemma4_unified glm5_next glm5_next_text gradium_phonon_tts gte hrm_text hunyuan_vl hy_v3 hy_v4
-    hy_v4_vl hy_v4_vl_text hyperclovax_vision_v2 inkling2 inkling2_loop inkling2_loop_text inkling2_text
-    inkling_mm_model jev jina_embeddings_v3 kimi_k25 kimi_linear kolibri1 laguna lara_mini lfm3 lfm3_vl_vision lw_detr
-    maskformer mimi mimo_v2_flash minimax_m3_vl mistral_large4 mistral_large4_text molmo2 molmo2_text nemo_speechlm
-    nemotron_h_omni nomic_bert olmo_hybrid paddleocr_vl pi0 pixio pp_doclayout_v2 pp_doclayout_v3 pp_doclayout_v4
-    qianfan_ocr qwen2_5_omni_thinker qwen3_omni_moe qwen3_omni_moe_thinker qwen4_exp_text radio rf_detr rt_detr
-    rt_detr_v2 sam3_tracker sam3_tracker_video sapiens2 sarvam_moe step3p5_vision step3p7 t5gemma2_encoder timesfm2_5
-    tipsv2 tipsv2_dpt tipsv2_text_model tipsv2_vision_model ultrabert ultravbert unlimited_ocr unlimited_ocr_text
-    vibevoice_asr video_llava
+    apertus1p5_text aria_text axk1 axk2 bailing_hybrid cohere_asr conditional_detr cosmos3_edge cosmos3_omni
+    d_fine deepseek_ocr2 deepseek_v4 deformable_detr detr dinov2 dinov2_with_registers dory dots3_note
+    dots3_note_text emu3 ernie4_5_vl_moe flint gemma4_unified glm5_next glm5_next_text gradium_phonon_tts gte
+    hrm_text hunyuan_vl hy_v3 hy_v4 hy_v4_vl hy_v4_vl_text hyperclovax_vision_v2 inkling2 inkling2_loop
+    inkling2_loop_text inkling2_text inkling_mm_model jev jina_embeddings_v3 kimi_k25 kimi_linear kolibri1
+    laguna lara_mini lfm3 lfm3_vl_vision lw_detr maskformer mimi mimo_v2_flash minimax_m3_vl mistral_large4
+    mistral_large4_text molmo2 molmo2_text nemo_speechlm nemotron_h_omni nomic_bert olmo_hybrid paddleocr_vl
+    pi0 pixio pp_doclayout_v2 pp_doclayout_v3 pp_doclayout_v4 qianfan_ocr qwen2_5_omni_thinker qwen3_omni_moe
+    qwen3_omni_moe_thinker qwen4_exp_text radio rf_detr rt_detr rt_detr_v2 sam3_tracker sam3_tracker_video
+    sapiens2 sarvam_moe step3p5_vision step3p7 t5gemma2_encoder timesfm2_5 tipsv2 tipsv2_dpt tipsv2_text_model
+    tipsv2_vision_model ultrabert ultravbert unlimited_ocr unlimited_ocr_text vibevoice_asr video_llava
     """.split()  # noqa: SIM905  (as a list it would be a page)
 )
 

@@ -28,7 +28,8 @@ _TASKS = frozenset(
 )
 _NEWEST_PEFT = (0, 21)
 _CHANGES_BASE = {
-    "pissa": "PiSSA", "olora": "OLoRA", "corda": "CorDA", "lora_ga": "LoRA-GA", "loftq": "LoftQ", "kasa": "KaSA",
+    "pissa": "PiSSA", "olora": "OLoRA", "corda": "CorDA", "lora_ga": "LoRA-GA", "loftq": "LoftQ",
+    "kasa": "KaSA",
 }  # fmt: skip
 _OWN_RANKS = frozenset(["adalora", "adamss", "deft", "lokr"])
 """Methods whose modules have other ranks than the config's r by design."""

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _ACTIVATIONS = {
-    "relu": "relu", "relu6": "relu6", "leaky_relu": "leaky_relu", "gelu": "gelu", "silu": "silu", "swish": "silu",
-    "mish": "mish", "tanh": "tanh", "sigmoid": "sigmoid",
+    "relu": "relu", "relu6": "relu6", "leaky_relu": "leaky_relu", "gelu": "gelu", "silu": "silu",
+    "swish": "silu", "mish": "mish", "tanh": "tanh", "sigmoid": "sigmoid",
 }  # fmt: skip
 """The names of transformers, and of the same in `torch.nn.functional`."""
 

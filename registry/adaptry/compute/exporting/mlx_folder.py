@@ -60,10 +60,8 @@ def _checked(parent: ParentAdapter) -> Mapping[str, ModuleSpec]:
             f"{label} is in the layout of {adapter.format.tool}; only PEFT's is written for mlx-lm"
         )
     if (reason := plain_reason(adapter)) or adapter.spec.extras or adapter.spec.unclaimed:
-        reason = (
-            reason
-            or f"brings {(*(extra.target for extra in adapter.spec.extras), *adapter.spec.unclaimed)[0]} whole"
-        )
+        whole = (*(extra.target for extra in adapter.spec.extras), *adapter.spec.unclaimed)
+        reason = reason or f"brings {whole[0]} whole"
         raise CheckFailed(
             f"{label} {reason}, which mlx-lm's LoRA does not hold: merge it (--format checkpoint)"
         )

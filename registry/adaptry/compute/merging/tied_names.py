@@ -52,8 +52,8 @@ _LIKE_BERT = (
     "bert", "deberta", "deberta-v2", "big_bird", "ernie", "megatron-bert", "roc_bert", "roformer",
 )  # fmt: skip
 _LIKE_ROBERTA = (
-    "roberta", "camembert", "xlm-roberta", "mpnet", "bert-generation", "data2vec-text", "roberta-prelayernorm",
-    "xlm-roberta-xl", "xmod",
+    "roberta", "camembert", "xlm-roberta", "mpnet", "bert-generation", "data2vec-text",
+    "roberta-prelayernorm", "xlm-roberta-xl", "xmod",
 )  # fmt: skip
 # Heads of which nothing is stored while they are tied: no bias, and nothing around them.
 _BARE = ("lm_head", "proj_out", "output_projection", "embed_out", "output", "head")

@@ -5,7 +5,7 @@
     .<digest>.part/…        the same, during the download
     .<digest>.lease         lock, shared by the processes that use the entry; a leased entry is not evicted
     .<digest>.fill          lock, exclusive to the process that downloads the entry
-    .<digest>.recalled      why the digest is recalled; while the file exists, the entry is neither kept nor fetched
+    .<digest>.recalled      why the digest is recalled; while it exists, the entry is neither kept nor fetched
 
 The modification time of `about.json` is the time of last use. A folder is published and discarded by a
 rename.
