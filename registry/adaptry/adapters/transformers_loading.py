@@ -1,5 +1,4 @@
-"""What transformers makes of a checkpoint's tensors as it loads them: other names, and experts fused into one
-tensor.
+"""What transformers makes of a checkpoint's tensors as it loads them: other names, and fused experts.
 
 Adapters name what is in memory. Since version 5 that is no longer what is on disk: `ViT` has new names, and a
 layer's experts, stored one by one, become two 3-D parameters. The tables are those of transformers 5.24
@@ -18,9 +17,7 @@ from adaptry.adapters.base_record import TensorShape
 
 @dataclass(frozen=True, slots=True)
 class LoadedTensor:
-    """A tensor under its name in memory. `parts` are the tensors on disk it is made of, one or many; `shape`
-    its own.
-    """
+    """A tensor under its name in memory. `parts`: the tensors on disk it is made of; `shape`: its own."""
 
     name: str
     parts: tuple[str, ...]
@@ -124,9 +121,7 @@ _GATE, _UP, _DOWN = ("gate_proj", "w1"), ("up_proj", "w3"), ("down_proj", "w2")
 
 
 def tensors_in_memory(tensors: Mapping[str, TensorShape], model_type: str) -> Iterator[LoadedTensor]:
-    """Every tensor as it is in memory. Experts stored one by one come fused, where they are all there and
-    alike.
-    """
+    """Every tensor as it is in memory. Experts stored one by one come fused, if all are there and alike."""
     experts: dict[str, dict[str, dict[int, str]]] = {}
     rules = [(re.compile(old), new) for old, new in _RENAMES.get(model_type, ())]
     for disk, tensor in tensors.items():

@@ -55,8 +55,7 @@ class _JsonSerializer(Serializer):
 
 
 class WorkflowEngine:
-    """One per process. `url` is its database; `runner` the executor id under which DBOS assigns work to this
-    process."""
+    """One per process. `url` is its database; `runner` the executor id by which DBOS assigns it work."""
 
     def __init__(
         self,

@@ -1,5 +1,4 @@
-"""Small quantised checkpoints, written by hand in the layout of bitsandbytes and transformers, without
-either.
+"""Small quantised checkpoints, handwritten in the layout of bitsandbytes and transformers, without either.
 
 The projections of a base are packed: `nf4` and `fp4` in blocks of 64 values, with scales in float32 or
 quantised themselves, and `int8` with a scale a row. The rest is left alone, as those tools leave it.
@@ -32,9 +31,7 @@ StoredTensor = tuple[str, tuple[int, ...], bytes]
 
 
 def quantised_copy(source: Path, folder: Path, method: str = "nf4", *, nested: bool = False) -> Path:
-    """The base in `source` with its projections packed by `method` (nf4, fp4, int8), in `folder`, which is
-    returned.
-    """
+    """The base in `source` with projections packed by `method` (nf4, fp4, int8), in `folder`, returned."""
     folder.mkdir(parents=True)
     checkpoint = open_checkpoint(source)
     tensors: dict[str, StoredTensor] = {}

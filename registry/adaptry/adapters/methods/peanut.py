@@ -1,6 +1,4 @@
-"""PEANuT: a small network that reads the base's weight and gives its update (arXiv 2410.01870; PEFT
-`tuners/peanut`).
-"""
+"""PEANuT: a small network makes the update of the weight (arXiv 2410.01870; PEFT `tuners/peanut`)."""
 
 from __future__ import annotations
 

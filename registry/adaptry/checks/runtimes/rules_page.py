@@ -1,6 +1,4 @@
-"""The table of rules as the page `docs/runtimes.md`: `python -m adaptry.checks.runtimes >
-docs/runtimes.md`.
-"""
+"""The rules as the page `docs/runtimes.md`: `python -m adaptry.checks.runtimes > docs/runtimes.md`."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The tables of repairs and formats as the page `docs/exporting.md`: `python -m adaptry.compute.exporting >
-docs/exporting.md`."""
+"""The repairs and formats as a page: `python -m adaptry.compute.exporting > docs/exporting.md`."""
 
 from __future__ import annotations
 

@@ -31,9 +31,7 @@ _LAYER = re.compile(r"(?P<before>(?:.*\.)?layers)\.(?P<number>\d+)\.(?P<key>.+)"
 
 
 def write(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[str, ...]:
-    """Raises `Unsupported`, `CheckFailed` for what mlx-lm's LoRA does not hold, and what `output_folder`
-    raises.
-    """
+    """Raises `Unsupported`, `CheckFailed` for what mlx-lm's LoRA cannot hold, and as `output_folder`."""
     layers = options.require_record("an adapter for mlx-lm").facts.get("layers")
     modules = _checked(parent)
     if not isinstance(layers, int):
