@@ -159,9 +159,12 @@ def beside_files(kept: Path, scratch: Path, layers: int, rounds: int) -> None:
         run.seconds for run in timed([sys.executable, "-c", "import torch, adaptry_cli.combine"], rounds)
     )
     limits = {
-        "cp of two adapters": ["sh", "-c", f'cp -r "{adapter}" "{scratch}/one" && cp -r "{again}" "{scratch}/two"; rm -r "{scratch}/one" "{scratch}/two"'],
+        "cp of two adapters": [
+            "sh", "-c", f'cp -r "{adapter}" "{scratch}/one" && cp -r "{again}" "{scratch}/two"; '
+            f'rm -r "{scratch}/one" "{scratch}/two"'],
         "cp of one adapter": ["sh", "-c", f'cp -r "{adapter}" "{scratch}/one"; rm -r "{scratch}/one"'],
-        "cat of two checkpoints": ["sh", "-c", f'cat "{base}"/*.safetensors "{tuned}"/*.safetensors > /dev/null'],
+        "cat of two checkpoints": [
+            "sh", "-c", f'cat "{base}"/*.safetensors "{tuned}"/*.safetensors > /dev/null'],
     }  # fmt: skip
     seconds = {
         name: median(run.seconds for run in timed(command, rounds)) for name, command in limits.items()
@@ -172,7 +175,8 @@ def beside_files(kept: Path, scratch: Path, layers: int, rounds: int) -> None:
     for name, limit, words in (
         ("stack of two", "cp of two adapters", ["stack", adapter, str(again), "-o", out]),
         ("resize to rank 8", "cp of one adapter", ["resize", adapter, "--rank", "8", "-o", out]),
-        ("extract at rank 16", "cat of two checkpoints", ["extract", str(tuned), "--base", base, "--rank", "16", "--no-verify", "-o", out]),
+        ("extract at rank 16", "cat of two checkpoints",
+         ["extract", str(tuned), "--base", base, "--rank", "16", "--no-verify", "-o", out]),
     ):  # fmt: skip
         runs = list(timed([*adaptry, *words], rounds, out))
         wall = median(run.seconds for run in runs)

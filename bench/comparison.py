@@ -71,7 +71,8 @@ def measure(made: Made, scratch: Path) -> Outcome:
         refused = error.message
         if is_promised:
             wrong.append(f"not merged: {refused}")
-    except Exception as error:  # noqa: BLE001 -- a bug of ours: the other cases are worth knowing all the same
+    except Exception as error:  # noqa: BLE001
+        # A bug of ours; the other cases are still worth knowing.
         wrong.append(f"{type(error).__name__}: {error}")
     else:
         ours = _tensors(target)

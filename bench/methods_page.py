@@ -21,16 +21,16 @@ FAMILIES = {
 }  # fmt: skip
 _HEAD = """# Methods
 
-Made by `python bench/conformance.py --write docs/methods.md`, which lets PEFT itself make an adapter of every method on
-every family of models, in float32 and bfloat16, with weights that are not trivial; and compares. A test holds it to the
-table in `adaptry.adapters.methods`.
+Made by `python bench/conformance.py --write docs/methods.md`, which lets PEFT itself make an adapter of every
+method on every family of models, in float32 and bfloat16, with weights that are not trivial; and compares. A
+test holds it to the table in `adaptry.adapters.methods`.
 
-*Described*: every tensor of the file has its place in the spec. *Checked*: it passes the checks against its base, and
-what is broken does not. *Merged*: how near the merge is to PEFT's `merge_and_unload`, or why there is none and what to do
-instead. *As LoRA*: whether what it does can be written as a plain LoRA: exactly, or by the nearest one of a rank, which is what
-`adaptry convert` makes. Some configs differ from their method (a DoRA, a PiSSA, a MiSS of `bat`): `adaptry inspect` says
-it of one adapter. *Cases*: how many PEFT supports, and of how many every bit was equal. *Difference*: the largest between
-an element of ours and PEFT's.
+*Described*: every tensor of the file has its place in the spec. *Checked*: it passes the checks against its
+base, and what is broken does not. *Merged*: how near the merge is to PEFT's `merge_and_unload`, or why there
+is none and what to do instead. *As LoRA*: whether what it does can be written as a plain LoRA: exactly, or by
+the nearest one of a rank, which is what `adaptry convert` makes. Some configs differ from their method (a
+DoRA, a PiSSA, a MiSS of `bat`): `adaptry inspect` says it of one adapter. *Cases*: how many PEFT supports,
+and of how many every bit was equal. *Difference*: the largest between an element of ours and PEFT's.
 
 A method that is not here is stored, listed and pulled as any other, and neither checked nor merged.
 
@@ -40,12 +40,12 @@ A method that is not here is stored, listed and pulled as any other, and neither
 _FAMILIES_HEAD = """
 ## On which models
 
-`=`: merged, every bit as PEFT's. A number: the largest difference. `read`: described and checked, and not merged.
-`–`: PEFT itself does not make or merge such an adapter. Empty: the model has no modules of the kind.
+`=`: merged, every bit as PEFT's. A number: the largest difference. `read`: described and checked, and not
+merged. `–`: PEFT itself does not make or merge such an adapter. Empty: the model has no modules of the kind.
 
-*Llama* has grouped queries and biases, *GPT-2* Conv1D layers, *experts* is a Qwen2-MoE with its experts as one parameter,
-*Llava* a vision tower and a language model, as transformers 5 writes it and under the names that it has in memory;
-*attention* is torch's MultiheadAttention.
+*Llama* has grouped queries and biases, *GPT-2* Conv1D layers, *experts* is a Qwen2-MoE with its experts as
+one parameter, *Llava* a vision tower and a language model, as transformers 5 writes it and under the names
+that it has in memory; *attention* is torch's MultiheadAttention.
 
 """
 _START, _END = "<!-- methods: from docs/methods.md -->", "<!-- /methods -->"

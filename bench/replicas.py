@@ -105,7 +105,8 @@ def measure(topology: Topology, requests: int, clients: int) -> None:
     idle = idling(topology)
     pushed: dict[str, Path] = {}
     for what, count, act in kinds(topology.folder, requests, pushed):
-        one, _ = rate(topology, idle, count, clients, lambda number: act(first, "one", number))  # noqa: B023  called at once
+        # The lambdas are called at once.
+        one, _ = rate(topology, idle, count, clients, lambda number: act(first, "one", number))  # noqa: B023
         two, balancing = rate(topology, idle, count, clients, lambda number: act(both, "two", number))  # noqa: B023
         print(f"  {what:<24}{one:10,.0f}{two:10,.0f}{two / one:11.2f}{balancing * 1e3:19.2f}")
     for ref, folder in pushed.items():

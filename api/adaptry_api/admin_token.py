@@ -1,6 +1,4 @@
-"""The first token: written once, for whoever may read the server's folder, and never shown; or given to it in
-a file.
-"""
+"""The first token: written once, for readers of the server's folder, and never shown; or given in a file."""
 
 from __future__ import annotations
 
@@ -42,8 +40,7 @@ def ensure_admin_token(data: Path, catalog: Catalog) -> Path:
 
 
 def admit_admin_token(path: Path, catalog: Catalog) -> None:
-    """Makes the token in the file at `path` an administrator's, unless it is known: one that was revoked
-    stays revoked.
+    """Makes the token in the file `path` an administrator's, unless it is known: revoked ones stay revoked.
 
     Raises `Invalid` for what is no token, `Unavailable`.
     """

@@ -42,9 +42,7 @@ _AWAITED = 64
 
 
 class AppState:
-    """The registry in `settings.data`. `registry(identity)` is it, acting for one caller, and perhaps for one
-    request of theirs.
-    """
+    """The registry in `settings.data`; `registry(identity)` acts on it for a caller, perhaps per request."""
 
     def __init__(self, settings: ServerSettings) -> None:
         self._registry = open_local(
@@ -125,9 +123,7 @@ class AppState:
         self.spools.sweep(time.time())
 
     def sweep_uploads(self) -> None:
-        """Drops uploads that were idle for a day, in the registry's folder or its bucket, and chunk maps that
-        are not used.
-        """
+        """Drops uploads idle for a day, in the registry's folder or bucket, and unused chunk maps."""
         purge(self.catalog, self._registry.blobs, datetime.now(UTC))
         self.chunk_maps.sweep(time.time())
 

@@ -60,7 +60,5 @@ class TokenAuthenticator:
         return identity
 
     def clear_cache(self) -> None:
-        """Forgets every cached identity, because a token was revoked; look-ups that are under way are not
-        cached.
-        """
+        """Forgets every cached identity, because a token was revoked; look-ups under way are not cached."""
         self._known, self._asking = {}, {}

@@ -74,9 +74,7 @@ class GrantContext(Generic[Granted]):
 
 
 class RequireGrant(Generic[Granted]):
-    """An access rule: lets in whoever shows a grant of that kind, signed by us, as a bearer token or in the
-    address as `grant`.
-    """
+    """An access rule: admits grants of that kind, signed by us, as bearer token or the address's `grant`."""
 
     def __init__(self, kind: type[Granted]) -> None:
         self._kind = kind

@@ -42,9 +42,7 @@ _VALUES = 20_000
 REPORT_VALUES = 60_000
 """Values in a worker's report, which lists all adapters it has."""
 _MOST_FAULTS = 50
-"""Faults of one document that are described: to describe each of 19,000 unknown keys takes 40 ms of processor
-time.
-"""
+"""Faults described of one document: to describe each of 19,000 unknown keys takes 40 ms of processor time."""
 
 
 class ParseSlots:
@@ -92,8 +90,7 @@ class StrictRequest(Request):
         return self._body
 
     async def json(self) -> Any:
-        """The value of the route's own type; if the document has few faults, the document, whose faults
-        FastAPI answers.
+        """The value of the route's own type; if faults are few, the document, whose faults FastAPI answers.
 
         (`Any`: JSON has no type until a model gives it one.)
         """
@@ -116,8 +113,7 @@ class StrictRequest(Request):
 async def read_json(
     data: bytes, limits: strictjson.JsonLimits, parse_slots: ParseSlots, make: Callable[[Any], Result]
 ) -> Result:
-    """What `make` makes of the document in a request's body, on the event loop if it is small, else in a
-    thread.
+    """What `make` makes of the document in a request's body, on the event loop if small, else in a thread.
 
     (`Any`: JSON has no type until a model gives it one.) Raises `Invalid`, `Unavailable`, and what `make`
     raises.
@@ -137,9 +133,7 @@ async def read_json(
 
 
 def require_few_faults(error: ValidationError) -> None:
-    """Raises `Invalid` for a document with so many faults that a list of them would cost more than the
-    document.
-    """
+    """Raises `Invalid` for a document with so many faults that listing them would cost more than it."""
     if error.error_count() > _MOST_FAULTS:
         raise Invalid(
             f"the request has {error.error_count():,} unknown or malformed values; look up in its description"
@@ -148,9 +142,7 @@ def require_few_faults(error: ValidationError) -> None:
 
 
 def first_fault(error: ValidationError) -> str:
-    """Where the first fault of a document is, and what it is. Raises `Invalid` for a document with very
-    many.
-    """
+    """Where a document's first fault is, and what it is. Raises `Invalid` for a document with very many."""
     require_few_faults(error)
     first = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"])
@@ -236,9 +228,7 @@ async def _coalesced(request: Request) -> AsyncIterator[bytes]:
 
 
 async def _timely(request: Request) -> AsyncIterator[bytes]:
-    """The body as it arrives. Raises `HttpProblem` where the sender stalls; our own slowness does not
-    count.
-    """
+    """The body as it arrives. Raises `HttpProblem` where the sender stalls; our slowness does not count."""
     stream = request.stream()
     waited = 0.0
     received = 0

@@ -1,6 +1,4 @@
-"""What a server clears away while it runs: each kind of thing left behind at once, then again and again until
-it stops.
-"""
+"""What a server clears while it runs: each kind of leftover at once, then again and again until it stops."""
 
 from __future__ import annotations
 
@@ -21,9 +19,7 @@ UPLOADS_EVERY = 3600.0
 
 @asynccontextmanager
 async def periodic_cleanup(*sweeps: tuple[Callable[[], object], float]) -> AsyncIterator[None]:
-    """Does each of the sweeps every so many seconds, until the block ends. One that fails is tried again the
-    next time.
-    """
+    """Does each of the sweeps every so many seconds, until the block ends. A failed one is tried again."""
 
     async def now_and_then(sweep: Callable[[], object], seconds: float) -> None:
         while True:

@@ -73,9 +73,7 @@ class Cors:
 
 
 def _preflight(asked: Headers) -> Response:
-    """Which headers a page sends is no risk: nothing is allowed by one but a token, and a page has to know
-    that.
-    """
+    """Which headers a page sends is no risk: nothing but a token allows anything, and pages must know it."""
     headers = {
         "Access-Control-Allow-Methods": _METHODS,
         "Access-Control-Max-Age": str(_REMEMBERED_SECONDS),

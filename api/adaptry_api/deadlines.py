@@ -1,5 +1,4 @@
-"""uvicorn's HTTP protocol with the bounds it lacks: a request's head comes within ten seconds and 64 KiB, and
-answers are read.
+"""uvicorn's HTTP protocol with bounds it lacks: request heads within ten seconds and 64 KiB, answers read.
 
 Without them, connections that send or take a byte now and then are held for ever, and enough of them are an
 outage. Bodies of requests have their own deadline (`bodies`).
@@ -28,7 +27,8 @@ class DeadlineProtocol(HttpToolsProtocol):
     _waiting_bytes = 0
     _head_bytes = 0
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
+    # Overrides with uvicorn's own signature.
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._wait_for_head()
 

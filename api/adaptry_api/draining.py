@@ -19,9 +19,7 @@ DRAINING = "adaptry_draining"
 
 
 class DrainState:
-    """Whether the server is about to stop (`is_ready` no longer), and whether what waits is to end
-    (`has_begun`).
-    """
+    """Whether the server is about to stop (`is_ready` no longer), and whether waits end (`has_begun`)."""
 
     def __init__(self) -> None:
         self.is_ready = True
@@ -42,9 +40,7 @@ class DrainState:
 
     @contextmanager
     def delay_sigterm(self, notice: float) -> Iterator[None]:
-        """Within the block, SIGTERM takes effect after the notice. (Only the main thread receives
-        signals.)
-        """
+        """Within the block, SIGTERM takes effect after the notice. (Only the main thread gets signals.)"""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

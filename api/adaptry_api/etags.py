@@ -37,8 +37,7 @@ def require_if_match(request: Request, find: Callable[[], BaseModel]) -> None:
 
 
 def if_match_generation(request: Request) -> int | None:
-    """The generation an alias or a state was seen at, from `If-Match`; None for `If-None-Match: *` (it was
-    not there).
+    """The generation an alias or a state was seen at, from `If-Match`; None for `If-None-Match: *` (absent).
 
     Raises `HttpProblem` (428) where neither says: whoever moves something says from where.
     """

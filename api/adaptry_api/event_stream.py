@@ -33,16 +33,12 @@ _LOOKING = 4  # threads for reads of events that are not kept
 _TO_END = 5.0  # seconds that a read which has begun may take when the server stops
 
 Identify = Callable[[], Awaitable[Identity]]
-"""Who a listener is; asked before each read and again before events are delivered, since a token may have
-ended. Raises `Unauthenticated`.
-"""
+"""A listener's identity; asked before each read and delivery, since tokens end. Raises `Unauthenticated`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Listener:
-    """A listener between two reads. It is woken only for events that concern it: waking costs far more than
-    the check.
-    """
+    """A listener between two reads. It is woken only for events that concern it: the check costs far less."""
 
     identity: Identity
     about: NameFilter
@@ -58,9 +54,7 @@ class _Listener:
 
 
 class EventBroadcaster:
-    """`next_events` is `Registry.events` for one of many listeners. It starts to read when the first one
-    comes.
-    """
+    """`next_events` is `Registry.events` for one of many listeners. It starts to read with the first one."""
 
     def __init__(self, catalog: Catalog, draining: DrainState) -> None:
         self._catalog = catalog
@@ -78,9 +72,7 @@ class EventBroadcaster:
     async def next_events(
         self, identify: Identify, after: int | None, limit: int, wait: float, about: NameFilter
     ) -> EventBatch:
-        """New events, or an empty batch after `wait` seconds; returns at once when the server is about to
-        stop.
-        """
+        """New events, or an empty batch after `wait` seconds; returns at once if the server will stop."""
         if self._epoch is None:
             self._epoch = (await to_thread.run_sync(lambda: self._catalog.epoch)).id
         if self._reading is None:
@@ -112,9 +104,7 @@ class EventBroadcaster:
             waiting.wake()
 
     async def close(self) -> None:
-        """Returns when no thread reads the catalog any more, so that it can be closed next, or after a few
-        seconds.
-        """
+        """Returns when no thread reads the catalog any more, so that it can be closed, or after a while."""
         if not self._reading:
             return
         self._is_closed = True

@@ -1,5 +1,4 @@
-"""Grants: what a caller may do, written down, signed, and given to them, for calls that carry no token of
-theirs.
+"""Grants: what a caller may do, written down and signed, for calls that carry no token of theirs.
 
 Clients of the Hub upload with a short-lived token of another service, or to an address that must speak for
 itself. A grant says which adapter and which bytes it is for, until when, and by whose token it was asked for:
@@ -54,9 +53,7 @@ class GrantSigner:
         return str(self._serializer(type(grant)).dumps(grant.model_dump(mode="json")))
 
     def verify(self, kind: type[Granted], text: str, now: float) -> Granted:
-        """The grant that `text` is. Raises `Unauthenticated` for another kind, an altered or an expired
-        one.
-        """
+        """The grant that `text` is. Raises `Unauthenticated` for one of another kind, altered or expired."""
         try:
             grant = kind.model_validate(self._serializer(kind).loads(text if len(text) <= _LONGEST else ""))
         except (BadData, ValueError):
@@ -93,9 +90,7 @@ def read_signing_secret(path: Path) -> bytes:
 
 
 def _stored_secret(path: Path) -> bytes:
-    """The secret in the file; if there is none, a new one, the same for all who come at once. Raises
-    `Unavailable`.
-    """
+    """The secret in the file; else a new one, the same for all who come at once. Raises `Unavailable`."""
     try:
         if not path.exists():
             _make(path)

@@ -1,6 +1,4 @@
-"""Origins of web pages (`scheme://host[:port]`), as browsers send them in the `Origin` header (RFC 6454
-§6.2).
-"""
+"""Origins of web pages (`scheme://host[:port]`), as browsers send in `Origin` (RFC 6454 §6.2)."""
 
 from __future__ import annotations
 

@@ -20,9 +20,7 @@ Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def networks_of(proxies: Iterable[str]) -> tuple[Network, ...]:
-    """The networks of addresses (`10.0.0.5`) and CIDR blocks (`10.0.0.0/24`). Raises `Invalid` for anything
-    else.
-    """
+    """Networks of addresses (`10.0.0.5`) and CIDR blocks (`10.0.0.0/24`). Raises `Invalid` for others."""
     return tuple(_network(proxy) for proxy in proxies)
 
 

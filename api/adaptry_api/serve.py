@@ -84,7 +84,8 @@ def make_server(settings: ServerSettings, *, workers: int = 1) -> uvicorn.Server
         log_level="warning",
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # `proxies` believes the configured ones, and needs the real peer's address for that
+        # `proxies` trusts the configured ones only, and needs the real peer's address for that.
+        proxy_headers=False,
         ws="none",
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,

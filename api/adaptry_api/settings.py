@@ -8,8 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """`data` is the folder of the registry served, and `catalog` the PostgreSQL database that its rows are
-    in, if any.
+    """`data` is the folder of the registry served, and `catalog` the PostgreSQL database of its rows, if any.
 
     `anonymous_read` lets callers without a token read what is public. `docs` shows the OpenAPI description
     to them too. `hosts` are the host names answered to (empty: any), against rebinding of names by web

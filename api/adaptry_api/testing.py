@@ -1,5 +1,4 @@
-"""A real server for tests: the one `serve` runs, on a free loopback port, in a thread; and ways to talk to
-it.
+"""A real server for tests: the one of `serve`, on a free loopback port, in a thread, and ways to talk to it.
 
 `Server.registry` is the client; `Server.call` is raw HTTP, for what the client is too polite to send.
 """

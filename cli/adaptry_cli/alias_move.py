@@ -38,9 +38,7 @@ def print_move(registry: Registry, name: AdapterName, move: AliasMoveResult, as_
 
 
 def _warn(registry: Registry, name: AdapterName, move: AliasMoveResult) -> None:
-    """What is deprecated, or was pushed past the checks for a reason of someone's own, should not go live
-    unnoticed.
-    """
+    """What is deprecated, or was pushed past the checks for a stated reason, should not go live unnoticed."""
     detail = registry.versions.detail(Ref(name, ByDigest(move.alias.digest.hex)))
     print_state_warning(detail.version)
     if detail.forced and detail.report.is_blocked:

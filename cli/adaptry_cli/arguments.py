@@ -23,8 +23,8 @@ Source = Ref | Path
 _TAKES = {
     "description": "a description (--description) has at most 4096 characters",
     "tags": (
-        "a tag (--tag) has 1 to 64 characters, none of them a blank or a comma, and an adapter at most 64"
-        " tags"
+        "a tag (--tag) has 1 to 64 characters, none of them a blank or a comma,"
+        " and an adapter at most 64 tags"
     ),
     "metrics": (
         "the name of a metric (--metric) has 1 to 64 characters: letters, digits, '_', '.', '/' and '-', the "
@@ -195,7 +195,5 @@ served_base_option = click.option(
 
 
 def declared_runtime_option(help: str) -> Callable[[Command], Command]:
-    """`--runtime` for a running engine, as `declared`: what is declared takes precedence over what the engine
-    reports.
-    """
+    """`--runtime` for a running engine, as `declared`: a declared value precedes what the engine reports."""
     return click.option("--runtime", "declared", type=RUNTIME, help=f"{help}, as in vllm,max_lora_rank=64.")

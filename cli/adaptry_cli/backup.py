@@ -32,8 +32,8 @@ def backup(registry: Registry, to: Path, verify: bool, skip_damaged: bool, as_js
 
     require_usage(
         isinstance(registry, LocalRegistry),
-        "backups are made on the server's own machine, from the registry's folder: adaptry backup TO"
-        " --registry DIR",
+        "backups are made on the server's own machine, from the registry's folder:"
+        " adaptry backup TO --registry DIR",
     )
     assert isinstance(registry, LocalRegistry)
     with progress() as bar:

@@ -33,8 +33,7 @@ def base_claim(registry: Registry, text: str) -> BaseClaim:
 
 
 def claim_of_config(registry: Registry, adapter: Adapter, folder: Path) -> BaseClaim | None:
-    """By content where the config names a checkpoint on this machine, as PEFT writes it after training on a
-    folder.
+    """By content where the config names a checkpoint on this machine, as PEFT writes it for a folder.
 
     None where it does not: then the name in the config is what there is. A name that the registry knows is a
     name, even if a folder is called so too.
@@ -52,9 +51,7 @@ def claim_of_config(registry: Registry, adapter: Adapter, folder: Path) -> BaseC
 
 
 def _places(written: str, folder: Path) -> Iterator[Path]:
-    """Where a training that wrote `written` may have found its base: from here, or from where the adapter
-    lies.
-    """
+    """Where training that wrote `written` may have found its base: from here, or the adapter's folder."""
     try:
         named = Path(written).expanduser()
     except RuntimeError:  # ~someone who is not on this machine

@@ -1,6 +1,4 @@
-"""`adaptry cache ls`, `path`, `gc`, `forget`, `readmit`: the adapters that engines on this machine are
-given.
-"""
+"""`adaptry cache ls`, `path`, `gc`, `forget`, `readmit`: adapters given to engines on this machine."""
 
 from __future__ import annotations
 
@@ -72,8 +70,8 @@ def list_kept(folder: Path | None, as_json: bool) -> None:
         right=("size",),
     )
     print_err(
-        f"{format_count(len(entries), 'adapter')}, {format_size(sum(entry.size for entry in entries))} in"
-        f" {opened.root}"
+        f"{format_count(len(entries), 'adapter')},"
+        f" {format_size(sum(entry.size for entry in entries))} in {opened.root}"
     )
 
 

@@ -24,9 +24,7 @@ _BF16 = 2  # bytes
 
 
 def facts_of_use(adapter: Adapter, base_parameters: int | None) -> Iterator[tuple[str, str]]:
-    """`name, text` pairs: what it costs and what can be done with it. `base_parameters`: None where not
-    known.
-    """
+    """`name, text` pairs: what it costs and what can be done with it. `base_parameters`: None if unknown."""
     spec = adapter.spec
     if spec.virtual_tokens is not None:
         where = f"in {format_count(len(spec.modules), 'layer')}" if spec.modules else "before every input"
@@ -62,9 +60,7 @@ def json_of_use(adapter: Adapter, base_parameters: int | None) -> Mapping[str, o
 
 
 def trained_parameters(adapter: Adapter) -> int:
-    """How many of its numbers were trained: some methods' files hold what was drawn beside it, or saved of
-    the base.
-    """
+    """How many of its numbers were trained: some files also hold what was drawn, or saved of the base."""
     spec, method = adapter.spec, METHODS.get(adapter.spec.method)
     if method is None:
         return spec.parameters

@@ -172,8 +172,8 @@ def _print_plan(plan: CombinePlan, as_json: bool) -> None:
         right=("inputs", "ranks", "rank"),
     )
     print_err(
-        f"{format_count(len(rows), 'module')}, at most {format_size(plan.size)}; about {format_number(lasts)}"
-        f" s here and {format_size(plan.memory)} of memory beside torch's own"
+        f"{format_count(len(rows), 'module')}, at most {format_size(plan.size)};"
+        f" about {format_number(lasts)} s here and {format_size(plan.memory)} of memory beside torch's own"
     )
     for note in plan.notes:
         print_err(f"note: {note}")

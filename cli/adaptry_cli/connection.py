@@ -28,9 +28,7 @@ _where = click.option("--registry", "where", metavar="URL|DIR", help="The regist
 
 
 def registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds `--registry`, and passes what it leads to as `registry`. (`Any`: the arguments are each command's
-    own.)
-    """
+    """Adds `--registry`, and passes the opened `registry`. (`Any`: each command has its arguments.)"""
 
     @_where
     @functools.wraps(command)
@@ -41,9 +39,7 @@ def registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def creating_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """As `registry_option`, for a command that makes a registry where there is none, unless it is a
-    `--dry-run`. (`Any`: likewise.)
-    """
+    """As `registry_option`, for a command that makes a missing registry, save `--dry-run`. (`Any`: same.)"""
 
     @_where
     @functools.wraps(command)
@@ -132,16 +128,14 @@ def folder_of(data: Path | None, reason: str) -> Path:
     where = None if data else settings_for(None).registry
     require_usage(
         where is None or not is_server(where),
-        f"{where} is a server's address, and {reason}: say --data DIR, or unset ADAPTRY_URL for the"
-        " embedded one",
+        f"{where} is a server's address, and {reason}: say --data DIR,"
+        " or unset ADAPTRY_URL for the embedded one",
     )
     return data or (resolve_folder(where) if where else data_folder())
 
 
 def require_server(url: str | None) -> str:
-    """The address of the server: `url`, or the one that `settings_for` finds. Raises a usage error where
-    there is none.
-    """
+    """The server's address: `url`, or what `settings_for` finds. Raises a usage error where there is none."""
     server = settings_for(url).registry
     require_usage(bool(server), "which server? give its URL, or set ADAPTRY_URL")
     assert server is not None

@@ -114,9 +114,7 @@ def _conversion_base(
     asked: ConvertOptions,
     progress: Progress,
 ) -> ConversionBase | None:
-    """The base that the call names, else the one that the registry knows; its weights only where they are
-    needed.
-    """
+    """The base that the call names, else the registry's; its weights only where they are needed."""
     from adaptry.bases.fingerprinting import fingerprint
     from adaptry.bases.hf_folder import open_checkpoint
     from adaptry.compute.converting.base_shapes import ConversionBase
@@ -140,7 +138,7 @@ def _base_shapes(connected: RegistryOpener, base: str | None, parent: ParentAdap
     known = find_base(connected, base).record if base else parent.base
     if known is None:
         raise Invalid(
-            f"converting the layout of {parent.label} needs the shapes of its base; pass --base NAME or"
-            " --base ./DIR"
+            f"converting the layout of {parent.label} needs the shapes of its base;"
+            " pass --base NAME or --base ./DIR"
         )
     return known

@@ -1,5 +1,4 @@
-"""What the commands that make an adapter share: they open parents, and put the result into a folder or a
-registry.
+"""What commands that make an adapter share: opening parents, putting results into a folder or a registry.
 
 `-o` is a folder if it is written as one (`./both`), else a name in the registry (`acme/both`).
 """
@@ -51,8 +50,7 @@ class DerivedResult:
 
 
 def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds `-o`, `--alias`, `--metric`, `--force`/`--reason` and `--registry`; passes `target` and
-    `connected`.
+    """Adds `-o`, `--alias`, `--metric`, `--force`/`--reason` and `--registry`; passes `target`, `connected`.
 
     (`Any`: the other arguments are each command's own.)
     """

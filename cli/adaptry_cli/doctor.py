@@ -1,6 +1,4 @@
-"""`adaptry doctor`: whether this machine and the registry are fit for work. Looks, changes nothing that
-stays.
-"""
+"""`adaptry doctor`: whether this machine and the registry are fit for work. Changes nothing that stays."""
 
 from __future__ import annotations
 
@@ -166,9 +164,7 @@ def _space(folder: Path) -> DoctorResult:
 
 
 def _bucket(folder: Path, url: str | None) -> Iterator[DoctorResult]:
-    """Where the registry's files are in one, or would be: whether it can be used, and what its server
-    lacks.
-    """
+    """Where the registry's files are in one, or would be: if it can be used, and what its server lacks."""
     try:
         missing = missing_blob_capabilities(folder, url)
     except AdaptryError as error:
@@ -182,9 +178,7 @@ def _bucket(folder: Path, url: str | None) -> Iterator[DoctorResult]:
 
 
 def _decisions(folder: Path, catalog: str | None) -> Iterator[DoctorResult]:
-    """Matters for an operator to decide: names that differ only in capitals, and recalls missing from a
-    restored backup.
-    """
+    """Matters for an operator: names that differ only in capitals, and recalls missing after a restore."""
     if not is_registry(folder):
         return
     try:
@@ -199,16 +193,16 @@ def _decisions(folder: Path, catalog: str | None) -> Iterator[DoctorResult]:
             "warns",
             f"{recall.name}@{recall.digest.brief} was {recall.state} before the registry was restored, as"
             f" {recall.source} shows",
-            "this registry quarantines that version; revoke it again, or restore it if the recall was"
-            " withdrawn",
+            "this registry quarantines that version; revoke it again,"
+            " or restore it if the recall was withdrawn",
         )
     for each in found:
         yield DoctorResult(
             "names",
             "warns",
             f"{each.kind} that differ only in capitals: {', '.join(each.names)}",
-            "exact spelling still finds each, but clients of the Hub may confuse them: rename or remove all"
-            " but one",
+            "exact spelling still finds each, but clients of the Hub may confuse them:"
+            " rename or remove all but one",
         )
 
 
@@ -226,9 +220,7 @@ def _damage(folder: Path, catalog: str | None) -> DoctorResult:
 
 
 def _embedded(folder: Path, catalog: str | None) -> DoctorResult:
-    """Opening it checks the database's own settings (such as synchronous commits) and brings it up to
-    date.
-    """
+    """Opening it checks the database's own settings (synchronous commits, …) and brings it up to date."""
     if not is_registry(folder):
         return DoctorResult("registry", "ok", f"there is none in {folder} yet; the first push makes it")
     with contextlib.closing(open_local(folder, catalog=catalog)) as registry:

@@ -1,6 +1,4 @@
-"""`adaptry follow`: a worker beside an engine, which keeps what it has loaded equal to what the aliases
-say.
-"""
+"""`adaptry follow`: a worker that keeps what an engine has loaded equal to the aliases' versions."""
 
 from __future__ import annotations
 
@@ -153,9 +151,7 @@ def _run(reconciler: Reconciler, once: bool) -> None:
 def _inspect_engine(
     engine: Engine, key: str | None, declared: Runtime | None, ca_bundle: str | None
 ) -> EngineInfo:
-    """The engine that runs there; what was declared, if the engine cannot be asked. Raises `Invalid` if it is
-    of another kind.
-    """
+    """The engine that runs there; if it cannot be asked, the declared one. Raises `Invalid` on a mismatch."""
     from adaptry.checks.runtimes import parse_runtime
     from adaptry.core.errors import NotFound
     from adaptry.integrations.engine_probe import EngineInfo, probe_engine

@@ -48,7 +48,7 @@ def gc(registry: Registry, dry_run: bool, grace: timedelta, as_json: bool) -> No
         f" ({format_size(swept.bytes)})"
     )
     waiting = (
-        f"; {format_count(swept.waiting, 'file')} ({format_size(swept.waiting_bytes)}) found for the first"
-        " time"
+        f"; {format_count(swept.waiting, 'file')}"
+        f" ({format_size(swept.waiting_bytes)}) found for the first time"
     )
     print_answer(swept, gone + (waiting if swept.waiting else ""), as_json)

@@ -61,9 +61,7 @@ def find_base(connected: RegistryOpener, text: str) -> BaseToCheck:
 
 
 def base_parameters(connected: RegistryOpener, opened: OpenedAdapter) -> int | None:
-    """How large the adapter's base is: the version's, else the one its config names; None where it is not
-    known.
-    """
+    """How large the adapter's base is: the version's, else the one its config names; None if unknown."""
     known = opened.version.base_id if opened.version else None
     key = str(known) if known else opened.adapter.config.base_name
     try:

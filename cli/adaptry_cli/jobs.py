@@ -259,8 +259,8 @@ def _waits_for(registry: Registry, needs: JobNeeds) -> str:
     asked = [f"the device {needs.device}"] if needs.device else []
     asked += [f"the tag {needs.tag}"] if needs.tag else []
     return (
-        f"no runner has {', '.join((*asked, format_size(needs.memory)))}; `adaptry runners` shows what they"
-        " have"
+        f"no runner has {', '.join((*asked, format_size(needs.memory)))};"
+        " `adaptry runners` shows what they have"
     )
 
 

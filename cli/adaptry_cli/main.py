@@ -162,9 +162,7 @@ class LazyGroup(click.Group):
         return answer
 
     def main(self, *args: Any, **options: Any) -> NoReturn:
-        """Runs a command and exits: with a code of the table, and never with a traceback. (`Any`: click's
-        own.)
-        """
+        """Runs a command and exits: with a code of the table, never a traceback. (`Any`: click's own.)"""
         _open_standard_streams()
         options = {"prog_name": "adaptry", **options, "standalone_mode": False}
         try:
@@ -203,8 +201,8 @@ def _full(error: OSError) -> int:
     """A full disk is no fault of ours, least of all where the answer was to go into a file on it."""
     _discard_stdout()
     _complain(
-        f"no space left {f'for {error.filename}' if error.filename else 'where the output goes'}; free some"
-        " and try again"
+        f"no space left {f'for {error.filename}' if error.filename else 'where the output goes'};"
+        " free some and try again"
     )
     return exit_code(StorageFull(""))
 
@@ -217,9 +215,7 @@ def _complain(sentence: str) -> None:
 
 
 def _open_standard_streams() -> None:
-    """What the caller closed (`>&-`) goes nowhere, as asked; left closed, the next file to be opened would be
-    it.
-    """
+    """What the caller closed (`>&-`) goes nowhere; left closed, the next opened file would be it."""
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:
             is_read = name == "stdin"

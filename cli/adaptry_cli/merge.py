@@ -120,9 +120,7 @@ def _recipe(base: str, inputs: tuple[str, ...], options: dict[str, Any]) -> Merg
 
 
 def _base(connected: RegistryOpener, recipe: MergeRecipe, progress: Progress) -> tuple[HfCheckpoint, str]:
-    """The base to merge into, its weights at hand, and how it was found where that is the original of the one
-    named.
-    """
+    """The base to merge into, with its weights, and how it was found if it is the named one's original."""
     from adaptry.bases.hf_folder import open_checkpoint
     from adaptry.bases.quantised import open_logical_view
     from adaptry.operations.base_registry import open_base

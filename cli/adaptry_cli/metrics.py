@@ -1,6 +1,4 @@
-"""`adaptry metrics log` and `show`: numbers that are attached to a version, appended and never
-overwritten.
-"""
+"""`adaptry metrics log` and `show`: numbers attached to a version, appended and never overwritten."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What the commands print: the answer on stdout, as text or JSON; the story on stderr, with bars on a
-terminal.
+"""What commands print: the answer on stdout, as text or JSON; the story on stderr, bars on a terminal.
 
 Text that others wrote is shown with its control characters spelled out, so that no description can move a
 cursor.

@@ -1,6 +1,4 @@
-"""A result beside its parents, for the commands that make one: `--report` as JSON, `--heatmap` as a
-picture.
-"""
+"""A result beside its parents, for commands that make one: `--report` as JSON, `--heatmap` as a picture."""
 
 from __future__ import annotations
 
@@ -46,9 +44,7 @@ class ReportTarget:
 
 
 def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds `--report` and `--heatmap`; passes `report`. (`Any`: the other arguments are each command's
-    own.)
-    """
+    """Adds `--report` and `--heatmap`; passes `report`. (`Any`: other arguments are each command's own.)"""
 
     @click.option(
         "--report",

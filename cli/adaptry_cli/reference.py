@@ -17,10 +17,10 @@ _HEAD = """# The command line
 
 Made from the commands by `python -m adaptry_cli.reference`; a test says when it is out of date.
 
-A command takes a *ref* (`acme/tone`, `acme/tone@3`, `acme/tone@prod`, `acme/tone@sha256:…`). Where it takes a ref or a
-folder, only `./`, `../`, `/` and `~` mean a folder. stdout is the answer, stderr the story; `--json` prints the answer
-as JSON. The registry is `--registry`, else `ADAPTRY_URL`, else the embedded one in the user's data folder
-(`ADAPTRY_HOME` moves it); the token is `ADAPTRY_TOKEN`, else what `adaptry login` kept.
+A command takes a *ref* (`acme/tone`, `acme/tone@3`, `acme/tone@prod`, `acme/tone@sha256:…`). Where it takes a
+ref or a folder, only `./`, `../`, `/` and `~` mean a folder. stdout is the answer, stderr the story; `--json`
+prints the answer as JSON. The registry is `--registry`, else `ADAPTRY_URL`, else the embedded one in the
+user's data folder (`ADAPTRY_HOME` moves it); the token is `ADAPTRY_TOKEN`, else what `adaptry login` kept.
 """
 
 

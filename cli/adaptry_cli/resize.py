@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     "--allowed",
     metavar="RANKS",
     help=(
-        "The ranks a server takes, as in 8,16,32: the smallest that keeps --energy (else all), or the"
-        " largest."
+        "The ranks a server takes, as in 8,16,32: the smallest that keeps --energy"
+        " (else all), or the largest."
     ),
 )
 @click.option("--uniform", is_flag=True, help="The same rank for every module; zeros fill it.")

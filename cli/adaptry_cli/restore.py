@@ -161,8 +161,8 @@ def _begin_epoch(where: str | None, keep_tokens: bool, skip: int, as_json: bool)
     registry = connect_to(where)
     require_usage(
         isinstance(registry, LocalRegistry),
-        "begin an epoch on the server's own machine, with the server stopped: adaptry restore --epoch-only"
-        " --registry DIR",
+        "begin an epoch on the server's own machine, with the server stopped:"
+        " adaptry restore --epoch-only --registry DIR",
     )
     assert isinstance(registry, LocalRegistry)
     epoch = begin_epoch(registry, keep_tokens=keep_tokens, skip=skip)

@@ -1,6 +1,4 @@
-"""`adaptry rollout start`, `status`, `advance`, `abort`: a version takes over an alias on some workers
-first.
-"""
+"""`adaptry rollout start`, `status`, `advance`, `abort`: a version takes an alias on some workers first."""
 
 from __future__ import annotations
 
@@ -40,8 +38,8 @@ def rollout() -> None:
     "--every",
     metavar="TIME",
     help=(
-        "Take the next step by itself after so long (30s, 10m, 2h), once everyone whose turn it is serves the"
-        " version."
+        "Take the next step by itself after so long (30s, 10m, 2h),"
+        " once everyone whose turn it is serves the version."
     ),
 )
 @registry_option

@@ -1,6 +1,4 @@
-"""`adaptry runtime ls`, `plan`, `compare`: rules of engines, flags for a server, and which adapters an engine
-serves as trained.
-"""
+"""`adaptry runtime ls`, `plan`, `compare`: engines' rules, a server's flags, adapters served as trained."""
 
 from __future__ import annotations
 
@@ -190,9 +188,7 @@ def _detect_engine(url: str, declared: Runtime | None, key: str | None) -> Engin
 
 
 def _served_base(connected: RegistryOpener, found: EngineInfo, base: str | None) -> tuple[str, BaseRecord]:
-    """The base that is served, by the names the server has for it. Raises `NotFound` where none is known
-    here.
-    """
+    """The base that is served, by the names the server has for it. Raises `NotFound` if none is known."""
     names = [base] if base else list(found.models)
     for name in names:
         try:
@@ -238,8 +234,8 @@ def _say_plan(made: ServerPlan) -> None:
     taken = len(made.adapters) - len(made.unservable)
     print_err(
         f"{taken} of {len(made.adapters)} adapters, largest rank {made.rank}, {made.slots} in use at once:"
-        f" {format_size(made.slot_bytes)} each, {format_size(made.total_bytes)} together; as a runtime:"
-        f" {made.runtime}"
+        f" {format_size(made.slot_bytes)} each, {format_size(made.total_bytes)} together;"
+        f" as a runtime: {made.runtime}"
     )
 
 

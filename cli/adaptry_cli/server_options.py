@@ -58,8 +58,8 @@ _OPTIONS = (
         metavar="ORIGIN",
         callback=_origins,
         help=(
-            "Let web pages of this origin call the server (CORS), such as https://app.example.com; may be"
-            " repeated."
+            "Let web pages of this origin call the server (CORS),"
+            " such as https://app.example.com; may be repeated."
         ),
     ),
     click.option(
@@ -147,8 +147,8 @@ _OPTIONS = (
         metavar="FILE",
         type=FOLDER,
         help=(
-            "What uploads are signed with, else a secret that is made; the same for all servers of a"
-            " registry."
+            "What uploads are signed with, else a secret that is made;"
+            " the same for all servers of a registry."
         ),
     ),
     click.option(
@@ -157,8 +157,8 @@ _OPTIONS = (
         metavar="DIR",
         type=FOLDER,
         help=(
-            "Where pieces of Hub clients' uploads wait, else in the folder; the same for all servers of a"
-            " registry."
+            "Where pieces of Hub clients' uploads wait, else in the folder;"
+            " the same for all servers of a registry."
         ),
     ),
 )

@@ -28,9 +28,7 @@ _successor = click.option("--successor", metavar="REF", help="What to take inste
 
 
 def state_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the argument and the options of a command that withdraws a version. (`Any`: a command's own
-    arguments.)
-    """
+    """Adds the argument and the options of a command that withdraws a version. (`Any`: command arguments.)"""
     return _ref(_reason(_successor(registry_option(json_option(command)))))
 
 

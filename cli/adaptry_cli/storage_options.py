@@ -30,8 +30,8 @@ blobs_option = click.option(
     envvar="ADAPTRY_BLOBS",
     metavar="URL",
     help=(
-        "Where a new registry has its files: s3://bucket/prefix, else the folder, which remembers it. Also"
-        " ADAPTRY_BLOBS."
+        "Where a new registry has its files: s3://bucket/prefix, else the folder,"
+        " which remembers it. Also ADAPTRY_BLOBS."
     ),
 )
 

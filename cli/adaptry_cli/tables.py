@@ -1,5 +1,4 @@
-"""Tables and lists of facts on stdout: bold headings on a terminal (NO_COLOR is respected), plain text into a
-pipe.
+"""Tables and lists of facts on stdout: bold headings on a terminal (NO_COLOR is respected), plain into pipes.
 
 Nothing is ever cut off: on a narrow terminal the widest column wraps, and if that is not enough, lines do.
 """
@@ -23,9 +22,7 @@ _UNLIMITED = 10_000  # the width of a pipe
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> None:
-    """Rows under headings; columns that are empty in every row are left out, those in `right` are aligned
-    there.
-    """
+    """Rows under headings; columns empty in every row are left out, those in `right` are right-aligned."""
     cells = [[escape_controls(cell) for cell in row] for row in rows]
     shown = [number for number in range(len(columns)) if any(row[number] for row in cells)]
     widths = {number: max(len(columns[number]), *(len(row[number]) for row in cells)) for number in shown}

@@ -43,8 +43,8 @@ def verify(registry: Registry, read_data: bool, as_json: bool) -> None:
             print_out(f"{one.where}: {one.reason}")
     if problems:
         print_err(
-            f"found {format_count(len(problems), 'problem')}; `adaptry mend --dry-run` shows what can be done"
-            " about it"
+            f"found {format_count(len(problems), 'problem')};"
+            " `adaptry mend --dry-run` shows what can be done about it"
         )
     else:
         print_err("no damage found" + ("" if read_data else "; --read-data also reads every stored byte"))

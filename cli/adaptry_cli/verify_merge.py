@@ -129,9 +129,7 @@ def _named(
 
 
 def _recorded(connected: RegistryOpener, record: MergeRecord, progress: Progress) -> MergePlan:
-    """The plan of what the checkpoint's record names, if that is still there. Raises `CheckFailed`,
-    `NotFound`.
-    """
+    """The plan of what the checkpoint's record names, if still there. Raises `CheckFailed`, `NotFound`."""
     from adaptry.compute.merging.merge import plan_recipe
     from adaptry.compute.verifying.merge_record import check_base, check_inputs
 

@@ -151,9 +151,7 @@ def base_text(version: VersionInfo) -> str:
 
 
 def detail_text(event: Event) -> str:
-    """`prod from 1 to 2`, `Fix a typo (to main, sha256:…)`; of other events what they say, with digests cut
-    short.
-    """
+    """`prod from 1 to 2`, `Fix a typo (to main, sha256:…)`; other events' text, with digests cut short."""
     detail = event.detail
     if event.kind == ALIAS_MOVED and event.number is not None:
         came = f" from {detail['was_number']}" if "was_number" in detail else ""

@@ -137,8 +137,7 @@ def work(
 
 @contextlib.contextmanager
 def runner_process(data: Path, catalog: str | None, blobs: str | None) -> Iterator[None]:
-    """A runner in a process of its own for as long as the block lasts, and no longer, however this process
-    ends.
+    """A runner in a process of its own for exactly as long as the block, however this process ends.
 
     Raises `MissingDependency`.
     """

@@ -93,8 +93,9 @@ def _seaweed(service: Service) -> list[str]:
     if "server" not in said:
         return said
     return [
-        *said, f"-master.port.grpc={master}", f"-volume.port.grpc={volume}", f"-filer.port.grpc={filer}", f"-s3.port.grpc={s3}",
-        f"-filer.localSocket={service.places['/data'] / 'filer.sock'}", f"-s3.localSocket={service.places['/data'] / 's3.sock'}",
+        *said, f"-master.port.grpc={master}", f"-volume.port.grpc={volume}", f"-filer.port.grpc={filer}",
+        f"-s3.port.grpc={s3}", f"-filer.localSocket={service.places['/data'] / 'filer.sock'}",
+        f"-s3.localSocket={service.places['/data'] / 's3.sock'}",
     ]  # fmt: skip
 
 
@@ -116,7 +117,8 @@ def _postgres(service: Service) -> tuple[list[str], str | None]:
         owner = said["POSTGRES_USER"]
         _run(
             service, user,
-            ["initdb", "-D", str(draft), "-U", owner, "-A", "scram-sha-256", f"--pwfile={password}", "-E", "UTF8", "--locale=C.UTF-8"],
+            ["initdb", "-D", str(draft), "-U", owner, "-A", "scram-sha-256", f"--pwfile={password}",
+             "-E", "UTF8", "--locale=C.UTF-8"],
         )  # fmt: skip
         password.unlink()
         with (draft / "pg_hba.conf").open("a") as rules:

@@ -187,7 +187,8 @@ import sys
 from pathlib import Path
 from adaptry_api.serve import serve
 from adaptry_api.settings import ServerSettings
-serve(ServerSettings(data=Path(sys.argv[1])), port=int(sys.argv[2]), announce=lambda started: print(started.url, flush=True))
+serve(ServerSettings(data=Path(sys.argv[1])), port=int(sys.argv[2]), \
+announce=lambda started: print(started.url, flush=True))
 """
 
 

@@ -26,8 +26,8 @@ pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("UserWa
 
 def llama(**options: Any) -> Any:
     config = transformers.LlamaConfig(
-        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        vocab_size=64, **options,
+        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, vocab_size=64, **options,
     )  # fmt: skip
     return transformers.LlamaForCausalLM(config)
 

@@ -55,8 +55,8 @@ def test_the_same_adapter_has_the_same_digest_over_http(run, answer, tmp_path: P
 
 def test_a_server_for_others_says_how_they_reach_it_and_that_nothing_is_encrypted(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "adaptry_cli", "serve", "--data", str(tmp_path / "served"), "--host", "0.0.0.0",
-         "--port", "0"],
+        [sys.executable, "-m", "adaptry_cli", "serve", "--data", str(tmp_path / "served"),
+         "--host", "0.0.0.0", "--port", "0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

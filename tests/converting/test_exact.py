@@ -26,7 +26,8 @@ EXACT = [
     "loha", "loha of kernels", "loha of effective kernels",
     "lokr", "lokr of factors", "lokr of whole matrices", "lokr of kernels", "lokr of effective kernels",
     "lokr of whole kernels",
-    "miss", "miss with a rest", "miss mini", "delora", "gralora", "gralora hybrid", "gralora hybrid of conv1d",
+    "miss", "miss with a rest", "miss mini", "delora", "gralora", "gralora hybrid",
+    "gralora hybrid of conv1d",
     "tinylora", "tinylora in groups", "tinylora in one group of conv1d", "tinylora of an embedding",
     "unilora", "unilora of conv1d",
 ]  # fmt: skip

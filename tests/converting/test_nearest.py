@@ -27,8 +27,8 @@ from .converted import converted, distance, ground_of, in_place  # noqa: E402
 CLOSE = 1e-6
 MATRICES = ["q_proj", "v_proj", "down_proj"]
 THIN = {
-    "hra": {5}, "hra orthogonal": {4}, "hra of blocks": {4}, "deft": {4}, "deft by qr": {4}, "deft of conv1d": {4},
-    "peanut deep": {4}, "psoft": {6}, "psoft projected": {6}, "osf": {8, 32},
+    "hra": {5}, "hra orthogonal": {4}, "hra of blocks": {4}, "deft": {4}, "deft by qr": {4},
+    "deft of conv1d": {4}, "peanut deep": {4}, "psoft": {6}, "psoft projected": {6}, "osf": {8, 32},
 }  # fmt: skip
 FULL = [
     "oft", "oft of blocks", "boft", "road_4", "hira of conv1d", "glora", "glora of the bias", "frod", "ia3",

@@ -13,8 +13,9 @@ from adaptry.core.hub_revision import parse_branch, parse_tag
 from adaptry.core.refs import parse_alias, parse_stored_alias
 
 BROKEN = [
-    "HEAD", "head", "FETCH_HEAD", "ORIG_HEAD", "a..b", "x.lock", "X.LOCK", "x.lock.lock", ".a", "a.", "a@{1}", "a//b", "/a", "a/",
-    "a/.b", "a/b.lock", "a b", "a~1", "a^", "a:b", "a?", "a*", "a[b", "a\\b", "a\tb", "a\x7f", "-a", "@", "Main", "LATEST",
+    "HEAD", "head", "FETCH_HEAD", "ORIG_HEAD", "a..b", "x.lock", "X.LOCK", "x.lock.lock", ".a", "a.", "a@{1}",
+    "a//b", "/a", "a/", "a/.b", "a/b.lock", "a b", "a~1", "a^", "a:b", "a?", "a*", "a[b", "a\\b", "a\tb",
+    "a\x7f", "-a", "@", "Main", "LATEST",
 ]  # fmt: skip
 
 

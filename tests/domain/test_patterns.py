@@ -42,18 +42,21 @@ NAMES = [
     ),
 ]
 PLAIN = [
-    "q_proj", "self_attn.q_proj", r"self_attn\.q_proj", "layers.0.mlp", "layers.1.self_attn.v_proj", "", ".", "a..b",
-    "model.layers.0.self_attn.q_proj", r"layers\.11\.mlp\.down_proj", "lm_head", "x.proj", "q.proj", "-", "w1", "1.w2",
+    "q_proj", "self_attn.q_proj", r"self_attn\.q_proj", "layers.0.mlp", "layers.1.self_attn.v_proj", "", ".",
+    "a..b", "model.layers.0.self_attn.q_proj", r"layers\.11\.mlp\.down_proj", "lm_head", "x.proj", "q.proj",
+    "-", "w1", "1.w2",
 ]  # fmt: skip
 FOR_RE2 = [
-    r".*\.q_proj", r"layers\.\d+\.self_attn\.(q|v)_proj", r".*(q|k|v)_proj", r"layers\.(0|11)\..*", r"[qk]_proj",
-    r".*self_attn.*", r"^model\.layers\.1\..*$", r"(?:up|down)_proj", r"(?:(?:\w+)\.)+w[12]", r"(\w+\.?)+", r"(?i:Q_PROJ)",
-    r"\w+", r".*layers\.(?:[0-9]|1[0-9])\.mlp\..*_proj", "q_proj|v_proj", r".{0,64}_proj", "a)|(v",
+    r".*\.q_proj", r"layers\.\d+\.self_attn\.(q|v)_proj", r".*(q|k|v)_proj", r"layers\.(0|11)\..*",
+    r"[qk]_proj", r".*self_attn.*", r"^model\.layers\.1\..*$", r"(?:up|down)_proj", r"(?:(?:\w+)\.)+w[12]",
+    r"(\w+\.?)+", r"(?i:Q_PROJ)", r"\w+", r".*layers\.(?:[0-9]|1[0-9])\.mlp\..*_proj", "q_proj|v_proj",
+    r".{0,64}_proj", "a)|(v",
 ]  # fmt: skip
 FOR_RE = [
-    r"^(?!.*visual).*(?:q_proj|v_proj).*", r"(?<=self_attn\.)q_proj", r".*(?<!visual)\.blocks.*", r"(?P<x>\w)(?P=x).*",
-    r"(?!.*visual).*_proj", r"layers\.\d{,2}\..*", r"(?>.*)q_proj", r"\w++", r"(?P<a>o|v)_proj(?P=a)?", r"(a*)*b", r"(a+)+b",
-    r"(?=.*layers).*v_proj\Z", "\u0131*", r"(?#comment)q_proj", r"(?:.*\.)?(?=q)q_proj", r"\x71_proj", r"[[:q:]]_proj",
+    r"^(?!.*visual).*(?:q_proj|v_proj).*", r"(?<=self_attn\.)q_proj", r".*(?<!visual)\.blocks.*",
+    r"(?P<x>\w)(?P=x).*", r"(?!.*visual).*_proj", r"layers\.\d{,2}\..*", r"(?>.*)q_proj", r"\w++",
+    r"(?P<a>o|v)_proj(?P=a)?", r"(a*)*b", r"(a+)+b", r"(?=.*layers).*v_proj\Z", "\u0131*",
+    r"(?#comment)q_proj", r"(?:.*\.)?(?=q)q_proj", r"\x71_proj", r"[[:q:]]_proj",
 ]  # fmt: skip
 BROKEN = ["(", "*", r"\p{L}", "[", "(?i)q_proj", "a{3,1}", r"(?<=a*)b", r"\Qa\E", ")"]
 ENDLESS = r"[\w.]{0,64}" * 12 + "!"
@@ -233,16 +236,18 @@ def test_the_first_matching_pattern_in_file_order_counts() -> None:
 
 
 _ATOMS = [
-    "q", "v", "_proj", "a", "K", "k", ".", r"\.", ".*", r"\d", r"\w", r"\W", r"\D", r"\s", r"\S", r"\b", "^", "$", "[qv]",
-    "[^.]", "[a-z]", r"[\w.]", "[]a]", "[^]a]", "[a-]", "[-a]", "(?i)", "(?i:Q)", "(?s)", "(?m)", "(?s:.)", "()", "0", "-",
-    r"\_", r"\-", r"\A", r"[\d_]", r"[^\W]", "(?:)", r"\t", "a{1,", "a{", "}", "{2", r"[\]]", r"[\^a]", "[k-m]", "(?i:[a-k])",
-    "(?i:[^k])", r"\/", "#", " ", "(?P<n>q)", "(?P<m>.)", r"\a", "[.]", "[|]", "(?i-s:.)", "=", "!", "<", "&", ",", "@",
-    "[^a-]", "x{2}", "(?-i:q)", "é", "{,2}", "[[:alpha:]]", r"\101", r"\B", r"\Z", "(?!a)", "(?=a)", r"(a)\3", "*", "a++",
+    "q", "v", "_proj", "a", "K", "k", ".", r"\.", ".*", r"\d", r"\w", r"\W", r"\D", r"\s", r"\S", r"\b", "^",
+    "$", "[qv]", "[^.]", "[a-z]", r"[\w.]", "[]a]", "[^]a]", "[a-]", "[-a]", "(?i)", "(?i:Q)", "(?s)", "(?m)",
+    "(?s:.)", "()", "0", "-", r"\_", r"\-", r"\A", r"[\d_]", r"[^\W]", "(?:)", r"\t", "a{1,", "a{", "}", "{2",
+    r"[\]]", r"[\^a]", "[k-m]", "(?i:[a-k])", "(?i:[^k])", r"\/", "#", " ", "(?P<n>q)", "(?P<m>.)", r"\a",
+    "[.]", "[|]", "(?i-s:.)", "=", "!", "<", "&", ",", "@", "[^a-]", "x{2}", "(?-i:q)", "é", "{,2}",
+    "[[:alpha:]]", r"\101", r"\B", r"\Z", "(?!a)", "(?=a)", r"(a)\3", "*", "a++",
 ]  # fmt: skip
 _REPEATS = ["*", "+", "?", "*?", "+?", "??", "{0}", "{1}", "{2,}", "{0,3}", "{1,2}?", "{3}"]
 _SHORT = [
-    "l.0.q_proj", "q_proj", "v", "q", "K", "k", "a", "aa", "aaa", "Q_PROJ", "a.b.c", ".", "..", "l.1.v", "_", "-", "a-b", "x",
-    "xx", "a{1,", "a{", "{2", "}", "qv", "0", "01", "a]", "^", "$", "|", "/x#y", "=!<>~&,@", "Ka.k", "aQa", "aaaaaaaa", "q@!",
+    "l.0.q_proj", "q_proj", "v", "q", "K", "k", "a", "aa", "aaa", "Q_PROJ", "a.b.c", ".", "..", "l.1.v", "_",
+    "-", "a-b", "x", "xx", "a{1,", "a{", "{2", "}", "qv", "0", "01", "a]", "^", "$", "|", "/x#y", "=!<>~&,@",
+    "Ka.k", "aQa", "aaaaaaaa", "q@!",
 ]  # fmt: skip
 
 

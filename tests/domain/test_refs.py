@@ -41,8 +41,9 @@ def test_a_ref_says_which_revision_is_meant(text: str, selector: object) -> None
 
 @pytest.mark.parametrize(
     "text",
-    ["", "tone", "acme/", "/tone", "acme/tone/x", "acme/../x", "acme/to ne", "acme/-x", "acme/x.git", "a--b/x",
-     "acme/tone@", "acme/tone@sha256:12", "acme/tone@a/b", "acme/to\u202ene", "acme/" + "x" * 97, "acme/tone@0"],
+    ["", "tone", "acme/", "/tone", "acme/tone/x", "acme/../x", "acme/to ne", "acme/-x", "acme/x.git",
+     "a--b/x", "acme/tone@", "acme/tone@sha256:12", "acme/tone@a/b", "acme/to\u202ene", "acme/" + "x" * 97,
+     "acme/tone@0"],
 )  # fmt: skip
 def test_a_ref_that_does_not_parse_shows_the_grammar(text: str) -> None:
     with pytest.raises(InvalidRef, match="namespace/name, then nothing"):

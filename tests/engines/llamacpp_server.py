@@ -1,7 +1,7 @@
 """llama.cpp's server as a process, and what an operator would run to start it anew.
 
 llamacpp_server.py serve MODEL PORT [FILE…]      serves until it is killed
-llamacpp_server.py restart MODEL PORT PIDFILE    kills the one before and starts another with the files that are listed
+llamacpp_server.py restart MODEL PORT PIDFILE    kills the one before and starts another with the listed files
 """
 
 from __future__ import annotations

@@ -54,8 +54,8 @@ def address(tmp_path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
     from ..exporting.llamacpp import VOCABULARY, gguf, write_base
 
     config = LlamaConfig(
-        hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4,
-        vocab_size=VOCABULARY, initializer_range=0.2,
+        hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=4, vocab_size=VOCABULARY, initializer_range=0.2,
     )  # fmt: skip
     model = LlamaForCausalLM(config)
     model.save_pretrained(tmp_path / "base")

@@ -78,8 +78,10 @@ ROUGH = {
     "alpha_pattern, TGI": ("tgi", {"config": {"alpha_pattern": {"q_proj": 64}}}),
     "alpha_pattern, TensorRT-LLM": ("tensorrt-llm", {"config": {"alpha_pattern": {"q_proj": 64}}}),
     "alpha_pattern, LMDeploy": ("lmdeploy", {"config": {"alpha_pattern": {"q_proj": 64}}}),
-    "a layer that lacks a module, LoRAX": ("lorax", {"extra": ONE_OF_DOWN, "config": {"target_modules": ["q_proj", "v_proj", "down_proj"]}}),
-    "a layer that lacks a module, TGI": ("tgi", {"extra": ONE_OF_DOWN, "config": {"target_modules": ["q_proj", "v_proj", "down_proj"]}}),
+    "a layer that lacks a module, LoRAX": (
+        "lorax", {"extra": ONE_OF_DOWN, "config": {"target_modules": ["q_proj", "v_proj", "down_proj"]}}),
+    "a layer that lacks a module, TGI": (
+        "tgi", {"extra": ONE_OF_DOWN, "config": {"target_modules": ["q_proj", "v_proj", "down_proj"]}}),
     "a head, SGLang": ("sglang", {"extra": HEAD, "config": {"modules_to_save": ["lm_head"]}}),
     "a head, LoRAX": ("lorax", {"extra": HEAD, "config": {"modules_to_save": ["lm_head"]}}),
     "a head, TGI": ("tgi", {"extra": HEAD, "config": {"modules_to_save": ["lm_head"]}}),

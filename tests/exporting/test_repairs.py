@@ -71,8 +71,8 @@ def test_every_remedy_is_a_repair_or_a_merge_or_for_people() -> None:
     written = {remedy for format in FORMATS.values() for remedy in format.handled_remedies}
     known = {*BY_REMEDY, *MERGE_REMEDIES, *MANUAL_REMEDIES, *written}
     left = said - known
-    words = ("start the server", "load it with", "look whether", "register the base", "expect it", "save it again", "serve it",
-             "merge it with the PEFT")  # fmt: skip
+    words = ("start the server", "load it with", "look whether", "register the base", "expect it",
+             "save it again", "serve it", "merge it with the PEFT")  # fmt: skip
     assert [remedy for remedy in left if not remedy.startswith(words)] == []
     assert set(BY_REMEDY) <= said
 

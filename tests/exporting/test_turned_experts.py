@@ -36,8 +36,9 @@ def model() -> MixtralForCausalLM:
     torch.manual_seed(0)
     return MixtralForCausalLM(
         MixtralConfig(
-            hidden_size=32, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
-            vocab_size=64, num_local_experts=EXPERTS, num_experts_per_tok=2, initializer_range=0.2,
+            hidden_size=32, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
+            num_key_value_heads=2, vocab_size=64, num_local_experts=EXPERTS, num_experts_per_tok=2,
+            initializer_range=0.2,
         )
     ).eval()  # fmt: skip
 

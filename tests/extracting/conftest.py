@@ -14,7 +14,8 @@ peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
 
 SIZES = {
-    "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 100,
+    "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "vocab_size": 100,
 }  # fmt: skip
 
 

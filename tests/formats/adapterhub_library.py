@@ -1,7 +1,7 @@
 """Runs in an environment of the `adapters` library, apart from ours: makes its adapters, and answers with
 them.
 
-python adapterhub_library.py make FOLDER     each model and config: FOLDER/<model>-<config>, and FOLDER/<model>
+python adapterhub_library.py make FOLDER     each model and config: FOLDER/<model>[-<config>]
 python adapterhub_library.py answers FOLDER MODEL ADAPTER…    the logits with each, as a line of JSON
 """
 

@@ -1,7 +1,7 @@
 """Runs in an environment of diffusers, apart from ours: makes its LoRA files, and tells what it makes of
 them.
 
-python diffusers_library.py make FOLDER     each pipeline and way to write: FOLDER/<pipeline>-<way>, and FOLDER/<pipeline>
+python diffusers_library.py make FOLDER     each pipeline and way to write: FOLDER/<pipeline>[-<way>]
 python diffusers_library.py loaded PIPELINE ADAPTER…     a line of JSON: of each adapter the scale of every
     module that got one, as the live layers have it, and the outputs of one step; or why it was refused
 """

@@ -1,7 +1,7 @@
 """Runs in an environment of mlx-lm, apart from ours: makes its adapters, and answers with them.
 
-python mlx_library.py make FOLDER                   each model and way to train: FOLDER/<model>-<way>, and FOLDER/<model>
-python mlx_library.py answers MODEL ADAPTER…        a line of JSON: of each adapter the logits, and the scale of its layers
+python mlx_library.py make FOLDER                   each model and way to train: FOLDER/<model>[-<way>]
+python mlx_library.py answers MODEL ADAPTER…        a line of JSON: each adapter's logits and scales
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from mlx_lm.models import llama, mixtral
 from mlx_lm.tuner.utils import linear_to_lora_layers, load_adapters
 
 SIZES: dict[str, Any] = {
-    "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_hidden_layers": 2, "vocab_size": 64,
-    "num_key_value_heads": 2, "rms_norm_eps": 1e-5,
+    "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_hidden_layers": 2,
+    "vocab_size": 64, "num_key_value_heads": 2, "rms_norm_eps": 1e-5,
 }  # fmt: skip
 MODELS: dict[str, tuple[Any, dict[str, Any]]] = {
     "llama": (llama, {**SIZES, "model_type": "llama"}),

@@ -31,7 +31,12 @@ OF_ALL = ("plain", "older", "metadata", "patterns", "rslora", "conv", "dora")
 OF_A_UNET = (*OF_ALL, "processors", "kohya", "locon", "converted")
 WAYS = {"sd": OF_A_UNET, "sdxl": OF_A_UNET, "flux": (*OF_ALL, "alphas")}
 CASES = [f"{pipeline}-{way}" for pipeline, ways in WAYS.items() for way in ways]
-FINDINGS = {"plain": {"alpha_unknown"}, "older": {"alpha_unknown"}, "processors": {"alpha_unknown"}, "dora": {"magnitudes_dropped"}}  # fmt: skip
+FINDINGS = {
+    "plain": {"alpha_unknown"},
+    "older": {"alpha_unknown"},
+    "processors": {"alpha_unknown"},
+    "dora": {"magnitudes_dropped"},
+}
 
 pytestmark = DIFFUSERS.marks
 

@@ -18,16 +18,21 @@ from .foreign import bottleneck, diffusers, kohya, mlx
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345678\n"
 LEFTOVERS = {
-    "optimizer.pt": "pickle", "scheduler.pt": "pickle", "training_args.bin": "pickle", "rng_state_0.pth": "pickle",
-    "scaler.pt": "pickle", "pytorch_model.bin": "pickle",
-    "trainer_state.json": "training run", "trainer_log.jsonl": "training run", "all_results.json": "training run",
-    "config.json": "training run or a base",
+    "optimizer.pt": "pickle", "scheduler.pt": "pickle", "training_args.bin": "pickle",
+    "rng_state_0.pth": "pickle", "scaler.pt": "pickle", "pytorch_model.bin": "pickle",
+    "trainer_state.json": "training run", "trainer_log.jsonl": "training run",
+    "all_results.json": "training run", "config.json": "training run or a base",
     "zero_to_fp32.py": "a program", "latest": "training state", "debug.log": "training state",
     "model.safetensors": "whole model", "model-00001-of-00002.safetensors": "whole model",
     "adapter-f16.gguf": "another adapter",
     "axolotl_config.yaml": "not a file of an adapter",
 }  # fmt: skip
-FOLDERS = {"checkpoint-500": "training state", "runs": "training state", "global_step500": "training state", "wandb": "training state"}  # fmt: skip
+FOLDERS = {
+    "checkpoint-500": "training state",
+    "runs": "training state",
+    "global_step500": "training state",
+    "wandb": "training state",
+}
 
 
 def trained(folder: Path) -> Path:

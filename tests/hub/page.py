@@ -12,9 +12,10 @@ Found = Mapping[tuple[str, int], Outcome]
 
 _HEAD = """# Clients of the Hub protocol
 
-Made by `python -m tests.hub --write docs/hub-clients.md`, which starts `adaptry serve` and lets real clients, unmodified and
-each a process in an environment of its own, do what their documentation says; and compares. The heavy tests run the same,
-and those of the newest client are among the quick ones. [Use with…](use-with.md) says how to set a client up.
+Made by `python -m tests.hub --write docs/hub-clients.md`, which starts `adaptry serve` and lets real clients,
+unmodified and each a process in an environment of its own, do what their documentation says; and compares.
+The heavy tests run the same, and those of the newest client are among the quick ones.
+[Use with…](use-with.md) says how to set a client up.
 
 `✓`: as the client expects. `–`: what this version of the client does not do, on any server. `✗`: fails.
 

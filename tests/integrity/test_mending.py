@@ -96,7 +96,8 @@ def test_pushing_the_same_files_replaces_damaged_bytes_and_keeps_them_aside(
     assert verify(registry.catalog, registry.blobs) == ()
     assert not registry.versions.get(Ref(TONE)).is_damaged
     assert is_whole(registry, lora(1), tmp_path)
-    (aside,) = (registry.blobs.folder / "damaged").iterdir()  # type: ignore[attr-defined]  # files, in these tests
+    # The blobs are files in these tests.
+    (aside,) = (registry.blobs.folder / "damaged").iterdir()  # type: ignore[attr-defined]
     assert aside.read_bytes() == bad
 
 

@@ -114,9 +114,8 @@ def test_a_runner_is_dead_when_its_count_stands_still_whatever_clocks_say() -> N
     assert watch.find_dead({"a": 3}, now=200.0) == {"a"}
 
 
-def test_a_runner_that_is_heard_of_again_after_it_was_taken_for_dead_lives_though_its_count_is_as_before() -> (
-    None
-):
+def test_a_runner_that_is_heard_of_again_after_it_was_taken_for_dead_lives_though_its_count_is_as_before(
+) -> None:  # fmt: skip
     watch = LivenessMonitor(2.0)
     watch.find_dead({"one": 1}, 100.0)
     assert watch.find_dead({"one": 1}, 102.5) == {"one"}

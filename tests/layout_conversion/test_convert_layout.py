@@ -158,8 +158,14 @@ def test_experts_that_are_adapted_in_part_are_zeros_elsewhere(tmp_path: Path) ->
     assert again.spec.modules[0].parameter == "gate_up_proj"
 
 
-@pytest.mark.parametrize("config", [LoraConfig(r=2, target_modules=["q_proj"], use_dora=True), IA3Config(
-    target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"])], ids=["dora", "ia3"])  # fmt: skip
+@pytest.mark.parametrize(
+    "config",
+    [
+        LoraConfig(r=2, target_modules=["q_proj"], use_dora=True),
+        IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"]),
+    ],
+    ids=["dora", "ia3"],
+)
 def test_names_of_a_multimodal_model_are_brought_to_either_version(tmp_path: Path, config: Any) -> None:
     torch.manual_seed(0)
     model = llava()

@@ -64,10 +64,12 @@ KINDS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "rslora and patterns": (
         llama,
         {"target_modules": ["q_proj"], "use_rslora": True, "lora_alpha": 3},
-        {"target_modules": ["q_proj"], "rank_pattern": {"layers.0.self_attn.q_proj": 2}, "alpha_pattern": {"q_proj": 5}},
+        {"target_modules": ["q_proj"], "rank_pattern": {"layers.0.self_attn.q_proj": 2},
+         "alpha_pattern": {"q_proj": 5}},
     ),
     "conv1d": (gpt2, {"target_modules": ["c_attn"]}, {"target_modules": ["c_attn", "c_proj"]}),
-    "embedding": (llama, {"target_modules": ["embed_tokens"]}, {"target_modules": ["embed_tokens", "k_proj"]}),
+    "embedding": (
+        llama, {"target_modules": ["embed_tokens"]}, {"target_modules": ["embed_tokens", "k_proj"]}),
     "convolutions": (
         Convolutions,
         {"target_modules": ["one", "two", "three", "small"]},

@@ -29,16 +29,18 @@ transformers = pytest.importorskip("transformers")
 from safetensors.torch import load_file, save_file  # noqa: E402  (needs torch)
 
 ENCODER = {
-    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 96,
-    "max_position_embeddings": 40, "pad_token_id": 1,
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "vocab_size": 96, "max_position_embeddings": 40, "pad_token_id": 1,
 }  # fmt: skip
 BART = {
     "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
-    "decoder_attention_heads": 2, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "vocab_size": 96, "pad_token_id": 1,
-    "bos_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 2, "scale_embedding": True,
+    "decoder_attention_heads": 2, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "vocab_size": 96,
+    "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 2,
+    "scale_embedding": True,
 }  # fmt: skip
 T5 = {
-    "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 1, "num_heads": 4, "vocab_size": 96, "decoder_start_token_id": 0,
+    "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 1, "num_heads": 4, "vocab_size": 96,
+    "decoder_start_token_id": 0,
 }  # fmt: skip
 IDS = torch.tensor([[5, 7, 9, 11, 2]])
 
@@ -63,11 +65,12 @@ MODELS: dict[str, Callable[[], Any]] = {
     "distilbert": _of(
         "DistilBert", "DistilBertForMaskedLM", dim=32, hidden_dim=48, n_layers=1, n_heads=2, vocab_size=96),
     "modernbert": _of(
-        "ModernBert", "ModernBertForMaskedLM", **ENCODER, bos_token_id=0, eos_token_id=2, cls_token_id=0, sep_token_id=2),
+        "ModernBert", "ModernBertForMaskedLM", **ENCODER, bos_token_id=0, eos_token_id=2, cls_token_id=0,
+        sep_token_id=2),
     "xlnet": _of("XLNet", "XLNetLMHeadModel", d_model=32, n_layer=1, n_head=2, d_inner=48, vocab_size=96),
     "modernbert-decoder": _of(
-        "ModernBertDecoder", "ModernBertDecoderForCausalLM", **ENCODER, bos_token_id=0, eos_token_id=2, cls_token_id=0,
-        sep_token_id=2),
+        "ModernBertDecoder", "ModernBertDecoderForCausalLM", **ENCODER, bos_token_id=0, eos_token_id=2,
+        cls_token_id=0, sep_token_id=2),
     "megatron-bert": _of("MegatronBert", "MegatronBertForMaskedLM", **ENCODER),
     "bert-generation": _of("BertGeneration", "BertGenerationDecoder", **ENCODER, is_decoder=True),
     "xmod": _of(
@@ -75,12 +78,14 @@ MODELS: dict[str, Callable[[], Any]] = {
     "biogpt": _of("BioGpt", "BioGptForCausalLM", **ENCODER),
     "gpt_neox_japanese": _of(
         "GPTNeoXJapanese", "GPTNeoXJapaneseForCausalLM", **ENCODER, tie_word_embeddings=True),
-    "mamba": _of("Mamba", "MambaForCausalLM", hidden_size=32, num_hidden_layers=1, state_size=4, vocab_size=96),
+    "mamba": _of(
+        "Mamba", "MambaForCausalLM", hidden_size=32, num_hidden_layers=1, state_size=4, vocab_size=96),
     "xlm": _of(
-        "XLM", "XLMWithLMHeadModel", emb_dim=32, n_layers=1, n_heads=2, n_words=96, max_position_embeddings=40,
-        pad_index=1),
+        "XLM", "XLMWithLMHeadModel", emb_dim=32, n_layers=1, n_heads=2, n_words=96,
+        max_position_embeddings=40, pad_index=1),
     "gpt2": _of("GPT2", "GPT2LMHeadModel", n_embd=32, n_layer=1, n_head=2, vocab_size=96, n_positions=40),
-    "ctrl": _of("CTRL", "CTRLLMHeadModel", n_embd=32, n_layer=1, n_head=2, dff=48, vocab_size=96, n_positions=40),
+    "ctrl": _of(
+        "CTRL", "CTRLLMHeadModel", n_embd=32, n_layer=1, n_head=2, dff=48, vocab_size=96, n_positions=40),
     "whisper": _of(
         "Whisper", "WhisperForConditionalGeneration", **BART, num_mel_bins=8, max_source_positions=20,
         max_target_positions=20),

@@ -40,7 +40,8 @@ _ON_BOTH: dict[str, Callable[[], Any]] = {
     "randlora from a seed": lambda: peft.RandLoraConfig(r=5, save_projection=False, projection_prng_key=2),
     "randlora sparse": lambda: peft.RandLoraConfig(r=5, save_projection=False, sparse=True),
     "randlora very sparse": lambda: peft.RandLoraConfig(r=5, save_projection=False, very_sparse=True),
-    "fourierft": lambda: peft.FourierFTConfig(n_frequency=50, n_frequency_pattern={"q_proj": 40, "c_attn": 40}),
+    "fourierft": lambda: peft.FourierFTConfig(
+        n_frequency=50, n_frequency_pattern={"q_proj": 40, "c_attn": 40}),
     "waveft": _waves,
     "waveft of db2": lambda: _waves(wavelet_family="db2"),
     "waveft of sym7": lambda: _waves(wavelet_family="sym7", scaling=3.0),
@@ -56,7 +57,8 @@ _ON_BOTH: dict[str, Callable[[], Any]] = {
 _ON_LINEAR: dict[str, Callable[[], Any]] = {
     "loha": lambda: peft.LoHaConfig(r=3, alpha=5, rank_pattern={"q_proj": 2}),
     "lokr": lambda: peft.LoKrConfig(r=2, alpha=5),
-    "lokr of factors": lambda: peft.LoKrConfig(r=1, alpha=5, decompose_both=True, alpha_pattern={"q_proj": 3}),
+    "lokr of factors": lambda: peft.LoKrConfig(
+        r=1, alpha=5, decompose_both=True, alpha_pattern={"q_proj": 3}),
     "lokr of whole matrices": lambda: peft.LoKrConfig(r=64, alpha=5),
     "miss": lambda: peft.MissConfig(r=8),
     "miss with a rest": lambda: peft.MissConfig(r=7),
@@ -67,7 +69,8 @@ _ON_LINEAR: dict[str, Callable[[], Any]] = {
     "shira": lambda: peft.ShiraConfig(r=2),
     "supertuning": lambda: peft.SupertuningConfig(sparsity=0.9),
     "supertuning with lora": lambda: peft.SupertuningConfig(sparsity=0.9, r=2, lora_alpha=3.0),
-    "supertuning without places": lambda: peft.SupertuningConfig(sparsity=0.9, save_precomputed_indices=False),
+    "supertuning without places": lambda: peft.SupertuningConfig(
+        sparsity=0.9, save_precomputed_indices=False),
     "supertuning of the smallest": lambda: peft.SupertuningConfig(
         sparsity=0.9, select_top=False, save_precomputed_indices=False
     ),
@@ -75,7 +78,8 @@ _ON_LINEAR: dict[str, Callable[[], Any]] = {
 _ON_OTHERS: dict[str, tuple[str, list[str], Callable[[], Any]]] = {
     "adalora pruned": (
         "llama", LINEAR, lambda: peft.AdaLoraConfig(
-            init_r=4, target_r=2, total_step=10, rank_pattern={f"{QUERY}.lora_E": [True, False, True, False]})),
+            init_r=4, target_r=2, total_step=10,
+            rank_pattern={f"{QUERY}.lora_E": [True, False, True, False]})),
     "adalora of kernels": (
         "blocks", KERNELS, lambda: peft.AdaLoraConfig(init_r=4, target_r=2, lora_alpha=7, total_step=10)),
     "loha of kernels": ("blocks", [*KERNELS, "line"], lambda: peft.LoHaConfig(r=3, alpha=5)),

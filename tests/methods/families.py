@@ -131,7 +131,8 @@ def _llava_family(renames: tuple[tuple[str, str], ...] = ()) -> Family:
     """Its language model and its projector are adapted, and what its vision tower has of the same names."""
     return Family(
         _llava, transformers.LlavaForConditionalGeneration, "CAUSAL_LM", ["q_proj", "down_proj", "linear_1"],
-        ["embed_tokens"], ["input_layernorm", "layer_norm1"], ["q_proj", "o_proj"], ["linear_1", "linear_2"], renames,
+        ["embed_tokens"], ["input_layernorm", "layer_norm1"], ["q_proj", "o_proj"], ["linear_1", "linear_2"],
+        renames,
     )  # fmt: skip
 
 
@@ -149,8 +150,9 @@ FAMILIES: Mapping[str, Family] = {
         ["wte"], ["ln_1", "ln_f"], ["attn.c_proj"], ["c_attn", "c_fc"],
     ),
     "bert": Family(
-        _bert, transformers.AutoModelForSequenceClassification, "SEQ_CLS", ["query", "value", "intermediate.dense"],
-        ["word_embeddings"], ["LayerNorm"], ["query", "value"], ["query", "value"],
+        _bert, transformers.AutoModelForSequenceClassification, "SEQ_CLS",
+        ["query", "value", "intermediate.dense"], ["word_embeddings"], ["LayerNorm"], ["query", "value"],
+        ["query", "value"],
     ),
     "t5": Family(
         _t5, transformers.AutoModelForSeq2SeqLM, "SEQ_2_SEQ_LM", ["q", "v", "wo"],
@@ -161,8 +163,9 @@ FAMILIES: Mapping[str, Family] = {
         ["layer.0.convolution", "layer.1.convolution", "shortcut.convolution"], [], ["normalization"],
     ),
     "qwen2_moe": Family(
-        _qwen2_moe, transformers.AutoModelForCausalLM, "CAUSAL_LM", ["q_proj", "k_proj", "shared_expert.down_proj"],
-        ["embed_tokens"], ["input_layernorm"], ["q_proj", "o_proj"], ["q_proj", "v_proj"],
+        _qwen2_moe, transformers.AutoModelForCausalLM, "CAUSAL_LM",
+        ["q_proj", "k_proj", "shared_expert.down_proj"], ["embed_tokens"], ["input_layernorm"],
+        ["q_proj", "o_proj"], ["q_proj", "v_proj"],
     ),
     "llava": _llava_family(),
     "llava_new_names": _llava_family(_LLAVA_IN_MEMORY),

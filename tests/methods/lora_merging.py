@@ -76,7 +76,8 @@ def small_model(kind: str) -> Any:
             config = transformers.NemotronHConfig(
                 hidden_size=32, num_attention_heads=4, num_key_value_heads=2, head_dim=8, vocab_size=96,
                 layers_block_type=["attention", "moe"], moe_intermediate_size=32, n_routed_experts=4,
-                moe_shared_expert_intermediate_size=24, num_experts_per_tok=2, mamba_num_heads=4, mamba_head_dim=16,
+                moe_shared_expert_intermediate_size=24, num_experts_per_tok=2, mamba_num_heads=4,
+                mamba_head_dim=16,
             )  # fmt: skip
             return transformers.NemotronHForCausalLM(config)
         case "gpt_oss":  # square down_proj, stored [experts, in, out]

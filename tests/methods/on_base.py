@@ -36,19 +36,24 @@ CASES: dict[str, tuple[str, Callable[[], Any]]] = {
     "oft of two terms": (
         "llama", lambda: peft.OFTConfig(target_modules=LINEAR, oft_block_size=8, num_cayley_neumann_terms=2)),
     "oft solved": (
-        "llama", lambda: peft.OFTConfig(target_modules=LINEAR, r=4, oft_block_size=0, use_cayley_neumann=False)),
+        "llama", lambda: peft.OFTConfig(
+            target_modules=LINEAR, r=4, oft_block_size=0, use_cayley_neumann=False)),
     "oft constrained": (
         "llama", lambda: peft.OFTConfig(target_modules=LINEAR, oft_block_size=8, coft=True, eps=0.5)),
-    "oft shared": ("llama", lambda: peft.OFTConfig(target_modules=LINEAR, oft_block_size=8, block_share=True)),
-    "oft with biases": ("llama", lambda: peft.OFTConfig(target_modules=LINEAR, oft_block_size=8, bias="oft_only")),
+    "oft shared": (
+        "llama", lambda: peft.OFTConfig(target_modules=LINEAR, oft_block_size=8, block_share=True)),
+    "oft with biases": (
+        "llama", lambda: peft.OFTConfig(target_modules=LINEAR, oft_block_size=8, bias="oft_only")),
     "oft of blocks": ("blocks", lambda: peft.OFTConfig(target_modules=BLOCKS, oft_block_size=4)),
     "oft of blocks shared": (
         "blocks", lambda: peft.OFTConfig(target_modules=BLOCKS, oft_block_size=4, block_share=True)),
     "boft": ("llama", lambda: peft.BOFTConfig(target_modules=LINEAR, boft_block_size=8)),
-    "boft of blocks": ("blocks", lambda: peft.BOFTConfig(target_modules=["conv", "linear"], boft_block_size=4)),
+    "boft of blocks": (
+        "blocks", lambda: peft.BOFTConfig(target_modules=["conv", "linear"], boft_block_size=4)),
     "hra": ("llama", lambda: peft.HRAConfig(target_modules=LINEAR, r=5)),
     "hra orthogonal": ("llama", lambda: peft.HRAConfig(target_modules=LINEAR, r=4, apply_GS=True)),
-    "hra of blocks": ("blocks", lambda: peft.HRAConfig(target_modules=["conv", "linear"], r=4, apply_GS=True)),
+    "hra of blocks": (
+        "blocks", lambda: peft.HRAConfig(target_modules=["conv", "linear"], r=4, apply_GS=True)),
     "road_1": ("llama", lambda: peft.RoadConfig(target_modules=LINEAR, variant="road_1", group_size=8)),
     "road_2": ("llama", lambda: peft.RoadConfig(target_modules=LINEAR, variant="road_2", group_size=16)),
     "road_4": ("llama", lambda: peft.RoadConfig(target_modules=LINEAR, variant="road_4", group_size=8)),
@@ -56,13 +61,17 @@ CASES: dict[str, tuple[str, Callable[[], Any]]] = {
         "llama", lambda: peft.LNTuningConfig(target_modules=["input_layernorm", "norm"])),
     "ln_tuning with biases": ("gpt2", lambda: peft.LNTuningConfig(target_modules=["ln_1", "ln_f"])),
     "hira": ("llama", lambda: peft.HiraConfig(target_modules=LINEAR, r=4)),
-    "hira of conv1d": ("gpt2", lambda: peft.HiraConfig(target_modules=["c_attn", "c_proj"], r=4, fan_in_fan_out=True)),
-    "hira of blocks": ("blocks", lambda: peft.HiraConfig(target_modules=[*BLOCKS, "one", "line", "solid"], r=3)),
+    "hira of conv1d": (
+        "gpt2", lambda: peft.HiraConfig(target_modules=["c_attn", "c_proj"], r=4, fan_in_fan_out=True)),
+    "hira of blocks": (
+        "blocks", lambda: peft.HiraConfig(target_modules=[*BLOCKS, "one", "line", "solid"], r=3)),
     "glora": ("llama", lambda: peft.GloraConfig(target_modules=LINEAR, r=4)),
     "glora of vectors": (
-        "llama", lambda: peft.GloraConfig(target_modules=LINEAR, config_A_B="vector", config_C="vector", config_D_E="vector")),
+        "llama", lambda: peft.GloraConfig(
+            target_modules=LINEAR, config_A_B="vector", config_C="vector", config_D_E="vector")),
     "glora of numbers": (
-        "llama", lambda: peft.GloraConfig(target_modules=LINEAR, config_A_B="constant", config_C="none", config_D_E="none")),
+        "llama", lambda: peft.GloraConfig(
+            target_modules=LINEAR, config_A_B="constant", config_C="none", config_D_E="none")),
     "glora of the bias": (
         "llama", lambda: peft.GloraConfig(target_modules=ATTENTION, config_A_B="none", config_C="lora")),
     "beft": ("llama", lambda: peft.BeftConfig(target_modules=ATTENTION)),
@@ -71,7 +80,8 @@ CASES: dict[str, tuple[str, Callable[[], Any]]] = {
         "llama", lambda: peft.DeftConfig(target_modules=LINEAR, r=4, alpha=7, decomposition_method="qr")),
     "deft taking out": ("llama", lambda: peft.DeftConfig(target_modules=LINEAR, r=4, para=True)),
     "deft of conv1d": (
-        "gpt2", lambda: peft.DeftConfig(target_modules=["c_attn", "c_proj"], r=4, alpha=3, fan_in_fan_out=True)),
+        "gpt2", lambda: peft.DeftConfig(
+            target_modules=["c_attn", "c_proj"], r=4, alpha=3, fan_in_fan_out=True)),
     "peanut": ("llama", lambda: peft.PeanutConfig(target_modules=LINEAR, r=4)),
     "peanut deep": (
         "llama", lambda: peft.PeanutConfig(target_modules=LINEAR, r=4, depth=2, act_fn="gelu", scaling=0.7)),
@@ -80,21 +90,26 @@ CASES: dict[str, tuple[str, Callable[[], Any]]] = {
     "psoft": ("llama", lambda: peft.PsoftConfig(target_modules=LINEAR, r=6, psoft_alpha=9)),
     "psoft by series": (
         "llama", lambda: peft.PsoftConfig(
-            target_modules=LINEAR, r=6, use_cayley_neumann=True, cayley_neumann_eps=0.9, ab_svd_init="pissa_init")),
+            target_modules=LINEAR, r=6, use_cayley_neumann=True, cayley_neumann_eps=0.9,
+            ab_svd_init="pissa_init")),
     "psoft projected": (
         "llama", lambda: peft.PsoftConfig(
-            target_modules=LINEAR, r=6, psoft_svd="lowrank", random_seed=3, psoft_orth=False, psoft_mag_a=False)),
+            target_modules=LINEAR, r=6, psoft_svd="lowrank", random_seed=3, psoft_orth=False,
+            psoft_mag_a=False)),
     "frod": ("llama", lambda: peft.FrodConfig(target_modules=LINEAR, progressbar=False)),
     "frod of conv1d": (
-        "gpt2", lambda: peft.FrodConfig(target_modules=["c_attn", "c_fc"], fan_in_fan_out=True, progressbar=False)),
+        "gpt2", lambda: peft.FrodConfig(
+            target_modules=["c_attn", "c_fc"], fan_in_fan_out=True, progressbar=False)),
     "trainable_tokens": ("llama", lambda: peft.TrainableTokensConfig(token_indices=[3, 1, 90])),
     "trainable_tokens of tied ends": ("tied", lambda: peft.TrainableTokensConfig(token_indices=[3, 1, 90])),
     "ia3": ("llama", lambda: peft.IA3Config(target_modules=LINEAR, feedforward_modules=["down_proj"])),
     "ia3 of conv1d": (
         "gpt2", lambda: peft.IA3Config(
-            target_modules=["c_attn", "mlp.c_proj"], feedforward_modules=["mlp.c_proj"], fan_in_fan_out=True)),
+            target_modules=["c_attn", "mlp.c_proj"], feedforward_modules=["mlp.c_proj"],
+            fan_in_fan_out=True)),
     "ia3 of blocks": (
-        "blocks", lambda: peft.IA3Config(target_modules=["conv", "solid", "linear"], feedforward_modules=["solid"])),
+        "blocks", lambda: peft.IA3Config(
+            target_modules=["conv", "solid", "linear"], feedforward_modules=["solid"])),
 }  # fmt: skip
 
 
@@ -120,7 +135,8 @@ def _model(kind: str) -> Any:
         return transformers.GPT2LMHeadModel(config)
     config = transformers.LlamaConfig(
         hidden_size=32, intermediate_size=80, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, vocab_size=96, attention_bias=True, mlp_bias=True, tie_word_embeddings=kind == "tied",
+        num_key_value_heads=2, vocab_size=96, attention_bias=True, mlp_bias=True,
+        tie_word_embeddings=kind == "tied",
     )  # fmt: skip
     model = transformers.LlamaForCausalLM(config)
     for name, parameter in model.named_parameters():

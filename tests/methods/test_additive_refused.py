@@ -88,10 +88,11 @@ def test_a_turned_tensor_is_found_and_never_merged(tmp_path: Path, name: str) ->
 # What says in the config how large a tensor is, and another value for it.
 NUMBERS = {
     "adalora": ("init_r", 2), "loha": ("r", 7), "lokr": ("r", 7), "vera": ("r", 12), "pvera": ("r", 12),
-    "vblora": ("r", 6), "vblora of choices": ("topk", 4), "randlora": ("r", 10), "fourierft": ("n_frequency", 60),
-    "waveft": ("n_frequency", 60), "miss": ("r", 16), "miss mini": ("mini_r", 8), "miss bat": ("r", 4),
-    "delora": ("r", 8), "gralora": ("gralora_k", 4), "gralora hybrid": ("hybrid_r", 4), "tinylora": ("u", 9),
-    "unilora": ("theta_d_length", 64), "c3a": ("block_size", 4), "shira": ("r", 4), "supertuning": ("sparsity", 0.8),
+    "vblora": ("r", 6), "vblora of choices": ("topk", 4), "randlora": ("r", 10),
+    "fourierft": ("n_frequency", 60), "waveft": ("n_frequency", 60), "miss": ("r", 16),
+    "miss mini": ("mini_r", 8), "miss bat": ("r", 4), "delora": ("r", 8), "gralora": ("gralora_k", 4),
+    "gralora hybrid": ("hybrid_r", 4), "tinylora": ("u", 9), "unilora": ("theta_d_length", 64),
+    "c3a": ("block_size", 4), "shira": ("r", 4), "supertuning": ("sparsity", 0.8),
     "supertuning with lora": ("r", 4),
 }  # fmt: skip
 

@@ -56,10 +56,12 @@ CASES: dict[str, Case] = {
     "OLoRA": ("llama", {"init_lora_weights": "olora"}, {"olora"}),
     "KaSA": ("llama", {"kasa_config": KasaConfig()}, {"kasa"}),
     "MiCA": ("llama", {"init_lora_weights": "mica"}, set()),
-    "MiCA of an embedding": ("layers", {"target_modules": ["words"], "init_lora_weights": "mica"}, {"embedding"}),
+    "MiCA of an embedding": (
+        "layers", {"target_modules": ["words"], "init_lora_weights": "mica"}, {"embedding"}),
     "BD-LoRA": (
         "llama",
-        {"use_bdlora": BdLoraConfig(nblocks=2, target_modules_bd_a=["down"], target_modules_bd_b=["q_", "v_"])},
+        {"use_bdlora": BdLoraConfig(
+            nblocks=2, target_modules_bd_a=["down"], target_modules_bd_b=["q_", "v_"])},
         {"bdlora"},
     ),
     "VeLoRA": ("llama", {"velora_config": VeloraConfig()}, {"velora"}),
@@ -141,16 +143,19 @@ REFUSED: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
     "biases of an attention": (
         "layers", {"target_modules": ["heads"], "lora_bias": True}, {}, "train with lora_bias=False"),
     "biases the base has not": (
-        "llama", {"target_modules": ["down_proj"], "lora_bias": True}, {}, "has no model.layers.0.mlp.down_proj.bias"),
+        "llama", {"target_modules": ["down_proj"], "lora_bias": True}, {},
+        "has no model.layers.0.mlp.down_proj.bias"),
     "aLoRA": ("llama", {}, {"alora_invocation_tokens": [1, 2]}, "it is an aLoRA, which acts only after"),
     "Arrow": ("llama", {}, {"arrow_config": {"top_k": 2}}, "merge one of them alone"),
     "QALoRA": ("llama", {}, {"use_qalora": True}, "QA-LoRA belongs to one quantised base"),
-    "PiSSA by a randomised decomposition": ("llama", {}, {"init_lora_weights": "pissa_niter_4"}, "convert the adapter"),
+    "PiSSA by a randomised decomposition": (
+        "llama", {}, {"init_lora_weights": "pissa_niter_4"}, "convert the adapter"),
     "CorDA": ("llama", {}, {"init_lora_weights": "corda"}, "path_initial_model_for_weight_conversion"),
     "LoRA-GA": ("llama", {}, {"init_lora_weights": "lora_ga"}, "path_initial_model_for_weight_conversion"),
     "LoftQ": ("llama", {}, {"init_lora_weights": "loftq"}, "LoftQ changed the base before training"),
     "PiSSA of an embedding": (
-        "layers", {"target_modules": ["words"]}, {"init_lora_weights": "pissa"}, "is not defined by PEFT either"),
+        "layers", {"target_modules": ["words"]}, {"init_lora_weights": "pissa"},
+        "is not defined by PEFT either"),
     "a config that speaks of DoRA and a file without": (
         "llama", {}, {"use_dora": True}, "model.layers.0.mlp.down_proj lacks magnitude"),
     "a file with DoRA and a config without": (

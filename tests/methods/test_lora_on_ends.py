@@ -30,7 +30,8 @@ TIED: dict[str, tuple[str, dict[str, Any], bool]] = {
     "the embedding of GPT-2": ("gpt2", {"target_modules": ["wte"]}, True),
     "both with one update": (
         "tied", {"target_modules": ["embed_tokens", "lm_head"], "ensure_weight_tying": True}, False),
-    "a copy of the embedding": ("tied", {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]}, True),
+    "a copy of the embedding": (
+        "tied", {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]}, True),
     "a copy of the head": ("tied", {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}, True),
     "one copy of both": (
         "tied",
@@ -39,7 +40,8 @@ TIED: dict[str, tuple[str, dict[str, Any], bool]] = {
     ),
     "other rows of each": (
         "tied",
-        {"target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": [1, 5], "lm_head": [3, 7]}},
+        {"target_modules": ["q_proj"],
+         "trainable_token_indices": {"embed_tokens": [1, 5], "lm_head": [3, 7]}},
         True,
     ),
     "rows of both": ("tied", {"target_modules": ["q_proj"], "trainable_token_indices": [1, 5, 3]}, False),

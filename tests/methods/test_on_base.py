@@ -42,7 +42,8 @@ SPECS = {
     "ln_tuning": ((), {}),
     "hira": ((4,), {"q_proj": (32, 32), "v_proj": (32, 16), "down_proj": (80, 32)}),
     "hira of blocks": ((3,), {
-        "conv": (8, 12), "embedding": (20, 8), "linear": (8, 16), "line": (8, 8), "one": (12, 8), "solid": (8, 4)}),
+        "conv": (8, 12), "embedding": (20, 8), "linear": (8, 16), "line": (8, 8), "one": (12, 8),
+        "solid": (8, 4)}),
     "glora": ((4,), {"q_proj": (32, 32), "v_proj": (32, 16), "down_proj": (80, 32)}),
     "glora of vectors": ((), {"q_proj": (0, 32), "v_proj": (0, 16), "down_proj": (0, 32)}),
     "beft": ((), {"q_proj": (0, 32), "v_proj": (0, 16)}),

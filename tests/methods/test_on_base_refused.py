@@ -24,7 +24,8 @@ HALVES = {
 NARROW = {
     "oft": "oft_R.weight", "boft": "boft_R", "hra": "hra_u", "road_1": "road_theta", "hira": "hira_A",
     "glora": "glora_A.Xd", "beft": "beft_bias", "deft": "deft_P", "peanut": "peanut_A.weight", "osf": "V_low",
-    "psoft": "psoft_R.weight", "frod": "lambda_l", "ln_tuning": "ln_tuning_layers.weight", "ia3": "q_proj.ia3_l",
+    "psoft": "psoft_R.weight", "frod": "lambda_l", "ln_tuning": "ln_tuning_layers.weight",
+    "ia3": "q_proj.ia3_l",
 }  # fmt: skip
 
 
@@ -113,7 +114,8 @@ def test_what_the_rules_do_not_cover_is_refused_with_the_way_out(
         ("ia3", {"feedforward_modules": "((("}, "is not a pattern"),
         ("ia3", {"feedforward_modules": r"(?!x)([\w.]+)+!"}, "take for ever"),
         ("oft", {"num_cayley_neumann_terms": 10**12}, "num_cayley_neumann_terms must be"),
-        ("psoft", {"use_cayley_neumann": True, "num_cayley_neumann_terms": 10**12}, "num_cayley_neumann_terms must be"),
+        ("psoft", {"use_cayley_neumann": True, "num_cayley_neumann_terms": 10**12},
+         "num_cayley_neumann_terms must be"),
     ],
 )  # fmt: skip
 def test_a_config_that_would_fail_or_run_for_ever_is_refused(

@@ -20,7 +20,8 @@ from .families import FAMILIES
 from .variants import VARIANTS
 
 HOLDING_MORE = [
-    "adamss", "delora", "frod", "glora", "pvera", "randlora", "shira", "supertuning", "tinylora", "unilora", "vera",
+    "adamss", "delora", "frod", "glora", "pvera", "randlora", "shira", "supertuning", "tinylora", "unilora",
+    "vera",
 ]  # fmt: skip
 
 

@@ -43,7 +43,8 @@ VARIANTS: Mapping[str, tuple[Variant, ...]] = {
     "lora": (
         Variant("plain", fields={"r": 4, "lora_alpha": 11}),
         Variant("rslora", ("llama",), fields={"r": 4, "lora_alpha": 9, "use_rslora": True}),
-        Variant("dora", ("llama", "gpt2", "bert", *_LLAVA, *_CONVOLUTIONS, "conv3d"), fields={"r": 4, "lora_alpha": 11, "use_dora": True}),
+        Variant("dora", ("llama", "gpt2", "bert", *_LLAVA, *_CONVOLUTIONS, "conv3d"),
+                fields={"r": 4, "lora_alpha": 11, "use_dora": True}),
         Variant("bias", ("llama", "bert", "attention", "conv3d"), fields={"r": 4, "bias": "all"}),
         Variant("lora-bias", ("bert",), fields={"r": 4, "lora_bias": True}),
         Variant("saved-head", ("llama", *_LLAVA), fields={"r": 4, "modules_to_save": ["lm_head"]}),

@@ -216,7 +216,8 @@ def rebuilt(change: Callable[[list[tuple[tarfile.TarInfo, bytes]]], None]) -> Ch
 
     def rebuild(data: bytes) -> bytes:
         with tarfile.open(fileobj=io.BytesIO(data)) as old:
-            members = [(info, old.extractfile(info).read()) for info in old]  # type: ignore[union-attr]  # all are files
+            # Every member is a file.
+            members = [(info, old.extractfile(info).read()) for info in old]  # type: ignore[union-attr]
         change(members)
         out = io.BytesIO()
         with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as new:

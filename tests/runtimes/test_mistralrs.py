@@ -33,8 +33,11 @@ class TestMistralrs(Agreement):
 
 EXPERTS = {
     "attention": Case({"target_modules": ["q_proj", "v_proj"]}),
-    "fused": Case({"target_modules": ["q_proj"], "target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]}),
-    "fused, one of them": Case({"target_modules": ["q_proj"], "target_parameters": ["mlp.experts.down_proj"]}),
+    "fused": Case(
+        {"target_modules": ["q_proj"],
+         "target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]}),
+    "fused, one of them": Case(
+        {"target_modules": ["q_proj"], "target_parameters": ["mlp.experts.down_proj"]}),
     "all-linear": Case({"target_modules": "all-linear"}),
 }  # fmt: skip
 

@@ -125,7 +125,10 @@ OPERATIONS: dict[str, tuple[Operation, object]] = {
     "has": (lambda case: case.store.has(Digest.of(SMALL)), True),
     "has_absent": (lambda case: case.store.has(ABSENT), False),
     "size": (lambda case: case.store.size(Digest.of(LARGE)), len(LARGE)),
-    "read": (lambda case: case.store.read(Digest.of(LARGE), SEGMENT - 50, 100), LARGE[SEGMENT - 50 : SEGMENT + 50]),
+    "read": (
+        lambda case: case.store.read(Digest.of(LARGE), SEGMENT - 50, 100),
+        LARGE[SEGMENT - 50 : SEGMENT + 50],
+    ),
     "read_beyond": (lambda case: case.store.read(Digest.of(SMALL), len(SMALL), 100), b""),
     "read_all": (lambda case: b"".join(case.store.chunks(Digest.of(SMALL))), SMALL),
     "read_all_large": (lambda case: b"".join(case.store.chunks(Digest.of(LARGE))), LARGE),

@@ -209,7 +209,10 @@ def test_a_restore_killed_half_way_leaves_the_registry_as_it_was(
         publish(registry, tmp_path, 2)
     for target, rows in ((folder, [2, 1]), (tmp_path / "new", None)):
         killed = subprocess.run(
-            [sys.executable, "-m", "adaptry_cli", "restore", str(tmp_path / "backups"), "--registry", str(target), "--replace"],
+            [
+                *(sys.executable, "-m", "adaptry_cli", "restore", str(tmp_path / "backups")),
+                *("--registry", str(target), "--replace"),
+            ],
             env={"ADAPTRY_FAILPOINT": failpoint, "ADAPTRY_HOME": str(tmp_path)},
             check=False,
         )  # fmt: skip

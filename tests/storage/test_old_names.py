@@ -61,20 +61,25 @@ def old(folder: Path, tmp_path: Path) -> Path:
 _TWINS = """
 UPDATE alembic_version SET version_num = '0010';
 CREATE TABLE workers_old (
-    id INTEGER NOT NULL, name VARCHAR NOT NULL, owner VARCHAR NOT NULL, engine VARCHAR NOT NULL, version VARCHAR, base VARCHAR,
-    url VARCHAR, slots INTEGER, seen BIGINT, lease INTEGER NOT NULL, first_at DATETIME NOT NULL, reported_at DATETIME NOT NULL,
+    id INTEGER NOT NULL, name VARCHAR NOT NULL, owner VARCHAR NOT NULL, engine VARCHAR NOT NULL, \
+version VARCHAR, base VARCHAR,
+    url VARCHAR, slots INTEGER, seen BIGINT, lease INTEGER NOT NULL, first_at DATETIME NOT NULL, \
+reported_at DATETIME NOT NULL,
     is_answering BOOLEAN NOT NULL, troubles TEXT NOT NULL,
     CONSTRAINT pk_workers PRIMARY KEY (id), CONSTRAINT uq_workers_name UNIQUE (name));
-INSERT INTO workers_old SELECT id, name, owner, engine, version, base, url, slots, seen, lease, first_at, reported_at,
+INSERT INTO workers_old SELECT id, name, owner, engine, version, base, url, slots, seen, lease, first_at, \
+reported_at,
     is_answering, troubles FROM workers;
 DROP TABLE workers;
 ALTER TABLE workers_old RENAME TO workers;
 CREATE INDEX ix_workers_owner ON workers (owner);
 CREATE TABLE schedules_old (
-    name VARCHAR NOT NULL, cron VARCHAR NOT NULL, ordered TEXT NOT NULL, namespace VARCHAR NOT NULL, "by" VARCHAR NOT NULL,
+    name VARCHAR NOT NULL, cron VARCHAR NOT NULL, ordered TEXT NOT NULL, namespace VARCHAR NOT NULL, \
+"by" VARCHAR NOT NULL,
     by_role VARCHAR NOT NULL, by_namespaces VARCHAR NOT NULL, created_at DATETIME NOT NULL,
     CONSTRAINT pk_job_schedules PRIMARY KEY (name));
-INSERT INTO schedules_old SELECT name, cron, ordered, namespace, "by", by_role, by_namespaces, created_at FROM job_schedules;
+INSERT INTO schedules_old SELECT name, cron, ordered, namespace, "by", by_role, by_namespaces, created_at \
+FROM job_schedules;
 DROP TABLE job_schedules;
 ALTER TABLE schedules_old RENAME TO job_schedules;
 UPDATE adapters SET name = 'Acme/Tone', namespace = 'Acme' WHERE name = 'acme/other';

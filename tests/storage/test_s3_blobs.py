@@ -158,7 +158,8 @@ def test_a_place_is_what_its_address_says() -> None:
 @pytest.mark.parametrize(
     "text",
     ["adapters", "s3://", "s3://Upper", "s3://bucket/../x", "s3://bucket?typo=1", "s3://bucket?addressing=x",
-     "s3://bucket?sse=rot13", "s3://bucket?endpoint=host:8333", "s3://bucket?public=http://user:secret@h", "https://bucket/x", "s3://user:secret@bucket/x", "s3://bucket//a//b"],
+     "s3://bucket?sse=rot13", "s3://bucket?endpoint=host:8333", "s3://bucket?public=http://user:secret@h",
+     "https://bucket/x", "s3://user:secret@bucket/x", "s3://bucket//a//b"],
 )  # fmt: skip
 def test_what_is_no_place_for_blobs_is_refused(text: str) -> None:
     with pytest.raises(Invalid) as refused:

@@ -59,8 +59,9 @@ def train(tmp_path: Path) -> Train:
             model = peft.get_peft_model(tiny_model(), config)
         said: dict[str, Any] = {
             "output_dir": str(tmp_path / "out"), "max_steps": 6, "save_steps": 2, "eval_steps": 2,
-            "eval_strategy": "steps", "logging_steps": 1, "per_device_train_batch_size": 4, "learning_rate": 0.05,
-            "report_to": [], "use_cpu": True, "disable_tqdm": True, "save_total_limit": 1,
+            "eval_strategy": "steps", "logging_steps": 1, "per_device_train_batch_size": 4,
+            "learning_rate": 0.05, "report_to": [], "use_cpu": True, "disable_tqdm": True,
+            "save_total_limit": 1,
         }  # fmt: skip
         trainer = transformers.Trainer(
             model=model, args=transformers.TrainingArguments(**(said | options)),
@@ -122,7 +123,8 @@ def test_the_model_that_the_trainer_went_back_to_gets_its_own_metrics(
 ) -> None:
     trainer = train(
         AdaptryCallback(registry, TONE, run="back"),
-        load_best_model_at_end=True, metric_for_best_model="eval_loss", greater_is_better=True, save_total_limit=None,
+        load_best_model_at_end=True, metric_for_best_model="eval_loss", greater_is_better=True,
+        save_total_limit=None,
     )  # fmt: skip
     detail = registry.versions.detail(Ref.parse("acme/tone@1"))
     logged = {

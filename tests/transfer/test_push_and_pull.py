@@ -166,8 +166,10 @@ def test_memory_does_not_grow_with_the_file(registry: LocalRegistry, folder: Pat
     write_safetensors(
         folder / "adapter_model.safetensors",
         {
-            "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight": ("F32", (4, 1024), bytes(4 * 4096)),
-            "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight": ("F32", (rows // 4 * 1024, 4), bytes(size)),
+            "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight": (
+                "F32", (4, 1024), bytes(4 * 4096)),
+            "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight": (
+                "F32", (rows // 4 * 1024, 4), bytes(size)),
         },
     )  # fmt: skip
     adapter = open_dir(folder)

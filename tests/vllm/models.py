@@ -23,8 +23,8 @@ def model(folder: Path, *, hidden: int = HIDDEN, seed: int = 0) -> Path:
     bytes.
     """
     config = LlamaConfig(
-        hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=2, num_attention_heads=2, vocab_size=258,
-        max_position_embeddings=64, tie_word_embeddings=False, initializer_range=0.2,
+        hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=2, num_attention_heads=2,
+        vocab_size=258, max_position_embeddings=64, tie_word_embeddings=False, initializer_range=0.2,
     )  # fmt: skip
     torch.manual_seed(seed)
     LlamaForCausalLM(config).save_pretrained(folder)

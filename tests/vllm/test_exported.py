@@ -90,7 +90,8 @@ def trained(base: Path, folder: Path, **config: Any) -> Path:
     """An adapter as PEFT saves it, every number of it moved."""
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    tuned = get_peft_model(model, LoraConfig(**{"r": 4, "lora_alpha": 64, "target_modules": ["q_proj", "v_proj"], **config}))  # fmt: skip
+    options: dict[str, Any] = {"r": 4, "lora_alpha": 64, "target_modules": ["q_proj", "v_proj"], **config}
+    tuned = get_peft_model(model, LoraConfig(**options))
     with torch.no_grad():
         for parameter in tuned.parameters():
             if parameter.requires_grad:

@@ -132,9 +132,7 @@ def adapter_details(
     version: VersionInfo | None,
     commit: CommitInfo,
 ) -> RepositoryDetails:
-    """What the registry knows, beside what the card says; in the tags, the registry's word on the base comes
-    first.
-    """
+    """What the registry knows, beside what the card says; in the tags, the registry's base comes first."""
     format = detect_format(entries)
     library = _LIBRARIES[format.name] if format else card.data.get("library_name")
     bases = (version.base_name,) if version and version.base_name else card.base_models

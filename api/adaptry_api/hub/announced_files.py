@@ -21,9 +21,7 @@ LOOP_TIMES = 4
 """A client that is refused the same so often in so short a time repeats it by itself; people are slower."""
 
 FULL_BATCHES = frozenset({100, 256})
-"""Files that a client announces at once if it has so many: 256 in Python (`create_commit`), 100 in JavaScript
-and in `upload_large_folder`.
-"""
+"""Files that a client announces at once at most: 256 in Python, 100 in JS and in `upload_large_folder`."""
 
 _MOST = 256
 Key = tuple[str, ...]
@@ -75,8 +73,7 @@ class Announcements:
         return upload
 
     def is_repeated(self, key: Key, paths: Collection[str], now: float) -> bool:
-        """Whether the refusal that is about to be answered was answered so often before that it must not be
-        again.
+        """Whether the refusal that is about to be answered was answered too often before.
 
         The upload that `add` knew of ends with it.
         """

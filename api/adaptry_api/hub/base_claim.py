@@ -19,8 +19,7 @@ CLAIM_FILES = (CONFIG, README)
 
 
 def claimed_base(read: Callable[[str], bytes]) -> BaseClaim | None:
-    """The base in the card; None where the config has a name, or the card has none. `read` gives a file, or
-    no bytes.
+    """The base in the card; None if the config has a name, or the card none. `read` gives a file or no bytes.
 
     A config or card that cannot be read claims nothing; whoever admits the files says what is wrong with
     them.

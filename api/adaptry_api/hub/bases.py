@@ -1,5 +1,4 @@
-"""Stored bases as repositories: loaders ask for the base of an adapter under its name where they got the
-adapter.
+"""Stored bases as repositories: loaders ask for an adapter's base by name where they got the adapter.
 
 Read-only. A base has one commit, named by its files; adapters go by other names, and win where they have the
 same.

@@ -48,9 +48,7 @@ class Card:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The results in `model-index`: by their type, or by data set and type where the type alone is no
-        name.
-        """
+        """The results in `model-index`: by type, or by data set and type where the type alone is no name."""
         found = [(data, kind, value) for data, kind, value in _results(self.data.get("model-index"))]
         kinds = Counter(kind for _, kind, _ in found)
         named = {
@@ -61,9 +59,7 @@ class Card:
 
 
 def read_card(readme: bytes) -> Card:
-    """The card in a README. Raises `Invalid` with the line of the fault, and `Unavailable`
-    (`yaml_reader`).
-    """
+    """The card in a README. Raises `Invalid` with the fault's line, and `Unavailable` (`yaml_reader`)."""
     try:
         text = readme.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -1,5 +1,4 @@
-"""What a model card brings into the registry when a commit to `main` changes it: its tags, a description, its
-metrics.
+"""What a model card brings into the registry by a commit to `main`: tags, a description, metrics.
 
 Tags of the card before that are no longer in it go away with it; what people set otherwise stays. Metrics are
 of the version whose weights the commit has, which a trainer measures and writes into the card after it sent

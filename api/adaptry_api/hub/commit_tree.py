@@ -1,5 +1,4 @@
-"""From the operations of a commit to a commit: small files are stored as they come, then a tree is made and
-admitted.
+"""From the operations of a commit to a commit: small files are stored as they come, then a tree is admitted.
 
 A commit made upon no commit in particular goes on from wherever the branch is, however often others are
 faster.
@@ -65,8 +64,7 @@ class _ParsedCommit:
 def apply_commit(
     registry: Registry, name: AdapterName, branch: str, operations: Iterable[Operation]
 ) -> tuple[CommitResult, Manifest]:
-    """What became of it, and the tree it was made upon. One that is sent again, its answer being lost, is
-    answered again.
+    """What became of it, and the tree it was made upon. Sent again after a lost answer, it is answered again.
 
     Raises as `commits.put`, `HttpProblem` (412) where the branch is elsewhere than the commit was made upon,
     `FileMissing`, `Invalid`.
@@ -241,8 +239,7 @@ def _at(tree: Tree, path: str, *, only_below: bool) -> Iterator[str]:
 
 
 def _size(registry: Registry, name: AdapterName, before: Manifest, digest: Digest) -> int:
-    """Of a file that is copied from another place in the same adapter: where it is now, or where names still
-    lead.
+    """Of a file copied from elsewhere in the adapter: where it is now, or where names still lead.
 
     Raises `Invalid`.
     """

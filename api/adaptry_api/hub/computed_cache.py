@@ -1,6 +1,4 @@
-"""In-memory caches of what was computed from stored bytes, by digest: the same bytes always give the same
-result.
-"""
+"""In-memory caches of results computed from stored bytes, by digest: equal bytes give equal results."""
 
 from __future__ import annotations
 
@@ -17,9 +15,7 @@ Value = TypeVar("Value")
 
 
 class ComputedCache(Generic[Value]):
-    """Values by digest, as many as weigh `most` together; all are dropped when there are more. Safe to use
-    from any thread.
-    """
+    """Values by digest, weighing `most` together; with more, all are dropped. Safe for use by any thread."""
 
     def __init__(self, most: int, weigh: Callable[[Value], int] = lambda value: 1) -> None:
         self._most = most

@@ -1,5 +1,4 @@
-"""Which files of an upload are kept, decided before their bytes come: the only time that a refusal's text is
-shown.
+"""Which files of an upload are kept, decided before their bytes come: only then is a refusal's text shown.
 
 What is no part of an adapter is left out, and the upload goes on: a trainer sends its optimizer along with
 its model. What would leave the uploader with something else than they meant, a whole model or weights that
@@ -27,9 +26,7 @@ _SILENT = frozenset({".gitattributes", ".gitignore"})
 _MOST_NAMES = 5
 _DRIVE = re.compile(r"[A-Za-z]:")
 _WHOLE_PICKLE = re.compile(r"pytorch_model\b.*\.bin")
-"""The weights of a whole model as they were before safetensors; beside an adapter's they are only left
-out.
-"""
+"""The weights of a whole model as they were before safetensors; beside an adapter's, they are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +38,7 @@ class AnnouncedFile:
 
 
 class UploadFilter:
-    """Which files of one upload are kept, by their names and sizes: the same rule for an announcement and for
-    a commit.
+    """Which files of one upload are kept, by their names and sizes: one rule for announcements and commits.
 
     `present` are the paths that are there already, whose images count; `with_folders`: adapters may lie in
     folders, as on a branch.
@@ -96,9 +92,7 @@ def excluded_files(
     *,
     with_folders: bool,
 ) -> Mapping[str, str | None]:
-    """As `UploadFilter.excluded`, for all files of an announcement. Raises as the methods of
-    `UploadFilter`.
-    """
+    """As `UploadFilter.excluded`, for all files of an announcement. Raises as those of `UploadFilter`."""
     chosen = UploadFilter(present, ignored, with_folders=with_folders)
     for file in files:
         chosen.keeps(file)
@@ -107,8 +101,7 @@ def excluded_files(
 
 
 def require_some_kept(files: Collection[str], unwanted: Mapping[str, str | None]) -> None:
-    """Raises `Unsupported` if every one of the files is left out: clients would call that a success and
-    commit nothing.
+    """Raises `Unsupported` if all files are left out: clients would report success, committing nothing.
 
     Files about git alone are no upload that fails.
     """
@@ -125,8 +118,8 @@ def nothing_stored_error(unwanted: Mapping[str, str | None]) -> Unsupported:
         by_reason.setdefault(unwanted[path] or otherwise, []).append(path)
     listed = "; ".join(f"{shorten_names(paths)} ({reason})" for reason, paths in by_reason.items())
     return Unsupported(
-        f"nothing of this upload would be stored: {listed}. Upload the files that save_pretrained of the PEFT"
-        " model writes"
+        f"nothing of this upload would be stored: {listed}."
+        " Upload the files that save_pretrained of the PEFT model writes"
     )
 
 

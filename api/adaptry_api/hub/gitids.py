@@ -17,7 +17,8 @@ MAX_REGULAR_SIZE = 1 << 20
 """A text of at most this many bytes is a small file."""
 
 _ALWAYS_LARGE = re.compile(
-    r".*\.(?:safetensors|model|gguf|bin|pt|pth|ckpt|pkl|npz|npy|onnx|h5|zip|gz|tar|zst|png|jpe?g|gif|webp|mp4|mp3|wav)",
+    r".*\.(?:safetensors|model|gguf|bin|pt|pth|ckpt|pkl|npz|npy|onnx|h5"
+    r"|zip|gz|tar|zst|png|jpe?g|gif|webp|mp4|mp3|wav)",
     re.IGNORECASE,
 )
 

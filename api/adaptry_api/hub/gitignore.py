@@ -45,9 +45,7 @@ def is_ignored(path: str, ignored: GitIgnoreSpec) -> bool:
 
 
 def _patterns(line: str) -> Sequence[GitIgnoreSpecPattern]:
-    """The pattern in a line; none for a comment, and for a pattern that `pathspec`, `re` or RE2 cannot
-    read.
-    """
+    """The pattern in a line; none for a comment or a pattern that `pathspec`, `re` or RE2 cannot read."""
     try:
         read = GitIgnoreSpec.from_lines([line], backend="re2").patterns
     except (ValueError, re.error, re2.error):

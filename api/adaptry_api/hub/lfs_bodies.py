@@ -48,8 +48,7 @@ class LfsBatchRequest(LfsBody):
 
     @property
     def wants_xet(self) -> bool:
-        """Whether the large files come through Xet: where the JavaScript client offers it (`useXet`, on by
-        default).
+        """Whether the large files come through Xet: where the JavaScript client offers it (`useXet`).
 
         Python's clients of 0.36 to 1.19 offer it too, and are better off with Git LFS, which sends no file
         twice.

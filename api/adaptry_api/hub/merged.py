@@ -1,5 +1,4 @@
-"""Merged models that were never stored: `acme/tone.merged` is the adapter `acme/tone` in its base, a whole
-checkpoint.
+"""Merged models that were never stored: `acme/tone.merged` is `acme/tone` in its base, a whole checkpoint.
 
 A revision of it is one of the adapter's: an alias, a version, a commit that has one's weights. Its own
 commits are named by what they come of: 24 digits of the version, 16 of everything that decides a byte of its
@@ -36,9 +35,7 @@ class MergedRepository(Repository):
         self.info = info
 
     def snapshot(self, revision: str) -> Snapshot:
-        """Raises `RevisionNotFound`, `CheckFailed` where that version cannot be merged, and `Withdrawn` where
-        it may not.
-        """
+        """Raises `RevisionNotFound`, `CheckFailed` if the version cannot be merged, or `Withdrawn`."""
         commit = self._commit(revision)
         number = commit.number or commit.carries
         if number is None:

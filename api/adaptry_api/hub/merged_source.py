@@ -53,9 +53,7 @@ class MergedModelSource:
         )
 
     def describe(self, ingredients: ModelInputs) -> ModelDescription:
-        """Raises `CheckFailed` where the version cannot be merged, or its base is not at hand;
-        `Unavailable`.
-        """
+        """Raises `CheckFailed` if the version cannot be merged, or its base is not at hand; `Unavailable`."""
         try:
             return self._compute_client.describe(ingredients)
         except (NotFound, CheckFailed) as error:

@@ -1,5 +1,4 @@
-"""Names as the Hub reads them, which is without regard to case: a name that nothing has leads to the one that
-is spelled otherwise.
+"""Names as the Hub reads them, without regard to case: an absent name leads to the one spelled otherwise.
 
 The exact spelling always comes first. Where several names differ by case alone, a further spelling means none
 of them.
@@ -30,9 +29,7 @@ class NameCaseMismatch(NotFound):
 
 
 def canonical_id(state: HasCatalog, identity: Identity, id: str) -> str | None:
-    """The one repository that the caller may see and whose name is `id` but for its case; None for `id`
-    itself.
-    """
+    """The one repository visible to the caller whose name is `id` but for its case; None for `id` itself."""
     bare, ending = (id[: -len(MERGED)], MERGED) if id.lower().endswith(MERGED) else (id, "")
     with state.catalog.read() as tx:
         found = spelled_otherwise(tx, read_scope(tx, identity), bare, with_bases=not ending)
@@ -46,9 +43,7 @@ def canonical_namespace(state: HasCatalog, identity: Identity, namespace: str) -
 
 
 def canonical_adapter(state: HasCatalog, identity: Identity, name: AdapterName) -> AdapterName:
-    """The adapter that a name in a request's body means: the name itself unless only another spelling
-    exists.
-    """
+    """The adapter a name in a request's body means: the name itself unless only another spelling exists."""
     with state.catalog.read() as tx:
         found = spelled_otherwise(tx, read_scope(tx, identity), str(name), with_bases=False)
     with suppress(InvalidRef):

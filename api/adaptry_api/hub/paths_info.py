@@ -42,9 +42,7 @@ for _at in (MODELS, ONE_WORD):
 
 
 async def _parse_request(kind: str, data: bytes, parse_slots: ParseSlots) -> tuple[list[str], bool]:
-    """The paths and whether more is wanted of each: a form from Python, JSON from JavaScript. Raises
-    `Invalid`.
-    """
+    """The paths, and whether more is wanted: a form from Python, JSON from JavaScript. Raises `Invalid`."""
     match kind.partition(";")[0].strip().lower():
         case "application/x-www-form-urlencoded":
             try:

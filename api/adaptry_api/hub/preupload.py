@@ -60,9 +60,7 @@ def preupload(
     reader: CallersHubReader,
     create_pr: AsPullRequest = "",
 ) -> Response:
-    """Everything that can be refused is refused here: what a client shows of later refusals depends on its
-    age.
-    """
+    """Everything that can be refused is refused here: how later refusals show depends on a client's age."""
     refuse_pull_request(create_pr)
     branch, snapshot = _branch_snapshot(reader, name, revision)
     files = {file.path: file for file in snapshot.files}
@@ -121,9 +119,7 @@ def _branch_snapshot(reader: HubReader, name: AdapterName, revision: str) -> tup
 
 
 def _ignored_mode(coming: AnnouncedFile) -> str:
-    """How a client that sends ignored files all the same is to send one: a commit has no room for large
-    ones.
-    """
+    """How to send a file that is ignored but sent all the same: a commit has no room for large ones."""
     return "lfs" if coming.size > gitids.MAX_REGULAR_SIZE else "regular"
 
 

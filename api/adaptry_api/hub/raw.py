@@ -16,9 +16,7 @@ from adaptry_api.hub.resolve import look_up_file, resolve
 
 ROUTES = hub_router()
 ONE_WORD_ROUTES = hub_router()
-"""For repositories whose name is one word. `all_routes` puts them after `ROUTES` of both `raw` and
-`resolve`.
-"""
+"""For repositories with one-word names. `all_routes` puts them after `ROUTES` of both `raw` and `resolve`."""
 
 
 async def raw(request: Request, find: FindRepository, revision: Revision, path: Path) -> Response:

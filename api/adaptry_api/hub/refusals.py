@@ -147,9 +147,7 @@ def _refusal(request: Request, error: AdaptryError) -> Response:
 
 
 def _answer(status: int, text: str, headers: dict[str, str]) -> Response:
-    """A client shows the body's text, beside that of a header if it is another; of some answers, only the
-    header's.
-    """
+    """A client shows the body's text, and a header's if it differs; of some answers, only the header's."""
     line = " ".join(text.split())
     if status in (401, 403) or (line.isascii() and len(line) <= _HEADER_LENGTH):
         headers = {"X-Error-Message": header_text(line, _HEADER_LENGTH), **headers}

@@ -64,9 +64,7 @@ def find_repository(reader: HubReader, id: str, kinds: tuple[RepositoryLookup, .
 
 
 def refuse_other_case(reader: HubReader, id: str) -> Repository | None:
-    """Nothing, or `NameCaseMismatch`: what is here under another spelling comes before what another Hub
-    has.
-    """
+    """Nothing, or `NameCaseMismatch`: what is here in another spelling comes before another Hub's."""
     if reader.name_in_other_case(id) is not None:
         raise NameCaseMismatch(f"there is no {id[:200]} here, but one that is spelled otherwise")
     return None

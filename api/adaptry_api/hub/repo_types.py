@@ -41,6 +41,4 @@ async def _find(reader: CallersHubReader, id: RepositoryId) -> Callable[[], Repo
 
 
 FindRepository = Annotated[Callable[[], Repository], Depends(_find)]
-"""Looks for the repository that an address names, in the thread that looks into it then. Raises
-`NotFound`.
-"""
+"""Looks for the repository that an address names, in the thread that looks into it. Raises `NotFound`."""

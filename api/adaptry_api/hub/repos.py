@@ -21,9 +21,7 @@ ROUTES = hub_router()
 
 
 class RepoRequest(BaseModel):
-    """A repository: its name, or its namespace apart (`organization`), as the generations of clients write
-    it.
-    """
+    """A repository: its name, or its namespace apart (`organization`), as generations of clients write it."""
 
     name: str = Field(min_length=1, max_length=200)
     organization: str | None = Field(default=None, max_length=96)
@@ -63,9 +61,7 @@ class RepoMoveRequest(BaseModel):
 def create(
     request: Request, body: RepoCreateRequest, identity: Caller, registry: CallersRegistry
 ) -> Response:
-    """Creates an adapter. If it exists, the 409 gives its address too, and clients go on if they were called
-    with `exist_ok`.
-    """
+    """Creates an adapter. If it exists, the 409 has its address, and clients with `exist_ok` go on."""
     wanted = AdapterName.parse(body.full_name(identity))
     # One that differs by case alone is the same to this protocol, and the answer says how it is spelled.
     name = canonical_adapter(app_state_of(request), identity, wanted)

@@ -26,9 +26,7 @@ from adaptry_api.redirects import redirect_to_bucket
 
 ROUTES = hub_router()
 ONE_WORD_ROUTES = hub_router()
-"""For repositories whose name is one word. `all_routes` puts them after `ROUTES` of both `raw` and
-`resolve`.
-"""
+"""For repositories with one-word names. `all_routes` puts them after `ROUTES` of both `raw` and `resolve`."""
 
 
 async def resolve(request: Request, find: FindRepository, revision: Revision, path: Path) -> Response:

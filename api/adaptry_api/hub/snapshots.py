@@ -50,8 +50,7 @@ class RepositoryDetails:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The files of one commit. `details`, `warnings` and `last_commits` are functions because each costs at
-    least one look-up.
+    """The files of one commit. `details`, `warnings`, `last_commits` are functions: each costs look-ups.
 
     `require_available` raises `Withdrawn` if the reader may see the list of files but not read them.
     `warnings` are for whoever downloads a file; `last_commits` gives, by path, the last commit that changed a
@@ -79,9 +78,7 @@ class Snapshot:
 
 
 def repository_file(entry: FileEntry, read: Read, caches: HubCaches) -> RepositoryFile:
-    """A stored file. A small file's bytes are read the first time; if they are withheld, the id is one of
-    ours, not git's.
-    """
+    """A stored file. A small one's bytes are read on first use; if withheld, the id is ours, not git's."""
     if gitids.is_large(entry.path, entry.size):
         oid = gitids.blob_id(gitids.pointer(entry.sha256, entry.size))
         return RepositoryFile(entry.path, entry.size, oid, entry.sha256.hex)

@@ -1,6 +1,4 @@
-"""Files and folders as the protocol writes them, in its two spellings: of a tree, and of a repository's
-`siblings`.
-"""
+"""Files and folders in the protocol's two spellings: of a tree, and of a repository's `siblings`."""
 
 from __future__ import annotations
 
@@ -25,9 +23,7 @@ _CLEAN = {
 def folder_entries(
     snapshot: Snapshot, folder: str, *, is_recursive: bool, is_expanded: bool = False
 ) -> list[dict[str, Any]]:
-    """What is in a folder (`""`: the topmost). (`Any`: JSON.) Raises `FileMissing` where there is no such
-    folder.
-    """
+    """What is in a folder (`""`: the topmost). (`Any`: JSON.) Raises `FileMissing` if there is none."""
     inside = [file for file in snapshot.files if file.path.startswith(f"{folder}/" if folder else "")]
     if not inside and folder:
         raise FileMissing(f"{snapshot.repository} has no folder {folder[:200]!a} at {snapshot.commit[:12]}")

@@ -1,5 +1,4 @@
-"""Addresses of the Hub protocol that this server does not answer: a sentence that clients show, and no wrong
-error code.
+"""Hub protocol addresses that this server does not answer: a sentence for clients, no wrong error code.
 
 `RepoNotFound` is left to repositories, since clients take it for a mistyped name. For an address that no
 route has, a 404 without a code makes every client stop and print the sentence. Data sets, spaces and the like

@@ -1,5 +1,4 @@
-"""Spools: folders in which the pieces of one upload wait, in whatever order they come, until a file is made
-of them.
+"""Spools: folders where one upload's pieces wait, in any order, until a file is made of them.
 
 They are on disk, so that every process of a server finds what another received, and memory holds a piece at a
 time. Nothing in them lasts: what is idle is removed, and an upload that broke off is made again from its
@@ -25,9 +24,7 @@ IDLE_SECONDS = 3600.0
 FINISHED_SECONDS = 600.0
 """A finished spool is kept for so long: a client may come back to it with more."""
 ABANDONED_SECONDS = 300.0
-"""A spool that nobody has used for so long makes room for another; a client that is alive sends a piece more
-often.
-"""
+"""A spool unused for so long makes room for another; a live client sends a piece more often."""
 MAX_OPEN_SPOOLS = 64
 """Spools that one namespace may have at once; finished and abandoned ones make room for new ones."""
 MAX_SPOOL_BYTES = MAX_REVISION
@@ -95,8 +92,7 @@ class UploadSpool:
     path: Path
 
     def write(self, name: str, pieces: Iterable[bytes]) -> int:
-        """Keeps a piece under `name`, whole or not at all, in the place of an earlier one; how many bytes it
-        has.
+        """Keeps a piece under `name`, whole or not at all, in place of an earlier one; how many bytes it has.
 
         Raises `TooLarge`, `StorageFull`, `Unavailable`, and whatever `pieces` raises.
         """
@@ -125,9 +121,7 @@ class UploadSpool:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Waits for whoever else is in such a block with this spool, in any process. Raises `StorageFull`,
-        `Unavailable`.
-        """
+        """Waits for other users of this spool, in any process. Raises `StorageFull`, `Unavailable`."""
         path = self.path / _ALONE
         with _explained(self.path.parent):
             lock = locked(path, lambda: os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -156,9 +150,7 @@ class UploadSpool:
 
 
 def _needless(present: Iterable[Path], before: float) -> list[Path]:
-    """The spools that may make room: the finished ones, then those not used since `before`, each oldest
-    first.
-    """
+    """The spools that may make room: the finished ones, then those unused since `before`, oldest first."""
     found: list[tuple[bool, float, Path]] = []
     for path in present:
         with suppress(FileNotFoundError):  # swept meanwhile

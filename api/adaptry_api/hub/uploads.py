@@ -1,6 +1,4 @@
-"""What the upload routes share: the check for write access, of a body's length, and storing a file in the
-registry.
-"""
+"""What the upload routes share: checks of write access and body length, and storing a file."""
 
 from __future__ import annotations
 

@@ -149,9 +149,7 @@ class UpstreamHub:
         self._pool.clear()
 
     def _ask(self, id: str, revision: str) -> bytes | None:
-        """The info as JSON; None where there is no such repository. Raises `RevisionNotFound`,
-        `Unavailable`.
-        """
+        """The info as JSON; None if there is no such repository. Raises `RevisionNotFound`, `Unavailable`."""
         address = f"/api/models/{quote(id)}/revision/{quote(revision, safe='')}?blobs=true"
         with self._get(address) as response:
             if response.status == 404 and response.headers.get("X-Error-Code") == "RevisionNotFound":
@@ -173,8 +171,8 @@ class UpstreamHub:
         with self._get(address, headers) as response:
             if response.status != (206 if start else 200):
                 raise Unavailable(
-                    f"the hub behind this one ({self._url}) answers {response.status} to {file.rfilename} of"
-                    f" {id}"
+                    f"the hub behind this one ({self._url}) answers {response.status}"
+                    f" to {file.rfilename} of {id}"
                 )
             try:
                 yield from response.stream(_CHUNK)

@@ -1,6 +1,4 @@
-"""`POST /api/validate-yaml`: asked before every upload of a README, so that a broken card is refused
-first.
-"""
+"""`POST /api/validate-yaml`: asked before every upload of a README, to refuse a broken card first."""
 
 from __future__ import annotations
 
@@ -40,9 +38,7 @@ def validate(body: ValidateYamlRequest, identity: Caller) -> Response:
 
 
 def _check_results(index: Any) -> None:
-    """Raises `Invalid` for a `model-index` that is not a list of models: no metric would be read from it.
-    (`Any`: YAML.)
-    """
+    """Raises `Invalid` if `model-index` is not a list of models: no metric would be read. (`Any`: YAML.)"""
     if index is None:
         return
     if not isinstance(index, list) or not all(isinstance(model, dict) for model in index):

@@ -1,6 +1,4 @@
-"""Who a token belongs to, in the Hub's words: a user, whose name is a namespace, and organisations, which are
-others.
-"""
+"""Who a token belongs to, in the Hub's words: a user, named as a namespace, and organisations, the others."""
 
 from __future__ import annotations
 

@@ -79,9 +79,7 @@ async def _read_shard(request: Request, upload: str, writer: XetWriter) -> tuple
 def _join_all(
     state: AppState, upload: str, writer: GrantContext[XetGrant], files: tuple[XetFile, ...]
 ) -> Iterator[int]:
-    """Stores the files in the adapter, yielding the count after each; then drops the bytes that they were
-    joined from.
-    """
+    """Stores the files in the adapter, yielding the count after each; then drops the bytes they came from."""
     name = writer.grant.name
     # One shard of an upload at a time: what one of them lets go of, another may be reading.
     with state.spools.open(name.namespace, upload) as spool, spool.exclusive():

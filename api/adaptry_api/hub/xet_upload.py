@@ -33,9 +33,7 @@ XetWriter = Annotated[GrantContext[XetGrant], Depends(RequireGrant(XetGrant))]
 
 
 async def _upload(request: Request, upload: str, writer: XetWriter) -> str:
-    """The upload's id. Raises `PermissionDenied` where the address was given for another adapter or to
-    somebody else.
-    """
+    """The upload's id. Raises `PermissionDenied` if the address was given for another adapter or caller."""
     if not hmac.compare_digest(upload_id(request, upload[:32], writer.grant).encode(), upload.encode()):
         raise PermissionDenied("this address is of another upload; start again")
     return upload

@@ -22,9 +22,7 @@ _Word = Annotated[str, Query(description=GRAMMAR)]
 
 
 class NewCommit(BaseModel, extra="forbid"):
-    """`manifest` is base64 of its canonical bytes; its files must have been uploaded. `parent` is where the
-    branch was seen.
-    """
+    """`manifest` is base64 of its canonical bytes; its files must be here. `parent` is the branch as seen."""
 
     branch: str = MAIN
     manifest: Annotated[Base64Bytes, Field(max_length=protocol.JSON_LIMIT)]

@@ -1,6 +1,4 @@
-"""For machines that watch the server: is it alive, can it work, what has it done. Names of tenants appear
-nowhere.
-"""
+"""For machines that watch the server: is it alive, can it work, what has it done. No tenants' names."""
 
 from __future__ import annotations
 

@@ -18,9 +18,7 @@ ROUTES = guarded_router(f"{protocol.PREFIX}/tokens", "tokens")
 
 
 class NewToken(BaseModel, extra="forbid"):
-    """The name, role and namespaces of a new token, and for how many days it is valid (None: until it is
-    revoked).
-    """
+    """A new token's name, role and namespaces, and for how many days it is valid (None: until revoked)."""
 
     name: str = Field(min_length=1, max_length=96)
     role: Role

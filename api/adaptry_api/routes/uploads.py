@@ -94,9 +94,7 @@ async def append(
     offset: Annotated[int, Header(alias=protocol.OFFSET_HEADER, ge=0)],
     size: Annotated[int, Header(alias=protocol.SIZE_HEADER, ge=0)],
 ) -> UploadInfo:
-    """Adds the body's bytes at `Upload-Offset`; what arrives before a cut is kept. 416 says the right
-    offset.
-    """
+    """Adds the body's bytes at `Upload-Offset`; what precedes a cut is kept. 416 gives the right offset."""
     upload = UploadInfo(id=id, offset=offset, size=size)
     async with app_state_of(request).uploads.slot(identity.namespaces) as threads:
         return await stream_body(

@@ -1,6 +1,4 @@
-"""Workers: each reports what its engine has loaded, and gets what to unload and which worker is next in a
-rollout.
-"""
+"""Workers: each reports what its engine has loaded, and gets what to unload and the rollout's next worker."""
 
 from __future__ import annotations
 

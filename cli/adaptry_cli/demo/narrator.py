@@ -76,7 +76,8 @@ class Narrator:
                 kind = _kind(text)
                 if kind not in bars:
                     bars[kind] = int(shown.add_task(text, total=total))
-                shown.update(bars[kind], description=text, completed=done, total=total)  # type: ignore[arg-type]  # an int by another name
+                # A bar's kind is an int by another name.
+                shown.update(bars[kind], description=text, completed=done, total=total)  # type: ignore[arg-type]
 
             yield move
 

@@ -24,9 +24,7 @@ from adaptry.core.errors import NotFound
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter wherever it is. `left_out` names files of its folder that are not part of it, with
-    reasons.
-    """
+    """An adapter wherever it is. `left_out` names files of its folder not part of it, with reasons."""
 
     content: Content
     config: AdapterConfig

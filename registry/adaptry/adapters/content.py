@@ -43,9 +43,7 @@ class Content(ABC):
             start += len(piece)
 
     def descriptor(self, path: str) -> AbstractContextManager[int | None]:
-        """The file, open for reading at positions until the end of the block; None where it is none on this
-        machine.
-        """
+        """The file, open for positional reads during the block; None if it is not on this machine."""
         return nullcontext(None)
 
     def read_all(self, path: str, limit: int) -> bytes:
@@ -98,9 +96,7 @@ class FolderContent(Content):
 
 
 def open_regular(path: Path) -> io.FileIO:
-    """`path` for reading, if it is a regular file. Raises `NotFound`, or `Invalid` for a folder, device or
-    FIFO.
-    """
+    """`path` for reading, if it is a regular file. Raises `NotFound`; `Invalid` if no regular file."""
     try:
         # Non-blocking, so that a FIFO with no writer is refused rather than waited for.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))

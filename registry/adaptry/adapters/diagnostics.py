@@ -20,8 +20,8 @@ _ELSEWHERE: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(r".+\.gguf"),
         (
-            "is llama.cpp's form of an adapter, of which there is no way back: push the folder it was"
-            " converted from"
+            "is llama.cpp's form of an adapter, of which there is no way back:"
+            " push the folder it was converted from"
         ),
     ),
     (
@@ -69,8 +69,8 @@ def _refuse_half(folder: Path, names: set[str]) -> NoReturn:
     several = sorted(name for name in names if name.endswith(".safetensors"))
     if len(several) > 1:
         raise NotFound(
-            f"{folder} holds {len(several)} files of weights ({', '.join(several[:3])}); push each from its"
-            " own folder"
+            f"{folder} holds {len(several)} files of weights ({', '.join(several[:3])});"
+            " push each from its own folder"
         )
     raise NotFound(
         f"{folder} holds no adapter: {CONFIG} and {WEIGHTS} are what PEFT's save_pretrained writes"

@@ -93,18 +93,14 @@ def _why_no_image(path: Path, kept: list[str]) -> str | None:
 
 
 def _is_in_same_cache(link: Path) -> bool:
-    """Whether a link is one of a Hugging Face cache: from a snapshot into the blobs of the same
-    repository.
-    """
+    """Whether a link is of a Hugging Face cache: from a snapshot into the blobs of the same repository."""
     target = Path(os.path.realpath(link))  # unlike `resolve`, it bears links that go round in a circle
     snapshots = (parent for parent in link.absolute().parents if parent.name == "snapshots")
     return any(target.is_relative_to(os.path.realpath(place.parent / "blobs")) for place in snapshots)
 
 
 def exclusion_reason(path: str) -> str:
-    """Why what has that name is no part of an adapter; of a file in a folder, the folder's name counts
-    too.
-    """
+    """Why a file of that name is no part of an adapter; the name of its folder counts too."""
     names = {path.partition("/")[0], path.rpartition("/")[2]}
     for pattern, reason in _REASONS:
         if any(map(pattern.fullmatch, names)):

@@ -48,9 +48,7 @@ _BESIDE = re.compile(
 
 
 def _conversion(files: Mapping[str, str]) -> str:
-    """The line that makes files we read of those that run code. Its copies part tensors that share their
-    memory.
-    """
+    """The line that makes files we read of those that run code. Its copies part tensors that share memory."""
     return (
         'convert it once, in that folder: python -c "import os, torch, safetensors.torch as s; '
         "[s.save_file({k: v.clone().contiguous() for k, v in torch.load(a, weights_only=True).items()}, b) "
@@ -73,8 +71,8 @@ ADAPTERHUB = AdapterFormat(
     extra_files=frozenset({"head_config.json", "model_head.safetensors"}),
     pickle="pytorch_adapter.bin",
     remedy=(
-        "save it again: model.save_adapter(DIR, NAME, use_safetensors=True); where that refuses, as it does a"
-        " prefix, "
+        "save it again: model.save_adapter(DIR, NAME, use_safetensors=True); where that refuses,"
+        " as it does a prefix, "
     )
     + _conversion(
         {"pytorch_adapter.bin": "adapter.safetensors", "pytorch_model_head.bin": "model_head.safetensors"}

@@ -1,5 +1,4 @@
-"""Fused experts on a base that stores its experts one by one: which rows of the one are which tensor of the
-other.
+"""Fused experts on a base that stores experts singly: which rows of one are which tensor of the other.
 
 transformers 5 holds all experts of a layer as one parameter, and reads and writes files in which each is by
 itself. An adapter of the parameter therefore changes many tensors on disk.
@@ -43,8 +42,7 @@ def expert_tensors(
     tensors: Mapping[str, LoadedTensor],
     parameter: str | None = None,
 ) -> Iterator[tuple[str, FusedExpert]]:
-    """Each tensor under `folder` that is part of the `parameter` of `path`, whose matrices have these
-    `sides`.
+    """Each tensor under `folder` that is part of the `parameter` of `path`, with matrices of these `sides`.
 
     Without `parameter` the sides must tell. None where the shapes of the first expert do not add up to
     `sides`, where another expert's differ from them, or where two parameters could be meant.
@@ -75,9 +73,7 @@ def expert_tensors(
 
 
 def _sides(folder: str, parts: Sequence[str], tensors: Mapping[str, LoadedTensor]) -> tuple[int, int] | None:
-    """(rows, columns) of the first expert's parts, one above the other; None where one of them is not
-    there.
-    """
+    """(rows, columns) of the first expert's parts, one above the other; None where one is not there."""
     names = [f"{folder}.0.{part}.weight" for part in parts]
     is_half = parts == ("up_proj",) and f"{folder}.0.gate_proj.weight" in tensors
     if is_half or not all(name in tensors for name in names):

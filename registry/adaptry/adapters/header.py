@@ -46,9 +46,7 @@ BASE_LIMITS = HeaderLimits(size=64 << 20, tensors=1_000_000)
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """A tensor as its header tells it: dtype (safetensors' word), shape, and its bytes [start, end) in the
-    file.
-    """
+    """A tensor by its header: dtype (safetensors' word), shape, and its bytes [start, end) in the file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -92,8 +90,8 @@ def read_header(
     length = int.from_bytes(prefix[:8], "little")
     if length > limits.size:
         raise InvalidWeights(
-            f"{what} announces a header of {length:,} bytes (at most {limits.size:,}): not safetensors, or a"
-            " bomb"
+            f"{what} announces a header of {length:,} bytes (at most {limits.size:,}):"
+            " not safetensors, or a bomb"
         )
     if length < 2 or 8 + length > size:
         raise InvalidWeights(
@@ -163,8 +161,8 @@ def _tensor(name: str, entry: object, data_start: int, size: int, what: str) -> 
     begin, end = offsets
     if end - begin != math.prod(shape) * DTYPE_BITS[dtype] // 8 or data_start + end > size:
         raise InvalidWeights(
-            f"{what}: the bytes of {name} do not fit its shape and the file; it is cut short or its header"
-            " lies"
+            f"{what}: the bytes of {name} do not fit its shape and the file;"
+            " it is cut short or its header lies"
         )
     return TensorInfo(dtype, tuple(shape), data_start + begin, data_start + end)
 

@@ -1,5 +1,4 @@
-"""Reads a long safetensors header in a child process, which returns the tensors in a form that is quick to
-read.
+"""Reads a long safetensors header in a child process, which returns the tensors in a quick form.
 
 A header of 8 MiB costs a second of processor time and hundreds of MiB to check; if a server
 read it itself, every other client would wait. The child checks it as `parse_header` does, within bounds on

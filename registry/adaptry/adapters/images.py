@@ -43,9 +43,7 @@ def image_exclusion_reason(size: int) -> str | None:
 
 
 def check_image(path: str, data: bytes) -> None:
-    """Raises `Unsupported` unless `data` is, from beginning to end, an image of the format that the name
-    says.
-    """
+    """Raises `Unsupported` unless `data` is, as a whole, an image of the format its name says."""
     if reason := image_exclusion_reason(len(data)):
         raise Unsupported(f"{path} is {reason}; make it smaller or push without it")
     ending = path.rpartition(".")[2].lower()
@@ -55,8 +53,8 @@ def check_image(path: str, data: bytes) -> None:
     except (_Malformed, struct.error, IndexError) as error:
         what = str(error) if isinstance(error, _Malformed) else "the file is truncated"
         raise Unsupported(
-            f"{path} is not a valid {format} image ({what}); save it again with an image editor, or push "
-            "without it"
+            f"{path} is not a valid {format} image ({what}); save it again with an image editor,"
+            " or push without it"
         ) from None
     if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
         raise Unsupported(
@@ -134,9 +132,7 @@ def _jpeg(data: bytes) -> tuple[int, int]:
 
 
 def _after_scan(data: bytes, at: int) -> int:
-    """Where the next marker stands behind coded data, in which FF is followed by 00 or is a restart
-    marker.
-    """
+    """Where the next marker stands behind coded data, where FF precedes 00 or is a restart marker."""
     found = _MARKER.search(data, at)
     if found is None:
         raise _Malformed("the file is truncated")

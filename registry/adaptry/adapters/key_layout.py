@@ -31,9 +31,7 @@ SPELLINGS: tuple[tuple[str, str], ...] = (
     ("model.audio_tower.", "audio_tower."),
     ("model.multi_modal_projector.", "multi_modal_projector."),
 )
-"""The beginnings of names in vision-language models: in memory since transformers 4.52, and before (and on
-disk).
-"""
+"""Name prefixes in vision-language models: in memory since transformers 4.52, and before (and on disk)."""
 
 _EACH = re.compile(r"(?:.*\.)?experts\.\d+\..+")
 _FUSED = re.compile(r"(?:.*\.)?experts(?:\.base_layer)*")
@@ -42,9 +40,7 @@ _NEW = ("model.language_model.", "model.vision_tower.", "model.multi_modal_proje
 
 
 def detect_layouts(paths: Iterable[str]) -> tuple[str, ...]:
-    """The layouts that the paths of an adapter's modules are in, sorted; nothing where all layouts are the
-    same.
-    """
+    """The layouts of an adapter's module paths, sorted; empty where all layouts are the same."""
     found = set()
     for path in paths:
         if _EACH.fullmatch(path):

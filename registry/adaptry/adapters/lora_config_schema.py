@@ -54,9 +54,7 @@ def check_method(fields: Mapping[str, Any]) -> None:
 
 
 def check_lora(fields: Mapping[str, Any]) -> None:
-    """Raises `InvalidConfig` for the first field that no LoRA of PEFT's has. Ranks and scales: where they are
-    read.
-    """
+    """Raises `InvalidConfig` for the first field unknown to PEFT's LoRA. Ranks and scales: when read."""
     for key in _FLAGS:
         _expect(fields, key, lambda value: isinstance(value, bool), "true or false")
     for key in _TEXTS:
@@ -80,8 +78,8 @@ def _expect(fields: Mapping[str, Any], key: str, is_right: Callable[[Any], bool]
     value = fields.get(key)
     if value is not None and not is_right(value):
         raise InvalidConfig(
-            f"adapter_config.json: {key} must be {what}, not {str(value)[:40]!a}; correct it, or save the"
-            " adapter again"
+            f"adapter_config.json: {key} must be {what}, not {str(value)[:40]!a}; correct it,"
+            " or save the adapter again"
         )
 
 
@@ -94,9 +92,7 @@ def _is_layers(value: object) -> bool:
 
 
 def _is_replication(value: object) -> bool:
-    """Pairs in a list. Their sum is what a loader would build: a short text must not ask for a billion
-    layers.
-    """
+    """Pairs in a list. A loader would build their sum: short texts must not ask for a billion layers."""
     if not isinstance(value, list):
         return False
     for pair in value:

@@ -1,6 +1,4 @@
-"""The folder that an adapter is written to: whole or not at all, and never in place of files that are no
-adapter's.
-"""
+"""The folder an adapter is written to: whole or not at all, never over files that are no adapter's."""
 
 from __future__ import annotations
 

@@ -84,8 +84,7 @@ class PatternMatcher:
         return self._indexes[key].patterns[found[0]] if found else None
 
     def disputed(self, key: str, name: str) -> tuple[str, ...]:
-        """Patterns of the field `key` that match `name` and give it different values; two at most, none if
-        they agree.
+        """Patterns of `key` that match `name` and give it different values; at most two, none if they agree.
 
         Raises `InvalidConfig`, `Unavailable`.
         """
@@ -197,7 +196,8 @@ class PatternMatcher:
             self._left = 0.0
         for query in queries[len(lines) :]:
             self._refused[query] = _message(
-                query, "could take for ever to match: with the adapter's other patterns it took over a second; "
+                query,
+                "could take for ever to match: with the adapter's other patterns it took over a second; "
                 "write plain module names instead",
             )  # fmt: skip
 
@@ -228,9 +228,7 @@ def first_match(patterns: Mapping[str, _Value], names: Iterable[str]) -> dict[st
 
 
 def check_suffixes(patterns: Iterable[str], names: Iterable[str] = ()) -> None:
-    """Raises `InvalidConfig` for the first pattern that is none, or that cannot be matched with `names` in
-    time.
-    """
+    """Raises `InvalidConfig` for the first pattern that is invalid or too slow to match with `names`."""
     wanted = dict.fromkeys(patterns)
     matcher = PatternMatcher({"": wanted})
     matcher.prepare(names)
@@ -244,8 +242,7 @@ _kept: OrderedDict[bytes, list[str]] = OrderedDict()
 
 
 def match_in_child(queries: list[PatternQuery], names: list[str], seconds: float) -> list[str]:
-    """The child's answers, one line for each question (see `pattern_process`); fewer if it took over
-    `seconds`.
+    """The child's answers, one line for each question (see `pattern_process`); fewer if over `seconds`.
 
     Raises `Unavailable` if no child can be started, or it crashed.
     """

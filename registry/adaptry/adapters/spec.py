@@ -48,17 +48,13 @@ class ModuleSpec(_Value):
 
     @property
     def name(self) -> str:
-        """What PEFT matches its patterns against: the path without `base_layer`, with the parameter if there
-        is one.
-        """
+        """What PEFT's patterns are matched to: the path without `base_layer`, with any parameter."""
         path = self.path.replace(".base_layer", "")
         return f"{path}.{self.parameter}" if self.parameter else path
 
 
 class ExtraWeight(_Value):
-    """A full tensor that replaces one of the base (or rows of it): `modules_to_save`, biases, saved
-    embeddings.
-    """
+    """A full tensor in place of the base's (or of rows): `modules_to_save`, biases, saved embeddings."""
 
     target: str  # the parameter in the model, e.g. `lm_head.weight`
     kind: ExtraKind

@@ -65,9 +65,7 @@ def is_output_head(name: str) -> bool:
 
 
 def input_embedding(names: Iterable[str]) -> str | None:
-    """The weight of the token embedding, where exactly one is there; an encoder-decoder's shared one goes
-    first.
-    """
+    """The weight of the token embedding, if exactly one is there; an encoder-decoder's shared one first."""
     found = [name for name in names if name.endswith(".weight") and name.split(".")[-2] in INPUT_EMBEDDINGS]
     shared = [name for name in found if _owner(name) == "shared"]
     for candidates in (shared, found):

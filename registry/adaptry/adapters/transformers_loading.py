@@ -1,5 +1,4 @@
-"""What transformers makes of a checkpoint's tensors as it loads them: other names, and experts fused into one
-tensor.
+"""What transformers makes of a checkpoint's tensors as it loads them: other names, and fused experts.
 
 Adapters name what is in memory. Since version 5 that is no longer what is on disk: `ViT` has new names, and a
 layer's experts, stored one by one, become two 3-D parameters. The tables are those of transformers 5.24
@@ -18,9 +17,7 @@ from adaptry.adapters.base_record import TensorShape
 
 @dataclass(frozen=True, slots=True)
 class LoadedTensor:
-    """A tensor under its name in memory. `parts` are the tensors on disk it is made of, one or many; `shape`
-    its own.
-    """
+    """A tensor under its name in memory. `parts`: the tensors on disk it is made of; `shape`: its own."""
 
     name: str
     parts: tuple[str, ...]
@@ -103,17 +100,17 @@ _RENAMES: Mapping[str, _Rules] = {
 
 _CONVERTED = frozenset(
     """
-    apertus1p5_text aria_text axk1 axk2 bailing_hybrid cohere_asr conditional_detr cosmos3_edge cosmos3_omni d_fine
-    deepseek_ocr2 deepseek_v4 deformable_detr detr dinov2 dinov2_with_registers dory dots3_note dots3_note_text emu3
-    ernie4_5_vl_moe flint gemma4_unified glm5_next glm5_next_text gradium_phonon_tts gte hrm_text hunyuan_vl hy_v3 hy_v4
-    hy_v4_vl hy_v4_vl_text hyperclovax_vision_v2 inkling2 inkling2_loop inkling2_loop_text inkling2_text
-    inkling_mm_model jev jina_embeddings_v3 kimi_k25 kimi_linear kolibri1 laguna lara_mini lfm3 lfm3_vl_vision lw_detr
-    maskformer mimi mimo_v2_flash minimax_m3_vl mistral_large4 mistral_large4_text molmo2 molmo2_text nemo_speechlm
-    nemotron_h_omni nomic_bert olmo_hybrid paddleocr_vl pi0 pixio pp_doclayout_v2 pp_doclayout_v3 pp_doclayout_v4
-    qianfan_ocr qwen2_5_omni_thinker qwen3_omni_moe qwen3_omni_moe_thinker qwen4_exp_text radio rf_detr rt_detr
-    rt_detr_v2 sam3_tracker sam3_tracker_video sapiens2 sarvam_moe step3p5_vision step3p7 t5gemma2_encoder timesfm2_5
-    tipsv2 tipsv2_dpt tipsv2_text_model tipsv2_vision_model ultrabert ultravbert unlimited_ocr unlimited_ocr_text
-    vibevoice_asr video_llava
+    apertus1p5_text aria_text axk1 axk2 bailing_hybrid cohere_asr conditional_detr cosmos3_edge cosmos3_omni
+    d_fine deepseek_ocr2 deepseek_v4 deformable_detr detr dinov2 dinov2_with_registers dory dots3_note
+    dots3_note_text emu3 ernie4_5_vl_moe flint gemma4_unified glm5_next glm5_next_text gradium_phonon_tts gte
+    hrm_text hunyuan_vl hy_v3 hy_v4 hy_v4_vl hy_v4_vl_text hyperclovax_vision_v2 inkling2 inkling2_loop
+    inkling2_loop_text inkling2_text inkling_mm_model jev jina_embeddings_v3 kimi_k25 kimi_linear kolibri1
+    laguna lara_mini lfm3 lfm3_vl_vision lw_detr maskformer mimi mimo_v2_flash minimax_m3_vl mistral_large4
+    mistral_large4_text molmo2 molmo2_text nemo_speechlm nemotron_h_omni nomic_bert olmo_hybrid paddleocr_vl
+    pi0 pixio pp_doclayout_v2 pp_doclayout_v3 pp_doclayout_v4 qianfan_ocr qwen2_5_omni_thinker qwen3_omni_moe
+    qwen3_omni_moe_thinker qwen4_exp_text radio rf_detr rt_detr rt_detr_v2 sam3_tracker sam3_tracker_video
+    sapiens2 sarvam_moe step3p5_vision step3p7 t5gemma2_encoder timesfm2_5 tipsv2 tipsv2_dpt tipsv2_text_model
+    tipsv2_vision_model ultrabert ultravbert unlimited_ocr unlimited_ocr_text vibevoice_asr video_llava
     """.split()  # noqa: SIM905  (as a list it would be a page)
 )
 
@@ -124,9 +121,7 @@ _GATE, _UP, _DOWN = ("gate_proj", "w1"), ("up_proj", "w3"), ("down_proj", "w2")
 
 
 def tensors_in_memory(tensors: Mapping[str, TensorShape], model_type: str) -> Iterator[LoadedTensor]:
-    """Every tensor as it is in memory. Experts stored one by one come fused, where they are all there and
-    alike.
-    """
+    """Every tensor as it is in memory. Experts stored one by one come fused, if all are there and alike."""
     experts: dict[str, dict[str, dict[int, str]]] = {}
     rules = [(re.compile(old), new) for old, new in _RENAMES.get(model_type, ())]
     for disk, tensor in tensors.items():

@@ -20,9 +20,7 @@ _LIMITS = strictjson.JsonLimits(size=1 << 20, depth=8, nodes=10_000)
 
 
 def open_base_folder(folder: Path | str) -> HfCheckpoint:
-    """The base in a folder, be it one model or a pipeline. Raises as `open_checkpoint` and
-    `open_pipeline`.
-    """
+    """The base in a folder, one model or a pipeline. Raises as `open_checkpoint` and `open_pipeline`."""
     folder = Path(folder).expanduser()
     return open_pipeline(folder) if (folder / INDEX).is_file() else open_checkpoint(folder)
 

@@ -107,8 +107,7 @@ def side_files(folder: Path) -> Iterator[Path]:
 
 
 def list_shard_names(present: Set[str], folder: Path, what: str, stem: str = "model") -> list[str]:
-    """The names of a checkpoint's files of weights, of which files are `present`; an index is read in
-    `folder`.
+    """The names of a checkpoint's weights files, of which files are `present`; an index is read in `folder`.
 
     Raises as `open_checkpoint`, calling the checkpoint `what`.
     """

@@ -34,9 +34,7 @@ def record_path(cache: Path, base: Digest, folder: Path) -> None:
 
 
 def find_paths(cache: Path, base: Digest) -> tuple[Path, ...]:
-    """The folders remembered for `base`, the last seen first; what is in them now is for the caller to find
-    out.
-    """
+    """Folders remembered for `base`, last seen first; the caller finds out what is in them now."""
     return tuple(Path(folder) for folder in _read(cache).get(str(base), []))
 
 

@@ -1,5 +1,4 @@
-"""Where an adapter's modules lie in a base: which tensor on disk each one changes, and which way round it is
-stored.
+"""Where an adapter's modules lie in a base: which tensor on disk each changes, and its orientation.
 
 An adapter names modules of the model in memory; a checkpoint names tensors as some tool wrote them. The
 rules here, PEFT 0.21's and transformers 5's, lead from one to the other. Whatever they do not settle is
@@ -35,8 +34,7 @@ _EXPERT = re.compile(r"(?P<path>.+\.experts)\.\d+\..+")
 
 @dataclass(frozen=True, slots=True)
 class TargetTensor:
-    """A module and a weight of the base that it changes. `tied`: that tensor is input embedding and output
-    head in one.
+    """A module and a base weight that it changes. `tied`: that tensor is embedding and output head in one.
 
     Fused experts have a place for each matrix of each `expert` that is stored by itself.
     """
@@ -169,9 +167,7 @@ def _place_module(
 def _place_parameter(
     module: ModuleSpec, path: str, names: ParameterNames
 ) -> list[TargetTensor] | MissingReason:
-    """Adapters name the module that holds a 3-D parameter, not the parameter: the config or its shape
-    tells.
-    """
+    """Adapters name the module of a 3-D parameter, not the parameter: its shape or the config tells."""
     for parameter in filter(None, (module.parameter, "weight")):
         direct = names.find(f"{path}.{parameter}")
         if direct.tensor:
@@ -197,9 +193,7 @@ def _place_parameter(
 def _whole_or_each(
     module: ModuleSpec, path: str, tensor: LoadedTensor, names: ParameterNames, tied: bool
 ) -> list[TargetTensor]:
-    """The parameter as it is stored; where loading fuses it from a tensor an expert, a place for each of
-    those.
-    """
+    """The parameter as it is stored; where loading fuses it from a tensor an expert, a place for each."""
     whole = [TargetTensor(module, tensor, "parameter", tied)]
     folder, inside, _ = tensor.parts[0].partition(".experts.")
     if len(tensor.parts) == 1 or not inside:
@@ -211,9 +205,7 @@ def _whole_or_each(
 def _each_expert(
     module: ModuleSpec, path: str, folder: str, names: ParameterNames, parameter: str | None = None
 ) -> list[TargetTensor]:
-    """A place for each tensor under `folder` that is part of a parameter of `path` as wide as the
-    module's.
-    """
+    """A place for each tensor under `folder` of a parameter of `path` as wide as the module's."""
     sides = (module.fan_out, module.fan_in)
     return [
         TargetTensor(
@@ -224,9 +216,7 @@ def _each_expert(
 
 
 def _excuse(missing: Iterable[ModuleSpec], reasons: dict[str, MissingReason], names: ParameterNames) -> None:
-    """Says of missing modules that they may only be renamed, where each has weights of the base as wide in
-    its layer.
-    """
+    """Says of missing modules that they may only be renamed, if the base has weights as wide per layer."""
     lost = [module for module in missing if reasons[module.path].kind == "absent"]
     widths: dict[int | None, set[tuple[int, ...]]] = {}
     for tensor in names.tensors.values():
@@ -235,8 +225,8 @@ def _excuse(missing: Iterable[ModuleSpec], reasons: dict[str, MissingReason], na
     if not all(_has_room(module, widths.get(layer_of(f"{module.path}."), set())) for module in lost):
         return
     text = (
-        f"transformers renames or fuses the weights of {names.model_type} as it loads them, by rules not"
-        " known here"
+        f"transformers renames or fuses the weights of {names.model_type} as it loads them,"
+        " by rules not known here"
     )
     reasons.update({module.path: MissingReason("renamed", text) for module in lost})
 

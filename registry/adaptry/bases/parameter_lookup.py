@@ -1,5 +1,4 @@
-"""Looking up a parameter of the model in memory among a base's tensors, under all the names that tools give
-it.
+"""Looking up a parameter of the model in memory among a base's tensors, under all names that tools give it.
 
 An adapter made with one version of a library names a weight otherwise than a checkpoint written by
 another: with a prefix more or less, in an old spelling, tied to the embedding. One answer or none; where two

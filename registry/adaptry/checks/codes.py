@@ -27,15 +27,15 @@ CODES: Mapping[str, FindingCode] = {
     # The adapter by itself
     "no_effect": FindingCode(
         "blocks",
-        "No tensor of the file is one that a loader would use: it loads without an error and changes"
-        " nothing.",
+        "No tensor of the file is one that a loader would use:"
+        " it loads without an error and changes nothing.",
         "save it again with PEFT's model.save_pretrained(DIR) and push that folder",
     ),
     "keys_dropped": FindingCode(
         "blocks",
         "Some tensors belong to the method but to no complete module; PEFT drops them without a word.",
-        "save it again with PEFT's model.save_pretrained(DIR); names begin with base_model.model. exactly"
-        " once",
+        "save it again with PEFT's model.save_pretrained(DIR); names begin with base_model.model."
+        " exactly once",
     ),
     "keys_unknown": FindingCode(
         "warns",
@@ -44,8 +44,8 @@ CODES: Mapping[str, FindingCode] = {
     ),
     "method_not_described": FindingCode(
         "warns",
-        "The method is one whose rules we do not check yet; the adapter is stored and listed, and not vouched"
-        " for.",
+        "The method is one whose rules we do not check yet; the adapter is stored and listed,"
+        " and not vouched for.",
         "test it on its base before it is served; merging it is refused",
     ),
     "rank_mismatch": FindingCode(
@@ -77,8 +77,8 @@ CODES: Mapping[str, FindingCode] = {
     ),
     "integer_weights": FindingCode(
         "blocks",
-        "Factors or saved weights are integers: PEFT casts them without a word, and the result means"
-        " nothing.",
+        "Factors or saved weights are integers: PEFT casts them without a word,"
+        " and the result means nothing.",
         "save the adapter in a floating-point dtype, before any quantisation",
     ),
     "config_incomplete": FindingCode(
@@ -99,13 +99,13 @@ CODES: Mapping[str, FindingCode] = {
     "task_unknown": FindingCode(
         "warns",
         "task_type is not one that PEFT knows; PEFT refuses to load this.",
-        "set task_type to CAUSAL_LM, SEQ_CLS, SEQ_2_SEQ_LM, TOKEN_CLS, QUESTION_ANS or FEATURE_EXTRACTION, or"
-        " null",
+        "set task_type to CAUSAL_LM, SEQ_CLS, SEQ_2_SEQ_LM, TOKEN_CLS,"
+        " QUESTION_ANS or FEATURE_EXTRACTION, or null",
     ),
     "targets_without_tensors": FindingCode(
         "warns",
-        "The config targets modules for which the file has no tensors: PEFT leaves them as they were, with a"
-        " warning.",
+        "The config targets modules for which the file has no tensors:"
+        " PEFT leaves them as they were, with a warning.",
         "check that saving was complete, or remove these names from target_modules",
     ),
     "saved_modules_without_tensors": FindingCode(
@@ -120,8 +120,8 @@ CODES: Mapping[str, FindingCode] = {
     ),
     "depends_on_base": FindingCode(
         "warns",
-        "The initialisation changed the base's weights, so the adapter is right only on a base that was"
-        " changed alike.",
+        "The initialisation changed the base's weights,"
+        " so the adapter is right only on a base that was changed alike.",
         "convert it once: save_pretrained(DIR, path_initial_model_for_weight_conversion=FIRST) in PEFT",
     ),
     "limited_use": FindingCode(
@@ -131,8 +131,8 @@ CODES: Mapping[str, FindingCode] = {
     ),
     "tensors_missing": FindingCode(
         "blocks",
-        "The file lacks tensors without which the method is not what was trained; PEFT puts random ones in"
-        " their place.",
+        "The file lacks tensors without which the method is not what was trained;"
+        " PEFT puts random ones in their place.",
         "save it again with PEFT's model.save_pretrained(DIR), and look into the file",
     ),
     "prompt_mismatch": FindingCode(
@@ -142,15 +142,15 @@ CODES: Mapping[str, FindingCode] = {
     ),
     "alpha_unknown": FindingCode(
         "warns",
-        "The file does not say its alpha; whoever loads it takes the rank, and so another strength if it was"
-        " another.",
+        "The file does not say its alpha; whoever loads it takes the rank,"
+        " and so another strength if it was another.",
         "save it again with a newer version of the tool, which writes its metadata",
     ),
     "loader_refuses": FindingCode(
         "warns",
         "The tool for which the file is named refuses to load it as it is.",
-        "save it again with the newest version of that tool, or load it once with the one you mean to serve"
-        " it with",
+        "save it again with the newest version of that tool,"
+        " or load it once with the one you mean to serve it with",
     ),
     "magnitudes_dropped": FindingCode(
         "warns",
@@ -166,8 +166,8 @@ CODES: Mapping[str, FindingCode] = {
     "base_name_differs": FindingCode(
         "warns",
         "The adapter says that it was trained on another base than it was checked against.",
-        "check it against the base it names, or, if both are one model, add the name: adaptry base add FOLDER"
-        " --name NAME",
+        "check it against the base it names, or, if both are one model, add the name:"
+        " adaptry base add FOLDER --name NAME",
     ),
     "module_missing": FindingCode(
         "blocks",
@@ -218,8 +218,8 @@ CODES: Mapping[str, FindingCode] = {
     ),
     "vocabulary_resized": FindingCode(
         "warns",
-        "The saved embeddings have more rows than the base: tokens were added, and a loader that ignores them"
-        " is wrong.",
+        "The saved embeddings have more rows than the base: tokens were added,"
+        " and a loader that ignores them is wrong.",
         "resize the base's embeddings before loading, or merge with --resize-vocab; keep the adapter's"
         " tokenizer with it",
     ),
@@ -230,8 +230,8 @@ CODES: Mapping[str, FindingCode] = {
     ),
     "bias_without_place": FindingCode(
         "warns",
-        "The adapter trains biases (lora_bias) for modules that have none in the base, so it cannot be"
-        " merged.",
+        "The adapter trains biases (lora_bias) for modules that have none in the base,"
+        " so it cannot be merged.",
         "serve it unmerged, or train with lora_bias=False",
     ),
     "base_quantised": FindingCode(

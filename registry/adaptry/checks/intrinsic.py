@@ -28,7 +28,8 @@ _TASKS = frozenset(
 )
 _NEWEST_PEFT = (0, 21)
 _CHANGES_BASE = {
-    "pissa": "PiSSA", "olora": "OLoRA", "corda": "CorDA", "lora_ga": "LoRA-GA", "loftq": "LoftQ", "kasa": "KaSA",
+    "pissa": "PiSSA", "olora": "OLoRA", "corda": "CorDA", "lora_ga": "LoRA-GA", "loftq": "LoftQ",
+    "kasa": "KaSA",
 }  # fmt: skip
 _OWN_RANKS = frozenset(["adalora", "adamss", "deft", "lokr"])
 """Methods whose modules have other ranks than the config's r by design."""
@@ -195,9 +196,7 @@ def _ranks(adapter: Adapter) -> Iterator[Finding]:
 
 
 def _declared_ranks(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
-    """Methods that have one `r`: scale and more hang on it, so a config that says another is another
-    adapter.
-    """
+    """Methods that have one `r`: scale and more hang on it, so another one means another adapter."""
     if not config.fields.get("r"):  # OFT's is 0 where it has a block size
         return
     wrong: dict[str, list[str]] = {}
@@ -250,9 +249,7 @@ def _integers(adapter: Adapter) -> Iterator[Finding]:
 
 
 def _whole_numbers(spec: Spec) -> set[str]:
-    """The tensors that are meant to be whole numbers: a method's positions and choices, the counter of a
-    BatchNorm.
-    """
+    """Tensors meant to be whole numbers: a method's positions and choices, the counter of a BatchNorm."""
     roles = METHODS[spec.method].integer_roles
     owners = (spec.shared, *(module.tensors for module in spec.modules))
     counters = {extra.tensor for extra in spec.extras if extra.target.endswith(".num_batches_tracked")}
@@ -295,9 +292,7 @@ def _ends_one(name: str, turned: list[str]) -> bool:
 
 
 def _is_excluded(target: str, config: AdapterConfig) -> bool:
-    """Whether exclude_modules may be why a target has no tensors; a pattern speaks of whole names, so it
-    always may.
-    """
+    """Whether exclude_modules may be why a target has no tensors; a pattern always may."""
     excluded = config.fields.get("exclude_modules")
     if isinstance(excluded, list):
         return any(
@@ -312,8 +307,8 @@ def _traits(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
         init = str(config.fields.get("init_lora_weights"))[:40]
         yield build_finding(
             "depends_on_base",
-            f"{' and '.join(changing)} (init_lora_weights={init!a}) took part of the base's weights into the"
-            " adapter",
+            f"{' and '.join(changing)} (init_lora_weights={init!a}) took part"
+            " of the base's weights into the adapter",
         )
     for trait, sentence in _LIMITS.items():
         if trait in spec.traits:

@@ -79,9 +79,7 @@ def _integers(adapter: Adapter) -> Iterator[Finding]:
 
 
 def _turned(spec: Spec, format: AdapterFormat) -> Iterator[Finding]:
-    """Nobody trains a rank that is larger than the weight: factors that lie the other way round look like
-    that.
-    """
+    """Nobody trains a rank larger than the weight: factors turned the other way look like that."""
     modules = [module for module in spec.modules if module.fan_in and module.kind != "parameter"]
     if spec.method == "lora" and modules and all(m.rank > max(m.fan_in, m.fan_out) for m in modules):
         first = modules[0]

@@ -1,5 +1,4 @@
-"""What follows from an inspection of the weights: values that are not numbers, and factors that never learned
-anything.
+"""What follows from an inspection of the weights: non-finite values, and factors that never learned.
 
 A pure function of values: the inspection itself, in a bounded process, is `adaptry.adapters.inspection`'s. A
 server and a command line that look at the same files find the same.

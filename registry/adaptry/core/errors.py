@@ -154,9 +154,7 @@ class PermissionDenied(AdaptryError):
 
 
 class Withdrawn(PermissionDenied):
-    """The version is quarantined or revoked, so its files are held back; the message says why, and what to
-    take.
-    """
+    """The version is quarantined or revoked, its files withheld; the message says why, and what to take."""
 
     code = "withdrawn"
 

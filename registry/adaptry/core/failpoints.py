@@ -19,9 +19,7 @@ from pathlib import Path
 
 VARIABLE = "ADAPTRY_FAILPOINT"
 GATE = "ADAPTRY_FAILPOINT_GATE"
-"""A folder: `place` names where to wait; who does writes its process id into `here`, and goes on when that is
-removed.
-"""
+"""A folder: `place` names where to wait; a waiter writes its process id into `here` until that is removed."""
 NAMES = (
     "uploads.after_open",
     "blobs.before_fsync",

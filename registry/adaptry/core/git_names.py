@@ -1,5 +1,4 @@
-"""Names that git refuses for a branch or tag, or reads as something else: the rules of `git
-check-ref-format`.
+"""Names that git refuses for a branch or tag, or reads otherwise: the rules of `git check-ref-format`.
 
 Clients of the Hub hand our aliases, branches and tags to git and to tools that follow its rules, so no new
 one may break them. What older registries have stored stays: only making a name asks here. Source:
@@ -12,9 +11,7 @@ import re
 
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]")
 _PSEUDO_REF = re.compile(r"(?:[A-Za-z]+_)*head", re.IGNORECASE)
-"""HEAD, FETCH_HEAD, ORIG_HEAD, MERGE_HEAD, …: git gives them a meaning of their own, on some file systems in
-any case.
-"""
+"""HEAD, FETCH_HEAD, ORIG_HEAD, MERGE_HEAD, …: special to git, on some file systems in any case."""
 _TAKEN = frozenset({"main", "latest"})
 
 

@@ -38,9 +38,7 @@ def check_url(url: str) -> str:
 
 
 def open_pool(url: str, ca_bundle: str | None, proxy: str | None) -> urllib3.PoolManager:
-    """Connections to `url` that are kept and used again. Raises `Invalid` for a bundle that cannot be
-    read.
-    """
+    """Connections to `url`, kept and used again. Raises `Invalid` for a bundle that cannot be read."""
     # (`Any`: urllib3 takes its options as keywords of many types.)
     options: dict[str, Any] = {"maxsize": _SOCKETS, "block": True}
     if ca_bundle:
@@ -71,8 +69,8 @@ def _trusting(bundle: str) -> ssl.SSLContext:
             context.load_verify_locations(cafile=str(path))
     except OSError as error:  # ssl.SSLError is one
         raise Invalid(
-            f"cannot read certificates from {bundle}: {error.strerror or error} (ADAPTRY_CA_BUNDLE names a"
-            " PEM file)"
+            f"cannot read certificates from {bundle}: {error.strerror or error}"
+            " (ADAPTRY_CA_BUNDLE names a PEM file)"
         ) from error
     return context
 

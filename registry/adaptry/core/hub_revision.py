@@ -1,5 +1,4 @@
-"""How the Hub's clients name a revision: `main`, a branch, an alias, a tag, `v3`, a commit's id or its
-beginning.
+"""How the Hub's clients name a revision: `main`, a branch, an alias, a tag, `v3`, a commit id or prefix.
 
 Which revision a name means is decided by a registry; this module only parses names. A text that cannot be a
 name parses to a name that nothing has: for the caller that is the same.

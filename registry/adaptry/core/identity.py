@@ -18,9 +18,7 @@ Role = Literal["reader", "writer", "admin", "worker"]
 """A `worker` reads as a reader does, reports what its engine has loaded, and changes nothing else."""
 Visibility = Literal["private", "public"]
 BaseVisibility = Literal["private", "internal", "public"]
-"""As an adapter's, with one more: an `internal` base is read by every token that holds a namespace, whichever
-it is.
-"""
+"""As an adapter's, with one more: an `internal` base is read by every token that holds any namespace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +85,7 @@ def require_base_write(identity: Identity) -> None:
 
 
 def require_write(identity: Identity, name: AdapterName) -> None:
-    """Raises `PermissionDenied`, whether there is such an adapter or not: whoever may not know that asks
-    `require_read` first.
-    """
+    """Raises `PermissionDenied`, whether the adapter exists or not; call `require_read` first to hide it."""
     if not identity.may_write(name):
         raise PermissionDenied(
             f"{identity.name} may not change {name}; ask for a token that writes to {name.namespace!r}"

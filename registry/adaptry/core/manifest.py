@@ -50,8 +50,8 @@ def check_path(path: str) -> str:
     segments = path.split("/")
     if is_too_deep(path):
         raise InvalidPath(
-            f"file name too long or too deep: {path[:80]!a} (at most {MAX_DEPTH} segments, {MAX_PATH}"
-            " characters)"
+            f"file name too long or too deep: {path[:80]!a} (at most {MAX_DEPTH} segments,"
+            f" {MAX_PATH} characters)"
         )
     for segment in segments:
         if not _SEGMENT.fullmatch(segment) or segment.endswith(".") or ".." in segment:

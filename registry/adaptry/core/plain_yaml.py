@@ -25,9 +25,7 @@ _LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same l
 
 
 def loads_in_process(text: str, what: str) -> Any:
-    """The document in `text`. (`Any`: YAML has no type.) Raises `Invalid`, naming `what` and the line of the
-    fault.
-    """
+    """The document in `text`. (`Any`: YAML has no type.) Raises `Invalid`, with `what` and the line."""
     depth = values = 0
     try:
         for event in yaml.parse(text, _LOADER):

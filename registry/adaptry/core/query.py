@@ -95,9 +95,7 @@ Term = WordTerm | TextTerm | NumberTerm | MetricTerm
 
 
 def parse(text: str) -> tuple[Term, ...]:
-    """The terms of a query; an empty text matches everything. Raises `InvalidQuery` that says where and shows
-    the grammar.
-    """
+    """The terms of a query; empty text matches all. Raises `InvalidQuery` with the place and the grammar."""
     if len(text) > MAX_LENGTH:
         raise InvalidQuery(f"a query is at most {MAX_LENGTH} characters")
     if text.count('"') % 2:
@@ -135,8 +133,8 @@ def _digest(field: str, text: str, negated: bool) -> TextTerm:
     match = _DIGEST.fullmatch(text.lower())
     if not match:
         raise InvalidQuery(
-            f"not a digest: {text[:80]!r} in {field}: (write {field}:sha256:<64 hex digits>, or its first"
-            " digits and *)"
+            f"not a digest: {text[:80]!r} in {field}: (write {field}:sha256:<64 hex digits>,"
+            " or its first digits and *)"
         )
     return TextTerm(field, f"sha256:{match[1].rstrip('*')}", match[1].endswith("*"), negated)
 

@@ -19,9 +19,7 @@ _USUAL = {"seed": 0, "dtype": "F32"}
 
 
 def summarise_recipe(recipe: Mapping[str, Any] | None) -> str:
-    """Operation, method, weights, then whatever else is a word or a number; empty for no recipe. (`Any`:
-    JSON.)
-    """
+    """Operation, method, weights, then any other word or number; empty for no recipe. (`Any`: JSON.)"""
     if not recipe:
         return ""
     head = " ".join(str(recipe[key]) for key in ("operation", "method") if isinstance(recipe.get(key), str))
@@ -31,9 +29,7 @@ def summarise_recipe(recipe: Mapping[str, Any] | None) -> str:
 
 
 def unregistered_inputs(recipe: Mapping[str, Any] | None) -> tuple[Digest, ...]:
-    """The inputs that were no revision of a registry (folders), by the digests of their weights. (`Any`:
-    JSON.)
-    """
+    """Inputs that were no registry revision (folders), by the digests of their weights. (`Any`: JSON.)"""
     inputs = (recipe or {}).get("inputs")
     entries = [entry for entry in inputs if isinstance(entry, dict)] if isinstance(inputs, list) else []
     return tuple(dict.fromkeys(_digests(entry.get("weights") for entry in entries)))

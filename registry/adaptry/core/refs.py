@@ -131,8 +131,8 @@ def parse_base_name(text: str) -> str:
     if len(parts) > 2 or problems:
         said = problems[0] if problems else "one '/' at most"
         raise InvalidRef(
-            f"not a name for a base: {text[:200]!r} ({said}); write ORG/MODEL, as in org/model, or one word,"
-            " as in gpt2"
+            f"not a name for a base: {text[:200]!r} ({said}); write ORG/MODEL, as in org/model,"
+            " or one word, as in gpt2"
         )
     return text
 
@@ -150,15 +150,14 @@ def parse_alias(text: str) -> str:
 
 
 def parse_stored_alias(text: str) -> str:
-    """An alias that a registry may have: not `latest`, `main`, digits, `v<digits>`, 7 or more hex digits, or
-    a Windows device.
+    """An alias that may be had: not `latest`, `main`, digits, `v<digits>`, 7+ hex digits, a Windows device.
 
     Older registries have some that `parse_alias` refuses for new ones. Raises `InvalidRef`.
     """
     if not _ALIAS.fullmatch(text) or text.startswith("refs"):
         raise InvalidRef(
-            f"not an alias: {text[:80]!r} (letters, digits, '.', '_' and '-', 1 to 64, not starting with"
-            " refs)"
+            f"not an alias: {text[:80]!r} (letters, digits, '.', '_' and '-', 1 to 64,"
+            " not starting with refs)"
         )
     if text in ("latest", "main") or text.isdigit() or _VERSION.fullmatch(text) or _HEX_ID.fullmatch(text):
         raise InvalidRef(

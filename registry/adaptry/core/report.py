@@ -26,9 +26,7 @@ class Finding(BaseModel):
 
 
 class CheckReport(BaseModel):
-    """All findings about one adapter, against what it was checked (`base` by name or id; None: on its
-    own).
-    """
+    """All findings about an adapter, against what it was checked (`base` by name or id; None: on its own)."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -52,8 +52,7 @@ class AdaptrySettings:
 
 
 def secret_or_env(name: str, environ: Mapping[str, str] = os.environ) -> str | None:
-    """What the variable `name` says, or the file that `name`_FILE names: a secret in the environment is seen
-    by too many.
+    """What the variable `name` says, or the file in `name`_FILE: secrets in the environment are seen by many.
 
     Raises `Invalid` where both are set, or the file is empty, `Unavailable` where it cannot be read.
     """
@@ -66,9 +65,7 @@ def secret_or_env(name: str, environ: Mapping[str, str] = os.environ) -> str | N
 
 
 def read_secret(path: Path, named: str) -> str:
-    """The secret in a file, without the line's end; `named` is what told of the file. Raises `Invalid`,
-    `Unavailable`.
-    """
+    """The secret in a file, less its newline; `named` told of the file. Raises `Invalid`, `Unavailable`."""
     try:
         secret = path.expanduser().read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:

@@ -69,8 +69,7 @@ def canonical(document: Any) -> bytes:
 
 
 def _check_structure(text: str, limits: JsonLimits, what: str) -> None:
-    """Counts brackets and commas outside strings, so that nesting and values are bounded before a parser
-    runs.
+    """Counts brackets and commas outside strings, to bound nesting and values before a parser runs.
 
     A loop in Python rather than one long call, so that other threads are served meanwhile.
     """

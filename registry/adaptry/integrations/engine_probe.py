@@ -27,9 +27,7 @@ _SLOTS = re.compile(r'^vllm:lora_requests_info\{[^}]*max_lora="(\d{1,6})"', re.M
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What a server says it is. `models` are the names and places of what it serves, `adapters` those it has
-    loaded.
-    """
+    """What a server says it is. `models`: names and places of what it serves; `adapters`: those loaded."""
 
     runtime: Runtime
     models: tuple[str, ...]

@@ -1,5 +1,4 @@
-"""Durable jobs: long work that is submitted to the registry, run by runners on any machine, and finished
-despite crashes.
+"""Durable jobs: work submitted to the registry, run by runners on any machine, finished despite crashes.
 
 A job and its result are rows of the catalog. `engine` (DBOS) takes a job from step to step, `runner` is
 `adaptry work`, and `step_runner` runs each step in a process of its own: `subprocess` starts it and reads its

@@ -1,5 +1,4 @@
-"""The context that a job step runs in: the registry with the submitter's rights, a scratch folder, a log and
-progress."""
+"""The context a job step runs in: the registry as its submitter, a scratch folder, a log and progress."""
 
 from __future__ import annotations
 

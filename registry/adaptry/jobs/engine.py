@@ -32,7 +32,8 @@ except ModuleNotFoundError as error:
     raise MissingDependency(f"running jobs needs {error.name}: pip install 'adaptry[jobs]'") from error
 
 FILE = "jobs.sqlite"
-_SPARE = 6  # jobs of one need that a runner oversees beyond two for each step it does at once, so that none waits for the next
+# Jobs of one need that a runner oversees beyond two per concurrent step, so that no step waits for its next.
+_SPARE = 6
 _GIVEN_UP = ["ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
 _FINISHED = ["SUCCESS", *_GIVEN_UP]
 _AT_ONCE = 500
@@ -54,8 +55,7 @@ class _JsonSerializer(Serializer):
 
 
 class WorkflowEngine:
-    """One per process. `url` is its database; `runner` the executor id under which DBOS assigns work to this
-    process."""
+    """One per process. `url` is its database; `runner` the executor id by which DBOS assigns it work."""
 
     def __init__(
         self,

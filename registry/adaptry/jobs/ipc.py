@@ -1,5 +1,4 @@
-"""The messages between a runner and the process that runs one step of a job: one request in, lines of JSON
-out.
+"""The messages between a runner and the process that runs one step of a job: a request in, JSON lines out.
 
 The request is the process's only input: the step, and the registry's location with the submitter's rights.
 The process sends progress, log lines and, at its end, a result or a fault.
@@ -29,8 +28,7 @@ class RegistryLocation(_IpcModel):
 
 
 class StepRequest(_IpcModel):
-    """One attempt (`turn`) at a step of a job. `before` are the results of the earlier steps, `remotes` other
-    registries by name."""
+    """One attempt (`turn`) at a step. `before`: earlier results; `remotes`: other registries by name."""
 
     place: RegistryLocation
     job: str
@@ -56,18 +54,14 @@ class ShardStep(_IpcModel):
 
 
 class StepResult(_IpcModel):
-    """The result of a step. `pieces` are the shard steps to run before the last step, `end`. (`Any`:
-    JSON.)
-    """
+    """The result of a step. `pieces`: the shard steps to run before the last step, `end`. (`Any`: JSON.)"""
 
     result: dict[str, Any]
     pieces: tuple[ShardStep, ...] = ()
 
 
 class ChildMessage(_IpcModel):
-    """One message from the step's process. An `aside` goes to the runner's own log, not to the
-    submitter's.
-    """
+    """One message from the step's process. An `aside` goes to the runner's log, not to the submitter's."""
 
     what: Literal["stage", "say", "aside", "outcome", "fault"]
     text: str = ""

@@ -1,5 +1,4 @@
-"""Telling living runners from dead ones, by watching: a count that stands still for long enough is a dead
-runner's.
+"""Telling living runners from dead ones, by watching: a count that stands still long enough means death.
 
 Long enough is by the watcher's own steady clock. Nobody's wall clock is asked, so none that jumps can kill
 anyone; and a runner that was only slow is no worse off than one that lost a race: what it was doing has

@@ -1,5 +1,4 @@
-"""Maintenance jobs: full digests of a base, verification, garbage collection, and replication to another
-registry."""
+"""Maintenance jobs: full digests of a base, verification, garbage collection, and replication."""
 
 from __future__ import annotations
 

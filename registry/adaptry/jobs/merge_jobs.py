@@ -112,8 +112,7 @@ class _Model:
 
 @contextmanager
 def _reopen_planned(task: MergeTask, context: JobContext) -> Iterator[_Model]:
-    """Opens the planned merge. Raises `Conflict` if this machine would compute another result from the same
-    inputs."""
+    """Opens the planned merge. Raises `Conflict` if this machine would compute another result."""
     cut = context.previous_results["start"]
     with _open_model(task, context, cut["inputs"], cut["base"]) as model:
         if str(model.merged.identity) != cut["model"]:

@@ -74,8 +74,7 @@ def run_jobs(
     stop: threading.Event,
     announce: Callable[[RunnerInfo], None] = lambda runner: None,
 ) -> None:
-    """Runs jobs until `stop` is set. The process should exit then: engine threads still wait for abandoned
-    steps.
+    """Runs jobs until `stop` is set. The process should exit then: engine threads wait for abandoned steps.
 
     Raises `Unavailable`, `MissingDependency`, and the errors of opening a registry, before it takes any job.
     """
@@ -179,8 +178,7 @@ class _RunnerLoop:
             self._purge()
 
     def _purge(self) -> None:
-        """Purges jobs that ended long ago: their rows first, so that a purge cut short still finds the
-        engine's leftovers."""
+        """Purges jobs that ended long ago: rows first, so that a later purge finds the engine's leftovers."""
         catalog, before = self._steps.catalog, datetime.now(UTC) - self._settings.keep
         while True:
             with catalog.write() as tx:
@@ -196,8 +194,7 @@ class _RunnerLoop:
         self._engine.purge(before, unknown)
 
     def _enqueue_jobs(self) -> None:
-        """Enqueues new jobs with the engine. Jobs are submitted to the catalog only; enqueuing one twice does
-        no harm.
+        """Enqueues new jobs with the engine. Jobs are submitted to the catalog only; enqueuing is idempotent.
 
         At most `_AT_ONCE` per round, so that many jobs do not delay the heartbeat.
         """

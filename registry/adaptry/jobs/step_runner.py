@@ -1,5 +1,4 @@
-"""Runs one step of a job on this runner: begins the next attempt, runs it in a process, and records the
-result.
+"""Runs one step of a job on this runner: begins the next attempt, runs it in a process, records the result.
 
 After a crash any runner can run the step again. Every change checks, in its transaction, that its attempt is
 still the current one, so an attempt that was superseded changes nothing. A process that dies is started again
@@ -78,8 +77,7 @@ class StepRunner:
         raise AssertionError("unreachable: the last try returns")
 
     def kill_cancelled(self) -> None:
-        """Kills the processes of steps whose job has ended, or of which another runner has begun a newer
-        attempt."""
+        """Kills the processes of steps whose job has ended, or has a newer attempt on another runner."""
         with self.lock:
             running = tuple(self.children)
         for child in running:
@@ -87,8 +85,7 @@ class StepRunner:
                 child.cancel()
 
     def kill_largest_if_over_memory(self) -> None:
-        """Kills the largest process if all together exceed the memory limit, before the system's OOM killer
-        picks another."""
+        """Kills the largest process if all exceed the memory limit, before the OOM killer picks another."""
         with self.lock:
             sizes = {child: child.resident_memory for child in self.children}
         if sum(sizes.values()) > self.capacity.memory:
@@ -195,9 +192,7 @@ class StepRunner:
 
 
 class _ProgressLog:
-    """Writes a step's log lines and progress to the catalog, in batches. Asides go to the runner's own
-    log.
-    """
+    """Writes a step's log lines and progress to the catalog, in batches. Asides go to the runner's log."""
 
     def __init__(self, catalog: Catalog, request: StepRequest) -> None:
         self._catalog = catalog

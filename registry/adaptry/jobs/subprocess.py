@@ -46,8 +46,7 @@ class OutputHandler:
 
 @dataclass(eq=False, slots=True)
 class StepProcess:
-    """A step that runs in a process of its own. `exit_reason` describes how a process ended that sent no
-    result."""
+    """A step that runs in a process of its own. `exit_reason` describes an end without a result."""
 
     request: StepRequest
     process: subprocess.Popen[str]
@@ -79,8 +78,7 @@ class StepProcess:
         return child
 
     def wait(self, output: OutputHandler) -> StepResult | JobFault | None:
-        """Waits for the process and closes its pipes. Returns its result or fault; None if it died without
-        sending one."""
+        """Waits for the process and closes its pipes. Its result or fault; None if it died without one."""
         process = self.process
         assert process.stdin and process.stdout and process.stderr
         stderr = threading.Thread(target=_forward_stderr, args=(process.stderr, output.log), daemon=True)
@@ -144,9 +142,7 @@ def _parse_message(text: str) -> ChildMessage | None:
 
 
 def _environment(own: Mapping[str, str]) -> dict[str, str]:
-    """The variables that locate installed software and open the stores; none of the runner's other
-    secrets.
-    """
+    """The variables that locate installed software and open the stores; no other secrets of the runner."""
     return {
         name: value
         for name, value in own.items()

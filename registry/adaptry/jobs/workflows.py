@@ -1,5 +1,4 @@
-"""The DBOS workflows: a job, which enqueues its steps and ends; and a step, which runs on the runner that
-takes it.
+"""The DBOS workflows: a job, which enqueues its steps and ends; and a step, run by the runner that takes it.
 
 Their decisions depend only on results of DBOS steps, so a workflow that is resumed elsewhere decides the
 same.
@@ -46,8 +45,7 @@ class Workflows:
 
     @property
     def poll_interval(self) -> float:
-        """Seconds between two polls of a step's result. Grows with the number of jobs here, because each poll
-        is a query."""
+        """Seconds between two polls of a step's result. Grows with the jobs here: each poll is a query."""
         return _PATIENCE * max(2, len(self.active_ids))
 
     def is_open(self, id: str) -> Json | None:
@@ -78,8 +76,7 @@ class Workflows:
 
     @contextmanager
     def _marked_active(self) -> Iterator[None]:
-        """Marks the workflow as active for the block, so that one assigned to this process but not running is
-        noticed."""
+        """Marks the workflow as active in the block, to notice those assigned to us but not running."""
         here = str(DBOS.workflow_id)
         self.active_ids.add(here)
         try:

@@ -137,8 +137,7 @@ def _open_if_same(folder: Path, base: Digest) -> HfCheckpoint | None:
 
 
 def _missing_weights_message(info: BaseInfo, key: str, seen: tuple[Path, ...]) -> str:
-    """The error message for a base whose weights are not here, with what became of each folder that it was
-    in."""
+    """The error message for a base whose weights are not here, with what became of each of its folders."""
     fates = [f"{folder} {'has changed' if folder.is_dir() else 'is gone'}" for folder in seen]
     was = f" ({', '.join(fates)})" if fates else ""
     name = f" --name {info.names[0]}" if info.names else ""
@@ -152,8 +151,8 @@ def _check_sizes(checkpoint: HfCheckpoint) -> None:
     for shard in checkpoint.shards:
         if "/" in shard:
             raise Unsupported(
-                f"{checkpoint.folder} is a pipeline, and nothing here merges into one: register it without"
-                " storing it"
+                f"{checkpoint.folder} is a pipeline, and nothing here merges into one:"
+                " register it without storing it"
             )
         if (checkpoint.folder / shard).stat().st_size > MAX_FILE:
             raise TooLarge(

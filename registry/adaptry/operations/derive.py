@@ -44,8 +44,7 @@ def derive(
     options: PushOptions = _NO_OPTIONS,
     progress: Progress = no_progress,
 ) -> DeriveResult:
-    """Makes `draft` a version of `name`; where something was approximated, the share of energy that was kept
-    is a metric.
+    """Makes `draft` a version of `name`; if something was approximated, the kept share of energy is a metric.
 
     Raises what `write` and `push` raise; nothing is left of a failure.
     """

@@ -1,6 +1,4 @@
-"""The base of a version, where the registry has it: a version may name one by content that was never
-registered.
-"""
+"""The base of a version, where the registry has it: a version may name one by content, unregistered."""
 
 from __future__ import annotations
 

@@ -49,8 +49,7 @@ def ancestor_tree(registry: Registry, ref: Ref | str, most: int = MOST) -> Linea
 
 
 def descendant_tree(registry: Registry, ref: Ref | str, most: int = MOST) -> LineageNode:
-    """The version that `ref` means now, what was made from it, and from that, oldest first. Raises
-    `NotFound`."""
+    """The version that `ref` means now, what was made from it, and so on, oldest first. Raises `NotFound`."""
 
     def children(detail: VersionDetail) -> Iterable[Digest]:
         found = _versions(registry, f"parent:{detail.version.digest} state:*", most + 1)

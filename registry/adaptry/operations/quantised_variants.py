@@ -20,16 +20,12 @@ from adaptry.registry.interface import Registry
 from adaptry.registry.records import BaseInfo
 
 VariantRole = Literal["original", "copy", "sibling"]
-"""What the other base is: what this one was quantised from, a quantised copy of this, another copy of the
-same model.
-"""
+"""What the other base is: this one's source, a quantised copy of it, or another copy of the same model."""
 
 
 @dataclass(frozen=True, slots=True)
 class RelatedBase:
-    """A known base that is quantised where this one is not, or the other way round, or both; with the
-    evidence.
-    """
+    """A known base that is quantised where this one is not, or the reverse, or both; with evidence."""
 
     base: BaseInfo
     role: VariantRole

@@ -1,5 +1,4 @@
-"""How far a recall has come: for every worker that ever had a version, whether a request may still be
-answered with it.
+"""How far a recall has come: for every worker that ever had a version, whether it may still answer.
 
 A worker counts as clean when it has said that it dropped the version (files removed, engine refuses it), and
 only then: one that has unloaded it may load it again as long as the files are there, and of one that is lost
@@ -21,9 +20,7 @@ RecallOutcome = Literal["dropped", "unloaded", "serving", "lost"]
 
 
 class WorkerRecallStatus(Value):
-    """A worker and a name, and what became of the version there. `at` is since when it is so, as far as that
-    is known.
-    """
+    """A worker and a name, and what became of the version there. `at`: since when, as far as known."""
 
     worker: str
     owner: str = ""

@@ -1,5 +1,4 @@
-"""Finding adapters that are nearly the same as one: over all versions of its base that may be read, without
-the base.
+"""Finding adapters that are nearly the same as one: over all readable versions of its base, without the base.
 
 A verb over the waist. Equal weights show in the catalog; everything else is read once and kept as a
 signature, so that the next question costs a few kilobytes a version. Signatures choose, exact cosines answer.
@@ -52,8 +51,7 @@ def find_similar(
     cache: Path | None = None,
     progress: Progress = no_progress,
 ) -> SimilarAdapters:
-    """The versions of `base` (a name or an id) whose updates have a cosine of at least `above` with the
-    subject's.
+    """The versions of `base` (a name or an id) with updates at a cosine of at least `above` to the subject's.
 
     Signatures are kept in `cache`, in the user's data folder unless given. What is no sum of factors is
     compared by the digest of its weights. Raises `MissingDependency` (no torch), `Unavailable`.
@@ -89,9 +87,7 @@ def version_ref(version: VersionInfo) -> str:
 
 @dataclass
 class _SimilaritySearch:
-    """One question. `uncomparable` are revisions that are no sums of factors; `unread` says why others were
-    skipped.
-    """
+    """One question. `uncomparable`: those that are no sums of factors; `unread`: why others were skipped."""
 
     registry: Registry
     subject: ParentAdapter

@@ -17,9 +17,7 @@ from adaptry.registry.records import StateChange, VersionInfo
 
 @dataclass(frozen=True, slots=True)
 class StateChangeResult:
-    """The version as it stands now, and the state it was in; `is_change` is False where it stood so
-    already.
-    """
+    """The version as it stands now, and the state it was in; `is_change` is False if it stood so before."""
 
     version: VersionInfo
     was: State
@@ -33,8 +31,8 @@ def change_state(registry: Registry, ref: Ref, change: StateChange) -> StateChan
     """
     if isinstance(ref.selector, Latest):
         raise Invalid(
-            f"{ref.name} means another version once this one is gone; say which: {ref.name}@NUMBER, an alias,"
-            " or a digest"
+            f"{ref.name} means another version once this one is gone; say which: {ref.name}@NUMBER,"
+            " an alias, or a digest"
         )
     seen = registry.versions.get(ref)
     version = registry.versions.set_state(ref.name, seen.digest, change, seen.state_generation)

@@ -130,8 +130,7 @@ class RefWatcher:
         self._seq = None
 
     def next_changes(self, wait: float = 30.0) -> tuple[RefChange, ...]:
-        """Waits up to `wait` seconds for the first event about these adapters. Can be called again after
-        `Unavailable`."""
+        """Waits up to `wait` seconds for these adapters' first event. Can be repeated after `Unavailable`."""
         if self._seq is None or time.monotonic() - self._looked_at > _FULL_LOOK:
             return self._rescan()
         news = self._registry.events.read(self._seq, _AT_ONCE, wait, self._about)
@@ -185,8 +184,7 @@ def follow_events(
     about: Sequence[str] = (),
     pause: Callable[[float], object] = time.sleep,
 ) -> Iterator[Event]:
-    """Yields every event after number `after` (None: from now on), for ever. Waits while the registry is
-    down."""
+    """Yields every event after number `after` (None: from now), for ever. Waits if the registry is down."""
     reached = after
 
     def look() -> EventBatch:

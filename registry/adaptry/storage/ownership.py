@@ -1,5 +1,4 @@
-"""Whose the files in a bucket are: a registry in which nothing has ever happened refuses a place that has
-files.
+"""Whose the files in a bucket are: a registry without history refuses a place with files.
 
 They are another registry's then, or this one was given the wrong catalog; in both cases they would be garbage
 to it, which the next sweep deletes.

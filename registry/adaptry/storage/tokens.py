@@ -58,8 +58,7 @@ def to_hub_token(secret: str) -> str:
 
 
 def admit_token(catalog: Catalog, secret: str, name: str, role: Role, namespaces: Sequence[str]) -> None:
-    """A token that was made elsewhere is good from now on; one that was here before stays as it is, revoked
-    or not.
+    """A token made elsewhere is good from now on; one that was here before stays as it is, revoked or not.
 
     Raises `Invalid` for a text that is no whole token.
     """
@@ -108,9 +107,7 @@ def identify(catalog: Catalog, secret: str) -> Identity:
 
 
 def identify_hash(catalog: Catalog, secret_sha256: str) -> Identity:
-    """As `identify`, of a token that was shown earlier and of which `hash_token` was stored. Raises
-    `Unauthenticated`.
-    """
+    """As `identify`, of a token shown earlier, stored as its `hash_token`. Raises `Unauthenticated`."""
     with catalog.read() as tx:
         return _valid(kept.find(tx, secret_sha256))
 
@@ -131,9 +128,7 @@ def revoke_token(catalog: Catalog, id: int) -> None:
 
 
 def revoke_own_token(catalog: Catalog, secret: str) -> None:
-    """Revokes the token that was found where it should not be; does the same, nothing, for one that is
-    none.
-    """
+    """Revokes the token found where it should not be; does the same, nothing, for one that is none."""
     with catalog.write() as tx:
         token = kept.find(tx, hash_token(secret))
         kept.revoke(tx, token.id if token else 0, datetime.now(UTC))

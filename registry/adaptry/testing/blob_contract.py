@@ -60,9 +60,7 @@ class BlobContract:
     def test_a_damaged_blob_that_was_set_aside_is_absent_until_it_is_stored_anew(
         self, blobs: BlobStore
     ) -> None:
-        """Nothing can spoil bytes through the interface: other bytes are moved under a digest that is not
-        theirs.
-        """
+        """Nothing can spoil bytes through the interface: others are moved under a digest not theirs."""
         digest, wrong = put(blobs, HELLO), Digest.of(b"what should be there")
         self.store_damaged(blobs, digest, wrong)
         assert not blobs.is_sound(wrong)

@@ -1,6 +1,4 @@
-"""What real S3 servers for tests have in common: where they answer, who may speak to them, a bucket,
-ports.
-"""
+"""What real S3 servers for tests have in common: where they answer, access, a bucket, ports."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""A second real S3 server for tests: Ceph's gateway, with one monitor and one store in memory, in a folder of
-its own.
+"""A second real S3 server for tests: Ceph's gateway, one monitor and one store in memory, in its own folder.
 
 It accepts checksums and does not compare them, and takes no notice of a condition on the end of a multipart
 upload: nothing may rest on either. Its programs come with Debian (`REMEDY`) and run as they are, on free
@@ -21,8 +20,8 @@ from adaptry.testing.buckets import CREDENTIALS, BucketServer, free_ports, wait_
 
 PROGRAMS = ("radosgw", "radosgw-admin", "ceph-mon", "ceph-osd", "ceph", "ceph-authtool", "monmaptool")
 REMEDY = (
-    "no Ceph here (radosgw, ceph-mon, ceph-osd): apt-get install radosgw ceph-mon ceph-osd ceph-mgr"
-    " ceph-common"
+    "no Ceph here (radosgw, ceph-mon, ceph-osd):"
+    " apt-get install radosgw ceph-mon ceph-osd ceph-mgr ceph-common"
 )
 _SECONDS = 90
 _MEMORY = 2 << 30

@@ -38,8 +38,7 @@ class ProxyFault:
 
 
 class FaultProxy:
-    """The proxy; its methods may be called from any thread. `fault_count` counts injected faults,
-    `connections` accepted connections."""
+    """The proxy, for any thread. `fault_count`: injected faults; `connections`: accepted connections."""
 
     def __init__(self, host: str, port: int) -> None:
         self.upstream = (host, port)

@@ -1,5 +1,4 @@
-"""Registries with a connection that breaks, to test transfers. The stored content is real; only the
-connection fails."""
+"""Registries whose connection breaks, to test transfers. Stored content is real; only connections fail."""
 
 from __future__ import annotations
 
@@ -41,9 +40,7 @@ class ChangedReads(LocalFiles):
 
 
 class FlakyRegistry(LocalRegistry):
-    """Breaks each of the next `cuts` uploads or reads after one chunk; `sent` counts the bytes in both
-    directions.
-    """
+    """Breaks each of the next `cuts` uploads or reads after a chunk; `sent` counts bytes both ways."""
 
     cuts = 0
     sent = 0

@@ -93,8 +93,7 @@ class PostgresServer:
 def postgres_server(
     port: int | None = None, standby_of: PostgresServer | None = None
 ) -> Iterator[PostgresServer]:
-    """A server, until the block ends; it answers at `port` of 127.0.0.1 too, if told. As a standby it follows
-    another one.
+    """A server, until the block ends; also at `port` of 127.0.0.1, if given. As a standby it follows another.
 
     Raises `MissingDependency` where there are no programs, `Unavailable` where they fail.
     """

@@ -1,5 +1,4 @@
-"""Small quantised checkpoints, written by hand in the layout of bitsandbytes and transformers, without
-either.
+"""Small quantised checkpoints, handwritten in the layout of bitsandbytes and transformers, without either.
 
 The projections of a base are packed: `nf4` and `fp4` in blocks of 64 values, with scales in float32 or
 quantised themselves, and `int8` with a scale a row. The rest is left alone, as those tools leave it.
@@ -16,9 +15,10 @@ from adaptry.bases.hf_folder import HfCheckpoint, open_checkpoint
 from adaptry.testing.samples import Tensors, write_safetensors
 
 NF4 = (
-    -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
-    -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
-    0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
+    -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
+    -0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725,
+    0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023,
+    1.0,
 )  # fmt: skip
 FP4 = tuple(sign * value / 12 for sign in (1, -1) for value in (0.0, 0.0625, 8.0, 12.0, 4.0, 6.0, 2.0, 3.0))
 BLOCK = 64
@@ -31,9 +31,7 @@ StoredTensor = tuple[str, tuple[int, ...], bytes]
 
 
 def quantised_copy(source: Path, folder: Path, method: str = "nf4", *, nested: bool = False) -> Path:
-    """The base in `source` with its projections packed by `method` (nf4, fp4, int8), in `folder`, which is
-    returned.
-    """
+    """The base in `source` with projections packed by `method` (nf4, fp4, int8), in `folder`, returned."""
     folder.mkdir(parents=True)
     checkpoint = open_checkpoint(source)
     tensors: dict[str, StoredTensor] = {}

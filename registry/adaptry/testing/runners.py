@@ -1,5 +1,4 @@
-"""Real runners for tests: `adaptry work` as a process that can be killed, stopped and waited for; and a
-registry with jobs."""
+"""Real runners for tests: `adaptry work` as a process to kill, stop or wait for; a registry with jobs."""
 
 from __future__ import annotations
 
@@ -40,8 +39,7 @@ def make_merge_registry(
 
 
 class FailpointGate:
-    """A failpoint at which the first of all processes with `environ` waits, while the other threads of its
-    process continue."""
+    """A failpoint at which the first of the processes with `environ` waits; its other threads continue."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
@@ -67,8 +65,7 @@ class FailpointGate:
 
 
 class RunnerProcess:
-    """An `adaptry work` on the registry in a folder; with `armed`, a failpoint is armed in it and in its
-    steps."""
+    """An `adaptry work` on the registry in a folder; `armed`: with a failpoint in it and in its steps."""
 
     def __init__(
         self,

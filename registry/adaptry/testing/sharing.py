@@ -1,5 +1,4 @@
-"""What the many registries of one test process share: compiled SQL statements, and the processes that inspect
-weights.
+"""What the many registries of one test process share: compiled SQL, and the processes that inspect weights.
 
 A test opens a new registry and does little with it, so most of its time went into compiling the same
 statements for another engine and into starting another child. A program opens one registry and keeps both.
@@ -22,8 +21,7 @@ from adaptry.storage.local import context
 
 
 class _SameDialect(SQLiteDialect_pysqlite):
-    """SQLAlchemy keeps a compiled statement for a dialect; those of all our engines are set up alike, so they
-    are equal."""
+    """SQLAlchemy keeps compiled statements per dialect; our engines are set up alike, so theirs are equal."""
 
     supports_statement_cache = True
 

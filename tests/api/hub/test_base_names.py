@@ -51,7 +51,8 @@ def test_moving_an_adapter_to_a_bases_name_is_409(server: Server, config: bytes)
 def test_a_real_client_is_told_so_and_the_base_stays(server: Server, config: bytes, tmp_path: Path) -> None:
     code = """
 created = said(HfHubHTTPError, lambda: api.create_repo("org/tiny"))
-uploaded = said(HfHubHTTPError, lambda: api.upload_file(path_or_fileobj=b"x", path_in_repo="README.md", repo_id="org/tiny"))
+uploaded = said(HfHubHTTPError, lambda: \
+api.upload_file(path_or_fileobj=b"x", path_in_repo="README.md", repo_id="org/tiny"))
 api.create_repo("org/tiny", exist_ok=True)
 answer = [created, uploaded, Path(hf_hub_download("org/tiny", "config.json")).read_text()]
 """

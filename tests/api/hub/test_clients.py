@@ -32,7 +32,8 @@ def test_a_folder_goes_up_and_comes_down(server: Server, folder: Path, tmp_path:
 again = api.upload_folder(repo_id=name, folder_path=folder)
 down = Path(snapshot_download(name, revision="v1"))
 into = Path(snapshot_download(name, local_dir=folder + "-down"))
-answer = [pushed.oid == again.oid, sorted(os.listdir(down)), (into / weights).read_bytes() == Path(folder, weights).read_bytes()]
+answer = [pushed.oid == again.oid, sorted(os.listdir(down)), \
+(into / weights).read_bytes() == Path(folder, weights).read_bytes()]
 """
     answer, said = run_client(server, PUSHED + code, tmp_path, name=TONE, folder=str(folder), weights=WEIGHTS)
     assert answer == [True, [README, "adapter_config.json", WEIGHTS], True]
@@ -45,8 +46,10 @@ said(RepositoryNotFoundError, lambda: api.model_info("acme/none"))
 said(RevisionNotFoundError, lambda: hf_hub_download(name, "README.md", revision="v9"))
 said(EntryNotFoundError, lambda: hf_hub_download(name, "none.json"))
 said(RepositoryNotFoundError, lambda: HfApi(token=False).model_info(name))
-said(RevisionNotFoundError, lambda: api.upload_file(path_or_fileobj=b"x", path_in_repo="README.md", repo_id=name, revision=pushed.oid))
-answer = [file_exists(name, "README.md"), file_exists(name, "none"), repo_exists("gpt2"), revision_exists(name, "v1")]
+said(RevisionNotFoundError, lambda: \
+api.upload_file(path_or_fileobj=b"x", path_in_repo="README.md", repo_id=name, revision=pushed.oid))
+answer = [file_exists(name, "README.md"), file_exists(name, "none"), \
+repo_exists("gpt2"), revision_exists(name, "v1")]
 """
     answer, _ = run_client(server, PUSHED + code, tmp_path, name=TONE, folder=str(folder))
     assert answer == [True, False, False, True]
@@ -55,9 +58,12 @@ answer = [file_exists(name, "README.md"), file_exists(name, "none"), repo_exists
 def test_refusals_reach_the_user_in_our_words(server: Server, folder: Path, tmp_path: Path) -> None:
     code = """
 answer = [
-    said(BadRequestError, lambda: api.upload_file(path_or_fileobj=b"x", path_in_repo="model.safetensors", repo_id=name)),
-    said(HfHubHTTPError, lambda: api.create_commit(name, [CommitOperationAdd("README.md", b"x")], commit_message="m", create_pr=True)),
-    said(HfHubHTTPError, lambda: api.create_commit(name, [CommitOperationAdd("README.md", b"x")], commit_message="m", parent_commit="0" * 40)),
+    said(BadRequestError, lambda: \
+api.upload_file(path_or_fileobj=b"x", path_in_repo="model.safetensors", repo_id=name)),
+    said(HfHubHTTPError, lambda: \
+api.create_commit(name, [CommitOperationAdd("README.md", b"x")], commit_message="m", create_pr=True)),
+    said(HfHubHTTPError, lambda: \
+api.create_commit(name, [CommitOperationAdd("README.md", b"x")], commit_message="m", parent_commit="0" * 40)),
     said(HfHubHTTPError, lambda: HfApi(token=reader).delete_repo(name)),
 ]
 """

@@ -78,6 +78,7 @@ def test_git_gives_the_same_answers(tmp_path: Path) -> None:
     subprocess.run(["git", "init", "--quiet", tmp_path], check=True, timeout=60)
     asked = subprocess.run(
         ["git", "check-ignore", "--no-index", "--stdin"],
-        input="\n".join(LEFT_OUT + KEPT), check=True, cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        input="\n".join(LEFT_OUT + KEPT), check=True, cwd=tmp_path, capture_output=True, text=True,
+        timeout=60,
     )  # fmt: skip
     assert asked.stdout.splitlines() == LEFT_OUT

@@ -57,7 +57,8 @@ def test_a_real_client_uploads_and_downloads_images(server: Server, tmp_path: Pa
     code = """
 api.create_repo("acme/tone")
 api.upload_folder(folder_path=folder, repo_id="acme/tone")
-answer = {path: Path(hf_hub_download("acme/tone", path)).read_bytes().hex() for path in api.list_repo_files("acme/tone")}
+answer = {path: Path(hf_hub_download("acme/tone", path)).read_bytes().hex() \
+for path in api.list_repo_files("acme/tone")}
 """
     read, _ = run_client(server, code, tmp_path, folder=str(folder))
     assert {name: bytes.fromhex(read[name]) for name in PICTURES} == PICTURES

@@ -48,7 +48,8 @@ def test_hf_repos_list_shows_repositories_with_their_sizes(
     token = server.token("acme", "reader", ("acme",))
     total = sum(map(len, files.values()))
     code = """
-answer = [[repo.id, repo.type, repo.visibility, repo.storage, repo.storage_percent] for repo in api.list_user_repos()]
+answer = [[repo.id, repo.type, repo.visibility, repo.storage, repo.storage_percent] \
+for repo in api.list_user_repos()]
 answer += [[repo.id for repo in api.list_user_repos(namespace="acme")]]
 """
     answer, _ = run_client(server, code, tmp_path, token)

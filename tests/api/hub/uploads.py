@@ -31,7 +31,8 @@ import sys
 from huggingface_hub import CommitOperationAdd, constants
 from huggingface_hub.lfs import lfs_upload, post_lfs_batch_info
 what = CommitOperationAdd("adapter_model.safetensors", sys.argv[2])
-asked = dict(upload_infos=[what.upload_info], token=None, repo_type="model", repo_id=sys.argv[1], revision="main")
+asked = dict(upload_infos=[what.upload_info], token=None, repo_type="model", \
+repo_id=sys.argv[1], revision="main")
 (found,), errors, _ = post_lfs_batch_info(**asked)
 print("parts" if "chunk_size" in found.get("actions", {}).get("upload", {}).get("header", {}) else "whole")
 lfs_upload(what, found)

@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import Any
 
 MODULES = {
-    "hub": ("people", "writing", "commits", "listings", "references", "reading", "settings", "trouble", "uploads"),
+    "hub": (
+        "people",
+        "writing",
+        "commits",
+        "listings",
+        "references",
+        "reading",
+        "settings",
+        "trouble",
+        "uploads",
+    ),
     "command": ("command",),
     "peft": ("peft_library",),
     "diffusers": ("diffusers_library",),

@@ -81,7 +81,8 @@ def run_suite(suite: Path, python: Path, results: Path, files: list[str], folder
             "ENDPOINT_STAGING": site.url,
             "USER": "hubuser", "FULL_NAME": "hubuser", "TOKEN": tokens["hubuser"],
             "OTHER_USER": "otheruser", "OTHER_TOKEN": tokens["otheruser"],
-            "ENTERPRISE_USER": "enterprise", "ENTERPRISE_ORG": "enterprise-org", "ENTERPRISE_TOKEN": tokens["enterprise"],
+            "ENTERPRISE_USER": "enterprise", "ENTERPRISE_ORG": "enterprise-org",
+            "ENTERPRISE_TOKEN": tokens["enterprise"],
         }  # fmt: skip
         settings = {"constants": constants, "results": str(results), "version": VERSION}
         home = folder / "home"
@@ -92,9 +93,9 @@ def run_suite(suite: Path, python: Path, results: Path, files: list[str], folder
             if not name.startswith(("HF_", "ADAPTRY_", "PYTEST_"))
         }
         command = [
-            python, "-m", "pytest", "-p", "plugin", "-o", "addopts=", "-Werror::FutureWarning", "--strict-markers",
-            "-p", "no:cacheprovider", "-m", "not production", f"--timeout={SECONDS}", "-q", "--tb=short", "--no-summary",
-            f"--ignore={NOT_COLLECTED}", *files,
+            python, "-m", "pytest", "-p", "plugin", "-o", "addopts=", "-Werror::FutureWarning",
+            "--strict-markers", "-p", "no:cacheprovider", "-m", "not production", f"--timeout={SECONDS}",
+            "-q", "--tb=short", "--no-summary", f"--ignore={NOT_COLLECTED}", *files,
         ]  # fmt: skip
         environment = {
             "HOME": str(home),

@@ -9,13 +9,14 @@ from .results import Run
 
 _HEAD = """# Hugging Face's own tests
 
-This page shows how many tests of `huggingface_hub` 1.28.0 pass, unmodified, against a real `adaptry serve`, and why the others fail. The suite
-was written for huggingface.co, with its datasets, Spaces and discussions, so many failures are expected. Each failing test is listed in
-[`failures.txt`](../tests/hub/official/failures.txt) with a class from the table below. What the clients can do with a registry is in
-[Clients of the Hub protocol](hub-clients.md).
+This page shows how many tests of `huggingface_hub` 1.28.0 pass, unmodified, against a real `adaptry serve`,
+and why the others fail. The suite was written for huggingface.co, with its datasets, Spaces and discussions,
+so many failures are expected. Each failing test is listed in
+[`failures.txt`](../tests/hub/official/failures.txt) with a class from the table below. What the clients can
+do with a registry is in [Clients of the Hub protocol](hub-clients.md).
 
-To update this page, run `python -m tests.hub.official --suite CHECKOUT --write docs/hub-suite.md`. The command fails if a test fails
-that is not listed, or a listed test passes.
+To update this page, run `python -m tests.hub.official --suite CHECKOUT --write docs/hub-suite.md`. The
+command fails if a test fails that is not listed, or a listed test passes.
 
 """
 _OUTCOMES = {

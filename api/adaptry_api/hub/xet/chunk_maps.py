@@ -25,17 +25,13 @@ from adaptry_api.hub.xet.xorb import MAX_XORB_CHUNKS
 
 UNUSED_SECONDS = 30 * 86400.0
 _SMALLEST_CHUNK = 4096
-"""On average. Clients cut chunks of 8 KiB at least, but for the last of a file; a map of smaller ones would
-be large.
-"""
+"""On average. Clients cut chunks of at least 8 KiB, but a file's last; smaller ones would make maps large."""
 _SHA256 = 32
 _PREFIX = 56  # digits of a file's SHA-256 by which a map is found
 
 
 class ChunkMaps:
-    """All maps of a registry, in `folder`, which is made when the first one is. Servers of one registry share
-    it.
-    """
+    """All maps of a registry, in `folder`, made with the first. Servers of one registry share it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -64,9 +60,7 @@ class ChunkMaps:
         return file
 
     def iter_xorbs(self, name: AdapterName, file: Digest) -> Iterator[tuple[str, ChunkTable]]:
-        """The file's chunks, as xorbs of at most as many chunks as one may have: their hashes and tables.
-        Raises `NotFound`.
-        """
+        """The file's chunks, in xorbs of at most the allowed number: hashes and tables. Raises `NotFound`."""
         _, table = self._read(name, file.hex)
         for number, start in enumerate(range(0, len(table), MAX_XORB_CHUNKS)):
             yield f"{file.hex[:_PREFIX]}{number:08x}", table.slice(start, start + MAX_XORB_CHUNKS)

@@ -64,9 +64,7 @@ class ChunkTable:
         return self.ends[number - 1] if number else 0
 
     def span(self, start: int, end: int) -> tuple[int, int]:
-        """Where the chunks from `start` to before `end` begin, and how many bytes they are. Raises
-        `Invalid`.
-        """
+        """Where the chunks from `start` to before `end` begin, and how long they are. Raises `Invalid`."""
         if not 0 <= start < end <= len(self):
             raise Invalid(f"it has {len(self):,} chunks, and not those from {start:,} to {end:,}")
         return self.start(start), self.ends[end - 1] - self.start(start)

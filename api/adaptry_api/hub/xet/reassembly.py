@@ -71,9 +71,7 @@ class JoinedFile:
 
 
 def resolve_files(files: Sequence[XetFile], find: Callable[[str], StoredXorb]) -> tuple[JoinedFile, ...]:
-    """The files, each over the xorbs that `find` gives. Raises `Invalid` where they do not fit, and
-    `TooLarge`.
-    """
+    """Files, each over the xorbs that `find` gives. Raises `Invalid` if they do not fit, and `TooLarge`."""
     if sum(file.size for file in files) > MAX_REVISION:
         raise TooLarge(f"the files of one upload are at most {MAX_REVISION >> 30} GiB together")
     if sum(segment.end - segment.start for file in files for segment in file.segments) > MAX_FILE_CHUNKS:

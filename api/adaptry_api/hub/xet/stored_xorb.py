@@ -1,5 +1,4 @@
-"""Xorbs that can be read: the table of their chunks, and where the bytes are, in a spool or in files that the
-adapter has.
+"""Xorbs that can be read: their chunk tables, and where the bytes are, in a spool or in the adapter's files.
 
 A spooled xorb is a file with the unpacked chunks and a trailer. When files with all of its chunks are stored,
 the trailer alone takes its place, with the runs of those files: the bytes are on the disk once.
@@ -43,9 +42,7 @@ class StoredXorb:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Raises `NotFound`, and `CorruptData` for a file that neither `xorb_with_trailer` nor `xorb_trailer`
-        wrote.
-        """
+        """Raises `NotFound`, and `CorruptData` if neither `xorb_with_trailer` nor `xorb_trailer` wrote it."""
         try:
             with path.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)

@@ -1,5 +1,4 @@
-"""How each dtype of safetensors is measured: as floating-point numbers, or only for whether every byte is
-zero.
+"""How each dtype of safetensors is measured: as floating-point numbers, or only whether every byte is zero.
 
 Formats of 8 bits are read through two tables, the bytes of the same number in bfloat16, which holds all of
 them exactly. Integers and booleans have no norm: a packed or quantised weight means nothing without its
@@ -21,9 +20,7 @@ WIDTHS: Mapping[str, int] = {
 
 
 def _e4m3(code: int) -> float:
-    """The 8-bit format without infinities: bias 7, and one NaN for each sign (OCP 8-bit Floating Point,
-    1.0).
-    """
+    """The 8-bit format without infinities: bias 7, one NaN for each sign (OCP 8-bit Floating Point, 1.0)."""
     sign, exponent, mantissa = code >> 7, code >> 3 & 15, code & 7
     if exponent == 15 and mantissa == 7:
         return float("nan")

@@ -1,6 +1,4 @@
-"""A bounded number of slots that tenants take in turn, so that one with much to do does not keep others
-waiting.
-"""
+"""A bounded number of slots that tenants take in turn, so that a busy one does not keep others waiting."""
 
 from __future__ import annotations
 
@@ -11,9 +9,7 @@ from threading import Event, Lock
 
 
 class FairSlots:
-    """`slots` in all, of which one tenant has at most all but one (or the only one). Safe to use from many
-    threads.
-    """
+    """`slots` in all, of which a tenant has at most all but one (or the only one). Safe for many threads."""
 
     def __init__(self, slots: int) -> None:
         self._lock = Lock()
@@ -48,9 +44,7 @@ class FairSlots:
             return False
 
     def _grant(self) -> None:
-        """Gives free slots to those who wait: one for each tenant, those first that were served longest
-        ago.
-        """
+        """Gives free slots to those who wait: one for each tenant, least recently served first."""
         for tenant in list(self._waiting):
             queue = self._waiting[tenant]
             while queue and self._free and self._taken[tenant] < self._most:

@@ -31,9 +31,7 @@ def inspect_file(inspector: Inspector, content: Content, path: str, tenant: str 
 
 
 def _after_header(content: Content, path: str, start: int) -> Iterator[bytes]:
-    """The file from `start` on. Read from its beginning: a cache before a distant store keeps only whole
-    files.
-    """
+    """The file from `start` on. Read from its beginning: a distant store's cache keeps whole files."""
     for chunk in content.chunks(path):
         skipped = min(start, len(chunk))
         start -= skipped

@@ -1,5 +1,4 @@
-"""Measures the tensors of a weights file in a bounded child process, and keeps a few children for the next
-file.
+"""Measures the tensors of a weights file in a bounded child process, and keeps a few children for later.
 
 A child is given an open file, or bytes that the caller reads: it opens nothing itself and holds no
 credentials. Whatever happens to it, the answer is a whole result or `Unavailable`.
@@ -44,9 +43,7 @@ _LONGEST_ANSWER = 16 << 20
 
 
 WeightsSource = int | Callable[[int], Iterable[bytes]]
-"""A weights file: its descriptor, or a function that gives its bytes from a position on (and may be called
-again).
-"""
+"""A weights file: its descriptor, or a repeatable function that gives its bytes from a position on."""
 
 
 class Inspector:
@@ -149,9 +146,7 @@ class _Child:
                 raise
 
     def measure(self, tensors: Mapping[str, TensorInfo], source: WeightsSource) -> list[TensorStatistics]:
-        """Raises `ProcessFailed`, `ProcessTimeout`, `CorruptData`, and what `source` raises; the child is of
-        no use then.
-        """
+        """Raises `ProcessFailed`, `ProcessTimeout`, `CorruptData`, and as `source`: the child is lost."""
         size = sum(info.size for info in tensors.values())
         numpy = _numpy_folder() if size >= LARGE else ""
         seconds = _SECONDS + size / (_NUMPY_RATE if numpy else _PLAIN_RATE)

@@ -1,5 +1,4 @@
-"""Counts and norms of a block of numbers with numpy. Imported only in the process that measures, for large
-files.
+"""Counts and norms of blocks of numbers with numpy; imported only by the measuring process, for large files.
 
 Agrees with `plain_norms`: counts exactly, norms to a relative 1e-12 (a sum of at most 2^16 squares in
 float64). Buffers are allocated once, since new pages for each block would cost more than the arithmetic; so

@@ -12,14 +12,11 @@ from functools import cache
 from adaptry.adapters.inspection.dtypes import bfloat16_tables
 
 Measured = tuple[int, int, float]
-"""NaN values, infinite values, and the Euclidean norm of the others; infinity where that exceeds a
-float64.
-"""
+"""NaN values, infinite values, and the others' Euclidean norm; infinity where that exceeds a float64."""
 
 
 def measure(dtype: str, data: bytes) -> Measured:
-    """Of little-endian numbers of `dtype` (a key of `dtypes.WIDTHS`). The norm is right to the last bit or
-    two."""
+    """Of little-endian numbers of `dtype` (a key of `dtypes.WIDTHS`). The norm is right to a bit or two."""
     values = _decoded(dtype, data)
     norm = math.hypot(*values)  # scales by the largest value: nothing overflows or vanishes on the way
     if math.isfinite(norm):

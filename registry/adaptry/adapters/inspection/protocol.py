@@ -10,6 +10,4 @@ IDLE = 30.0
 """Seconds without a request after which a child ends, with exit code 0."""
 
 SHORT = 3
-"""The exit code where the bytes end early: whoever sent them is gone, or the file is shorter than its header
-says.
-"""
+"""The exit code if bytes end early: the sender is gone, or the file is shorter than its header says."""

@@ -1,5 +1,4 @@
-"""The process that measures weights: reads requests from the socket that is its standard input, until that
-ends.
+"""The process that measures weights: reads requests from the socket on standard input, until that ends.
 
 Requests and answers are those of `protocol`. Each request re-arms the timer that ends the process.
 
@@ -73,9 +72,7 @@ def _receive_head(requests: socket.socket) -> tuple[bytes, list[int]]:
 
 
 class _OpenFile(io.RawIOBase):
-    """A file read by position, since others read it too through the same open file; ends when the socket
-    does.
-    """
+    """A file read by position, since others share the open file; ends when the socket does."""
 
     def __init__(self, file: int, start: int, requests: socket.socket) -> None:
         self._file = file

@@ -1,5 +1,4 @@
-"""AdapterHub's `adapters` library: bottleneck layers (arXiv 1902.00751, 2005.00052, 2106.04647) and its other
-methods.
+"""AdapterHub's `adapters`: bottlenecks (arXiv 1902.00751, 2005.00052, 2106.04647) and its other methods.
 
 Keys are whole paths in the model with the adapter's own name inside:
 `….output.adapters.NAME.adapter_up.weight`. A head saved beside them is the library's to load, and no part of
@@ -44,9 +43,7 @@ def config(data: bytes, header: SafetensorsHeader, read: ReadAt) -> AdapterConfi
 
 
 def describe(config: AdapterConfig, header: SafetensorsHeader) -> Spec:
-    """The modules a method adds to, by their names in the library's model. A union (MAM, UniPELT) is of
-    several methods.
-    """
+    """The modules a method adds to, by the library's names. A union (MAM, UniPELT) is of several methods."""
     settings: MethodSettings = config.fields["config"]
     members = {_method(member): member for member in _members(settings)}
     found = _gathered(config.fields["name"], header)

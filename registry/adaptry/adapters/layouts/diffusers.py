@@ -28,7 +28,9 @@ _METADATA = "lora_adapter_metadata"
 _PART = r"(?:unet|transformer(?:_2|_ref)?|text_encoder(?:_[23])?|connectors|text_conditioner|diffusion_model)"
 # Since 0.2x as PEFT names them; before that under `lora.down`, and in attention processors `to_q_lora.down`.
 _KEY = re.compile(
-    rf"(?P<path>{_PART}\..+?)(?:\.lora_(?P<new>[AB])\.weight|[._]lora(?:_linear_layer)?\.(?P<old>down|up)\.weight"
+    rf"(?P<path>{_PART}\..+?)"
+    r"(?:\.lora_(?P<new>[AB])\.weight"
+    r"|[._]lora(?:_linear_layer)?\.(?P<old>down|up)\.weight"
     r"|\.(?P<bias>lora_B\.bias)|\.(?P<alpha>alpha)|\.lora_magnitude_vector(?P<magnitude>\.weight)?)"
 )
 
@@ -80,9 +82,7 @@ class PipelineConfig(AdapterConfig):
 
 
 def part_config(config: AdapterConfig, part: str) -> AdapterConfig:
-    """The LoraConfig of one part of the pipeline as the metadata has it; PEFT's defaults where it has
-    none.
-    """
+    """The LoraConfig of one part of the pipeline as the metadata has it, else PEFT's defaults."""
     assert isinstance(config, PipelineConfig)
     return config.parts.get(part) or AdapterConfig({})
 

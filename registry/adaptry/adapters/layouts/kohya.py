@@ -1,5 +1,4 @@
-"""kohya's sd-scripts and LyCORIS: one file under any name, its modules' paths with `_` for `.`, facts in
-`ss_*` metadata.
+"""kohya's sd-scripts and LyCORIS: one file of any name, module paths with `_` for `.`, `ss_*` metadata.
 
 A path cannot be told back without the model's own list of names, so modules keep the names of the file. The
 scale is alpha/rank, where alpha is a tensor beside each module, or the rank if there is none; what the
@@ -30,9 +29,7 @@ def is_key(name: str) -> bool:
 
 
 def config(data: bytes, header: SafetensorsHeader, read: ReadAt) -> AdapterConfig:
-    """The metadata's facts, as text, and `alphas`, by module. Raises `InvalidWeights` for an alpha that is no
-    number.
-    """
+    """The metadata's facts, as text, and module `alphas`. Raises `InvalidWeights` if one is no number."""
     facts = {key: value[:512] for key, value in header.metadata.items() if key.startswith("ss_")}
     name = facts.get("ss_sd_model_name") or facts.get("ss_base_model_version")
     alphas = {

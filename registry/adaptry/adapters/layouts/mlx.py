@@ -22,15 +22,13 @@ _SCALE = 20.0  # mlx-lm's own default
 
 
 def config(data: bytes, header: SafetensorsHeader, read: ReadAt) -> AdapterConfig:
-    """The config as written, and its rank, scale and base where PEFT has them. Raises `InvalidConfig`, also
-    for whole weights.
-    """
+    """The config as written; rank, scale, base as in PEFT. Raises `InvalidConfig`, also on whole weights."""
     fields = dict(parse_config(data).fields)
     kind = fields.get("fine_tune_type", "lora")
     if kind not in ("lora", "dora") or not isinstance(fields.get("lora_parameters"), dict):
         raise InvalidConfig(
-            f"adapter_config.json is no LoRA of mlx-lm's (fine_tune_type {str(kind)[:40]!a}); whole weights"
-            " are a model"
+            f"adapter_config.json is no LoRA of mlx-lm's (fine_tune_type {str(kind)[:40]!a});"
+            " whole weights are a model"
         )
     parameters = AdapterConfig(fields["lora_parameters"])
     rank, scale = parameters.rank("rank"), parameters.number("scale", _SCALE)

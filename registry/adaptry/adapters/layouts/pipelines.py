@@ -15,9 +15,7 @@ from adaptry.core.errors import InvalidWeights
 
 
 def config(data: bytes, header: SafetensorsHeader, read: ReadAt) -> AdapterConfig:
-    """As the layout of these keys. Raises `InvalidWeights` where they are of neither, and what that layout
-    raises.
-    """
+    """As the layout of these keys. Raises `InvalidWeights` if they are of neither, and as that layout."""
     if not any(kohya.is_key(name) or diffusers.is_key(name) for name in header.tensors):
         example = next(iter(header.tensors), "none")
         raise InvalidWeights(

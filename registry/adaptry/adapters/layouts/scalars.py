@@ -24,9 +24,7 @@ _CODES = {
 
 
 def read_scalar(name: str, info: TensorInfo, read: ReadAt) -> float:
-    """The number in a tensor of one element. Raises `InvalidWeights` for more elements, and for what is no
-    number.
-    """
+    """The number in a tensor of one element. Raises `InvalidWeights` for more elements or no number."""
     if info.numel != 1 or info.dtype not in {*_CODES, "BF16"}:
         raise InvalidWeights(f"{name} must be one number, and is {info.dtype} {list(info.shape)}")
     data = read(info.start, info.size)

@@ -1,5 +1,4 @@
-"""AdaMSS: updates of clusters of output rows, each in a small subspace (NeurIPS 2025, AdaMSS; PEFT
-`tuners/adamss`).
+"""AdaMSS: updates of clusters of output rows, each in a small subspace (NeurIPS 2025; PEFT `tuners/adamss`).
 
 Which rows a part changes is not in the file: PEFT finds it anew whenever it loads one, by clustering the rows
 of the base's weight (its bias a column more) with scikit-learn, in the basis of their leading directions. The
@@ -22,9 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _RTOL, _ATOL = 2**-8, 1e-4
-"""How far the directions, which have length 1, may be from the file's: there they are rounded to the base's
-dtype.
-"""
+"""How far the directions (of length 1) may be from the file's, which are rounded to the base's dtype."""
 _CLUSTERING = {"init": "random", "n_init": 1, "max_iter": 10, "random_state": 123456789}
 """What PEFT gives to KMeans (`tuners/adamss/utils.py`)."""
 
@@ -49,8 +46,8 @@ def _mismatch(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) 
 def _check_installed() -> None:
     if find_spec("sklearn") is None:
         raise MissingDependency(
-            "AdaMSS is merged by clusters that scikit-learn finds in the base's weights: pip install"
-            " scikit-learn"
+            "AdaMSS is merged by clusters that scikit-learn finds in the base's weights:"
+            " pip install scikit-learn"
         )
 
 

@@ -1,6 +1,4 @@
-"""Adaption prompts (LLaMA-Adapter, arXiv 2303.16199; PEFT `tuners/adaption_prompt`): gated prompts in the top
-layers.
-"""
+"""Adaption prompts (LLaMA-Adapter, arXiv 2303.16199; PEFT `adaption_prompt`): gated, in the top layers."""
 
 from __future__ import annotations
 

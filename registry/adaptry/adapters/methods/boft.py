@@ -1,6 +1,4 @@
-"""BOFT: inputs turned by a product of butterfly-permuted block rotations, outputs scaled (arXiv 2311.06243;
-PEFT `tuners/boft`).
-"""
+"""BOFT: inputs turned by butterfly rotations, outputs scaled (arXiv 2311.06243; PEFT `tuners/boft`)."""
 
 from __future__ import annotations
 
@@ -21,9 +19,7 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
 
 
 def _butterfly(width: int, blocks: int, half: int) -> Tensor:
-    """The order of inputs in which a factor sees them: in each of `blocks` parts, even half-blocks before odd
-    ones.
-    """
+    """The order of inputs in which a factor sees them: per `blocks` part, even half-blocks before odd."""
     import torch
 
     parts = torch.arange(width).view(blocks, -1, half)

@@ -1,5 +1,4 @@
-"""DEFT: a subspace of the outputs taken out of the weight and a trained one put in (NeurIPS 2025, DEFT; PEFT
-`tuners/deft`).
+"""DEFT: a subspace of the outputs replaced by a trained one (NeurIPS 2025, DEFT; PEFT `tuners/deft`).
 
 With `para` it is only taken out (PaRa, arXiv 2406.05641).
 """

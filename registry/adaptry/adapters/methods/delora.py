@@ -1,5 +1,4 @@
-"""DeLoRA: a LoRA whose strength is a bound of its own, apart from its direction (arXiv 2503.18225; PEFT
-`tuners/delora`).
+"""DeLoRA: a LoRA whose strength is bounded apart from its direction (arXiv 2503.18225; PEFT `tuners/delora`).
 
 The norms of the base's columns, which scale it, are in the file.
 """

@@ -1,5 +1,4 @@
-"""FourierFT: a few coefficients of the update's Fourier transform, at random places (arXiv 2405.03003; PEFT
-`tuners/fourierft`)."""
+"""FourierFT: trained Fourier coefficients at random places (arXiv 2405.03003; PEFT `tuners/fourierft`)."""
 
 from __future__ import annotations
 

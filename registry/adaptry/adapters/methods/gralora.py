@@ -73,7 +73,8 @@ def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, T
     """Each block of outputs has its own ranks: their factors lie on a diagonal."""
     import torch
 
-    up: Tensor = torch.block_diag(*(block.T for block in parts["B"]))  # type: ignore[no-untyped-call]  # torch's own
+    # torch does not annotate `block_diag`.
+    up: Tensor = torch.block_diag(*(block.T for block in parts["B"]))  # type: ignore[no-untyped-call]
     down = _mixed(parts).permute(1, 2, 0).flatten(0, 1)
     if _hybrid_rank(parts.config):
         up = torch.cat([up, parts["B_general"]], dim=1)

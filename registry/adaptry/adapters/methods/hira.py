@@ -1,6 +1,4 @@
-"""HiRA: the base's weight times a low-rank product, element by element (ICLR 2025, HiRA; PEFT
-`tuners/hira`).
-"""
+"""HiRA: the base's weight times a low-rank product, element by element (ICLR 2025; PEFT `tuners/hira`)."""
 
 from __future__ import annotations
 

@@ -18,9 +18,7 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
 
 
 def _columns(vectors: Tensor) -> list[Tensor]:
-    """Each as PEFT takes it out: the stride of what is multiplied decides in which order its sum is
-    rounded.
-    """
+    """Each as PEFT takes it out: the stride of what is multiplied decides the order of rounding its sum."""
     return [vectors[:, column].view(-1, 1) for column in range(vectors.shape[1])]
 
 

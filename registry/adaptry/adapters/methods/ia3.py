@@ -1,6 +1,4 @@
-"""IA3: outputs (or a feed-forward layer's inputs) scaled by a learned vector (arXiv 2205.05638; PEFT
-`tuners/ia3`).
-"""
+"""IA3: outputs (or feed-forward inputs) scaled by a vector (arXiv 2205.05638; PEFT `tuners/ia3`)."""
 
 from __future__ import annotations
 
@@ -15,9 +13,7 @@ if TYPE_CHECKING:
 
 
 def is_feedforward(config: AdapterConfig, path: str) -> bool:
-    """PEFT: a list of ends of names, or one pattern for the whole name. Raises `InvalidConfig`,
-    `Unavailable`.
-    """
+    """PEFT: a list of name ends, or a pattern for the whole name. Raises `InvalidConfig`, `Unavailable`."""
     feedforward = config.fields.get("feedforward_modules")
     if isinstance(feedforward, str):
         return config.patterns.matches(feedforward, path)

@@ -1,6 +1,4 @@
-"""Lily (arXiv 2407.09946; PEFT `tuners/lily`): a down-projection, several up-projections, and a router per
-token.
-"""
+"""Lily (arXiv 2407.09946; PEFT `tuners/lily`): a down-projection, up-projections, and a router per token."""
 
 from __future__ import annotations
 

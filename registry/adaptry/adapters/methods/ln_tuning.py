@@ -1,5 +1,4 @@
-"""LN tuning: normalisation layers trained whole, in the place of the base's (arXiv 2312.11420; PEFT
-`tuners/ln_tuning`).
+"""LN tuning: norm layers trained whole, replacing the base's (arXiv 2312.11420; PEFT `tuners/ln_tuning`).
 
 PEFT leaves merged norms in float32 in a model of half precision; here they take the base's dtype. A BatchNorm
 is saved with its running statistics, which go with it.

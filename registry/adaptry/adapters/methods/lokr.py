@@ -1,5 +1,4 @@
-"""LoKr: the Kronecker product of two matrices, each whole or factored (LyCORIS, arXiv 2309.14859; PEFT
-`tuners/lokr`).
+"""LoKr: a Kronecker product of two matrices, whole or factored (LyCORIS, arXiv 2309.14859; `tuners/lokr`).
 
 Which is factored is for the tensors to say. A module's rank is that of its whole update, rank(w1)·rank(w2).
 PEFT scales by alpha/r even where both are whole; LyCORIS itself then scales by 1.

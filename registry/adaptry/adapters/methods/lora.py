@@ -87,8 +87,7 @@ def describe(
 
 
 def scale_of(config: AdapterConfig, name: str) -> tuple[float, float, int]:
-    """(scale, alpha, rank the config says) for a module's `name`: α/r, or α/√r with rsLoRA (arXiv
-    2312.03732).
+    """(scale, alpha, rank by config) for a module's `name`: α/r, or α/√r with rsLoRA (arXiv 2312.03732).
 
     If a pattern was refused, the default is left; the trait `pattern_refused` records it. Raises
     `InvalidConfig` for a value that is no rank or no number, `Unavailable` if patterns could not be matched

@@ -73,9 +73,7 @@ def blocks(config: AdapterConfig, path: str) -> tuple[int, int]:
 
 
 def is_plain_update(config: AdapterConfig, module: ModuleSpec) -> bool:
-    """Whether the update is plain `W + scale · B·A`, rounded once: what the merge streams in blocks of
-    rows.
-    """
+    """Whether the update is plain `W + scale · B·A`, rounded once: the merge streams it in row blocks."""
     return (
         module.kind == "linear"
         and module.tensors.keys() == {"A", "B"}
@@ -140,9 +138,7 @@ def subtracts_from_base(config: AdapterConfig) -> bool:
 
 
 def lora_form_of_variant(config: AdapterConfig) -> LoraForm | None:
-    """How a variant that is no plain LoRA can be written as one: a DoRA scales whole rows, and has a nearest
-    one only.
-    """
+    """How a variant that is no plain LoRA can be written as one: a DoRA scales whole rows, so only nearly."""
     if config.flag("use_dora"):
         return "approximate"
     return "given_base" if subtracts_from_base(config) else None

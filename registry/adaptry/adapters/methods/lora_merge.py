@@ -1,5 +1,4 @@
-"""What a LoRA does to a weight or a bias: PEFT 0.21's arithmetic, variant by variant and layer by layer, step
-by step.
+"""What a LoRA does to a weight or a bias: PEFT 0.21's arithmetic, by variant and layer, step by step.
 
 Every variant starts from the weight (or from what its initialisation left of it), and adds `scale · B·A` of
 the layer's shape. They differ in what is rounded when, which shows in a fifth of all half-precision values.

@@ -24,9 +24,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class ModuleSize(NamedTuple):
-    """A module's numbers, read off its tensors. 0 where the tensors do not tell (fan_in of an IA3 vector,
-    say).
-    """
+    """A module's numbers, read off its tensors. 0 where they do not tell (an IA3 vector's fan_in, say)."""
 
     rank: int
     fan_in: int
@@ -78,9 +76,7 @@ class ModuleTensors(Protocol):
 
 
 ChangeFunction = Callable[["Tensor", ModuleTensors], "Tensor"]
-"""`change(weight, parts)`: a new weight of the same shape and dtype; `weight` is as stored and must not be
-written.
-"""
+"""`change(weight, parts)`: a new weight, same shape and dtype; `weight` is as stored, not to be written."""
 
 FactorsFunction = Callable[[ModuleTensors, int, int], "tuple[Tensor, Tensor]"]
 """`factors(parts, fan_out, fan_in)`: up [fan_out, r] and down [r, fan_in], float32, whose product is the
@@ -88,9 +84,7 @@ whole update of the weight as a matrix [out, in·k…], whichever way it is stor
 """
 
 LoraForm = Literal["itself", "exact", "given_base", "approximate", "no"]
-"""How a method can be written as a LoRA: it is one; exactly; exactly for one base's values; by the nearest
-one; not.
-"""
+"""How a method can be written as a LoRA: is one; exactly; exactly for one base; by the nearest one; not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +150,7 @@ class Method:
         return self.needs_base or self.depends_on_base(config)
 
     def lora_form_for(self, config: AdapterConfig | None = None) -> LoraForm:
-        """How an adapter of this config, or of most, can be written as a LoRA: any update of a matrix has a
-        nearest one.
-        """
+        """How an adapter of (most) such configs can become a LoRA: a matrix's update has a nearest one."""
         if config is not None:
             if self.unmergeable_reason(config):
                 return "no"
@@ -167,9 +159,7 @@ class Method:
         return "approximate" if self.lora_form == "no" and self.weight is not None else self.lora_form
 
     def is_trained(self, role: str) -> bool:
-        """Whether the tensors of a role are trained; the others are kept so that nobody has to make them
-        again.
-        """
+        """Whether the tensors of a role are trained; others are kept so as not to make them again."""
         return role not in self.integer_roles and not re.fullmatch(self.untrained_roles, role)
 
     def role(self, key: str) -> tuple[str, str] | None:
@@ -181,9 +171,7 @@ class Method:
         return None
 
     def replacement_of(self, key: str, name: str, info: TensorInfo) -> ExtraWeight | None:
-        """The full weight that `key` (without its prefix; `name` with it) is by the method's own names, if it
-        is one.
-        """
+        """The full weight that `key` (`name` without its prefix) is by the method's own names, if any."""
         for pattern, kind in self.replaced.items():
             if match := re.fullmatch(pattern, key):
                 parameter = match.groupdict().get("parameter", "weight")
@@ -203,8 +191,7 @@ class Method:
 def add_delta(
     delta: Callable[[ModuleTensors, tuple[int, ...]], Tensor], *, rounding: Literal["once", "twice"] = "once"
 ) -> ChangeFunction:
-    """The change of a method that adds `delta(parts, shape)`, fp32 of the weight's stored shape, as PEFT
-    does.
+    """Change of a method that adds `delta(parts, shape)`, fp32 of the weight's stored shape, as PEFT does.
 
     Once: `W + Δ` in float32, rounded to W's dtype. Twice: Δ is rounded to W's dtype first.
     """
@@ -219,8 +206,7 @@ def add_delta(
 
 
 def factor_product(factors: FactorsFunction) -> Callable[[ModuleTensors, tuple[int, ...]], Tensor]:
-    """For `add_delta`, the update of a matrix whose method is nothing but its factors: up @ down, turned for
-    a Conv1D."""
+    """For `add_delta`, the update of a matrix by a method's factors alone: up @ down, turned for a Conv1D."""
 
     def delta(parts: ModuleTensors, shape: tuple[int, ...]) -> Tensor:
         is_turned = parts.orientation == "conv1d"
@@ -238,9 +224,7 @@ def common_number(*numbers: int) -> int:
 
 
 def trained_rank(config: AdapterConfig, rank: int, default: int = 8) -> int:
-    """`rank`, if the config has it as its rank (else PEFT's default) or in its `rank_pattern`. Raises
-    `ValueError`.
-    """
+    """`rank`, if it is the config's rank (else PEFT's default) or in `rank_pattern`. Raises `ValueError`."""
     if rank != config.rank(default=default) and rank not in config.pattern_values("rank_pattern").values():
         raise ValueError(f"the tensors have rank {rank}, and the config another")
     return rank

@@ -1,5 +1,4 @@
-"""MiSS: one block of rows repeated along the inputs, and its ancestor Bone (arXiv 2409.15371; PEFT
-`tuners/miss`).
+"""MiSS: a block of rows repeated along the inputs, and its ancestor Bone (arXiv 2409.15371; PEFT `miss`).
 
 `init_weights` picks the form: plain, `mini` (the block is repeated along the outputs too) or `bat` (blocks
 that also multiply the base's own). PEFT 0.14 to 0.18 called the first and the last Bone and wrote

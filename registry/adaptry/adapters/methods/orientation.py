@@ -1,6 +1,4 @@
-"""Weights turned to [out, in], whichever way they are stored, for methods whose arithmetic is on a plain
-matrix.
-"""
+"""Weights turned to [out, in], whichever way they are stored, for arithmetic on a plain matrix."""
 
 from __future__ import annotations
 
@@ -13,9 +11,7 @@ if TYPE_CHECKING:
 
 
 def on_matrix(change: ChangeFunction) -> ChangeFunction:
-    """`change`, given the weight as a view [out, in]: GPT-2's Conv1D transposed, a kernel flattened to [out,
-    in·k…].
-    """
+    """`change`, given the weight as [out, in]: Conv1D transposed, kernels flattened to [out, in·k…]."""
 
     def turned(weight: Tensor, parts: ModuleTensors) -> Tensor:
         if parts.orientation == "conv1d":

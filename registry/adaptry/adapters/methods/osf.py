@@ -1,5 +1,4 @@
-"""OSF: the small singular directions of the weight trained, the large ones kept (arXiv 2504.07097; PEFT
-`tuners/osf`).
+"""OSF: the weight's small singular directions trained, the large kept (arXiv 2504.07097; PEFT `tuners/osf`).
 
 The file holds the trained directions; what they replace is the base's own decomposition, computed again.
 """

@@ -1,6 +1,4 @@
-"""PEANuT: a small network that reads the base's weight and gives its update (arXiv 2410.01870; PEFT
-`tuners/peanut`).
-"""
+"""PEANuT: a small network makes the update of the weight (arXiv 2410.01870; PEFT `tuners/peanut`)."""
 
 from __future__ import annotations
 
@@ -14,8 +12,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _ACTIVATIONS = {
-    "relu": "relu", "relu6": "relu6", "leaky_relu": "leaky_relu", "gelu": "gelu", "silu": "silu", "swish": "silu",
-    "mish": "mish", "tanh": "tanh", "sigmoid": "sigmoid",
+    "relu": "relu", "relu6": "relu6", "leaky_relu": "leaky_relu", "gelu": "gelu", "silu": "silu",
+    "swish": "silu", "mish": "mish", "tanh": "tanh", "sigmoid": "sigmoid",
 }  # fmt: skip
 """The names of transformers, and of the same in `torch.nn.functional`."""
 

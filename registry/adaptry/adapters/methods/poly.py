@@ -1,6 +1,4 @@
-"""Poly (arXiv 2202.13914, 2211.03831; PEFT `tuners/poly`): LoRA skills, mixed by a router for the task at
-hand.
-"""
+"""Poly (arXiv 2202.13914, 2211.03831; PEFT `tuners/poly`): LoRA skills, mixed by a router for the task."""
 
 from __future__ import annotations
 

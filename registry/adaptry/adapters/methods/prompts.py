@@ -1,5 +1,4 @@
-"""Soft prompts: trained vectors put before the embedded input; no weight of the base changes (PEFT's prompt
-learning).
+"""Soft prompts: trained vectors before the embedded input; the base is unchanged (PEFT's prompt learning).
 
 Prompt tuning (arXiv 2104.08691), P-tuning (2103.10385; its encoder is run once, when it is saved), multitask
 prompt tuning (2303.02861) and context-aware prompt tuning (2410.17222) leave one matrix, a row for each

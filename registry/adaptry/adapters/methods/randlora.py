@@ -1,5 +1,4 @@
-"""RandLoRA: a full-rank update from random bases that all modules share (arXiv 2502.00987; PEFT
-`tuners/randlora`).
+"""RandLoRA: full-rank updates from shared random bases (arXiv 2502.00987; PEFT `tuners/randlora`).
 
 PEFT saves the bases once for the model and once more in every module; the model's are used.
 """

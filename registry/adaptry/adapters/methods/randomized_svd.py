@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
 
 def leading_directions(weight: Tensor, rank: int, *, steps: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """U [out, rank], S [rank] and Vᵀ [rank, in] of `weight` [out, in], fp32, after `steps` of subspace
-    iteration.
-    """
+    """U [out, rank], S [rank], Vᵀ [rank, in] of `weight` [out, in], fp32, after `steps` iterations."""
     import torch
 
     is_wide = weight.shape[0] < weight.shape[1]

@@ -25,9 +25,7 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
 
 
 def _columns(parts: ModuleTensors, group: int) -> tuple[Tensor, Tensor]:
-    """α cos θ and α sin θ, one for each output: shared by a pair, of each output, or of each place in the
-    matrix.
-    """
+    """α cos θ and α sin θ, one for each output: shared by a pair, per output, or per place in the matrix."""
     theta, alpha = parts["theta"], parts["alpha"]
     match _variant(parts.config):
         case "road_1":

@@ -1,6 +1,4 @@
-"""Orthogonal matrices from trained numbers: skew matrices and Cayley's transform, in PEFT's order of
-operations.
-"""
+"""Orthogonal matrices of trained numbers: skew matrices and Cayley's transform, in PEFT's operation order."""
 
 from __future__ import annotations
 
@@ -12,9 +10,7 @@ if TYPE_CHECKING:
 
 
 def side_of(numbers: int) -> int:
-    """The side of a skew matrix with this many numbers above its diagonal. Raises `ValueError` where there is
-    none.
-    """
+    """The side of a skew matrix with so many numbers above its diagonal. Raises `ValueError` if none has."""
     side = (1 + math.isqrt(1 + 8 * numbers)) // 2
     if side * (side - 1) // 2 != numbers:
         raise ValueError(f"{numbers} numbers fill no triangle")
@@ -51,9 +47,7 @@ def cayley(matrix: Tensor, sign: int = -1) -> Tensor:
 
 
 def cayley_neumann(matrix: Tensor, terms: int) -> Tensor:
-    """The series I + 2Q + 2Q² + … + Qᵗ⁻¹ in place of the inverse; the last term counts once since PEFT
-    0.18.
-    """
+    """The series I + 2Q + 2Q² + … + Qᵗ⁻¹ for the inverse; the last term counts once since PEFT 0.18."""
     import torch
 
     result = torch.eye(matrix.shape[-1], dtype=matrix.dtype).expand_as(matrix).clone()

@@ -39,9 +39,7 @@ def require_not_transposed(spec: Spec) -> None:
 
 
 def parameter_paths(config: AdapterConfig, paths: Iterable[str]) -> dict[str, str | None]:
-    """The paths that stand for a parameter of their module, and its name; None where the config leaves it
-    open.
-    """
+    """Paths that stand for a parameter of their module, and its name; None if the config leaves it open."""
     targets = config.names("target_parameters")
     if not targets:
         return {}

@@ -1,5 +1,4 @@
-"""Any method's tensors, sorted by what they are: by its `key_patterns` and `shared` names, and nothing left
-over silently."""
+"""A method's tensors sorted by what they are: by `key_patterns` and `shared` names; nothing is left over."""
 
 from __future__ import annotations
 
@@ -81,9 +80,7 @@ def _module(
     shared: Mapping[str, str],
     tensors: Mapping[str, TensorInfo],
 ) -> ModuleSpec | None:
-    """The module of a set of tensors; None where they are not the method's whole set, in shapes that go
-    together.
-    """
+    """The module of a set of tensors; None unless they are the whole set, in shapes that go together."""
     shapes = {role: tensors[name].shape for role, name in {**shared, **roles}.items()}
     try:
         width = method.module_size(shapes, config)

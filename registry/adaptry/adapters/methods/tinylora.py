@@ -77,8 +77,8 @@ def _unmergeable_reason(config: AdapterConfig) -> str | None:
         return None
     return (
         "its file has no random matrices, and they would say which numbers are whose: set save_projection to"
-        " true in adapter_config.json, load it with PEFT, which draws them again, save it, and merge what was"
-        " saved"
+        " true in adapter_config.json, load it with PEFT, which draws them again, save it,"
+        " and merge what was saved"
     )
 
 

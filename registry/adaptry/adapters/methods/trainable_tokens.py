@@ -1,5 +1,4 @@
-"""Trainable tokens: chosen rows of an embedding, trained and put in the base's place (PEFT
-`tuners/trainable_tokens`).
+"""Trainable tokens: chosen embedding rows, trained, in the base's place (PEFT `tuners/trainable_tokens`).
 
 The file calls them a delta; they are the rows themselves.
 """

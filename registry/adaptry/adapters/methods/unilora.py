@@ -1,5 +1,4 @@
-"""Uni-LoRA: all factors of all modules read out of one short vector (arXiv 2506.00799; PEFT
-`tuners/unilora`).
+"""Uni-LoRA: all factors of all modules read from one short vector (arXiv 2506.00799; PEFT `tuners/unilora`).
 
 Which number goes where is drawn from a seed over the modules in the order in which the model registered them;
 only with `save_indices` does a file say it, and name its modules at all.

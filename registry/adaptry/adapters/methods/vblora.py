@@ -1,5 +1,4 @@
-"""VB-LoRA: a LoRA put together from a bank of vectors that all modules share (arXiv 2405.15179; PEFT
-`tuners/vblora`).
+"""VB-LoRA: a LoRA made from a bank of vectors shared by all modules (arXiv 2405.15179; PEFT `tuners/vblora`).
 
 Each piece of a factor is a mixture of the few vectors with the highest logits. A file holds the logits, or
 only those few choices and their weights.

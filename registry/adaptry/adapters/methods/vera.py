@@ -1,6 +1,4 @@
-"""VeRA: two random matrices that all modules share, scaled by trained vectors (arXiv 2310.11454; PEFT
-`tuners/vera`).
-"""
+"""VeRA: two shared random matrices, scaled by trained vectors (arXiv 2310.11454; PEFT `tuners/vera`)."""
 
 from __future__ import annotations
 
@@ -37,9 +35,7 @@ def _exceeds_shared_matrices(shapes: Shapes, config: AdapterConfig, fan_out: int
 
 
 def _shared_pair(parts: ModuleTensors, rows_of_down: int) -> tuple[Tensor, Tensor]:
-    """A and B from the file or, as PEFT draws them at load and holds them in a base of this dtype, from the
-    seed.
-    """
+    """A and B from the file or, as PEFT draws them at load and holds them in this dtype, from the seed."""
     import torch
 
     if is_projection_saved(parts.config):

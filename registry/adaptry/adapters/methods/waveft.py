@@ -1,5 +1,4 @@
-"""WaveFT: a few coefficients of the update's wavelet transform, at random places (arXiv 2505.12532; PEFT
-`tuners/waveft`)."""
+"""WaveFT: trained wavelet coefficients at random places (arXiv 2505.12532; PEFT `tuners/waveft`)."""
 
 from __future__ import annotations
 
@@ -36,9 +35,7 @@ def _scale(config: AdapterConfig, module: ModuleSpec) -> float:
 
 
 def _inverse(spectrum: Tensor, family: str) -> Tensor:
-    """One level of the inverse transform of the four quarters of `spectrum`, as PEFT's `waverec2d` does
-    it.
-    """
+    """One level of the inverse transform of `spectrum`'s four quarters, as PEFT's `waverec2d` does it."""
     import torch
 
     low = torch.tensor(LOW_PASS[family])

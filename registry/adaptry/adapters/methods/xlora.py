@@ -1,5 +1,4 @@
-"""X-LoRA (arXiv 2402.07148; PEFT `tuners/xlora`): a classifier that weighs other LoRA adapters for every
-token.
+"""X-LoRA (arXiv 2402.07148; PEFT `tuners/xlora`): a classifier that weighs LoRA adapters for each token.
 
 The file holds the classifier alone; its members are adapters of their own, which the config names by their
 paths.
@@ -12,9 +11,7 @@ from adaptry.adapters.methods.method import Method, ModuleSize, Shapes
 
 
 def _layers(config: AdapterConfig) -> list[str]:
-    """The numbers of the classifier's linear layers: a ReLU lies between two, and with it a dropout where
-    there is one.
-    """
+    """The numbers of the classifier's linear layers, with a ReLU and perhaps a dropout between two."""
     step = 2 if config.number("xlora_dropout_p", 0.2) == 0 else 3
     return [str(step * layer) for layer in range(config.rank("xlora_depth", 1))]
 

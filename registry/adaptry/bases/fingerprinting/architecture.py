@@ -35,8 +35,7 @@ _NOT_IDENTITY = frozenset(["architectures", "tie_word_embeddings", "quantization
 
 
 def facts_of(config: Mapping[str, Any], is_tied: bool, quantised: str | None = None) -> dict[str, Any]:
-    """The facts of a config as JSON values, defaults filled in (`Any`: a config's fields are the model's
-    own).
+    """The facts of a config as JSON values, defaults filled in (`Any`: fields are the model's own).
 
     `is_tied` and `quantised` (the method, in words) are what is so, not what is written: the caller has seen
     the weights. Without weights that are recognised as packed, the config's word for a quantisation is taken.
@@ -83,9 +82,7 @@ def _part_facts(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Rotary embeddings as transformers 5 says it; models with two kinds of layers have one entry for
-    each.
-    """
+    """Rotary embeddings as transformers 5 says it; models with two layer kinds have an entry for each."""
     written = config.get("rope_parameters")
     theta = _first(config, _ROPE_THETA, int | float)
     part = _first(config, _ROPE_PART, int | float)

@@ -61,9 +61,7 @@ def fingerprint(checkpoint: HfCheckpoint) -> BaseRecord:
 
 
 def check_identity(record: BaseRecord) -> None:
-    """Raises `Invalid` for a record that is not named by its own contents, so that nobody can pass one off as
-    another's.
-    """
+    """Raises `Invalid` for a record not named by its own contents, so that none passes for another's."""
     if record.sketches.keys() != record.tensors.keys():
         raise Invalid(
             "the base's record has not one sketch for each tensor; `adaptry base add` makes whole ones"
@@ -116,9 +114,7 @@ def _is_tied(checkpoint: HfCheckpoint, weights: list[str], copies: frozenset[str
 
 
 def _tied_copies(view: LogicalView, weights: list[str], reader: Callable[[str], ReadAt]) -> frozenset[str]:
-    """Output heads that older tools stored though they are the embedding: tied, and equal wherever we
-    look.
-    """
+    """Output heads stored by older tools though they are the embedding: tied, and equal wherever we look."""
     checkpoint = view.checkpoint
     weights = [name for name in weights if name not in view.packed]  # a packed head is no copy of anything
     if checkpoint.config.get("tie_word_embeddings") is False:

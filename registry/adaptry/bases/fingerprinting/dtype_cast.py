@@ -39,9 +39,7 @@ def find_cast(dtype_a: str, samples_a: str, dtype_b: str, samples_b: str) -> str
 
 
 def sample_casts(dtype: str, samples: str) -> Iterator[tuple[float, ...]]:
-    """The sampled numbers as they are, then as each chain of roundings leaves them; nothing where they are no
-    floats.
-    """
+    """The sampled numbers as they are, then after each chain of roundings; empty if they are no floats."""
     values = _values(dtype, samples)
     if values is not None:
         yield values

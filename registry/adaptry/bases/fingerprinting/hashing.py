@@ -125,8 +125,7 @@ def _hash(checkpoint: HfCheckpoint, stream: _Stream, progress: _ThreadProgress) 
 
 
 def _pieces(descriptor: int, stream: _Stream) -> Iterator[memoryview]:
-    """The stream's bytes in mapped pieces of whole elements, one at a time: each is gone when the next is
-    asked for.
+    """The stream's bytes in mapped runs of elements, one at a time: each is gone once the next is asked for.
 
     A file cut short between the look at its size and the read would end the process, as with every loader
     that maps weights; a download in place is caught by the look.

@@ -71,8 +71,8 @@ def _same_architecture(
             return Match(
                 level="same_shapes",
                 evidence=(
-                    f"{count_names(unlike)} close and not equal: probably casts of a third copy, or a light"
-                    " fine-tune"
+                    f"{count_names(unlike)} close and not equal: probably casts of a third copy,"
+                    " or a light fine-tune"
                 ),
             )
         return Match(level="same_shapes", evidence=f"the weights differ in {count_names(unlike)}")

@@ -1,5 +1,4 @@
-"""Whether one base is a quantised copy of another: what was left alone is equal, what was packed rounds to
-its codes.
+"""Whether one base is a quantised copy of another: the rest is equal, what was packed rounds to its codes.
 
 Norms and embeddings are usually left alone, and a fine-tune often leaves them alone too; so where the codes
 tell (those of bitsandbytes do), every sampled value of the original must lie in the range that its code
@@ -34,9 +33,7 @@ class SampledWeight:
 
 
 def is_quantised(facts: Mapping[str, Any], dtypes: Iterable[str]) -> bool:
-    """Whether a base of these config facts and dtypes holds packed or rounded weights. (`Any`: facts are
-    JSON.)
-    """
+    """Whether a base of these facts and dtypes holds packed or rounded weights. (`Any`: facts are JSON.)"""
     return bool(facts.get("quantization")) or not _QUANTISED_DTYPES.isdisjoint(dtypes)
 
 
@@ -97,9 +94,7 @@ def _are_equal(mine: SampledWeight, other: SampledWeight) -> bool:
 
 
 def _goes_together(a: BaseRecord, b: BaseRecord, mine: SampledWeight, other: SampledWeight) -> bool | None:
-    """Whether two weights, one at least packed, can come of the same values; None where the samples cannot
-    tell.
-    """
+    """Whether two weights, one at least packed, may be of the same values; None if samples cannot tell."""
     has_ranges = [_has_ranges(a, mine), _has_ranges(b, other)]
     match has_ranges:
         case [True, True]:

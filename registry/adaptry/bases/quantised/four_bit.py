@@ -1,5 +1,4 @@
-"""The state that bitsandbytes writes beside 4-bit codes, read strictly: what does not add up is not
-recognised.
+"""The state that bitsandbytes writes beside 4-bit codes, read strictly: inconsistencies are not recognised.
 
 `quant_state.bitsandbytes__nf4` is a tensor of bytes that hold a JSON object (bitsandbytes
 `QuantState.as_dict`).

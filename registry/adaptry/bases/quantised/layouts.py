@@ -1,5 +1,4 @@
-"""How each tool lays a quantised weight down: by which names and shapes it is known, and the shape it has in
-the model.
+"""How each tool stores a quantised weight: the names and shapes to know it by, and its shape in the model.
 
 A rule looks at one tensor and those beside it, and gives the packed weight or None. Sources: transformers'
 `quantizers/`, AutoGPTQ, AutoAWQ, compressed-tensors, and the checkpoints that they write.
@@ -31,9 +30,7 @@ _CONV1D_MODULES = frozenset(["c_attn", "c_proj", "c_fc", "q_attn"])
 
 @dataclass(frozen=True, slots=True)
 class CheckpointTensors:
-    """A checkpoint's tensors as rules see them. `read` gives a (small) tensor's bytes. (`Any`: the model's
-    config.)
-    """
+    """A checkpoint's tensors as rules see them. `read` gives a small tensor's bytes. (`Any`: its config.)"""
 
     tensors: Mapping[str, TensorInfo]
     shard_of: Mapping[str, str]
@@ -54,9 +51,7 @@ class CheckpointTensors:
 
 
 def bitsandbytes_four_bit(name: str, files: CheckpointTensors) -> PackedWeight | None:
-    """`weight` of n/2 bytes, `weight.absmax`, `weight.quant_map` and a JSON of the rest (bitsandbytes'
-    QuantState).
-    """
+    """`weight` of n/2 bytes, `weight.absmax`, `weight.quant_map` and the rest as JSON (bitsandbytes)."""
     stem, mark, kind = name.rpartition(".quant_state.bitsandbytes__")
     if not mark or kind not in ("nf4", "fp4") or stem not in files.tensors:
         return None
@@ -132,9 +127,7 @@ def compressed_tensors(name: str, files: CheckpointTensors) -> PackedWeight | No
 
 
 def scaled_eight_bit(name: str, files: CheckpointTensors) -> PackedWeight | None:
-    """`weight` in eight bits of its own shape, and a scale beside it: FP8 (DeepSeek, compressed-tensors) or
-    integers.
-    """
+    """`weight` in eight bits of its shape, with a scale: FP8 (DeepSeek, compressed-tensors) or integers."""
     stem, mark, _ = name.rpartition(".weight")
     codes = files.tensors[name]
     if not mark or codes.dtype not in _EIGHT_BITS:

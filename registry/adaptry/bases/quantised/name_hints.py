@@ -1,5 +1,4 @@
-"""What the name of a base tells of its quantisation, as tools put it there: `…-bnb-4bit`, `…-GPTQ-Int4`,
-`…-AWQ`.
+"""What the name of a base tells of its quantisation, as tools write it: `…-bnb-4bit`, `…-GPTQ-Int4`, `…-AWQ`.
 
 A name is a hint and never more: it can be reason enough to ask, and none to compute anything.
 """
@@ -9,7 +8,8 @@ from __future__ import annotations
 import re
 
 _QUANTISED = re.compile(
-    r"(?:^|[-_./])((?:bnb[-_.]?)?[2-8][-_.]?bits?|int[48]|[nf][fp]4|gptq|awq|w[48]a(?:4|8|16)|fp8|mxfp4|nvfp4|hqq|exl[23])"
+    r"(?:^|[-_./])"
+    r"((?:bnb[-_.]?)?[2-8][-_.]?bits?|int[48]|[nf][fp]4|gptq|awq|w[48]a(?:4|8|16)|fp8|mxfp4|nvfp4|hqq|exl[23])"
     r"(?=$|[-_./])",
     re.IGNORECASE,
 )

@@ -29,9 +29,7 @@ from adaptry.core.report import Finding
 
 
 def check_coverage(adapter: Adapter, base: BaseRecord, placement: ModuleMap) -> Iterator[Finding]:
-    """Modules of `base` that the config targets and the file says nothing about; nothing where none fits at
-    all.
-    """
+    """Modules of `base` that the config targets and the file says nothing about; nothing if none fits."""
     if not placement.placed or "layer_replication" in adapter.spec.traits:
         return
     is_meant = _targeting(adapter.config)
@@ -62,9 +60,7 @@ def check_coverage(adapter: Adapter, base: BaseRecord, placement: ModuleMap) -> 
 
 
 def _targeting(config: AdapterConfig) -> Callable[[str], bool] | None:
-    """Whether the config targets a module, by PEFT's rules; None where its words are resolved by other
-    means.
-    """
+    """Whether the config targets a module, by PEFT's rules; None if its words are resolved otherwise."""
     fields = config.fields
     if fields.get("layers_to_transform") is not None or config.names("exclude_modules"):
         return None

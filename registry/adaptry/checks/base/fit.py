@@ -133,9 +133,7 @@ def _other_experts(adapter: Adapter, placed: TargetTensor) -> str | None:
 
 
 def misfit(placed: TargetTensor, shape: tuple[int, ...]) -> str | None:
-    """How a module's factors differ from the weight they change, as the end of a sentence; None where they
-    fit.
-    """
+    """How a module's factors differ from the weight they change, to end a sentence; None where they fit."""
     module = placed.module
     if placed.expert is not None:  # placed by its shape
         return None
@@ -239,8 +237,8 @@ def _tokens(adapter: Adapter, placement: ModuleMap) -> Iterator[Finding]:
         if list(placed.extra.shape[1:]) != width:
             yield build_finding(
                 "extra_shape",
-                f"the token rows for {placed.extra.target} are {placed.extra.shape[-1]:,} wide, and in the"
-                f" base {width}",
+                f"the token rows for {placed.extra.target} are {placed.extra.shape[-1]:,} wide,"
+                f" and in the base {width}",
                 [placed.extra.target],
             )
 

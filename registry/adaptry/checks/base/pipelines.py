@@ -31,9 +31,7 @@ _ORIGINAL = re.compile(
 
 
 def check_pipeline_fit(adapter: Adapter, base: BaseRecord) -> Iterator[Finding]:
-    """The findings of an adapter against the record of a pipeline, or of another base, which it cannot
-    fit.
-    """
+    """The findings of an adapter against the record of a pipeline, or another base, which it cannot fit."""
     weights = dict(_names(base))
     missing: list[str] = []
     original: list[str] = []
@@ -77,9 +75,7 @@ def _names(base: BaseRecord) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def _misfit(module: ModuleSpec, shape: tuple[int, ...], adapter: Adapter) -> str | None:
-    """How a module's factors differ from the weight they change, as the end of a sentence; None where they
-    fit.
-    """
+    """How a module's factors differ from the weight they change, to end a sentence; None where they fit."""
     if module.fan_in not in (0, shape[1]):  # 0: its tensors do not tell
         return f"wants inputs of {module.fan_in:,} and this base gives {shape[1]:,}"
     if module.fan_out not in (0, shape[0]):

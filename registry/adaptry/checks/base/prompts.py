@@ -72,9 +72,7 @@ def _of_all_layers(facts: Mapping[str, Any]) -> int | None:
 
 
 def _wanted(method: str, config: AdapterConfig) -> dict[str, tuple[int | None, ...]]:
-    """The shape of each tensor by the config, as PEFT builds it; None where a field that it depends on is
-    unset.
-    """
+    """The shape of each tensor by the config, as PEFT builds it; None if a field it depends on is unset."""
     tokens, width = _number(config, "num_virtual_tokens"), _number(config, "token_dim")
     if method in _PREFIXES:
         layers = _number(config, "num_layers")

@@ -1,6 +1,4 @@
-"""Conditions on where an adapter lies in its base: its layers, its names, its vocabulary. Most are silent
-without one.
-"""
+"""Conditions on where an adapter lies in its base: layers, names, vocabulary. Most are silent without one."""
 
 from __future__ import annotations
 
@@ -37,9 +35,7 @@ def uneven_layers(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | N
 
 
 def names_not_on_disk(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """Modules that the base does not store under the name that the adapter has for them. Only where the base
-    is known.
-    """
+    """Modules that a known base does not store under the name that the adapter has for them."""
     if subject.base is None:
         return None
     names = {name.rpartition(".")[0] for name in subject.base.tensors}
@@ -72,9 +68,7 @@ def vocabulary_beyond(most: int) -> Condition:
 
 
 def other_vocabulary(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """An update of an embedding that has another number of rows than the base's. Only where the base is
-    known.
-    """
+    """An update of an embedding with other than the base's number of rows. Only where the base is known."""
     rows = subject.base.facts.get("vocab_size") if subject.base else None
     wrong = [m for m in subject.spec.modules if m.kind == "embedding" and rows not in (None, m.fan_in)]
     if not wrong:
@@ -85,8 +79,7 @@ def other_vocabulary(subject: CheckSubject, runtime: Runtime) -> ConditionMatch 
 
 
 def added_tokens(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """Tokens of `added_tokens.json` that the base's vocabulary does not have; any, where the base is not
-    known.
+    """Tokens of `added_tokens.json` that the base's vocabulary does not have; any, if the base is unknown.
 
     Tools copy that file from the base's own tokenizer.
     """

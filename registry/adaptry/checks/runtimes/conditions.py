@@ -80,9 +80,7 @@ def has_biases(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None
 
 
 def replaced(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """Whole modules or embeddings that take the place of the base's, but for copies that PEFT keeps beside an
-    update.
-    """
+    """Whole modules or embeddings in place of the base's, but for copies that PEFT keeps beside an update."""
     return _extras(
         subject, lambda extra: extra.kind == "module" or (_is_table(extra) and not _is_copy(extra))
     )

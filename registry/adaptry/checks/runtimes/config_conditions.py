@@ -1,5 +1,4 @@
-"""Conditions on a config beside its file: modules, ranks and parameters that it names otherwise than they are
-there.
+"""Conditions on a config beside its file: modules, ranks and parameters that differ there.
 
 PEFT goes by the file where it can, and engines that go by the config refuse what it does not say.
 """

@@ -1,6 +1,4 @@
-"""What diffusers takes: LoRA and LoKr of a pipeline's parts, in its own layout, kohya's, and others it
-converts.
-"""
+"""What diffusers takes: LoRA and LoKr of pipeline parts, in its layout, kohya's, and others it converts."""
 
 from __future__ import annotations
 
@@ -100,8 +98,8 @@ DIFFUSERS_ENGINE = RuntimeRules(
             "several alphas within a part, in kohya's file: attention modules get the commonest",
             _mixed_alphas,
             repairs.ONE_ALPHA,
-            "utils/peft_utils.py · get_peft_kwargs: its alpha_pattern names nothing (seen by loading such a"
-            " file)",
+            "utils/peft_utils.py · get_peft_kwargs: its alpha_pattern names nothing"
+            " (seen by loading such a file)",
         ),
         RuntimeRule(
             "magnitudes_dropped",

@@ -1,5 +1,4 @@
-"""Conditions on where a name puts a tensor: in which layer, under PEFT's prefix or not, beside its other half
-or alone.
+"""Conditions on where names put tensors: in which layer, with PEFT's prefix, beside the other half or alone.
 
 For engines that look no further than that.
 """
@@ -21,9 +20,7 @@ _UNPREFIXED = re.compile(r"(?!base_model\.).+\.lora_[AB]\.weight")
 
 
 def not_in_its_layers(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """Modules of a layer that the base does not have, or of a name that this layer has not. Only where the
-    base is known.
-    """
+    """Modules of a layer that a known base does not have, or of a name that this layer has not."""
     if subject.base is None:
         return None
     known = {_place(name.rpartition(".")[0]) for name in subject.base.tensors}
@@ -66,9 +63,7 @@ def replaced_in_layers(subject: CheckSubject, runtime: Runtime) -> ConditionMatc
 
 
 def replaced_beside_layers(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """Whole modules outside the layers, but for copies that PEFT keeps beside an update: a head, a table of
-    embeddings.
-    """
+    """Whole modules outside the layers (a head, embeddings), but for copies that PEFT keeps by an update."""
     return _replaced(
         subject, lambda extra: not _LAYER.search(extra.target) and ".base_layer." not in extra.tensor
     )
@@ -87,9 +82,7 @@ def without_prefix(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | 
 
 
 def beyond_prefix(*, in_layers: bool | None = None) -> Condition:
-    """`other_tensors`, but for factors that only lack PEFT's prefix: all of them, or those inside the layers
-    or outside.
-    """
+    """`other_tensors`, but for factors that only lack PEFT's prefix: all, or by whether in layers."""
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         every = other_tensors(subject, runtime)

@@ -1,6 +1,4 @@
-"""Conditions on how a server was started: the ranks and modules it takes, and the switches that turn a
-rule.
-"""
+"""Conditions on how a server was started: its ranks and modules, and switches that turn a rule."""
 
 from __future__ import annotations
 
@@ -11,9 +9,7 @@ from adaptry.checks.runtimes.runtime import Runtime
 
 
 def largest_rank(subject: CheckSubject) -> int | None:
-    """The rank that servers hold against their limit: the config's largest, whether or not a module has
-    it.
-    """
+    """The rank that servers hold against their limit: the config's largest, though no module may have it."""
     config = subject.config
     if config.fields.get("r") is None or subject.spec.method != "lora":
         return subject.spec.rank

@@ -1,6 +1,4 @@
-"""What llama.cpp takes: what its converter makes a GGUF of, and what its loader finds in the base, name by
-name.
-"""
+"""What llama.cpp takes: what its converter turns to GGUF, and what its loader finds in the base by name."""
 
 from __future__ import annotations
 

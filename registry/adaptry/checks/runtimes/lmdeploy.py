@@ -1,6 +1,4 @@
-"""What LMDeploy's PyTorch engine takes: factors of the modules it is told, all with one scale and one rank,
-in every layer.
-"""
+"""What LMDeploy's PyTorch engine takes: the modules it is given, with one scale and rank, in every layer."""
 
 from __future__ import annotations
 

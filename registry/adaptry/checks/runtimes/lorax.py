@@ -1,6 +1,4 @@
-"""What LoRAX takes. It looks up the names it knows, and leaves what it does not find with a warning at
-most.
-"""
+"""What LoRAX takes. It looks up names it knows, and drops what it does not find with a warning at most."""
 
 from __future__ import annotations
 
@@ -22,9 +20,7 @@ _UNEVEN = RuntimeRule(
 
 
 def rules_of_mapping(mapped: str, scale: RuntimeRule, *own: RuntimeRule) -> tuple[RuntimeRule, ...]:
-    """What comes of looking up the names that the base has; `own` are rules of one engine. TGI has this code
-    too.
-    """
+    """What comes of looking up the base's names; `own` are rules of one engine. TGI has this code too."""
     return (
         shared.dora("changes", mapped),
         scale,
@@ -83,12 +79,12 @@ LORAX = RuntimeRules(
     options=(RuntimeOption("max_active_adapters", "--max-active-adapters", default=1024),),
     warnings=(
         (
-            "A folder of an adapter that was downloaded once is never looked at again: a new version needs a"
-            " new name."
+            "A folder of an adapter that was downloaded once is never looked at again:"
+            " a new version needs a new name."
         ),
         (
-            "The base is compared by architecture at most; where its config cannot be read, it is assumed to"
-            " be right."
+            "The base is compared by architecture at most; where its config cannot be read,"
+            " it is assumed to be right."
         ),
         "Merging adapters in a request takes no account of rsLoRA, and does not rescale DARE.",
     ),

@@ -1,6 +1,4 @@
-"""What mistral.rs takes. It checks every field of the config and wants every tensor used: it refuses, and
-never pretends.
-"""
+"""What mistral.rs takes. It checks every config field, wants every tensor used, and refuses or serves."""
 
 from __future__ import annotations
 
@@ -30,8 +28,8 @@ MISTRALRS = RuntimeRules(
     title="mistral.rs",
     source_version="9e92262 (0.9.2) and run in 0.9.5",
     tested_against=(
-        "mistral.rs 0.9.5 itself, on the CPU, as the library that its package is; its HTTP server is not"
-        " in it"
+        "mistral.rs 0.9.5 itself, on the CPU, as the library that its package is;"
+        " its HTTP server is not in it"
     ),
     latest=(0, 9),
     preconditions=(shared.peft_files(_CONFIG), shared.only_lora(_CONFIG)),

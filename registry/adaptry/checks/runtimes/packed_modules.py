@@ -1,5 +1,4 @@
-"""Conditions of an engine that has several of the base's weights as one: queries, keys and values, gate and
-up projection.
+"""Conditions of an engine that packs base weights: queries, keys and values, gate and up projection.
 
 An adapter of some of them is put together with zeros in the place of the others, as far as the engine thought
 of that; what it did not think of is in `NEEDED`.

@@ -1,6 +1,4 @@
-"""What PEFT takes: all its own methods. What it does not find it leaves, and it never asks which base this
-is.
-"""
+"""What PEFT takes: all its methods. It leaves what it does not find, and never asks which base this is."""
 
 from __future__ import annotations
 
@@ -41,8 +39,8 @@ PEFT_ENGINE = RuntimeRules(
         RuntimeRule(
             "initialisation",
             "changes",
-            "an initialisation that PEFT does not do again when it loads (CorDA, LoRA-GA, LoftQ, PiSSA by"
-            " iteration)",
+            "an initialisation that PEFT does not do again when it loads (CorDA, LoRA-GA, LoftQ,"
+            " PiSSA by iteration)",
             when.initialised("corda", "lora_ga", "loftq", "pissa_niter"),
             repairs.START_LOST,
             "peft/tuners/lora/layer.py · update_layer",

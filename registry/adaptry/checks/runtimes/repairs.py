@@ -53,8 +53,8 @@ PLAIN_SIDES = (
     "write it without fan_in_fan_out, which its factors do not need: adaptry export REF --for ENGINE -o NAME"
 )
 FILL_LAYERS = (
-    "fill the layers that lack it with updates of zero: adaptry export REF --for ENGINE -o NAME; else"
-    f" {MERGE}"
+    "fill the layers that lack it with updates of zero:"
+    f" adaptry export REF --for ENGINE -o NAME; else {MERGE}"
 )
 FILL_PARTS = (
     "fill what is one weight with it with updates of zero: adaptry export REF --for ENGINE --base BASE -o"

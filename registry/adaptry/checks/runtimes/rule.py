@@ -146,9 +146,7 @@ class RuntimeRules:
 
 
 class RuntimeVerdict(BaseModel):
-    """Whether a runtime serves an adapter as it was trained. `rules` is the version of the engine they were
-    read in.
-    """
+    """Whether a runtime serves an adapter as it was trained. `rules`: the engine's version that was read."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -1,6 +1,4 @@
-"""The table of rules as the page `docs/runtimes.md`: `python -m adaptry.checks.runtimes >
-docs/runtimes.md`.
-"""
+"""The rules as the page `docs/runtimes.md`: `python -m adaptry.checks.runtimes > docs/runtimes.md`."""
 
 from __future__ import annotations
 
@@ -14,23 +12,24 @@ _EFFECTS = {"refuses": "refused", "changes": "**not as trained**", "needs": "att
 
 _HEAD = """# Runtimes: what each engine makes of an adapter
 
-An engine that loads an adapter without an error may still serve something else: rsLoRA's scale ignored, a saved head
-dropped, names that match nothing. `check` says so before it happens:
+An engine that loads an adapter without an error may still serve something else: rsLoRA's scale ignored, a
+saved head dropped, names that match nothing. `check` says so before it happens:
 
 ```sh
 adaptry check acme/tone --runtime vllm@0.33,max_lora_rank=64 --runtime llama.cpp
 ```
 
-and [`adaptry export REF --for ENGINE`](exporting.md) makes the repairs. Where each kind of wrong answer was seen, and seen put
-right, is in [twelve answers that are wrong without a word](silent-answers.md).
+and [`adaptry export REF --for ENGINE`](exporting.md) makes the repairs. Where each kind of wrong answer was
+seen, and seen put right, is in [twelve answers that are wrong without a word](silent-answers.md).
 
-A verdict is one of three: {outcomes}. Exit code 1 means that it is not the first. It is a function of headers, config
-and, where it is known, the base's record; weights are not read, and verdicts are computed when asked for, so that one is never
-older than the rules. A rule that needs the base's names is silent where the base is not known: register it first.
+A verdict is one of three: {outcomes}. Exit code 1 means that it is not the first. It is a function of
+headers, config and, where it is known, the base's record; weights are not read, and verdicts are computed
+when asked for, so that one is never older than the rules. A rule that needs the base's names is silent where
+the base is not known: register it first.
 
 ```sh
 adaptry runtime ls                          # the engines, and the version whose rules these are
-adaptry runtime plan acme/tone acme/terse --runtime vllm   # which flags a server needs, and the memory they cost
+adaptry runtime plan acme/tone acme/terse --runtime vllm   # which flags a server needs, and their memory
 adaptry runtime compare http://gpu-1:8000   # what runs there, and which adapters it serves as trained
 ```
 
@@ -39,14 +38,17 @@ adaptry runtime compare http://gpu-1:8000   # what runs there, and which adapter
 This page is written by `python -m adaptry.checks.runtimes > docs/runtimes.md`, from the rules themselves.
 """
 
-_VERSIONS = """Every rule names where in the engine it was read. No engine's rules were read in more than one version: of another
-version the verdict says so, as `rules_of_another_version`. What the tests hold the rules to is the engine itself where its package
-installs and runs without a GPU, else that of its code which reads adapters; where neither can be had, to nothing:
+_VERSIONS = """\
+Every rule names where in the engine it was read. No engine's rules were read in more than one version: of
+another version the verdict says so, as `rules_of_another_version`. What the tests hold the rules to is the
+engine itself where its package installs and runs without a GPU, else that of its code which reads adapters;
+where neither can be had, to nothing:
 
 {table}
 
-mistral.rs, SGLang and LMDeploy are each given the same adapters of a small Llama, one for each thing that engines take in
-different ways: what is said of it is what they do, and what is exported of it is served as PEFT answers with the original."""
+mistral.rs, SGLang and LMDeploy are each given the same adapters of a small Llama, one for each thing that
+engines take in different ways: what is said of it is what they do, and what is exported of it is served as
+PEFT answers with the original."""
 
 
 def render_page() -> str:

@@ -1,5 +1,4 @@
-"""What engines multiply an update by, each by its own formula: where it is not what was trained, the answer
-is wrong.
+"""What engines multiply an update by, each by its formula: if it is not the trained one, answers are wrong.
 
 PEFT: α/r of the module, or α/√r with rsLoRA, with patterns for both (arXiv 2106.09685, 2312.03732).
 """

@@ -212,8 +212,8 @@ SGLANG = RuntimeRules(
     ),
     warnings=(
         (
-            "Unloading revokes nothing: the next request that names the adapter loads it again from the path"
-            " it remembers."
+            "Unloading revokes nothing: the next request that names the adapter"
+            " loads it again from the path it remembers."
         ),
         (
             "What it finds out at the first request only ends the whole server (srt/managers/scheduler.py ·"

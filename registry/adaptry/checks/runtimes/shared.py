@@ -1,6 +1,4 @@
-"""Rules that several engines have in common: the same condition, each time with the engine's own effect and
-source.
-"""
+"""Rules that several engines have in common: one condition, with each engine's own effect and source."""
 
 from __future__ import annotations
 
@@ -141,9 +139,7 @@ def transposed(effect: Effect, source: str) -> RuntimeRule:
 
 
 def turned_experts(source: str) -> RuntimeRule:
-    """An older PEFT has fused experts as [in, out], whatever the model; who loads them takes them for [out,
-    in].
-    """
+    """An older PEFT has fused experts as [in, out], whatever the model; loaders take them for [out, in]."""
     found = when.written_before((0, 19), when.layout(EXPERTS_FUSED, "its experts are fused"))
     return RuntimeRule(
         "experts_turned", "changes", "fused experts that PEFT before 0.19 wrote", found, repairs.MERGE, source

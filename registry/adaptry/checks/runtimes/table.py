@@ -36,9 +36,7 @@ _ALSO = {
 
 
 def parse_runtime(text: str) -> Runtime:
-    """A runtime of an engine there are rules for, with options it has. Raises `Invalid` with what there
-    is.
-    """
+    """A runtime of an engine with rules, with options it has. Raises `Invalid` with what there is."""
     said = Runtime.parse(text)
     runtime = Runtime(_ALSO.get(said.engine, said.engine), said.version, said.options)
     engine = ENGINES.get(runtime.engine)

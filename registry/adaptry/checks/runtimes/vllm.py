@@ -1,6 +1,4 @@
-"""What vLLM takes. It checks a good deal, by name: what passes under a wrong prefix changes nothing, without
-a word.
-"""
+"""What vLLM takes. It checks much by name: what passes under a wrong prefix silently changes nothing."""
 
 from __future__ import annotations
 
@@ -90,8 +88,8 @@ VLLM = RuntimeRules(
         RuntimeRule(
             "saved_modules_listed",
             "refuses",
-            "other names than `classifier` and `score` in `modules_to_save`, even where the file has none of"
-            " them",
+            "other names than `classifier` and `score` in `modules_to_save`,"
+            " even where the file has none of them",
             when.saved_beyond(frozenset(["classifier", "score"])),
             repairs.NO_SAVED_LISTED,
             _CHECKED,

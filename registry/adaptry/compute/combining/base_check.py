@@ -85,7 +85,7 @@ def check_sequence(parents: Sequence[ParentAdapter], weights: Sequence[float]) -
             )
     if any(weight != 1 for weight in weights[:-1]):
         notes.append(
-            "an input before the last has another weight than 1: what follows it was trained on something"
-            " else"
+            "an input before the last has another weight than 1:"
+            " what follows it was trained on something else"
         )
     return notes

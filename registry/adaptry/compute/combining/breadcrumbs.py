@@ -1,6 +1,4 @@
-"""Model Breadcrumbs: neither an update's largest elements nor its smallest; then the sum, or TIES'
-election.
-"""
+"""Model Breadcrumbs: no update's largest or smallest elements; then a sum, or TIES' election."""
 
 from __future__ import annotations
 
@@ -62,8 +60,8 @@ METHODS = (
     ),
     CombineMethod(
         "breadcrumbs_ties",
-        "updates without their outliers and their smallest elements; the mean of those that have the elected"
-        " sign",
+        "updates without their outliers and their smallest elements;"
+        " the mean of those that have the elected sign",
         breadcrumbs_ties,
         source=f"{_PAPER}; Yadav et al., arXiv 2306.01708",
         parameters={"density": DENSITY, "gamma": _GAMMA, "rescale": rescale_parameter("none"), **ELECTION},

@@ -55,9 +55,7 @@ def norms_and_cosines(gram: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def linear_combination(inputs: CombineInputs, places: Sequence[int], coefficients: Tensor) -> Factors:
-    """Σ c_i Δ_i over the inputs at these places. Whose coefficient is 0 leaves nothing behind, no rank
-    either.
-    """
+    """Σ c_i Δ_i over the inputs at these places. Coefficients of 0 leave nothing behind, not even rank."""
     from adaptry.compute.tensors.lowrank import concatenate
 
     by_place = dict(zip(places, coefficients.tolist(), strict=True))

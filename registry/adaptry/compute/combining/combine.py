@@ -35,9 +35,7 @@ def build_combined_adapter(plan: CombinePlan) -> LazyAdapter:
 
 
 def recorded_recipe(plan: CombinePlan) -> Json:
-    """The recipe as it is kept with the result: all that decides its values, inputs by digest, nothing
-    else.
-    """
+    """The recipe kept with the result: all that decides its values, and inputs by digest."""
     recipe = plan.recipe
     kept = recipe.model_dump(
         mode="json", exclude={"inputs", "output", "modules", "whole_weights", "other_base"}
@@ -140,8 +138,8 @@ def _within_float32(planned: PlannedSite) -> Iterator[None]:
         yield
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # not in the stubs
         raise CheckFailed(
-            f"what {planned.method.name} computes at {planned.site.key} is too large for F32: choose smaller"
-            " weights"
+            f"what {planned.method.name} computes at {planned.site.key} is too large for F32:"
+            " choose smaller weights"
         ) from error
 
 

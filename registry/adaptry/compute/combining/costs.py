@@ -1,6 +1,4 @@
-"""How long so many multiplications take here: measured for a moment, so that a plan's estimate is of this
-machine.
-"""
+"""How long so many multiplications take: measured briefly, so that a plan's estimate is of this machine."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""DARE: elements dropped by chance, the rest scaled up to make up for them; then the sum, or TIES'
-election.
-"""
+"""DARE: elements dropped by chance, the rest scaled up to match; then the sum, or TIES' election."""
 
 from __future__ import annotations
 
@@ -77,8 +75,8 @@ METHODS = (
         parameters={"density": CHANCE, "rescale": RESCALE, **ELECTION},
         delta_form="dense",
         differences=(
-            f"{_DRAWS} mergekit does not divide (divide: none); PEFT elects by the unweighted updates (sign: "
-            "unweighted)."
+            f"{_DRAWS} mergekit does not divide (divide: none); PEFT elects by the unweighted updates"
+            " (sign: unweighted)."
         ),
     ),
 )

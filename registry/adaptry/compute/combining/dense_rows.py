@@ -22,9 +22,7 @@ _ELEMENTS = 1 << 18  # of one update: a megabyte, which a core's cache holds a f
 RowBlock = tuple[int, slice]
 """A block of rows: of which member of the batch, which rows."""
 PruneFunction = Callable[[Tensor], Tensor]
-"""A block [rows, in] of one update with some elements set to 0 (and others scaled up); called for the blocks
-in order.
-"""
+"""A block [rows, in] of one update with some elements zeroed (and others scaled); called in block order."""
 FuseFunction = Callable[[Tensor], Tensor]
 """The blocks of all updates [T, rows, in] made one, [rows, in]; it may overwrite them."""
 

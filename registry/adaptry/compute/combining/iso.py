@@ -1,6 +1,4 @@
-"""Iso-C: the sum of the updates with a flat spectrum, so that directions only some of them have count like
-the others.
-"""
+"""Iso-C: the sum of updates with a flat spectrum, so that directions of only some count like the others."""
 
 from __future__ import annotations
 

@@ -27,8 +27,7 @@ _NOTHING = 1e-8
 
 
 def karcher(inputs: CombineInputs) -> Factors:
-    """The direction with the least weighted squared angles to all Δ_i, at the length Σ w_i‖Δ_i‖; the weights
-    sum to 1.
+    """The direction of least weighted squared angles to the Δ_i, at the length Σ w_i‖Δ_i‖; weights sum to 1.
 
     Raises `CheckFailed` where there is no such one direction.
     """
@@ -51,9 +50,7 @@ def karcher(inputs: CombineInputs) -> Factors:
 
 
 def multislerp(inputs: CombineInputs) -> Factors:
-    """The direction of Σ w_i Δ_i/‖Δ_i‖, at the length Σ w_i‖Δ_i‖. Raises `CheckFailed` where the directions
-    cancel.
-    """
+    """The direction of Σ w_i Δ_i/‖Δ_i‖, at the length Σ w_i‖Δ_i‖. Raises `CheckFailed` if they cancel."""
     places = counted_inputs(inputs)
     lengths, cosines = norms_and_cosines(gram_of_inputs(inputs, places))
     weights = weights_of_inputs(inputs, places)
@@ -89,8 +86,8 @@ def _unit(inputs: CombineInputs, coefficients: Tensor, cosines: Tensor) -> Tenso
     if length < _NOTHING:
         raise CheckFailed(
             f"{inputs.site_name}: the directions of the updates cancel, so they have no mean direction;"
-            " change the weights, or give this module another method (modules: in the recipe), linear"
-            " for one"
+            " change the weights, or give this module another method (modules:"
+            " in the recipe), linear for one"
         )
     return coefficients / length
 

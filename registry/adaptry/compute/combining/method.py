@@ -1,5 +1,4 @@
-"""What a method of combining adapters is, as a value: its parameters, and one function from updates to an
-update.
+"""A method of combining adapters, as a value: its parameters, and one function from updates to an update.
 
 A method sees one site at a time and knows no files. Adding one is one function and one entry in
 `COMBINE_METHODS`; the recipe's schema, the command line's help and the docs are made from the table.
@@ -104,9 +103,7 @@ class CombineInputs:
 
 
 CombineFunction = Callable[[CombineInputs], "Factors | Tensor"]
-"""Factors: the update itself, with the rank it needs. A tensor [..., out, in]: dense, to be brought to a rank
-after.
-"""
+"""Factors: the update, with the rank it needs. A tensor [..., out, in]: dense, to be brought to a rank."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,20 +12,20 @@ CHANCE = MethodParameter(0.5, "probability with which an element stays", 1e-3, 1
 NORMALIZE = MethodParameter(False, "divide the sum by the sum of the weights")
 SIGN = MethodParameter(
     "weighted",
-    "what elects the sign: the sum of the weighted updates, of the updates, or of the weighted updates'"
-    " signs",
+    "what elects the sign: the sum of the weighted updates, of the updates,"
+    " or of the weighted updates' signs",
     choices=("weighted", "unweighted", "frequency"),
 )
 DIVIDE = MethodParameter(
     "count",
-    "what the sum of the agreeing elements is divided by: how many agree, the sum of their weights, or"
-    " nothing",
+    "what the sum of the agreeing elements is divided by: how many agree,"
+    " the sum of their weights, or nothing",
     choices=("count", "weights", "none"),
 )
 RESCALE = MethodParameter(
     "probability",
-    "what makes up for dropped elements: the kept ones over their probability, or scaled so that Σ|δ| stays,"
-    " or nothing",
+    "what makes up for dropped elements: the kept ones over their probability,"
+    " or scaled so that Σ|δ| stays, or nothing",
     choices=("probability", "l1", "none"),
 )
 

@@ -1,5 +1,4 @@
-"""PEFT's arithmetic of `add_weighted_adapter`, operation for operation, so that its results come out bit for
-bit.
+"""PEFT's arithmetic of `add_weighted_adapter`, by operation, so that results are equal bit for bit.
 
 PEFT 0.21, `peft/utils/merge_utils.py` and `peft/tuners/lora/model.py`. Nothing here is rearranged for speed:
 the order of the operations is the result. The update of a layer that keeps its weight transposed is handled
@@ -33,9 +32,7 @@ def cat(inputs: CombineInputs) -> Factors:
 
 
 def combine_factors(inputs: CombineInputs, prune: str = "", is_electing: bool = False) -> Factors:
-    """The types without `_svd`: lora_A and lora_B merged each by itself, with √|c_i| of c_i = w_i s_i as
-    weights.
-    """
+    """Types without `_svd`: lora_A and lora_B merged separately, with √|c_i| of c_i = w_i s_i as weights."""
     strengths = [weight * update.scale for update, weight in zip(inputs.updates, inputs.weights, strict=True)]
     roots = [math.sqrt(abs(strength)) for strength in strengths]
     signed = [root if strength >= 0 else -root for root, strength in zip(roots, strengths, strict=True)]

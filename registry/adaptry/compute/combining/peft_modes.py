@@ -1,5 +1,4 @@
-"""PEFT-compatible methods: the types of `PeftModel.add_weighted_adapter`, for moving over and for checking
-us.
+"""PEFT-compatible methods: the types of `PeftModel.add_weighted_adapter`, for moving over and checking us.
 
 What comes out is what PEFT 0.21 computes in float32 on a CPU, bit for bit, with its quirks.
 """

@@ -44,9 +44,7 @@ _VALUE = max(_PLACES[name] for name in ("v", "v_proj", "value", "v_lin", "to_v")
 
 
 def in_model_order(paths: Iterable[str], attention: str = "qkv") -> list[str]:
-    """`paths` as `named_modules()` would have them. `attention`: `kvq` where the query is registered after
-    the value.
-    """
+    """`paths` as `named_modules()` would have them. `attention`: `kvq` if the query comes last."""
     return sorted(paths, key=lambda path: [_place(part, attention) for part in path.split(".")])
 
 

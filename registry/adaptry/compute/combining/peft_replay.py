@@ -79,9 +79,7 @@ def _no_generator(_: int) -> Generator:
 
 
 def _inject(generator: Generator, site: WeightSite, rank: int, initial: object) -> None:
-    """Draws what PEFT draws while it adds a module of `rank`: torch's layers are initialised, then PEFT's own
-    way.
-    """
+    """Draws what PEFT draws while it adds a module of `rank`: first torch's initialisation, then PEFT's."""
     import torch
 
     down, up = torch.empty(rank * site.width), torch.empty(site.fan_out * rank)

@@ -1,5 +1,4 @@
-"""Everything a combination decides before a weight is read: sites, who counts at each, the method, ranks,
-costs.
+"""Everything a combination decides before a weight is read: sites, inputs at each, method, ranks, costs.
 
 Whatever does not fit fails here. The plan is a value to print; `build_combined_adapter` makes a lazy adapter
 of it.
@@ -162,9 +161,7 @@ def _patterns(recipe: CombineRecipe, names: Sequence[str]) -> dict[str, ModuleOv
 
 
 def _holders(updates: Sequence[AdapterDeltas]) -> dict[WeightSite, list[int]]:
-    """The inputs at each site. Raises `CheckFailed` where two call one weight alike and mean different
-    shapes.
-    """
+    """The inputs at each site. Raises `CheckFailed` if two mean different shapes by one name."""
     holders: dict[WeightSite, list[int]] = {}
     by_key: dict[str, tuple[WeightSite, str]] = {}
     for place, each in enumerate(updates):
@@ -203,8 +200,8 @@ def _planned(
     all_weights = tuple(_weight(recipe, override, place) for place in range(len(recipe.inputs)))
     if not method.uses_weights and any(weight not in (0, 1) for weight in all_weights):
         raise Invalid(
-            f"{method.name} takes no weights: the updates themselves decide how much each counts; leave"
-            " them out"
+            f"{method.name} takes no weights: the updates themselves decide how"
+            " much each counts; leave them out"
         )
     weights = [all_weights[place] for place in places]
     is_replay = method.replay_mode != "no"

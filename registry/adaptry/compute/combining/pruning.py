@@ -44,8 +44,8 @@ METHODS = (
         delta_form="dense",
         differences=(
             "PEFT's `magnitude_prune` prunes lora_A and lora_B separately (`peft:magnitude_prune`); its"
-            " `magnitude_prune_svd` is this. Both break ties by the order of a sort; here equal magnitudes"
-            " stay together."
+            " `magnitude_prune_svd` is this. Both break ties by the order of a sort;"
+            " here equal magnitudes stay together."
         ),
     ),
 )

@@ -1,6 +1,4 @@
-"""A recipe in a file: YAML (so JSON too), read as untrusted, with the line or the field in every
-complaint.
-"""
+"""A recipe in a file: YAML (so JSON too), read as untrusted, with the line or field in every complaint."""
 
 from __future__ import annotations
 
@@ -51,9 +49,7 @@ def parse_yaml(data: bytes, what: str) -> dict[str, Any]:
 
 
 def parse_recipe(document: dict[str, Any], what: str) -> CombineRecipe:
-    """The recipe a document means; an input may be written `source=weight`. Raises `Invalid` with the
-    field.
-    """
+    """A document's recipe; an input may be written `source=weight`. Raises `Invalid` with the field."""
     inputs = document.get("inputs")
     if isinstance(inputs, list):
         document = {**document, "inputs": [_input(entry) for entry in inputs]}
@@ -89,9 +85,7 @@ def _input(entry: object) -> object:
 
 
 def _check_unique(node: Any, what: str) -> None:
-    """A key given twice has one meaning for YAML, the last, and none for us. (`Any`: PyYAML's nodes are
-    untyped.)
-    """
+    """A key given twice: YAML takes the last, we refuse it. (`Any`: PyYAML's nodes are untyped.)"""
     import yaml
 
     if isinstance(node, yaml.MappingNode):

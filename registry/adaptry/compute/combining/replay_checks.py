@@ -15,8 +15,7 @@ _SELECTING = ("layers_to_transform", "layers_pattern", "exclude_modules")
 
 
 def check_replay(recipe: CombineRecipe, parents: Sequence[ParentAdapter], method: CombineMethod) -> None:
-    """Raises `Invalid` for what PEFT has no word for, `CheckFailed` where it raises or means something
-    else."""
+    """Raises `Invalid` for what PEFT cannot express, `CheckFailed` where it raises or differs in meaning."""
     if recipe.modules or recipe.energy is not None:
         raise Invalid(
             f"{method.name} is PEFT's, which has no overrides by module and no energy; leave them out"
@@ -53,8 +52,8 @@ def check_site(site: WeightSite, method: CombineMethod, rank: int) -> None:
         )
     if rank > min(site.fan_out, site.width):
         raise CheckFailed(
-            f"{site.key} is {site.fan_out}×{site.width} and has no rank {rank}, at which PEFT raises: ask for"
-            " a lower rank"
+            f"{site.key} is {site.fan_out}×{site.width} and has no rank {rank}, at which PEFT raises:"
+            " ask for a lower rank"
         )
 
 

@@ -1,6 +1,4 @@
-"""SCE: select the elements that differ most between the updates, weigh updates by their energy there, erase
-minorities.
-"""
+"""SCE: select the elements that differ most, weigh updates by their energy there, erase minorities."""
 
 from __future__ import annotations
 
@@ -14,9 +12,7 @@ if TYPE_CHECKING:
 
 
 def sce(inputs: CombineInputs) -> Tensor:
-    """λ · Σ η_i δ_i / Σ η_i over the i that agree, with δ_i = w_i Δ_i where it varies most and η_i ∝ Σ
-    δ_i².
-    """
+    """λ · Σ η_i δ_i / Σ η_i over agreeing i, with δ_i = w_i Δ_i where these vary most and η_i ∝ Σ δ_i²."""
     from adaptry.compute.combining.dense_rows import rows_of
     from adaptry.compute.combining.selection import select_and_weigh
 

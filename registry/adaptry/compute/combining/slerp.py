@@ -1,6 +1,4 @@
-"""Two updates, interpolated along the arc between them: the angle closes evenly, so they do not cancel on the
-way.
-"""
+"""Two updates, interpolated along the arc between them, at even angles, so that they do not cancel midway."""
 
 from __future__ import annotations
 
@@ -17,9 +15,7 @@ if TYPE_CHECKING:
 
 _BOTH = (0, 1)
 _STRAIGHT = 1e-8
-"""sin² of the angle below which two updates are taken for parallel; sin(tθ)/sin θ then differs from t by
-less.
-"""
+"""sin² of the angle below which updates count as parallel; sin(tθ)/sin θ then differs less from t."""
 
 
 def slerp(inputs: CombineInputs) -> Factors:
@@ -28,9 +24,7 @@ def slerp(inputs: CombineInputs) -> Factors:
 
 
 def nuslerp(inputs: CombineInputs) -> Factors:
-    """The same with t = w_2 / (w_1 + w_2); of whole updates, or of each row or column with an angle of its
-    own.
-    """
+    """The same with t = w_2 / (w_1 + w_2); of whole updates, or each row or column with its own angle."""
     total = sum(inputs.all_weights)
     share = 0.5 if abs(total) < 1e-6 else inputs.all_weights[1] / total
     match inputs.word("over"):
@@ -50,9 +44,7 @@ def _along_the_arc(inputs: CombineInputs, share: float) -> Factors:
 
 
 def _arc(first: Tensor, between: Tensor, second: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    """Both coefficients, from ⟨1,1⟩, ⟨1,2⟩ and ⟨2,2⟩; elementwise. A zero is at a right angle to
-    everything.
-    """
+    """Both coefficients, from ⟨1,1⟩, ⟨1,2⟩ and ⟨2,2⟩; elementwise. A zero is orthogonal to everything."""
     import torch
 
     lengths = (first * second).clamp(min=0).sqrt()
@@ -123,8 +115,8 @@ METHODS = (
         differences=(
             "Equal to mergekit's with a base: `over: rows` is its nuslerp_flatten: false, `over: columns`"
             " also nuslerp_row_wise: true. Rows are outputs here also where a model stores a weight the"
-            " other way round (embeddings, Conv1D). It is straight below an angle of 1e-4, in mergekit below"
-            f" 1e-8. {_ZERO}"
+            " other way round (embeddings, Conv1D). It is straight below an angle of 1e-4,"
+            f" in mergekit below 1e-8. {_ZERO}"
         ),
     ),
 )

@@ -34,9 +34,7 @@ def keep_largest(rows: DenseRows, density: float) -> PruneFunction:
 
 
 def keep_band(rows: DenseRows, density: float, gamma: float) -> PruneFunction:
-    """Keeps `density · n` magnitudes: those below the largest `gamma · n`, or as few of these as density
-    leaves.
-    """
+    """Keeps `density · n` magnitudes, below the `gamma · n` largest, or as few of these as density leaves."""
     if density >= 1:
         return keep_all
     count = rows.elements
@@ -89,9 +87,7 @@ def drop_by_magnitude_rank(
 
 
 def rescale_l1(rows: DenseRows, prune: Callable[[], PruneFunction]) -> PruneFunction:
-    """A pruning that leaves Σ|δ| as it was: a first pass finds the factor. `prune` makes the same one each
-    time.
-    """
+    """A pruning that leaves Σ|δ| as it was: a first pass finds the factor. `prune` is deterministic."""
     before = after = 0.0
     tried = prune()
     for block in rows.blocks():

@@ -37,8 +37,7 @@ def inner_parameters(default: str) -> Mapping[str, MethodParameter]:
 
 
 def combine_in_subspace(inputs: CombineInputs, aligned: Sequence[Factors]) -> Tensor:
-    """The aligned updates [..., k, l], one for each of `inputs.updates`, combined as its `merge` says;
-    float32."""
+    """The aligned updates [..., k, l], one for each of `inputs.updates`, combined by its `merge`; float32."""
     from adaptry.compute.tensors.lowrank import Factors
 
     inner = _INNER[inputs.word("merge")]

@@ -1,6 +1,4 @@
-"""TSV-Merge: the singular vectors of all updates, made orthogonal to each other so that the updates do not
-interfere.
-"""
+"""TSV-Merge: the singular vectors of all updates, made orthogonal so that the updates do not interfere."""
 
 from __future__ import annotations
 
@@ -71,8 +69,8 @@ METHODS = (
             "The authors' code takes min(out, in) / T triplets of each update; of a LoRA most of them have"
             " the value 0 and vectors that it does not determine, and these tilt the result. Here an update"
             " has at most as many as its rank. Where vectors of two updates are the same, they share one"
-            " direction (the polar factor is a partial isometry), so that the merge of an update with itself"
-            " is the update."
+            " direction (the polar factor is a partial isometry),"
+            " so that the merge of an update with itself is the update."
         ),
     ),
 )

@@ -38,8 +38,7 @@ def build_combine_report(
     outcome: ComputeResult | None = None,
     progress: Progress = no_progress,
 ) -> CombineReport:
-    """Compares `result` with the `parents` it was made of; `outcome` brings what its making told (kept
-    energy).
+    """Compares `result` with its `parents`; `outcome` brings its making's figures (kept energy).
 
     Memory holds one site's factors. Raises `Unsupported`, `CheckFailed` where the result is no sum of
     factors.

@@ -24,9 +24,7 @@ _DOTS = 100
 
 @dataclass(frozen=True, slots=True)
 class _Panel:
-    """One figure: its title, the value of a module, the ends of its scale (None: that of the values), its
-    colours.
-    """
+    """One figure: its title, the value of a module, its scale's ends (None: the values'), its colours."""
 
     title: str
     value: Callable[[ModuleReport], float | None]

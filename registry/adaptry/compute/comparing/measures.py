@@ -19,9 +19,7 @@ _AT_ONCE = 1 << 20
 _SEEN = 1 << 22
 """Elements of a site that are looked at; of a larger one, rows evenly spaced: an estimate, which is said."""
 _NEGLIGIBLE = 1e-6
-"""A singular value so much smaller than the largest is the rounding of float32, no direction of the
-update.
-"""
+"""A singular value so much smaller than the largest is float32 rounding, no direction of the update."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,8 +34,7 @@ class ModuleReport(_Figures):
 
 
 class CombineReport(_Figures):
-    """A result against its parents: each figure over all modules, as `ModuleReport` has it for one, and the
-    modules.
+    """A result against its parents: each figure over all modules, as in `ModuleReport` for one, and by each.
 
     Norms, ratios and cosines are of the updates of all modules as one vector; conflict is weighted likewise;
     overlaps are means over modules. `doing_nothing` names modules of the result whose update is practically
@@ -75,9 +74,7 @@ class ModuleDistance(_Figures):
 
 
 class AdapterDistance(_Figures):
-    """How far two adapters are apart: over all modules as one vector, and module by module, the farthest
-    first.
-    """
+    """How far apart two adapters are: over all modules as one vector, and per module, farthest first."""
 
     distance: float | None
     cosine: float | None

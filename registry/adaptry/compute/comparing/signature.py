@@ -29,8 +29,7 @@ SIGNATURE_LAYOUT = 1
 
 
 class Signature(BaseModel):
-    """`norm` is ‖Δ‖ over all sites, exactly; `sketch` SKETCH_WIDTH float32 numbers, little-endian, in
-    base64."""
+    """`norm` is the exact ‖Δ‖ over all sites; `sketch` SKETCH_WIDTH float32, little-endian, in base64."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -1,5 +1,4 @@
-"""Signatures kept on this machine, a small file for each revision, so that an adapter is read once and not
-per question.
+"""Signatures kept on this machine, a small file per revision, so that an adapter is read only once.
 
 A convenience that is never needed: a file that is lost, damaged or of another layout is computed again, and
 where none can be written nothing is kept.

@@ -1,6 +1,4 @@
-"""How like one another two adapters are, in the few numbers that tell near-duplicates: from factors,
-exactly.
-"""
+"""How alike two adapters are, in the few numbers that tell near-duplicates: from factors, exactly."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The base under a conversion: the shapes of its weights always, their values where a checkpoint is at
-hand.
-"""
+"""The base under a conversion: the shapes of its weights always, values where a checkpoint is at hand."""
 
 from __future__ import annotations
 
@@ -29,9 +27,7 @@ class ConversionBase:
     checkpoint: HfCheckpoint | None = None
 
     def read_tensor(self, tensor: str) -> Tensor:
-        """A weight as it is stored; only where there is a checkpoint. Raises `InvalidWeights` where its file
-        is cut.
-        """
+        """A weight as it is stored; only with a checkpoint. Raises `InvalidWeights` if its file is cut."""
         from adaptry.compute.tensors.adapter_tensors import as_tensor
 
         assert self.checkpoint is not None

@@ -70,9 +70,7 @@ class BiasDeltas:
 def bias_deltas(
     parent: ParentAdapter, changes: Sequence[ChangedWeight], base: ConversionBase | None
 ) -> BiasDeltas | None:
-    """The biases that change; None where none does. Raises `CheckFailed` where the base that has them is not
-    at hand.
-    """
+    """The changed biases; None if none changes. Raises `CheckFailed` if the base is needed and not here."""
     if not changes_biases(parent):
         return None
     if base is None or base.checkpoint is None:

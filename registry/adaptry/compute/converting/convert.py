@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from adaptry.compute.tensors.lowrank import Factors
 
 _ALONE = (
-    "no base was looked at, so every module is taken for a Linear: where one is a convolution, give the base"
-    " (--base)"
+    "no base was looked at, so every module is taken for a Linear: where one is a convolution,"
+    " give the base (--base)"
 )
 
 
@@ -55,8 +55,8 @@ def convert(
     notes = check_conversion_base(parent, base, options.other_base) if base else []
     if base and parent.base is None and needs_base_values(parent, options):
         notes.append(
-            f"that this is the base of {parent.label} is believed, not checked: no registry knows it by"
-            " content"
+            f"that this is the base of {parent.label} is believed, not checked:"
+            " no registry knows it by content"
         )
     convert_with = _fold if is_plain(parent.adapter) else _compute
     adapter, changes = convert_with(parent, options, base, notes)
@@ -86,8 +86,8 @@ def _refuse_unconvertible(parent: ParentAdapter) -> None:
     refuse_unmergeable(WeightedAdapter(adapter, 1.0, label, parent.base))
     if "layer_replication" in adapter.spec.traits:
         raise Unsupported(
-            f"{label} renumbers the layers of its base (layer_replication), which a plain LoRA cannot: merge"
-            " it instead"
+            f"{label} renumbers the layers of its base (layer_replication),"
+            " which a plain LoRA cannot: merge it instead"
         )
     if not adapter.spec.modules or METHODS[adapter.spec.method].weight is None:
         raise Unsupported(
@@ -191,15 +191,13 @@ def _refuse_without_weights(parent: ParentAdapter, base: ConversionBase | None) 
             else f"is {title}, whose update depends on the base's weights"
         )
         raise CheckFailed(
-            f"{parent.label} {why}: give the base with --base (a folder, or the name of a base whose weights"
-            " are here)"
+            f"{parent.label} {why}: give the base with --base (a folder,"
+            " or the name of a base whose weights are here)"
         )
 
 
 def _may_be_kernels(changes: Sequence[ChangedWeight]) -> bool:
-    """Whether a module may be a convolution for all that is known: its method flattens kernels, and no base
-    tells.
-    """
+    """Whether a module may be a convolution: its method flattens kernels, and no base is known to tell."""
     return any(changed.tensor is None and changed.module.kind == "flat" for changed in changes)
 
 

@@ -36,9 +36,7 @@ class MethodDeltas:
     sides: Mapping[str, tuple[int, int]]
 
     def dense(self, changed: ChangedWeight) -> Tensor:
-        """Δ [site.fan_out, site.width], float32. Raises `InvalidWeights` where the tensors do not go together
-        after all.
-        """
+        """Δ [site.fan_out, site.width], float32. Raises `InvalidWeights` if the tensors do not fit."""
         import torch
 
         method = METHODS[self.parent.adapter.spec.method]
@@ -122,9 +120,7 @@ def known_rank(parent: ParentAdapter, changed: ChangedWeight) -> int | None:
 
 
 def own_weight(parent: ParentAdapter, changed: ChangedWeight) -> ExtraWeight | None:
-    """The whole weight that the adapter brings for a module it also updates, as PEFT saves adapted
-    embeddings.
-    """
+    """The whole weight that the adapter brings for a module it also updates, as PEFT saves embeddings."""
     target = f"{changed.module.path}.weight"
     whole = (extra for extra in parent.adapter.spec.extras if extra.kind in ("saved_embedding", "module"))
     return next((extra for extra in whole if extra.target == target), None)

@@ -1,5 +1,4 @@
-"""A LoRA of any spelling as a plain one: rsLoRA, patterns of rank and alpha, and block-diagonal factors
-folded in.
+"""A LoRA of any spelling as a plain one: rsLoRA, rank and alpha patterns, block-diagonal factors folded in.
 
 Where all modules have one scale it is written as `lora_alpha` and the factors stay as they are, bit for bit;
 else each scale goes into its `lora_B`.

@@ -70,9 +70,7 @@ def rank_curve(found: Sequence[Spectrum]) -> tuple[RankPoint, ...]:
 def smallest_allowed_rank(
     found: Sequence[Spectrum], allowed: Sequence[int], energy: float = 1.0
 ) -> RankPoint:
-    """The smallest allowed rank that keeps this share over all modules; where none does, the largest
-    allowed.
-    """
+    """The smallest allowed rank that keeps this share over all modules; if none does, the largest allowed."""
     points = [rank_point(found, rank) for rank in sorted(set(allowed))]
     enough = (each for each in points if each.kept >= energy - 1e-12)
     return next(enough, points[-1])

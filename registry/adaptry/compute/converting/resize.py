@@ -45,8 +45,7 @@ class ResizeOptions(BaseModel):
 
 
 def resize(parent: ParentAdapter, options: ResizeOptions) -> LazyAdapter:
-    """`parent` within `options`. Raises `Unsupported` and `CheckFailed` for what is not exactly a sum of
-    factors."""
+    """`parent` within `options`. Raises `Unsupported`, `CheckFailed` unless exactly a sum of factors."""
     updates = open_adapter_deltas(parent)
     maker = _ResizedModules(updates, options)
     recipe = {

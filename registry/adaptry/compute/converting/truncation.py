@@ -16,9 +16,7 @@ from adaptry.compute.tensors.lowrank import Factors, decompose, decompose_dense,
 
 @dataclass(frozen=True, slots=True)
 class RankLimit:
-    """What an update is brought to: a rank, or the smallest rank that keeps a share of Σσ²; neither: as it
-    is.
-    """
+    """What an update is brought to: a rank, or the smallest that keeps a share of Σσ²; neither: as it is."""
 
     rank: int | None = None
     energy: float | None = None

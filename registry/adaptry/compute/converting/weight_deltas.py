@@ -31,8 +31,7 @@ _GIVE_BASE = "give its base with --base (a folder, or the name of a base that is
 
 @dataclass(frozen=True, slots=True)
 class ChangedWeight:
-    """One weight: the module that changes it, its `site`, the `shape` and `dtype` (safetensors' word) it is
-    stored in.
+    """One weight: the module that changes it, its `site`, its stored `shape` and `dtype` (safetensors' word).
 
     `tensor` and `bias` are its own and its bias's name on disk; None where no base tells them, or there is
     none.
@@ -54,9 +53,7 @@ class ChangedWeight:
 
     @property
     def is_table(self) -> bool:
-        """Whether the method takes an embedding for a matrix [rows, dim], of which a LoRA's update is [dim,
-        rows].
-        """
+        """Whether the method takes embeddings as matrices [rows, dim]; a LoRA's update is [dim, rows]."""
         return self.site.kind == "embedding" and self.orientation != "embedding"
 
     def matrix(self, stored: Tensor) -> Tensor:
@@ -96,9 +93,7 @@ def sides_of(changes: Sequence[ChangedWeight]) -> Mapping[str, tuple[int, int]]:
 
 
 def _placement(parent: ParentAdapter, base: ConversionBase) -> ModuleMap:
-    """Where the modules lie. By the record alone nothing but headers is compared, which is what a check
-    does.
-    """
+    """Where the modules lie. By the record alone only headers are compared, which is what a check does."""
     adapter, label = parent.adapter, parent.label
     if base.checkpoint is not None:
         entry = WeightedAdapter(adapter, 1.0, label, parent.base)

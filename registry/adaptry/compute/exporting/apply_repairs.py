@@ -1,5 +1,4 @@
-"""A plan carried out: repair after repair, each result opened and looked at, until the engine serves it as
-trained.
+"""A plan carried out repair by repair, each result opened and checked, until the engine serves it as trained.
 
 Every repair is written to a folder of its own and read back, so that what is judged and measured is what a
 file holds.
@@ -99,9 +98,7 @@ def _apply_repairs(
 
 
 def _verdict_notes(decided: ExportPlan) -> tuple[str, ...]:
-    """What the verdict notes and no repair can change, such as that nobody read this version of the
-    engine.
-    """
+    """What the verdict notes and no repair can change, such as an engine version that nobody read."""
     return tuple(
         f"{finding.reason}: {finding.remedy}" if finding.remedy else finding.reason
         for finding in decided.verdict.findings

@@ -1,6 +1,4 @@
-"""An OCI artifact of an adapter in ModelPack's media types, as an image layout on disk. Its `subject` is the
-base.
-"""
+"""An OCI artifact of an adapter in ModelPack's types, as an image layout on disk, its `subject` the base."""
 
 from __future__ import annotations
 

@@ -69,9 +69,7 @@ def measure_equality(
 
 
 def _pairs(original: Adapter, made: Adapter) -> list[tuple[WeightSite, ModuleSpec, ModuleSpec]] | None:
-    """The modules of both, where both are plain LoRAs that name their modules alike; those of zeros are the
-    made one's.
-    """
+    """The modules of both, if both are plain LoRAs naming them alike; those of zeros are the made one's."""
     if any(adapter.format is not PEFT or plain_reason(adapter) for adapter in (original, made)):
         return None
     before, after = (

@@ -1,6 +1,4 @@
-"""The verb: an adapter repaired for a runtime, and written in a format, as a folder that appears whole or not
-at all.
-"""
+"""The verb: an adapter repaired for a runtime and written in a format, as a folder, whole or not at all."""
 
 from __future__ import annotations
 
@@ -21,9 +19,7 @@ from adaptry.core.errors import CheckFailed, Invalid
 
 @dataclass(frozen=True, slots=True)
 class ExportResult:
-    """What was made: in which format, by which repairs in order, how near to what was trained, and what to
-    tell.
-    """
+    """What was made: format, repairs in order, how near to what was trained, and what to tell."""
 
     format: str
     repairs: tuple[str, ...]
@@ -33,8 +29,7 @@ class ExportResult:
 
 @dataclass(frozen=True, slots=True)
 class PreparedExport:
-    """An adapter as it is to be written: in `format`, after the repairs of `repaired` where a runtime asked
-    for some."""
+    """An adapter to be written in `format`, after the repairs of `repaired` if a runtime asked for some."""
 
     parent: ParentAdapter
     format: ExportFormat
@@ -59,8 +54,7 @@ def export(
     runtime: Runtime | None = None,
     format: str | None = None,
 ) -> ExportResult:
-    """`parent` in the folder `target`, as `prepare_export` decides. Raises what repairing and the format's
-    function raise."""
+    """`parent` in the folder `target`, as `prepare_export` decides. Raises as repairs and the format do."""
     with prepare_export(parent, options, runtime=runtime, format=format) as found:
         return found.write(target, options)
 
@@ -94,9 +88,7 @@ def prepare_export(
 
 
 def _check_fits(found: PreparedExport, options: ExportOptions) -> None:
-    """Raises `CheckFailed` where what is to be written cannot work on the base that is known. Merging looks
-    for itself.
-    """
+    """Raises `CheckFailed` if the result cannot work on the known base. Merging looks for itself."""
     if options.record is None or found.format.name == "checkpoint":
         return
     report = check(found.parent.adapter, options.record, options.base_name)
@@ -112,9 +104,7 @@ def get_export_format(name: str) -> ExportFormat:
 
 
 def _format(made: RepairedAdapter, chosen: ExportFormat | None) -> ExportFormat:
-    """The plan's format, unless another was asked for. Raises `Invalid` where a file cannot hold what must be
-    merged.
-    """
+    """The plan's format, or the one asked for. Raises `Invalid` if a file cannot hold what must be merged."""
     if chosen is None or chosen.name == made.plan.format:
         return FORMATS[made.plan.format]
     if made.plan.needs_merge:

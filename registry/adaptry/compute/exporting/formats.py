@@ -28,8 +28,7 @@ WriteFunction = Callable[[ParentAdapter, Path, ExportOptions], Notes]
 
 @dataclass(frozen=True, slots=True)
 class ExportFormat:
-    """`written_files`: for the page; `reader`: who reads them; `tested_with`: which real program read them in
-    our tests.
+    """`written_files`: for the page; `reader`: who reads them; `tested_with`: the real program in our tests.
 
     `handled_remedies`: remedies of that engine for what its other files cannot say, and these can. `engine`:
     the one whose files these are, for which it is repaired where nothing else is said; `needs_base`: whether

@@ -1,5 +1,4 @@
-"""The tables of repairs and formats as the page `docs/exporting.md`: `python -m adaptry.compute.exporting >
-docs/exporting.md`."""
+"""The repairs and formats as a page: `python -m adaptry.compute.exporting > docs/exporting.md`."""
 
 from __future__ import annotations
 
@@ -11,8 +10,8 @@ from adaptry.compute.exporting.repair_table import REPAIRS
 
 _HEAD = """# Exporting: an adapter as an engine needs it
 
-`adaptry check REF --runtime ENGINE` says whether an engine serves an adapter as it was trained, and what repairs it.
-`adaptry export` repairs it:
+`adaptry check REF --runtime ENGINE` says whether an engine serves an adapter as it was trained, and what
+repairs it. `adaptry export` repairs it:
 
 ```sh
 adaptry export acme/tone --for llama.cpp --dry-run        # which repairs, and why; nothing is made
@@ -22,17 +21,19 @@ adaptry export ./out --format gguf --base ./base -o ./for-llama
 adaptry export acme/tone --push oci://ghcr.io/acme/tone:v3
 ```
 
-The plan is decided from the verdict's findings: each finding has a remedy, and the table below says which remedies are
-repairs. They are made in the order of the table, each written and read back; then the engine's rules are asked again. A
-result that is not served as trained is refused, and so is a finding that nothing here mends: the refusal says what does.
-What no file of an adapter can tell an engine (a trained head, biases, rows of an embedding) goes into the base's weights, as a
-checkpoint; that is a folder, and no version of an adapter.
+The plan is decided from the verdict's findings: each finding has a remedy, and the table below says which
+remedies are repairs. They are made in the order of the table, each written and read back; then the engine's
+rules are asked again. A result that is not served as trained is refused, and so is a finding that nothing
+here mends: the refusal says what does. What no file of an adapter can tell an engine (a trained head, biases,
+rows of an embedding) goes into the base's weights, as a checkpoint; that is a folder, and no version of an
+adapter.
 
-**How near it is.** Where both are plain LoRAs, ΔW of each module is formed of what the two files hold, and subtracted: the
-largest difference is told, and it is 0 for every repair that is called exact. (Where factors differ by zeros only, they are
-compared as factors, of which ΔW is the same product.) Where a repair can only come near, the relative error ‖Δ − Δ'‖ / ‖Δ‖ is
-told, and kept with a version as the metric `kept_energy`. `--exact` refuses what would change a number. `--rank` and
-`--energy` bring what is no LoRA to a rank; without them it is refused where it has none.
+**How near it is.** Where both are plain LoRAs, ΔW of each module is formed of what the two files hold, and
+subtracted: the largest difference is reported, and it is 0 for every repair that is called exact. (Where
+factors differ by zeros only, they are compared as factors, of which ΔW is the same product.) Where a repair
+can only come near, the relative error ‖Δ − Δ'‖ / ‖Δ‖ is reported, and kept with a version as the metric
+`kept_energy`. `--exact` refuses what would change a number. `--rank` and `--energy` bring what is no LoRA to
+a rank; without them it is refused where it has none.
 
 This page is written by `python -m adaptry.compute.exporting > docs/exporting.md`, from the tables themselves.
 
@@ -43,51 +44,60 @@ This page is written by `python -m adaptry.compute.exporting > docs/exporting.md
 """
 
 _TAIL = """
-Formats that are one engine's (`gguf`, `ollama`, `diffusers`) are repaired for that engine where no `--for` is said. A version in the
-registry is PEFT's folder.
+Formats that are one engine's (`gguf`, `ollama`, `diffusers`) are repaired for that engine where no `--for` is
+given. A version in the registry is PEFT's folder.
 
 ## llama.cpp
 
-A GGUF adapter has one alpha for all modules and no word for rsLoRA, so what a module's scale is beside it goes into its
-`lora_b`. The names are those of the `gguf` package; rows of queries and keys are put in llama.cpp's order where its own
-converter does so; a layer's experts are stacked. The base's config and headers are needed, its weights are not. Written for
-these model types of transformers, of which each was compared with llama.cpp's own converter, with no number different:
-{architectures}. Others are refused by name.
+A GGUF adapter has one alpha for all modules and no word for rsLoRA, so what a module's scale is beside it
+goes into its `lora_b`. The names are those of the `gguf` package; rows of queries and keys are put in
+llama.cpp's order where its own converter does so; a layer's experts are stacked. The base's config and
+headers are needed, its weights are not. Written for these model types of transformers, of which each was
+compared with llama.cpp's own converter, with no number different: {architectures}. Others are refused by
+name.
 
-Two things are done otherwise than that converter does. `fan_in_fan_out` (GPT-2): it turns the factors with the
-weights, although they are [r, in] and [out, r] there too; where a module is square the file loads, and answers something
-else. And an update of an embedding that is the output head too is refused, since llama.cpp would change both or neither.
+Two things are done otherwise than that converter does. `fan_in_fan_out` (GPT-2): it turns the factors with
+the weights, although they are [r, in] and [out, r] there too; where a module is square the file loads, and
+answers something else. And an update of an embedding that is the output head too is refused, since llama.cpp
+would change both or neither.
 
 ## OCI
 
-The artifact has ModelPack's media types: the weights, the config and the documents as layers as they are, named by
-`org.cncf.model.filepath`. Its `subject` is the base's manifest: with `--subject TAG` or a digest, one that is in that
-repository; else a small one, made of the base's id and facts, is pushed beside it. A registry that knows referrers lists the
-adapters of a base by that; where one does not (it leaves out `OCI-Subject` in its answer), they are listed in an index under
-the tag `sha256-<hex of the subject>`, as the specification asks. Two clients that write that tag at once may lose one another's
-entry, which nobody can lock there: pushing again lists it. A login is what `docker login` (or oras, or skopeo) kept; programs
-that keep passwords elsewhere are not run. `ADAPTRY_CA_BUNDLE` and `ADAPTRY_PROXY` hold here too. `--format oci -o ./DIR` writes an image layout, which skopeo copies anywhere.
+The artifact has ModelPack's media types: the weights, the config and the documents as layers as they are,
+named by `org.cncf.model.filepath`. Its `subject` is the base's manifest: with `--subject TAG` or a digest,
+one that is in that repository; else a small one, made of the base's id and facts, is pushed beside it. A
+registry that knows referrers lists the adapters of a base by that; where one does not (it leaves out
+`OCI-Subject` in its answer), they are listed in an index under the tag `sha256-<hex of the subject>`, as the
+specification asks. Two clients that write that tag at once may lose one another's entry, which nobody can
+lock there: pushing again lists it. A login is what `docker login` (or oras, or skopeo) kept; programs that
+keep passwords elsewhere are not run. `ADAPTRY_CA_BUNDLE` and `ADAPTRY_PROXY` hold here too.
+`--format oci -o ./DIR` writes an image layout, which skopeo copies anywhere.
 
 ## What was run
 
-- **llama.cpp** (through xllamacpp): of a plain LoRA, rsLoRA, `alpha_pattern`, `rank_pattern`, embeddings, GPT-2's turned
-  weights, fused experts of Mixtral and a LoHa, the log-probabilities of every next token, beside PEFT's with the original; without the
-  repair they differ by more than 0.1, with it by less than 0.0002 (GPT-2: 0.005, since its GELU is a table of half floats).
+- **llama.cpp** (through xllamacpp): of a plain LoRA, rsLoRA, `alpha_pattern`, `rank_pattern`, embeddings,
+  GPT-2's turned weights, fused experts of Mixtral and a LoHa, the log-probabilities of every next token,
+  beside PEFT's with the original; without the repair they differ by more than 0.1, with it by less than
+  0.0002 (GPT-2: 0.005, since its GELU is a table of half floats).
 - **llama.cpp's own converter**: every architecture above, tensor by tensor.
-- **vLLM 0.32** on the CPU: an adapter of rank 32 brought to 16, a DoRA merged and as the LoRA that is made of it, a trained head and
-  trained rows of an embedding merged: the logprobs of what it says, beside PEFT's.
-- **PEFT**: scales folded for SGLang, LoRAX, TGI, TensorRT-LLM and LMDeploy, layers filled, heads merged, names put right: its
-  logits with what was made, beside those with the original. [Which test shows what](silent-answers.md).
-- **mlx-lm 0.32**: logits with an exported adapter, beside PEFT's; and PEFT's with one of mlx-lm's brought back.
-- **diffusers 0.42**: one step of a pipeline with the original and with the exported file, of kohya's names and its own. Where
-  a part's modules have several alphas in kohya's file its attention gets the commonest (`alphas_mixed`): in its own format each
-  module keeps its scale, and the kohya file that is written has one alpha for each part.
-- **Docker's registry 2.8 and skopeo**: pushed, listed, pulled, and copied from the layout; with a password. No registry that
-  keeps referrers and no token server was to be had: what they answer was put before Docker's registry.
-- **mistral.rs 0.9** on the CPU, and **SGLang's and LMDeploy's** own readers and arithmetic: forty-nine adapters as they are, and what
-  is exported of them.
-- **Ollama, LoRAX, TGI and TensorRT-LLM** were not run: the verdicts on what is made for them are by the rules read in their sources
-  ([which](runtimes.md)).
+- **vLLM 0.32** on the CPU: an adapter of rank 32 brought to 16, a DoRA merged and as the LoRA that is made of
+  it, a trained head and trained rows of an embedding merged: the logprobs of what it says, beside PEFT's.
+- **PEFT**: scales folded for SGLang, LoRAX, TGI, TensorRT-LLM and LMDeploy, layers filled, heads merged,
+  names put right: its logits with what was made, beside those with the original.
+  [Which test shows what](silent-answers.md).
+- **mlx-lm 0.32**: logits with an exported adapter, beside PEFT's; and PEFT's with one of mlx-lm's brought
+  back.
+- **diffusers 0.42**: one step of a pipeline with the original and with the exported file, of kohya's names
+  and its own. Where a part's modules have several alphas in kohya's file its attention gets the commonest
+  (`alphas_mixed`): in its own format each module keeps its scale, and the kohya file that is written has one
+  alpha for each part.
+- **Docker's registry 2.8 and skopeo**: pushed, listed, pulled, and copied from the layout; with a password.
+  No registry that keeps referrers and no token server was to be had: what they answer was put before Docker's
+  registry.
+- **mistral.rs 0.9** on the CPU, and **SGLang's and LMDeploy's** own readers and arithmetic: forty-nine
+  adapters as they are, and what is exported of them.
+- **Ollama, LoRAX, TGI and TensorRT-LLM** were not run: the verdicts on what is made for them are by the rules
+  read in their sources ([which](runtimes.md)).
 """
 
 

@@ -93,8 +93,8 @@ def _check_plain(parent: ParentAdapter) -> None:
         )
     if reason := plain_reason(adapter):
         raise CheckFailed(
-            f"{parent.label} {reason}, which no GGUF adapter holds: export it with --for llama.cpp, which"
-            " repairs it"
+            f"{parent.label} {reason}, which no GGUF adapter holds:"
+            " export it with --for llama.cpp, which repairs it"
         )
     if not adapter.spec.modules:
         raise CheckFailed(f"{parent.label} updates no module, so there is nothing to write")
@@ -137,9 +137,7 @@ def _check_place(label: str, module: ModuleSpec, where: GgufTarget | None, facts
 
 
 def _alphas(modules: Sequence[ModuleSpec]) -> tuple[float, int]:
-    """The one alpha, and of how many modules it does not tell the scale; never 0, by which nothing could be
-    divided.
-    """
+    """The one alpha, never 0 (it must divide), and how many modules' scale it does not tell."""
     alphas = {module.scale * module.rank for module in modules}
     if len(alphas) == 1 and alphas != {0.0}:
         return alphas.pop(), 0

@@ -20,8 +20,7 @@ _TURNED = {"q_proj": "heads", "k_proj": "kv_heads"}
 
 @dataclass(frozen=True, slots=True)
 class GgufArchitecture:
-    """`name` is gguf's. `interleaved`: the last part of a module's name → the fact that counts the heads of
-    its rows."""
+    """`name` is gguf's. `interleaved`: a module name's last part → the fact that counts its rows' heads."""
 
     name: str
     interleaved: Mapping[str, str] = field(default_factory=dict)
@@ -106,9 +105,7 @@ def import_gguf() -> Any:
 
 
 def _spellings(path: str) -> tuple[str, ...]:
-    """The path, the same with a task model's prefix, and Mixtral's experts as llama.cpp's converter calls
-    them.
-    """
+    """The path, also with a task model's prefix, and Mixtral's experts as llama.cpp's converter has them."""
     experts = path.replace("model.layers.", "layers.").replace(
         "block_sparse_moe.experts", "feed_forward.experts"
     )

@@ -1,5 +1,4 @@
-"""Keys whose prefix an engine would not find: doubled, missing, or left by a wrapper of the training, put
-right.
+"""Keys whose prefix an engine would not find: doubled, missing, or left by a training wrapper, put right.
 
 Only names change. A key is put right where what comes out is a factor of a module; where the base is known,
 its own names say what a module is called on disk.
@@ -40,8 +39,8 @@ def normalise_keys(parent: ParentAdapter, runtime: Runtime, options: ExportOptio
         first = strange[0] if strange else next(iter(new))
         raise CheckFailed(
             f"{parent.label} has {len(strange) or len(new)} tensors that no rule knows or that would become"
-            f" one (first: {first}), and nothing is left out silently: save the adapter again from the"
-            " trained model"
+            f" one (first: {first}), and nothing is left out silently:"
+            " save the adapter again from the trained model"
         )
     return rewrite_adapter(parent, {"operation": "rename"}, name=new.__getitem__)
 
@@ -72,8 +71,8 @@ def rename_to_disk(parent: ParentAdapter, runtime: Runtime, options: ExportOptio
         paths = {target.module.path: target.tensor.removesuffix(".weight") for target in module_map.placed}
     if len(set(paths.values())) < len(paths):
         raise CheckFailed(
-            f"{parent.label}: two of its modules would be one of the base's; is this the base it was"
-            " trained on?"
+            f"{parent.label}: two of its modules would be one of the base's;"
+            " is this the base it was trained on?"
         )
     names = {
         tensor: tensor.replace(f"{PREFIX}{module.path}.", f"{PREFIX}{paths[module.path]}.", 1)

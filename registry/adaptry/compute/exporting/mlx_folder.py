@@ -31,9 +31,7 @@ _LAYER = re.compile(r"(?P<before>(?:.*\.)?layers)\.(?P<number>\d+)\.(?P<key>.+)"
 
 
 def write(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[str, ...]:
-    """Raises `Unsupported`, `CheckFailed` for what mlx-lm's LoRA does not hold, and what `output_folder`
-    raises.
-    """
+    """Raises `Unsupported`, `CheckFailed` for what mlx-lm's LoRA cannot hold, and as `output_folder`."""
     layers = options.require_record("an adapter for mlx-lm").facts.get("layers")
     modules = _checked(parent)
     if not isinstance(layers, int):
@@ -60,10 +58,8 @@ def _checked(parent: ParentAdapter) -> Mapping[str, ModuleSpec]:
             f"{label} is in the layout of {adapter.format.tool}; only PEFT's is written for mlx-lm"
         )
     if (reason := plain_reason(adapter)) or adapter.spec.extras or adapter.spec.unclaimed:
-        reason = (
-            reason
-            or f"brings {(*(extra.target for extra in adapter.spec.extras), *adapter.spec.unclaimed)[0]} whole"
-        )
+        whole = (*(extra.target for extra in adapter.spec.extras), *adapter.spec.unclaimed)
+        reason = reason or f"brings {whole[0]} whole"
         raise CheckFailed(
             f"{label} {reason}, which mlx-lm's LoRA does not hold: merge it (--format checkpoint)"
         )

@@ -1,6 +1,4 @@
-"""What an export may use beside the adapter: its base, as far as it is known, and what the user asked of
-lossy steps.
-"""
+"""What an export may use beside the adapter: its base, as far as known, and what to allow of lossy steps."""
 
 from __future__ import annotations
 
@@ -18,8 +16,7 @@ from adaptry.core.progress import Progress, no_progress
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
-    """`record`: the base's shapes and facts; `open_weights`: its files, opened only where their values are
-    needed.
+    """`record`: the base's shapes and facts; `open_weights`: its files, opened only if values are needed.
 
     `rank` or `energy` bring what is no LoRA, or too large a one, to a rank; `exact`: nothing may be lost;
     `may_replace`: an adapter that is at the place already is replaced. `base_name`: what engines call the
@@ -53,8 +50,8 @@ class ExportOptions:
         """The base's files. Raises `CheckFailed` where they are nowhere, and what opening them raises."""
         if self.open_weights is None:
             raise CheckFailed(
-                f"{what} needs the base's weights: say --base ./DIR, or the name of a base whose weights are"
-                " here"
+                f"{what} needs the base's weights: say --base ./DIR,"
+                " or the name of a base whose weights are here"
             )
         return self.open_weights()
 

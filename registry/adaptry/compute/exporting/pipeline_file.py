@@ -1,5 +1,4 @@
-"""LoRA files of diffusion pipelines: diffusers' and kohya's, each out of the other's, or out of PEFT's folder
-of one part.
+"""LoRA files of diffusion pipelines: diffusers' and kohya's, from each other, or from a part's PEFT folder.
 
 Factors are copied as they are. What a loader multiplies by is written where it looks: for diffusers in the
 metadata, for kohya in an `alpha` beside each module. There it is the same for a whole part, since diffusers
@@ -51,9 +50,7 @@ class PipelineModule:
 
 
 def write_diffusers(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[str, ...]:
-    """Raises `Unsupported`, `CheckFailed` for what is no plain LoRA of a pipeline, and what `output_folder`
-    raises.
-    """
+    """Raises `Unsupported`, `CheckFailed` for what is no plain LoRA of a pipeline, and as `output_folder`."""
     modules = _placed(parent, options)
     names = [f"{each.path}.lora_{role}.weight" for each in modules for role in "AB"]
     metadata = {
@@ -93,8 +90,8 @@ def _placed(parent: ParentAdapter, options: ExportOptions) -> list[PipelineModul
     reason = plain_reason(adapter) or (f"has {strange[0]} beside its factors" if strange else None)
     if reason or adapter.spec.extras or adapter.spec.unclaimed or not adapter.spec.modules:
         raise CheckFailed(
-            f"{label} {reason or 'is more, or less, than factors'}, which a pipeline's LoRA file does not"
-            " hold"
+            f"{label} {reason or 'is more, or less, than factors'},"
+            " which a pipeline's LoRA file does not hold"
         )
     paths = _paths(parent, options)
     return [PipelineModule(paths[module.path], module, roles) for module in adapter.spec.modules]
@@ -144,9 +141,7 @@ def _alpha(module: ModuleSpec) -> float:
 
 
 def _facts(modules: list[PipelineModule], options: ExportOptions) -> dict[str, str]:
-    """What sd-scripts keeps of a training that people read: where modules differ, the word it has for
-    that.
-    """
+    """What sd-scripts keeps of a training that people read: where modules differ, its word for that."""
     ranks = {str(each.module.rank) for each in modules}
     alphas = {str(alpha) for alpha in _commonest(modules).values()}
     facts = {

@@ -1,5 +1,4 @@
-"""The same numbers under other names, or beside another config: a lazy adapter that copies tensors as they
-are."""
+"""The same numbers under other names or with another config: a lazy adapter that copies tensors."""
 
 from __future__ import annotations
 

@@ -19,9 +19,7 @@ _LARGEST = {"vllm": 512}
 
 
 def convert_to_lora(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
-    """The plain LoRA that acts as any method does, or the nearest one of the rank or energy that was asked
-    for.
-    """
+    """The plain LoRA that acts as any method does, or the nearest one of the rank or energy asked for."""
     convert_options = ConvertOptions(
         rank=options.rank, energy=options.energy, dtype=options.dtype, other_base=options.other_base
     )

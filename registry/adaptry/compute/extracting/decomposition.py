@@ -16,8 +16,7 @@ from adaptry.compute.tensors.randomised import decompose_to_energy, decompose_to
 def decompose_delta(
     delta: Tensor, choice: TargetChoice, recipe: ExtractRecipe, seed: int
 ) -> tuple[Factors, Mapping[str, float]]:
-    """Factors of the change `delta`, float32 in the weight's shape in memory, and the figures of
-    `ComputedModule`.
+    """Factors of `delta`, float32 in the weight's shape in memory, and `ComputedModule`'s figures.
 
     `lost` is exactly what a projection loses, ‖Δ‖² − Σσ² of what is kept, in float64; what rounding the
     factors to their dtype loses is added where they are written.

@@ -1,5 +1,4 @@
-"""An extracted LoRA as a lazy adapter: each matrix's change read, decomposed and written, one after the
-other."""
+"""An extracted LoRA as a lazy adapter: each matrix's change read, decomposed, written, one by one."""
 
 from __future__ import annotations
 

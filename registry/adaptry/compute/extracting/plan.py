@@ -151,9 +151,7 @@ def _notes(
 
 
 def _of_config(base: Facts, tuned: Facts, embeddings: Sequence[TargetChoice]) -> Iterable[str]:
-    """What the configs say otherwise: no adapter holds it, but for a vocabulary that comes with its
-    embeddings.
-    """
+    """What the configs say otherwise: no adapter holds it, but a vocabulary that comes with embeddings."""
     if embeddings and base.get("vocab_size") != tuned.get("vocab_size"):
         yield (
             f"the vocabulary has {tuned.get('vocab_size')} rows, and the base's {base.get('vocab_size')}: "

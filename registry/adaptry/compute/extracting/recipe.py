@@ -10,9 +10,7 @@ from adaptry.compute.recipes.merge import Dtype
 
 
 class ExtractRecipe(BaseModel):
-    """Either `rank` or `energy` (the share of ‖Δ‖² that each module keeps); `modules`: patterns of paths, all
-    if empty.
-    """
+    """Either `rank` or `energy` (share of ‖Δ‖² each module keeps); `modules`: path patterns, all if empty."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

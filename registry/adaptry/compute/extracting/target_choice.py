@@ -1,5 +1,4 @@
-"""What an adapter of PEFT's layout can hold of a change: a LoRA on a matrix, a whole weight, a bias, or
-nothing.
+"""What an adapter of PEFT's layout can hold of a change: a LoRA of a matrix, a whole weight, a bias, nothing.
 
 A checkpoint tells names and shapes, not classes of modules. Where these leave open what a weight is, it is
 held whole, which is right for any module; where nothing would load, it is said.
@@ -149,9 +148,7 @@ def siblings(weights: Iterable[WeightPair]) -> Mapping[str, list[WeightPair]]:
 
 
 def task_of(config: Mapping[str, Any]) -> str | None:
-    """PEFT's word for what the model does; None where the class does not tell. (`Any`: a config is the
-    model's own.)
-    """
+    """PEFT's word for what the model does; None if the class does not tell. (`Any`: its own config.)"""
     listed = config.get("architectures")
     name = str(listed[0]) if isinstance(listed, list) and listed else ""
     if config.get("is_encoder_decoder"):

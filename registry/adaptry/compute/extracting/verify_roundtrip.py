@@ -1,6 +1,4 @@
-"""The extracted adapter merged into the base again, in memory, and compared with the fine-tune it came
-from.
-"""
+"""The extracted adapter merged into its base again, in memory, and compared with its fine-tune."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The weights of the model in memory, and where base and fine-tune have each on disk, however the two were
-saved.
+"""The weights of the model in memory, and where base and fine-tune have each on disk, however saved.
 
 An adapter names what is in memory, so weights are known by those names, as the fine-tune's checkpoint has
 them.
@@ -22,8 +21,7 @@ from adaptry.core.errors import CheckFailed, Unsupported
 
 @dataclass(frozen=True, slots=True)
 class WeightPair:
-    """One weight: its name and the tensor (or parts of it) in each checkpoint; `base` None where the base has
-    none.
+    """One weight: its name and the tensor (or parts of it) in each checkpoint; `base` None if it has none.
 
     `tied`: it is input embedding and output head in one, in both.
     """
@@ -49,9 +47,7 @@ class WeightPair:
 
 @dataclass(frozen=True, slots=True)
 class WeightPairs:
-    """`weights` of the fine-tune in the order of its files; `lost`: names of the base's weights that it has
-    no more.
-    """
+    """The fine-tune's `weights` in its files' order; `lost`: names of the base's that it has no more."""
 
     weights: tuple[WeightPair, ...]
     missing: tuple[str, ...]
@@ -64,9 +60,7 @@ Facts = Mapping[str, Any]
 def pair_weights(
     base: HfCheckpoint, base_facts: Facts, tuned: HfCheckpoint, tuned_facts: Facts
 ) -> WeightPairs:
-    """Raises `Unsupported` (a model whose names in memory are not known), `CheckFailed` (not of one
-    architecture).
-    """
+    """Raises `Unsupported` (names in memory unknown), `CheckFailed` (not of one architecture)."""
     kind = str(tuned_facts.get("model_type") or "")
     if is_converted_on_load([kind]):
         raise Unsupported(
@@ -100,9 +94,7 @@ def pair_weights(
 
 
 def _renaming(tuned: HfCheckpoint) -> Callable[[str], str]:
-    """From names on disk to those in memory: vision-language models are still written as before transformers
-    4.52.
-    """
+    """Names on disk to those in memory: vision-language models are written as before transformers 4.52."""
     is_older = any(name.startswith("language_model.model.") for name in tuned.tensors)
     return _in_memory if is_older else lambda name: name
 
@@ -124,8 +116,8 @@ def _check_architecture(
         if inside or len(names) * 2 > len(weights):
             raise CheckFailed(
                 f"{len(names)} weights of {where.folder} are not in {other.folder} (first:"
-                f" {(inside or names)[0]}): they are not of one architecture; is this the base it was trained"
-                " from?"
+                f" {(inside or names)[0]}): they are not of one architecture;"
+                " is this the base it was trained from?"
             )
 
 

@@ -1,5 +1,4 @@
-"""The verb: an adapter in another layout, as a lazy adapter, from the shapes of its base; no weight of the
-base is read."""
+"""The verb: an adapter in another layout, lazily, from the base's shapes; no weight of the base is read."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""An adapter's modules as another layout has them: renamed, taken apart into experts, or put together from
-them.
-"""
+"""An adapter's modules as another layout has them: renamed, split into experts, or joined from them."""
 
 from __future__ import annotations
 

@@ -21,9 +21,7 @@ LAYOUTS: tuple[LayoutVersion, ...] = ("transformers4", "transformers5")
 
 @dataclass(frozen=True, slots=True)
 class LoadedNames:
-    """A base's weights by their name on disk: what each is, or is a part of, in memory under transformers
-    5.
-    """
+    """A base's weights by name on disk: what each is, or is part of, in memory under transformers 5."""
 
     by_part: Mapping[str, LoadedTensor]
 
@@ -48,9 +46,7 @@ class LoadedNames:
 
 
 def _with_prefix_of(name: str, known: str, target: str) -> str | None:
-    """`target`, with the prefix that `name` has more, or less, than `known`; None where they are not one
-    name.
-    """
+    """`target`, with the prefix that `name` has beyond `known`, or lacks; None if they are not one name."""
     if name == known:
         return target
     if name.endswith(f".{known}"):

@@ -22,17 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class AdapterDeltas:
-    """The updates of one adapter: its modules by site, in the order of their paths. Weights are read when
-    asked.
-    """
+    """The updates of one adapter: its modules by site, ordered by path. Weights are read when asked."""
 
     parent: ParentAdapter
     modules: Mapping[WeightSite, ModuleSpec]
 
     def factors(self, site: WeightSite) -> Factors:
-        """The update at `site`: float32, with its trained scale. Raises `InvalidWeights` where it holds NaN
-        or infinity.
-        """
+        """The update at `site`: float32, with its scale. Raises `InvalidWeights` if it is not finite."""
         from adaptry.compute.lazy_adapters.rounding import check_values
 
         found = lora_factors(self.parent.adapter, self.modules[site])
@@ -44,9 +40,7 @@ class AdapterDeltas:
 
 
 def open_adapter_deltas(parent: ParentAdapter) -> AdapterDeltas:
-    """Raises `Unsupported` or `CheckFailed` where the adapter is not exactly a sum of factors, naming the way
-    out.
-    """
+    """Raises `Unsupported`, `CheckFailed`, with a way out, unless the adapter is a sum of factors."""
     adapter, label = parent.adapter, parent.label
     if adapter.format is not PEFT:
         raise Unsupported(
@@ -56,8 +50,8 @@ def open_adapter_deltas(parent: ParentAdapter) -> AdapterDeltas:
     if adapter.spec.unclaimed:
         raise CheckFailed(
             f"{label} has {len(adapter.spec.unclaimed)} tensors that no rule knows (first:"
-            f" {adapter.spec.unclaimed[0]}); nothing is left out silently: save the adapter again from the"
-            " trained model"
+            f" {adapter.spec.unclaimed[0]}); nothing is left out silently:"
+            " save the adapter again from the trained model"
         )
     if reason := plain_reason(adapter):
         raise Unsupported(

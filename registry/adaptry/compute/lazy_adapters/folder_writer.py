@@ -1,5 +1,4 @@
-"""The folder sink: a lazy adapter computed and written as PEFT's `save_pretrained` would, whole or not at
-all."""
+"""The folder sink: a lazy adapter computed and written as by `save_pretrained`, whole or not at all."""
 
 from __future__ import annotations
 
@@ -31,8 +30,7 @@ class ModuleFigures:
 
 @dataclass(frozen=True, slots=True)
 class ComputeResult:
-    """What came of computing an adapter: figures by module, in the order they were made, and of all
-    together."""
+    """What came of computing an adapter: figures by module, in the order they were made, and of all."""
 
     modules: tuple[ModuleFigures, ...]
 

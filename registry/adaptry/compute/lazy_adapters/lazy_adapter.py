@@ -1,5 +1,4 @@
-"""An adapter that is about to be made: where it comes from, which tensors it may have, and how each module is
-made.
+"""An adapter that is to be made: where it comes from, its possible tensors, and how each module is made.
 
 A lazy adapter is a value and cheap. Its weights are computed module by module, when a sink asks, so that
 memory holds one module however large the adapter is.
@@ -36,9 +35,7 @@ class ParentAdapter:
     base: BaseRecord | None = None
 
     def recipe_entry(self) -> Json:
-        """How a recipe names it, the same wherever it lay: its revision, else the digests of its weights and
-        config.
-        """
+        """How a recipe names it, wherever it is: its revision, else the digests of its weights and config."""
         if self.revision is not None:
             return {"revision": str(self.revision)}
         config = self.adapter.format.config
@@ -50,8 +47,7 @@ class ParentAdapter:
 
 @dataclass(frozen=True, slots=True)
 class ComputedModule:
-    """One module of a lazy adapter, computed: its tensors by their names in the file, and figures to be told
-    about it.
+    """One module of a lazy adapter, computed: its tensors by their names in the file, and its figures.
 
     Figures have fixed names: `energy` is ‖Δ‖² (Frobenius) of what the module should be, `lost` is ‖Δ − Δ'‖²
     of what was made instead, `rank` its rank. A module without figures is exact.

@@ -1,5 +1,4 @@
-"""A plain LoRA as a lazy adapter: sites in, a file and a config of PEFT's layout out, each update with scale
-exactly 1.
+"""A plain LoRA as a lazy adapter: sites in, a file and config in PEFT's layout out, each update of scale 1.
 
 `lora_alpha` equals `r` and each pattern of alpha its pattern of rank, so that an engine that reads the
 patterns and one that ignores both come to the same scale. With `uniform` all modules get one rank (zeros fill
@@ -47,8 +46,7 @@ def build_lora(
     whole: WholeWeights = NO_WHOLE_WEIGHTS,
     notes: Sequence[str] = (),
 ) -> LazyAdapter:
-    """A lazy adapter whose module at each site is what `compute` gives: factors and figures. Sites in any
-    order."""
+    """A lazy adapter whose module at a site is what `compute` gives: factors, figures. In any order."""
     ordered = sorted(sites, key=lambda site: site.key)
     spelled = _paths_in_file(ordered)
     names = [name for site in ordered for name in tensor_names(site, spelled[site])]
@@ -112,9 +110,7 @@ def _base_name(adapter: Adapter) -> str | None:
 
 
 def _paths_in_file(sites: Sequence[WeightSite]) -> dict[WeightSite, str]:
-    """Each site's path in the file: of several parameters of one module, PEFT nests the earlier ones
-    deeper.
-    """
+    """Site paths in the file: of several parameters of one module, PEFT nests earlier ones deeper."""
     spelled = {site: site.path for site in sites if site.parameter is None}
     modules: dict[str, list[WeightSite]] = {}
     for site in sites:
@@ -140,9 +136,7 @@ def _config(
     spelled: Mapping[WeightSite, str],
     shapes: Mapping[str, tuple[int, ...]],
 ) -> Json:
-    """`adapter_config.json`: what PEFT 0.21 reads of a plain LoRA, and nothing that would mean something
-    else.
-    """
+    """`adapter_config.json`: what PEFT 0.21 reads of a plain LoRA, and nothing of another meaning."""
     first = parents[0].adapter.config.fields if parents else {}
     ranks = {site: shapes[tensor_names(site, spelled[site])[0]][0] // site.experts for site in sites}
     rank = max(ranks.values())
@@ -175,9 +169,7 @@ _NARROWING = ("layers_to_transform", "exclude_modules", "target_parameters")
 
 
 def _targets(parents: Sequence[ParentAdapter], modules: Sequence[WeightSite]) -> list[str]:
-    """The parents' own short names where these mean the same modules (engines expect such), else every full
-    path.
-    """
+    """The parents' own short names if these mean the same modules (engines expect such), else full paths."""
     short: set[str] = set()
     for parent in parents:
         fields = parent.adapter.config.fields

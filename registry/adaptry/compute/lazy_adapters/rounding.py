@@ -21,9 +21,7 @@ def round_factors(update: Factors, dtype: str) -> Factors:
 
 
 def measure_error(own: Factors, made: Factors) -> Mapping[str, float]:
-    """The figures of a module: what it should be is `own`. The same factors, its scale in them, have lost
-    nothing.
-    """
+    """The figures of a module that should be `own`. Equal factors with the scale in them lost nothing."""
     folded = own.with_unit_scale()
     if made.scale == folded.scale and made.up.equal(folded.up) and made.down.equal(folded.down):
         return {"energy": inner_product(own, own), "lost": 0.0, "rank": float(made.rank)}
@@ -47,8 +45,8 @@ def check_values(update: Delta, what: str) -> Delta:
     """`update`, as read from a file. Raises `InvalidWeights` where it holds NaN or infinity."""
     if not _is_finite(update):
         raise InvalidWeights(
-            f"{what} holds NaN or infinite values, of which nothing can be made: training went wrong, or the"
-            " file did"
+            f"{what} holds NaN or infinite values, of which nothing can be made:"
+            " training went wrong, or the file did"
         )
     return update
 

@@ -1,5 +1,4 @@
-"""Where in a model an update sits, and how a LoRA of PEFT's layout spells it: reading factors and writing
-them back.
+"""Where in a model an update sits, and how a LoRA of PEFT's layout spells it: reading and writing factors.
 
 A site is named by the model, not by the adapter: adapters of one base that change the same weight share the
 site, whatever their method and rank.
@@ -55,9 +54,7 @@ class WeightSite:
 
 
 def site_of(adapter: Adapter, module: ModuleSpec) -> WeightSite:
-    """The site of a LoRA's module. Raises `CheckFailed` where the file does not tell which parameter it
-    changes.
-    """
+    """The site of a LoRA's module. Raises `CheckFailed` if the file does not tell its parameter."""
     kernel: tuple[int, ...] = ()
     experts = 1
     if module.kind == "conv":
@@ -101,9 +98,7 @@ def plain_reason(adapter: Adapter) -> str | None:
 
 
 def lora_factors(adapter: Adapter, module: ModuleSpec) -> Factors:
-    """The factors of a LoRA's module in float32, [out, r] and [r, in·kernel]; of experts, [E, out, r] and [E,
-    r, in].
-    """
+    """A LoRA module's float32 factors [out, r], [r, in·kernel]; of experts, [E, out, r], [E, r, in]."""
     import torch
 
     from adaptry.compute.tensors.adapter_tensors import as_tensor
@@ -118,7 +113,8 @@ def lora_factors(adapter: Adapter, module: ModuleSpec) -> Factors:
     down, up = read("A"), read("B")
     for_down, for_up = blocks(adapter.config, module.path)
     if for_down > 1:
-        down = torch.block_diag(*torch.chunk(down, for_down, dim=0))  # type: ignore[no-untyped-call]  # as BD-LoRA
+        # As BD-LoRA does.
+        down = torch.block_diag(*torch.chunk(down, for_down, dim=0))  # type: ignore[no-untyped-call]
     if for_up > 1:
         up = torch.block_diag(*torch.chunk(up, for_up, dim=0))  # type: ignore[no-untyped-call]
     if module.kind == "conv":

@@ -40,8 +40,7 @@ class TensorFile:
         os.lseek(self._file, 8 + self._room, os.SEEK_SET)
 
     def add(self, name: str, tensor: Tensor) -> None:
-        """Raises `Invalid` for a name that was not announced, or comes again: a fault of who computes the
-        adapter."""
+        """Raises `Invalid` for a name not announced, or repeated: a fault of the computing code."""
         from adaptry.compute.tensors.dtypes import safetensors_dtype
 
         if name not in self._names or name in self.shapes:
@@ -78,9 +77,7 @@ def write_tensors(
     tensors: Iterable[tuple[str, Tensor]],
     metadata: Mapping[str, str] = _PLAIN,
 ) -> dict[str, tuple[int, ...]]:
-    """Writes the file and gives the shapes. What it leaves behind if the tensors raise is no safetensors
-    file.
-    """
+    """Writes the file and gives the shapes. What it leaves if the tensors raise is no safetensors file."""
     file = TensorFile(path, names, metadata)
     try:
         for name, tensor in tensors:

@@ -75,22 +75,18 @@ def choose_copy(
 
 
 def dtype_of_int8(view: LogicalView, dtype: Dtype | None) -> str:
-    """The dtype that eight-bit weights get: `dtype` if asked, else the config's. Raises `CheckFailed` where
-    neither tells.
-    """
+    """The dtype of eight-bit weights: as asked, else the config's. Raises `CheckFailed` if neither tells."""
     known = dtype or _dtype_of_config(view)
     if known is None and any(packed.four_bit is None for packed in view.packed.values()):
         raise CheckFailed(
-            f"{view.checkpoint.folder} does not say which dtype its eight-bit weights had: say it with"
-            " --dtype"
+            f"{view.checkpoint.folder} does not say which dtype its eight-bit weights had:"
+            " say it with --dtype"
         )
     return known or "F32"
 
 
 def dtype_notes(view: LogicalView, dtype: Dtype | None) -> list[str]:
-    """What to know where four-bit weights were quantised from another dtype than the config tells loaders to
-    use.
-    """
+    """A note if four-bit weights were quantised from another dtype than the config tells loaders to use."""
     written = _dtype_of_config(view)
     found = {packed.four_bit.dtype for packed in view.packed.values() if packed.four_bit}
     if dtype or written is None or found <= {written}:
@@ -131,8 +127,8 @@ def _of_quantised(view: LogicalView, requested: BaseCopyKind | None) -> BaseCopy
         )
     reason = (
         f"{folder} is quantised ({method}) and was dequantised as bitsandbytes does it, as --base-copy"
-        f" dequantised asks: the result is not quantised, and its weights come of {view.method} codes, not of"
-        " the original"
+        " dequantised asks: the result is not quantised,"
+        f" and its weights come of {view.method} codes, not of the original"
     )
     return BaseCopy(kind="dequantised", reason=reason)
 

@@ -71,8 +71,7 @@ class PlacedChange:
 def combine_changes(
     method: MethodChoice, inputs: Sequence[tuple[WeightedAdapter, ModuleMap]], other_base: bool
 ) -> Iterator[PlacedChange]:
-    """The change of every weight that any input updates. `inputs` in the recipe's order, each where it lies
-    in the base.
+    """The change of each weight that an input updates. `inputs` in recipe order, as they lie in the base.
 
     Raises `Invalid` (no such method or parameter), `CheckFailed`, `Unsupported` (what is no sum of factors,
     or is placed in a way that only a sum is merged into), each with the way out.
@@ -109,8 +108,8 @@ def _combined(
     if target.orientation not in _KINDS or target.expert is not None:
         raise Unsupported(
             f"{planned.site.key} lies in the base as {target.orientation}, into which only a sum is merged:"
-            f" make one adapter with `adaptry combine --method {decided.recipe.method} --energy 1`, and"
-            " merge it"
+            " make one adapter with `adaptry combine --method"
+            f" {decided.recipe.method} --energy 1`, and merge it"
         )
     return PlacedChange(entry, module_map, target, CombinedChange(decided, planned, target.orientation))
 

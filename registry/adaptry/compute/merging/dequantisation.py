@@ -31,8 +31,7 @@ _CONFIGS = ("text_config", "vision_config", "llm_config")
 
 
 def dequantised_view(view: LogicalView, int8_dtype: str) -> HfCheckpoint:
-    """The checkpoint that comes of dequantising: shapes and dtypes of the result, the codes' places in the
-    files.
+    """The checkpoint after dequantising: shapes and dtypes of the result, the codes' places in files.
 
     Four-bit weights get the dtype that they were quantised from, eight-bit ones `int8_dtype` (safetensors'
     words).

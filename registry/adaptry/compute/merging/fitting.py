@@ -1,5 +1,4 @@
-"""What must hold before an adapter may be merged into a base: said of headers, configs and records, all at
-once.
+"""What must hold before an adapter may be merged into a base: of headers, configs, records, all at once.
 
 Whatever would be dropped, changed or added to the wrong thing in silence is refused here, with the way out.
 """
@@ -31,9 +30,7 @@ _TOLD = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class WeightedAdapter:
-    """An adapter, how strongly it counts, what the user called it, and the base it is known to be for, if
-    any.
-    """
+    """An adapter, how strongly it counts, what the user called it, and the base it is for, if known."""
 
     adapter: Adapter
     weight: float
@@ -77,8 +74,7 @@ def fit(
 
 
 def check_base(entry: WeightedAdapter, base: BaseRecord, other_base: bool) -> list[str]:
-    """What is to be told where `base` is not the one the adapter is for: shapes cannot tell that, weights
-    can.
+    """What to tell where `base` is not the one the adapter is for: shapes cannot tell that, weights can.
 
     Raises `CheckFailed` unless the two are copies of the same weights, or `other_base` asks for it.
     """
@@ -154,9 +150,7 @@ def _places(entry: WeightedAdapter, checkpoint: HfCheckpoint, base: BaseRecord) 
 
 
 def _refuse_loaded(label: str, target: TargetTensor) -> None:
-    """What transformers makes of the files only as it loads them has no tensor to change. Raises
-    `Unsupported`.
-    """
+    """What transformers makes only as it loads the files has no tensor to change. Raises `Unsupported`."""
     if len(target.weight.parts) > 1:
         raise Unsupported(
             f"{label}: {target.module.path} is one weight in memory and {len(target.weight.parts)} on disk,"

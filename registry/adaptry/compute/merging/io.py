@@ -9,9 +9,7 @@ class ShardReader(Protocol):
     """The base's files."""
 
     def read(self, shard: str, into: memoryview, at: int) -> None:
-        """Fills `into` with the bytes at a position of the file `shard`. Raises `InvalidWeights` where it is
-        shorter.
-        """
+        """Fills `into` from a position of the file `shard`. Raises `InvalidWeights` if it is too short."""
 
 
 class TensorSink(ShardReader, Protocol):

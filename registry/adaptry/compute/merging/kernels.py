@@ -31,8 +31,7 @@ class KernelChoice:
     requested: str | None = None
 
     def check(self, tensors: Iterable[OutputTensor]) -> None:
-        """Raises `Invalid` or `MissingDependency` where one of these tensors to merge needs a kernel that is
-        not here."""
+        """Raises `Invalid`, `MissingDependency` if a tensor to merge needs a kernel that is not here."""
         tensors = list(tensors)
         if not _has("torch") and (whole := next((tensor for tensor in tensors if tensor.is_whole), None)):
             raise MissingDependency(
@@ -59,8 +58,7 @@ class KernelChoice:
 
     @contextlib.contextmanager
     def limit_torch_threads(self, tensors: Iterable[OutputTensor]) -> Iterator[None]:
-        """While kernels merge these tensors: torch, where one of them needs it, keeps to one thread a
-        kernel."""
+        """While kernels merge these tensors: torch, if one of them needs it, keeps to one thread a kernel."""
         tensors = list(tensors)
         is_streamed = "torch" in self.names and ("llvm" not in self.names or any(_beyond_llvm(tensors)))
         uses_torch = is_streamed or any(tensor.is_whole for tensor in tensors)
@@ -113,8 +111,7 @@ def _beyond_llvm(tensors: Iterable[OutputTensor]) -> Iterator[OutputTensor]:
 
 
 def row_layout(tensor: OutputTensor) -> tuple[int, int]:
-    """(rows, bytes of a row) of a tensor as stored in the base; what is not a matrix is one long row a
-    tensor."""
+    """(rows, bytes of a row) of a tensor as stored in the base; what is no matrix is one long row."""
     shape = tensor.source.shape
     if len(shape) == 2 and tensor.source.numel:
         return shape[0], tensor.source.size // shape[0]
@@ -130,9 +127,7 @@ def kernel_weight(tensor: OutputTensor) -> KernelWeight:
 
 
 def choose_kernels(device: str = "cpu", kernel: str = "auto") -> KernelChoice:
-    """`kernel`: auto, torch or llvm. Raises `MissingDependency` with the line that installs what is needed,
-    `Invalid`.
-    """
+    """`kernel`: auto, torch or llvm. Raises `MissingDependency` with the line that installs it, `Invalid`."""
     if device != "cpu":
         return _on_device(device)
     if kernel not in ("auto", "torch", "llvm"):

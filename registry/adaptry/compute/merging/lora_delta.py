@@ -10,8 +10,7 @@ from adaptry.adapters.spec import ModuleSpec
 
 @dataclass(frozen=True, slots=True)
 class LoraDelta:
-    """One adapter's change of one weight: `scale` · up @ down, [out, in]; the weight is folded into
-    `scale`."""
+    """One adapter's change of one weight: `scale` · up @ down, [out, in]; the weight is in `scale`."""
 
     adapter: Adapter
     module: ModuleSpec

@@ -1,5 +1,4 @@
-"""What must hold of a LoRA's tensors beside its base: all parts its config speaks of, in the shapes of the
-weight.
+"""What must hold of a LoRA's tensors beside its base: all parts of its config, in the weight's shapes.
 
 PEFT fills what is missing with its initial values and drops what it does not expect, both without a word that
 anyone reads. Here either is refused.
@@ -36,8 +35,8 @@ def check_lora(label: str, adapter: Adapter, target: TargetTensor, shape: tuple[
         raise CheckFailed(f"{label}: the factors of {module.path} are empty, so it was never trained")
     if not {down.dtype, up.dtype} <= _FLOATS:
         raise Unsupported(
-            f"{label}: the factors of {module.path} are {down.dtype} and {up.dtype}; F32, F16 and BF16 are"
-            " merged"
+            f"{label}: the factors of {module.path} are {down.dtype} and {up.dtype}; F32,"
+            " F16 and BF16 are merged"
         )
     for_down, for_up = blocks(adapter.config, module.path)
     if module.kind == "conv" and up.shape[1] < module.rank and module.rank % up.shape[1] == 0:
@@ -59,9 +58,7 @@ def check_lora(label: str, adapter: Adapter, target: TargetTensor, shape: tuple[
 
 
 def placed_for_lora(target: TargetTensor, config: AdapterConfig) -> TargetTensor:
-    """With the scale of its own patterns: those of a parameter match the parameter's name, which the base
-    has.
-    """
+    """With the scale of its own patterns: a parameter's match its name, which the base has."""
     if target.module.kind != "parameter" or not (
         config.pattern_values("rank_pattern") or config.pattern_values("alpha_pattern")
     ):
@@ -100,9 +97,7 @@ def notes_of_lora(label: str, adapter: Adapter, module_map: ModuleMap) -> Iterat
 
 
 def _check_roles(label: str, module: ModuleSpec, config: AdapterConfig) -> None:
-    """Exactly the tensors that the config speaks of; samplers and projections of training may lie beside
-    them.
-    """
+    """Exactly the tensors that the config speaks of; samplers and projections of training may be there."""
     wanted = {"embedding_A", "embedding_B"} if module.kind == "embedding" else {"A", "B"}
     if config.flag("use_dora"):
         wanted.add("magnitude")
@@ -146,8 +141,8 @@ def _check_start(label: str, target: TargetTensor, config: AdapterConfig, shape:
     name = "KaSA" if config.fields.get("kasa_config") else init
     if name in ("KaSA", "pissa", "olora") and not is_matrix:
         raise Unsupported(
-            f"{label}: {name} on {target.module.path}, a {target.module.kind} layer, is not defined by PEFT"
-            " either"
+            f"{label}: {name} on {target.module.path}, a {target.module.kind} layer,"
+            " is not defined by PEFT either"
         )
     if name == "KaSA" and (target.orientation != "linear" or target.module.rank >= min(shape)):
         raise Unsupported(

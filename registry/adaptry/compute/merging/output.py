@@ -31,8 +31,7 @@ _KERNEL_COPY = 64 << 20  # bytes a step copies inside the kernel, so that thread
 
 @dataclass(frozen=True, slots=True)
 class WriteOp:
-    """A run of the output: one tensor to merge or cast, or bytes of the base's `shard` from `source` on to
-    copy."""
+    """A run of output: a tensor to merge or cast, or bytes to copy from `source` on in the base's `shard`."""
 
     offset: int
     size: int
@@ -42,9 +41,7 @@ class WriteOp:
 
 
 class OutputWriter:
-    """Steps are taken in order by one thread at a time where the file is hashed, by any threads where it is
-    not.
-    """
+    """Steps are taken in order by one thread at a time if the file is hashed, else by any threads."""
 
     def __init__(self, file: OutputFile, checkpoint: HfCheckpoint, folder: Path, hashing: bool) -> None:
         """Creates the file in `folder` at its full size, so that a lack of space shows before any work."""
@@ -141,8 +138,7 @@ class OutputWriter:
         return at
 
     def _begin_flush(self, end: int, size: int = _WINDOW) -> None:
-        """Lets the disk begin with what was just written, so that the flush before the rename finds little to
-        do.
+        """Lets the disk begin with what was just written, so that the flush before renaming is short.
 
         On Linux this advice starts writing dirty pages and drops only clean ones: a merge of 2.4 GB, flushed,
         took

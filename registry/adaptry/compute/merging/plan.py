@@ -34,9 +34,7 @@ _UNTIED = (
 
 
 PackedByPosition = Mapping[tuple[str, int], PackedWeight]
-"""Quantised weights by where their codes lie: file and position. Names do not tell, where layers are
-replicated.
-"""
+"""Quantised weights by where their codes lie: file and position. Replicated layers share names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +116,8 @@ def plan_merge(
             check_single_input(entry.label, entry.weight, len(inputs))
             rows.update(fitted.rows)
             notes.append(
-                f"the result has a vocabulary of {max(rows.values()):,}: take {entry.label}'s tokenizer"
-                " with it"
+                f"the result has a vocabulary of {max(rows.values()):,}:"
+                f" take {entry.label}'s tokenizer with it"
             )
     if method is not None:
         wanted.add_combined(placements, combine_changes(method, placements, other_base))
@@ -155,9 +153,7 @@ def _not_plain(checkpoint: HfCheckpoint) -> str | None:
 
 
 def _in_file_order(checkpoint: HfCheckpoint) -> Iterable[str]:
-    """The names of the result, so that each file is read front to back and copies of a layer lie beside
-    it.
-    """
+    """The names of the result, so that each file is read front to back and a layer's copies lie beside it."""
     number = {name: place for place, name in enumerate(checkpoint.shards)}
     return sorted(
         checkpoint.tensors,

@@ -61,9 +61,7 @@ class ChangeSet:
         return self._changes.get(self._sides.stored_side(tensor), TensorChanges())
 
     def added_tensors(self, tensor: str) -> Iterator[tuple[str, TensorChanges]]:
-        """Names of what the result gets beside the base's `tensor`, with its values, and what happens to
-        each.
-        """
+        """What the result gets beside the base's `tensor`, with its values, and what happens to each."""
         for side in self._sides.added_sides(tensor):
             is_bias = side.name.endswith(".bias")  # it goes with the one that it was tied to
             yield side.name, self.for_tensor(tensor) if is_bias else self._changes.get(side, TensorChanges())

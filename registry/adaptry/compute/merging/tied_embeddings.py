@@ -52,15 +52,12 @@ class TiedSides:
         return TiedSide(tensor, tensor)
 
     def is_tied(self, target: TargetTensor) -> bool:
-        """Also a copy of the embedding under the head's own name, which older tools wrote: it is tied as it
-        is loaded.
-        """
+        """Also an embedding's copy under the head's name, as older tools wrote: it is tied when loaded."""
         is_copy = target.tensor == self._stored_head and not is_output_head(target.tensor)
         return target.tied or (is_copy and self._checkpoint.config.get("tie_word_embeddings") is not False)
 
     def is_declared_tied(self, tensor: str) -> bool:
-        """Whether `tensor` is the embedding of a base whose config ties it, though a head of its own is
-        stored.
+        """Whether `tensor` is the embedding of a base whose config ties it, though a head is stored.
 
         PEFT goes by the config where a LoRA has rows of tokens, and sets them in both.
         """
@@ -74,8 +71,7 @@ class TiedSides:
         return self.stored_side(self._stored_embedding or tensor), self._head(tensor), *copies
 
     def one_side(self, entry: WeightedAdapter, tensor: str, path: str, is_head: bool) -> tuple[TiedSide]:
-        """One side of a tied `tensor`, that of the module `path`, for a change of it alone. Raises
-        `Unsupported`."""
+        """One side of a tied `tensor`, that of the module `path`, changed alone. Raises `Unsupported`."""
         self._check_untying(entry, path, is_head)
         self._tied.add(tensor)
         self.is_untied = self._ties.has_head
@@ -86,9 +82,7 @@ class TiedSides:
         return (self.stored_side(self._stored_embedding or tensor),)
 
     def added_sides(self, tensor: str) -> Iterator[TiedSide]:
-        """What the result gets beside the base's `tensor`, where the ends came apart: whatever the base does
-        not store.
-        """
+        """What the result gets beside the base's `tensor` if the ends came apart: what the base lacks."""
         if not self.is_untied:
             return
         ties = self._ties
@@ -104,9 +98,7 @@ class TiedSides:
         return TiedSide(tensor, f"{self._ties.head}.weight")
 
     def _check_untying(self, entry: WeightedAdapter, path: str, is_head: bool) -> None:
-        """Raises `Unsupported` where no name is known under which the result could have this end by
-        itself.
-        """
+        """Raises `Unsupported` where no name is known by which the result could have this end alone."""
         ties, model_type = self._ties, self._checkpoint.config.get("model_type")
         if not ties.has_head:
             return
@@ -124,9 +116,7 @@ class TiedSides:
             )
 
     def check_known(self, entry: WeightedAdapter, tensor: str, path: str) -> None:
-        """Raises `Unsupported` where `tensor`, taken for one that stands alone, may be what an unseen head is
-        tied to.
-        """
+        """Raises `Unsupported` if `tensor`, taken to stand alone, may be what an unseen head is tied to."""
         config = self._checkpoint.config
         listed = config.get("architectures")
         is_written = any(
@@ -139,14 +129,12 @@ class TiedSides:
         if len(shape) == 2 and config.get("vocab_size") == shape[0]:
             raise Unsupported(
                 f"{entry.label} changes {path}, which has a row for each token; the base has no output head"
-                f" of its own, and how a {config.get('model_type')} ties one is not known here: merge it with"
-                " PEFT"
+                f" of its own, and how a {config.get('model_type')} ties one is not known here:"
+                " merge it with PEFT"
             )
 
     def check_bias(self, entry: WeightedAdapter, module: ModuleSpec) -> None:
-        """Raises `Unsupported` where the update of a tied head changes its bias, which lies with no weight of
-        its own.
-        """
+        """Raises `Unsupported` if a tied head's update changes its bias, which has no weight of its own."""
         method = METHODS[entry.adapter.spec.method]
         has_bias = not self._checkpoint.tensors.keys().isdisjoint((f"{module.path}.bias", self._ties.bias))
         if has_bias and method.bias is not None and method.changes_bias(module):
@@ -159,9 +147,7 @@ class TiedSides:
 def sides_of_extra(
     entry: WeightedAdapter, extra: ExtraTarget, module_map: ModuleMap, sides: TiedSides
 ) -> tuple[TiedSide, ...]:
-    """What a full weight replaces. PEFT copies a module of `modules_to_save` off the tie; the rest is written
-    through it.
-    """
+    """What a full weight replaces. PEFT unties copies in `modules_to_save`; others are written through."""
     if not extra.tied:
         if extra.extra.kind == "token_rows" and sides.is_declared_tied(extra.tensor):
             return (
@@ -182,9 +168,7 @@ def sides_of_extra(
 def sides_of_module(
     entry: WeightedAdapter, target: TargetTensor, module_map: ModuleMap, sides: TiedSides
 ) -> tuple[TiedSide, ...]:
-    """What an update changes. With `ensure_weight_tying` the embedding's is both's, and the head's says it
-    again.
-    """
+    """What an update changes. With `ensure_weight_tying` the embedding's is both's, the head's the same."""
     if not sides.is_tied(target):
         sides.check_known(entry, target.tensor, target.module.path)
         return (sides.stored_side(target.tensor),)

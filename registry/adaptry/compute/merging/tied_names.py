@@ -1,5 +1,4 @@
-"""What reads a tied embedding, by the names that transformers loads: the output head, its bias, the copies of
-the two stacks.
+"""What reads a tied embedding, by transformers' names: the output head, its bias, copies of the two stacks.
 
 A model that unties them wants each under its own name. The names are those of transformers 5
 (`_tied_weights_keys` of its classes); for a model that is not here, none is made up.
@@ -25,8 +24,7 @@ _HEADLESS = (
 
 @dataclass(frozen=True, slots=True)
 class TiedNames:
-    """`head`: the path of the output head, None where its name is not known. `bias`: the tensor its bias is
-    tied to.
+    """`head`: the path of the output head, None if unknown. `bias`: the tensor its bias is tied to.
 
     `copies`: paths of what else reads the embedding and is untied with the head. `is_several`: whether
     embeddings of other names read it too. `has_head`: whether the base's model has a head at all. `config`:
@@ -52,8 +50,8 @@ _LIKE_BERT = (
     "bert", "deberta", "deberta-v2", "big_bird", "ernie", "megatron-bert", "roc_bert", "roformer",
 )  # fmt: skip
 _LIKE_ROBERTA = (
-    "roberta", "camembert", "xlm-roberta", "mpnet", "bert-generation", "data2vec-text", "roberta-prelayernorm",
-    "xlm-roberta-xl", "xmod",
+    "roberta", "camembert", "xlm-roberta", "mpnet", "bert-generation", "data2vec-text",
+    "roberta-prelayernorm", "xlm-roberta-xl", "xmod",
 )  # fmt: skip
 # Heads of which nothing is stored while they are tied: no bias, and nothing around them.
 _BARE = ("lm_head", "proj_out", "output_projection", "embed_out", "output", "head")

@@ -27,8 +27,7 @@ def is_larger_vocabulary(extra: ExtraTarget, checkpoint: HfCheckpoint) -> bool:
 
 
 def new_rows(label: str, module_map: ModuleMap, checkpoint: HfCheckpoint, is_asked: bool) -> RowCounts:
-    """The rows of each tensor that grows. Raises `CheckFailed` where that was not asked for, or only one side
-    would."""
+    """The rows of each growing tensor. Raises `CheckFailed` if unasked for, or if only one side would."""
     rows = {
         extra.tensor: extra.extra.shape[0]
         for extra in module_map.extras
@@ -51,8 +50,8 @@ def new_rows(label: str, module_map: ModuleMap, checkpoint: HfCheckpoint, is_ask
             raise CheckFailed(
                 f"{label} brings {tensor} with {count:,} rows and none such for {side}, which would not go"
                 " with it: save the adapter again with save_embedding_layers=True or, where it adapts an"
-                " embedding, which PEFT then saves alone, save the base with its larger vocabulary and merge"
-                " into that"
+                " embedding, which PEFT then saves alone,"
+                " save the base with its larger vocabulary and merge into that"
             )
     biases = {f"{side.removesuffix('.weight')}.bias" for side in sides} & checkpoint.tensors.keys()
     if biases:
@@ -63,9 +62,7 @@ def new_rows(label: str, module_map: ModuleMap, checkpoint: HfCheckpoint, is_ask
 
 
 def check_single_input(label: str, weight: float, inputs: int) -> None:
-    """Raises `Unsupported` unless the adapter is merged alone and as trained: halves of new rows mean
-    nothing.
-    """
+    """Raises `Unsupported` unless the adapter is merged alone, as trained: half a new row means nothing."""
     if inputs > 1 or weight != 1.0:
         raise Unsupported(
             f"{label} adds tokens to the vocabulary, so it is merged alone and with weight 1: merge it first,"

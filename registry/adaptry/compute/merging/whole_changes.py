@@ -117,9 +117,7 @@ class ChangeChain:
 
 
 def apply_changes(changes: Sequence[WholeChange], stored: Tensor, read_bias: ReadBias) -> Tensor:
-    """The weight after all changes, in its own dtype. One change with weight 1 is exactly what its library
-    does.
-    """
+    """The weight after all changes, in its own dtype. One change of weight 1 is exactly its library's."""
     match changes:
         case [change] if change.weight == 1.0:
             return change.apply(stored, read_bias)

@@ -10,8 +10,7 @@ from adaptry.compute.recipes.merge import Dtype, RecipeInput
 
 
 class ModuleOverride(BaseModel):
-    """Another way for some modules: `match` is matched as PEFT matches a `rank_pattern`, the first that
-    matches wins.
+    """Another way for some modules: `match` is matched as PEFT matches a `rank_pattern`; the first wins.
 
     `weights` are by the input's source. What is not said is as in the recipe.
     """

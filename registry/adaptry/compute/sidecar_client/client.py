@@ -1,5 +1,4 @@
-"""The server's side of the process that computes: started when it is first needed, again when it died, gone
-with the server.
+"""The server's side of the computing process: started when needed, restarted after a crash, ended with us.
 
 Nothing here imports what computes. Bytes are passed on as they come; who stops reading stops the computing. A
 stream goes on where it was when the process died, since the same model has the same bytes.
@@ -28,8 +27,7 @@ _PREFIXES = ("OMP_", "MKL_", "OPENBLAS_", "COVERAGE_")
 
 
 class ComputeClient:
-    """For many threads. `folder` is where the process works and remembers; `cache` bytes of finished files
-    are kept there.
+    """For many threads. `folder`: where the process works; `cache`: bytes of finished files kept there.
 
     At most `streams` files are read at once; more are `Unavailable`.
     """
@@ -49,9 +47,7 @@ class ComputeClient:
         return self._process.pid if self._process else None
 
     def describe(self, inputs: ModelInputs) -> ModelDescription:
-        """The merged model. Raises what opening it raises (`CheckFailed`, `Unsupported`, `NotFound`, …),
-        `Unavailable`.
-        """
+        """The merged model. Raises as opening (`CheckFailed`, `Unsupported`, `NotFound` …), `Unavailable`."""
         for _ in range(_DEATHS):
             try:
                 response = b"".join(self._request(ComputeRequest(ingredients=inputs)))
@@ -98,9 +94,7 @@ class ComputeClient:
             self._end()
 
     def _request(self, request: ComputeRequest) -> Iterator[bytes]:
-        """The data of an answer. Raises `ChannelClosed` where the process died before its end, and the error
-        that it answers.
-        """
+        """An answer's data. Raises `ChannelClosed` if the process died early, and the answered error."""
         channel, process = self._channel()
         try:
             with channel:

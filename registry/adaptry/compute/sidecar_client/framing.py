@@ -1,5 +1,4 @@
-"""What passes between a server and the process that computes for it: frames over a pair of sockets, one pair
-a request.
+"""What passes between a server and the process that computes for it: frames, a socket pair per request.
 
 A frame is a kind, a length and that many bytes. The request (kind `question`) is one frame; the answer is
 data and then its end, or an error in our own words. Whoever closes the pair has lost interest, or is dead.

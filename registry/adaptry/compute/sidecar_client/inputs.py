@@ -1,6 +1,4 @@
-"""What goes into a merged model, by where it lies on this machine, and what comes out: values that pass
-between processes.
-"""
+"""What goes into a merged model, by its place on this machine, and what comes out: values for processes."""
 
 from __future__ import annotations
 
@@ -45,9 +43,7 @@ class MergedFile(_Passed):
 
 
 class ModelDescription(_Passed):
-    """A merged model: `identity` is equal only where every byte is; `computed_by` says by what, `notes` what
-    to know.
-    """
+    """A merged model: equal `identity`, equal bytes; `computed_by`: by what; `notes`: what to know."""
 
     identity: Digest
     files: tuple[MergedFile, ...]
@@ -59,9 +55,7 @@ class ModelDescription(_Passed):
 
 
 class ComputeRequest(_Passed):
-    """Of a model: what it is, or with `file` the bytes [start, end) of that file of the model called
-    `identity`.
-    """
+    """Of a model: what it is, or with `file` the bytes [start, end) of that file of model `identity`."""
 
     ingredients: ModelInputs
     file: str | None = None

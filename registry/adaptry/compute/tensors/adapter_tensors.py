@@ -1,6 +1,4 @@
-"""What a method's change may use, read when asked: its tensors in float32, the shared ones, the module's
-bias.
-"""
+"""What a method's change may use, read when asked: its tensors in float32, shared ones, the module's bias."""
 
 from __future__ import annotations
 

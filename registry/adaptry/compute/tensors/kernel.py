@@ -1,5 +1,4 @@
-"""A merge kernel: one thread's arithmetic and reused buffers, through which a weight streams in blocks of
-rows.
+"""A merge kernel: one thread's arithmetic and reused buffers; a weight streams through it in row blocks.
 
 The arithmetic is PEFT's `merge_and_unload` on CPU: `W' = round(float32(W) + scale · (B @ A))`, an fp32
 product summed from zero, one fp32 multiplication, one fp32 addition, one rounding to the result's dtype. No
@@ -23,9 +22,7 @@ kernels. MKL took them under 8 rows on an Intel Xeon and under 12 on an AMD EPYC
 """
 
 DEEP = 192
-"""The rank above which BLAS may sum a product in parts: MKL did above 384 on an Intel Xeon and from 224 on an
-AMD EPYC.
-"""
+"""The rank above which BLAS may sum in parts: MKL did above 384 on an Intel Xeon, from 224 on AMD EPYC."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,4 @@
-"""The leading singular triplets of a dense matrix by block Krylov iteration, with a bound that decides when
-to stop.
+"""Leading singular triplets of a dense matrix by block Krylov iteration, with a bound that says when to stop.
 
 Block Golub–Kahan with full reorthogonalisation, in float64 (Musco and Musco, arXiv 1504.05477): each step
 multiplies a few columns by the matrix and its transpose, where a full decomposition costs out·in·min(out,
@@ -51,8 +50,7 @@ def leading_triplets(matrix: Tensor, rank: int) -> Triplets | None:
 
 
 def _orthonormal(columns: Tensor, basis: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Columns made orthonormal, and orthogonal to the basis, with the triangle that leads back to what was
-    beyond it.
+    """Columns made orthonormal, and orthogonal to the basis, with the triangle that leads back to the rest.
 
     Twice is enough, also where nothing but rounding errors was left after the first time.
     """

@@ -200,9 +200,7 @@ def is_supported(dtype: str) -> bool:
 
 
 class CompiledLoop:
-    """`@run` compiled for this machine and one dtype ("BF16", "F16" or "F32"); safe to call from several
-    threads.
-    """
+    """`@run` compiled for this machine and one dtype ("BF16", "F16" or "F32"); safe from several threads."""
 
     def __init__(self, dtype: str) -> None:
         llvm.initialize_native_target()

@@ -80,9 +80,7 @@ class Decomposition:
 
 
 def concatenate(updates: Sequence[Factors]) -> Factors:
-    """Σ Δ_i, exactly: the factors side by side, each `up` with its own scale in it. The rank is the sum of
-    the ranks.
-    """
+    """Σ Δ_i, exactly: the factors side by side, each `up` with its scale; the rank is the sum of ranks."""
     folded = [update.with_unit_scale() for update in updates]
     return Factors(
         torch.cat([update.up for update in folded], dim=-1),
@@ -121,9 +119,7 @@ def transpose(update: Factors) -> Factors:
 
 
 def gram_matrix(updates: Sequence[Factors]) -> Tensor:
-    """All inner products, [T, T] float64; of a batch, their sums. One product of the stacked factors gives
-    them.
-    """
+    """All inner products, [T, T] float64; of a batch, their sums. From one product of stacked factors."""
     scales = torch.tensor([update.scale for update in updates], dtype=torch.float64)
     up = torch.cat([update.up.double() for update in updates], dim=-1)
     down = torch.cat([update.down.double() for update in updates], dim=-2)
@@ -134,9 +130,7 @@ def gram_matrix(updates: Sequence[Factors]) -> Tensor:
 
 
 def orthonormal_bases(update: Factors) -> tuple[Tensor, Tensor, Tensor]:
-    """Orthonormal columns Q_u [..., out, k], core [..., k, l], orthonormal rows Q_vᵀ [..., l, in]: Δ = Q_u ·
-    core · Q_vᵀ.
-    """
+    """Orthonormal Q_u [..., out, k] and Q_vᵀ [..., l, in], core [..., k, l]: Δ = Q_u · core · Q_vᵀ."""
     left, right = basis_of(update.up), basis_of(update.down.mT)
     return left.vectors, (left.upper @ right.upper.mT) * update.scale, right.vectors.mT
 
@@ -183,9 +177,7 @@ def _triplets(matrix: Tensor, rank: int | None) -> tuple[Tensor, Tensor, Tensor]
 
 
 def numerical_rank(values: Tensor, share: float = NEGLIGIBLE) -> int:
-    """How many falling singular values [..., k] exceed this share of the largest; of a batch, the most; at
-    least 1.
-    """
+    """How many singular values [..., k] exceed this share of the largest; at least 1; a batch's most."""
     return max(1, int((values > share * values[..., :1]).sum(-1).max()))
 
 

@@ -17,17 +17,16 @@ import torch
 from torch import Tensor
 
 _WELL_CONDITIONED = 1e3
-"""The largest ‖upper⁻¹‖ (Frobenius, columns of length 1) for the Gram route: it errs by about 1e-16 ·
-‖upper⁻¹‖² = 1e-10.
+"""The largest ‖upper⁻¹‖ (Frobenius, columns of length 1) for the Gram route.
+
+The route errs by about 1e-16 · ‖upper⁻¹‖² = 1e-10.
 """
 _ROWS = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Basis:
-    """X = Q · upper, with Q = columns @ mixing; `mixing` None: the columns are Q. Q [..., m, k], upper [...,
-    k, r].
-    """
+    """X = Q · upper, Q = columns @ mixing; `mixing` None: Q = columns. Q [..., m, k], upper [..., k, r]."""
 
     columns: Tensor
     mixing: Tensor | None

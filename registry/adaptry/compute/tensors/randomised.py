@@ -1,5 +1,4 @@
-"""The leading part of a dense matrix by a randomised range finder (Halko, Martinsson and Tropp, arXiv
-0909.4061).
+"""The leading part of a dense matrix by a randomised range finder (Halko et al., arXiv 0909.4061).
 
 A few passes over the matrix, whatever its spectrum: what comes out is a little less than the best there is,
 and how much is lost is known exactly, since a projection loses ‖Δ‖² − Σσ². Passes are in float32, the last
@@ -30,9 +29,7 @@ def energy_of(delta: Tensor) -> float:
 
 
 def decompose_to_rank(delta: Tensor, rank: int, seed: int) -> Decomposition:
-    """At least the first `rank` triplets of Δ [out, in] float32 (all, where it has no more); `beyond` is
-    exact.
-    """
+    """At least the first `rank` triplets of Δ [out, in] float32 (all, if no more); `beyond` is exact."""
     if min(delta.shape) <= max(_SMALL, 4 * (rank + OVERSAMPLING)):
         return decompose_dense(delta)
     return _projected(delta, rank + OVERSAMPLING, seed)

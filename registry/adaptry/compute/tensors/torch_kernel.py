@@ -93,9 +93,7 @@ class StackedTerms:
 def stack_terms(
     terms: Sequence[LoraTerm], is_transposed: bool, device: str | torch.device = "cpu"
 ) -> StackedTerms:
-    """One term keeps its scale apart, as PEFT multiplies the finished product; several are scaled and
-    stacked.
-    """
+    """One term keeps its scale apart, as PEFT scales the product; several are scaled and stacked."""
     ups = [_wide(term.up).to(device) for term in terms]
     downs = [_wide(term.down).to(device) for term in terms]
     if len(terms) == 1:

@@ -1,5 +1,4 @@
-"""What a tensor is that is not what the merge would write: rounded otherwise, scaled otherwise, or something
-else.
+"""What a tensor is that the merge would not write: rounded otherwise, scaled otherwise, or something else.
 
 `found − base` is fitted by the adapters' updates (least squares, float64). Where that leaves no more than
 roundings, the factors say what was done: 0 nothing, 2 twice, −1 the wrong sign, 1/√r rsLoRA taken for plain
@@ -26,9 +25,7 @@ def diagnose(
     found: Shards,
     labels: dict[int, str],
 ) -> TensorVerdict:
-    """`counted` with its error, and if it differs how. `labels`: what the user called each adapter, by its
-    `id`.
-    """
+    """`counted` with its error, and if it differs how. `labels`: the user's names, by adapter `id`."""
     if not {pair.expected.dtype, pair.expected.source.dtype} <= PLAIN:
         return counted.model_copy(update={"state": "differs", "hint": _UNTOUCHED})
     try:

@@ -1,6 +1,4 @@
-"""What a merged checkpoint says of itself: its `adaptry_merge.json`, and whether the inputs at hand are those
-it names.
-"""
+"""A merged checkpoint's `adaptry_merge.json`, and whether the inputs at hand are those it names."""
 
 from __future__ import annotations
 

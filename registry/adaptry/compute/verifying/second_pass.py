@@ -143,9 +143,7 @@ def _word(dtype: torch.dtype) -> str:
 
 
 def _is_within_a_sum(block: ValueBlock, found: Tensor, eps: float) -> bool:
-    """Whether every element is as near as another order of summation and the rounding to the dtype can make
-    it.
-    """
+    """Whether all elements are as near as another order of summation and rounding to the dtype make it."""
     if block.reach is None:
         return False
     exact = block.stored.double() + sum(delta.double() for delta in block.deltas)

@@ -29,8 +29,7 @@ class TensorPair:
 
 @dataclass(frozen=True, slots=True)
 class TensorPairs:
-    """`missing`: tensors of the merge that the checkpoint has nowhere; `extra`: its tensors that the merge
-    has not."""
+    """`missing`: tensors of the merge that the checkpoint lacks; `extra`: tensors of its own."""
 
     pairs: tuple[TensorPair, ...]
     missing: tuple[str, ...]

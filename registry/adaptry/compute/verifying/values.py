@@ -1,6 +1,4 @@
-"""A tensor that differs, block by block as values: what was found, the base, what each adapter adds, and
-their sum.
-"""
+"""A tensor that differs, as blocks of values: what was found, the base, each adapter's part, the sum."""
 
 from __future__ import annotations
 

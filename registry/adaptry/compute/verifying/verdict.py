@@ -48,9 +48,7 @@ class TensorVerdict(_Value):
 
 
 class Verification(_Value):
-    """The verdicts in the order of the base's files; `config`: what differs in the two configs; `notes` of
-    the plan.
-    """
+    """The verdicts in the order of the base's files; `config`: what differs there; `notes` of the plan."""
 
     tensors: tuple[TensorVerdict, ...]
     config: tuple[str, ...] = ()
@@ -67,9 +65,7 @@ class Verification(_Value):
 
     @property
     def error(self) -> float:
-        """‖found − should be‖ / ‖found − base‖ over all tensors that were looked at twice; 0 where none
-        was.
-        """
+        """‖found − should be‖ / ‖found − base‖ over all tensors looked at twice; 0 where none was."""
         change = sum(verdict.change for verdict in self.tensors)
         wrong = sum(verdict.wrong for verdict in self.tensors)
         return _relative(wrong, change)

@@ -71,8 +71,7 @@ def verify(
 
 
 def _recast(pair: TensorPair) -> TensorPair | None:
-    """The pair with its expected tensor in the dtype that was found, where it can be; None where the two
-    cannot be compared."""
+    """The pair with its expected tensor, in the found dtype if possible; None if they cannot be compared."""
     tensor, info = pair.expected, pair.location.info
     if info.shape != tensor.shape:
         return None
@@ -154,8 +153,7 @@ class _Work:
 
 
 class _ComparingSink:
-    """What `merge_tensor` writes into: nothing is kept, each run is held against the bytes that were
-    found."""
+    """What `merge_tensor` writes into: nothing is kept, each run is held against the bytes found."""
 
     def __init__(self, pair: TensorPair, base: Shards, found: Shards) -> None:
         self.tally = UlpDiff(pair.expected.dtype)

@@ -22,9 +22,7 @@ _SUFFIX = ".part"
 
 
 RequireReplaceable = Callable[[Path, bool], None]
-"""Called with a folder that is not empty, and whether the caller may replace it. Raises `Conflict` to
-refuse.
-"""
+"""Called with a folder that is not empty, and whether it may be replaced. Raises `Conflict` to refuse."""
 
 
 def require_empty(target: Path, may_replace: bool) -> None:

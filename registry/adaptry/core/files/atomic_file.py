@@ -25,8 +25,7 @@ _OPEN = Path("/proc/self/fd")
 
 @contextlib.contextmanager
 def atomic_file(target: Path) -> Iterator[BinaryIO]:
-    """A file to write, which takes the place of `target` when the block ends; if the block raises, no trace
-    is left.
+    """A file to write that replaces `target` when the block ends; if the block raises, no trace is left.
 
     It is flushed to disk before it has its name. Raises `StorageFull`; `Unavailable` where the place cannot
     be written.
@@ -68,9 +67,7 @@ def _tidy(target: Path) -> None:
 
 
 def _begun(target: Path) -> tuple[Path, int]:
-    """The hidden name of a new file, which it has now or will have at the end, and the file, open and
-    locked.
-    """
+    """The hidden name of a new file, which it has now or at the end, and the file, open and locked."""
     while True:
         place = target.parent / f".{target.name}.{secrets.token_hex(4)}{_SUFFIX}"
         descriptor = _nameless(target.parent)
@@ -93,9 +90,7 @@ def _nameless(folder: Path) -> int | None:
 
 
 def _name(descriptor: int, place: Path) -> None:
-    """Gives a nameless file its name: linkat(2) with the descriptor's entry in /proc, as open(2)
-    describes.
-    """
+    """Gives a nameless file its name: linkat(2) with the descriptor's /proc entry, as open(2) describes."""
     folder = os.open(_OPEN, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.link(str(descriptor), place, src_dir_fd=folder, follow_symlinks=True)

@@ -63,9 +63,7 @@ class BackgroundHasher:
 
 
 class BackgroundFlush:
-    """Flushes the open file `descriptor` now and then while it grows. Whoever publishes it still flushes
-    last.
-    """
+    """Flushes the open file `descriptor` now and then while it grows. The publisher still flushes last."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -95,9 +93,7 @@ class BackgroundFlush:
         self._unflushed = 0
 
     def wait(self) -> None:
-        """Waits for the flush that runs. Raises `OSError` where it failed: the system tells of a lost write
-        once.
-        """
+        """Waits for the flush under way. Raises `OSError` if it failed: a lost write is reported once."""
         running, self._running = self._running, None
         if running:
             running.result()

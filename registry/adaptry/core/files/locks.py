@@ -108,9 +108,7 @@ def try_lock(descriptor: int) -> bool:
 
 
 def remove_unlocked(folder: Path) -> bool:
-    """Removes a folder unless a process has it locked, and says whether it is gone. Links, and what cannot be
-    opened, stay.
-    """
+    """Removes a folder unless a process has it locked; whether it is gone. Links and unopenable ones stay."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:

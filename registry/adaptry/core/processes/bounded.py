@@ -119,8 +119,7 @@ def start_bounded(
     needs_packages: bool = False,
     stdin: int = subprocess.PIPE,
 ) -> subprocess.Popen[bytes]:
-    """The child itself, for a caller that talks to it; `limits.seconds` hold until the module sets its own
-    timer.
+    """The child itself, for a caller that talks to it; `limits.seconds` hold until it sets its own timer.
 
     `stdin` is a descriptor to be its standard input; else that is a pipe, as its output is. Raises
     `ProcessFailed` if it cannot be started.
@@ -141,9 +140,7 @@ def start_bounded(
 
 
 def _exchange(process: subprocess.Popen[bytes], request: bytes, limits: ProcessLimits) -> bytes:
-    """Sends the request and reads the answer. The child has ended when this returns or raises
-    `ProcessFailed`.
-    """
+    """Sends the request and reads the answer. The child has ended on return or `ProcessFailed`."""
     patience = max(_SHORTEST_WAIT, limits.seconds * _WALL_FACTOR)
     with process:
         try:
@@ -167,8 +164,6 @@ def check_exit(code: int, limits: ProcessLimits, answer: bytes = b"") -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Where things are installed, and no secrets. One thread for each library that would start one for each
-    core.
-    """
+    """Where things are installed, and no secrets. One thread per library that would start one per core."""
     kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     return kept | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}

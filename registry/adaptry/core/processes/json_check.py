@@ -19,9 +19,7 @@ _MIB = 1 << 20
 
 
 def loads_in_child(data: bytes, limits: strictjson.JsonLimits, what: str) -> Any:
-    """As `strictjson.loads`. Raises `Unavailable` if no process can be started, or it crashed. (`Any`:
-    JSON.)
-    """
+    """As `strictjson.loads`. Raises `Unavailable` if no process can start, or it crashed. (`Any`: JSON.)"""
     mib = len(data) // _MIB + 1
     arguments = [str(limits.size), str(limits.depth), str(limits.nodes), what]
     bounds = ProcessLimits(4.0 + 2.0 * mib, (256 + 64 * mib) * _MIB)

@@ -15,9 +15,7 @@ from adaptry.core.errors import Unavailable
 
 
 class ProcessSlots:
-    """At most `running` callers inside `acquire` at once, and at most `waiting` before it, each for
-    `patience` seconds.
-    """
+    """At most `running` callers inside `acquire`, `waiting` before it, each for `patience` seconds."""
 
     def __init__(self, running: int, waiting: int, patience: float = 30.0) -> None:
         self._running = threading.BoundedSemaphore(running)
@@ -26,9 +24,7 @@ class ProcessSlots:
 
     @contextmanager
     def acquire(self, what: str) -> Iterator[None]:
-        """Raises `Unavailable`, naming `what` is being done, if too many wait already or the wait takes too
-        long.
-        """
+        """Raises `Unavailable`, naming `what` is being done, if too many wait or the wait is too long."""
         if not self._present.acquire(blocking=False):
             raise Unavailable(f"too many requests are waiting to read {what}; try again")
         try:

@@ -1,6 +1,4 @@
-"""The reference: what PEFT on the CPU, in float32, holds for the next token, with an adapter and without
-it.
-"""
+"""The reference: what PEFT on the CPU, in float32, holds for the next token, with and without an adapter."""
 
 from __future__ import annotations
 

@@ -37,8 +37,7 @@ _LEAST = 0.003
 
 @dataclass(frozen=True, slots=True)
 class PromptLogprobs:
-    """One prompt: what the engine says for the base and with the adapter, and what the reference says of
-    both."""
+    """One prompt: what the engine says for base and adapter, and what the reference says of both."""
 
     engine_base: Logprobs
     engine: Logprobs
@@ -47,8 +46,7 @@ class PromptLogprobs:
 
 
 class EngineTestResult(BaseModel):
-    """The result of an engine test. All but `strength` are root mean squares of differences of logprobs, in
-    nats."""
+    """The result of an engine test. All but `strength` are RMS differences of logprobs, in nats."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -97,8 +95,7 @@ def compute_verdict(answers: Sequence[PromptLogprobs]) -> EngineTestResult:
 
 
 def _steps(answers: Sequence[PromptLogprobs]) -> Iterator[tuple[float, float]]:
-    """Of each token that the engine named: how far training moved it from the base, and how far the engine
-    has it."""
+    """Per token that the engine named: how far training moved it, and how far the engine did."""
     for each in answers:
         for token, odds in each.engine.items():
             yield each.trained[token] - each.base[token], odds - each.base[token]

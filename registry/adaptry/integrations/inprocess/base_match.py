@@ -1,5 +1,4 @@
-"""Whether the model in memory is the base that a version was trained on, by the content of the files it came
-from.
+"""Whether the model in memory is the base that a version was trained on, by its files' content.
 
 The weights in memory may be cast, quantised or sharded over devices, so it is the files that are looked at:
 the folder or the hub's cache that the model was loaded from. Where there are none, nothing is claimed.

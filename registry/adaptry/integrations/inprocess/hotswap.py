@@ -72,9 +72,7 @@ def _swapped(model: Any, files: FetchedFiles, name: str) -> None:
 
 
 def _require_sides(model: Any, files: FetchedFiles, name: str) -> None:
-    """PEFT compares shapes while it swaps, when half is done, and writes a narrower module into a wider
-    one.
-    """
+    """PEFT compares shapes during a swap, when half is done, and writes narrower modules into wider ones."""
     layers = {path: layer for path, layer in model.named_modules() if name in getattr(layer, "lora_A", ())}
     for module in files.adapter.spec.modules:
         if module.kind != "linear":
@@ -97,8 +95,7 @@ def _device(model: Any) -> str:
 
 
 def _as_it_is(model: Any, name: str, config: Any) -> Any:
-    """The new config, its rank that of the tensors: they stay as large as they were where the new adapter's
-    are smaller."""
+    """The new config, with the tensors' rank: they keep their size if the new adapter's are smaller."""
     held = [
         layer.lora_A[name].weight.shape[0]
         for layer in model.modules()

@@ -1,5 +1,4 @@
-"""An adapter put into a PEFT model by PEFT itself, and looked at before and after: what fits nothing is an
-error.
+"""An adapter put into a PEFT model by PEFT itself, checked before and after: what fits nothing is an error.
 
 PEFT warns about keys that match nothing and goes on, and so the model answers as its base does. Here it is
 `CheckFailed`, and the model is as it was.
@@ -26,8 +25,7 @@ _PROMPT = "prompt_embeddings"
 
 
 def require_model(model: object) -> None:
-    """Raises `Invalid`, also for a model without weights: PEFT would leave the adapter's out as well, with a
-    warning."""
+    """Raises `Invalid`, also for a model without weights: PEFT would drop the adapter's too, and warn."""
     from torch.nn import Module
 
     if not isinstance(model, Module):
@@ -86,8 +84,7 @@ def _require_peft(adapter: Adapter, files: FetchedFiles) -> None:
 
 
 def _require_modules(model: Module, adapter: Adapter, files: FetchedFiles) -> None:
-    """PEFT itself matches names by their ends and translates old ones, so only what matches nothing is told
-    here."""
+    """PEFT itself matches names by their ends and translates old ones, so only misses are told here."""
     paths = [module.path for module in adapter.spec.modules]
     if not paths:
         return

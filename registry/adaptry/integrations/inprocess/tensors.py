@@ -25,9 +25,7 @@ _WORDS = {
 
 
 class LazyTensors(Mapping[str, "Tensor"]):
-    """Names as in the file, in its order. Each tensor is made when asked for, on `device`, floats as `dtype`
-    if given.
-    """
+    """Names in the file's order. Tensors are made when asked, on `device`, floats as `dtype` if given."""
 
     def __init__(
         self, path: Path, infos: Mapping[str, TensorInfo], device: str | device, dtype: dtype | None

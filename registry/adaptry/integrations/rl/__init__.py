@@ -1,5 +1,4 @@
-"""Reinforcement learning with a registry: publish the policy every few steps, keep a window of versions,
-drain.
+"""Reinforcement learning with a registry: publish the policy often, keep a window of versions, drain.
 
 publisher = Publisher(registry, "acme/policy", window=4, engines=[Vllm(Speaking(url))], cache=Cache(folder))
 published = publisher.publish(model, step=10, metrics={"reward": 0.3})

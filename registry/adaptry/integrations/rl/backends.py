@@ -31,8 +31,7 @@ class PolicyBackend(ABC):
 
 
 class EngineBackend(PolicyBackend):
-    """Loads versions into engines directly. Each version has its own name, so a sample records which version
-    produced it."""
+    """Loads versions into engines. Each has its own name, so a sample records which one produced it."""
 
     def __init__(self, registry: Registry, engines: Sequence[Engine], cache: Cache) -> None:
         self._registry, self._engines, self._cache = registry, engines, cache
@@ -63,8 +62,7 @@ class EngineBackend(PolicyBackend):
         return any(each.name in busy for each in older)
 
     def _is_older(self, name: str, version: VersionInfo) -> bool:
-        """Whether a name is an older version of ours. Names of a resolver or a worker (`acme/policy@prod`)
-        are left alone."""
+        """Whether a name is an older version of ours; not a resolver's or a worker's (`acme/policy@prod`)."""
         adapter, _, number = name.partition("@")
         return adapter == str(version.name) and number.isdigit() and name != self.model_name(version)
 
@@ -96,7 +94,6 @@ class WorkerBackend(PolicyBackend):
         return filter(self._follows, iter_items(lambda cursor: self._registry.workers.list(cursor, 200)))
 
     def _follows(self, worker: WorkerInfo) -> bool:
-        """Whether a worker follows the alias: it has had a version under that name, or reports a problem with
-        it."""
+        """Whether a worker follows the alias: it had a version by that name, or reports a problem."""
         names = {each.served_as for each in worker.residents} | {each.served_as for each in worker.troubles}
         return self._served_as in names

@@ -101,8 +101,7 @@ class Publisher:
         return PublishResult(version, self._backend.model_name(version))
 
     def drain(self, timeout: float = 120.0, poll: float = 0.2) -> None:
-        """Waits until engines answer from the newest version only, and no request is under way with an older
-        one.
+        """Waits until engines answer from the newest version only, and no request uses an older one.
 
         Raises `Unavailable` after `timeout` seconds, naming who is behind; `NotFound` where nothing was
         published.

@@ -1,5 +1,4 @@
-"""Checks that an engine serves a version as it was trained: compares the base by content, and applies the
-engine's limits.
+"""Checks that an engine serves a version as trained: compares the base by content, applies engine limits.
 
 Checked before anything is loaded, because engines accept adapters that do not fit and then give wrong
 answers.
@@ -54,8 +53,7 @@ def require_base_match(registry: Registry, version: VersionInfo, base: BaseRecor
 
 
 def require_compatible(cached: CachedAdapter, profile: EngineProfile) -> None:
-    """Raises `CheckFailed`, with a remedy, if the engine refuses the adapter or would not serve it as
-    trained."""
+    """Raises `CheckFailed`, with a remedy, if the engine would refuse the adapter or serve it wrongly."""
     found = check_runtime(open_dir(cached.path), profile.runtime, profile.base)
     if found.outcome == "as_trained":
         return

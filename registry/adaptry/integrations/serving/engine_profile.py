@@ -16,8 +16,7 @@ from adaptry.registry.interface import Registry
 def inspect_engine(
     registry: Registry, info: EngineInfo, configured: Runtime | None = None, base: str | None = None
 ) -> EngineProfile:
-    """The profile of a probed engine. `configured` options override reported ones; engines do not report
-    every limit.
+    """The profile of a probed engine. `configured` overrides its reports; engines do not report all limits.
 
     The base is `base` if given, else the model that the engine reports: a folder on this machine, by content,
     or a name in the registry. Raises `NotFound` if the base is none of these, `Invalid` if another engine

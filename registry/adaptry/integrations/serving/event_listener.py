@@ -33,8 +33,7 @@ class EventListener:
         self._thread: threading.Thread | None = None
 
     def subscribe(self, about: Collection[AdapterName]) -> None:
-        """Subscribes to the namespaces of these adapters only, from the next request on. Does nothing if
-        there are none."""
+        """Subscribes to only these adapters' namespaces, if any, from the next request on."""
         globs = tuple(sorted({f"{name.namespace}/*" for name in about}))
         if not globs:
             return

@@ -1,5 +1,4 @@
-"""Limits the requests that an engine's clients cause at the registry: a negative cache of refusals, and a
-rate limiter.
+"""Limits the requests that an engine's clients cause at the registry: a negative cache and a rate limiter.
 
 Clients may ask an engine for any name, and each unknown one would be a request to the registry.
 """
@@ -14,8 +13,7 @@ from adaptry.core.errors import AdaptryError, Unavailable
 
 @dataclass(slots=True)
 class NegativeCache:
-    """Caches why names were refused, each for `seconds`, at most `most` names. Callers pass the current time
-    in seconds."""
+    """Caches why names were refused, for `seconds`, at most `most`. Callers pass the time in seconds."""
 
     seconds: float
     most: int = 4096
@@ -44,8 +42,7 @@ class NegativeCache:
 
 @dataclass(slots=True)
 class RateLimiter:
-    """A token bucket: `per_second` requests per second, and bursts of as many. Callers pass the current time
-    in seconds."""
+    """A token bucket: `per_second` requests, and bursts of as many. Callers pass the time in seconds."""
 
     per_second: float
     _tokens: float | None = None

@@ -18,8 +18,7 @@ from adaptry.registry.interface import Registry
 def identify_served_base(
     registry: Registry, model: str, revision: str | None = None, configured: str | None = None
 ) -> BaseRecord:
-    """The base of an engine that was started with `model`: a folder, or a name on the Hub whose files are on
-    this machine.
+    """The base of an engine started with `model`: a folder, or a Hub name with its files on this machine.
 
     `configured` is the name or id of a base in the registry, used instead without a check. Raises
     `CheckFailed`, with a remedy, if the weights cannot be read.

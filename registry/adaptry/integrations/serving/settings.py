@@ -37,8 +37,7 @@ class WorkerSettings:
 
 
 def open_worker_registry(settings: AdaptrySettings) -> HttpRegistry:
-    """The registry at ADAPTRY_URL. Raises `Invalid` unless it is an HTTP address: workers do not open folders
-    or databases."""
+    """The registry at ADAPTRY_URL. Raises `Invalid` unless it is HTTP: workers open no local registry."""
     if settings.registry is None or not is_server(settings.registry):
         configured = f", not {settings.registry[:200]!r}" if settings.registry else ""
         raise Invalid(f"a worker needs a registry's address: set ADAPTRY_URL to http(s)://…{configured}")
@@ -46,8 +45,7 @@ def open_worker_registry(settings: AdaptrySettings) -> HttpRegistry:
 
 
 def open_worker_cache(settings: AdaptrySettings, folder: Path | None = None) -> Cache:
-    """The cache in `folder`, else in ADAPTRY_CACHE, else in the user's data folder, limited to
-    ADAPTRY_CACHE_SIZE.
+    """The cache in `folder`, else in ADAPTRY_CACHE, else in the user's data folder, of ADAPTRY_CACHE_SIZE.
 
     Raises `Invalid` if the size is malformed.
     """

@@ -1,5 +1,4 @@
-"""Training with a registry: checkpoints pushed as they are saved, the result a version, and going on from
-either.
+"""Training with a registry: checkpoints pushed when saved, the result a version, going on from either.
 
     trainer.add_callback(AdaptryCallback(registry, "acme/tone", keep_last=3, best=("eval_loss", "min")))
 

@@ -117,7 +117,8 @@ class AdaptryCallback(TrainerCallback):
         elif self._release == "last":
             try:
                 self._enqueue_last(args, state, kwargs.get("model"))
-            except Exception as error:  # noqa: BLE001  of saving, whatever it is: what was trained is not to be lost by it
+            except Exception as error:  # noqa: BLE001
+                # Whatever fails while saving, the trained weights must not be lost.
                 _LOG.warning("%s was not pushed: it could not be saved (%s)", self.name, error)
         self._drain_outbox(self._outbox)
 

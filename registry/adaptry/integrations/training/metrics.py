@@ -12,9 +12,7 @@ _MOST = 64
 
 
 def metrics_at_step(log: Iterable[Mapping[str, object]], step: int) -> dict[str, float]:
-    """The finite numbers logged at `step`, the later of two; speeds and the optimizer's numbers are none of
-    the adapter's.
-    """
+    """The finite numbers logged at `step`, the later of two; without speeds and the optimizer's numbers."""
     found: dict[str, float] = {}
     for entry in log:
         if entry.get("step") == step:

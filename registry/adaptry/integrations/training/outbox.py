@@ -22,9 +22,7 @@ PushWork = Callable[[Path], None]
 
 @dataclass(slots=True)
 class PendingPush:
-    """A snapshot of a folder's files, and the push to run on it. `error` is why the push has not
-    succeeded.
-    """
+    """A snapshot of a folder's files, and the push to run on it. `error`: why the push has not succeeded."""
 
     title: str
     folder: Path

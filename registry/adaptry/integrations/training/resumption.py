@@ -1,6 +1,4 @@
-"""Going on from a checkpoint or a version: its files in a folder, and what to name as the parent of what
-comes of it.
-"""
+"""Going on from a checkpoint or a version: its files in a folder, and the parent to name for the result."""
 
 from __future__ import annotations
 
@@ -17,9 +15,7 @@ from adaptry.registry.interface import Registry
 
 @dataclass(frozen=True, slots=True)
 class ResumePoint:
-    """An adapter to go on from. `folder` is what PEFT's `from_pretrained(model, folder, is_trainable=True)`
-    takes.
-    """
+    """An adapter to go on from; `folder` for PEFT's `from_pretrained(model, folder, is_trainable=True)`."""
 
     ref: str
     digest: Digest

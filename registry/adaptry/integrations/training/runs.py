@@ -73,9 +73,7 @@ def push_checkpoint(
     parents: tuple[Digest, ...] = (),
     provenance: Mapping[str, str] | None = None,
 ) -> TrainingCheckpoint:
-    """Raises as `transfer.drafts.push_draft`; again for the same step, the branch moves on if the files
-    changed.
-    """
+    """Raises as `transfer.drafts.push_draft`; a repeated step moves the branch on if the files changed."""
     kept = {metric: float(value) for metric, value in metrics.items() if math.isfinite(value)}
     note = CommitNote(title=f"{run}, step {step}", message=json.dumps({"metrics": kept}, sort_keys=True))
     commit = push_draft(

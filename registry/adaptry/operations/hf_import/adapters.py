@@ -55,8 +55,7 @@ def push_from_hub(
     progress: Progress = no_progress,
     retry: RetryPolicy = DEFAULT_RETRY,
 ) -> ImportedAdapter:
-    """Makes the adapter that `ref` means now a version of `name`; the same commit again gives that version
-    back.
+    """Makes the adapter that `ref` means now a version of `name`; the same commit gives that version again.
 
     Raises as `Hub.revision` and `push`, `NotFound` and `Unsupported` where there is no adapter that we read,
     `TooLarge` before anything is fetched, `DigestMismatch`.
@@ -102,8 +101,8 @@ def _check_sizes(revision: HubRepoRevision, kept: list[str]) -> None:
     for path in kept:
         if revision.files[path].sha256 is None and revision.files[path].size > _MOST_SMALL:
             raise TooLarge(
-                f"{path} of {revision} is larger than {_MOST_SMALL >> 20} MiB, and the hub tells no SHA-256"
-                " of it"
+                f"{path} of {revision} is larger than {_MOST_SMALL >> 20} MiB,"
+                " and the hub tells no SHA-256 of it"
             )
 
 

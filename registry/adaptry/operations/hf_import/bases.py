@@ -1,5 +1,4 @@
-"""A base on a hub made known here without downloading it: its headers and a few short runs of each tensor are
-read.
+"""A hub's base made known without downloading it: its headers and short runs of each tensor are read.
 
 What comes of it is the same id as of the same files in a folder. Runs that a fingerprint will ask for are
 fetched ahead, many at once, since each is a request of its own; what it asks for besides is fetched when it

@@ -1,5 +1,4 @@
-"""Many adapters of a hub taken over: by author, by filter, from a collection; again and again, going on where
-it stopped.
+"""Many adapters of a hub taken over: by author, filter or collection; repeatable, going on where it stopped.
 
 First the plan, which is what the hub has and what is here already; then one by one. What fails is told and
 left for the next time; what came from the commit that the hub has now is not fetched again.
@@ -62,8 +61,7 @@ class ImportResult:
 def plan_import(
     registry: Registry, hub: HubClient, selection: ImportSelection, namespace: str | None = None
 ) -> Iterator[ImportCandidate]:
-    """What would be taken over, into `namespace` or the one of the same name as on the hub. Raises as
-    `HubClient`."""
+    """What would be taken over, into `namespace` or the one named as on the hub. Raises as `HubClient`."""
     for listed in _listed(hub, selection):
         ref = HubRef(listed.repository, listed.commit)
         try:
@@ -83,8 +81,7 @@ def run_import(
     plan: Iterator[ImportCandidate],
     progress: Progress = no_progress,
 ) -> Iterator[ImportResult]:
-    """Takes over what the plan says, and tells of each, skipped ones too. An error ends one candidate, not
-    the rest.
+    """Takes over what the plan says, and reports each, also skipped ones. An error ends only one.
 
     Raises `StorageFull` and `Unauthenticated`, which do end it.
     """

@@ -1,5 +1,4 @@
-"""A file on a hub as bytes at positions, over plain HTTP with ranges, so that nothing is downloaded that is
-not read.
+"""A file on a hub as bytes at positions, over HTTP with ranges, so that only what is read is downloaded.
 
 Where a file lies is asked once, and again when that place no longer answers: addresses of storage expire.
 """

@@ -24,9 +24,7 @@ _WHO = 401
 
 @dataclass(frozen=True, slots=True)
 class HubFileInfo:
-    """A file of a revision. `sha256` is told of large files, `git_id` (SHA-1 of git's form of it) of every
-    one.
-    """
+    """A file of a revision. `sha256` is told of large files, `git_id` (git's SHA-1) of every one."""
 
     path: str
     size: int
@@ -36,9 +34,7 @@ class HubFileInfo:
 
 @dataclass(frozen=True, slots=True)
 class HubRepoRevision:
-    """One commit of a repository: `commit` names it for ever. `tags` are what the hub says of the
-    repository.
-    """
+    """One commit of a repository: `commit` names it for ever. `tags` are the hub's for the repository."""
 
     repository: str
     commit: str
@@ -116,9 +112,7 @@ class HubClient:
 
 
 def open_hub() -> HubClient:
-    """The hub and the token that HF_ENDPOINT, HF_TOKEN and `hf auth login` say. Raises
-    `MissingDependency`.
-    """
+    """The hub and the token by HF_ENDPOINT, HF_TOKEN and `hf auth login`. Raises `MissingDependency`."""
     try:
         from huggingface_hub import HfApi, get_token
     except ModuleNotFoundError as error:
@@ -129,9 +123,7 @@ def open_hub() -> HubClient:
 
 
 def _file(sibling: Any) -> HubFileInfo:
-    """(`Any`: a record of the client's whose fields are the same in all its versions, and its class is
-    not.)
-    """
+    """(`Any`: a client's record; its fields are the same in all versions, its class is not.)"""
     sha256 = Digest.parse(f"sha256:{sibling.lfs['sha256']}") if sibling.lfs else None
     return HubFileInfo(sibling.rfilename, sibling.size or 0, sha256, sibling.blob_id)
 

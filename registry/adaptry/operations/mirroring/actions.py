@@ -1,5 +1,4 @@
-"""The log of a mirror run. Each action is atomic; one that is refused is logged as a failure, and the run
-goes on."""
+"""The log of a mirror run. Each action is atomic; if refused, it is logged, and the run goes on."""
 
 from __future__ import annotations
 

@@ -58,8 +58,7 @@ def apply_snapshot(
     progress: Progress = no_progress,
     retry: RetryPolicy = DEFAULT_RETRY,
 ) -> ApplyResult:
-    """Creates or updates the version here, under its name and, if it is free, its number, with its metrics
-    and state.
+    """Creates or updates the version here, under its name and, if free, its number, with metrics and state.
 
     A missing adapter is created, private, with description and tags. Raises the errors of a push
     (`CheckFailed` among them), and `CheckFailed` if the source has forgotten a recall
@@ -167,8 +166,7 @@ def _change_state(
 
 
 def has_forgotten_recall(here: VersionInfo, there: VersionSnapshot) -> bool:
-    """Whether following the source would lift a recall that came from it, without a later decision there; a
-    pure function.
+    """Whether following the source would lift its recall, without a later decision there; a pure function.
 
     A source that was restored from a backup older than the recall looks like this, and so does a bundle.
     Compares the clocks of both registries: if they disagree by more than the time between recall and

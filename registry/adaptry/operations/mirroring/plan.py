@@ -116,8 +116,7 @@ def _moved_aliases(
 
 
 def require_distinct(source: Registry, destination: Registry) -> None:
-    """Raises `Invalid` if both are the same registry or exact copies: then the newest event of one is also in
-    the other."""
+    """Raises `Invalid` if both are one registry or copies: one's newest event is then in the other too."""
     end = source.events.read().seq
     last = source.events.read(max(0, end - 1)).items
     here = destination.events.read(max(0, end - 1)).items

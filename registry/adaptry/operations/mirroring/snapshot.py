@@ -23,8 +23,7 @@ MetricValue = tuple[MetricName, Annotated[float, Field(allow_inf_nan=False)]]
 
 
 class VersionSnapshot(Value, extra="forbid"):
-    """A version's metadata. `metrics` are all values ever logged, oldest first; `aliases` those that point at
-    this version."""
+    """A version's metadata. `metrics`: all values logged, oldest first; `aliases`: those that point at it."""
 
     name: AdapterName
     number: int = Field(ge=1, le=1_000_000_000)
@@ -39,8 +38,7 @@ class VersionSnapshot(Value, extra="forbid"):
     tags: tuple[Tag, ...] = Field(default=(), max_length=64)
     base_id: Digest | None = None
     decided_at: datetime | None = Field(default=None, exclude=True)
-    """When the source decided on the state; None if it never changed, and in bundles, whose format has no
-    place for it."""
+    """When the source decided on the state; None if it never did, and in bundles, which cannot hold it."""
 
     @property
     def adapter_edit(self) -> AdapterEdit:
@@ -56,8 +54,7 @@ def exact_ref(version: VersionInfo) -> Ref:
 
 
 def take_snapshot(registry: Registry, version: VersionInfo) -> tuple[VersionSnapshot, Manifest]:
-    """Takes the snapshot of a version, and its manifest. Raises `NotFound` if the version was deleted
-    meanwhile."""
+    """Takes the snapshot of a version, and its manifest. Raises `NotFound` if it was deleted meanwhile."""
     detail = registry.versions.detail(exact_ref(version))
     adapter = registry.adapters.get(version.name)
     now, standing = detail.version, detail.version.standing

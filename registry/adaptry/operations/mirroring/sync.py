@@ -128,8 +128,7 @@ class _VersionCopier:
         ).is_change
 
     def _copy_base(self, id: Digest) -> None:
-        """Copies a base, once per run. Without the right to register it, its adapters' base stays declared,
-        not verified."""
+        """Copies a base once per run. Without the right to register it, its adapters' base stays declared."""
         if not self.selection.bases or id in self.seen_bases:
             return
         self.seen_bases.add(id)
@@ -174,8 +173,8 @@ def _require_some_left(destination: Registry, plan: MirrorPlan) -> None:
     if plan.delete and set(plan.delete) == mirrored_adapters(destination):
         raise CheckFailed(
             "the source shows none of the adapters that were mirrored, as it also would to a token that lost"
-            " its rights: nothing was deleted; look at the source, and delete them here by name if they are"
-            " gone for good"
+            " its rights: nothing was deleted; look at the source,"
+            " and delete them here by name if they are gone for good"
         )
 
 

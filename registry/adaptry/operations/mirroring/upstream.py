@@ -73,8 +73,7 @@ class UpstreamMirror:
         self._offline_until = float("-inf")
 
     def fetch(self, ref: Ref) -> AdaptryError | None:
-        """Copies the version that `ref` means upstream. Returns why that failed, for a caller that does not
-        find it here."""
+        """Copies the version that `ref` means upstream. Returns why that failed, for callers that miss it."""
         known = self._fresh(ref)
         if known is not None:
             return known[1]
@@ -152,8 +151,7 @@ class UpstreamMirror:
             self._sync_newer(meant)
 
     def _sync_newer(self, latest: VersionInfo) -> None:
-        """Updates local versions that are newer than the upstream's latest: their state must have changed
-        there."""
+        """Updates local versions that are newer than the upstream's latest: their state changed there."""
         while True:
             found = self._local.versions.get(Ref(latest.name, Latest()))
             if found.digest == latest.digest or not self._sync_version(

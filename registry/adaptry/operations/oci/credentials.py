@@ -1,5 +1,4 @@
-"""Who we are to an OCI registry: what `docker login`, `oras login` or `skopeo login` kept, and the token it
-is changed for.
+"""Who we are to an OCI registry: what `docker login`, `oras login` or `skopeo login` kept, and its token.
 
 Helpers that keep passwords elsewhere are programs, and are not run.
 """
@@ -48,8 +47,8 @@ def authorization_header(
     if scheme.lower() == "bearer" and words.get("realm", "").startswith(("https://", *_plain(place))):
         return f"Bearer {_token(pool, words, login, place.host)}"
     raise Unauthenticated(
-        f"{place.host} wants a login, and none is kept: `docker login {place.host}` (or oras, or skopeo)"
-        " keeps one"
+        f"{place.host} wants a login, and none is kept: `docker login {place.host}` (or oras,"
+        " or skopeo) keeps one"
     )
 
 

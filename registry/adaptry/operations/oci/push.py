@@ -1,5 +1,4 @@
-"""An artifact into an OCI registry, by the distribution protocol 1.1: blobs that are missing, manifests, and
-the tag.
+"""An artifact into an OCI registry, by the distribution protocol 1.1: missing blobs, manifests, and the tag.
 
 Where a registry has no referrers API (it does not answer a manifest that has a subject with `OCI-Subject`),
 the subject's referrers are kept as an index under the tag `sha256-<hex>`, as the specification asks of
@@ -42,9 +41,7 @@ _LARGEST_INDEX = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class ArtifactPushResult:
-    """Where it is, by digest; `is_listed_by_tag`: its subject's referrers are in a tag, since the registry
-    keeps none.
-    """
+    """Where it is, by digest; `is_listed_by_tag`: a tag, not the registry, lists its subject's referrers."""
 
     place: OciReference
     descriptor: Descriptor
@@ -53,9 +50,7 @@ class ArtifactPushResult:
 
 @dataclass
 class OciRepository:
-    """One repository. `config`: a Docker config with logins; `ca_bundle`: the certificates to trust, else the
-    system's.
-    """
+    """One repository. `config`: a Docker config with logins; `ca_bundle`: certificates, else the system's."""
 
     reference: OciReference
     config: Path | None = None
@@ -135,8 +130,8 @@ class OciRepository:
             entries = None
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise Invalid(
-                f"{tag} of {self.reference.repository} is no index of referrers; remove it there, and push"
-                " again"
+                f"{tag} of {self.reference.repository} is no index of referrers; remove it there,"
+                " and push again"
             )
         return entries
 
@@ -152,9 +147,7 @@ class OciRepository:
         body: bytes | Iterator[bytes] | None = None,
         headers: dict[str, str] | None = None,
     ) -> urllib3.BaseHTTPResponse:
-        """One request; where it is answered with a challenge before a body is gone, once more with who we
-        are.
-        """
+        """One request; if challenged before a body is gone, once more with credentials."""
         answer = self._request(method, address, body, headers)
         if answer.status == 401 and not isinstance(body, Iterator):
             challenge = answer.headers.get("WWW-Authenticate", "")
@@ -182,8 +175,8 @@ class OciRepository:
             )
         except urllib3.exceptions.SSLError as error:
             raise Unavailable(
-                f"cannot trust {self.reference.host}: {error} (ADAPTRY_CA_BUNDLE names the certificates to"
-                " trust)"
+                f"cannot trust {self.reference.host}: {error}"
+                " (ADAPTRY_CA_BUNDLE names the certificates to trust)"
             ) from error
         except urllib3.exceptions.HTTPError as error:
             raise Unavailable(

@@ -13,9 +13,7 @@ from adaptry.storage.maintenance.integrity.rederivation import rederive
 
 
 def rebuild_rows(registry: LocalRegistry, key: str) -> None:
-    """Rebuilds what `key` identifies (see `IntegrityProblem`); of a version that is gone, nothing. Raises as
-    admission does.
-    """
+    """Rebuilds what `key` names (see `IntegrityProblem`), unless the version is gone. Raises as admission."""
     kind, _, rest = key.partition(":")
     catalog = registry.catalog
     if kind == "version":

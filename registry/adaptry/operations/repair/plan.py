@@ -12,8 +12,7 @@ RepairMethod = Literal["replace", "set aside", "rebuild", "leave"]
 
 
 class RegistryRepairStep(Value):
-    """One repair step. `source` is where the bytes come from; for `leave`, `reason` says what an operator can
-    do."""
+    """One repair step. `source`: where bytes come from; for `leave`, `reason`: what an operator can do."""
 
     how: RepairMethod
     kind: str

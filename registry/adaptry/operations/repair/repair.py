@@ -1,5 +1,4 @@
-"""Repairs what `verify` found (`adaptry mend`): replaces damaged data from a source, or sets it aside if
-there is none.
+"""Repairs what `verify` found (`adaptry mend`): replaces damaged data from a source, or sets it aside.
 
 Every step can be repeated, and a run can continue after any interruption: a file that was set aside counts as
 missing, and storing it again is an ordinary upload, with the same guarantees beside concurrent sweeps and
@@ -50,8 +49,7 @@ class RepairResult(Value):
 
 @dataclass(frozen=True, slots=True)
 class _RepairInputs:
-    """What every repair step needs: the registry, the sources of intact copies, and the damaged files by
-    digest."""
+    """What every repair step needs: the registry, sources of intact copies, and damaged files by digest."""
 
     registry: LocalRegistry
     sources: Sequence[RepairSource]
@@ -68,8 +66,7 @@ def repair_registry(
     show: Callable[[RegistryRepairPlan], object] = lambda _: None,
     progress: Progress = no_progress,
 ) -> RepairResult:
-    """Verifies, plans, shows the plan, and carries it out. `sources` are registries, bundles and folders
-    (`open_source`).
+    """Verifies, plans, shows the plan, executes it. `sources`: registries, bundles, folders (`open_source`).
 
     Without `read_bytes`, only files that are known to be damaged, missing or of the wrong size are repaired.
     Raises `PermissionDenied` unless the caller is an administrator, and as `open_source`; what cannot be
@@ -93,7 +90,8 @@ def repair_registry(
                 progress=progress,
             )
             inputs = _gather_inputs(registry, opened, problems)
-            plan = plan_repair(problems, lambda problem: _source_of(inputs, problem))  # noqa: B023  # called at once
+            # The lambda is called at once.
+            plan = plan_repair(problems, lambda problem: _source_of(inputs, problem))  # noqa: B023
             if not round_:
                 show(plan)
             if dry_run:
@@ -188,8 +186,7 @@ def _replace_manifest(inputs: _RepairInputs, revision: Digest) -> Iterator[str]:
 
 
 def _replace_file(inputs: _RepairInputs, digest: Digest, progress: Progress) -> Iterator[str]:
-    """Replaces a file from the first source with intact bytes; without one, the damaged copy is only set
-    aside."""
+    """Replaces a file from the first intact source; without one, the damaged copy is only set aside."""
     damaged_file = inputs.damaged_files.get(digest)
     if damaged_file is None or not damaged_file.places:
         return

@@ -1,5 +1,4 @@
-"""Sources of intact bytes: another registry, a bundle, a folder, a cache, or the damaged file with one bit
-flipped back.
+"""Sources of intact bytes: another registry, a bundle, a folder, a cache, or a bit flipped back.
 
 Sources are not trusted: their bytes are hashed before they are stored.
 """
@@ -28,8 +27,7 @@ from adaptry.storage.local import LocalRegistry
 
 @dataclass(frozen=True, slots=True)
 class FileLocation:
-    """Where a file is in a registry: a revision of an adapter or a base (then without one), and its path
-    there."""
+    """Where a file is in a registry: an adapter's revision, or a base (without one), and its path there."""
 
     owner: AdapterName | Digest
     revision: Digest | None
@@ -61,8 +59,7 @@ class RepairSource(ABC):
 
 
 class RegistrySource(RepairSource):
-    """Another registry, in which the adapters have the same names; in a folder, files are found whatever
-    their names."""
+    """Another registry, with the same adapter names; in a folder, files are found whatever their names."""
 
     def __init__(self, name: str, registry: Registry) -> None:
         super().__init__(name)
@@ -128,9 +125,7 @@ class BundleSource(RepairSource):
 
 
 class FolderSource(RepairSource):
-    """A folder with files of any names, such as the one that was pushed; those of the right size are
-    hashed.
-    """
+    """A folder with files of any names, such as the pushed one; files of the right size are hashed."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(str(folder))

@@ -67,9 +67,7 @@ def _hash_left(file: FileIO, hasher: Hash) -> int:
 def read_resumable(
     read: ReadFrom, entry: FileEntry, progress: Progress, retry: RetryPolicy, start: int = 0
 ) -> Iterator[bytes]:
-    """Yields the bytes of a file from `start`, resuming after a broken connection. The caller verifies
-    them.
-    """
+    """Yields a file's bytes from `start`, resuming after a broken connection. The caller verifies them."""
     position, failures = start, 0
     while position < entry.size:
         began = position

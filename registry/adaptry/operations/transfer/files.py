@@ -35,8 +35,7 @@ def hash_file(content: Content, path: str, progress: Progress) -> Digest:
 
 
 def base_claim(adapter: Adapter) -> BaseClaim | None:
-    """The base by the name in the config, unless that is a local folder, which means nothing on other
-    machines."""
+    """The base by the name in the config, unless that is a local folder, meaningless on other machines."""
     name = adapter.config.base_name
     if name is None or is_folder(name) or len(name) > 512:
         return None
@@ -67,8 +66,7 @@ def fetch_revision(
     progress: Progress,
     retry: RetryPolicy,
 ) -> None:
-    """Downloads a revision into the folder `target`, which appears atomically. Raises as `download` and
-    `output_folder`."""
+    """Downloads a revision into `target`, which appears atomically. Raises as `download`, `output_folder`."""
     with output_folder(target, replace=force) as place:
         for entry in manifest.files:
             path = place / entry.path
@@ -77,8 +75,7 @@ def fetch_revision(
 
 
 def _has(registry: Registry, name: AdapterName, digest: Digest) -> bool:
-    """Whether the file is stored. An adapter that is not visible counts as empty; the upload checks the
-    rights."""
+    """Whether the file is stored. An invisible adapter counts as empty; the upload checks rights."""
     try:
         return registry.files.has(name, digest)
     except NotFound:

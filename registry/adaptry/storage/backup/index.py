@@ -1,6 +1,4 @@
-"""The index of a backup: the digest of its catalog, which names all other files, and a digest of the index
-itself.
-"""
+"""The index of a backup: the digest of its catalog, which names all other files, and of the index itself."""
 
 from __future__ import annotations
 

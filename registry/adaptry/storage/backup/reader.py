@@ -1,6 +1,4 @@
-"""Reads a backup: its index, its catalog, and its files in the order of their digests. Nothing in it is
-trusted.
-"""
+"""Reads a backup: index, catalog, and files in the order of their digests. Nothing in it is trusted."""
 
 from __future__ import annotations
 
@@ -19,9 +17,7 @@ from adaptry.storage.blobs.store import CHUNK
 
 
 class Backup(ABC):
-    """Read once, from its beginning to its end: `catalog`, then `file` for each that the catalog names, then
-    `finish`.
-    """
+    """Read once, front to back: `catalog`, then `file` for each that the catalog names, then `finish`."""
 
     index: BackupIndex
 

@@ -1,6 +1,4 @@
-"""Reads the catalog that a restore replaces: the numbers, generations and events it gave out, and the
-versions it withdrew.
-"""
+"""Reads the catalog that a restore replaces: numbers, generations, events, and withdrawn versions."""
 
 from __future__ import annotations
 
@@ -22,9 +20,7 @@ from adaptry.storage.catalog.sqlite import copy
 
 @dataclass(frozen=True, slots=True)
 class ReplacedCatalog:
-    """`numbers` are the next of each adapter, `generation` and `event` the highest given, `recalls` states by
-    adapter and digest.
-    """
+    """`numbers`: each adapter's next; `generation`, `event`: highest; `recalls`: by adapter and digest."""
 
     numbers: Mapping[str, int] = field(default_factory=dict)
     generation: int = 0

@@ -46,9 +46,7 @@ _OWN = frozenset({_BLOBS, _ADMIN_TOKEN, "catalog.sqlite.in-use", "catalog.sqlite
 
 @dataclass(frozen=True, slots=True)
 class RestoreResult:
-    """What was restored, and the epoch that began; `held_back` versions were withdrawn after the backup was
-    taken.
-    """
+    """What was restored; the epoch that began; `held_back`: withdrawn after the backup was taken."""
 
     index: BackupIndex
     epoch: str
@@ -191,8 +189,8 @@ def _alone(folder: Path) -> Iterator[None]:
     lock = FileLock.try_exclusive(in_use_file(catalog), mode=0o600)
     if lock is None:
         raise Conflict(
-            f"a server, a runner or another command has the registry in {folder} open; stop it, then restore"
-            " again"
+            f"a server, a runner or another command has the registry in {folder} open; stop it,"
+            " then restore again"
         )
     with lock:
         if catalog.exists():
@@ -201,9 +199,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _fold_log(catalog: Path) -> None:
-    """Works the old catalog's log into it, and removes it: SQLite would apply a log that is left to the new
-    catalog.
-    """
+    """Checkpoints the old catalog's log and removes it: SQLite would apply a log to the new catalog."""
     try:
         with closing(sqlite3.connect(catalog, timeout=0)) as database:
             database.execute("PRAGMA journal_mode=DELETE")

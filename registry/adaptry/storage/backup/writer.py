@@ -1,5 +1,4 @@
-"""Taking a backup: the catalog first, at one moment; then every file that it names, read and compared with
-its digest.
+"""Taking a backup: the catalog first, at one moment; then every file it names, compared with its digest.
 
 A server, pushes and sweeps may go on meanwhile. An interrupted backup never gets a name that a restore
 accepts.
@@ -51,8 +50,7 @@ def create(
     skip_damaged: bool = False,
     progress: Progress = no_progress,
 ) -> BackupResult:
-    """Backs up the registry to the file `to`, if it ends in `.tar`, else into the folder `to`, beside the
-    backups there.
+    """Backs up the registry to the file `to` if it ends in `.tar`, else into the folder `to`, beside others.
 
     With `verify`, files of earlier backups in the folder are read again, and replaced if they are damaged.
     With `skip_damaged`, files of the registry that are lost or damaged are left out and named in the index.

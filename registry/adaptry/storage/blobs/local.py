@@ -80,9 +80,7 @@ class LocalBlobs(BlobStore):
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """No blob is deleted during the block, whichever process sweeps. Waits for a deletion, or another
-        hold, to end.
-        """
+        """No blob is deleted during the block, by any process. Waits for a deletion or another hold."""
         with FileLock.acquire_exclusive(self._hold, mode=0o600):
             yield
 

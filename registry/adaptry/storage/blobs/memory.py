@@ -1,6 +1,4 @@
-"""Blobs in memory: the same promises as a folder but durability. For tests, and for registries that may
-vanish.
-"""
+"""Blobs in memory: the same promises as a folder but durability. For tests and throwaway registries."""
 
 from __future__ import annotations
 

@@ -68,17 +68,14 @@ class BlobStore(ABC):
         return self._pieces(digest, start, self.size(digest))
 
     def descriptor(self, digest: Digest) -> AbstractContextManager[int | None]:
-        """The blob as a file, open for reading until the end of the block; None where it is none on this
-        machine.
+        """The blob as a file, open for reading until the end of the block; None if it is not on this machine.
 
         Raises `NotFound`.
         """
         return nullcontext(None)
 
     def put(self, digest: Digest, chunks: Iterable[bytes | memoryview]) -> None:
-        """Stores the blob; a cheap no-op if it is there. Raises `DigestMismatch`, `StorageFull`; then nothing
-        is kept.
-        """
+        """Stores the blob; cheap if it is there. Raises `DigestMismatch`, `StorageFull`, keeping nothing."""
         if self.has(digest):
             return
         with self.staging(self.new_key()) as staged:
@@ -108,9 +105,7 @@ class BlobStore(ABC):
         """No error if it is absent."""
 
     def deletion(self) -> AbstractContextManager[bool]:
-        """Surrounds the deletion of some blobs; False where none may be deleted now, since a backup is
-        reading them.
-        """
+        """Surrounds the deletion of blobs; False where none may be deleted now, as a backup reads them."""
         return nullcontext(True)
 
     @property
@@ -181,15 +176,11 @@ class BlobStore(ABC):
         """Raises `StorageFull` if `size` more bytes surely do not fit, before any is sent."""
 
     def tidy(self) -> int:
-        """Drops what processes that died long ago left behind and no staging names; how much of it there
-        was.
-        """
+        """Drops what processes that died long ago left behind and no staging names; how much there was."""
         return 0
 
     def download_url(self, digest: Digest, filename: str, seconds: int) -> str | None:
-        """A URL under which anybody may read the blob for so long, to be saved as `filename`; None where
-        there is none.
-        """
+        """A URL for anybody to read the blob for so long, saved as `filename`; None if there is none."""
         return None
 
     def upload_url(self, key: str, start: int, size: int, seconds: int) -> UploadUrl | None:

@@ -23,9 +23,7 @@ _SPARED = 600.0
 
 
 class TieredBlobs(BlobStore):
-    """`store`, with up to `limit` bytes of it kept in `folder`. Safe beside other processes on the same
-    folder.
-    """
+    """`store`, with up to `limit` bytes of it kept in `folder`. Safe with other processes on the folder."""
 
     def __init__(self, store: BlobStore, folder: Path, limit: int) -> None:
         super().__init__()
@@ -77,9 +75,7 @@ class TieredBlobs(BlobStore):
         return self.store
 
     def drop_damaged_copy(self, digest: Digest) -> bool:
-        """Deletes the cached copy of a blob if its bytes have changed; whether it did. The store itself is
-        not read.
-        """
+        """Deletes a blob's cached copy if its bytes have changed; whether it did. The store is not read."""
         try:
             if self._cache.is_sound(digest):
                 return False
@@ -154,9 +150,7 @@ class TieredBlobs(BlobStore):
         return True
 
     def _kept(self, digest: Digest, coming: Iterator[bytes]) -> Iterator[bytes]:
-        """The pieces, which are in the cache once all were read; a cache that cannot be written to is done
-        without.
-        """
+        """The pieces, which are cached once all were read; an unwritable cache is done without."""
         with self._cache.staging(self.new_key()) as staged:
             is_kept = True
             try:

@@ -68,9 +68,7 @@ def find(tx: Transaction, name: AdapterName) -> AdapterRecord | None:
 
 
 def require_distinct_name(tx: Transaction, name: AdapterName, renamed: AdapterName | None = None) -> None:
-    """Raises `Conflict` where a new name would differ from another only in capitals; `renamed` is the name
-    that it replaces.
-    """
+    """Raises `Conflict` if a name differs from another only in case; `renamed`: the name it replaces."""
     if (namespace := case_conflicts.namespace_like(tx, name.namespace)) is not None:
         raise Conflict(
             f"the namespace {name.namespace!r} differs only in capitals from {namespace!r}, which exists;"
@@ -78,14 +76,13 @@ def require_distinct_name(tx: Transaction, name: AdapterName, renamed: AdapterNa
         )
     if (other := case_conflicts.adapter_like(tx, str(name))) not in (None, str(renamed)):
         raise Conflict(
-            f"{name} differs only in capitals from {other}, which exists; write {other}, or choose another"
-            " name"
+            f"{name} differs only in capitals from {other}, which exists; write {other},"
+            " or choose another name"
         )
 
 
 def create(tx: Transaction, name: AdapterName, edit: AdapterEdit, at: datetime) -> AdapterRecord:
-    """A new adapter, or a deleted one of that name revived: empty, its numbering continued. The name must be
-    free.
+    """A new adapter, or a deleted one revived: empty, its numbering continued. The name must be free.
 
     Raises `Conflict` as `require_distinct_name`.
     """
@@ -119,8 +116,7 @@ def edit(tx: Transaction, adapter: AdapterRecord, change: AdapterEdit, at: datet
 
 
 def rename(tx: Transaction, adapter: AdapterRecord, to: AdapterName, at: datetime) -> AdapterRecord:
-    """Moves an adapter to a name that is free; its numbering continues beyond any that was used under either
-    name.
+    """Moves an adapter to a name that is free; its numbering continues beyond any used under either name.
 
     Raises `Conflict` as `require_distinct_name`.
     """
@@ -192,9 +188,7 @@ def find_renamed(tx: Transaction, name: AdapterName) -> AdapterRecord | None:
 
 
 def allocate_number(tx: Transaction, adapter: AdapterRecord, at: datetime, wished: int | None = None) -> int:
-    """The number that is wished for, if it was never given; else the next one. Given once, whatever becomes
-    of it.
-    """
+    """The number wished for, if it was never given; else the next one. Given once, whatever becomes of it."""
     row = _require(tx, adapter)
     number = row.next_number
     if wished is not None and (wished > number or not _was_allocated(tx, adapter, wished)):

@@ -35,9 +35,7 @@ class BaseAccess:
 
 
 def find(tx: Transaction, scope: ReadScope, key: str) -> list[Digest]:
-    """The ids of readable bases that `key` may mean: a name, an id, or the beginning of one. At most two are
-    looked for.
-    """
+    """The ids of readable bases that `key` may mean: a name, an id or its beginning. At most two."""
     named = select(BaseNameRow.base_id).where(BaseNameRow.name == key)
     found = _seen(tx, scope, col(BaseRow.id).in_(named))
     if found:

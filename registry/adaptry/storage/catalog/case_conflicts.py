@@ -27,8 +27,7 @@ def fold(name: str) -> str:
 
 
 def is_same_folded(column: Any, folded: Any, name: str) -> ColumnElement[bool]:
-    """Whether a row's name is `name` but for capitals. The unique index on `folded` finds it, in any number
-    of rows.
+    """Whether a row's name is `name` but for capitals. The unique index on `folded` finds it fast.
 
     (`Any`: SQLModel's columns are typed as their values.)
     """
@@ -36,9 +35,7 @@ def is_same_folded(column: Any, folded: Any, name: str) -> ColumnElement[bool]:
 
 
 def namespace_like(tx: Transaction, namespace: str) -> str | None:
-    """Another namespace whose name differs from this one only in capitals; None also where this one exists
-    itself.
-    """
+    """Another namespace whose name differs only in capitals; None also where this one exists itself."""
     if tx.execute(select(_NAMESPACES.c.name).where(_NAMESPACES.c.name == namespace)).first():
         return None
     return _other(tx, _NAMESPACES, namespace, _NAMESPACES.c.name)
@@ -66,9 +63,7 @@ def label_like(tx: Transaction, adapter: int, label: str) -> str | None:
 
 
 def release_adapter_name(tx: Transaction, name: str) -> None:
-    """When an adapter gives up its name: the next of those that differed from it only in capitals holds the
-    lower case.
-    """
+    """When an adapter gives up its name: the next that differed only in capitals holds the lower case."""
     left = _left(_ADAPTERS, name, _ADAPTERS.c.name, _ADAPTERS.c.deleted_at.is_(None))
     _release_name(tx, _ADAPTERS, name, _ADAPTERS.c.name, left)
 

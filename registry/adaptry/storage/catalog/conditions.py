@@ -85,9 +85,7 @@ def term_conditions(tx: Transaction, scope: ReadScope, parsed: Sequence[Term]) -
 
 
 def state_conditions(parsed: Sequence[Term]) -> list[Condition]:
-    """That a version is in a state that is found unasked; no condition where a query says which states it
-    wants.
-    """
+    """That a version is in a state that is found unasked; none if a query says which states it wants."""
     if any(isinstance(term, TextTerm) and term.field == "state" and not term.negated for term in parsed):
         return []
     return [Condition(col(VersionRow.state).in_(SEARCHABLE))]
@@ -152,18 +150,14 @@ def _text(tx: Transaction, term: TextTerm, scope: ReadScope = EVERYTHING) -> Con
 
 
 def _revision(term: TextTerm) -> Condition:
-    """Versions of one revision, under whatever names; every version has a digest of its own column, so no
-    term.
-    """
+    """Versions of one revision, under whatever names; every version has a digest column, so no term."""
     column, hex = col(VersionRow.digest), term.text.removeprefix("sha256:")
     holds = (column >= hex) & (column < _after(hex)) if term.is_prefix else column == hex
     return Condition(holds, select(col(VersionRow.id)).where(holds))
 
 
 def _begins(field: str, text: str) -> ColumnElement[bool]:
-    """That a version has a text of many that begin alike; looked up from the version, since the texts are
-    many.
-    """
+    """That a version has one of many texts that begin alike; looked up by version, as texts are many."""
     if field in ("name", "namespace"):
         name, namespace = col(AdapterRow.name), col(AdapterRow.namespace)
         bare = func.substr(name, func.length(namespace) + 2)
@@ -234,9 +228,7 @@ def _some(table: type[Row], condition: ColumnElement[bool]) -> ColumnElement[boo
 
 
 def _base_in_scope(scope: ReadScope, term: TextTerm) -> list[Condition]:
-    """That the version may be found by its base: the reader sees it, or the version itself gives it that
-    name.
-    """
+    """That a version may be found by its base: the reader sees it, or the version gives it that name."""
     seen = scope.base_condition()
     if seen is None:
         return []

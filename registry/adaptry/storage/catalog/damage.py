@@ -43,9 +43,7 @@ def mark_damaged(
 
 
 def clear_damage(tx: Transaction, file: Digest) -> None:
-    """The file is stored as it should be: what was marked is inspected anew. No error where it was not
-    marked.
-    """
+    """The file is stored as it should be: what was marked is inspected anew. No error if unmarked."""
     marked = tx.execute(delete(DamagedFileRow).where(col(DamagedFileRow.digest) == file.hex))
     if marked.rowcount:  # type: ignore[attr-defined]  # a DML result has it
         inspections.forget(tx, file)

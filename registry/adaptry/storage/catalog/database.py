@@ -39,9 +39,7 @@ class Catalog:
     """
 
     def __init__(self, url: str, busy_timeout: float = 30.0) -> None:
-        """Raises `ProtocolMismatch` (a newer schema), `Unavailable` (cannot be opened, or would not be
-        durable).
-        """
+        """Raises `ProtocolMismatch` (newer schema), `Unavailable` (cannot be opened, or is not durable)."""
         self._database = _opened(url, busy_timeout)
         self.path = sqlite.path_of(url)
         """The SQLite file; None for PostgreSQL and in memory."""
@@ -75,9 +73,7 @@ class Catalog:
 
     @contextmanager
     def write_nondurable(self) -> Iterator[Transaction]:
-        """As `write`, for what is worth no wait for the disk: a power cut may undo it, whole, and nothing
-        before it.
-        """
+        """As `write`, not waiting for the disk: a power cut may undo it, whole, and nothing before it."""
         with self._transaction(self._database.nondurable_writers) as session:
             yield session
 
@@ -88,16 +84,12 @@ class Catalog:
 
     @cached_property
     def epoch(self) -> Epoch:
-        """The epoch that the registry is in. Another one begins only while no process has the catalog
-        open.
-        """
+        """The registry's epoch. Another one begins only while no process has the catalog open."""
         with self.read() as tx:
             return epochs.current(tx)
 
     def copy_to(self, target: Path) -> None:
-        """Copies one moment of a catalog in a file, while others write to it. Raises `StorageFull`,
-        `Unavailable`, `CorruptData`.
-        """
+        """Copies one moment of a catalog to a file. Raises `StorageFull`, `Unavailable`, `CorruptData`."""
         assert self.path is not None, "only a file is copied"
         try:
             sqlite.copy(self.path, target)

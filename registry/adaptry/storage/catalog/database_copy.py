@@ -1,5 +1,4 @@
-"""A whole catalog into another database: every row of every table, in one transaction, read back and
-compared.
+"""A whole catalog into another database: every row of every table, in one transaction, then compared.
 
 The rows go as they are, keys and all, so that cursors, generations and the order of events go on. Nobody can
 write to either catalog meanwhile.
@@ -44,9 +43,7 @@ def copy(source: Transaction, target: Transaction) -> Mapping[str, int]:
 
 
 def retire(source: Transaction, where: str) -> None:
-    """From the commit on, nobody can write to the catalog that was moved away, also who has it open
-    already.
-    """
+    """From the commit on, nobody can write to the catalog moved away, even if it is open already."""
     names = [table.name for table in Row.metadata.sorted_tables]
     sqlite.forbid_changes(source.connection(), names, _moved_to(where))
 

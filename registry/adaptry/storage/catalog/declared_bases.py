@@ -21,9 +21,7 @@ from adaptry.storage.catalog.rows import AdapterRow, BaseRow, RevisionRow, Versi
 
 @dataclass(frozen=True, slots=True)
 class DeclaredBase:
-    """The base id and name that a version was declared with, the name in its config, and the report of its
-    checks.
-    """
+    """A version's declared base id and name, the name in its config, and the report of its checks."""
 
     base_id: Digest | None
     base_name: str | None

@@ -30,9 +30,7 @@ that can be read.
 
 
 def wait_readable(seconds: float, *files: int) -> None:
-    """Waits so long, or until one of the files can be read. (`select.select` takes no file beyond the
-    1024th.)
-    """
+    """Waits so long, or until a file can be read. (`select.select` takes only files below 1024.)"""
     with selectors.DefaultSelector() as selector:
         for file in files:
             selector.register(file, selectors.EVENT_READ)

@@ -1,5 +1,4 @@
-"""Epochs: each restore of a registry begins one, so that numbers given out after the backup are not mistaken
-for new ones.
+"""Epochs: each restore of a registry begins one, so that numbers given after the backup are not reused.
 
 Events, generations and numbers of an epoch are above all that the epochs before it can have given out. Its id
 is random: two restores of one backup are two epochs. Whoever holds a cursor of another epoch must look at

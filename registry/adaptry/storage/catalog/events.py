@@ -89,9 +89,7 @@ def record(
 def page(
     tx: Transaction, identity: Identity, adapter: AdapterRecord, cursor: str | None, limit: int
 ) -> Page[Event]:
-    """An adapter's events, newest first, through all its renames; without those about a base that is not
-    readable.
-    """
+    """An adapter's events, newest first, through all its renames; without those about unreadable bases."""
     about = f"events {adapter.key}"
     before = cursors.decode_number(cursor, about, cursors.BIG_INTEGER)
     query = select(EventRow).where(col(EventRow.adapter_id) == adapter.key).order_by(col(EventRow.seq).desc())
@@ -141,9 +139,7 @@ def read_batch(
 def select_batch(
     stored: Sequence[StoredEvent], identity: Identity, about: NameFilter, after: int, limit: int
 ) -> EventBatch:
-    """The events of `stored`, all after number `after`, for one reader, and the number of the last one
-    examined.
-    """
+    """The events of `stored`, all after number `after`, for one reader, and the last examined number."""
     items: list[Event] = []
     for one in stored:
         if about.matches(one.event) and one.is_visible_to(identity):

@@ -1,5 +1,4 @@
-"""The column `folded`: which rows have another value than they should, and putting that right. What it is
-for: `case_conflicts`.
+"""The column `folded`: which rows have a wrong value, and putting that right. For what: `case_conflicts`.
 
 Of the names that differ only in capitals one has the lower case, and the others have nothing; so have names
 that are free.
@@ -20,9 +19,7 @@ from adaptry.storage.catalog.version_info import table_of
 
 @dataclass(frozen=True, slots=True)
 class _FoldedColumn:
-    """A table of names: the column that has them, the one within which they are unique, and which rows are
-    names in use.
-    """
+    """A table of names: their column, the one within which they are unique, and which rows are in use."""
 
     table: Table
     name: Column[str]
@@ -63,9 +60,7 @@ def misfolded(tx: Transaction) -> Iterator[tuple[str, str, str | None]]:
 
 
 def refold(tx: Transaction) -> None:
-    """Every name as it should be. Of several that differ only in capitals and have none, the first is given
-    it.
-    """
+    """Every name as it should be. Of several that differ only in case and have none, the first gets it."""
     for names in _EVERY:
         tx.execute(names.table.update().where(names.wrong()).values(folded=None))
         key = [names.name] if names.within is None else [names.within, names.name]

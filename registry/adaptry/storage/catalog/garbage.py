@@ -1,5 +1,4 @@
-"""Files of an owner that none of its manifests name: found by reading manifests, marked as unneeded, then
-deleted.
+"""Files of an owner that none of its manifests name: found by reading manifests, marked, then deleted.
 
 A transaction that needs a file again removes the mark (`files.clear_unneeded`), so a row that still has the
 mark that a sweep saw is named by nothing newer.
@@ -35,9 +34,7 @@ from adaptry.storage.catalog.rows import (
 
 @dataclass(frozen=True, slots=True)
 class OwnedFile:
-    """A file that an owner has (an adapter by name, a base by id), and since when it is marked as
-    unneeded.
-    """
+    """A file of an owner (an adapter by name, a base by id), and since when it is marked as unneeded."""
 
     owner: str
     digest: Digest
@@ -105,14 +102,14 @@ def unmark_unneeded(tx: Transaction, found: Sequence[OwnedFile]) -> None:
 
 
 def delete_unneeded(tx: Transaction, found: Sequence[OwnedFile]) -> int:
-    """Deletes the rows of these files, if they still have the mark that was seen; returns how many were
-    deleted.
+    """Deletes the rows of these files, if they still have the seen mark; returns how many were deleted.
 
     Bytes that nobody owns then are marked for deletion, as of the time of that mark.
     """
     taken = 0
     for file in found:
-        if tx.execute(delete(FileRow).where(*_row(file))).rowcount:  # type: ignore[attr-defined]  # a DML result has it
+        # The result of a DML statement has a row count.
+        if tx.execute(delete(FileRow).where(*_row(file))).rowcount:  # type: ignore[attr-defined]
             taken += 1
             assert file.since is not None, "only what was marked goes"
             pending_deletes.mark_for_delete(tx, [file.digest], file.since)
@@ -140,9 +137,7 @@ def forget_weights(tx: Transaction, digests: Sequence[Digest]) -> None:
 
 
 def named_files(tx: Transaction, owner: str) -> set[str]:
-    """Every file that a commit or version of the adapter, or the base's stored weights, name. Raises
-    `CorruptData`.
-    """
+    """Every file named by a commit or version of the adapter, or the base's weights. Raises `CorruptData`."""
     return set(_named(tx, owner))
 
 

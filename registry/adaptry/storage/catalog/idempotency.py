@@ -1,5 +1,4 @@
-"""Answers by the key of the request they were given to, written in the transaction of what the request
-changed.
+"""Answers by the key of their request, written in the transaction of what the request changed.
 
 So an answer is there exactly where its change is, whatever dies in between.
 """

@@ -1,6 +1,4 @@
-"""What inspections found in weights files, kept by the file's digest. Results of an older measurement count
-as none.
-"""
+"""Inspections' findings, by the weights file's digest. Results of an older measurement do not count."""
 
 from __future__ import annotations
 

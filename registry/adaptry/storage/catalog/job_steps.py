@@ -1,5 +1,4 @@
-"""The steps of jobs: begun in attempts and fenced, so that each has one result however many runners take it
-up.
+"""The steps of jobs: begun in attempts and fenced, so that each has one result, however many runners try.
 
 Each begin of a step is its next attempt. From then on the runner of an earlier attempt can change nothing:
 every change is made in a transaction that checks the attempt first (`require_current`). A step's result is
@@ -57,15 +56,13 @@ def begin_attempt(tx: Transaction, id: str, step: str, runner: str, now: datetim
 
 
 def require_current(tx: Transaction, id: str, step: str, attempt: int) -> None:
-    """Raises `Conflict` unless this is the step's latest attempt, its job open, and its submitter's token not
-    revoked.
-    """
+    """Raises `Conflict` unless the attempt is the latest, its job open, and its token not revoked."""
     job = row_of(tx, id)
     row = tx.get(JobStepRow, (job.key, step)) if job else None
     if job is None or job.state not in OPEN or row is None or row.turn != attempt:
         raise Conflict(
-            f"job {id} is no longer this runner's: it was cancelled, or taken over by another; nothing was"
-            " changed"
+            f"job {id} is no longer this runner's: it was cancelled, or taken over by another;"
+            " nothing was changed"
         )
     if tokens.is_revoked(tx, job.submitter):
         raise Conflict(
@@ -84,9 +81,7 @@ def report(tx: Transaction, id: str, step: str, attempt: int, what: str, done: i
 def finish_step(
     tx: Transaction, id: str, step: str, attempt: int, result: Mapping[str, Any], pieces: Mapping[str, int]
 ) -> None:
-    """Stores a step's result and adds the steps that follow from it, each with its size. Raises as
-    `require_current`.
-    """
+    """Stores a step's result and adds the steps that follow, with sizes. Raises as `require_current`."""
     require_current(tx, id, step, attempt)
     row = _step(tx, id, step)
     row.result = json.dumps(dict(result), ensure_ascii=False)
@@ -118,9 +113,7 @@ def _step(tx: Transaction, id: str, step: str) -> JobStepRow:
 
 
 class FencedCatalog(Catalog):
-    """A catalog in which every change is made for one step of a job, in its latest attempt; else it raises
-    `Conflict`.
-    """
+    """A catalog that changes for one step of a job, in its latest attempt, else raises `Conflict`."""
 
     def __init__(self, catalog: Catalog, look: Callable[[Transaction], None]) -> None:
         vars(self).update(vars(catalog))  # the same database and all that hangs on it, opened once

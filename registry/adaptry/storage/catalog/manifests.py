@@ -8,9 +8,7 @@ from adaptry.core.manifest import Manifest
 
 
 def stored_manifest(digest: Digest, data: bytes) -> Manifest:
-    """The manifest in a row. Raises `CorruptData` where its bytes have changed: it would name other files
-    than were pushed.
-    """
+    """The manifest in a row. Raises `CorruptData` if its bytes changed: it would name other files."""
     if Digest.of(data) != digest:
         raise CorruptData(
             f"the stored manifest of revision {digest.brief} is damaged; push the same files again, or run "

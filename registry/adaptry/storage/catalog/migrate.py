@@ -33,18 +33,14 @@ KNOWN = (
     "0014",
     "0015",
 )
-"""Every schema there ever was, oldest first. Written here so that an up-to-date database opens without
-Alembic.
-"""
+"""Every schema there ever was, oldest first. Here, an up-to-date database opens without Alembic."""
 _NUMBER = re.compile(r"\d{4}")
 _FIRST = "adapters"  # a table that every schema has
 _OWN = "give Adaptry a database of its own"
 
 
 def migrate(database: DatabaseDialect) -> None:
-    """Raises `ProtocolMismatch` for a schema from the future, `Conflict` for a database that is somebody
-    else's.
-    """
+    """Raises `ProtocolMismatch` for a schema from the future, `Conflict` for somebody else's database."""
     with database.readers.connect() as connection:
         if schema_of(connection) == KNOWN[-1]:
             return
@@ -59,9 +55,7 @@ def migrate(database: DatabaseDialect) -> None:
 
 
 def schema_of(connection: Connection) -> str | None:
-    """The schema's number, None before the first. Raises `ProtocolMismatch` for one from the future,
-    `Conflict`.
-    """
+    """The schema's number, None before the first. Raises `ProtocolMismatch` for a future one, `Conflict`."""
     if not inspect(connection).has_table("alembic_version"):
         return None
     schema = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
@@ -69,8 +63,8 @@ def schema_of(connection: Connection) -> str | None:
         raise Conflict(f"this database is another program's (its schema is {schema[:40]!r}); {_OWN}")
     if schema is not None and schema not in KNOWN:
         raise ProtocolMismatch(
-            f"this registry's database has schema {schema} and this Adaptry knows up to {KNOWN[-1]}: upgrade"
-            " adaptry"
+            f"this registry's database has schema {schema} and this Adaptry knows up to {KNOWN[-1]}:"
+            " upgrade adaptry"
         )
     return schema
 

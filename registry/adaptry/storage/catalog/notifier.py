@@ -1,5 +1,4 @@
-"""Notifications of commits: wakes those who wait for events when this process or another one has committed
-some.
+"""Notifications of commits: wakes those who wait for events when this or another process has committed some.
 
 A notification says only that there may be new events; the waiter then reads them. One thread listens for all
 waiters of a catalog, while there are any. It outlasts restarts of the database, after each of which it
@@ -24,9 +23,7 @@ _PAUSES = 0.1, 5.0  # seconds, at first and at most, before a database that cann
 
 
 class CommitNotifier:
-    """Wait within `subscribed`. `notifications` counts, so that one between a read and the next wait is not
-    lost.
-    """
+    """Wait within `subscribed`. `notifications` counts, so that none between a read and a wait is lost."""
 
     def __init__(self, listen: CommitListener) -> None:
         self.notifications = 0
@@ -82,9 +79,7 @@ class CommitNotifier:
             thread.join(timeout=5)
 
     def stop(self) -> None:
-        """Stops listening soon. Waits for nothing, so that a collector of garbage may call it, whatever locks
-        are held.
-        """
+        """Stops listening soon. Never waits: a garbage collector may call it, whatever locks are held."""
         waking, self._thread, self._waking = self._waking, None, None
         if waking:
             waking.close()  # which the other end can read

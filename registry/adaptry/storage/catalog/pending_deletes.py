@@ -72,9 +72,7 @@ def due_for_delete(tx: Transaction, before: datetime, after: str, limit: int) ->
 def start_delete(
     tx: Transaction, digests: Sequence[Digest], held: Collection[Digest]
 ) -> tuple[list[Digest], datetime]:
-    """Those that the caller alone may delete from that moment on. The others lose their mark, as do those
-    that are `held`.
-    """
+    """Those that the caller alone may delete from then on. The others lose their mark, as do `held` ones."""
     free, now = unowned(tx, digests) - set(held), _now(tx)
     for digest in set(digests) - free:
         unmark_for_delete(tx, digest)

@@ -1,5 +1,4 @@
-"""Everything that is true only of PostgreSQL: how a connection is set up, how a writer begins, what its
-errors mean.
+"""Everything specific to PostgreSQL: how a connection is set up, how a writer begins, what its errors mean.
 
 Writers take turns here too, by one advisory lock of the database, taken before anything else is read. So what
 a writer reads stays true until it commits, as in SQLite; nothing is ever to be retried because two writers
@@ -42,8 +41,8 @@ _LOOKS = (
 )
 _LONGEST_PAUSE = 60  # seconds that a writer may be silent before it is taken for dead and its lock given on
 _AWAY = (
-    "the registry's database does not answer as it should; its administrator has the details, try again in a"
-    " moment"
+    "the registry's database does not answer as it should; its administrator has the details,"
+    " try again in a moment"
 )
 LIBPQ: dict[
     str, Any
@@ -69,9 +68,7 @@ _NEEDED = {
 
 
 def open_database(url: str, busy_timeout: float) -> DatabaseDialect:
-    """The database that a URL names; it must exist, and may be empty. Raises `Invalid`,
-    `MissingDependency`.
-    """
+    """The database of a URL; it must exist, and may be empty. Raises `Invalid`, `MissingDependency`."""
     address = _address(url)
     try:
         engine = create_engine(
@@ -121,9 +118,7 @@ def _address(url: str) -> URL:
 
 
 def _check(connection: Any, record: ConnectionPoolEntry) -> None:
-    """Refuses a database that forgets what it acknowledged. (`Any`: a connection of the driver, which may be
-    missing.)
-    """
+    """Refuses a database that forgets what it acknowledged. (`Any`: a connection of an optional driver.)"""
     settings = ", ".join(f"current_setting('{name}')" for name in _NEEDED)
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {settings}")
@@ -173,9 +168,9 @@ def _listen(address: str, stop: socket.socket) -> Iterator[bool]:
 def _with_other_order(connection: Connection) -> list[tuple[str, str, str]]:
     """Tables, columns and types of text that is compared in the database's own language."""
     query = text(
-        "SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema ="
-        " current_schema() AND data_type IN ('character varying', 'text') AND collation_name IS DISTINCT FROM"
-        " 'C' ORDER BY table_name, ordinal_position"
+        "SELECT table_name, column_name, data_type FROM information_schema.columns"
+        " WHERE table_schema = current_schema() AND data_type IN ('character varying', 'text')"
+        " AND collation_name IS DISTINCT FROM 'C' ORDER BY table_name, ordinal_position"
     )
     return [(table, column, kind) for table, column, kind in connection.execute(query)]
 
@@ -216,8 +211,8 @@ def _translate_error(where: str, error: BaseException) -> AdaptryError | None:
             return Unavailable(f"cannot use the database {where}: {_line(error)}", public_message=_AWAY)
         case _, "25006":
             return Unavailable(
-                f"the database {where} may not be written to: {_line(error)}; is it a standby? name the one"
-                " it follows",
+                f"the database {where} may not be written to: {_line(error)};"
+                " is it a standby? name the one it follows",
                 public_message=_AWAY,
             )
         case _, "42501":

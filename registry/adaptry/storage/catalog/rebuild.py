@@ -1,6 +1,4 @@
-"""Rows put right: derived ones made anew from what they are derived from, and manifests replaced by their own
-bytes.
-"""
+"""Rows put right: derived ones made anew, and manifests replaced by their own bytes."""
 
 from __future__ import annotations
 
@@ -52,9 +50,7 @@ from adaptry.storage.catalog.versions import Admission
 
 @dataclass(frozen=True, slots=True)
 class VersionSource:
-    """A version as its rows have it: its key, its name with its number, its manifest and why it was
-    forced.
-    """
+    """A version by its rows: its key, its name with its number, its manifest and why it was forced."""
 
     key: int
     name: str

@@ -1,6 +1,4 @@
-"""Recalls that a restored registry lacks: proved by a worker's signature, or found in the replaced
-catalog.
-"""
+"""Recalls a restored registry lacks: proved by a worker's signature, or found in the replaced catalog."""
 
 from __future__ import annotations
 

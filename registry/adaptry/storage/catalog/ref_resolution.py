@@ -31,16 +31,14 @@ class ResolvedRef:
         if len(self.versions) > 1:
             assert isinstance(selector, ByDigest)
             raise Conflict(
-                f"{self.adapter.name} has several versions that begin with {selector.prefix}; give more"
-                " digits"
+                f"{self.adapter.name} has several versions that begin with {selector.prefix};"
+                " give more digits"
             )
         return self.versions[0] if self.versions else None
 
 
 def _statement(found: FromClause, is_meant: ColumnElement[bool]) -> Select[Any]:
-    """The adapter named, with the version meant or without one. (`Any`: rows are typed by all their
-    columns.)
-    """
+    """The adapter named, with the version meant or without one. (`Any`: rows are typed by their columns.)"""
     return (
         select(_ADAPTERS.c.id.label("adapter_key"), _ADAPTERS.c.visibility, *SHOWN)
         .select_from(found.outerjoin(_VERSIONS, is_meant))

@@ -1,6 +1,4 @@
-"""Schedules in the catalog: orders that are given again and again, each time once, whoever looks at the
-clock.
-"""
+"""Schedules in the catalog: orders given again and again, each time once, whoever looks at the clock."""
 
 from __future__ import annotations
 
@@ -61,9 +59,7 @@ def remove(tx: Transaction, name: str, namespace: str) -> None:
 
 
 def submit_due(tx: Transaction, now: datetime) -> None:
-    """Gives the orders whose time has come and that were not given for it yet; a job's id says which time it
-    is of.
-    """
+    """Gives the orders that are due and were not given yet; a job's id says which time it is of."""
     for row in tx.exec(select(JobScheduleRow).order_by(JobScheduleRow.name)).all():
         if tokens.is_revoked(tx, row.submitter):
             continue

@@ -1,5 +1,4 @@
-"""Names that adapters and bases share: clients of the Hub reach both under one address, so a name belongs to
-one of them.
+"""Names that adapters and bases share: the Hub has one address for both, so a name belongs to one of them.
 
 An adapter without a commit has nothing that anyone could read, so it hides nothing.
 """
@@ -70,9 +69,7 @@ def is_used(tx: Transaction, namespace: str) -> bool:
 
 
 def namespace_spelled(tx: Transaction, scope: ReadScope, namespace: str) -> str:
-    """The namespace of readable adapters that is this one but for capitals; itself if it has any, or several
-    others do.
-    """
+    """The namespace of readable adapters that is this but for case; itself if it or several have any."""
     query = select(AdapterRow.namespace).where(
         col(AdapterRow.namespace).in_(_namespaces(tx, namespace)), col(AdapterRow.deleted_at).is_(None)
     )

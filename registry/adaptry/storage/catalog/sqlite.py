@@ -1,5 +1,4 @@
-"""Everything that is true only of SQLite: how a connection is set up, how a writer begins, what its errors
-mean.
+"""Everything specific to SQLite: how a connection is set up, how a writer begins, what its errors mean.
 
 Durability is checked, not hoped for: WAL with `synchronous=NORMAL` loses acknowledged commits at a power cut,
 and some file systems silently refuse WAL. Either is `Unavailable` at the start.
@@ -81,9 +80,7 @@ def path_of(url: str) -> Path | None:
 
 
 def copy(source: Path, target: Path) -> None:
-    """One moment of a database into one file, on the disk; others may write to it meanwhile. Raises
-    `sqlite3.Error`.
-    """
+    """One moment of a database in one file on disk, while others may write. Raises `sqlite3.Error`."""
     with closing(sqlite3.connect(source)) as here, closing(sqlite3.connect(target)) as there:
         here.backup(there)
         there.execute("PRAGMA journal_mode=DELETE")  # else it would be two files again when it is opened
@@ -95,9 +92,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def _listen(path: str, stop: socket.socket) -> Iterator[bool]:
-    """SQLite tells nobody; but a number that every commit changes costs microseconds to look at
-    (`data_version`).
-    """
+    """SQLite tells nobody; but `data_version`, which every commit changes, costs microseconds to read."""
     with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as connection:
         version: int | None = None
         newest: int | None = None
@@ -234,16 +229,12 @@ def _make_private(path: str) -> None:
 
 
 def in_use_file(path: Path) -> Path:
-    """The lock on the database at `path`: shared by every process that has it open, held alone by one that
-    replaces it.
-    """
+    """The lock on the database at `path`: shared by processes that have it open, held alone to replace it."""
     return path.with_name(f"{path.name}{_IN_USE}")
 
 
 def _hold(url: str) -> Callable[[], None]:
-    """Says that this process has the database open, until what is returned is called. Waits while it is being
-    replaced.
-    """
+    """Marks the database as open in this process until the result is called. Waits while it is replaced."""
     path = make_url(url).database
     if not path or path == ":memory:":
         return lambda: None
@@ -263,8 +254,8 @@ def _unusable(path: str, error: BaseException | None) -> Unavailable:
 def _full(url: str) -> StorageFull:
     what_then = "free some and try again; what is stored is untouched and can be read"
     return StorageFull(
-        f"no space left for {make_url(url).database}; {what_then} (`adaptry gc` deletes what no version"
-        " needs)",
+        f"no space left for {make_url(url).database}; {what_then}"
+        " (`adaptry gc` deletes what no version needs)",
         public_message=f"no space left for the registry's database; {what_then}",
     )
 

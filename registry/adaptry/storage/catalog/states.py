@@ -1,6 +1,4 @@
-"""States of versions in the catalog: changed with who, when and why, and looked up by what a revision
-holds.
-"""
+"""States of versions in the catalog: changed with who, when and why, looked up by a revision's content."""
 
 from __future__ import annotations
 

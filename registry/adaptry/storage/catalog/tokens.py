@@ -67,9 +67,7 @@ def revoke(tx: Transaction, id: int, at: datetime) -> bool:
 
 
 def is_revoked(tx: Transaction, identity: Identity) -> bool:
-    """Whether somebody has these rights only by tokens that were revoked. One that has merely expired was not
-    taken back.
-    """
+    """Whether somebody has these rights only by revoked tokens. An expired one was not taken back."""
     if identity == LOCAL:  # who works in the registry's folder needs no token
         return False
     tokens = select(TokenRow.revoked_at).where(

@@ -1,6 +1,4 @@
-"""Versions that wait for their base: admitted as declared, to be checked again when the base is
-registered.
-"""
+"""Versions waiting for their base: admitted as declared, to be checked again once the base is registered."""
 
 from __future__ import annotations
 

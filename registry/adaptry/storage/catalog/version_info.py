@@ -1,5 +1,4 @@
-"""Versions as people see them: the columns a `VersionInfo` is made of, with the aliases and metrics beside
-them.
+"""Versions as people see them: the columns of a `VersionInfo`, with the aliases and metrics beside them.
 
 Everyone who follows an alias asks for this, so it costs little: the statements are built once, since building
 one takes longer than SQLite needs to run it, and plain columns are read, without entities.
@@ -67,9 +66,7 @@ SHOWN = (_ADAPTERS.c.name, *_VERSIONS.c, _IS_DAMAGED)
 
 
 def _beside(is_asked: Any) -> CompoundSelect[Any]:
-    """Aliases, without a value, and metrics with their newest. (`Any`: a condition on a column, as its
-    operators.)
-    """
+    """Aliases, without a value, and metrics with their newest. (`Any`: a column condition.)"""
     aliases = select(
         _ALIASES.c.version_id, _ALIASES.c.alias.label("text"), sql_cast(null(), Float).label("value")
     )

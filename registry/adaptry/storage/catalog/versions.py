@@ -46,9 +46,7 @@ class BaseCheck:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A version about to be: its manifest as declared, what was derived from its files, and the number it
-    should have.
-    """
+    """A version about to be: its declared manifest, what its files gave, and the number it should have."""
 
     manifest: Manifest
     spec: Spec
@@ -99,9 +97,7 @@ def fill_derived(row: VersionRow, derived: Admission) -> None:
 
 
 def terms_of(tx: Transaction, row: VersionRow) -> set[tuple[str, str]]:
-    """What the search index should have of a version, by the rows that it is derived from. Raises
-    `CorruptData`.
-    """
+    """What the search index should have of a version, by the rows it derives from. Raises `CorruptData`."""
     pointing = select(AliasRow.alias).where(AliasRow.version_id == row.id)
     own = _own_terms(row, manifest(tx, Digest(row.digest)))
     shared = adapters.own_terms(tx, row.adapter_id)

@@ -66,9 +66,7 @@ def may_see(tx: Transaction, worker: WorkerRecord, owner: str, scope: ReadScope)
 
 
 def _is_seen(owner: str, scope: ReadScope) -> ColumnElement[bool] | None:
-    """Which workers may be seen: one's own, and those that have something one may read. None is all of
-    them.
-    """
+    """Which workers may be seen: one's own, and those with something one may read. None is all of them."""
     of_adapters = scope.adapter_condition()
     if of_adapters is None:
         return None

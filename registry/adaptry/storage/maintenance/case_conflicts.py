@@ -1,5 +1,4 @@
-"""Names of a registry that differ only in capitals, from before new ones were refused: what `adaptry doctor`
-lists.
+"""Names of a registry that differ only in capitals, older than their refusal: what `adaptry doctor` lists.
 
 Each stays reachable as it is written. On the Hub's protocol, and in a folder on many systems, they are one
 name.

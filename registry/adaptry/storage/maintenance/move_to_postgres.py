@@ -1,5 +1,4 @@
-"""A registry's rows out of its folder into PostgreSQL, when one machine is too small; its files stay where
-they are.
+"""A registry's rows from its folder into PostgreSQL, when one machine is too small; its files stay in place.
 
 Until all rows are there the folder's own catalog is the registry; then it can only be read, and the last step
 is one small file, the new address. A move that was cut short before that step is finished by another.
@@ -22,9 +21,7 @@ from adaptry.storage.maintenance.integrity import IntegrityProblem, verify
 
 @dataclass(frozen=True, slots=True)
 class CatalogMoveResult:
-    """How many rows of each table there are, and what `verify` finds wrong with them and with the files they
-    name.
-    """
+    """How many rows each table has, and what `verify` finds wrong with them and the files they name."""
 
     rows: Mapping[str, int]
     problems: tuple[IntegrityProblem, ...]

@@ -1,6 +1,4 @@
-"""Promises about adapters as lines of versions: created, edited, renamed, deleted, listed, and their
-history.
-"""
+"""Promises about adapters as lines of versions: created, edited, renamed, deleted, listed; and history."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Promises about the names of bases: an adapter takes none of them, and an adapter's name is given to no
-base."""
+"""Promises about the names of bases: an adapter takes none of them, and no base takes an adapter's name."""
 
 from __future__ import annotations
 

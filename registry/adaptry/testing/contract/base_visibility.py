@@ -1,6 +1,4 @@
-"""Promises about who sees a base: private unless an administrator opens it, and absent for everyone who may
-not see it.
-"""
+"""Promises about who sees a base: private unless an administrator opens it, and absent for all others."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The promise about cursors: one that somebody made up is `Invalid` in every listing, whatever place it
-names.
-"""
+"""The promise about cursors: a made-up one is `Invalid` in every listing, whatever place it names."""
 
 from __future__ import annotations
 

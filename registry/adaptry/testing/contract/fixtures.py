@@ -40,6 +40,7 @@ class ContractFixtures:
 
         def make(seed: int = 1, **options: object) -> Adapter:
             folder = tmp_path / f"lora-{seed}-{len(list(tmp_path.iterdir()))}"
-            return open_dir(tiny_lora(folder, seed=seed, **options))  # type: ignore[arg-type]  # passed on as given
+            # The options are passed on as given.
+            return open_dir(tiny_lora(folder, seed=seed, **options))  # type: ignore[arg-type]
 
         return make

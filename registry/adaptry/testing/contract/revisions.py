@@ -1,6 +1,4 @@
-"""Promises about revisions: admitted whole and checked or not at all, numbered once, read back byte for
-byte.
-"""
+"""Promises about revisions: admitted whole, checked, or not at all, numbered once, read back bytewise."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Promises about search and metrics: what each term finds, in what order, and that nothing unseen is
-found.
-"""
+"""Promises about search and metrics: what each term finds, in what order, and that none unseen is found."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Promises about states: changed only from where they were seen, kept with a reason, and meaning the same
-everywhere."""
+"""Promises about states: changed only from where they were seen, with a reason, one meaning everywhere."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Promises about workers: what they report is known at once, is theirs alone to say, and is never believed
-for ever.
-"""
+"""Promises about workers: reports are known at once, theirs alone to make, and never believed for ever."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""An artifact as a value: a manifest, a config and files, each by its digest. The same adapter gives the same
-digest.
+"""An artifact as a value: a manifest, a config and files, each by its digest. Equal adapters, equal digests.
 
 A base has a manifest of its own, small and made of what identifies it, so that its adapters have a `subject`
 to hang on where nobody keeps the model itself in that registry.
@@ -181,9 +180,7 @@ def _named(name: str | None) -> dict[str, str]:
 
 
 def _size(parameters: int) -> str:
-    """`1.2m`: a number of at most one digit after the point, and its order of magnitude, as ModelPack wants
-    it.
-    """
+    """`1.2m`: a number with at most one decimal, and its order of magnitude, as ModelPack wants it."""
     for letter, order in (("b", 10**9), ("m", 10**6), ("k", 10**3)):
         if parameters >= order:
             return f"{parameters / order:.1f}{letter}"

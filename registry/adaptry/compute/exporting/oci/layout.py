@@ -1,6 +1,4 @@
-"""An artifact as an OCI image layout: a folder of blobs by digest that `skopeo`, `oras` and others copy
-anywhere.
-"""
+"""An artifact as an OCI image layout: blobs by digest that `skopeo`, `oras` and others copy anywhere."""
 
 from __future__ import annotations
 

@@ -41,9 +41,7 @@ class FileHashCache:
 
     @contextlib.contextmanager
     def hash_stream(self, tag: Digest, size: int, start: int) -> Iterator[RunningHash | None]:
-        """What to give the bytes from `start` on to, in order; None where the file's hash is known, or cannot
-        come of it.
-        """
+        """What takes the bytes from `start` on, in order; None if the hash is known, or cannot come of it."""
         running = None if self.get(tag) else self._resume(tag, start)
         try:
             yield running

@@ -17,9 +17,7 @@ from adaptry.compute.merging.plan import MergePlan
 from adaptry.core.digest import Digest
 
 ARITHMETIC = 1
-"""Goes up whenever the same base and adapter come to give other bytes: what is cached under the old names
-stays apart.
-"""
+"""Goes up whenever the same base and adapter give other bytes: old names keep their own cache."""
 
 
 def arithmetic_versions(plan: MergePlan, kernels: KernelChoice) -> tuple[str, ...]:

@@ -1,6 +1,4 @@
-"""Merged models that are open, the last few that were asked for: opening one reads many headers and samples
-its base.
-"""
+"""The merged models asked for last, kept open: opening one reads many headers and samples its base."""
 
 from __future__ import annotations
 

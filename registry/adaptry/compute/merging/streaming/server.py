@@ -1,5 +1,4 @@
-"""The program that computes merged models for a server: `python -m adaptry.compute.merging.streaming`,
-started by `adaptry.compute.sidecar_client`.
+"""The program that merges for a server: `python -m adaptry.compute.merging.streaming` (by `sidecar_client`).
 
 It is given one end of a control socket; each message on it brings one end of a pair, on which one request is
 sent and answered, in a thread of its own. It ends when the control socket does, which is when the server is
@@ -42,8 +41,7 @@ class ComputeServer:
         self._open = ModelPool(self._assembled)
 
     def serve(self, channel: socket.socket) -> None:
-        """One request, read from the channel. Nothing is raised: what goes wrong is an answer too, or nobody
-        listens."""
+        """One request, read from the channel. Raises nothing: errors are answers too, or nobody listens."""
         try:
             with channel:
                 kind, payload = framing.receive(channel)

@@ -65,7 +65,8 @@ class _SpooledTensor:
 
     def fill(self, tensor: OutputTensor, base: ShardReader, folder: Path) -> None:
         try:
-            self.file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  closed with the last reader
+            # The file is closed with its last reader.
+            self.file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
             weakref.finalize(self, self.file.close)
             merge_whole_tensor(tensor, _FileSink(self.file, base, tensor.offset))
         except OSError as error:

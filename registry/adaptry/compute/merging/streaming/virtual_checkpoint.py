@@ -62,8 +62,7 @@ class VirtualCheckpoint:
         made: Mapping[str, bytes],
         scratch: Path,
     ) -> None:
-        """`adapter` is the digest of what was merged in; `made` are more files to show; `scratch` a folder to
-        work in.
+        """`adapter`: the digest of what was merged in; `made`: more files to show; `scratch`: a work folder.
 
         Raises `MissingDependency` or `Invalid` where a tensor needs a kernel that is not here, and what
         opening files raises.

@@ -47,8 +47,7 @@ class CachedAdapter:
 
 
 class Cache:
-    """The cache in the folder `root`, which is created. Safe for use by many threads, and `root` by many
-    processes.
+    """The cache in the folder `root`, which is created. Safe for many threads, and `root` for many processes.
 
     `size` is the limit in bytes; None is no limit. Leased entries count towards it and are never evicted. An
     object holds one lease per digest, however often it is acquired; the lease ends with `release`, `close`,
@@ -63,8 +62,7 @@ class Cache:
         self._leases = CacheLeases(self._layout)
 
     def acquire(self, registry: Registry, ref: Ref | str, progress: Progress = no_progress) -> CachedAdapter:
-        """Resolves `ref` with the registry (so an alias is never stale), fetches the version if needed, and
-        leases it.
+        """Resolves `ref` with the registry (no stale alias), fetches it if needed, and leases it.
 
         Raises `Withdrawn` if the version is quarantined, revoked, or recalled here; `StorageFull` if evicting
         every unleased entry does not free enough space; `DigestMismatch`; and the registry's errors.
@@ -105,8 +103,7 @@ class Cache:
         self._leases.release_all()
 
     def remove(self, digest: Digest) -> bool:
-        """Deletes the files, leased or not; the next `acquire` fetches them again. Returns whether there were
-        any."""
+        """Deletes files, leased or not; the next `acquire` fetches them again. Returns whether any were."""
         self._prepare()
         folder, partial = self._layout.entry_folder(digest), self._layout.partial_folder(digest)
         was_here = folder.is_dir() or partial.is_dir()
@@ -130,8 +127,7 @@ class Cache:
         return self.remove(digest) or was_here
 
     def readmit(self, digest: Digest) -> None:
-        """Reverses a recall, so that the version may be fetched again. No effect on a digest that is not
-        recalled."""
+        """Reverses a recall, so that the version may be fetched again. No effect if it is not recalled."""
         recall_store.readmit(self._layout, digest)
 
     def recall_reason(self, digest: Digest) -> str | None:
@@ -152,8 +148,7 @@ class Cache:
         return lease is None
 
     def shrink(self, size: int) -> tuple[CacheEntry, ...]:
-        """Evicts entries until at most `size` bytes or only leased entries remain. Returns the evicted
-        entries in order."""
+        """Evicts entries until `size` bytes or only leased ones remain. Returns those evicted, in order."""
         self._prepare()
         return Evictor(self._layout, self.size).shrink(size)
 
@@ -175,8 +170,7 @@ class Cache:
         return CachedAdapter(folder / FILES, digest, version)
 
     def _require_not_recalled_since(self, version: VersionInfo) -> None:
-        """Discards an entry that was recalled while it was being filled: the recall found no files to delete
-        yet."""
+        """Discards an entry that was recalled while it was being filled: the recall found no files yet."""
         try:
             recall_store.require_not_recalled(self._layout, version)
         except Withdrawn:

@@ -1,5 +1,4 @@
-"""Fills a cache entry: downloads a version into a partial folder, verifies it, and publishes it by one
-rename.
+"""Fills a cache entry: downloads a version into a partial folder, verifies it, publishes it by one rename.
 
 A partial folder that an earlier attempt left is resumed; if its content is wrong, it is fetched once more
 from the start.
@@ -112,8 +111,7 @@ class CacheFill:
 
 
 def is_intact(folder: Path) -> bool:
-    """Whether the folder has exactly the verified files. Files are hashed again only if their stamps have
-    changed."""
+    """Whether the folder has exactly the verified files. Rehashes only files whose stamps have changed."""
     metadata = read_metadata(folder)
     if metadata is None:
         return False

@@ -39,8 +39,7 @@ class Evictor:
             metadata.write(partial)
 
     def shrink(self, size: int) -> tuple[CacheEntry, ...]:
-        """Evicts entries until at most `size` bytes or only leased entries remain. Returns the evicted
-        entries in order."""
+        """Evicts entries until `size` bytes or only leased ones remain. Returns those evicted, in order."""
         with FileLock.acquire_exclusive(self.layout.eviction_lock):
             self.layout.sweep()
             return tuple(self._evict(size))

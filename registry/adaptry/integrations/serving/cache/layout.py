@@ -5,7 +5,7 @@
     .<digest>.part/…        the same, during the download
     .<digest>.lease         lock, shared by the processes that use the entry; a leased entry is not evicted
     .<digest>.fill          lock, exclusive to the process that downloads the entry
-    .<digest>.recalled      why the digest is recalled; while the file exists, the entry is neither kept nor fetched
+    .<digest>.recalled      why the digest is recalled; while it exists, the entry is neither kept nor fetched
 
 The modification time of `about.json` is the time of last use. A folder is published and discarded by a
 rename.
@@ -110,8 +110,7 @@ class CacheLayout:
         shutil.rmtree(gone, ignore_errors=True)
 
     def sweep(self) -> None:
-        """Deletes what a crashed `discard` left, and unleased folders without readable metadata (from another
-        version of Adaptry)."""
+        """Deletes leftovers of crashed `discard`s, and unleased folders with no metadata readable by us."""
         for name in _names(self.root):
             if name.endswith(".gone"):
                 shutil.rmtree(self.root / name, ignore_errors=True)
@@ -146,8 +145,7 @@ def last_used_at(folder: Path) -> float | None:
 
 
 def file_stamps(folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Each file under `folder/adapter` with its size and the time when it last changed (which nobody can
-    set)."""
+    """Each file under `folder/adapter` with its size and its ctime (which nobody can set)."""
     root = folder / FILES
     for path in sorted(root.rglob("*")):
         if not path.is_dir() or path.is_symlink():

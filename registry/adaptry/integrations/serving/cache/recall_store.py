@@ -1,5 +1,4 @@
-"""Recalls on this machine: one small file per digest, which outlives processes, restarts and the entry's
-files."""
+"""Recalls on this machine: one small file per digest, which outlives processes, restarts and files."""
 
 from __future__ import annotations
 

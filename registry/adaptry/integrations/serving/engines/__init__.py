@@ -26,8 +26,7 @@ __all__ = [
 
 
 class EngineFactory(Protocol):
-    """Makes an engine from its client, the operator's commands, and the names that this worker has loaded,
-    with their folders."""
+    """Makes an engine from its client, the operator's commands, and the loaded names with their folders."""
 
     def __call__(
         self,

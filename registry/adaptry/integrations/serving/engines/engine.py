@@ -49,8 +49,7 @@ class Engine(ABC):
     can_replace: ClassVar[bool] = False
     """Whether `load` replaces an adapter under its name, while running requests finish with the old one."""
     is_unload_final: ClassVar[bool] = True
-    """Whether the engine refuses a name for good after `unload`, once the files are gone; otherwise only
-    after `restart`."""
+    """Whether the engine refuses a name for good after `unload` and deletion, or only after `restart`."""
 
     def __init__(self, client: EngineClient) -> None:
         self.client = client
@@ -72,8 +71,7 @@ class Engine(ABC):
         """Sends the shortest request for an adapter; returns the response. Raises `Unavailable`."""
 
     def restart(self) -> None:
-        """Restarts the engine with exactly the adapters it should have. Raises `CheckFailed` if that is
-        impossible."""
+        """Restarts the engine with exactly the adapters it should have. Raises `CheckFailed` if it cannot."""
         raise CheckFailed(f"{self.name} is not started anew by its worker")
 
     def names_in_use(self) -> frozenset[str]:
@@ -85,8 +83,7 @@ class Engine(ABC):
         return None
 
     def require_working(self, name: str) -> None:
-        """Raises `CheckFailed` if a test request for the adapter fails with an engine error, or the name is
-        unknown."""
+        """Raises `CheckFailed` if a test request fails with an engine error, or the name is unknown."""
         response = self.send_test_request(name)
         if response.status >= 500 or response.status == 404:
             raise CheckFailed(f"a request for {name} failed with {response.status}: {response.error_message}")
@@ -103,8 +100,7 @@ def require_success(response: EngineResponse, what: str) -> None:
 
 
 def require_answer(response: EngineResponse, what: str) -> None:
-    """As `require_success`, for endpoints that every such engine has. Raises `Unavailable` while it starts or
-    stops."""
+    """As `require_success`, for endpoints that all have. Raises `Unavailable` while it starts or stops."""
     if response.status >= 500:
         raise Unavailable(f"the engine cannot {what} now: {response.error_message}")
     if response.status == 404:

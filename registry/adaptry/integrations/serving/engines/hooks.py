@@ -1,5 +1,4 @@
-"""The operator's commands for engines that need more than HTTP requests: to restart, and to convert adapters
-to their format.
+"""The operator's commands for engines that need more than HTTP: to restart, and to convert adapters.
 
 Commands run without a shell. A command that fails raises `CheckFailed` with the last line of its output.
 """
@@ -34,8 +33,7 @@ class OperatorCommands:
     prepare: tuple[str, ...] = ()
 
     def write_adapter_list(self, files: Mapping[str, str]) -> None:
-        """Writes the list of files to load at the next start; does nothing without a restart command. Raises
-        `StorageFull`, `Unavailable`."""
+        """Writes the list for the next run, given a restart command. Raises `StorageFull`, `Unavailable`."""
         if not self.restart:
             return
         temporary = self.list_file.with_name(f".{self.list_file.name}.new")
@@ -63,8 +61,7 @@ class OperatorCommands:
             time.sleep(_EVERY)
 
     def prepare_file(self, folder: Path, name: str) -> Path:
-        """Converts an adapter's folder to the file `name` beside it, inside the cache entry, so that both are
-        evicted together."""
+        """Converts an adapter's folder to the file `name` in the cache entry: both are evicted together."""
         file = folder.parent / name
         if file.is_file():
             return file

@@ -1,5 +1,4 @@
-"""LoRAX: the engine loads an adapter from a local folder when a request first names it, and never reads it
-again.
+"""LoRAX: the engine loads an adapter from a local folder when a request first names it, and never rereads it.
 
 Clients name an adapter by its folder's path, which the state file has under the adapter's name. The engine
 can neither list nor unload adapters: a version counts as dropped once the engine has restarted without its

@@ -71,8 +71,7 @@ class Vllm(Engine):
         return RequestCounts(requests + failed, errors + failed)
 
     def _wait_for_requests(self, name: str) -> None:
-        """Waits until no request uses the previous adapter of the name. Raises `Conflict` if that takes too
-        long."""
+        """Waits until no request uses the name's previous adapter. Raises `Conflict` if it takes too long."""
         until = time.monotonic() + _PATIENCE
         while name in self.names_in_use():
             if time.monotonic() > until:

@@ -62,8 +62,7 @@ class Backoff:
         self._baselines = {key: counts for key, counts in self._baselines.items() if key in keys}
 
     def check_error_rate(self, key: ServedVersion, counts: RequestCounts | None) -> str | None:
-        """Compares the engine's counters with those at the version's first check. Returns why the version has
-        failed, or None."""
+        """Compares the engine's counters with the version's first check. Returns why it failed, or None."""
         if counts is None:
             return None
         since = self._baselines.setdefault(key, counts)
@@ -74,6 +73,6 @@ class Backoff:
         if errors < _MIN_ERRORS or errors <= _MAX_ERROR_RATE * requests:
             return None
         return (
-            f"{errors:.0f} of {requests:.0f} requests to the engine ended in an error since it serves the"
-            " version"
+            f"{errors:.0f} of {requests:.0f} requests to the engine ended in"
+            " an error since it serves the version"
         )

@@ -1,5 +1,4 @@
-"""Executes the actions of a plan on an engine: fetch the files, check them, load the adapter, send a test
-request.
+"""Executes the actions of a plan on an engine: fetch and check the files, load the adapter, send a test.
 
 If the engine cannot replace an adapter under its name, the new version is first loaded under a trial name
 beside the old one, provided a slot is free, and tested there. A version that the engine refuses therefore
@@ -83,8 +82,7 @@ class PlanExecutor:
             raise
 
     def _record_loaded(self, name: str, version: VersionInfo, path: Path) -> None:
-        """Records the name as loaded, on disk; if the file cannot be written, restores the state in memory
-        and raises."""
+        """Records the name as loaded, on disk; if that fails, restores the state in memory and raises."""
         now = self.state_file.state
         ours, names = dict(now.ours), dict(now.names)
         now.ours[name], now.names[name] = version, str(path)

@@ -1,5 +1,4 @@
-"""Drops withdrawn versions and verifies it: unloads the name, deletes the files, then sends a request that
-must be refused.
+"""Drops withdrawn versions and verifies it: unloads, deletes files, then sends a request to be refused.
 
 The files stay until no request uses them, because an engine reads evicted weights from there again (vLLM
 exits if the files are gone). Once they are deleted, an engine that reloads an unloaded adapter from a path it
@@ -27,9 +26,7 @@ from adaptry.registry.workers import DroppedAdapter, RecallProof, Withdrawal
 
 @dataclass(slots=True)
 class RecallExecutor:
-    """Executes recalls of the versions that this worker has or had. The recalls are kept in the state
-    file.
-    """
+    """Executes recalls of the versions that this worker has or had. Recalls are kept in the state file."""
 
     engine: Engine
     cache: Cache
@@ -110,8 +107,7 @@ class RecallExecutor:
         return all(name in listed or self.engine.refuses(name) for name in names)
 
     def _ensure_restarted(self, digests: set[Digest]) -> bool:
-        """Restarts the engine unless it has restarted since these versions' files were deleted. Returns
-        whether it has."""
+        """Restarts the engine unless it did so after these versions' files were deleted; whether it has."""
         if digests <= self._restarted:
             return True
         try:
@@ -123,8 +119,7 @@ class RecallExecutor:
         return True
 
     def _readmit(self, digest: Digest) -> None:
-        """Reverses a recall by the registry. A version that an operator recalled on this machine stays
-        recalled."""
+        """Reverses a recall by the registry. A version recalled on this machine stays recalled."""
         self._names.pop(digest, None)
         self._restarted.discard(digest)
         self.state_file.state.proofs.pop(digest, None)

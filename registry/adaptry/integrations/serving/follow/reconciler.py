@@ -1,5 +1,4 @@
-"""`adaptry follow`: a controller that keeps an engine's loaded adapters equal to what the registry's aliases
-point at.
+"""`adaptry follow`: keeps an engine's loaded adapters equal to what the registry's aliases point at.
 
 Each pass compares the desired state (`desired_state`) with the actual state (what the engine lists), plans
 actions (`plan`), reports the planned loads to the registry (`reporter`) and executes them (`executor`);
@@ -46,9 +45,7 @@ _EVERY = 5.0  # seconds
 _PAUSE = 1.0
 _PATIENCE = 60.0
 _UNREACHABLE = (Unavailable, Unauthenticated)
-"""What a registry raises when it cannot be asked. An expired token is no reason to unload, so it counts
-too.
-"""
+"""What a registry raises when it cannot be asked. An expired token counts too: it is no reason to unload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +92,7 @@ class Reconciler:
         return self._reporter.reply
 
     def reconcile(self, wait: float) -> bool:
-        """One pass: waits up to `wait` seconds for changes, then plans and executes. Returns whether actual
-        equals desired."""
+        """One pass: waits up to `wait` seconds, plans, executes. Returns whether actual equals desired."""
         deps = self._deps
         self.connection_error = None
         self._refresh_refs(wait)
@@ -144,8 +140,7 @@ class Reconciler:
         self._deps.state_file.save_if_possible()
 
     def _check_epoch(self) -> None:
-        """If the registry was restored from a backup, sends it the recalls it may have lost, then reads
-        everything again."""
+        """After a restore of the registry, sends it recalls it may have lost, then rereads everything."""
         epoch, state = self._watcher.epoch, self._deps.state_file.state
         if epoch is None or epoch == state.epoch:
             return
@@ -201,8 +196,7 @@ class Reconciler:
         )
 
     def _execute(self, plan: FollowPlan) -> bool:
-        """Executes the plan; returns whether every action succeeded. Raises if the engine or the registry
-        does not answer."""
+        """Executes the plan; returns whether all succeeded. Raises if engine or registry does not answer."""
         deps = self._deps
         executor = PlanExecutor(
             deps.registry,
@@ -232,8 +226,7 @@ class Reconciler:
         return is_done
 
     def _handle_failure(self, key: ServedVersion | None, error: AdaptryError) -> None:
-        """Records a failure: of the version, which then backs off, or a transient one. Raises if engine or
-        registry is down."""
+        """Records a failure of the version (backs off) or a transient one. Raises if a server is down."""
         is_transient = isinstance(error, (Conflict, *_UNREACHABLE)) and not isinstance(error, StorageFull)
         if isinstance(error, _UNREACHABLE) and is_transient:
             self._deps.engine.list_adapters()
@@ -268,8 +261,8 @@ class Reconciler:
         if dropped := self._recalls.confirm_dropped(self._reply.withdrawn, loaded):
             self._report(loaded, dropped=dropped, without_slot=plan.without_slot)
             self._deps.log(
-                f"dropped {', '.join(f'{one.name} {one.digest.brief}' for one in dropped)}: it is refused"
-                " here now"
+                f"dropped {', '.join(f'{one.name} {one.digest.brief}' for one in dropped)}:"
+                " it is refused here now"
             )
 
     def _report(
@@ -317,8 +310,7 @@ def _pending_loads(plan: FollowPlan) -> dict[ServedVersion, VersionInfo]:
 
 
 def _confirmed_only(plan: FollowPlan, confirmed: set[ServedVersion]) -> FollowPlan:
-    """The actions that may run while the registry is down: unloads, and loads that the registry has confirmed
-    before."""
+    """The actions that may run while the registry is down: unloads, and loads it has confirmed before."""
     actions = [
         action
         for action in plan.actions

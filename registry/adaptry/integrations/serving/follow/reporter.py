@@ -68,8 +68,7 @@ class Reporter:
         self._last_report: object = None
 
     def report(self, now: WorkerSnapshot) -> None:
-        """Sends the actual state, unless it equals the last report and that one's lease is still fresh.
-        Raises as `Registry.report`."""
+        """Sends the state, unless just reported with the lease still fresh. Raises as `Registry.report`."""
         engine_info, state = now.engine, self._state_file.state
         residents = None if now.loaded is None else self._residents(now.loaded, now.loading)
         report = build_report(
@@ -94,9 +93,7 @@ class Reporter:
             self._state_file.save_if_possible()
 
     def resend_recalls(self, epoch: str) -> None:
-        """Sends a restored registry the proofs of recalls that it may have lost. Raises as
-        `Registry.report`.
-        """
+        """Sends a restored registry proofs of recalls it may have lost. Raises as `Registry.report`."""
         state, settings = self._state_file.state, self._settings
         proofs = tuple(one for one in state.proofs.values() if one.epoch != epoch)
         for at in range(0, len(proofs), _PROOFS):

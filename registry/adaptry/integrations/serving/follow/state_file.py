@@ -1,5 +1,4 @@
-"""The state that a worker keeps across restarts: which names it has loaded, and which recalled versions it
-has dropped.
+"""A worker's state across restarts: names it has loaded, and recalled versions it has dropped.
 
 A name is recorded before it is loaded, so that after a crash the worker still knows which adapters it loaded.
 With the file, an engine that restarts empty is filled again even while the registry is down. Clients of an
@@ -46,9 +45,7 @@ class StateFile:
     """The state file at `path`, created with the first save. Only one worker may write it."""
 
     def __init__(self, path: Path) -> None:
-        """Reads the file. An unreadable file counts as empty: the engine is asked what it has loaded
-        anyway.
-        """
+        """Reads the file. Unreadable, it counts as empty: the engine is asked anyway what it has loaded."""
         self.path = path
         self.state = WorkerState()
         with contextlib.suppress(FileNotFoundError, ValidationError, UnicodeDecodeError):

@@ -1,5 +1,4 @@
-"""Builds a worker's status report from what its engine has loaded, what it is about to load, and what it
-failed to serve."""
+"""Builds a worker's status report: what its engine has loaded, will load, and failed to serve."""
 
 from __future__ import annotations
 
@@ -35,9 +34,7 @@ class FollowSettings:
 
 @dataclass(slots=True)
 class ServingTimes:
-    """Since when each version is served, and when its name was last used, as far as the engine reports
-    that.
-    """
+    """Since when each version is served, and when its name was last used, if the engine reports it."""
 
     served_since: dict[ServedVersion, datetime] = field(default_factory=dict)
     last_used: dict[str, datetime] = field(default_factory=dict)
@@ -121,8 +118,7 @@ def build_report(
 
 
 def _adapter_of_name(served_as: str) -> AdapterName | None:
-    """The adapter of a name that this worker did not load, but vLLM's resolver, say
-    (`acme/tone@prod@sha256:…`)."""
+    """The adapter of a name that another loaded, such as vLLM's resolver (`acme/tone@prod@sha256:…`)."""
     try:
         return AdapterName.parse(served_as.partition("@")[0])
     except InvalidRef:

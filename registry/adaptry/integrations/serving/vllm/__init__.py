@@ -1,5 +1,4 @@
-"""Adapters of a registry in vLLM: a request for `acme/tone@prod` loads it, checked, and follows the alias
-when it moves.
+"""Adapters of a registry in vLLM: a request for `acme/tone@prod` loads it, checked, and follows the alias.
 
 vLLM calls `register` in each of its processes (the entry point group `vllm.general_plugins`). It does nothing
 unless ADAPTRY_URL names a registry and VLLM_ALLOW_RUNTIME_LORA_UPDATING lets vLLM ask resolvers at all, so

@@ -22,8 +22,7 @@ from adaptry.integrations.serving.vllm.engine import InProcessVllm
 
 @dataclass(slots=True)
 class ResolvedAdapter:
-    """A version under a name; `request` is its `LoRARequest`. Times are on the resolver's clock. (`Any`:
-    vLLM's type.)"""
+    """A version under a name; `request`: its `LoRARequest`. Times: the resolver's clock. (`Any`: vLLM's.)"""
 
     ref: Ref
     cached: CachedAdapter

@@ -1,5 +1,4 @@
-"""Access to the vLLM that a resolver runs in: the API server's table of loaded adapters, its engine and its
-limits.
+"""Access to a resolver's vLLM: the API server's table of loaded adapters, its engine and limits.
 
 vLLM never resolves a loaded name again, and gives resolvers no way to unload one. So we find the object that
 called the resolver, once, and use attributes it has had since resolvers exist: the table of names, the
@@ -30,8 +29,7 @@ class InProcessVllm:
 
     @classmethod
     def current(cls) -> InProcessVllm:
-        """The one that awaits the coroutine which calls this. Raises `Unsupported` where it is not what we
-        know."""
+        """The one that awaits the coroutine that calls this. Raises `Unsupported` if it is unfamiliar."""
         awaiting = sys._getframe(2)  # 1 is the coroutine that calls this; while it runs, 2 is who awaits it
         models = awaiting.f_locals.get("self")
         missing = [name for name in _NEEDED if not hasattr(models, name)]

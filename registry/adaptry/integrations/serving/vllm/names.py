@@ -28,8 +28,7 @@ def parse_model_name(model: str) -> Ref | None:
 
 
 def loaded_name(model: str, digest: Digest) -> str:
-    """The name to load `model`'s version under. Further loads under the same name are numbered
-    (`numbered_name`)."""
+    """The name to load `model`'s version under. Further loads of the name are numbered (`numbered_name`)."""
     exact = isinstance(ref.selector, ByDigest) if (ref := parse_model_name(model)) else False
     return model.partition("~")[0] if exact else f"{model}@{digest.brief}"
 

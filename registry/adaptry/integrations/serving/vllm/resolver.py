@@ -84,8 +84,7 @@ class AdapterResolver:
         self._listener = EventListener(config.registry)
 
     async def resolve(self, vllm: InProcessVllm, name: str) -> Any:
-        """The request that makes vLLM load an unknown name; None if the name is not a ref, or not in the
-        registry.
+        """The request that makes vLLM load an unknown name; None if it is no ref, or not in the registry.
 
         Raises the reason if the version may not be served; the refusal is cached for a few seconds.
         """

@@ -30,9 +30,7 @@ _CHUNK = 1 << 20
 
 
 def write_bundle(file: BinaryIO, index: BundleIndex, read: Callable[[BundleEntry], Iterable[bytes]]) -> None:
-    """Writes the whole bundle; `read` gives the bytes of an entry. Raises `DigestMismatch` where they are
-    others.
-    """
+    """Writes the whole bundle; `read` gives the bytes of an entry. Raises `DigestMismatch` if they differ."""
     data = index.to_bytes()
     file.write(_header(INDEX_NAME, len(data)) + data + _padding(len(data)))
     for entry in index.entries:
@@ -141,9 +139,7 @@ class Bundle:
 
 @contextmanager
 def open_bundle(path: Path) -> Iterator[Bundle]:
-    """The bundle in a file, its index read. Raises `NotFound`, `Unavailable` where it cannot be read, and as
-    `Bundle.open`.
-    """
+    """The bundle in a file, its index read. Raises `NotFound`, `Unavailable`, and as `Bundle.open`."""
     if not path.is_file():
         raise NotFound(f"no file {path}")
     try:
@@ -176,9 +172,7 @@ def _header(name: str, size: int) -> bytes:
 
 
 def _claimed_size(first: bytes) -> int:
-    """What the index's header says; whether it says so as it must is compared later. Raises
-    `InvalidBundle`.
-    """
+    """What the index's header says; whether it is canonical is checked later. Raises `InvalidBundle`."""
     digits = first[124:135]
     if (
         len(first) < _BLOCK

@@ -47,9 +47,7 @@ class BundleEntry(Value, extra="forbid"):
 
 
 class BundledBase(Value, extra="forbid"):
-    """A base: its id, the digest of its record, the names it goes by, and its files if its weights are
-    here.
-    """
+    """A base: its id, the digest of its record, the names it goes by, and its files if they are here."""
 
     id: Digest
     record: Digest
@@ -58,8 +56,7 @@ class BundledBase(Value, extra="forbid"):
 
 
 class BundleIndex(Value, extra="forbid"):
-    """`parcels` are the version snapshots, by name and number; `bases` are sorted by id, `entries` by
-    `sort_key`."""
+    """`parcels`: version snapshots by name and number; `bases` are sorted by id, `entries` by `sort_key`."""
 
     bundle: int = FORMAT
     parcels: tuple[VersionSnapshot, ...] = Field(min_length=1, max_length=100_000)
@@ -113,9 +110,7 @@ class BundleIndex(Value, extra="forbid"):
                 raise InvalidBundle(f"the bundle's {kind}s are not those that its parcels and bases name")
 
     def check_files(self, manifests: Iterable[Iterable[FileEntry]]) -> None:
-        """Raises `InvalidBundle` unless the files are those that manifests and bases name, of the same
-        sizes.
-        """
+        """Raises `InvalidBundle` unless the files are what manifests and bases name, of the same sizes."""
         named: dict[Digest, int] = {}
         for files in (*manifests, *(base.files for base in self.bases)):
             for file in files:
@@ -128,6 +123,7 @@ class BundleIndex(Value, extra="forbid"):
 def _require_ascending(keys: Iterator[object] | Iterable[object], what: str) -> None:
     before: object = None
     for key in keys:
-        if before is not None and not before < key:  # type: ignore[operator]  # tuples or texts, all of one kind
+        # The keys are tuples or texts, all of one kind.
+        if before is not None and not before < key:  # type: ignore[operator]
             raise InvalidBundle(f"the bundle's {what} are not in order, or one is there twice")
         before = key

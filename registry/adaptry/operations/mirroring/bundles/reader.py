@@ -36,8 +36,7 @@ def load_bundle(
     progress: Progress = no_progress,
     retry: RetryPolicy = DEFAULT_RETRY,
 ) -> MirrorResult:
-    """Applies everything in the bundle. Aliases in a bundle are unauthenticated claims, so they move only
-    with `aliases`.
+    """Applies everything in the bundle. Its aliases are unauthenticated claims, so move only with `aliases`.
 
     Raises `InvalidBundle` before any change, `ProtocolMismatch`, `NotFound`, `Unavailable`; refused actions
     are in `failures`.

@@ -1,5 +1,4 @@
-"""Creates a bundle: streams versions and everything they need from a registry into one file, which appears
-atomically.
+"""Creates a bundle: streams versions and all they need from a registry into one atomic file.
 
 Bundles are reproducible: the same versions with the same metadata give the same bytes.
 """

@@ -1,6 +1,4 @@
-"""What a server of a bucket lacks, found by trying. Leaves nothing behind; what it cannot delete is swept
-like an upload.
-"""
+"""What a bucket's server lacks, found by trying. Leaves nothing behind that is not swept like an upload."""
 
 from __future__ import annotations
 
@@ -38,8 +36,8 @@ def find_missing_capabilities(location: S3Location) -> tuple[str, ...]:
         missing = []
         if objects.create(name, b"again") or objects.size(name) != _SIZE:
             missing.append(
-                "it takes no notice of If-None-Match: two senders of one upload are not kept apart, which"
-                " costs work"
+                "it takes no notice of If-None-Match:"
+                " two senders of one upload are not kept apart, which costs work"
             )
         elif not objects.has_conditions:
             missing.append("it has no conditional writes (501): every upload costs a request more")
@@ -58,9 +56,7 @@ def find_missing_capabilities(location: S3Location) -> tuple[str, ...]:
 
 
 def _minds_the_end(objects: S3Objects, key: str) -> bool:
-    """Whether an object that is there is not written again by a multipart upload that ends on that
-    condition.
-    """
+    """Whether an object that is there is not written again by a multipart upload that ends so."""
     client = objects.client
     with translated_errors(objects.location):
         begun = client.create_multipart_upload(**objects.key_params(key), **objects.location.encryption)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from adaptry.storage.blobs.s3.location import S3Location
 
 _AWAY = (
-    "the registry's files cannot be reached just now; its administrator has the details, try again in a"
-    " moment"
+    "the registry's files cannot be reached just now; its administrator has the details,"
+    " try again in a moment"
 )
 _REMEDIES = {
     "InvalidAccessKeyId": "is AWS_ACCESS_KEY_ID (or what else boto3 reads) one of that server's?",
@@ -31,14 +31,12 @@ _FULL = ("QuotaExceeded", "XMinioStorageFull", "InsufficientStorage")
 
 
 def reject_html(parsed: dict[str, Any], http_response: Any, **_: Any) -> None:
-    """Raises `Unavailable` for what a balancer or a login page answered in an S3 server's stead, with 200.
-    (`Any`: botocore's.)
-    """
+    """Raises `Unavailable` if a balancer or login page answered 200 instead of S3. (`Any`: botocore's.)"""
     kind = str(http_response.headers.get("content-type", ""))
     if http_response.status_code < 300 and kind.startswith("text/html"):
         raise Unavailable(
-            "a web page came where an S3 server's answer was expected; is something in between answering"
-            " for it?"
+            "a web page came where an S3 server's answer was expected;"
+            " is something in between answering for it?"
         )
 
 
@@ -69,8 +67,8 @@ def translated_errors(location: S3Location) -> Iterator[None]:
         raise _meaning(error, location) from error
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise Unavailable(
-            f"no credentials for {location}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what else"
-            " boto3 reads",
+            f"no credentials for {location}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY,"
+            " or what else boto3 reads",
             public_message=_AWAY,
         ) from error
     except (BotoCoreError, ResponseParserError, HTTPError) as error:
@@ -80,8 +78,8 @@ def translated_errors(location: S3Location) -> Iterator[None]:
         ) from error
     except (ValueError, LookupError) as error:  # a time that is none, or none at all: botocore lets it pass
         raise Unavailable(
-            f"{location} answered what no S3 server does ({error}); is something in between? try again in a"
-            " moment",
+            f"{location} answered what no S3 server does ({error});"
+            " is something in between? try again in a moment",
             public_message=_AWAY,
         ) from error
 

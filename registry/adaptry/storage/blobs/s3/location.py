@@ -26,8 +26,7 @@ _FORM = (
 
 @dataclass(frozen=True, slots=True)
 class S3Location:
-    """`endpoint` and `region` are boto3's own unless given; `sse` is asked of the server with all that is
-    written.
+    """`endpoint` and `region` are boto3's own unless given; `sse` is asked for with all that is written.
 
     `public` is the endpoint in addresses that are given out, where clients reach the server under another
     than we do.

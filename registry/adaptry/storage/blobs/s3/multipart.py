@@ -1,5 +1,4 @@
-"""Segments made one object, by the server: a multipart upload whose parts are copied where the server does
-that.
+"""Segments made one object, by the server: a multipart upload with copied parts, where it can.
 
 The object appears whole, when the upload completes, or not at all.
 """

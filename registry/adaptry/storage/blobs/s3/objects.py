@@ -177,9 +177,7 @@ class S3Objects:
         return True
 
     def is_final_refusal(self, error: ClientError) -> bool:
-        """What a refused condition says: False for a race that is to be tried again; learns that there are
-        none.
-        """
+        """What a refused condition says: False for a race to be tried again; learns that there are none."""
         if http_status(error) == 501:
             self.has_conditions = False
         return http_status(error) != 409
@@ -259,9 +257,7 @@ def md5(data: bytes | bytearray) -> str:
 
 
 def _checked(data: bytes, answer: Any, start: int, length: int) -> tuple[bytes, int]:
-    """A range as it was asked for, and the whole's size. A server that answers something else is not
-    believed.
-    """
+    """A range as it was asked for, and the whole's size. A server that answers otherwise is not believed."""
     whole = str(answer.get("ContentRange", "")).rpartition("/")[2]
     if not whole.isdigit() or len(data) != min(length, int(whole) - start):
         raise Unavailable(

@@ -42,9 +42,7 @@ class StagedSegment:
 
 
 def folder(key: str) -> str:
-    """What the names of all objects of a staging begin with. Raises `NotFound` for what is no staging's
-    key.
-    """
+    """What the names of all objects of a staging begin with. Raises `NotFound` if it is no staging key."""
     if not _KEY.fullmatch(key):
         raise NotFound("no such upload")
     return f"tmp/{key}."

@@ -12,9 +12,7 @@ _AT_ONCE = 3
 
 
 class SegmentUploader:
-    """What one staging has under way; the threads are the store's. What could not be written is in
-    `unsent`.
-    """
+    """What a staging has under way; the threads are the store's. What could not be written: `unsent`."""
 
     def __init__(self, objects: S3Objects, pool: ThreadPoolExecutor) -> None:
         self.unsent: dict[str, bytearray] = {}
@@ -23,9 +21,7 @@ class SegmentUploader:
         self._coming: deque[Future[None]] = deque()
 
     def put(self, name: str, data: bytearray) -> None:
-        """Begins to write an object; waits while several are written already. Raises what one of those
-        raised.
-        """
+        """Begins to write an object; waits while several are written already. Raises what those raised."""
         self.unsent[name] = data
         self._coming.append(self._pool.submit(self._write, name, data))
         while len(self._coming) > _AT_ONCE:

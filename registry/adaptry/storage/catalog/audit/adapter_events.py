@@ -21,9 +21,7 @@ from adaptry.storage.catalog.rows import EventRow
 
 @dataclass(frozen=True)
 class AuditedEvent:
-    """An event with its detail read. `rise` is by how much restores of the registry raised generations
-    since.
-    """
+    """An event with its detail read. `rise`: by how much restores raised generations since."""
 
     row: EventRow
     detail: Mapping[str, str]

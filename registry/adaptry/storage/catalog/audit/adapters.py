@@ -30,9 +30,7 @@ from adaptry.storage.catalog.rows import (
 
 @dataclass
 class AuditContext:
-    """Read once for all adapters: the epochs, and every renaming as (event number, adapter key, old name, new
-    name).
-    """
+    """Read once for all adapters: epochs, and renamings as (event number, adapter key, old, new name)."""
 
     timeline: Timeline = field(default_factory=Timeline)
     renamings: list[tuple[int, int, str, str]] = field(default_factory=list)

@@ -121,9 +121,7 @@ def _visibility(where: str, visibility: str, events: _BaseEvents) -> Iterator[In
 
 
 def _layout(where: str, paths: set[str]) -> Iterator[IntegrityProblem]:
-    """Files as a checkpoint has them, by name; that their contents are the base's is seen where they are
-    opened.
-    """
+    """Files as a checkpoint has them, by name; that they are the base's is seen where they are opened."""
     if "config.json" not in paths:
         yield IntegrityProblem(where, "config.json is not among its files")
     shards = {path for path in paths if path.endswith(".safetensors")}

@@ -22,9 +22,7 @@ RESTORED = "registry.restored"
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """Where the epochs begin among the events, and the floor of each; `moments` are the times of the
-    restores.
-    """
+    """Where epochs begin among the events, and their floors; `moments` are the times of the restores."""
 
     starts: Sequence[int] = ()
     floors: Sequence[int] = (0,)
@@ -45,9 +43,7 @@ class Timeline:
 
 
 def timeline(tx: Transaction) -> Timeline:
-    """As the rows have it. Where rows and events disagree (see `problems`), the events that there are
-    count.
-    """
+    """As the rows have it. If rows and events disagree (see `problems`), the existing events count."""
     rows = tx.exec(select(EpochRow).order_by(col(EpochRow.number))).all()
     found = tx.exec(
         select(EventRow.seq, EventRow.at).where(EventRow.kind == RESTORED).order_by(col(EventRow.seq))
@@ -93,9 +89,7 @@ def _claims(
     remembered: Sequence[dict[str, str]],
     rows: Sequence[EpochRow],
 ) -> Iterator[IntegrityProblem]:
-    """Recalls that were forgotten: each with the event of the worker that knew it, or from a catalog that a
-    restore replaced.
-    """
+    """Forgotten recalls, each with the event of the worker that knew it, or from a replaced catalog."""
     events = {
         (one["adapter"], one["digest"].removeprefix("sha256:")): (one["was"], f"worker {one['worker']}")
         for one in remembered

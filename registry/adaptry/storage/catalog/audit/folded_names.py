@@ -1,6 +1,4 @@
-"""Names in lower case, by which names that differ only in capitals are found: each against the name that it
-is made from.
-"""
+"""Names in lower case, to find names that differ only in capitals: each against its original."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Versions: numbers, digests and states against events, what is derived of their files against what was
-derived.
-"""
+"""Versions: numbers, digests and states against events, what their files give against what was derived."""
 
 from __future__ import annotations
 

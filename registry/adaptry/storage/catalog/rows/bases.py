@@ -26,9 +26,7 @@ class BaseRow(Row, table=True):
 
 
 class BaseNameRow(Row, table=True):
-    """A name that a base goes by. `namespace` is the part before its slash, and empty for a name of one
-    word.
-    """
+    """A name that a base goes by. `namespace` is the part before its slash, or empty for a one-word name."""
 
     __tablename__ = "base_names"
     __table_args__ = (Index("ix_base_names_folded", "folded", unique=True),)

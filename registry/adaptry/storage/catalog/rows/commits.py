@@ -11,9 +11,7 @@ from adaptry.storage.catalog.rows.row import KEYS_GIVEN_ONCE, Moment, Row
 
 
 class CommitRow(Row, table=True):
-    """A commit of a branch. Its `id` orders the commits of an adapter by age; commits dropped from a branch
-    stay.
-    """
+    """A commit of a branch. Its `id` orders an adapter's commits by age; dropped commits stay."""
 
     __tablename__ = "commits"
     __table_args__ = (Index("ix_commits_adapter", "adapter_id", "digest"), KEYS_GIVEN_ONCE)

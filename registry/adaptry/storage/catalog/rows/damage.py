@@ -19,9 +19,7 @@ class DamagedFileRow(Row, table=True):
 
 
 class DamagedRevisionRow(Row, table=True):
-    """A revision that needs a damaged file; where its own manifest is damaged, `file` is the revision
-    itself.
-    """
+    """A revision that needs a damaged file; if its manifest is damaged, `file` is the revision itself."""
 
     __tablename__ = "damaged_revisions"
     revision: str = Field(primary_key=True)

@@ -10,9 +10,7 @@ from adaptry.storage.catalog.rows.row import Moment, Row
 
 
 class EpochRow(Row, table=True):
-    """A span between two restores. New generations begin above `floor`; `secret` signs what workers keep as
-    proof.
-    """
+    """The span between restores. New generations exceed `floor`; `secret` signs workers' proofs."""
 
     __tablename__ = "epochs"
     number: int = Field(primary_key=True)
@@ -23,9 +21,7 @@ class EpochRow(Row, table=True):
 
 
 class RecallClaimRow(Row, table=True):
-    """A version that was withdrawn in an earlier epoch, which the restored catalog did not know; `source`
-    knew it.
-    """
+    """A version that was withdrawn in an earlier epoch, unknown to the restored catalog; `source` knew it."""
 
     __tablename__ = "recall_claims"
     name: str = Field(primary_key=True)

@@ -14,9 +14,7 @@ _GOES_ON: dict[str, Any] = {
     "sqlite_where": text("is_finished IS 0"),
     "postgresql_where": text("is_finished IS false"),
 }
-"""Of uploads, only those that are not finished: those are few, and the others are kept for a day. (`Any`:
-keywords.)
-"""
+"""Of uploads, only unfinished ones: those are few, and the others are kept for a day. (`Any`: keywords.)"""
 
 
 class FileRow(Row, table=True):
@@ -33,9 +31,7 @@ class FileRow(Row, table=True):
 
 
 class LeavingRow(Row, table=True):
-    """Bytes that nobody has any more, since when; with `going_since` they are being deleted at this
-    moment.
-    """
+    """Bytes that nobody has any more, since when; with `going_since` they are being deleted now."""
 
     __tablename__ = "leaving"
     digest: str = Field(primary_key=True)

@@ -47,9 +47,7 @@ class JobRow(SubmittedRow, table=True):
 
 
 class JobStepRow(Row, table=True):
-    """A step of a job. `turn` goes up whenever somebody begins it: only the last who did may change
-    anything.
-    """
+    """A step of a job. `turn` goes up whenever somebody begins it: only the last may change anything."""
 
     __tablename__ = "job_steps"
     job_key: int = Field(primary_key=True, foreign_key="jobs.key")

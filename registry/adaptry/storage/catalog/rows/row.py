@@ -1,6 +1,4 @@
-"""What all rows share: their root, how they name what a migration changes, and types that both databases keep
-alike.
-"""
+"""What all rows share: their root, constraint names for migrations, and types both databases keep alike."""
 
 from __future__ import annotations
 
@@ -27,14 +25,10 @@ class Moment(TypeDecorator[datetime]):
 
 
 LONG = BigInteger().with_variant(Integer, "sqlite")
-"""Of keys that may pass two thousand million. (SQLite's are as large, and count up only where they are said
-to be `INTEGER`.)
-"""
+"""Of keys that may pass 2³¹. (SQLite's are as large, but count up only if declared `INTEGER`.)"""
 
 KEYS_GIVEN_ONCE = {"sqlite_autoincrement": True}
-"""Of tables whose order is told by their keys: none is given again, also not that of a row that is gone.
-(PostgreSQL never does.)
-"""
+"""Of tables ordered by their keys: none is given again, even of a deleted row. (PostgreSQL never does.)"""
 
 # A later migration can only change what has a name.
 _NAMES = {

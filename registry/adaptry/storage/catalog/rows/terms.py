@@ -19,9 +19,7 @@ class TermRow(Row, table=True):
 
 
 class PostingRow(Row, table=True):
-    """A version has a term. Kept in both orders: the newest versions of a term, and the terms of a
-    version.
-    """
+    """A version's term. Kept in both orders: the newest versions of a term, and the terms of a version."""
 
     __tablename__ = "postings"
     __table_args__ = (Index("ix_postings_version", "version_id", "term_id"), {"sqlite_with_rowid": False})

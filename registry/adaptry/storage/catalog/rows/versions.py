@@ -10,9 +10,7 @@ from sqlmodel import Field
 from adaptry.storage.catalog.rows.row import KEYS_GIVEN_ONCE, Moment, Row
 
 WITHDRAWN = text("state IN ('quarantined', 'revoked')")
-"""Written out, since a database uses an index of some rows only where a statement says which in the same
-words.
-"""
+"""Written out, since a database uses a partial index only if a statement has the same words."""
 
 
 class RevisionRow(Row, table=True):
@@ -62,9 +60,7 @@ class VersionRow(Row, table=True):
 
 
 class VersionDetailRow(Row, table=True):
-    """What is derived from a version's files, compressed; apart from `versions`, so that searches walk short
-    rows.
-    """
+    """What a version's files give, compressed; not in `versions`, so that searches walk short rows."""
 
     __tablename__ = "version_details"
     version_id: int = Field(primary_key=True, foreign_key="versions.id", ondelete="CASCADE")

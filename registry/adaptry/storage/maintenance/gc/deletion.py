@@ -1,6 +1,4 @@
-"""Executes a sweep plan: marks, then rows, then bytes, so that a crash in between leaves only what the next
-sweep finds.
-"""
+"""Executes a sweep plan: marks, rows, then bytes, so that after a crash the next sweep finds the rest."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Finds garbage: reads every owner of files, every manifest without an owner, and every blob; changes
-nothing.
-"""
+"""Finds garbage: reads every owner of files, every ownerless manifest, and every blob; changes nothing."""
 
 from __future__ import annotations
 

@@ -47,9 +47,7 @@ class SweepResult(Value):
 
 
 def plan_sweep(found: GarbageScan, now: datetime, grace: timedelta) -> SweepPlan:
-    """Decides; a pure function. What is found for the first time is marked, and goes when it is found again
-    after the grace.
-    """
+    """Decides; pure. What is found first is marked, and goes when found again after the grace."""
     before = now - grace
     return SweepPlan(
         now=now,

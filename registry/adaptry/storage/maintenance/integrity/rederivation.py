@@ -49,9 +49,7 @@ def _of_version(
 
 
 def rederive(catalog: Catalog, blobs: BlobStore, kept: VersionSource) -> Admission:
-    """What a version would be admitted with now. Raises as admission does, but nothing for what the checks
-    find.
-    """
+    """What a version would now be admitted with. Raises as admission, but not for what the checks find."""
     adapter = open_stored(blobs, kept.manifest)
     with catalog.read() as tx:
         base = find_base(tx, EVERYTHING, kept.manifest, adapter.spec.base_name)

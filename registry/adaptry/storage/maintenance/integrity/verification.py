@@ -44,8 +44,7 @@ def verify(
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     progress: Progress = no_progress,
 ) -> tuple[IntegrityProblem, ...]:
-    """Every problem found. Without `read_bytes`, files are only looked for and measured (in bytes), not
-    hashed.
+    """Every problem found. Without `read_bytes`, files are only looked for and sized, not hashed.
 
     With `note`, damaged files are marked as such. Raises `Unavailable`.
     """

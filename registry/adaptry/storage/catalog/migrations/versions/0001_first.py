@@ -1,6 +1,4 @@
-"""The first schema: adapters and versions, the search index, aliases, metrics, events, bytes, bases,
-tokens.
-"""
+"""The first schema: adapters, versions, the search index, aliases, metrics, events, bytes, bases, tokens."""
 
 import sqlalchemy as sa
 from alembic import op

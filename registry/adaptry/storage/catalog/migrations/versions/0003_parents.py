@@ -1,6 +1,4 @@
-"""What a version was made from becomes a term of the search index, also for the versions that are there
-already.
-"""
+"""What a version was made from becomes a term of the search index, also for versions already there."""
 
 import json
 
@@ -20,8 +18,8 @@ def upgrade() -> None:
     connection = op.get_bind()
     derived = connection.execute(
         sa.text(
-            "SELECT versions.id, revisions.manifest FROM versions JOIN revisions ON revisions.digest ="
-            " versions.digest"
+            "SELECT versions.id, revisions.manifest FROM versions"
+            " JOIN revisions ON revisions.digest = versions.digest"
         )
     )
     keys: dict[str, int] = {}

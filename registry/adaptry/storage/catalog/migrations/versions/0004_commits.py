@@ -1,6 +1,4 @@
-"""Branches, tags and commits. The versions that are there already become the commits of their adapters'
-`main`.
-"""
+"""Branches, tags and commits. The versions already there become the commits of their adapters' `main`."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -57,9 +55,9 @@ def _commits_of_versions() -> None:
     """Each adapter's first commit is empty; then come its versions."""
     connection = op.get_bind()
     empty = sa.text(
-        "INSERT INTO revisions (digest, manifest) SELECT CAST(:digest AS VARCHAR), :manifest WHERE EXISTS"
-        " (SELECT 1 FROM adapters) AND NOT EXISTS (SELECT 1 FROM revisions WHERE digest = CAST(:digest AS"
-        " VARCHAR))"
+        "INSERT INTO revisions (digest, manifest) SELECT CAST(:digest AS VARCHAR), :manifest"
+        " WHERE EXISTS (SELECT 1 FROM adapters)"
+        " AND NOT EXISTS (SELECT 1 FROM revisions WHERE digest = CAST(:digest AS VARCHAR))"
     )
     connection.execute(empty, {"digest": _EMPTY_DIGEST, "manifest": _EMPTY})
     firsts = sa.text(

@@ -1,6 +1,4 @@
-"""Jobs: what was asked, the steps it takes, what they said; who runs them; and what is asked again and
-again.
-"""
+"""Jobs: what was asked, the steps it takes, what they said; who runs them; and what recurs."""
 
 import sqlalchemy as sa
 from alembic import op

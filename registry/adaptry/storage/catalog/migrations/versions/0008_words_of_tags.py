@@ -1,6 +1,4 @@
-"""Words of tags are found as those of descriptions are; and what grows fastest may be numbered beyond two
-thousand million.
-"""
+"""Words of tags are searchable like descriptions; keys of the fastest-growing tables may pass 2³¹."""
 
 import json
 import re
@@ -43,9 +41,9 @@ def _add(connection: sa.Connection, adapter: int, term: int) -> None:
     """To those of its versions that do not have the word from the name or the description."""
     connection.execute(
         sa.text(
-            "INSERT INTO postings (term_id, version_id) SELECT :term, id FROM versions WHERE adapter_id ="
-            " :adapter AND NOT EXISTS (SELECT 1 FROM postings WHERE term_id = :term AND version_id ="
-            " versions.id)"
+            "INSERT INTO postings (term_id, version_id) SELECT :term, id FROM versions"
+            " WHERE adapter_id = :adapter AND NOT EXISTS"
+            " (SELECT 1 FROM postings WHERE term_id = :term AND version_id = versions.id)"
         ),
         {"term": term, "adapter": adapter},
     )

@@ -1,5 +1,4 @@
-"""Names: no new one differs from another only in capitals; workers are named per owner, schedules per
-namespace.
+"""Names: no two new ones differ only in capitals; workers are named per owner, schedules per namespace.
 
 `folded` is a name in lower case, and unique. Of names that differ only in capitals already, one has it and
 the others have none, so that all of them stay.
@@ -44,9 +43,7 @@ def upgrade() -> None:
 
 
 def _name_workers_per_owner(connection: sa.Connection) -> None:
-    """SQLite changes a constraint by making the table anew, which would take the residents along that refer
-    to it.
-    """
+    """SQLite changes a constraint by remaking the table, which would delete the rows that refer to it."""
     is_sqlite = connection.dialect.name == "sqlite"
     if is_sqlite:
         (made,) = connection.execute(

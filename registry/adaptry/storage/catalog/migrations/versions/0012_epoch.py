@@ -1,6 +1,4 @@
-"""Epochs of a registry: a new one begins when it is restored from a backup; and recalls that it had forgotten
-by then.
-"""
+"""Epochs of a registry: a restore begins a new one; and recalls that it had forgotten by then."""
 
 import secrets
 from datetime import UTC, datetime

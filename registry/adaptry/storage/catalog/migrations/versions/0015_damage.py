@@ -1,6 +1,4 @@
-"""What is known to be damaged: files whose bytes have changed or are lost, and the revisions that need
-them.
-"""
+"""What is known to be damaged: files with changed or lost bytes, and the revisions that need them."""
 
 import sqlalchemy as sa
 from alembic import op
