@@ -54,8 +54,8 @@ class Snapshot:
 
     `require_available` raises `Withdrawn` if the reader may see the list of files but not read them.
     `warnings` are for whoever downloads a file; `last_commits` gives, by path, the last commit that changed a
-    file; `versions.count_download` is called for each file that was sent. `is_remote`: the bytes are not on a disk
-    here, so reads may be slow.
+    file; `versions.count_download` is called for each file that was sent. `is_remote`: the bytes are not on
+    a disk here, so reads may be slow.
     """
 
     repository: str

@@ -1,5 +1,6 @@
-"""The role of a registry that gives out the bytes of adapters. Every call names the adapter or base it is for: a
-digest alone opens nothing.
+"""The role of a registry that gives out the bytes of adapters.
+
+Every call names the adapter or base it is for: a digest alone opens nothing.
 """
 
 from __future__ import annotations

@@ -24,9 +24,7 @@ ADDRESS = "catalog.url"
 
 @dataclass(frozen=True)
 class CatalogPlace:
-    """Where the registry in `folder` has its rows, or a new one will have them: in PostgreSQL at `address`, or
-    (None) in a file.
-    """
+    """Where the registry in `folder` has its rows, or a new one will: in PostgreSQL, or a file (None)."""
 
     folder: Path
     address: str | None

@@ -1,7 +1,7 @@
 """Uploads that nobody came back to: sessions idle for a day, and bytes that no session knows.
 
-A server and `gc` drop them now and then. The embedded registry does before the first upload of a process, so that
-commands that send nothing do not pay for it.
+A server and `gc` drop them now and then. The embedded registry does before the first upload of a process, so
+that commands that send nothing do not pay for it.
 """
 
 from __future__ import annotations

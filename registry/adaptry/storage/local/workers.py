@@ -32,8 +32,8 @@ class LocalWorkers(Workers):
     def report(self, report: WorkerReport) -> ReportReply:
         if not self.context.identity.may_report:
             raise PermissionDenied(
-                f"{self.context.identity.name} may not report for a worker; make it a token: adaptry token create"
-                " NAME --role worker"
+                f"{self.context.identity.name} may not report for a worker;"
+                " make it a token: adaptry token create NAME --role worker"
             )
         with self.context.catalog.read() as tx:
             is_renewal = worker_reports.is_renewal(tx, self._own(tx, report), report)
@@ -89,7 +89,8 @@ class LocalWorkers(Workers):
             worker = self._seen_worker(tx, name, owner)
             if worker.owner != self.context.identity.name and not self.context.identity.may_administer:
                 raise PermissionDenied(
-                    f"{self.context.identity.name} may not forget {name}; its own token or an administrator may"
+                    f"{self.context.identity.name} may not forget {name};"
+                    " its own token or an administrator may"
                 )
             workers.forget(tx, worker)
             detail = {"worker": name, "engine": worker.engine}
