@@ -32,7 +32,9 @@ def alias() -> None:
 @json_option
 def set_(registry: Registry, ref: Ref, alias: str, only_from: int | None, as_json: bool) -> None:
     """Point an alias at a version."""
-    print_move(registry, ref.name, promotion.promote(registry, ref, alias, only_from=only_from), as_json)
+    print_move(
+        registry.versions, ref.name, promotion.promote(registry, ref, alias, only_from=only_from), as_json
+    )
 
 
 @alias.command()
@@ -51,7 +53,7 @@ def rm(registry: Registry, ref: Ref, alias: str | None) -> None:
     )
     name, alias = ref.name, ref.selector.label if isinstance(ref.selector, Label) else alias
     assert alias is not None
-    found = promotion.current_alias(registry, name, alias)
+    found = promotion.current_alias(registry.aliases, name, alias)
     if found is None:
         raise NotFound(f"{name} has no alias {alias}")
     registry.aliases.remove(name, alias, found.generation)

@@ -6,7 +6,7 @@ import click
 
 from adaptry.core.refs import AdapterName, ByDigest, Ref
 from adaptry.operations.promotion import AliasMoveResult
-from adaptry.registry.interface import Registry
+from adaptry.registry.versions import Versions
 from adaptry_cli.out import print_err, print_json, print_out
 from adaptry_cli.warnings import print_state_warning
 
@@ -22,9 +22,9 @@ only_from_option = click.option(
 )
 
 
-def print_move(registry: Registry, name: AdapterName, move: AliasMoveResult, as_json: bool) -> None:
+def print_move(versions: Versions, name: AdapterName, move: AliasMoveResult, as_json: bool) -> None:
     found = move.alias
-    _warn(registry, name, move)
+    _warn(versions, name, move)
     if as_json:
         print_json({**found.model_dump(mode="json"), "was": move.was})
         return
@@ -37,9 +37,9 @@ def print_move(registry: Registry, name: AdapterName, move: AliasMoveResult, as_
         print_err(f"{found.alias} is at version {found.number} already")
 
 
-def _warn(registry: Registry, name: AdapterName, move: AliasMoveResult) -> None:
+def _warn(versions: Versions, name: AdapterName, move: AliasMoveResult) -> None:
     """What is deprecated, or was pushed past the checks for a stated reason, should not go live unnoticed."""
-    detail = registry.versions.detail(Ref(name, ByDigest(move.alias.digest.hex)))
+    detail = versions.detail(Ref(name, ByDigest(move.alias.digest.hex)))
     print_state_warning(detail.version)
     if detail.forced and detail.report.is_blocked:
         print_err(

@@ -12,6 +12,7 @@ from adaptry.core.identity import BaseVisibility
 from adaptry.operations import base_registry
 from adaptry.operations.hf_import.hub_names import HubRef, is_hub_ref
 from adaptry.operations.quantised_variants import related_bases
+from adaptry.registry.bases import Bases
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import BaseEdit, BaseInfo
 from adaptry_cli.arguments import FOLDER, require_usage
@@ -83,7 +84,7 @@ def add(
             f"--full and --store need every weight: hf download {HubRef.parse(source).repository} --local-dir"
             " DIR, then give the folder",
         )
-        info = _add_from_hub(registry, HubRef.parse(source), names)
+        info = _add_from_hub(registry.bases, HubRef.parse(source), names)
         if visibility is not None:
             info = registry.bases.edit(info.id, BaseEdit(visibility=visibility))
     else:
@@ -95,7 +96,7 @@ def add(
     record = registry.bases.record(info.id)
     if method := record.facts.get("quantization"):
         print_err(f"quantised: {method}")
-    for relative in related_bases(registry, record):
+    for relative in related_bases(registry.bases, record):
         print_err(relative.sentence())
     print_answer(info, str(info.id), as_json)
 
@@ -143,7 +144,7 @@ def show(registry: Registry, key: str, as_json: bool) -> None:
     """Show what is known about a base."""
     info = registry.bases.get(key)
     record = registry.bases.record(info.id)
-    method, known = record.facts.get("quantization"), related_bases(registry, record)
+    method, known = record.facts.get("quantization"), related_bases(registry.bases, record)
     if as_json:
         others = [{"id": str(each.base.id), "role": each.role, "evidence": each.evidence} for each in known]
         print_json({**info.model_dump(mode="json"), "quantised": method, "relatives": others})
@@ -174,7 +175,7 @@ def match(ctx: click.Context, registry: Registry, folder: Path, as_json: bool) -
 
     Each match says how alike the two are and what that rests on. Exit code 1 means that none is alike.
     """
-    found = base_registry.find_matches(registry, open_base_folder(folder))
+    found = base_registry.find_matches(registry.bases, open_base_folder(folder))
     if as_json:
         print_json(found)
     elif found:
@@ -187,12 +188,12 @@ def match(ctx: click.Context, registry: Registry, folder: Path, as_json: bool) -
     ctx.exit(0 if found else NO)
 
 
-def _add_from_hub(registry: Registry, ref: HubRef, names: tuple[str, ...]) -> BaseInfo:
+def _add_from_hub(bases: Bases, ref: HubRef, names: tuple[str, ...]) -> BaseInfo:
     from adaptry.operations.hf_import.bases import register_from_hub
     from adaptry.operations.hf_import.hub_client import open_hub
 
     with progress() as bars:
-        return register_from_hub(registry, open_hub(), ref, names, progress=bars)
+        return register_from_hub(bases, open_hub(), ref, names, progress=bars)
 
 
 def _row(info: BaseInfo) -> tuple[str, ...]:

@@ -15,38 +15,38 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, Invalid, NotFound
 from adaptry.core.manifest import BaseClaim
 from adaptry.core.refs import is_folder, parse_base_name
-from adaptry.registry.interface import Registry
+from adaptry.registry.bases import Bases
 from adaptry.registry.records import BaseInfo
 from adaptry_cli.arguments import is_folder_path
 from adaptry_cli.inputs import fingerprint_of
 from adaptry_cli.out import print_err
 
 
-def base_claim(registry: Registry, text: str) -> BaseClaim:
+def base_claim(bases: Bases, text: str) -> BaseClaim:
     """The claim of `--base`: a folder, a name or an id. Raises `NotFound`, `Invalid`."""
     if is_folder_path(text):
-        return _by_content(registry, fingerprint_of(Path(text)), text)
-    info = _known(registry, text)
+        return _by_content(bases, fingerprint_of(Path(text)), text)
+    info = _known(bases, text)
     if info is None:
         return _unknown_claim(text)
     return BaseClaim(id=info.id, name=_first_name(info))
 
 
-def claim_of_config(registry: Registry, adapter: Adapter, folder: Path) -> BaseClaim | None:
+def claim_of_config(bases: Bases, adapter: Adapter, folder: Path) -> BaseClaim | None:
     """By content where the config names a checkpoint on this machine, as PEFT writes it for a folder.
 
     None where it does not: then the name in the config is what there is. A name that the registry knows is a
     name, even if a folder is called so too.
     """
     written = adapter.config.base_name
-    if written is None or (not is_folder(written) and _known(registry, written)):
+    if written is None or (not is_folder(written) and _known(bases, written)):
         return None
     for place in _places(written, folder):
         try:
             record = fingerprint_of(place)
         except (AdaptryError, OSError):
             continue  # nothing there, or no whole checkpoint
-        return _by_content(registry, record, str(place))
+        return _by_content(bases, record, str(place))
     return None
 
 
@@ -59,8 +59,8 @@ def _places(written: str, folder: Path) -> Iterator[Path]:
     yield from dict.fromkeys((named, folder / named, folder.parent / named))
 
 
-def _by_content(registry: Registry, record: BaseRecord, place: str) -> BaseClaim:
-    info = _known(registry, str(record.id))
+def _by_content(bases: Bases, record: BaseRecord, place: str) -> BaseClaim:
+    info = _known(bases, str(record.id))
     if info is None:
         print_err(
             f"the base in {place} is not registered; `adaptry base add {place} --name ORG/MODEL` does that"
@@ -81,9 +81,9 @@ def _unknown_claim(text: str) -> BaseClaim:
         ) from None
 
 
-def _known(registry: Registry, key: str) -> BaseInfo | None:
+def _known(bases: Bases, key: str) -> BaseInfo | None:
     try:
-        return registry.bases.get(key)
+        return bases.get(key)
     except NotFound:
         return None
 

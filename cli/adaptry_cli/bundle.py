@@ -77,11 +77,11 @@ def create(
             require_usage(
                 isinstance(ref.selector, Latest), f"--all-versions takes names of adapters, not {ref}"
             )
-            found += [one for one in list_versions(registry, ref.name) if one.state not in WITHDRAWN]
+            found += [one for one in list_versions(registry.versions, ref.name) if one.state not in WITHDRAWN]
         else:
             found.append(registry.versions.get(ref))
     if query is not None:
-        found += search_versions(registry, query)
+        found += search_versions(registry.versions, query)
     if parents:
         found += [one for one in ancestors(registry, found) if one.state not in WITHDRAWN]
     for version in found:

@@ -51,7 +51,7 @@ def copy(
         return
     destination = connect_to(to_registry, create_missing=True) if to_registry else registry
     options = validate_options(PushOptions, alias=parse_alias(alias) if alias else None)
-    with explain_empty_adapter(registry, ref), progress() as bars:
+    with explain_empty_adapter(registry.adapters, ref), progress() as bars:
         print_state_warning(registry.versions.get(ref))
         pushed = verbs.copy(registry, ref, destination, name or ref.name, options=options, progress=bars)
     print_pushed(pushed, as_json)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import click
 
 from adaptry.operations.watch import follow_events
+from adaptry.registry.events import Events
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import Event
 from adaptry_cli.connection import registry_option
@@ -42,7 +43,9 @@ def events(
     Of all adapters that you may see, oldest first, each with its number; with --json, one object on each
     line. A registry that cannot be reached for a while is waited for with --follow, and nothing is missed.
     """
-    happened = follow_events(registry, after, about) if goes_on else _so_far(registry, after or 0, about)
+    happened = (
+        follow_events(registry, after, about) if goes_on else _so_far(registry.events, after or 0, about)
+    )
     for event in happened:
         if as_json:
             click.echo(event.model_dump_json())
@@ -52,9 +55,9 @@ def events(
             sys.stdout.flush()
 
 
-def _so_far(registry: Registry, after: int, about: tuple[str, ...]) -> Iterator[Event]:
+def _so_far(events: Events, after: int, about: tuple[str, ...]) -> Iterator[Event]:
     while True:
-        news = registry.events.read(after, _AT_ONCE, about=about)
+        news = events.read(after, _AT_ONCE, about=about)
         yield from news.items
         if news.seq <= after:
             return

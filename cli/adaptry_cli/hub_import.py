@@ -60,7 +60,7 @@ def import_(
     )
     hub = open_hub()
     plan = bulk_import.plan_import(
-        registry, hub, _wanted(source, search, filters, collection, limit), namespace
+        registry.versions, hub, _wanted(source, search, filters, collection, limit), namespace
     )
     shown: list[dict[str, object]] = []
     taken = failed = passed = 0

@@ -16,7 +16,7 @@ from adaptry.core.errors import Conflict, Invalid, NotFound, Unavailable
 from adaptry.core.refs import AdapterName, Latest, Ref
 from adaptry.operations.known_base import base_record_or_none as record_of_base
 from adaptry.operations.transfer.revision_content import RevisionContent
-from adaptry.registry.interface import Registry
+from adaptry.registry.adapters import Adapters
 from adaptry.registry.records import VersionInfo
 from adaptry_cli.arguments import Source, is_folder_path
 from adaptry_cli.connection import RegistryOpener
@@ -45,7 +45,7 @@ def open_input(connected: RegistryOpener, source: Source) -> OpenedAdapter:
     if isinstance(source, Path):
         return OpenedAdapter(open_dir(source), str(source))
     registry = connected()
-    with explain_empty_adapter(registry, source):
+    with explain_empty_adapter(registry.adapters, source):
         detail = registry.versions.detail(source)
     adapter = open_content(RevisionContent(registry, detail.version, detail.manifest))
     return OpenedAdapter(adapter, f"{detail.version.name}@{detail.version.number}", detail.version)
@@ -78,7 +78,7 @@ def base_parameters(connected: RegistryOpener, opened: OpenedAdapter) -> int | N
 def version_base(connected: RegistryOpener, version: VersionInfo) -> BaseToCheck:
     """The base a version is for, as the registry found out when it was pushed or its base registered."""
     label = version.base_name or (version.base_id.brief if version.base_id else "no base")
-    return BaseToCheck(label, record_of_base(connected(), version), version.base_name)
+    return BaseToCheck(label, record_of_base(connected().bases, version), version.base_name)
 
 
 def fingerprint_of(folder: Path) -> BaseRecord:
@@ -90,12 +90,12 @@ def fingerprint_of(folder: Path) -> BaseRecord:
 
 
 @contextmanager
-def explain_empty_adapter(registry: Registry, ref: Ref) -> Iterator[None]:
+def explain_empty_adapter(adapters: Adapters, ref: Ref) -> Iterator[None]:
     """Where the latest version of an adapter without versions is asked for, says that."""
     try:
         yield
     except NotFound:
-        if isinstance(ref.selector, Latest) and registry.adapters.get(ref.name).versions == 0:
+        if isinstance(ref.selector, Latest) and adapters.get(ref.name).versions == 0:
             raise NotFound(no_version_message(ref.name)) from None
         raise
 

@@ -15,6 +15,8 @@ from adaptry.jobs.queues import can_run
 from adaptry.registry.interface import Registry
 from adaptry.registry.job_types.records import DEVICES, GIB, JobInfo, JobNeeds, JobOrder, JobState
 from adaptry.registry.job_types.tasks import TASKS, parse_task
+from adaptry.registry.jobs import Jobs
+from adaptry.registry.versions import Versions
 from adaptry_cli.arguments import validate_options
 from adaptry_cli.connection import registry_option
 from adaptry_cli.exit_codes import NO
@@ -80,8 +82,8 @@ def submit(
     )
     order = validate_options(JobOrder, kind=kind, task=_task(kind, fields), needs=needs, priority=priority)
     job = registry.jobs.submit(order)
-    _tell_of_missing(registry, order)
-    if reason := _waits_for(registry, needs):
+    _tell_of_missing(registry.versions, order)
+    if reason := _waits_for(registry.jobs, needs):
         print_err(f"it waits: {reason}")
     if wait:
         job = _waited(registry, job)
@@ -193,7 +195,7 @@ def show(registry: Registry, job: str, as_json: bool) -> None:
         ("task", json.dumps(found.task, ensure_ascii=False)),
         ("state", found.state),
         ("how far", _far(found)),
-        ("waits", _waits_for(registry, needs) if found.state == "queued" else ""),
+        ("waits", _waits_for(registry.jobs, needs) if found.state == "queued" else ""),
         ("needs", ", ".join(filter(None, (needs.device, needs.tag, format_size(needs.memory))))),
         ("priority", str(found.priority)),
         ("asked for by", f"{found.submitted_by}, {format_when(found.submitted_at)}"),
@@ -240,18 +242,18 @@ def retry(registry: Registry, job: str) -> None:
     print_err(f"{found.id} is {found.state}, for the {found.tries}. time")
 
 
-def _tell_of_missing(registry: Registry, order: JobOrder) -> None:
+def _tell_of_missing(versions: Versions, order: JobOrder) -> None:
     """What it reads may come before it begins, as another job's result; more often it is misspelt."""
     for text in parse_task(order.kind, order.task).refs:
         try:
-            registry.versions.get(Ref.parse(text))
+            versions.get(Ref.parse(text))
         except NotFound as error:
             print_err(f"warns: {error.message}; the job fails unless it is there when the job begins")
 
 
-def _waits_for(registry: Registry, needs: JobNeeds) -> str:
+def _waits_for(jobs: Jobs, needs: JobNeeds) -> str:
     """Why a job would wait for ever as things are, or nothing."""
-    runners = registry.jobs.runners()
+    runners = jobs.runners()
     if not runners:
         return "nobody runs jobs yet; `adaptry work` does, here or on another machine"
     if any(can_run(runner, needs) for runner in runners):

@@ -47,7 +47,7 @@ def lock(
     """
     require_usage(check != bool(refs), "give REFs to pin, or --check alone")
     if check:
-        found = find_stale_pins(registry, read_lock(file))
+        found = find_stale_pins(registry.versions, read_lock(file))
         if as_json:
             print_json(found)
         else:
@@ -55,7 +55,7 @@ def lock(
         if not found:
             print_err(f"every ref of {file} still means what it did")
         ctx.exit(NO if found else 0)
-    pinned = pin_refs(registry, refs)
+    pinned = pin_refs(registry.versions, refs)
     _write(file, pinned.to_text())
     if as_json:
         print_json(pinned)

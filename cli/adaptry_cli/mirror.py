@@ -78,7 +78,7 @@ def mirror(
         query=query, aliases=aliases, bases=bases, base_files=base_files, parents=parents, delete=delete
     )
     if dry_run:
-        require_distinct(there, registry)
+        require_distinct(there.events, registry.events)
         _say_plan(plan_mirror(there, registry, choice), as_json)
         return
     if is_following:
@@ -107,7 +107,7 @@ def _round(
 ) -> bool:
     """Whether something was refused. Who comes back anyway only tells that a registry did not answer."""
     try:
-        require_distinct(there, here)
+        require_distinct(there.events, here.events)
         with progress() as bars:
             followed = sync_once(there, here, choice, progress=bars)
     except Unavailable as error:
@@ -123,7 +123,7 @@ def _follow(there: Registry, here: Registry, choice: MirrorSelection, as_json: b
     """Until it is stopped; a registry that does not answer is asked again, from the beginning."""
     while True:
         try:
-            require_distinct(there, here)
+            require_distinct(there.events, here.events)
             for followed in sync_continuously(there, here, choice):
                 if followed.is_change or followed.failures:
                     print_sync_result(followed, as_json)

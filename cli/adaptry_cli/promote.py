@@ -26,4 +26,6 @@ def promote(registry: Registry, ref: Ref, alias: str, only_from: int | None, as_
 
     As in: adaptry promote acme/tone@staging. `adaptry rollback` takes it back.
     """
-    print_move(registry, ref.name, promotion.promote(registry, ref, alias, only_from=only_from), as_json)
+    print_move(
+        registry.versions, ref.name, promotion.promote(registry, ref, alias, only_from=only_from), as_json
+    )

@@ -58,7 +58,7 @@ def pull(
         return
     assert ref is not None
     target = folder or Path(ref.name.name)
-    with explain_empty_adapter(registry, ref), progress() as bars:
+    with explain_empty_adapter(registry.adapters, ref), progress() as bars:
         version = verbs.pull(
             registry, ref, target, force=force, include_withdrawn=include_withdrawn, progress=bars
         )

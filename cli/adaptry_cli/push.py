@@ -73,7 +73,7 @@ def _push_folder(
     adapter = open_dir(folder)
     for left, why in adapter.left_out.items():
         print_err(f"left out {left}: {why}")
-    claim = base_claim(registry, base) if base else claim_of_config(registry, adapter, folder)
+    claim = base_claim(registry.bases, base) if base else claim_of_config(registry.bases, adapter, folder)
     with progress() as bars:
         return verbs.push(registry, adapter, name, base=claim, options=options, progress=bars)
 
@@ -85,7 +85,7 @@ def _push_from_hub(
     from adaptry.operations.hf_import.hub_client import open_hub
 
     ref, hub = HubRef.parse(source), open_hub()
-    claim = base_claim(registry, base) if base else None
+    claim = base_claim(registry.bases, base) if base else None
     with progress() as bars:
         taken = push_from_hub(registry, hub, ref, name, base=claim, options=options, progress=bars)
     print_err(f"from {taken.revision} at {hub.endpoint}")

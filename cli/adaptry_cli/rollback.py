@@ -24,4 +24,6 @@ def rollback(registry: Registry, ref: Ref, as_json: bool) -> None:
     """
     require_usage(isinstance(ref.selector, Label | Latest), f"{ref} names a version; write {ref.name}@ALIAS")
     name = ref.selector.label if isinstance(ref.selector, Label) else PRODUCTION
-    print_move(registry, ref.name, promotion.rollback(registry, ref.name, parse_stored_alias(name)), as_json)
+    print_move(
+        registry.versions, ref.name, promotion.rollback(registry, ref.name, parse_stored_alias(name)), as_json
+    )

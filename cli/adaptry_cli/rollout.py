@@ -9,7 +9,7 @@ import click
 from adaptry.core.errors import Invalid, NotFound
 from adaptry.core.refs import AdapterName, Label, Ref, parse_selector, parse_stored_alias
 from adaptry.registry.interface import Registry
-from adaptry.registry.rollouts import RolloutChange, RolloutInfo, RolloutPlan
+from adaptry.registry.rollouts import RolloutChange, RolloutInfo, RolloutPlan, Rollouts
 from adaptry_cli.arguments import NAME, REF, validate_options
 from adaptry_cli.connection import registry_option
 from adaptry_cli.out import json_option, print_answer, print_err, print_json
@@ -98,7 +98,7 @@ def status(registry: Registry, name: AdapterName, as_json: bool) -> None:
 @json_option
 def advance(registry: Registry, ref: Ref, as_json: bool) -> None:
     """Take the next step now."""
-    _change(registry, ref, RolloutChange(to="advance"), as_json)
+    _change(registry.rollouts, ref, RolloutChange(to="advance"), as_json)
 
 
 @rollout.command()
@@ -108,17 +108,15 @@ def advance(registry: Registry, ref: Ref, as_json: bool) -> None:
 @json_option
 def abort(registry: Registry, ref: Ref, reason: str | None, as_json: bool) -> None:
     """End it: everyone goes back to where the alias is."""
-    _change(registry, ref, validate_options(RolloutChange, to="abort", reason=reason), as_json)
+    _change(registry.rollouts, ref, validate_options(RolloutChange, to="abort", reason=reason), as_json)
 
 
-def _change(registry: Registry, ref: Ref, change: RolloutChange, as_json: bool) -> None:
+def _change(rollouts: Rollouts, ref: Ref, change: RolloutChange, as_json: bool) -> None:
     name, alias = _alias(ref)
-    going = next(
-        (one for one in registry.rollouts.list(name) if one.alias == alias and one.stage == "running"), None
-    )
+    going = next((one for one in rollouts.list(name) if one.alias == alias and one.stage == "running"), None)
     if going is None:
         raise NotFound(f"{ref} is not being rolled out; `adaptry rollout status {name}` shows what was")
-    changed = registry.rollouts.change(name, alias, change, going.generation)
+    changed = rollouts.change(name, alias, change, going.generation)
     print_answer(changed, _line(changed), as_json)
 
 

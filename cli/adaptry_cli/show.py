@@ -66,7 +66,7 @@ def _verdicts(registry: Registry, detail: VersionDetail) -> Sequence[RuntimeVerd
         adapter = open_content(RevisionContent(registry, detail.version, detail.manifest))
     except (CorruptData, PermissionDenied, NotFound):
         return ()
-    return check_all_runtimes(adapter, base_record_or_none(registry, detail.version))
+    return check_all_runtimes(adapter, base_record_or_none(registry.bases, detail.version))
 
 
 def _print_empty(info: AdapterInfo, as_json: bool) -> None:

@@ -43,7 +43,7 @@ def test_a_full_reading_adds_evidence(registry: Registry, tmp_path: Path) -> Non
     checkpoint = open_checkpoint(tiny_base(tmp_path / "base"))
     assert register_base(registry, checkpoint, NAME).roots is None
     assert register_base(registry, checkpoint, NAME, full=True).roots is not None
-    assert find_matches(registry, checkpoint)[0].base.roots is not None
+    assert find_matches(registry.bases, checkpoint)[0].base.roots is not None
 
 
 def test_what_a_folder_is_is_found_with_the_most_alike_first(registry: Registry, tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_what_a_folder_is_is_found_with_the_most_alike_first(registry: Registry,
     )
     same = register_base(registry, open_checkpoint(tiny_base(tmp_path / "same")), NAME)
     register_base(registry, open_checkpoint(tiny_base(tmp_path / "deeper", layers=3)), ("org/deeper",))
-    found = find_matches(registry, open_checkpoint(tiny_base(tmp_path / "asked", shards=2)))
+    found = find_matches(registry.bases, open_checkpoint(tiny_base(tmp_path / "asked", shards=2)))
     assert [(item.base.id, item.match.level) for item in found] == [
         (same.id, "same_weights"),
         (retrained.id, "same_shapes"),

@@ -102,10 +102,13 @@ def test_whichever_is_registered_first_each_finds_the_other(registry: Registry, 
     copy = open_checkpoint(quantised_copy(tmp_path / "base", tmp_path / "copy"))
     cache = tmp_path / "cache"
     base_registry.register_base(registry, copy, ("org/tiny-4bit",), cache=cache)
-    assert related_bases(registry, fingerprint(copy)) == ()
+    assert related_bases(registry.bases, fingerprint(copy)) == ()
     base_registry.register_base(registry, base, ("org/tiny",), cache=cache)
 
-    (seen,), (back,) = related_bases(registry, fingerprint(copy)), related_bases(registry, fingerprint(base))
+    (seen,), (back,) = (
+        related_bases(registry.bases, fingerprint(copy)),
+        related_bases(registry.bases, fingerprint(base)),
+    )
 
     assert (seen.name, seen.role) == ("org/tiny", "original")
     assert (back.name, back.role) == ("org/tiny-4bit", "copy")

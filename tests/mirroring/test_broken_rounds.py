@@ -66,7 +66,7 @@ def test_a_bundle_loaded_twice_at_once_is_loaded_once(
 ) -> None:
     for seed in (1, 2):
         push(source, lora(seed), TONE)
-    create_bundle(source, list_versions(source, TONE), tmp_path / "x.bundle")
+    create_bundle(source, list_versions(source.versions, TONE), tmp_path / "x.bundle")
     with ThreadPoolExecutor(2) as pool:
         loads = list(pool.map(lambda number: load_bundle(target, tmp_path / "x.bundle"), range(2)))
     assert [one.failures for one in loads] == [(), ()]

@@ -65,7 +65,7 @@ def filled(source: LocalRegistry, lora: MakeLora, tmp_path: Path) -> LocalRegist
 
 @pytest.fixture
 def file(filled: LocalRegistry, tmp_path: Path) -> Path:
-    create_bundle(filled, list_versions(filled, TONE), tmp_path / "tone.bundle", with_bases=True)
+    create_bundle(filled, list_versions(filled.versions, TONE), tmp_path / "tone.bundle", with_bases=True)
     return tmp_path / "tone.bundle"
 
 
@@ -98,7 +98,7 @@ def test_the_same_content_is_the_same_bytes(
     filled: LocalRegistry, file: Path, target: LocalRegistry, tmp_path: Path
 ) -> None:
     again = tmp_path / "again.bundle"
-    create_bundle(filled, reversed(list(list_versions(filled, TONE))), again, with_bases=True)
+    create_bundle(filled, reversed(list(list_versions(filled.versions, TONE))), again, with_bases=True)
     assert again.read_bytes() == file.read_bytes()
     assert list(tmp_path.glob(".*.part")) == []
 
@@ -122,16 +122,16 @@ def test_only_what_is_named_goes_in(filled: LocalRegistry, tmp_path: Path) -> No
 def test_what_is_there_already_is_kept_unless_replaced(filled: LocalRegistry, file: Path) -> None:
     before = file.read_bytes()
     with pytest.raises(Conflict, match="--force"):
-        create_bundle(filled, list_versions(filled, TONE), file)
+        create_bundle(filled, list_versions(filled.versions, TONE), file)
     assert file.read_bytes() == before
-    create_bundle(filled, list_versions(filled, TONE), file, replace=True)
+    create_bundle(filled, list_versions(filled.versions, TONE), file, replace=True)
     assert len(file.read_bytes()) < len(before)
 
 
 def test_what_is_withdrawn_or_not_there_is_not_packed(filled: LocalRegistry, tmp_path: Path) -> None:
     change_state(filled, Ref.parse("acme/tone@1"), StateChange(state="revoked", reason="it leaks"))
     with pytest.raises(Withdrawn):
-        create_bundle(filled, list_versions(filled, TONE), tmp_path / "x.bundle")
+        create_bundle(filled, list_versions(filled.versions, TONE), tmp_path / "x.bundle")
     with pytest.raises(NotFound):
         create_bundle(filled, [], tmp_path / "x.bundle")
     assert not (tmp_path / "x.bundle").exists()
@@ -152,7 +152,7 @@ def test_bytes_that_changed_in_the_store_are_not_packed(filled: LocalRegistry, t
     tampering = TamperingRegistry(filled.context)
     tampering.tamper = lambda chunk: bytes([chunk[0] ^ 1]) + chunk[1:]
     with pytest.raises(Conflict, match="other bytes"):
-        create_bundle(tampering, list_versions(filled, TONE), tmp_path / "x.bundle")
+        create_bundle(tampering, list_versions(filled.versions, TONE), tmp_path / "x.bundle")
     assert [path.name for path in tmp_path.iterdir() if "bundle" in path.name] == []
 
 
@@ -164,7 +164,7 @@ def test_packing_goes_on_where_a_connection_broke(
     breaking.cuts = 4
     create_bundle(
         breaking,
-        list_versions(source, TONE),
+        list_versions(source.versions, TONE),
         tmp_path / "x.bundle",
         retry=RetryPolicy(tries=3, first_wait=0),
     )
@@ -177,7 +177,7 @@ def test_loading_that_was_broken_off_goes_on(
 ) -> None:
     for seed in (1, 2):
         push(source, large(seed), TONE)
-    create_bundle(source, list_versions(source, TONE), tmp_path / "x.bundle")
+    create_bundle(source, list_versions(source.versions, TONE), tmp_path / "x.bundle")
     breaking = FlakyRegistry(target.context)
     breaking.cuts = 2
     with pytest.raises(Unavailable):
@@ -198,7 +198,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
         )
         for seed in (1, 2):
             push(registry, open_dir(tiny_lora(folder / f"lora-{seed}", seed=seed)), TONE)
-        create_bundle(registry, list_versions(registry, TONE), folder / "sound.bundle")
+        create_bundle(registry, list_versions(registry.versions, TONE), folder / "sound.bundle")
     return (folder / "sound.bundle").read_bytes()
 
 
@@ -379,7 +379,7 @@ def test_memory_does_not_grow_with_a_bundle(
     push(source, open_dir(huge_lora(tmp_path / "huge")), TONE)
     file = tmp_path / "x.bundle"
     tracemalloc.start()
-    create_bundle(source, list_versions(source, TONE), file)
+    create_bundle(source, list_versions(source.versions, TONE), file)
     assert load_bundle(target, file).copied == ("acme/tone@1",)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -21,7 +21,7 @@ REFS = [Ref.parse("acme/tone"), Ref.parse("acme/tone@1"), Ref.parse("acme/tone")
 def test_a_lock_reads_back_as_it_was_written(registry: LocalRegistry, folder: Path) -> None:
     transfer.push(registry, open_dir(folder), TONE)
 
-    pinned = lockfile.pin_refs(registry, REFS)
+    pinned = lockfile.pin_refs(registry.versions, REFS)
 
     assert lockfile.LockFile.parse(pinned.to_text().encode(), "adaptry.lock") == pinned
     assert [pin.ref for pin in pinned.pins] == ["acme/tone", "acme/tone@1"]
@@ -31,12 +31,12 @@ def test_a_lock_tells_which_refs_mean_something_else_now(
     registry: LocalRegistry, folder: Path, tmp_path: Path
 ) -> None:
     transfer.push(registry, open_dir(folder), TONE)
-    pinned = lockfile.pin_refs(registry, REFS)
-    assert lockfile.find_stale_pins(registry, pinned) == ()
+    pinned = lockfile.pin_refs(registry.versions, REFS)
+    assert lockfile.find_stale_pins(registry.versions, pinned) == ()
 
     transfer.push(registry, open_dir(tiny_lora(tmp_path / "better", seed=7)), TONE)
 
-    (change,) = lockfile.find_stale_pins(registry, pinned)
+    (change,) = lockfile.find_stale_pins(registry.versions, pinned)
     assert change.pin.ref == "acme/tone"
     assert change.now is not None
     assert change.now.number == 2
@@ -44,16 +44,16 @@ def test_a_lock_tells_which_refs_mean_something_else_now(
 
 def test_a_pin_whose_adapter_is_gone_has_moved(registry: LocalRegistry, folder: Path) -> None:
     transfer.push(registry, open_dir(folder), TONE)
-    pinned = lockfile.pin_refs(registry, REFS)
+    pinned = lockfile.pin_refs(registry.versions, REFS)
 
     registry.adapters.delete(TONE)
 
-    assert [change.now for change in lockfile.find_stale_pins(registry, pinned)] == [None, None]
+    assert [change.now for change in lockfile.find_stale_pins(registry.versions, pinned)] == [None, None]
 
 
 def test_a_ref_that_means_nothing_cannot_be_pinned(registry: LocalRegistry) -> None:
     with pytest.raises(NotFound):
-        lockfile.pin_refs(registry, REFS)
+        lockfile.pin_refs(registry.versions, REFS)
 
 
 PIN = {"ref": "acme/tone", "name": "acme/tone", "number": 1, "digest": f"sha256:{'0' * 64}"}

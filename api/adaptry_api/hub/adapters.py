@@ -13,7 +13,7 @@ from adaptry.core.errors import InvalidRef, NotFound
 from adaptry.core.lifecycle import may_read_files
 from adaptry.core.manifest import EMPTY, FileEntry
 from adaptry.core.refs import AdapterName, Number, Ref
-from adaptry.registry.interface import Registry
+from adaptry.registry.commits import Commits
 from adaptry.registry.records import AdapterInfo, CommitInfo, VersionInfo
 from adaptry.registry.state_warnings import state_warning, withdrawn_error
 from adaptry_api.hub.base_claim import is_base_name
@@ -43,7 +43,7 @@ class AdapterRepository(Repository):
 
     @property
     def has_commit(self) -> bool:
-        return has_commit(self._reader.registry, self.info)
+        return has_commit(self._reader.registry.commits, self.info)
 
     def snapshot(self, revision: str) -> Snapshot:
         registry, name = self._reader.registry, self.info.name
@@ -58,7 +58,7 @@ class AdapterRepository(Repository):
             read,
             lambda: self._about(commit, files),
             lambda: state_warnings(carried()),
-            lambda: last_commits(registry, name, revision),
+            lambda: last_commits(registry.commits, name, revision),
             lambda path: self._count(path, commit, files),
             require_available=lambda: self._require_given(carried()),
         )
@@ -105,11 +105,9 @@ class AdapterRepository(Repository):
         return self._reader.registry.versions.get(Ref(self.info.name, Number(number)))
 
 
-def has_commit(registry: Registry, info: AdapterInfo) -> bool:
+def has_commit(commits: Commits, info: AdapterInfo) -> bool:
     """Whether any branch or tag leads to files; without one, the adapter hides nothing of its name."""
-    return info.versions > 0 or any(
-        found.digest != EMPTY.digest for found in registry.commits.references(info.name)
-    )
+    return info.versions > 0 or any(found.digest != EMPTY.digest for found in commits.references(info.name))
 
 
 def adapter_repository(reader: HubReader, id: str) -> Repository | None:
@@ -161,14 +159,14 @@ def state_warnings(version: VersionInfo | None) -> tuple[str, ...]:
     return (warning,) if warning else ()
 
 
-def last_commits(registry: Registry, name: AdapterName, revision: str) -> dict[str, CommitInfo]:
+def last_commits(commits: Commits, name: AdapterName, revision: str) -> dict[str, CommitInfo]:
     """By path, the last commit on the way to `revision` that changed a file of it."""
     settled: dict[str, CommitInfo] = {}
     now: dict[str, Digest] | None = None
-    for commit, before in pairwise(_steps(registry, name, revision)):
+    for commit, before in pairwise(_steps(commits, name, revision)):
         assert commit is not None
-        now = _hashes(registry, name, commit) if now is None else now
-        earlier = _hashes(registry, name, before) if before else {}
+        now = _hashes(commits, name, commit) if now is None else now
+        earlier = _hashes(commits, name, before) if before else {}
         for path, sha256 in now.items():
             if path not in settled and earlier.get(path) != sha256:
                 settled[path] = commit
@@ -177,11 +175,11 @@ def last_commits(registry: Registry, name: AdapterName, revision: str) -> dict[s
     return settled
 
 
-def _steps(registry: Registry, name: AdapterName, revision: str) -> Iterator[CommitInfo | None]:
+def _steps(commits: Commits, name: AdapterName, revision: str) -> Iterator[CommitInfo | None]:
     """Commits, newest first, then None for the emptiness before the first."""
     cursor: str | None = None
     for _ in range(_FURTHEST // _PAGE):
-        page = registry.commits.list(name, revision, cursor, _PAGE)
+        page = commits.list(name, revision, cursor, _PAGE)
         yield from page.items
         cursor = page.next
         if cursor is None:
@@ -189,5 +187,5 @@ def _steps(registry: Registry, name: AdapterName, revision: str) -> Iterator[Com
     yield None
 
 
-def _hashes(registry: Registry, name: AdapterName, commit: CommitInfo) -> dict[str, Digest]:
-    return {entry.path: entry.sha256 for entry in registry.commits.tree(name, commit.digest).files}
+def _hashes(commits: Commits, name: AdapterName, commit: CommitInfo) -> dict[str, Digest]:
+    return {entry.path: entry.sha256 for entry in commits.tree(name, commit.digest).files}

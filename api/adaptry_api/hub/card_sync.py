@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, Number, Ref
+from adaptry.registry.adapters import Adapters
+from adaptry.registry.files import Files
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit, CommitResult
 from adaptry_api.hub.card import README, Card
@@ -26,9 +28,9 @@ def sync_card(
 ) -> None:
     """Idempotent, so that a commit may be sent again."""
     after = registry.commits.tree(name, committed.commit.digest)
-    old, new = _card(registry, name, before, caches), _card(registry, name, after, caches)
+    old, new = _card(registry.files, name, before, caches), _card(registry.files, name, after, caches)
     if before.file(README) != after.file(README):
-        _update_details(registry, name, old, new)
+        _update_details(registry.adapters, name, old, new)
     number = committed.commit.number or committed.commit.carries
     # For a version that exists already, only metrics that the old card did not have are logged.
     known = {} if committed.version else old.metrics
@@ -41,8 +43,8 @@ def sync_card(
             registry.metrics.log(version, fresh)
 
 
-def _update_details(registry: Registry, name: AdapterName, old: Card, new: Card) -> None:
-    info = registry.adapters.get(name)
+def _update_details(adapters: Adapters, name: AdapterName, old: Card, new: Card) -> None:
+    info = adapters.get(name)
     tags = tuple(dict.fromkeys([*(tag for tag in info.tags if tag not in old.tags), *new.tags]))[:_MOST_TAGS]
     description = new.data.get("description")
     was = old.data.get("description")
@@ -51,11 +53,11 @@ def _update_details(registry: Registry, name: AdapterName, old: Card, new: Card)
         tags=tags if tags != info.tags else None, description=str(description)[:_LONGEST] if is_new else None
     )
     if edit != AdapterEdit():
-        registry.adapters.edit(name, edit)
+        adapters.edit(name, edit)
 
 
-def _card(registry: Registry, name: AdapterName, tree: Manifest, caches: HubCaches) -> Card:
+def _card(files: Files, name: AdapterName, tree: Manifest, caches: HubCaches) -> Card:
     def read(path: str, start: int) -> Iterator[bytes]:
-        return registry.files.read(name, tree.digest, path, start)
+        return files.read(name, tree.digest, path, start)
 
     return card_of({entry.path: entry for entry in tree.files}, read, caches)

@@ -8,8 +8,7 @@ from fastapi import Request, Response
 from starlette.responses import JSONResponse
 
 from adaptry.core.refs import AdapterName
-from adaptry.registry.commits import MAIN
-from adaptry.registry.interface import Registry
+from adaptry.registry.commits import MAIN, Commits
 from adaptry.registry.records import CommitResult
 from adaptry_api.auth_policy import app_state_of
 from adaptry_api.bodies import stream_body
@@ -42,8 +41,8 @@ async def commit(
 
     def take(pieces: Iterator[bytes]) -> tuple[CommitResult, Mapping[str, str | None]]:
         require_writer(reader.registry, reader.identity, name)
-        branch = require_branch(reader.registry, name, revision)
-        chosen = _filter_of(reader.registry, name, branch)
+        branch = require_branch(reader.registry.commits, name, revision)
+        chosen = _filter_of(reader.registry.commits, name, branch)
         wanted = drop_excluded_files(read_operations(require_length(pieces, size)), chosen)
         committed, before = apply_commit(reader.registry, name, branch, wanted)
         if branch == MAIN:
@@ -64,7 +63,7 @@ async def commit(
     return response
 
 
-def _filter_of(registry: Registry, name: AdapterName, branch: str) -> UploadFilter:
-    head = registry.commits.get(name, f"refs/heads/{branch}")
-    present = [entry.path for entry in registry.commits.tree(name, head.digest).files]
+def _filter_of(commits: Commits, name: AdapterName, branch: str) -> UploadFilter:
+    head = commits.get(name, f"refs/heads/{branch}")
+    present = [entry.path for entry in commits.tree(name, head.digest).files]
     return UploadFilter(present, with_folders=branch != MAIN)

@@ -13,6 +13,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, FileMissing, Invalid, PermissionDenied, RevisionNotFound, Withdrawn
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName
+from adaptry.registry.commits import Commits
 from adaptry.registry.interface import Registry
 from adaptry.registry.manifest_inheritance import adapter_files, inherit_manifest, is_same_adapter
 from adaptry.registry.records import CommitInfo, CommitNote, CommitResult
@@ -142,7 +143,7 @@ def _after(registry: Registry, name: AdapterName, before: Manifest, taken: _Pars
     """The tree that the steps make of one. Of another adapter than before, the base is the one that its card
     names, unless its config names one that others can know it by. Raises `FileMissing`.
     """
-    tree = _changed(registry, name, before, taken.steps)
+    tree = _changed(registry.commits, name, before, taken.steps)
     after = inherit_manifest(before, tree)
     if is_same_adapter(before, after) or not adapter_files(after):
         return after
@@ -163,12 +164,12 @@ def _after(registry: Registry, name: AdapterName, before: Manifest, taken: _Pars
     return Manifest.of(tree, base=claim) if claim else after
 
 
-def require_branch(registry: Registry, name: AdapterName, revision: str) -> str:
+def require_branch(commits: Commits, name: AdapterName, revision: str) -> str:
     """The branch that commits to `revision` go to. Raises `PermissionDenied` for an alias, `RevisionNotFound`
     for what is no branch, `NotFound`.
     """
     branch = revision.removeprefix("refs/heads/")
-    kinds = {info.kind for info in registry.commits.references(name) if info.name == branch}
+    kinds = {info.kind for info in commits.references(name) if info.name == branch}
     if kinds & {"head", "branch"}:
         return branch
     if "alias" in kinds:
@@ -216,13 +217,13 @@ def _reader(data: bytes) -> Callable[[int], Iterator[bytes]]:
     return lambda start: iter((data[start:],))
 
 
-def _changed(registry: Registry, name: AdapterName, before: Manifest, steps: Sequence[TreeChange]) -> Tree:
+def _changed(commits: Commits, name: AdapterName, before: Manifest, steps: Sequence[TreeChange]) -> Tree:
     """The tree after `before`. Raises `FileMissing` for what cannot be dropped."""
     tree: Tree = {entry.path: (entry.size, entry.sha256) for entry in before.files}
     for step in steps:
         match step:
             case TreeFile(path=path, digest=digest, size=size):
-                tree[path] = (size if size is not None else _size(registry, name, before, digest), digest)
+                tree[path] = (size if size is not None else _size(commits, name, before, digest), digest)
             case DeletedFile(path=path) | DeletedFolder(path=path):
                 gone = list(_at(tree, path.strip("/"), only_below=isinstance(step, DeletedFolder)))
                 if not gone:
@@ -238,20 +239,18 @@ def _at(tree: Tree, path: str, *, only_below: bool) -> Iterator[str]:
     yield from (each for each in tree if not path or each.startswith(f"{path}/"))
 
 
-def _size(registry: Registry, name: AdapterName, before: Manifest, digest: Digest) -> int:
+def _size(commits: Commits, name: AdapterName, before: Manifest, digest: Digest) -> int:
     """Of a file copied from elsewhere in the adapter: where it is now, or where names still lead.
 
     Raises `Invalid`.
     """
-    trees: Iterable[Manifest] = (
-        registry.commits.tree(name, info.digest) for info in registry.commits.references(name)
-    )
+    trees: Iterable[Manifest] = (commits.tree(name, info.digest) for info in commits.references(name))
     for tree in (before, *trees):
         for entry in tree.files:
             if entry.sha256 == digest:
                 return entry.size
-    for step in registry.commits.list(name, limit=200).items:
-        for entry in registry.commits.tree(name, step.digest).files:
+    for step in commits.list(name, limit=200).items:
+        for entry in commits.tree(name, step.digest).files:
             if entry.sha256 == digest:
                 return entry.size
     raise Invalid(

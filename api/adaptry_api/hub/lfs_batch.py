@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from adaptry.core.errors import NotFound, Unsupported
 from adaptry.core.manifest import MAX_FILE
 from adaptry.core.refs import AdapterName
-from adaptry.registry.interface import Registry
+from adaptry.registry.files import Files
 from adaptry_api.auth_policy import Caller, CallersRegistry, app_state_of
 from adaptry_api.hub import lfs_objects, lfs_parts
 from adaptry_api.hub.addresses import Name, origin, url_path_of
@@ -43,7 +43,7 @@ async def batch(request: Request, name: Name, identity: Caller, registry: Caller
 
     def answer() -> list[dict[str, Any]]:
         require_writer(registry, identity, name)
-        return [offer.of(registry, wanted) for wanted in asked.objects]
+        return [offer.of(registry.files, wanted) for wanted in asked.objects]
 
     return JSONResponse(
         {"transfer": way, "objects": await to_thread.run_sync(answer)}, media_type=LFS_MEDIA_TYPE
@@ -76,12 +76,12 @@ class _Offer:
         self._sign = app_state_of(request).signer.sign
         self._part = app_state_of(request).part_bytes if in_parts else MAX_FILE
 
-    def of(self, registry: Registry, wanted: LfsObject) -> dict[str, Any]:
+    def of(self, files: Files, wanted: LfsObject) -> dict[str, Any]:
         entry: dict[str, Any] = {"oid": wanted.oid, "size": wanted.size}
         if wanted.size > MAX_FILE:
             text = f"a file of {wanted.size:,} bytes; at most {MAX_FILE >> 30} GiB are stored"
             return entry | {"error": {"code": 422, "message": text}}
-        if registry.files.has(self._name, wanted.digest):
+        if files.has(self._name, wanted.digest):
             return entry
         if self._xet:
             return entry | {"actions": {"upload": self._xet}}

@@ -98,7 +98,7 @@ class MergedRepository(Repository):
 def merged_repository(reader: HubReader, id: str) -> Repository | None:
     """The merged model of that name, if there is an adapter to it that has a commit and may be read."""
     found = merged_even_empty(reader, id)
-    return found if found is not None and has_commit(reader.registry, found.info) else None
+    return found if found is not None and has_commit(reader.registry.commits, found.info) else None
 
 
 def merged_even_empty(reader: HubReader, id: str) -> MergedRepository | None:

@@ -15,7 +15,7 @@ from fastapi import Query, Request, Response
 from starlette.responses import JSONResponse
 
 from adaptry.core.errors import Invalid, NotFound
-from adaptry.registry.interface import Registry
+from adaptry.registry.adapters import Adapters
 from adaptry.registry.records import AdapterInfo
 from adaptry_api.auth_policy import app_state_of
 from adaptry_api.hub.adapters import AdapterRepository
@@ -95,7 +95,7 @@ def models(
     with_files = full or bool(_WITH_FILES.intersection(asked))
     if author is not None:
         author = canonical_namespace(app_state_of(request), reader.identity, author)
-    candidates = _candidates(reader.registry, author, sort, direction, ListingCursor.parse(cursor))
+    candidates = _candidates(reader.registry.adapters, author, sort, direction, ListingCursor.parse(cursor))
     found: list[dict[str, Any]] = []
     for looked_at, (info, place) in enumerate(() if gated else candidates):
         if len(found) == min(limit, _MOST) or looked_at == _LOOKED_AT:
@@ -106,25 +106,25 @@ def models(
 
 
 def _candidates(
-    registry: Registry, author: str | None, sort: str | None, direction: int, start: ListingCursor
+    adapters: Adapters, author: str | None, sort: str | None, direction: int, start: ListingCursor
 ) -> Iterator[tuple[AdapterInfo, ListingCursor]]:
     """Those to look at from `start` on, each with its place. Raises `Invalid` for an order there is not."""
     if sort is None:
-        return _by_name(registry, author, start)
+        return _by_name(adapters, author, start)
     order = _ORDERS.get(sort)
     if order is None:
         raise Invalid(f"there is no order {sort!a}; sort by {', '.join(_ORDERS)}")
-    infos = [info for info, _ in _by_name(registry, author, ListingCursor())]
+    infos = [info for info, _ in _by_name(adapters, author, ListingCursor())]
     infos.sort(key=lambda info: (order(info), str(info.name)), reverse=direction <= 0)
     return ((info, ListingCursor(None, index)) for index, info in enumerate(infos) if index >= start.passed)
 
 
 def _by_name(
-    registry: Registry, author: str | None, start: ListingCursor
+    adapters: Adapters, author: str | None, start: ListingCursor
 ) -> Iterator[tuple[AdapterInfo, ListingCursor]]:
     cursor, passed = start.cursor, start.passed
     while True:
-        page = registry.adapters.list(author, cursor, _PAGE)
+        page = adapters.list(author, cursor, _PAGE)
         for index, info in enumerate(page.items):
             if index >= passed:
                 yield info, ListingCursor(cursor, index)

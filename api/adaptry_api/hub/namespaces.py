@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from anyio import to_thread
 from fastapi import Depends, Request
 
-from adaptry.registry.interface import Registry
+from adaptry.registry.adapters import Adapters
 from adaptry.registry.paging import iter_items
 from adaptry.registry.records import AdapterInfo
 from adaptry.storage.catalog.files import stored_bytes
@@ -49,12 +49,12 @@ def with_sizes(request: Request, infos: list[AdapterInfo]) -> list[dict[str, Any
     ]
 
 
-def visible_adapters(registry: Registry, namespace: str) -> list[AdapterInfo]:
-    return list(iter_adapters(registry, namespace))
+def visible_adapters(adapters: Adapters, namespace: str) -> list[AdapterInfo]:
+    return list(iter_adapters(adapters, namespace))
 
 
-def iter_adapters(registry: Registry, namespace: str | None) -> Iterator[AdapterInfo]:
-    return iter_items(lambda cursor: registry.adapters.list(namespace, cursor, _PAGE))
+def iter_adapters(adapters: Adapters, namespace: str | None) -> Iterator[AdapterInfo]:
+    return iter_items(lambda cursor: adapters.list(namespace, cursor, _PAGE))
 
 
 def require_known(is_known: bool, namespace: str) -> None:

@@ -16,7 +16,7 @@ ROUTES = hub_router()
 @ROUTES.get("/api/organizations/{namespace}/overview")
 def organisation(namespace: Namespace, identity: Caller, registry: CallersRegistry) -> dict[str, Any]:
     """(`Any`: JSON.)"""
-    models = visible_adapters(registry, namespace)
+    models = visible_adapters(registry.adapters, namespace)
     require_known(identity.has_namespace(namespace) or bool(models), namespace)
     return {
         "name": namespace,
@@ -35,6 +35,6 @@ def repositories(
     request: Request, namespace: Namespace, identity: Caller, registry: CallersRegistry
 ) -> list[dict[str, Any]]:
     """Everything in one namespace that the caller may read. (`Any`: JSON.)"""
-    found = visible_adapters(registry, namespace)
+    found = visible_adapters(registry.adapters, namespace)
     require_known(identity.has_namespace(namespace) or bool(found), namespace)
     return with_sizes(request, found)

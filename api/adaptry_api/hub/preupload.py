@@ -114,7 +114,7 @@ def _branch_snapshot(reader: HubReader, name: AdapterName, revision: str) -> tup
     """A branch that the caller may commit to, and what is on it."""
     require_writer(reader.registry, reader.identity, name)
     info = reader.registry.adapters.get(name)
-    branch = require_branch(reader.registry, name, revision)
+    branch = require_branch(reader.registry.commits, name, revision)
     return branch, AdapterRepository(reader, info).snapshot(f"refs/heads/{branch}")
 
 

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse
 from adaptry.core.errors import Conflict, NotFound, Unsupported
 from adaptry.core.identity import Identity, Visibility
 from adaptry.core.refs import AdapterName
-from adaptry.registry.interface import Registry
+from adaptry.registry.adapters import Adapters
 from adaptry.registry.records import AdapterEdit
 from adaptry_api.auth_policy import Caller, CallersRegistry, app_state_of
 from adaptry_api.hub.addresses import adapter_name, origin, url_path_of
@@ -69,7 +69,7 @@ def create(
     try:
         registry.adapters.create(name, body.edit)
     except Conflict as error:
-        return JSONResponse({"error": _why_taken(registry, name, error), **where}, 409)
+        return JSONResponse({"error": _why_taken(registry.adapters, name, error), **where}, 409)
     return JSONResponse(where)
 
 
@@ -87,9 +87,9 @@ def move(request: Request, body: RepoMoveRequest, identity: Caller, registry: Ca
     registry.adapters.rename(name, AdapterName.parse(body.toRepo))
 
 
-def _why_taken(registry: Registry, name: AdapterName, error: Conflict) -> str:
+def _why_taken(adapters: Adapters, name: AdapterName, error: Conflict) -> str:
     try:
-        registry.adapters.get(name)
+        adapters.get(name)
     except NotFound:
         return error.message  # a base has the name
     return "You already created this model repo"

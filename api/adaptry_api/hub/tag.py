@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 from adaptry.core.errors import Conflict, PermissionDenied, RevisionNotFound
 from adaptry.core.hub_revision import parse_hub_revision
 from adaptry.core.refs import AdapterName
-from adaptry.registry.interface import Registry
+from adaptry.registry.commits import Commits
 from adaptry_api.auth_policy import CallersRegistry
 from adaptry_api.hub.addresses import MODELS, Name, Revision
 from adaptry_api.hub.refusals import hub_router
@@ -24,23 +24,23 @@ class HubTagRequest(BaseModel):
 
 @ROUTES.post(f"{MODELS}/tag/{{revision}}")
 def tag(name: Name, revision: Revision, body: HubTagRequest, registry: CallersRegistry) -> None:
-    if _is_version(registry, name, body.tag):
+    if _is_version(registry.commits, name, body.tag):
         raise Conflict(f"{body.tag} is a version of {name} already; versions are numbered as they come")
     registry.commits.create_tag(name, body.tag, revision, body.message or "")
 
 
 @ROUTES.delete(f"{MODELS}/tag/{{revision}}")
 def drop_tag(name: Name, revision: Revision, registry: CallersRegistry) -> None:
-    if _is_version(registry, name, revision):
+    if _is_version(registry.commits, name, revision):
         raise PermissionDenied(f"{revision} is a version of {name}, and versions stay")
     registry.commits.delete_tag(name, revision)
 
 
-def _is_version(registry: Registry, name: AdapterName, tag: str) -> bool:
+def _is_version(commits: Commits, name: AdapterName, tag: str) -> bool:
     if not tag.startswith("v") or parse_hub_revision(tag).number is None:
         return False
     try:
-        registry.commits.get(name, f"refs/tags/{tag}")
+        commits.get(name, f"refs/tags/{tag}")
     except RevisionNotFound:
         return False
     return True

@@ -12,6 +12,7 @@ from adaptry.core.errors import Busy, Conflict, DigestMismatch, Invalid, NotFoun
 from adaptry.core.identity import Identity, require_write
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer.retry import RetryPolicy
+from adaptry.registry.bases import Bases
 from adaptry.registry.interface import Registry
 from adaptry.storage import tokens
 from adaptry_api.errors import HttpProblem
@@ -29,12 +30,12 @@ def require_writer(registry: Registry, identity: Identity, name: AdapterName) ->
     that they may see, and `PermissionDenied` where they may only read it.
     """
     try:
-        is_begun = has_commit(registry, registry.adapters.get(name))
+        is_begun = has_commit(registry.commits, registry.adapters.get(name))
     except NotFound:
-        if not _is_base(registry, name):
+        if not _is_base(registry.bases, name):
             raise
         is_begun = False
-    if not is_begun and _is_base(registry, name):
+    if not is_begun and _is_base(registry.bases, name):
         raise Conflict(
             f"{name} is a base; only `adaptry base add` changes it. Push the adapter under a name of its own,"
             f" such as {name}-lora"
@@ -42,9 +43,9 @@ def require_writer(registry: Registry, identity: Identity, name: AdapterName) ->
     require_write(identity, name)
 
 
-def _is_base(registry: Registry, name: AdapterName) -> bool:
+def _is_base(bases: Bases, name: AdapterName) -> bool:
     try:
-        return str(name) in registry.bases.get(str(name)).names
+        return str(name) in bases.get(str(name)).names
     except (NotFound, Conflict):
         return False
 

@@ -17,7 +17,7 @@ ROUTES = hub_router()
 @ROUTES.get("/api/users/{namespace}/overview")
 def user(namespace: Namespace, identity: Caller, registry: CallersRegistry) -> dict[str, Any]:
     """(`Any`: JSON.)"""
-    models = visible_adapters(registry, namespace)
+    models = visible_adapters(registry.adapters, namespace)
     own = own_namespace(identity)
     if namespace != own:
         require_known(identity.has_namespace(namespace) or bool(models), namespace)
@@ -40,5 +40,7 @@ def user(namespace: Namespace, identity: Caller, registry: CallersRegistry) -> d
 @ROUTES.get("/api/settings/repositories")
 def own_repositories(request: Request, identity: Caller, registry: CallersRegistry) -> list[dict[str, Any]]:
     """Everything in the namespaces that the caller holds. (`Any`: JSON.)"""
-    held = [info for info in iter_adapters(registry, None) if identity.has_namespace(info.name.namespace)]
+    held = [
+        info for info in iter_adapters(registry.adapters, None) if identity.has_namespace(info.name.namespace)
+    ]
     return with_sizes(request, held)

@@ -14,8 +14,8 @@ from pydantic import BaseModel, Field
 from adaptry.core.digest import Digest
 from adaptry.registry import protocol
 from adaptry.registry.files import Owner
-from adaptry.registry.interface import Registry
 from adaptry.registry.records import Page, UploadInfo, UploadSession
+from adaptry.registry.uploads import Uploads
 from adaptry_api.auth_policy import Caller, CallersRegistry, app_state_of, guarded_router
 from adaptry_api.bodies import stream_body
 from adaptry_api.routes.parameters import BaseId, Blob, Cursor, Limit, Name
@@ -60,12 +60,12 @@ def base_has(base: BaseId, digest: Blob, registry: CallersRegistry) -> BlobPrese
 
 @ROUTES.post(f"{OF_ADAPTER}/uploads")
 def open_for_adapter(name: Name, body: UploadOpenRequest, registry: CallersRegistry) -> UploadInfo:
-    return _open(registry, name, body)
+    return _open(registry.uploads, name, body)
 
 
 @ROUTES.post(f"{OF_BASE}/uploads")
 def open_for_base(base: BaseId, body: UploadOpenRequest, registry: CallersRegistry) -> UploadInfo:
-    return _open(registry, base, body)
+    return _open(registry.uploads, base, body)
 
 
 @ROUTES.get("/uploads")
@@ -108,5 +108,5 @@ def finish(id: Id, body: UploadFinishRequest, registry: CallersRegistry) -> None
     registry.uploads.finish(UploadInfo(id=id, offset=body.offset, size=body.size))
 
 
-def _open(registry: Registry, owner: Owner, body: UploadOpenRequest) -> UploadInfo:
-    return registry.uploads.open(owner, body.digest, body.size)
+def _open(uploads: Uploads, owner: Owner, body: UploadOpenRequest) -> UploadInfo:
+    return uploads.open(owner, body.digest, body.size)

@@ -42,7 +42,7 @@ def show(request: Request, ref: PathRef, registry: CallersRegistry, runtime: Run
     asked = [parse_runtime(text) for text in runtime or ()]
     detail = registry.versions.detail(ref)
     adapter = open_content(RevisionContent(registry, detail.version, detail.manifest))
-    base = base_record_or_none(registry, detail.version)
+    base = base_record_or_none(registry.bases, detail.version)
     found = (
         [check_runtime(adapter, one, base) for one in asked] if asked else check_all_runtimes(adapter, base)
     )

@@ -26,6 +26,7 @@ from adaptry.core.manifest import MAX_FILE, FileEntry, check_path
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import is_folder, parse_base_name
 from adaptry.core.settings import data_folder
+from adaptry.registry.bases import Bases
 from adaptry.registry.interface import Registry
 from adaptry.registry.paging import iter_items
 from adaptry.registry.records import BaseEdit, BaseInfo, BaseMatch
@@ -69,16 +70,16 @@ def register_base(
     return info
 
 
-def find_matches(registry: Registry, checkpoint: HfCheckpoint) -> tuple[BaseMatch, ...]:
+def find_matches(bases: Bases, checkpoint: HfCheckpoint) -> tuple[BaseMatch, ...]:
     """The known bases that a folder matches: the same, a copy, or the same shapes; best match first."""
-    return find_record_matches(registry, fingerprint(checkpoint))
+    return find_record_matches(bases, fingerprint(checkpoint))
 
 
-def find_record_matches(registry: Registry, record: BaseRecord) -> tuple[BaseMatch, ...]:
+def find_record_matches(bases: Bases, record: BaseRecord) -> tuple[BaseMatch, ...]:
     """As `find_matches`, for a base record."""
     found = [
-        BaseMatch(base=info, match=match_bases(record, registry.bases.record(info.id)))
-        for info in _candidates(registry, record)
+        BaseMatch(base=info, match=match_bases(record, bases.record(info.id)))
+        for info in _candidates(bases, record)
     ]
     alike = [candidate for candidate in found if candidate.match.level != "different"]
     return tuple(sorted(alike, key=lambda candidate: _STRENGTH[candidate.match.level]))
@@ -112,15 +113,15 @@ def open_base(
     )
 
 
-def _candidates(registry: Registry, record: BaseRecord) -> Iterator[BaseInfo]:
+def _candidates(bases: Bases, record: BaseRecord) -> Iterator[BaseInfo]:
     """The bases of the same shapes; and, as a quantised copy has other ones, those it may be a copy of."""
     seen: set[Digest] = set()
-    for info in registry.bases.of_architecture(record.architecture):
+    for info in bases.of_architecture(record.architecture):
         seen.add(info.id)
         yield info
     if seen and not is_packed(record):
         return
-    for info in iter_items(lambda cursor: registry.bases.list(cursor, limit=200)):
+    for info in iter_items(lambda cursor: bases.list(cursor, limit=200)):
         if info.id not in seen and info.model_type == record.facts.get("model_type"):
             yield info
 

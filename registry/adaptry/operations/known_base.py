@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.core.errors import NotFound
-from adaptry.registry.interface import Registry
+from adaptry.registry.bases import Bases
 from adaptry.registry.records import VersionInfo
 
 
-def base_record_or_none(registry: Registry, version: VersionInfo) -> BaseRecord | None:
+def base_record_or_none(bases: Bases, version: VersionInfo) -> BaseRecord | None:
     """None where the version names no base, or one that is not registered here or not to be seen."""
     if version.base_id is None:
         return None
     try:
-        return registry.bases.record(version.base_id)
+        return bases.record(version.base_id)
     except NotFound:
         return None

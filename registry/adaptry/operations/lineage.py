@@ -15,6 +15,7 @@ from adaptry.core.recipe_summary import summarise_recipe, unregistered_inputs
 from adaptry.core.refs import ByDigest, Ref
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import Value, VersionDetail, VersionInfo
+from adaptry.registry.versions import Versions
 
 MOST = 200
 """Revisions in one tree; it says where it was cut."""
@@ -52,7 +53,7 @@ def descendant_tree(registry: Registry, ref: Ref | str, most: int = MOST) -> Lin
     """The version that `ref` means now, what was made from it, and so on, oldest first. Raises `NotFound`."""
 
     def children(detail: VersionDetail) -> Iterable[Digest]:
-        found = _versions(registry, f"parent:{detail.version.digest} state:*", most + 1)
+        found = _versions(registry.versions, f"parent:{detail.version.digest} state:*", most + 1)
         return dict.fromkeys(version.digest for version in reversed(found))
 
     return _tree(registry, ref, most, children)
@@ -76,7 +77,7 @@ class _Walk:
     seen: set[Digest] = field(default_factory=set)
 
     def node(self, digest: Digest) -> LineageNode:
-        versions = _versions(self.registry, f"digest:{digest} state:*", _PAGE)
+        versions = _versions(self.registry.versions, f"digest:{digest} state:*", _PAGE)
         detail = self._detail(versions)
         if detail is None:
             return LineageNode(digest=digest)
@@ -109,12 +110,12 @@ class _Walk:
         return None
 
 
-def _versions(registry: Registry, query: str, most: int) -> list[VersionInfo]:
+def _versions(versions: Versions, query: str, most: int) -> list[VersionInfo]:
     """The newest matching versions, up to the limit."""
     found: list[VersionInfo] = []
     cursor: str | None = None
     while len(found) < most:
-        page = registry.versions.search(query, cursor, min(_PAGE, most - len(found)))
+        page = versions.search(query, cursor, min(_PAGE, most - len(found)))
         found += page.items
         cursor = page.next
         if cursor is None:

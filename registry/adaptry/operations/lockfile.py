@@ -15,8 +15,8 @@ from adaptry.core import strictjson
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, Invalid, NotFound, ProtocolMismatch
 from adaptry.core.refs import AdapterName, ByDigest, Ref
-from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
+from adaptry.registry.versions import Versions
 
 SCHEMA = 1
 _LIMITS = strictjson.JsonLimits(size=4 << 20, depth=6, nodes=100_000)
@@ -92,18 +92,18 @@ class StalePin(_Value):
         return f"{locked} and is version {self.now.number} ({self.now.digest.brief}) now"
 
 
-def pin_refs(registry: Registry, refs: Iterable[Ref]) -> LockFile:
+def pin_refs(versions: Versions, refs: Iterable[Ref]) -> LockFile:
     """Pins the refs to their current versions. Raises `NotFound`, `Conflict`."""
-    pins = {str(ref): _pin(ref, registry.versions.get(ref)) for ref in refs}
+    pins = {str(ref): _pin(ref, versions.get(ref)) for ref in refs}
     return LockFile(pins=tuple(pins[ref] for ref in sorted(pins)))
 
 
-def find_stale_pins(registry: Registry, lock: LockFile) -> tuple[StalePin, ...]:
+def find_stale_pins(versions: Versions, lock: LockFile) -> tuple[StalePin, ...]:
     """The pins whose refs have moved."""
     found = []
     for entry in lock.pins:
         try:
-            now = registry.versions.get(Ref.parse(entry.ref))
+            now = versions.get(Ref.parse(entry.ref))
         except (NotFound, Conflict):
             found.append(StalePin(pin=entry))
             continue

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, NotFound
 from adaptry.core.refs import AdapterName, Ref, parse_stored_alias
+from adaptry.registry.adapters import Adapters
+from adaptry.registry.aliases import Aliases
 from adaptry.registry.interface import Registry
 from adaptry.registry.paging import iter_items
 from adaptry.registry.records import AliasInfo, Event
@@ -39,7 +41,7 @@ def promote(registry: Registry, ref: Ref, alias: str, *, only_from: int | None =
     """
     alias = parse_stored_alias(alias)
     to = registry.versions.get(ref)
-    found = current_alias(registry, ref.name, alias)
+    found = current_alias(registry.aliases, ref.name, alias)
     if only_from is not None and only_from != (found.number if found else 0):
         raise Conflict(
             f"{ref.name}@{alias} {_place(found)}, not {_expected(only_from)}; look again and retry"
@@ -56,10 +58,10 @@ def rollback(registry: Registry, name: AdapterName, alias: str) -> AliasMoveResu
     Raises `NotFound` where there is no such alias or it never moved, `Conflict` where it moved meanwhile or
     the version may no longer be pointed at.
     """
-    found = current_alias(registry, name, alias)
+    found = current_alias(registry.aliases, name, alias)
     if found is None:
         raise NotFound(f"{name} has no alias {alias}")
-    last = _last_move(registry, name, alias)
+    last = _last_move(registry.adapters, name, alias)
     if last is None or "was" not in last.detail:
         raise NotFound(f"{name}@{alias} was never anywhere but at version {found.number}")
     if last.detail.get("to") != str(found.digest):
@@ -68,13 +70,13 @@ def rollback(registry: Registry, name: AdapterName, alias: str) -> AliasMoveResu
     return AliasMoveResult(moved, found.number)
 
 
-def current_alias(registry: Registry, name: AdapterName, alias: str) -> AliasInfo | None:
+def current_alias(aliases: Aliases, name: AdapterName, alias: str) -> AliasInfo | None:
     """Where an alias is now. Raises `NotFound` for an adapter that is not there."""
-    return next((found for found in registry.aliases.list(name) if found.alias == alias), None)
+    return next((found for found in aliases.list(name) if found.alias == alias), None)
 
 
-def _last_move(registry: Registry, name: AdapterName, alias: str) -> Event | None:
-    history = iter_items(lambda cursor: registry.adapters.history(name, cursor, 200))
+def _last_move(adapters: Adapters, name: AdapterName, alias: str) -> Event | None:
+    history = iter_items(lambda cursor: adapters.history(name, cursor, 200))
     return next(
         (one for one in history if one.kind == ALIAS_MOVED and one.detail.get("alias") == alias), None
     )

@@ -16,6 +16,7 @@ from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.core.errors import CheckFailed, NotFound
 from adaptry.core.progress import Progress, no_progress
 from adaptry.operations.base_registry import find_record_matches, open_base
+from adaptry.registry.bases import Bases
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import BaseInfo
 
@@ -45,13 +46,13 @@ class RelatedBase:
                 return f"a copy of the same model as {self.name} ({self.evidence})"
 
 
-def related_bases(registry: Registry, record: BaseRecord) -> tuple[RelatedBase, ...]:
+def related_bases(bases: Bases, record: BaseRecord) -> tuple[RelatedBase, ...]:
     """The known bases of which `record` is a quantised copy, and those that are quantised copies of it."""
     found: list[RelatedBase] = []
-    for candidate in find_record_matches(registry, record):
+    for candidate in find_record_matches(bases, record):
         if candidate.base.id == record.id or candidate.match.level != "cast":
             continue
-        is_copy, is_of_copy = is_packed(record), is_packed(registry.bases.record(candidate.base.id))
+        is_copy, is_of_copy = is_packed(record), is_packed(bases.record(candidate.base.id))
         if is_copy or is_of_copy:
             role: VariantRole = "sibling" if is_copy and is_of_copy else "original" if is_copy else "copy"
             found.append(RelatedBase(candidate.base, role, candidate.match.evidence))
@@ -67,7 +68,9 @@ def open_original(
     where its weights are not at hand.
     """
     folder = checkpoint.folder
-    originals = [each for each in related_bases(registry, fingerprint(checkpoint)) if each.role == "original"]
+    originals = [
+        each for each in related_bases(registry.bases, fingerprint(checkpoint)) if each.role == "original"
+    ]
     if not originals:
         raise CheckFailed(
             f"{folder} is quantised, and no known base is what it was quantised from: give the original with "

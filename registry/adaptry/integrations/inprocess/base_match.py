@@ -25,7 +25,7 @@ def require_same_base(model: Module, files: FetchedFiles) -> Match | None:
     """
     if files.version is None or files.registry is None:
         return None
-    trained_on = base_record_or_none(files.registry, files.version)
+    trained_on = base_record_or_none(files.registry.bases, files.version)
     folder = _files_of(model)
     if trained_on is None or folder is None:
         return None

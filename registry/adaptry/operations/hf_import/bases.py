@@ -33,7 +33,7 @@ from adaptry.core.progress import Progress, no_progress
 from adaptry.operations.hf_import.file_reader import CONNECTIONS, HubFileReader
 from adaptry.operations.hf_import.hub_client import HubClient, HubRepoRevision
 from adaptry.operations.hf_import.hub_names import HubRef
-from adaptry.registry.interface import Registry
+from adaptry.registry.bases import Bases
 from adaptry.registry.records import BaseInfo
 
 _ASIDE = (CONFIG, INDEX, "tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
@@ -43,7 +43,7 @@ _GAP = 16 << 10  # runs nearer than this are one request
 
 
 def register_from_hub(
-    registry: Registry,
+    bases: Bases,
     hub: HubClient,
     ref: HubRef,
     names: tuple[str, ...] = (),
@@ -63,7 +63,7 @@ def register_from_hub(
     }
     if len(hashes) == len(checkpoint.shards):
         record = record.model_copy(update={"file_hashes": hashes})
-    return registry.bases.put(record, tuple(dict.fromkeys((revision.repository, *names))))
+    return bases.put(record, tuple(dict.fromkeys((revision.repository, *names))))
 
 
 class _Window:

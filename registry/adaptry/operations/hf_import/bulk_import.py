@@ -22,6 +22,7 @@ from adaptry.operations.hf_import.adapters import (
 from adaptry.operations.hf_import.hub_client import HubClient, HubRepoInfo
 from adaptry.operations.hf_import.hub_names import HubRef
 from adaptry.registry.interface import Registry
+from adaptry.registry.versions import Versions
 
 _NO_ADAPTER = "holds no adapter that we read"
 _HERE = "is here already"
@@ -59,7 +60,7 @@ class ImportResult:
 
 
 def plan_import(
-    registry: Registry, hub: HubClient, selection: ImportSelection, namespace: str | None = None
+    versions: Versions, hub: HubClient, selection: ImportSelection, namespace: str | None = None
 ) -> Iterator[ImportCandidate]:
     """What would be taken over, into `namespace` or the one named as on the hub. Raises as `HubClient`."""
     for listed in _listed(hub, selection):
@@ -72,7 +73,7 @@ def plan_import(
         if adapter_format(listed.files) is None:
             yield ImportCandidate(ref, name, _NO_ADAPTER)
         else:
-            yield ImportCandidate(ref, name, _HERE if _is_here(registry, name, ref) else "")
+            yield ImportCandidate(ref, name, _HERE if _is_here(versions, name, ref) else "")
 
 
 def run_import(
@@ -121,10 +122,10 @@ def _name(repository: str, namespace: str | None) -> AdapterName:
     return AdapterName.parse(f"{namespace or owner}/{name}")
 
 
-def _is_here(registry: Registry, name: AdapterName, ref: HubRef) -> bool:
+def _is_here(versions: Versions, name: AdapterName, ref: HubRef) -> bool:
     """Whether the newest version came from this very commit."""
     try:
-        found = registry.versions.detail(Ref(name)).manifest.provenance
+        found = versions.detail(Ref(name)).manifest.provenance
     except NotFound:
         return False
     return (found.get(REPOSITORY), found.get(COMMIT)) == (ref.repository, ref.revision)

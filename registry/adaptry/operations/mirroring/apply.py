@@ -24,7 +24,11 @@ from adaptry.operations.promotion import current_alias
 from adaptry.operations.transfer.file_upload import upload
 from adaptry.operations.transfer.files import upload_missing
 from adaptry.operations.transfer.retry import DEFAULT_RETRY, RetryPolicy
+from adaptry.registry.adapters import Adapters
+from adaptry.registry.aliases import Aliases
+from adaptry.registry.bases import Bases
 from adaptry.registry.interface import Registry
+from adaptry.registry.metrics import Metrics
 from adaptry.registry.records import (
     AdapterEdit,
     BaseEdit,
@@ -34,6 +38,7 @@ from adaptry.registry.records import (
     StateChange,
     VersionInfo,
 )
+from adaptry.registry.versions import Versions
 
 MIRRORED = "mirrored"
 """The tag of adapters that a mirror made, and the word before the reasons of states that it set."""
@@ -65,14 +70,14 @@ def apply_snapshot(
     (`has_forgotten_recall`): then the version stays withdrawn here.
     """
     name, ref = snapshot.name, Ref(snapshot.name, ByDigest(snapshot.digest.hex))
-    version = _version_or_none(registry, ref)
+    version = _version_or_none(registry.versions, ref)
     is_new = version is None
     if version is None:
-        _make_adapter(registry, name, snapshot)
+        _make_adapter(registry.adapters, name, snapshot)
         upload_missing(registry, name, content, manifest, progress, retry)
         options = PushOptions(number=snapshot.number, force_reason=snapshot.forced)
         version = registry.versions.put(name, manifest.to_bytes(), options).version
-    logged = copy_missing_metrics(registry, ref, snapshot.metrics)
+    logged = copy_missing_metrics(registry.metrics, ref, snapshot.metrics)
     if has_forgotten_recall(version, snapshot):
         raise CheckFailed(
             f"{name}@{version.number} stays {version.state} here: the source revoked or quarantined it"
@@ -82,7 +87,7 @@ def apply_snapshot(
         )
     change = plan_state_change(version, snapshot)
     if change is not None:
-        version = _change_state(registry, version, snapshot, change)
+        version = _change_state(registry.versions, version, snapshot, change)
     return ApplyResult(version, is_new or bool(logged) or change is not None)
 
 
@@ -100,9 +105,11 @@ def apply_base(
     visibility. Returns whether anything changed. Raises `PermissionDenied` if the caller may not change
     bases.
     """
-    known = _base_or_none(registry, record.id)
+    known = _base_or_none(registry.bases, record.id)
     free = tuple(
-        name for name in names if _base_or_none(registry, name) is None and not _is_adapter(registry, name)
+        name
+        for name in names
+        if _base_or_none(registry.bases, name) is None and not _is_adapter(registry.adapters, name)
     )
     has_weights = known is not None and known.is_stored
     if known is None or free:
@@ -118,13 +125,13 @@ def apply_base(
     return known is None or bool(free)
 
 
-def copy_missing_metrics(registry: Registry, ref: Ref, wanted: Iterable[MetricValue]) -> int:
+def copy_missing_metrics(metrics: Metrics, ref: Ref, wanted: Iterable[MetricValue]) -> int:
     """Logs the values that are missing here, in their order. Returns how many.
 
     A metric that also has values logged here is skipped: the order of the two series cannot be known.
     """
     rounds: list[dict[str, float]] = []
-    for metric, missing in missing_metrics(registry.metrics.list(ref), wanted).items():
+    for metric, missing in missing_metrics(metrics.list(ref), wanted).items():
         for number, value in enumerate(missing):
             if number == len(rounds):
                 rounds.append({})
@@ -132,7 +139,7 @@ def copy_missing_metrics(registry: Registry, ref: Ref, wanted: Iterable[MetricVa
     for values in rounds:
         items = list(values.items())
         for at in range(0, len(items), 64):
-            registry.metrics.log(ref, dict(items[at : at + 64]))
+            metrics.log(ref, dict(items[at : at + 64]))
     return sum(map(len, rounds))
 
 
@@ -152,17 +159,17 @@ def missing_metrics(here: Iterable[MetricInfo], there: Iterable[MetricValue]) ->
 
 
 def _change_state(
-    registry: Registry, here: VersionInfo, there: VersionSnapshot, change: StateChange
+    versions: Versions, here: VersionInfo, there: VersionSnapshot, change: StateChange
 ) -> VersionInfo:
     try:
-        return registry.versions.set_state(here.name, here.digest, change, here.state_generation)
+        return versions.set_state(here.name, here.digest, change, here.state_generation)
     except (NotFound, Conflict):
         if change.successor is None:
             raise
     # The successor is missing or refused here, so the reason names it instead.
     reason = _mark(f"{there.reason} (take {there.successor} instead)")
     alone = StateChange(state=change.state, reason=reason)
-    return registry.versions.set_state(here.name, here.digest, alone, here.state_generation)
+    return versions.set_state(here.name, here.digest, alone, here.state_generation)
 
 
 def has_forgotten_recall(here: VersionInfo, there: VersionSnapshot) -> bool:
@@ -201,13 +208,13 @@ def plan_state_change(here: VersionInfo, there: VersionSnapshot) -> StateChange 
     )
 
 
-def point_aliases(registry: Registry, snapshot: VersionSnapshot) -> int:
+def point_aliases(aliases: Aliases, snapshot: VersionSnapshot) -> int:
     """Points the snapshot's aliases at its version here. Returns how many moved."""
     moved = 0
     for alias in snapshot.aliases:
-        found = current_alias(registry, snapshot.name, alias)
+        found = current_alias(aliases, snapshot.name, alias)
         if found is None or found.digest != snapshot.digest:
-            registry.aliases.move(snapshot.name, alias, snapshot.digest, found.generation if found else None)
+            aliases.move(snapshot.name, alias, snapshot.digest, found.generation if found else None)
             moved += 1
     return moved
 
@@ -216,41 +223,41 @@ def _mark(reason: str) -> str:
     return f"{_MARK}{reason}"[:1024]
 
 
-def _make_adapter(registry: Registry, name: AdapterName, snapshot: VersionSnapshot) -> None:
-    if _exists(registry, name):
+def _make_adapter(adapters: Adapters, name: AdapterName, snapshot: VersionSnapshot) -> None:
+    if _exists(adapters, name):
         return
     tags = tuple(dict.fromkeys((*snapshot.tags[:63], MIRRORED)))
     try:
-        registry.adapters.create(name, AdapterEdit(description=snapshot.description, tags=tags))
+        adapters.create(name, AdapterEdit(description=snapshot.description, tags=tags))
     except Conflict:
-        if not _exists(registry, name):  # otherwise another run has created it
+        if not _exists(adapters, name):  # otherwise another run has created it
             raise
 
 
-def _exists(registry: Registry, name: AdapterName) -> bool:
+def _exists(adapters: Adapters, name: AdapterName) -> bool:
     try:
-        registry.adapters.get(name)
+        adapters.get(name)
     except NotFound:
         return False
     return True
 
 
-def _is_adapter(registry: Registry, name: str) -> bool:
+def _is_adapter(adapters: Adapters, name: str) -> bool:
     try:
-        return _exists(registry, AdapterName.parse(name))
+        return _exists(adapters, AdapterName.parse(name))
     except InvalidRef:
         return False
 
 
-def _version_or_none(registry: Registry, ref: Ref) -> VersionInfo | None:
+def _version_or_none(versions: Versions, ref: Ref) -> VersionInfo | None:
     try:
-        return registry.versions.get(ref)
+        return versions.get(ref)
     except NotFound:
         return None
 
 
-def _base_or_none(registry: Registry, key: Digest | str) -> BaseInfo | None:
+def _base_or_none(bases: Bases, key: Digest | str) -> BaseInfo | None:
     try:
-        return registry.bases.get(str(key))
+        return bases.get(str(key))
     except NotFound:
         return None

@@ -16,9 +16,13 @@ from adaptry.core.lifecycle import WITHDRAWN
 from adaptry.core.query import parse
 from adaptry.core.refs import AdapterName
 from adaptry.operations.mirroring.apply import MIRRORED
+from adaptry.registry.adapters import Adapters
+from adaptry.registry.aliases import Aliases
+from adaptry.registry.events import Events
 from adaptry.registry.interface import Registry
 from adaptry.registry.paging import iter_items
 from adaptry.registry.records import AliasInfo, Value, VersionInfo
+from adaptry.registry.versions import Versions
 
 _PAGE = 200
 
@@ -65,7 +69,7 @@ def plan_mirror(
     if selection.query and selection.names:
         raise InvalidQuery("give a query or names of adapters, not both")
     wanted = _wanted(source, selection, only)
-    names = sorted(wanted.keys() | _mirrored_names(destination, selection, only))
+    names = sorted(wanted.keys() | _mirrored_names(destination.adapters, selection, only))
     found = [_plan_adapter(source, destination, name, wanted.get(name, set()), selection) for name in names]
     return MirrorPlan(
         copy=tuple(version for one in found for version in one.copy),
@@ -85,41 +89,43 @@ def _plan_adapter(
 ) -> MirrorPlan:
     """The plan for one adapter."""
     try:
-        there = {version.digest: version for version in list_versions(source, name)}
+        there = {version.digest: version for version in list_versions(source.versions, name)}
     except NotFound:
         return MirrorPlan(delete=(name,))
-    here = {version.digest: version for version in _versions_if_any(destination, name)}
+    here = {version.digest: version for version in _versions_if_any(destination.versions, name)}
     lacking = sorted((there[one] for one in wanted & there.keys() - here.keys()), key=_order)
     return MirrorPlan(
         copy=tuple(version for version in lacking if version.state not in WITHDRAWN),
         update=tuple(
             version for digest, version in there.items() if digest in here and _differs(version, here[digest])
         ),
-        point=tuple(_moved_aliases(source, destination, name, lacking, here)) if selection.aliases else (),
+        point=tuple(_moved_aliases(source.aliases, destination.aliases, name, lacking, here))
+        if selection.aliases
+        else (),
         withheld=tuple(version for version in lacking if version.state in WITHDRAWN),
     )
 
 
 def _moved_aliases(
-    source: Registry,
-    destination: Registry,
+    source_aliases: Aliases,
+    destination_aliases: Aliases,
     name: AdapterName,
     lacking: Iterable[VersionInfo],
     here: Collection[Digest],
 ) -> Iterator[tuple[AdapterName, AliasInfo]]:
     """The source's aliases that point elsewhere here, if their version is here or about to be copied."""
     available = {*here, *(version.digest for version in lacking)}
-    at = {one.alias: one.digest for one in destination.aliases.list(name)} if here else {}
-    for one in source.aliases.list(name):
+    at = {one.alias: one.digest for one in destination_aliases.list(name)} if here else {}
+    for one in source_aliases.list(name):
         if one.digest in available and at.get(one.alias) != one.digest:
             yield name, one
 
 
-def require_distinct(source: Registry, destination: Registry) -> None:
+def require_distinct(source_events: Events, destination_events: Events) -> None:
     """Raises `Invalid` if both are one registry or copies: one's newest event is then in the other too."""
-    end = source.events.read().seq
-    last = source.events.read(max(0, end - 1)).items
-    here = destination.events.read(max(0, end - 1)).items
+    end = source_events.read().seq
+    last = source_events.read(max(0, end - 1)).items
+    here = destination_events.read(max(0, end - 1)).items
     if last and last[0] in here:
         raise Invalid(
             "what is to be mirrored is this very registry, or a copy of it in which nothing has happened"
@@ -127,9 +133,9 @@ def require_distinct(source: Registry, destination: Registry) -> None:
         )
 
 
-def search_versions(registry: Registry, query: str) -> Iterator[VersionInfo]:
+def search_versions(versions: Versions, query: str) -> Iterator[VersionInfo]:
     """All versions that a query finds, newest first."""
-    return iter_items(lambda cursor: registry.versions.search(query, cursor, _PAGE))
+    return iter_items(lambda cursor: versions.search(query, cursor, _PAGE))
 
 
 def ancestors(registry: Registry, versions: Iterable[VersionInfo]) -> Iterator[VersionInfo]:
@@ -141,14 +147,14 @@ def ancestors(registry: Registry, versions: Iterable[VersionInfo]) -> Iterator[V
         for parent in registry.commits.tree(version.name, version.digest).parents:
             if parent not in seen:
                 seen.add(parent)
-                found = list(search_versions(registry, f"digest:{parent} state:*"))
+                found = list(search_versions(registry.versions, f"digest:{parent} state:*"))
                 yield from found
                 pending += found
 
 
-def list_versions(registry: Registry, name: AdapterName) -> Iterator[VersionInfo]:
+def list_versions(versions: Versions, name: AdapterName) -> Iterator[VersionInfo]:
     """All versions of an adapter, newest first. Raises `NotFound`."""
-    return iter_items(lambda cursor: registry.versions.list(name, cursor, _PAGE))
+    return iter_items(lambda cursor: versions.list(name, cursor, _PAGE))
 
 
 def _wanted(
@@ -156,13 +162,13 @@ def _wanted(
 ) -> dict[AdapterName, set[Digest]]:
     found: dict[AdapterName, set[Digest]] = {}
     for name in selection.names:
-        found[name] = {version.digest for version in list_versions(source, name)}
+        found[name] = {version.digest for version in list_versions(source.versions, name)}
     if selection.names:
         return found
     queries = (
         [selection.query] if only is None else [f"{selection.query} name:{name}" for name in sorted(only)]
     )
-    chosen = [version for query in queries for version in search_versions(source, query)]
+    chosen = [version for query in queries for version in search_versions(source.versions, query)]
     if selection.parents:
         chosen += ancestors(source, chosen)
     for version in chosen:
@@ -170,21 +176,21 @@ def _wanted(
     return found
 
 
-def mirrored_adapters(destination: Registry) -> set[AdapterName]:
+def mirrored_adapters(destination_adapters: Adapters) -> set[AdapterName]:
     """The adapters that mirroring has created."""
-    adapters = iter_items(lambda cursor: destination.adapters.list(None, cursor, _PAGE))
+    adapters = iter_items(lambda cursor: destination_adapters.list(None, cursor, _PAGE))
     return {adapter.name for adapter in adapters if MIRRORED in adapter.tags}
 
 
 def _mirrored_names(
-    destination: Registry, selection: MirrorSelection, only: Collection[AdapterName] | None
+    destination_adapters: Adapters, selection: MirrorSelection, only: Collection[AdapterName] | None
 ) -> set[AdapterName]:
     """The mirrored adapters to compare in this run."""
     if selection.names:
         return set()
     if only is not None:
-        return {name for name in only if _is_mirrored(destination, name)}
-    return mirrored_adapters(destination)
+        return {name for name in only if _is_mirrored(destination_adapters, name)}
+    return mirrored_adapters(destination_adapters)
 
 
 def _order(version: VersionInfo) -> tuple[bool, int]:
@@ -192,9 +198,9 @@ def _order(version: VersionInfo) -> tuple[bool, int]:
     return bool(version.standing and version.standing.successor), version.number
 
 
-def _is_mirrored(destination: Registry, name: AdapterName) -> bool:
+def _is_mirrored(destination_adapters: Adapters, name: AdapterName) -> bool:
     try:
-        return MIRRORED in destination.adapters.get(name).tags
+        return MIRRORED in destination_adapters.get(name).tags
     except NotFound:
         return False
 
@@ -208,8 +214,8 @@ def _differs(there: VersionInfo, here: VersionInfo) -> bool:
     return any(here.metrics.get(metric) != value for metric, value in there.metrics.items())
 
 
-def _versions_if_any(registry: Registry, name: AdapterName) -> list[VersionInfo]:
+def _versions_if_any(versions: Versions, name: AdapterName) -> list[VersionInfo]:
     try:
-        return list(list_versions(registry, name))
+        return list(list_versions(versions, name))
     except NotFound:
         return []

@@ -20,6 +20,7 @@ from adaptry.operations.mirroring.plan import MirrorPlan, MirrorSelection, mirro
 from adaptry.operations.mirroring.snapshot import VersionSnapshot, take_snapshot
 from adaptry.operations.transfer.retry import DEFAULT_RETRY, RetryPolicy
 from adaptry.operations.transfer.revision_content import RevisionContent
+from adaptry.registry.adapters import Adapters
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import BaseInfo, Event, VersionInfo
 
@@ -93,10 +94,10 @@ def apply_plan(
             snapshot = VersionSnapshot(
                 name=name, number=alias.number, digest=alias.digest, aliases=(alias.alias,)
             )
-            action.is_change = bool(point_aliases(destination, snapshot))
+            action.is_change = bool(point_aliases(destination.aliases, snapshot))
     gone = tuple(map(str, plan.delete))
     if selection.delete:
-        _require_some_left(destination, plan)
+        _require_some_left(destination.adapters, plan)
         for name in plan.delete:
             with log.record(str(name), log.deleted):
                 _delete(destination, name)
@@ -169,8 +170,8 @@ def _names(event: Event) -> Iterator[AdapterName]:
         yield AdapterName.parse(event.detail["was"])
 
 
-def _require_some_left(destination: Registry, plan: MirrorPlan) -> None:
-    if plan.delete and set(plan.delete) == mirrored_adapters(destination):
+def _require_some_left(destination_adapters: Adapters, plan: MirrorPlan) -> None:
+    if plan.delete and set(plan.delete) == mirrored_adapters(destination_adapters):
         raise CheckFailed(
             "the source shows none of the adapters that were mirrored, as it also would to a token that lost"
             " its rights: nothing was deleted; look at the source,"

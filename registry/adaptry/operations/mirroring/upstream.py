@@ -146,7 +146,7 @@ class UpstreamMirror:
         self._sync_version(meant)
         if isinstance(ref.selector, Label) and ref.selector.label in meant.aliases:
             snapshot, _ = take_snapshot(self._upstream, meant)
-            point_aliases(self._local, snapshot.model_copy(update={"aliases": (ref.selector.label,)}))
+            point_aliases(self._local.aliases, snapshot.model_copy(update={"aliases": (ref.selector.label,)}))
         if isinstance(ref.selector, Latest):
             self._sync_newer(meant)
 

@@ -62,7 +62,7 @@ def fetch_draft(
     """
     commit = registry.commits.get(name, word)
     fetch_revision(
-        registry,
+        registry.files,
         name,
         commit.digest,
         registry.commits.tree(name, commit.digest),

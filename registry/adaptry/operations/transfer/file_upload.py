@@ -9,7 +9,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Busy, Conflict, DigestMismatch, NotFound, StorageFull, Unavailable
 from adaptry.core.progress import Progress, no_progress
 from adaptry.operations.transfer.retry import DEFAULT_RETRY, RetryPolicy
-from adaptry.registry.files import Owner
+from adaptry.registry.files import Files, Owner
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import UploadInfo
 
@@ -54,7 +54,7 @@ def upload(
             if retry.is_exhausted(failures):
                 raise
         retry.wait(failures)
-        if _is_stored(registry, owner, digest):
+        if _is_stored(registry.files, owner, digest):
             return
 
 
@@ -73,9 +73,9 @@ def _told(chunks: Iterator[bytes], path: str, session: UploadInfo, progress: Pro
     return with_progress(chunks, f"uploading {path}", session.offset, session.size, progress)
 
 
-def _is_stored(registry: Registry, owner: Owner, digest: Digest) -> bool:
+def _is_stored(files: Files, owner: Owner, digest: Digest) -> bool:
     """Whether the file is stored after all: another client has sent it, or only the response was lost."""
     try:
-        return registry.files.has(owner, digest)
+        return files.has(owner, digest)
     except Unavailable:
         return False

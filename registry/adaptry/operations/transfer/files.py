@@ -18,6 +18,7 @@ from adaptry.core.refs import AdapterName, is_folder
 from adaptry.operations.transfer.file_download import download
 from adaptry.operations.transfer.file_upload import upload, with_progress
 from adaptry.operations.transfer.retry import RetryPolicy
+from adaptry.registry.files import Files
 from adaptry.registry.interface import Registry
 
 
@@ -52,12 +53,12 @@ def upload_missing(
 ) -> None:
     """Uploads the files of `manifest` that the adapter lacks. Raises as `upload`."""
     for entry in manifest.files:
-        if not _has(registry, name, entry.sha256):
+        if not _has(registry.files, name, entry.sha256):
             upload(registry, name, content, entry.path, entry.sha256, progress, retry)
 
 
 def fetch_revision(
-    registry: Registry,
+    files: Files,
     name: AdapterName,
     revision: Digest,
     manifest: Manifest,
@@ -71,18 +72,18 @@ def fetch_revision(
         for entry in manifest.files:
             path = place / entry.path
             path.parent.mkdir(parents=True, exist_ok=True)
-            download(_reader(registry, name, revision, entry), entry, path, progress, retry)
+            download(_reader(files, name, revision, entry), entry, path, progress, retry)
 
 
-def _has(registry: Registry, name: AdapterName, digest: Digest) -> bool:
+def _has(files: Files, name: AdapterName, digest: Digest) -> bool:
     """Whether the file is stored. An invisible adapter counts as empty; the upload checks rights."""
     try:
-        return registry.files.has(name, digest)
+        return files.has(name, digest)
     except NotFound:
         return False
 
 
 def _reader(
-    registry: Registry, name: AdapterName, revision: Digest, entry: FileEntry
+    files: Files, name: AdapterName, revision: Digest, entry: FileEntry
 ) -> Callable[[int], Iterator[bytes]]:
-    return lambda start: registry.files.read(name, revision, entry.path, start)
+    return lambda start: files.read(name, revision, entry.path, start)

@@ -96,7 +96,7 @@ def pull(
     if _holds(target, detail.manifest, progress):
         return detail.version
     fetch_revision(
-        registry,
+        registry.files,
         detail.version.name,
         detail.version.digest,
         detail.manifest,
@@ -151,7 +151,7 @@ def open_revision(
     if not folder.is_dir():
         try:
             fetch_revision(
-                registry,
+                registry.files,
                 detail.version.name,
                 detail.version.digest,
                 detail.manifest,

@@ -114,6 +114,6 @@ def _apply(
             for alias in snapshot.aliases:
                 with log.record(f"{snapshot.name}@{alias}", log.pointed) as action:
                     action.is_change = bool(
-                        point_aliases(registry, snapshot.model_copy(update={"aliases": (alias,)}))
+                        point_aliases(registry.aliases, snapshot.model_copy(update={"aliases": (alias,)}))
                     )
     return log.result()

@@ -21,6 +21,7 @@ from adaptry.operations.mirroring.bundles.index import LIMITS, BundledBase, Bund
 from adaptry.operations.mirroring.snapshot import VersionSnapshot, take_snapshot
 from adaptry.operations.transfer.file_download import ReadFrom, read_resumable
 from adaptry.operations.transfer.retry import DEFAULT_RETRY, RetryPolicy
+from adaptry.registry.bases import Bases
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
 from adaptry.registry.state_warnings import require_usable
@@ -97,7 +98,7 @@ def _gather(registry: Registry, versions: Iterable[VersionInfo], with_bases: boo
         packed.documents[snapshot.digest] = manifest.to_bytes()
         packed.add_files(manifest.files, partial(_file_of, registry, version))
         if snapshot.base_id is not None and snapshot.base_id not in packed.bases:
-            _add_base(registry, snapshot.base_id, packed, with_bases)
+            _add_base(registry.bases, snapshot.base_id, packed, with_bases)
     if not packed.snapshots:
         raise NotFound("nothing to bundle: no version was found")
     return packed
@@ -107,8 +108,8 @@ def _file_of(registry: Registry, version: VersionInfo, path: str) -> ReadFrom:
     return partial(registry.files.read, version.name, version.digest, path)
 
 
-def _add_base(registry: Registry, id: Digest, packed: _BundleContents, with_weights: bool) -> None:
-    info, record = registry.bases.get(str(id)), registry.bases.record(id)
+def _add_base(bases: Bases, id: Digest, packed: _BundleContents, with_weights: bool) -> None:
+    info, record = bases.get(str(id)), bases.record(id)
     if with_weights and not info.is_stored:
         raise NotFound(
             f"the weights of {next(iter(info.names), id.brief)} are not in the registry, so they cannot go"
@@ -118,4 +119,4 @@ def _add_base(registry: Registry, id: Digest, packed: _BundleContents, with_weig
     files = info.stored if with_weights else ()
     packed.documents[Digest.of(data)] = data
     packed.bases[id] = BundledBase(id=id, record=Digest.of(data), names=info.names[:16], files=files)
-    packed.add_files(files, lambda path: partial(registry.bases.read_file, id, path))
+    packed.add_files(files, lambda path: partial(bases.read_file, id, path))
