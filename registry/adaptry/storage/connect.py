@@ -93,11 +93,11 @@ def open_local(
     A missing one is created. `catalog` is the PostgreSQL database for a new registry's rows, else SQLite;
     `blobs` (`s3://bucket/prefix`) the bucket for its files. The folder remembers both. Up to `blob_cache`
     bytes of the bucket's files are cached here; with `presign_uploads`, clients upload large files straight
-    to the bucket. In a read-only folder the registry is read-only; so it is on a full disk until a write fits, with
-    two exceptions: `for_cleanup` (to free space) may use the disk reserve, and `is_serving` raises, since a
-    server would go on with an old copy. Raises `Unavailable` (no such place, not durable), `StorageFull`,
-    `ProtocolMismatch` (made by a newer adaptry), `Invalid` (no database), `Conflict` (the registry has
-    another catalog, or the bucket another registry's files).
+    to the bucket. In a read-only folder the registry is read-only; so it is on a full disk until a write
+    fits, with two exceptions: `for_cleanup` (to free space) may use the disk reserve, and `is_serving`
+    raises, since a server would go on with an old copy. Raises `Unavailable` (no such place, not durable),
+    `StorageFull`, `ProtocolMismatch` (made by a newer adaptry), `Invalid` (no database), `Conflict` (the
+    registry has another catalog, or the bucket another registry's files).
     """
     from adaptry.storage.blobs.factory import forget_address
     from adaptry.storage.catalog import disk_reserve
