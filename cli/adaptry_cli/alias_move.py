@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from adaptry.core.refs import AdapterName, ByDigest, Ref
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.promotion import AliasMoveResult
 from adaptry.registry.versions import Versions
 from adaptry_cli.out import print_err, print_json, print_out
@@ -39,7 +39,7 @@ def print_move(versions: Versions, name: AdapterName, move: AliasMoveResult, as_
 
 def _warn(versions: Versions, name: AdapterName, move: AliasMoveResult) -> None:
     """What is deprecated, or was pushed past the checks for a stated reason, should not go live unnoticed."""
-    detail = versions.detail(Ref(name, ByDigest(move.alias.digest.hex)))
+    detail = versions.detail(Ref.of_revision(name, move.alias.digest))
     print_state_warning(detail.version)
     if detail.forced and detail.report.is_blocked:
         print_err(

@@ -59,7 +59,7 @@ def list_kept(folder: Path | None, as_json: bool) -> None:
         ("adapter", "digest", "size", "used", "state"),
         (
             (
-                f"{entry.version.name}@{entry.version.number}",
+                entry.version.label,
                 entry.digest.brief,
                 format_size(entry.size),
                 f"{datetime.fromtimestamp(entry.used_at, UTC):%Y-%m-%d %H:%M}",
@@ -88,7 +88,7 @@ def path(registry: Registry, ref: Ref, folder: Path | None, as_json: bool) -> No
     """
     with progress() as bars:
         kept = _opened(folder).acquire(registry, ref, bars)
-    print_err(f"{kept.version.name}@{kept.version.number} {kept.digest}")
+    print_err(f"{kept.version.label} {kept.digest}")
     found = {"folder": str(kept.path), "version": kept.version.model_dump(mode="json")}
     print_answer(found, str(kept.path), as_json)
 

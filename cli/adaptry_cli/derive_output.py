@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adaptry.core.errors import Invalid
-from adaptry.core.refs import AdapterName, ByDigest, Ref, parse_alias
+from adaptry.core.refs import AdapterName, Ref, parse_alias
 from adaptry_cli.arguments import Source, is_folder_path, parse_metrics, require_usage, validate_options
 from adaptry_cli.connection import RegistryOpener, connect_to
 from adaptry_cli.out import format_number, print_err, print_json, print_out, progress
@@ -108,10 +108,10 @@ def open_parent(connected: RegistryOpener, source: Source, progress: Progress) -
     registry = connected()
     version = registry.versions.get(source)
     print_state_warning(version)
-    adapter = open_revision(registry, Ref(version.name, ByDigest(version.digest.hex)), progress=progress)
+    adapter = open_revision(registry, version.revision_ref, progress=progress)
     is_known = version.base_id is not None and version.base_status == "verified"
     base = registry.bases.record(version.base_id) if is_known and version.base_id else None
-    return ParentAdapter(adapter, f"{version.name}@{version.number}", version.digest, base)
+    return ParentAdapter(adapter, version.label, version.digest, base)
 
 
 def require_destination(target: OutputTarget) -> None:
@@ -134,7 +134,7 @@ def write_result(draft: LazyAdapter, target: OutputTarget, connected: RegistryOp
 
         derived = derive(connected(), draft, place, options=target.options, progress=bars)
     version = derived.pushed.version
-    return DerivedResult(f"{version.name}@{version.number}", derived.outcome, derived.pushed)
+    return DerivedResult(version.label, derived.outcome, derived.pushed)
 
 
 def print_result(draft: LazyAdapter, there: DerivedResult, as_json: bool) -> None:

@@ -227,7 +227,7 @@ def _derived(
         connected(), parent, runtime, target.destination, setting, target.options
     )
     version = derived.pushed.version
-    return f"{version.name}@{version.number}", str(version.digest), made
+    return version.label, str(version.digest), made
 
 
 def _push(

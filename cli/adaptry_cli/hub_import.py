@@ -112,7 +112,7 @@ def _say(done: ImportResult) -> None:
         print_err(f"{ref} {done.candidate.skipped}")
     elif done.imported:
         version = done.imported.pushed.version
-        print_out(f"{version.name}@{version.number} {version.digest}")
+        print_out(f"{version.label} {version.digest}")
     else:
         print_out(f"{ref} {done.candidate.name}")
 

@@ -48,7 +48,7 @@ def open_input(connected: RegistryOpener, source: Source) -> OpenedAdapter:
     with explain_empty_adapter(registry.adapters, source):
         detail = registry.versions.detail(source)
     adapter = open_content(RevisionContent(registry, detail.version, detail.manifest))
-    return OpenedAdapter(adapter, f"{detail.version.name}@{detail.version.number}", detail.version)
+    return OpenedAdapter(adapter, detail.version.label, detail.version)
 
 
 def find_base(connected: RegistryOpener, text: str) -> BaseToCheck:

@@ -156,11 +156,11 @@ def print_sync_result(followed: MirrorResult, as_json: bool) -> None:
 
 def _say_plan(decided: MirrorPlan, as_json: bool) -> None:
     lines = {
-        "copy": [f"{one.name}@{one.number}" for one in decided.copy],
-        "update": [f"{one.name}@{one.number}" for one in decided.update],
+        "copy": [one.label for one in decided.copy],
+        "update": [one.label for one in decided.update],
         "point": [f"{name}@{alias.alias}" for name, alias in decided.point],
         "gone": [str(name) for name in decided.delete],
-        "withheld": [f"{one.name}@{one.number}" for one in decided.withheld],
+        "withheld": [one.label for one in decided.withheld],
     }
     if as_json:
         print_json(lines)

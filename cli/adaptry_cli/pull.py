@@ -63,7 +63,7 @@ def pull(
             registry, ref, target, force=force, include_withdrawn=include_withdrawn, progress=bars
         )
     print_state_warning(version)
-    print_err(f"{version.name}@{version.number} {version.digest}")
+    print_err(f"{version.label} {version.digest}")
     print_answer({"folder": str(target), "version": version.model_dump(mode="json")}, str(target), as_json)
 
 

@@ -102,4 +102,4 @@ def print_pushed(pushed: PushResult, as_json: bool) -> None:
     for finding in pushed.report.findings:
         if finding.severity != "notes":
             print_err(f"{finding.severity}: {finding.reason} [{finding.code}] → {finding.remedy}")
-    print_answer(pushed, f"{version.name}@{version.number} {version.digest}", as_json)
+    print_answer(pushed, f"{version.label} {version.digest}", as_json)

@@ -63,8 +63,8 @@ def _say(found: RecallStatus) -> None:
     version = found.version
     if not found.is_recalled:
         print_err(
-            f"{version.name}@{version.number} is {version.state}: nobody was asked to drop it (adaptry revoke"
-            f" {version.name}@{version.number} --reason TEXT)"
+            f"{version.label} is {version.state}: nobody was asked to drop it (adaptry revoke"
+            f" {version.label} --reason TEXT)"
         )
         return
     print_err(state_warning(version) or "")

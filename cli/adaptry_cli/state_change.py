@@ -40,7 +40,7 @@ def set_state(
         registry, ref, validate_options(StateChange, state=state, reason=reason, successor=successor)
     )
     version = changed.version
-    label = f"{version.name}@{version.number}"
+    label = version.label
     if not changed.is_change:
         print_err(f"{label} is {state} already")
     elif changed.was != state:

@@ -24,7 +24,7 @@ def print_versions(found: list[VersionInfo], as_json: bool) -> None:
 
 def _version_row(version: VersionInfo) -> tuple[str, ...]:
     return (
-        f"{version.name}@{version.number}",
+        version.label,
         ", ".join(version.aliases),
         _state(version),
         version.method,

@@ -30,7 +30,7 @@ Facts = Iterator[tuple[str, str]]
 def facts_of_version(detail: VersionDetail, info: AdapterInfo) -> Facts:
     """Everything about a version and its adapter."""
     version = detail.version
-    yield "version", f"{version.name}@{version.number}   {version.state}"
+    yield "version", f"{version.label}   {version.state}"
     if version.standing:
         yield "state", _standing_text(version.state, version.standing)
     if version.is_damaged:
@@ -130,7 +130,7 @@ def _inspection_text(detail: VersionDetail) -> str:
     found = detail.inspection
     if found is None:
         version = detail.version
-        return f"weights not inspected yet; run `adaptry inspect {version.name}@{version.number} --weights`"
+        return f"weights not inspected yet; run `adaptry inspect {version.label} --weights`"
     norm = "" if found.norm is None else f", norm {format_number(found.norm)}"
     bad = (
         f"; {found.nan:,} NaN and {found.infinite:,} infinite elements" if found.nan or found.infinite else ""

@@ -16,7 +16,7 @@ import pytest
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks.runtimes import parse_runtime
-from adaptry.core.refs import AdapterName, ByDigest, Ref
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.integrations.engine_probe import EngineInfo, probe_engine
 from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.integrations.serving.engine_profile import inspect_engine
@@ -84,7 +84,7 @@ class Scene:
         self.registry.aliases.move(version.name, alias, version.digest, held.get(alias))
 
     def stand(self, version: VersionInfo, state: str = "revoked") -> None:
-        ref = Ref(version.name, ByDigest(version.digest.hex))
+        ref = Ref.of_revision(version.name, version.digest)
         change_state(self.registry, ref, StateChange.model_validate({"state": state, "reason": "for a test"}))
 
     def worker(

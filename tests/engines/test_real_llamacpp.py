@@ -19,7 +19,7 @@ import pytest
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.errors import Unavailable
-from adaptry.core.refs import AdapterName, ByDigest, Ref
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.integrations.engine_probe import probe_engine
 from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.integrations.serving.engine_profile import inspect_engine
@@ -125,7 +125,7 @@ def test_versions_and_recalls_beside_the_real_llamacpp(
         assert odds(url, None) == plain
         assert odds(url, 0) not in (plain, once)
 
-        ref = Ref(TONE, ByDigest(second.digest.hex))
+        ref = Ref.of_revision(TONE, second.digest)
         change_state(registry, ref, StateChange(state="revoked", reason="for a test"))
         settle(reconciler)
         assert not any(second.digest.hex in str(one["path"]) for one in listed(url))

@@ -15,7 +15,7 @@ import pytest
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.errors import CheckFailed
-from adaptry.core.refs import AdapterName, ByDigest, Ref
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.integrations.engine_probe import probe_engine
 from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.integrations.serving.engine_profile import inspect_engine
@@ -118,7 +118,7 @@ def test_versions_and_recalls_beside_the_real_mistralrs(tmp_path: Path, url: str
         assert odds(url, PROD) not in (plain, once)
         assert odds(url, "default") == plain
 
-        ref = Ref(TONE, ByDigest(second.digest.hex))
+        ref = Ref.of_revision(TONE, second.digest)
         change_state(registry, ref, StateChange(state="revoked", reason="for a test"))
         settle(reconciler)
         assert not any(one.digest == second.digest for one in engine.list_adapters())

@@ -11,7 +11,7 @@ import pytest
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.core.refs import AdapterName, ByDigest, Ref
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.integrations.engine_probe import probe_engine as found_at
 from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.integrations.serving.engine_profile import inspect_engine
@@ -129,7 +129,7 @@ def test_aliases_recalls_limits_and_restarts_beside_a_real_vllm(place: Place) ->
             vllm.ask("POST", "/v1/load_lora_adapter", {"lora_name": PROD, "lora_path": str(folder)}).status
             >= 400
         )
-        (resident,) = place.registry.workers.residents(Ref(TONE, ByDigest(second.digest.hex)))
+        (resident,) = place.registry.workers.residents(Ref.of_revision(TONE, second.digest))
         assert resident.dropped_at is not None
         place.alias(first)
         settle(worker)
@@ -140,5 +140,5 @@ def test_aliases_recalls_limits_and_restarts_beside_a_real_vllm(place: Place) ->
 
 
 def revoke(place: Place, version: VersionInfo) -> None:
-    ref = Ref(TONE, ByDigest(version.digest.hex))
+    ref = Ref.of_revision(TONE, version.digest)
     change_state(place.registry, ref, StateChange(state="revoked", reason="for a test"))

@@ -16,7 +16,7 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound
 from adaptry.core.failpoints import NAMES
-from adaptry.core.refs import AdapterName, ByDigest, Ref
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import pull, push
 from adaptry.registry.records import AdapterEdit
 from adaptry.storage.connect import open_local
@@ -95,9 +95,9 @@ def test_pushes_killed_at_random_lose_nothing_that_was_acknowledged(
 
     registry = open_local(folder)
     for number, digest in acknowledged.items():
-        version = registry.versions.get(Ref(TONE, ByDigest(digest.hex)))
+        version = registry.versions.get(Ref.of_revision(TONE, digest))
         assert version.number == number
-        for entry in registry.versions.detail(Ref(TONE, ByDigest(digest.hex))).manifest.files:
+        for entry in registry.versions.detail(Ref.of_revision(TONE, digest)).manifest.files:
             assert Digest.of_chunks(registry.files.read(TONE, digest, entry.path)) == entry.sha256
 
 

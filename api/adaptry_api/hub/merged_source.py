@@ -33,7 +33,7 @@ class MergedModelSource:
         """As far as the caller may read them. Raises `NotFound`, and `CheckFailed` for a version whose base
         is not known here.
         """
-        label = f"{version.name}@{version.number}"
+        label = version.label
         if version.base_id is None or version.base_status != "verified":
             named = f" ({version.base_name})" if version.base_name else ""
             raise CheckFailed(

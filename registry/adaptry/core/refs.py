@@ -15,6 +15,7 @@ from typing import Any, Self
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
+from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidRef
 from adaptry.core.git_names import find_name_problem, to_valid_name
 
@@ -236,6 +237,11 @@ class Ref:
     def parse(cls, text: str) -> Self:
         name, at, selector = text.partition("@")
         return cls(AdapterName.parse(name), parse_selector(selector) if at else Latest())
+
+    @classmethod
+    def of_revision(cls, name: AdapterName, revision: Digest) -> Self:
+        """The ref that means this very revision for ever."""
+        return cls(name, ByDigest(revision.hex))
 
     def at(self, selector: Selector) -> Ref:
         return Ref(self.name, selector)

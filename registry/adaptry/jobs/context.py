@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adaptry.core.progress import Progress
-from adaptry.core.refs import ByDigest, Ref
+from adaptry.core.refs import Ref
 
 if TYPE_CHECKING:
     from adaptry.adapters.adapter import Adapter
@@ -44,7 +44,7 @@ class JobContext:
         require_usable(version)
         if warning := state_warning(version):
             self.log(f"warns: {warning}")
-        exact = Ref(version.name, ByDigest(version.digest.hex))
+        exact = version.revision_ref
         adapter = open_revision(self.registry, exact, progress=self.progress)
         is_known = version.base_id is not None and version.base_status == "verified"
         base = self.registry.bases.record(version.base_id) if is_known and version.base_id else None

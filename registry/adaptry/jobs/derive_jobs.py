@@ -56,7 +56,7 @@ def export(task: ExportTask, context: JobContext) -> StepResult:
 
 def _parent(context: JobContext, text: str) -> ParentAdapter:
     version, adapter, base = context.open_version(Ref.parse(text))
-    return ParentAdapter(adapter, f"{version.name}@{version.number}", version.digest, base)
+    return ParentAdapter(adapter, version.label, version.digest, base)
 
 
 def _derived(context: JobContext, draft: LazyAdapter, to: AdapterName) -> StepResult:
@@ -68,5 +68,5 @@ def _derived(context: JobContext, draft: LazyAdapter, to: AdapterName) -> StepRe
 def _result_json(derived: DeriveResult) -> dict[str, Any]:
     """(`Any`: JSON.)"""
     version = derived.pushed.version
-    made = {"version": f"{version.name}@{version.number}", "digest": str(version.digest)}
+    made = {"version": version.label, "digest": str(version.digest)}
     return {**made, "is_new": derived.pushed.is_new, "kept_energy": derived.outcome.kept}

@@ -54,5 +54,5 @@ def replicate(task: ReplicateTask, context: JobContext) -> StepResult:
     finally:
         destination.close()
     version = pushed.version
-    made = {"version": f"{version.name}@{version.number}", "digest": str(version.digest)}
+    made = {"version": version.label, "digest": str(version.digest)}
     return StepResult(result={**made, "remote": task.remote, "is_new": pushed.is_new})

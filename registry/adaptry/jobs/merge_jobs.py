@@ -31,7 +31,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict
 from adaptry.core.failpoints import reach
 from adaptry.core.manifest import FileEntry
-from adaptry.core.refs import ByDigest, Ref, split_weight
+from adaptry.core.refs import Ref, split_weight
 from adaptry.core.settings import data_folder
 from adaptry.jobs.context import JobContext
 from adaptry.jobs.ipc import ShardStep, StepResult
@@ -134,7 +134,7 @@ def _open_model(task: MergeTask, context: JobContext, pinned: list[Any], base: s
     sources = []
     for text, weight in pinned:
         version, adapter, known = context.open_version(Ref.parse(text))
-        label = f"{version.name}@{version.number}"
+        label = version.label
         sources.append(MergeSource(WeightedAdapter(adapter, weight, label, known), version.digest))
     plan = plan_recipe(task.recipe, checkpoint, sources, found)
     for source in sources:
@@ -219,7 +219,7 @@ def _with_progress(
 def _pinned(context: JobContext, text: str) -> Ref:
     """Pins a ref to a digest. Raises `NotFound`, `Withdrawn`."""
     version = context.registry.versions.get(Ref.parse(text))
-    return Ref(version.name, ByDigest(version.digest.hex))
+    return version.revision_ref
 
 
 def _memory(file: OutputFile) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound
 from adaptry.core.recipe_summary import summarise_recipe, unregistered_inputs
-from adaptry.core.refs import ByDigest, Ref
+from adaptry.core.refs import Ref
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import Value, VersionDetail, VersionInfo
 from adaptry.registry.versions import Versions
@@ -84,7 +84,7 @@ class _Walk:
         recipe = detail.manifest.recipe
         shown = LineageNode(
             digest=digest,
-            refs=tuple(f"{version.name}@{version.number}" for version in _in_order(versions)),
+            refs=tuple(version.label for version in _in_order(versions)),
             made=summarise_recipe(recipe),
             kept=next((version.metrics[KEPT] for version in versions if KEPT in version.metrics), None),
             outside=unregistered_inputs(recipe),
@@ -104,7 +104,7 @@ class _Walk:
     def _detail(self, versions: Iterable[VersionInfo]) -> VersionDetail | None:
         for version in versions:
             try:
-                return self.registry.versions.detail(Ref(version.name, ByDigest(version.digest.hex)))
+                return self.registry.versions.detail(version.revision_ref)
             except NotFound:  # deleted since it was found
                 continue
         return None

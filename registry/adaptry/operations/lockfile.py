@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from adaptry.core import strictjson
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, Invalid, NotFound, ProtocolMismatch
-from adaptry.core.refs import AdapterName, ByDigest, Ref
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.registry.records import VersionInfo
 from adaptry.registry.versions import Versions
 
@@ -38,7 +38,7 @@ class PinnedRef(_Value):
     @property
     def exact(self) -> Ref:
         """Names that version whatever moves."""
-        return Ref(self.name, ByDigest(self.digest.hex))
+        return Ref.of_revision(self.name, self.digest)
 
     @property
     def folder(self) -> str:

@@ -82,7 +82,7 @@ def base_versions(registry: Registry, base: str) -> list[VersionInfo]:
 
 
 def version_ref(version: VersionInfo) -> str:
-    return f"{version.name}@{version.number}"
+    return version.label
 
 
 @dataclass

@@ -16,7 +16,6 @@ from adaptry.compute.lazy_adapters.deltas import AdapterDeltas, open_adapter_del
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.core.manifest import FileEntry
 from adaptry.core.progress import no_progress
-from adaptry.core.refs import ByDigest, Ref
 from adaptry.operations.transfer.file_download import download
 from adaptry.operations.transfer.retry import DEFAULT_RETRY
 from adaptry.operations.transfer.revision_content import RevisionContent
@@ -31,8 +30,8 @@ def temporary_updates(registry: Registry, version: VersionInfo) -> Iterator[Adap
     Headers are looked at first, where they are, so that nothing is fetched in vain. Raises `Unsupported`,
     `CheckFailed` where they are no sum of factors, and what reading a registry raises.
     """
-    detail = registry.versions.detail(Ref(version.name, ByDigest(version.digest.hex)))
-    label = f"{version.name}@{version.number}"
+    detail = registry.versions.detail(version.revision_ref)
+    label = version.label
     open_adapter_deltas(
         ParentAdapter(open_content(RevisionContent(registry, version, detail.manifest)), label)
     )

@@ -126,6 +126,16 @@ class VersionInfo(Value):
     is_damaged: bool = False
 
     @property
+    def label(self) -> str:
+        """What people call it: `acme/tone@3`."""
+        return f"{self.name}@{self.number}"
+
+    @property
+    def revision_ref(self) -> Ref:
+        """The ref that means this very version for ever."""
+        return Ref.of_revision(self.name, self.digest)
+
+    @property
     def state_generation(self) -> int:
         """What `versions.set_state` takes as `was`, to change the state from here."""
         return self.standing.generation if self.standing else 0

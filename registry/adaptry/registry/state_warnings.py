@@ -16,7 +16,7 @@ def state_warning(version: VersionInfo) -> str | None:
     state_record = version.standing
     why = f": {state_record.reason}" if state_record else ""
     instead = f"; take {state_record.successor} instead" if state_record and state_record.successor else ""
-    return f"{version.name}@{version.number} is {version.state}{why}{instead}"
+    return f"{version.label} is {version.state}{why}{instead}"
 
 
 def withdrawn_error(version: VersionInfo) -> Withdrawn:

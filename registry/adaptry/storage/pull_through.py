@@ -82,7 +82,7 @@ class _Upstream:
         """Fetches the version first if upstream has it, with its state there. Raises `Withdrawn`."""
         if self.identity.may_write(name):
             revision = Digest.of(manifest)
-            self.registry.fetch(Ref(name, ByDigest(revision.hex)))
+            self.registry.fetch(Ref.of_revision(name, revision))
             self.registry.require_not_withdrawn(name, revision)
 
 
@@ -99,7 +99,7 @@ class _Files(LocalFiles):
     upstream: _Upstream
 
     def read(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
-        ref = Ref(name, ByDigest(revision.hex))
+        ref = Ref.of_revision(name, revision)
         return self.upstream.after_fetch(ref, lambda: super(_Files, self).read(name, revision, path, start))
 
 
@@ -140,7 +140,7 @@ class _Commits(LocalCommits):
         return self.upstream.after_fetch(ref, lambda: super(_Commits, self).get(name, revision))
 
     def tree(self, name: AdapterName, revision: Digest) -> Manifest:
-        ref = Ref(name, ByDigest(revision.hex))
+        ref = Ref.of_revision(name, revision)
         return self.upstream.after_fetch(ref, lambda: super(_Commits, self).tree(name, revision))
 
     def put(

@@ -30,7 +30,7 @@ class FetchedFiles:
     registry: Registry | None = None
 
     def __str__(self) -> str:
-        return f"{self.version.name}@{self.version.number}" if self.version else str(self.folder)
+        return self.version.label if self.version else str(self.folder)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
-from adaptry.core.refs import ByDigest, Ref
 from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.integrations.serving.engines import Engine
 from adaptry.registry.interface import Registry
@@ -37,11 +36,11 @@ class EngineBackend(PolicyBackend):
         self._registry, self._engines, self._cache = registry, engines, cache
 
     def model_name(self, version: VersionInfo) -> str:
-        return f"{version.name}@{version.number}"
+        return version.label
 
     def deploy(self, version: VersionInfo) -> None:
         """Unloads idle older versions first, because an engine may have few slots."""
-        kept = self._cache.acquire(self._registry, Ref(version.name, ByDigest(version.digest.hex)))
+        kept = self._cache.acquire(self._registry, version.revision_ref)
         for engine in self._engines:
             self._unload_idle(engine, version)
             if self.model_name(version) not in {each.name for each in engine.list_adapters()}:

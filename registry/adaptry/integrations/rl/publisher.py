@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from adaptry.adapters.adapter import open_dir
 from adaptry.core.errors import Conflict, Invalid, NotFound, Unavailable
 from adaptry.core.manifest import BaseClaim
-from adaptry.core.refs import AdapterName, ByDigest, Ref, parse_stored_alias
+from adaptry.core.refs import AdapterName, Ref, parse_stored_alias
 from adaptry.integrations.rl.backends import EngineBackend, PolicyBackend, WorkerBackend
 from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.integrations.serving.engines import Engine
@@ -150,7 +150,7 @@ class Publisher:
     def _close_window(self) -> None:
         while len(self._window) > self.window:
             old = self._window[0]
-            found = self._registry.versions.get(Ref(self.name, ByDigest(old.digest.hex)))
+            found = self._registry.versions.get(Ref.of_revision(self.name, old.digest))
             if found.state == "active" and not found.aliases:
                 reason = f"left the window of {self.window} versions of {self.run}"
                 self._registry.versions.set_state(
@@ -168,7 +168,7 @@ class Publisher:
         return ours[: self.window][::-1]
 
     def _is_ours(self, version: VersionInfo) -> bool:
-        manifest = self._registry.versions.detail(Ref(self.name, ByDigest(version.digest.hex))).manifest
+        manifest = self._registry.versions.detail(Ref.of_revision(self.name, version.digest)).manifest
         return manifest.provenance.get("run") == self.run
 
 

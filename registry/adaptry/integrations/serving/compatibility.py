@@ -31,7 +31,7 @@ class EngineProfile:
 def require_base_match(registry: Registry, version: VersionInfo, base: BaseRecord) -> None:
     """Raises `CheckFailed` unless the version was trained on these weights, or on weights that these are a
     cast or a quantised copy of. A base that is declared but not verified does not count."""
-    ref = f"{version.name}@{version.number}"
+    ref = version.label
     named = version.base_name or (version.base_id.brief if version.base_id else "no base")
     if version.base_id is None or version.base_status != "verified":
         raise CheckFailed(
@@ -58,5 +58,5 @@ def require_compatible(cached: CachedAdapter, profile: EngineProfile) -> None:
     if found.outcome == "as_trained":
         return
     first = found.findings[0]
-    ref = f"{cached.version.name}@{cached.version.number}"
+    ref = cached.version.label
     raise CheckFailed(f"{ref} on {found.runtime}: {first.reason}. {first.remedy}")

@@ -32,7 +32,7 @@ def resume(registry: Registry, ref: Ref | str, folder: Path | str) -> ResumePoin
     target = Path(folder).expanduser()
     try:
         version = pull(registry, ref, target)
-        return ResumePoint(f"{version.name}@{version.number}", version.digest, target)
+        return ResumePoint(version.label, version.digest, target)
     except NotFound:
         if not isinstance(ref.selector, Label):
             raise

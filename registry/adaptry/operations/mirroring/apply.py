@@ -18,7 +18,7 @@ from adaptry.core.identity import BaseVisibility
 from adaptry.core.lifecycle import WITHDRAWN, State
 from adaptry.core.manifest import FileEntry, Manifest
 from adaptry.core.progress import Progress, no_progress
-from adaptry.core.refs import AdapterName, ByDigest, Ref
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.mirroring.snapshot import MetricValue, VersionSnapshot
 from adaptry.operations.promotion import current_alias
 from adaptry.operations.transfer.file_upload import upload
@@ -69,7 +69,7 @@ def apply_snapshot(
     (`CheckFailed` among them), and `CheckFailed` if the source has forgotten a recall
     (`has_forgotten_recall`): then the version stays withdrawn here.
     """
-    name, ref = snapshot.name, Ref(snapshot.name, ByDigest(snapshot.digest.hex))
+    name, ref = snapshot.name, Ref.of_revision(snapshot.name, snapshot.digest)
     version = _version_or_none(registry.versions, ref)
     is_new = version is None
     if version is None:

@@ -14,7 +14,7 @@ from pydantic import Field
 from adaptry.core.digest import Digest
 from adaptry.core.lifecycle import State
 from adaptry.core.manifest import Manifest
-from adaptry.core.refs import AdapterName, ByDigest, Ref
+from adaptry.core.refs import AdapterName
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit, MetricName, Tag, Value, VersionInfo
 
@@ -49,13 +49,9 @@ class VersionSnapshot(Value, extra="forbid"):
         return f"{self.name}@{self.number}"
 
 
-def exact_ref(version: VersionInfo) -> Ref:
-    return Ref(version.name, ByDigest(version.digest.hex))
-
-
 def take_snapshot(registry: Registry, version: VersionInfo) -> tuple[VersionSnapshot, Manifest]:
     """Takes the snapshot of a version, and its manifest. Raises `NotFound` if it was deleted meanwhile."""
-    detail = registry.versions.detail(exact_ref(version))
+    detail = registry.versions.detail(version.revision_ref)
     adapter = registry.adapters.get(version.name)
     now, standing = detail.version, detail.version.standing
     snapshot = VersionSnapshot(
@@ -67,7 +63,7 @@ def take_snapshot(registry: Registry, version: VersionInfo) -> tuple[VersionSnap
         successor=standing.successor if standing else None,
         decided_at=standing.at if standing else None,
         forced=detail.forced,
-        metrics=tuple((one.metric, one.value) for one in registry.metrics.list(exact_ref(version))),
+        metrics=tuple((one.metric, one.value) for one in registry.metrics.list(version.revision_ref)),
         aliases=now.aliases,
         description=adapter.description,
         tags=adapter.tags,

@@ -186,4 +186,4 @@ def _delete(destination: Registry, name: AdapterName) -> None:
 
 
 def _version_label(version: VersionInfo) -> str:
-    return f"{version.name}@{version.number}"
+    return version.label

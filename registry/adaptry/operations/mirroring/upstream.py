@@ -23,7 +23,7 @@ from adaptry.core.errors import (
     Withdrawn,
 )
 from adaptry.core.lifecycle import WITHDRAWN
-from adaptry.core.refs import AdapterName, ByDigest, Label, Latest, Ref
+from adaptry.core.refs import AdapterName, Label, Latest, Ref
 from adaptry.operations.mirroring.apply import (
     apply_base,
     apply_snapshot,
@@ -31,7 +31,7 @@ from adaptry.operations.mirroring.apply import (
     plan_state_change,
     point_aliases,
 )
-from adaptry.operations.mirroring.snapshot import exact_ref, take_snapshot
+from adaptry.operations.mirroring.snapshot import take_snapshot
 from adaptry.operations.transfer.retry import RetryPolicy
 from adaptry.operations.transfer.revision_content import RevisionContent
 from adaptry.registry.interface import Registry
@@ -109,7 +109,7 @@ class UpstreamMirror:
         if self._is_ours(name) or self._clock() < self._offline_until:
             return
         try:
-            found = self._upstream.versions.get(Ref(name, ByDigest(revision.hex)))
+            found = self._upstream.versions.get(Ref.of_revision(name, revision))
         except AdaptryError:
             return
         if found.state in WITHDRAWN:
@@ -155,7 +155,7 @@ class UpstreamMirror:
         while True:
             found = self._local.versions.get(Ref(latest.name, Latest()))
             if found.digest == latest.digest or not self._sync_version(
-                self._upstream.versions.get(exact_ref(found))
+                self._upstream.versions.get(found.revision_ref)
             ):
                 return
 
@@ -189,7 +189,7 @@ class UpstreamMirror:
 
     def _version_here(self, there: VersionInfo) -> VersionInfo | None:
         try:
-            return self._local.versions.get(exact_ref(there))
+            return self._local.versions.get(there.revision_ref)
         except NotFound:
             return None
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, Invalid, NotFound, Unavailable
-from adaptry.core.refs import AdapterName, ByDigest, Ref
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.core.settings import is_server
 from adaptry.operations.mirroring.bundles.archive import Bundle, open_bundle
 from adaptry.operations.repair.bit_flip import MAX_BYTES, undo_bit_flip
@@ -101,7 +101,7 @@ class RegistrySource(RepairSource):
                 raise NotFound(f"{self.name} does not store {location.path}")
             return self._registry.bases.read_file(location.owner, location.path)
         assert location.revision is not None
-        version = Ref(location.owner, ByDigest(location.revision.hex))
+        version = Ref.of_revision(location.owner, location.revision)
         if self._registry.versions.get(version).is_damaged:
             raise NotFound(f"{self.name} has it damaged as well")
         return self._registry.files.read(location.owner, location.revision, location.path)

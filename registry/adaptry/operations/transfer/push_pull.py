@@ -18,7 +18,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, StorageFull
 from adaptry.core.manifest import BaseClaim, Manifest
 from adaptry.core.progress import Progress, no_progress
-from adaptry.core.refs import AdapterName, ByDigest, Ref
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.core.settings import data_folder
 from adaptry.operations.transfer.early_inspection import inspect_early
 from adaptry.operations.transfer.file_upload import upload
@@ -180,4 +180,4 @@ def _holds(folder: Path, manifest: Manifest, progress: Progress) -> bool:
 
 
 def _exact(version: VersionInfo) -> Ref:
-    return Ref(version.name, ByDigest(version.digest.hex))
+    return version.revision_ref

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, NotFound
 from adaptry.core.lifecycle import require_alias_allowed
-from adaptry.core.refs import AdapterName, ByDigest, Ref, parse_alias, parse_stored_alias
+from adaptry.core.refs import AdapterName, Ref, parse_alias, parse_stored_alias
 from adaptry.registry.aliases import Aliases
 from adaptry.registry.records import AliasInfo
 from adaptry.storage.catalog import aliases, events, git_refs
@@ -38,7 +38,7 @@ class LocalAliases(Aliases):
         parse_stored_alias(alias)
         with self.context.catalog.write() as tx:
             adapter = self.context.writable_adapter(tx, name)
-            target = to_record(self.context.resolve(tx, Ref(name, ByDigest(to.hex))))
+            target = to_record(self.context.resolve(tx, Ref.of_revision(name, to)))
             return self.context.run_once(tx, _INFO, lambda: self._move(tx, adapter, alias, target, was))
 
     def _move(

@@ -173,8 +173,8 @@ class RevisionAdmission:
         claim_files(tx, adapter.name, admission.manifest)
         if held := states.find_withdrawn_weights(tx, adapter.name.namespace, admission.weights):
             raise CheckFailed(
-                f"these are the weights of {held.name}@{held.number}, and {state_warning(held)}; `adaptry"
-                f" restore {held.name}@{held.number}` comes before they are pushed again"
+                f"these are the weights of {held.label}, and {state_warning(held)}; `adaptry"
+                f" restore {held.label}` comes before they are pushed again"
             )
         now, by = self.context.clock(), self.context.identity.name
         stored = versions.insert(tx, adapter, admission, now, by)

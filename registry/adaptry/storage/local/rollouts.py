@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, NotFound
 from adaptry.core.lifecycle import STATE_RULES, require_alias_allowed
-from adaptry.core.refs import AdapterName, ByDigest, Ref, parse_stored_alias
+from adaptry.core.refs import AdapterName, Ref, parse_stored_alias
 from adaptry.registry.rollouts import (
     RolloutChange,
     RolloutInfo,
@@ -64,7 +64,7 @@ class LocalRollouts(Rollouts):
         parse_stored_alias(alias)
         with self.context.catalog.write() as tx:
             adapter = self.context.writable_adapter(tx, name)
-            target = to_record(self.context.resolve(tx, Ref(name, ByDigest(to.hex))))
+            target = to_record(self.context.resolve(tx, Ref.of_revision(name, to)))
             return self.context.run_once(tx, _INFO, lambda: self._start(tx, adapter, alias, target, plan))
 
     def _start(
@@ -180,7 +180,7 @@ class LocalRollouts(Rollouts):
         return None
 
     def _target(self, tx: Transaction, info: RolloutInfo) -> VersionRecord:
-        return to_record(self.context.resolve(tx, Ref(info.name, ByDigest(info.digest.hex))))
+        return to_record(self.context.resolve(tx, Ref.of_revision(info.name, info.digest)))
 
     def _transition(
         self, tx: Transaction, adapter: AdapterRecord, info: RolloutInfo, move: _Transition

@@ -7,7 +7,7 @@ from __future__ import annotations
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict
 from adaptry.core.lifecycle import STATE_RULES, require_change_allowed
-from adaptry.core.refs import AdapterName, ByDigest, Ref
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.registry.records import StateChange, VersionInfo
 from adaptry.storage.catalog import events, states
 from adaptry.storage.catalog.database import Transaction
@@ -20,7 +20,7 @@ def set_state(
     context: RegistryContext, name: AdapterName, revision: Digest, change: StateChange, was: int
 ) -> VersionInfo:
     """As `Versions.set_state`."""
-    ref = Ref(name, ByDigest(revision.hex))
+    ref = Ref.of_revision(name, revision)
     with context.catalog.write() as tx:
         adapter = context.writable_adapter(tx, name)
         columns = context.resolve(tx, ref)
@@ -59,7 +59,7 @@ def _require_successor(
         return
     to = info(tx, context.resolve(tx, Ref.parse(change.successor)))
     if (to.name, to.number) == (seen.name, seen.number):
-        raise Conflict(f"{change.successor} is {seen.name}@{seen.number} itself; name another version")
+        raise Conflict(f"{change.successor} is {seen.label} itself; name another version")
     if not STATE_RULES[to.state].allows_aliases:
         raise Conflict(f"{change.successor} is {to.state} itself; name a version that is to be taken")
 
@@ -75,6 +75,6 @@ def is_in_state(seen: VersionInfo, change: StateChange) -> bool:
 def _require_seen(seen: VersionInfo, was: int) -> None:
     if seen.state_generation != was:
         raise Conflict(
-            f"{seen.name}@{seen.number} is {seen.state} (generation {seen.state_generation}), not as you saw"
+            f"{seen.label} is {seen.state} (generation {seen.state_generation}), not as you saw"
             f" it (generation {was}); look again and retry"
         )

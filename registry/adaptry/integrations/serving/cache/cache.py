@@ -18,7 +18,7 @@ from adaptry.core.errors import Unavailable, Withdrawn
 from adaptry.core.files.durable import write_error
 from adaptry.core.files.locks import FileLock
 from adaptry.core.progress import Progress, no_progress
-from adaptry.core.refs import ByDigest, Ref
+from adaptry.core.refs import Ref
 from adaptry.integrations.serving.cache import recall_store
 from adaptry.integrations.serving.cache.download import CacheFill, is_intact
 from adaptry.integrations.serving.cache.eviction import Evictor
@@ -82,7 +82,7 @@ class Cache:
         assert cached is not None
         if was_fetched:
             with contextlib.suppress(Unavailable):  # the download counter is best effort
-                registry.versions.count_download(Ref(cached.version.name, ByDigest(cached.digest.hex)))
+                registry.versions.count_download(Ref.of_revision(cached.version.name, cached.digest))
         return cached
 
     def acquire_local(self, digest: Digest) -> CachedAdapter | None:

@@ -36,7 +36,7 @@ def require_not_recalled(layout: CacheLayout, version: VersionInfo) -> None:
     """Raises `Withdrawn` if the version is recalled here."""
     if why := recall_reason(layout, version.digest):
         raise Withdrawn(
-            f"{version.name}@{version.number} was recalled on this machine ({why}); it is fetched again once"
+            f"{version.label} was recalled on this machine ({why}); it is fetched again once"
             f" that is taken back: adaptry cache readmit {version.digest}"
         )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError
 from adaptry.core.lifecycle import WITHDRAWN
-from adaptry.core.refs import AdapterName, ByDigest, Ref
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.integrations.serving.follow.backoff import Backoff, ServedVersion
 from adaptry.integrations.serving.follow.plan import DesiredAdapter
 from adaptry.integrations.serving.follow.recall_executor import RecallExecutor
@@ -73,7 +73,7 @@ class DesiredState:
         """The version that a rollout deploys; None if the registry cannot be asked now."""
         if digest not in self._rollout_versions:
             try:
-                self._rollout_versions[digest] = self.registry.versions.get(Ref(name, ByDigest(digest.hex)))
+                self._rollout_versions[digest] = self.registry.versions.get(Ref.of_revision(name, digest))
             except AdaptryError:
                 return None
         return self._rollout_versions[digest]

@@ -24,7 +24,7 @@ from adaptry.registry.records import VersionInfo
 
 
 def version_label(version: VersionInfo) -> str:
-    return f"{version.name}@{version.number}"
+    return version.label
 
 
 def trial_name(version: VersionInfo) -> str:
@@ -68,7 +68,7 @@ class PlanExecutor:
                 )
             return cached.path
         require_base_match(self.registry, version, self.engine_profile.base)
-        cached = self.cache.acquire(self.registry, Ref(version.name, ByDigest(version.digest.hex)))
+        cached = self.cache.acquire(self.registry, version.revision_ref)
         require_compatible(cached, self.engine_profile)
         return cached.path
 

@@ -25,7 +25,7 @@ from adaptry.core.errors import (
     Unavailable,
     Withdrawn,
 )
-from adaptry.core.refs import AdapterName, ByDigest, Ref
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.integrations.serving.cache.cache import Cache, CachedAdapter
 from adaptry.integrations.serving.compatibility import EngineProfile, require_base_match, require_compatible
 from adaptry.integrations.serving.event_listener import EventListener
@@ -185,7 +185,7 @@ class AdapterResolver:
         return ResolvedAdapter(ref, cached, request, used_at=self._config.clock())
 
     async def _fetch(self, vllm: InProcessVllm, version: VersionInfo) -> CachedAdapter:
-        exact = Ref(version.name, ByDigest(version.digest.hex))
+        exact = version.revision_ref
         try:
             return await asyncio.to_thread(self._config.cache.acquire, self._config.registry, exact)
         except StorageFull:
