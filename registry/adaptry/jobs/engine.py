@@ -88,12 +88,13 @@ class WorkflowEngine:
         DBOS.listen_queues([*map(job_queue, self._queues), *self._queues])
 
     def launch(self) -> None:
-        """Starts the engine: from now on it assigns work to this process."""
-        DBOS.launch()
-        for queue in self._queues:
-            many = 2 * self._concurrency + _SPARE
-            DBOS.register_queue(job_queue(queue), worker_concurrency=many, polling_interval_sec=self._poll)
-            DBOS.register_queue(queue, worker_concurrency=self._concurrency, polling_interval_sec=self._poll)
+        """Starts the engine: from now on it assigns work to this process. Raises `Unavailable`."""
+        many = 2 * self._concurrency + _SPARE
+        with _database_errors():
+            DBOS.launch()
+            for queue in self._queues:
+                for name, count in ((job_queue(queue), many), (queue, self._concurrency)):
+                    DBOS.register_queue(name, worker_concurrency=count, polling_interval_sec=self._poll)
 
     def enqueue(self, job: UnfinishedJob) -> None:
         """Starts a job's workflow. Idempotent."""
@@ -180,7 +181,11 @@ def _database_errors() -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        raise Unavailable(f"cannot reach the jobs' database: {error.orig}") from error
+        why = f"cannot use the jobs' database: {error.orig}"
+        if "locked" in str(error.orig):
+            why += "; another process has held it for too long: `adaptry runners` shows who works here, end"
+            why += " what hangs and try again"
+        raise Unavailable(why) from error
 
 
 def database_url(folder: Path, catalog: str | None) -> str:
