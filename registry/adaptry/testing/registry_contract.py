@@ -18,11 +18,12 @@ from adaptry.testing.contract.events import EventsContract
 from adaptry.testing.contract.inspections import InspectionsContract
 from adaptry.testing.contract.jobs import JobsContract
 from adaptry.testing.contract.revisions import RevisionsContract
+from adaptry.testing.contract.rollouts import RolloutsContract
 from adaptry.testing.contract.search import SearchContract
 from adaptry.testing.contract.states import StatesContract
 from adaptry.testing.contract.tenants import TenantsContract
 from adaptry.testing.contract.uploads import UploadsContract
-from adaptry.testing.contract.workers import RolloutsContract, WorkersContract
+from adaptry.testing.contract.workers import WorkersContract
 
 __all__ = ["RegistryContract"]
 

@@ -10,66 +10,21 @@ from adaptry.core.errors import Conflict, NotFound, PermissionDenied
 from adaptry.core.identity import LOCAL, Identity
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
-from adaptry.registry.interface import Registry
-from adaptry.registry.records import PushOptions, StateChange, VersionInfo
-from adaptry.registry.rollouts import RolloutChange, RolloutInfo, RolloutPlan
 from adaptry.registry.workers import (
-    Condition,
-    DroppedAdapter,
-    ReportReply,
-    ResidentReport,
     WorkerProblem,
     WorkerReport,
 )
 from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, ContractFixtures, MakeLora, MakeRegistry
-
-GUS = Identity("gus", "worker", ("acme",))
-MEG = Identity("meg", "worker", ("acme", "evil"))
-PROD = "acme/tone@prod"
-SINCE = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
-
-
-def make_resident(
-    version: VersionInfo, condition: Condition = "serving", served_as: str = PROD, reason: str | None = None
-) -> ResidentReport:
-    return ResidentReport(
-        name=version.name,
-        digest=version.digest,
-        served_as=served_as,
-        condition=condition,
-        since=SINCE,
-        reason=reason,
-    )
-
-
-def send_report(
-    registry: Registry,
-    *residents: ResidentReport,
-    worker: str = "gpu-1",
-    names: tuple[str, ...] = (PROD,),
-    dropped: tuple[VersionInfo, ...] = (),
-    lease: int = 600,
-    seen: int | None = None,
-) -> ReportReply:
-    return registry.workers.report(
-        WorkerReport(
-            worker=worker,
-            engine="vllm",
-            version="0.33.0",
-            base="org/tiny",
-            slots=4,
-            lease=lease,
-            seen=seen,
-            names=names,
-            residents=residents,
-            dropped=tuple(DroppedAdapter(name=one.name, digest=one.digest) for one in dropped),
-        )
-    )
-
-
-def revoke(registry: Registry, version: VersionInfo) -> None:
-    change = StateChange(state="revoked", reason="for a test")
-    registry.versions.set_state(version.name, version.digest, change, version.state_generation)
+from adaptry.testing.contract.worker_reports import (
+    GUS,
+    MEG,
+    PROD,
+    SINCE,
+    make_resident,
+    push_two,
+    revoke,
+    send_report,
+)
 
 
 class WorkersContract(ContractFixtures):
@@ -277,151 +232,3 @@ class WorkersContract(ContractFixtures):
         trouble = WorkerProblem(served_as=PROD, reason="rank 64 is above the server's 16")
         make_registry(GUS).workers.report(WorkerReport(worker="gpu-1", engine="vllm", troubles=(trouble,)))
         assert make_registry(GUS).workers.get("gpu-1").troubles == (trouble,)
-
-
-class RolloutsContract(ContractFixtures):
-    """`rollouts.start`, `rollouts`, `rollouts.change`, and the turns that reports are answered with."""
-
-    def test_a_rollout_reaches_a_part_of_the_workers_then_more_then_the_alias(
-        self, make_registry: MakeRegistry, lora: MakeLora
-    ) -> None:
-        first, second = push_two(make_registry(ADA), lora)
-        ada, gus = make_registry(ADA), make_registry(GUS)
-        fleet = [f"gpu-{number}" for number in range(4)]
-        begun = ada.rollouts.start(TONE, "prod", second.digest, RolloutPlan(steps=(25, 50)))
-        assert (begun.number, begun.was_number, begun.percent, begun.stage) == (2, 1, 25, "running")
-
-        def turns() -> set[str]:
-            for worker in fleet:
-                send_report(gus, make_resident(first), worker=worker)
-            return {worker for worker in fleet if send_report(gus, make_resident(first), worker=worker).turns}
-
-        quarter = turns()
-        assert len(quarter) == 1
-        assert turns() == quarter
-        half = advance(ada, begun)
-        assert (half.percent, half.stage) == (50, "running")
-        assert quarter < turns()
-        assert len(turns()) == 2
-        done = advance(ada, half)
-        assert (done.percent, done.stage) == (100, "done")
-        assert turns() == set()
-        (alias,) = ada.aliases.list(TONE)
-        assert (alias.number, alias.generation) == (2, 2)
-        kinds = [event.kind for event in ada.adapters.history(TONE).items[:4]]
-        assert kinds == ["rollout.done", "alias.moved", "rollout.advanced", "rollout.started"]
-        assert ada.rollouts.list(TONE) == (done,)
-
-    def test_a_worker_learns_which_version_to_serve_instead(
-        self, make_registry: MakeRegistry, lora: MakeLora
-    ) -> None:
-        first, second = push_two(make_registry(ADA), lora)
-        make_registry(ADA).rollouts.start(TONE, "prod", second.digest, RolloutPlan(steps=(50,)))
-        (turn,) = send_report(make_registry(GUS), make_resident(first)).turns
-        assert (turn.name, turn.alias, turn.digest, turn.number) == (TONE, "prod", second.digest, 2)
-        assert send_report(make_registry(GUS), make_resident(first), names=("acme/tone@staging",)).turns == ()
-
-    def test_a_failure_stops_it_and_says_why(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
-        first, second = push_two(make_registry(ADA), lora)
-        make_registry(ADA).rollouts.start(TONE, "prod", second.digest, RolloutPlan(steps=(50,)))
-        failed = make_resident(second, "failed", reason="the engine refused it: rank 64")
-        assert send_report(make_registry(GUS), make_resident(first), failed).turns == ()
-        (stopped,) = make_registry(ADA).rollouts.list(TONE)
-        assert stopped.stage == "stopped"
-        assert stopped.reason == "gpu-1 reports: the engine refused it: rank 64"
-        assert make_registry(ADA).adapters.history(TONE).items[0].kind == "rollout.stopped"
-        assert make_registry(ADA).aliases.list(TONE)[0].number == 1
-
-    def test_a_failure_of_another_version_or_name_stops_nothing(
-        self, make_registry: MakeRegistry, lora: MakeLora
-    ) -> None:
-        first, second = push_two(make_registry(ADA), lora)
-        make_registry(ADA).rollouts.start(TONE, "prod", second.digest, RolloutPlan(steps=(50,)))
-        send_report(make_registry(GUS), make_resident(first, "failed"))
-        send_report(make_registry(GUS), make_resident(second, "failed", served_as="acme/tone@other"))
-        assert make_registry(ADA).rollouts.list(TONE)[0].stage == "running"
-
-    def test_it_goes_on_by_itself_only_once_everyone_whose_turn_it_is_serves_it(
-        self, make_registry: MakeRegistry, lora: MakeLora
-    ) -> None:
-        first, second = push_two(make_registry(ADA), lora)
-        ada, gus = make_registry(ADA), make_registry(GUS)
-        begun = ada.rollouts.start(TONE, "prod", second.digest, RolloutPlan(steps=(50,), every=1))
-        while (datetime.now(UTC) - begun.step_at).total_seconds() < 1.1:
-            send_report(gus, make_resident(first), make_resident(second, "loading"))
-        assert ada.rollouts.list(TONE)[0].stage == "running"
-        send_report(gus, make_resident(second))
-        send_report(gus, make_resident(second))
-        assert ada.rollouts.list(TONE)[0].stage == "done"
-        assert ada.aliases.list(TONE)[0].number == 2
-
-    def test_an_alias_that_was_moved_meanwhile_is_left_alone(
-        self, make_registry: MakeRegistry, lora: MakeLora
-    ) -> None:
-        _, second = push_two(make_registry(ADA), lora)
-        third = push(make_registry(ADA), lora(3), TONE).version
-        ada = make_registry(ADA)
-        begun = ada.rollouts.start(TONE, "prod", second.digest, RolloutPlan(steps=(50,)))
-        ada.aliases.move(TONE, "prod", third.digest, was=1)
-        stopped = advance(ada, begun)
-        assert (stopped.stage, ada.aliases.list(TONE)[0].number) == ("stopped", 3)
-        assert stopped.reason == "acme/tone@prod was moved to version 3 meanwhile"
-
-    def test_a_version_that_is_recalled_is_rolled_out_no_further(
-        self, make_registry: MakeRegistry, lora: MakeLora
-    ) -> None:
-        first, second = push_two(make_registry(ADA), lora)
-        make_registry(ADA).rollouts.start(TONE, "prod", second.digest, RolloutPlan(steps=(50,)))
-        revoke(make_registry(ADA), second)
-        assert send_report(make_registry(GUS), make_resident(first)).turns == ()
-        assert make_registry(ADA).rollouts.list(TONE)[0].reason == "version 2 is revoked"
-
-    def test_an_aborted_one_is_over(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
-        first, second = push_two(make_registry(ADA), lora)
-        ada = make_registry(ADA)
-        begun = ada.rollouts.start(TONE, "prod", second.digest, RolloutPlan())
-        over = ada.rollouts.change(
-            TONE, "prod", RolloutChange(to="abort", reason="too slow"), begun.generation
-        )
-        assert (over.stage, over.reason) == ("aborted", "too slow")
-        assert send_report(make_registry(GUS), make_resident(first)).turns == ()
-        with pytest.raises(NotFound, match="not being rolled out"):
-            advance(ada, over)
-        assert ada.rollouts.start(TONE, "prod", second.digest, RolloutPlan()).id != begun.id
-
-    def test_it_changes_only_from_where_it_was_seen(
-        self, make_registry: MakeRegistry, lora: MakeLora
-    ) -> None:
-        _, second = push_two(make_registry(ADA), lora)
-        ada = make_registry(ADA)
-        begun = ada.rollouts.start(TONE, "prod", second.digest, RolloutPlan())
-        advance(ada, begun)
-        with pytest.raises(Conflict, match=r"at 50 % .*look again"):
-            advance(ada, begun)
-
-    def test_what_makes_no_sense_is_refused(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
-        first, second = push_two(make_registry(ADA), lora)
-        ada = make_registry(ADA)
-        with pytest.raises(NotFound, match="no alias staging"):
-            ada.rollouts.start(TONE, "staging", second.digest, RolloutPlan())
-        with pytest.raises(Conflict, match="already"):
-            ada.rollouts.start(TONE, "prod", first.digest, RolloutPlan())
-        ada.rollouts.start(TONE, "prod", second.digest, RolloutPlan())
-        with pytest.raises(Conflict, match="abort that first"):
-            ada.rollouts.start(TONE, "prod", second.digest, RolloutPlan())
-        for who in (GUS, RON):
-            with pytest.raises(PermissionDenied):
-                make_registry(who).rollouts.start(TONE, "prod", second.digest, RolloutPlan())
-        revoke(ada, second)
-        with pytest.raises(Conflict, match="is revoked"):
-            ada.rollouts.start(TONE, "prod", second.digest, RolloutPlan())
-
-
-def push_two(registry: Registry, lora: MakeLora) -> tuple[VersionInfo, VersionInfo]:
-    """Two versions of `acme/tone`, with `prod` at the first."""
-    first = push(registry, lora(1), TONE, options=PushOptions(alias="prod")).version
-    return first, push(registry, lora(2), TONE).version
-
-
-def advance(registry: Registry, seen: RolloutInfo) -> RolloutInfo:
-    return registry.rollouts.change(TONE, "prod", RolloutChange(to="advance"), seen.generation)
