@@ -20,7 +20,6 @@ from adaptry_cli.out import (
     json_option,
     print_answer,
     print_err,
-    print_json,
     progress,
 )
 from adaptry_cli.state_change import set_state
@@ -109,27 +108,48 @@ def restore(
         set_state(connect_to(where), what, "active", reason, None, as_json)
         return
     require_usage(reason is None, f"--reason belongs to a version, not to a backup. {_FORMS}")
-    from adaptry.storage.backup import check
-    from adaptry.storage.backup import restore as restore_backup
-
     if what is None or epoch_only:
         if what is not None or not epoch_only:
             raise click.UsageError(f"name a version or a backup; --epoch-only takes neither. {_FORMS}")
         _begin_epoch(where, keep_tokens, skip, as_json)
-        return
+    elif dry_run:
+        _verify(what, snapshot, as_json)
+    else:
+        _restore(what, _folder(where), snapshot, replace, keep_tokens, skip, as_json)
+
+
+def _verify(backup: Path, snapshot: str | None, as_json: bool) -> None:
+    from adaptry.storage.backup import check
 
     with progress() as bar:
-        if dry_run:
-            index = check(what, snapshot, bar)
-            text = (
-                f"{what} is complete and undamaged: {format_count(index.files, 'file')},"
-                f" {format_size(index.total)}, taken {index.created_at:%F %T} UTC"
-            )
-            print_answer(index, text, as_json)
-            return
-        folder = _folder(where)
-        restored = restore_backup(
-            what, folder, snapshot=snapshot, replace=replace, keep_tokens=keep_tokens, skip=skip, progress=bar
+        index = check(backup, snapshot, bar)
+    text = (
+        f"{backup} is complete and undamaged: {format_count(index.files, 'file')},"
+        f" {format_size(index.total)}, taken {index.created_at:%F %T} UTC"
+    )
+    print_answer(index, text, as_json)
+
+
+def _restore(
+    backup: Path,
+    folder: Path,
+    snapshot: str | None,
+    replace: bool,
+    keep_tokens: bool,
+    skip: int,
+    as_json: bool,
+) -> None:
+    from adaptry.storage.backup import restore
+
+    with progress() as bar:
+        restored = restore(
+            backup,
+            folder,
+            snapshot=snapshot,
+            replace=replace,
+            keep_tokens=keep_tokens,
+            skip=skip,
+            progress=bar,
         )
     for version in restored.held_back:
         print_err(f"warns: {version} was withdrawn after the backup was taken; it is quarantined now")
@@ -138,21 +158,14 @@ def restore(
             f"all tokens are revoked; `adaptry serve --data {folder}` writes a new administrator's token to"
             f" {folder}/admin-token"
         )
-    if as_json:
-        print_json(
-            {
-                "folder": str(folder),
-                "epoch": restored.epoch,
-                "held_back": list(restored.held_back),
-                **restored.index.model_dump(mode="json", exclude={"epoch"}),
-            }
-        )
-    else:
-        print_answer(
-            {},
-            f"restored {folder} as it was at {restored.index.created_at:%F %T} UTC; epoch {restored.epoch}",
-            False,
-        )
+    found = {
+        "folder": str(folder),
+        "epoch": restored.epoch,
+        "held_back": list(restored.held_back),
+        **restored.index.model_dump(mode="json", exclude={"epoch"}),
+    }
+    when = f"{restored.index.created_at:%F %T} UTC"
+    print_answer(found, f"restored {folder} as it was at {when}; epoch {restored.epoch}", as_json)
 
 
 def _begin_epoch(where: str | None, keep_tokens: bool, skip: int, as_json: bool) -> None:

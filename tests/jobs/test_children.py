@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from adaptry.jobs.ipc import RegistryLocation, StepRequest
-from adaptry.jobs.subprocess import OutputHandler, StepProcess
+from adaptry.jobs.step_process import OutputHandler, StepProcess
 from adaptry.registry.job_types.records import JobFault
 
 pytest.importorskip("psycopg")

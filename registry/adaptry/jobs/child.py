@@ -1,8 +1,8 @@
-"""`adaptry.jobs.subprocess_main`, under the name that others know it by."""
+"""`adaptry.jobs.step_process_main`, under the name that others know it by."""
 
 if __name__ == "__main__":
     import runpy
 
-    runpy.run_module("adaptry.jobs.subprocess_main", run_name="__main__", alter_sys=True)
+    runpy.run_module("adaptry.jobs.step_process_main", run_name="__main__", alter_sys=True)
 else:
-    from adaptry.jobs.subprocess_main import *  # noqa: F403
+    from adaptry.jobs.step_process_main import *  # noqa: F403

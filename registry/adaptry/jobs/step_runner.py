@@ -22,7 +22,7 @@ from adaptry.core.errors import AdaptryError, Conflict, Unavailable
 from adaptry.core.failpoints import reach
 from adaptry.jobs.capacity import CapacityLimiter
 from adaptry.jobs.ipc import RegistryLocation, StepRequest, StepResult
-from adaptry.jobs.subprocess import OutputHandler, StepProcess
+from adaptry.jobs.step_process import OutputHandler, StepProcess
 from adaptry.registry.job_types.records import JobFault, JobNeeds
 from adaptry.storage.catalog import job_steps, jobs
 from adaptry.storage.catalog.database import Catalog

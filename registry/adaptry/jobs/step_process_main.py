@@ -1,4 +1,4 @@
-"""`python -m adaptry.jobs.subprocess_main`: the process that runs one step of a job.
+"""`python -m adaptry.jobs.step_process_main`: the process that runs one step of a job.
 
 It reads a `StepRequest` from standard input and writes `ChildMessage` lines to standard output. The runner
 keeps the input open while it wants the step; when the input closes, the process exits at once, so that no

@@ -58,7 +58,7 @@ class StepProcess:
         """Raises `Unavailable` if no process can be started."""
         try:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "adaptry.jobs.subprocess_main"],
+                [sys.executable, "-P", "-m", "adaptry.jobs.step_process_main"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
