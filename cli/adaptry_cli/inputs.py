@@ -14,9 +14,9 @@ from adaptry.adapters.adapter import Adapter, open_content, open_dir
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.core.errors import Conflict, Invalid, NotFound, Unavailable
 from adaptry.core.refs import AdapterName, Latest, Ref
-from adaptry.operations.known_base import base_record_or_none as record_of_base
 from adaptry.operations.transfer.revision_content import RevisionContent
 from adaptry.registry.adapters import Adapters
+from adaptry.registry.bases import base_record_or_none as record_of_base
 from adaptry.registry.records import VersionInfo
 from adaptry_cli.arguments import Source, is_folder_path
 from adaptry_cli.connection import RegistryOpener

@@ -9,7 +9,7 @@ import click
 
 from adaptry.core.errors import CorruptData, NotFound, PermissionDenied
 from adaptry.core.refs import Latest, Ref
-from adaptry.operations.known_base import base_record_or_none
+from adaptry.registry.bases import base_record_or_none
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterInfo, VersionDetail
 from adaptry_cli.arguments import REF

@@ -9,9 +9,9 @@ from pydantic import BaseModel
 
 from adaptry.adapters.adapter import open_content
 from adaptry.checks.runtimes import RuntimeVerdict, check_all_runtimes, check_runtime, parse_runtime
-from adaptry.operations.known_base import base_record_or_none
 from adaptry.operations.transfer.revision_content import RevisionContent
 from adaptry.registry import protocol
+from adaptry.registry.bases import base_record_or_none
 from adaptry_api.auth_policy import CallersRegistry, guarded_router
 from adaptry_api.etags import etag_response
 from adaptry_api.routes.parameters import PathRef

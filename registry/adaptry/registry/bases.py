@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.core.digest import Digest
+from adaptry.core.errors import NotFound
 from adaptry.core.manifest import FileEntry
-from adaptry.registry.records import BaseEdit, BaseInfo, Page
+from adaptry.registry.records import BaseEdit, BaseInfo, Page, VersionInfo
 
 
 class Bases(ABC):
@@ -52,3 +53,13 @@ class Bases(ABC):
     @abstractmethod
     def read_file(self, id: Digest, path: str, start: int = 0) -> Iterator[bytes]:
         """As `Files.read`, of a stored base."""
+
+
+def base_record_or_none(bases: Bases, version: VersionInfo) -> BaseRecord | None:
+    """None where the version names no base, or one that is not registered here or not to be seen."""
+    if version.base_id is None:
+        return None
+    try:
+        return bases.record(version.base_id)
+    except NotFound:
+        return None

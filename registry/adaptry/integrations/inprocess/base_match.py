@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from adaptry.adapters.base_record import Match
 from adaptry.core.errors import AdaptryError, CheckFailed
 from adaptry.integrations.inprocess.fetch import FetchedFiles
-from adaptry.operations.known_base import base_record_or_none
+from adaptry.registry.bases import base_record_or_none
 
 if TYPE_CHECKING:
     from torch.nn import Module
