@@ -152,7 +152,7 @@ def test_a_version_that_cannot_be_read_is_told_of_and_the_others_found(
     a, b = lora("a"), lora("b", seed=2)
     push(registry, mixed("near", a, b, 0.01).adapter, "acme/near")
     push(registry, lora("c", seed=3).adapter, "acme/hurt")
-    entry = registry.detail(Ref.parse("acme/hurt@1")).manifest.file("adapter_model.safetensors")
+    entry = registry.versions.detail(Ref.parse("acme/hurt@1")).manifest.file("adapter_model.safetensors")
     (blob,) = [path for path in (home / "blobs").rglob(f"*{entry.sha256.hex[6:]}*") if path.is_file()]
     blob.chmod(0o644)
     data = bytearray(blob.read_bytes())
