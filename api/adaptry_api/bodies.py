@@ -18,10 +18,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope
 
 from adaptry.core import strictjson
-from adaptry.core.errors import AdaptryError, Invalid, TooLarge, Unsupported
+from adaptry.core.errors import AdaptryError, TooLarge, Unsupported
 from adaptry.core.processes.json_check import loads_in_child
 from adaptry.registry import protocol
 from adaptry_api.errors import HttpProblem, WrappedError
+from adaptry_api.faults import require_few_faults
 
 Result = TypeVar("Result")
 
@@ -41,10 +42,6 @@ _PIECE = 1 << 20
 _VALUES = 20_000
 REPORT_VALUES = 60_000
 """Values in a worker's report, which lists all adapters it has."""
-_MOST_FAULTS = 50
-"""Faults of one document that are described: to describe each of 19,000 unknown keys takes 40 ms of processor
-time.
-"""
 
 
 class ParseSlots:
@@ -134,27 +131,6 @@ async def read_json(
     if len(data) <= THREAD_PARSE_LIMIT:
         return await to_thread.run_sync(here, limiter=parse_slots.threads)
     return await to_thread.run_sync(checked, limiter=parse_slots.children)
-
-
-def require_few_faults(error: ValidationError) -> None:
-    """Raises `Invalid` for a document with so many faults that a list of them would cost more than the
-    document.
-    """
-    if error.error_count() > _MOST_FAULTS:
-        raise Invalid(
-            f"the request has {error.error_count():,} unknown or malformed values; look up in its description"
-            " (GET /api/v1/openapi.json) what it takes"
-        ) from None
-
-
-def first_fault(error: ValidationError) -> str:
-    """Where the first fault of a document is, and what it is. Raises `Invalid` for a document with very
-    many.
-    """
-    require_few_faults(error)
-    first = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return f"{where[:200]}: {first['msg'][:500]}"
 
 
 async def read_body(request: Request, limit: int) -> bytes:

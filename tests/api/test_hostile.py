@@ -241,8 +241,8 @@ def while_held(server: Server, held: Held, hostile: Callable[[], object]) -> obj
 def test_an_honest_request_is_answered_while_a_large_body_is_parsed(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = Held(json_check.run_bounded)
-    monkeypatch.setattr(json_check, "run_bounded", held)
+    held = Held(json_check.run_in_worker)
+    monkeypatch.setattr(json_check, "run_in_worker", held)
     sent = {"Content-Type": "application/json"}
 
     def hostile() -> RawResponse:
@@ -293,8 +293,8 @@ def test_an_honest_request_is_answered_while_a_long_header_is_read(
             "schema": 1,
         }
     )
-    held = Held(header_process.run_bounded)
-    monkeypatch.setattr(header_process, "run_bounded", held)
+    held = Held(header_process.run_in_worker)
+    monkeypatch.setattr(header_process, "run_in_worker", held)
 
     def hostile() -> RawResponse:
         body = {"manifest": base64.b64encode(manifest).decode()}

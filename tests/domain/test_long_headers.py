@@ -80,7 +80,7 @@ def test_no_process_is_unavailable_and_not_a_verdict(monkeypatch: pytest.MonkeyP
     def fail(*_: object, **__: object) -> bytes:
         raise ProcessFailed("the process could not be started: no fork")
 
-    monkeypatch.setattr(header_process, "run_bounded", fail)
+    monkeypatch.setattr(header_process, "run_in_worker", fail)
     raw = header_of(12_000)
     with pytest.raises(Unavailable, match="no fork"):
         parse_header(raw, size_of(raw), "it")

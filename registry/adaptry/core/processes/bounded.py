@@ -20,7 +20,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,19 +96,28 @@ def run_bounded(
     Raises `ProcessTimeout` when the child used up its processor time, and `ProcessFailed` for any other end
     than an answer within `limits`.
     """
-    if not _CHILDREN.acquire(timeout=_PATIENCE):
-        raise ProcessFailed("all processes for such work are busy; try again")
-    try:
+    with child_slot():
         process = start_bounded(
             module, limits, arguments=arguments, descriptors=descriptors, needs_packages=needs_packages
         )
         answer = _exchange(process, request, limits)
-    finally:
-        _CHILDREN.release()
     check_exit(process.returncode, limits, answer[: limits.answer])
     if len(answer) > limits.answer:
         raise ProcessFailed(f"the process answered {len(answer):,} bytes; at most {limits.answer:,} are read")
     return answer
+
+
+@contextmanager
+def child_slot() -> Iterator[None]:
+    """One of the children that may work at once in this process. Raises `ProcessFailed` if none is free for
+    long.
+    """
+    if not _CHILDREN.acquire(timeout=_PATIENCE):
+        raise ProcessFailed("all processes for such work are busy; try again")
+    try:
+        yield
+    finally:
+        _CHILDREN.release()
 
 
 def start_bounded(
@@ -144,7 +154,7 @@ def _exchange(process: subprocess.Popen[bytes], request: bytes, limits: ProcessL
     """Sends the request and reads the answer. The child has ended when this returns or raises
     `ProcessFailed`.
     """
-    patience = max(_SHORTEST_WAIT, limits.seconds * _WALL_FACTOR)
+    patience = wall_clock_limit(limits)
     with process:
         try:
             return process.communicate(request, patience)[0]
@@ -152,6 +162,11 @@ def _exchange(process: subprocess.Popen[bytes], request: bytes, limits: ProcessL
             raise ProcessFailed(f"the process did not answer within {patience:.0f} s") from None
         finally:
             process.kill()
+
+
+def wall_clock_limit(limits: ProcessLimits) -> float:
+    """Seconds after which a child that has not answered is waiting for something."""
+    return max(_SHORTEST_WAIT, limits.seconds * _WALL_FACTOR)
 
 
 def check_exit(code: int, limits: ProcessLimits, answer: bytes = b"") -> None:
