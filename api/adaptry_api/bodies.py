@@ -1,7 +1,7 @@
 """Request bodies: JSON read strictly and within a limit, and streams poured into a function in a thread.
 
-The event loop parses small documents only. A medium one is parsed in a thread, one at a time; a large one is
-checked in a child process, few at a time. A client that has not shown a token cannot send either. A document
+The event loop parses small documents only. A larger one is checked in a child process, few at a time. A
+client that has not shown a token cannot send either. A document
 with many faults is refused without a list of them.
 """
 
@@ -31,9 +31,7 @@ MIN_BYTES_PER_SECOND = 16 << 10
 """Bytes a second that a body must make once it has been waited for longer than `IDLE_SECONDS`."""
 
 INLINE_PARSE_LIMIT = 16 << 10
-"""Bytes of JSON that are parsed on the event loop: 4 ms at worst."""
-THREAD_PARSE_LIMIT = 64 << 10
-"""Bytes of JSON that are parsed in a thread; more go to a child process."""
+"""Bytes of JSON that are parsed on the event loop: 4 ms at worst. More are checked in a child process first."""
 ANONYMOUS_JSON_LIMIT = 4 << 10
 """Bytes of JSON that are read from anybody, without a token."""
 
@@ -45,13 +43,11 @@ REPORT_VALUES = 60_000
 
 
 class ParseSlots:
-    """How many documents a server parses at once: one in a thread, which competes with the event loop for the
-    interpreter, two in child processes, and one base's record, which can be large, in a child and then in a
-    thread.
+    """How many documents a server checks in child processes at once: two, and one base's record, which can be
+    large.
     """
 
     def __init__(self) -> None:
-        self.threads = anyio.CapacityLimiter(1)
         self.children = anyio.CapacityLimiter(2)
         self.bases = anyio.CapacityLimiter(1)
 
@@ -114,23 +110,17 @@ async def read_json(
     data: bytes, limits: strictjson.JsonLimits, parse_slots: ParseSlots, make: Callable[[Any], Result]
 ) -> Result:
     """What `make` makes of the document in a request's body, on the event loop if it is small, else in a
-    thread.
+    thread after a child process has checked it.
 
     (`Any`: JSON has no type until a model gives it one.) Raises `Invalid`, `Unavailable`, and what `make`
     raises.
     """
 
-    def here() -> Result:
-        return make(strictjson.loads(data, limits, "the request"))
-
-    def checked() -> Result:
-        return make(loads_in_child(data, limits, "the request"))
-
     if len(data) <= INLINE_PARSE_LIMIT:
-        return here()
-    if len(data) <= THREAD_PARSE_LIMIT:
-        return await to_thread.run_sync(here, limiter=parse_slots.threads)
-    return await to_thread.run_sync(checked, limiter=parse_slots.children)
+        return make(strictjson.loads(data, limits, "the request"))
+    return await to_thread.run_sync(
+        lambda: make(loads_in_child(data, limits, "the request")), limiter=parse_slots.children
+    )
 
 
 async def read_body(request: Request, limit: int) -> bytes:

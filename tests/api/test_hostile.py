@@ -179,7 +179,7 @@ def test_a_hostile_body_is_refused(server: Server, body: bytes) -> None:
 
 
 def test_a_document_with_many_faults_is_refused_without_a_list_of_them(server: Server) -> None:
-    for count in (100, 3000, 19_000):  # on the event loop, in a thread, and in a child process
+    for count in (100, 3000, 19_000):  # on the event loop, and in a child process
         body = {f"{number:06d}": 1 for number in range(count)}
         for path in ("/api/v1/adapters/acme/tone/uploads", "/acme/tone.git/info/lfs/objects/batch"):
             answer = server.call("POST", path, body)

@@ -22,7 +22,7 @@ from adaptry.core.processes.worker_pool import run_in_worker
 _MIB = 1 << 20
 _DTYPES = tuple(DTYPE_BITS)
 _REFUSED, _READ = b"!", b"="
-_SLOTS = ProcessSlots(running=2, waiting=4, patience=120.0)
+_SLOTS = ProcessSlots(running=2, waiting=8, patience=120.0)
 
 
 def parse_in_child(raw: bytes, size: int, what: str, limits: HeaderLimits) -> SafetensorsHeader:
@@ -33,7 +33,7 @@ def parse_in_child(raw: bytes, size: int, what: str, limits: HeaderLimits) -> Sa
     )
     arguments = [str(size), what, str(limits.size), str(limits.tensors)]
     try:
-        with _SLOTS.acquire("headers of more than 256 KiB"):
+        with _SLOTS.acquire("headers of more than 32 KiB"):
             answered = run_in_worker("adaptry.adapters.header_process", raw, bounds, arguments)
     except ProcessTimeout:
         raise InvalidWeights(f"{what}'s header takes more than {bounds.seconds:.0f} s to read") from None

@@ -32,13 +32,17 @@ _SHORTEST_WAIT = 60.0
 _CHILDREN = threading.BoundedSemaphore(max(2, os.cpu_count() or 2))
 _PATIENCE = 120.0  # seconds that a caller waits for one of these
 _WALL_FACTOR = 30.0
+LOWEST_PRIORITY = 19
+"""The niceness of children that read untrusted input: beside the caller's own threads, they get one or two
+percent of a processor, and else whatever is idle.
+"""
 _PASSED_ON = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TMPDIR", "VIRTUAL_ENV")
 
 # Runs before anything is imported. Lower priority: the caller's other work comes first.
 _START = """\
 import os, resource, signal, sys
 seconds, memory, root, module = float(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
-os.nice(5)
+os.nice(int(sys.argv[5]))
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 2, int(seconds) + 3))
 try:
@@ -49,7 +53,7 @@ sys.path.insert(0, root)
 import runpy
 signal.signal(signal.SIGPROF, signal.SIG_DFL)
 signal.setitimer(signal.ITIMER_PROF, seconds)
-sys.argv = [module, *sys.argv[5:]]
+sys.argv = [module, *sys.argv[6:]]
 try:
     runpy.run_module(module, run_name="__main__")
     sys.stdout.flush()
@@ -98,7 +102,12 @@ def run_bounded(
     """
     with child_slot():
         process = start_bounded(
-            module, limits, arguments=arguments, descriptors=descriptors, needs_packages=needs_packages
+            module,
+            limits,
+            arguments=arguments,
+            descriptors=descriptors,
+            needs_packages=needs_packages,
+            niceness=LOWEST_PRIORITY,
         )
         answer = _exchange(process, request, limits)
     check_exit(process.returncode, limits, answer[: limits.answer])
@@ -127,6 +136,7 @@ def start_bounded(
     arguments: Sequence[str] = (),
     descriptors: Sequence[int] = (),
     needs_packages: bool = False,
+    niceness: int = 5,
     stdin: int = subprocess.PIPE,
 ) -> subprocess.Popen[bytes]:
     """The child itself, for a caller that talks to it; `limits.seconds` hold until the module sets its own
@@ -139,7 +149,7 @@ def start_bounded(
     command = [sys.executable, *flags, "-c", _START, repr(limits.seconds), str(limits.memory), _ROOT, module]
     try:
         return subprocess.Popen(
-            [*command, *arguments],
+            [*command, str(niceness), *arguments],
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

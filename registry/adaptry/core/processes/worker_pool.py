@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import IO, cast
 
 from adaptry.core.processes.bounded import (
+    LOWEST_PRIORITY,
     ProcessFailed,
     ProcessLimits,
     check_exit,
@@ -94,7 +95,11 @@ class _Worker:
         with theirs:
             try:
                 self._process = start_bounded(
-                    "adaptry.core.processes.worker", _LIFETIME, stdin=theirs.fileno(), needs_packages=True
+                    "adaptry.core.processes.worker",
+                    _LIFETIME,
+                    stdin=theirs.fileno(),
+                    needs_packages=True,
+                    niceness=LOWEST_PRIORITY,
                 )
             except ProcessFailed:
                 self._socket.close()

@@ -1,4 +1,4 @@
-"""Reads YAML of strangers: a long text in a child process, within bounds on time and memory, one at a time.
+"""Reads YAML of strangers: a long text in a child process, within bounds on time and memory, two at a time.
 
 PyYAML makes its values in Python, so a long text would compete with everything else in the caller's process
 for the interpreter.
@@ -16,7 +16,7 @@ from adaptry.core.processes.slots import ProcessSlots
 from adaptry.core.processes.worker_pool import run_in_worker
 
 _BOUNDS = ProcessLimits(4.0, 512 << 20, answer=4 << 20)
-_SLOTS = ProcessSlots(running=1, waiting=4)
+_SLOTS = ProcessSlots(running=2, waiting=6)
 _REFUSED, _READ = b"!", b"="
 
 
