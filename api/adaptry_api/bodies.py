@@ -1,7 +1,7 @@
 """Request bodies: JSON read strictly and within a limit, and streams poured into a function in a thread.
 
-The event loop parses small documents only. A medium one is parsed in a thread, one at a time; a large one is
-checked in a child process, few at a time. A client that has not shown a token cannot send either. A document
+The event loop parses small documents only. A larger one is checked in a child process, few at a time. A
+client that has not shown a token cannot send either. A document
 with many faults is refused without a list of them.
 """
 
@@ -18,10 +18,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope
 
 from adaptry.core import strictjson
-from adaptry.core.errors import AdaptryError, Invalid, TooLarge, Unsupported
+from adaptry.core.errors import AdaptryError, TooLarge, Unsupported
 from adaptry.core.processes.json_check import loads_in_child
 from adaptry.registry import protocol
 from adaptry_api.errors import HttpProblem, WrappedError
+from adaptry_api.faults import require_few_faults
 
 Result = TypeVar("Result")
 
@@ -30,9 +31,7 @@ MIN_BYTES_PER_SECOND = 16 << 10
 """Bytes a second that a body must make once it has been waited for longer than `IDLE_SECONDS`."""
 
 INLINE_PARSE_LIMIT = 16 << 10
-"""Bytes of JSON that are parsed on the event loop: 4 ms at worst."""
-THREAD_PARSE_LIMIT = 64 << 10
-"""Bytes of JSON that are parsed in a thread; more go to a child process."""
+"""Bytes of JSON that are parsed on the event loop: 4 ms at worst. A child process checks larger ones first."""
 ANONYMOUS_JSON_LIMIT = 4 << 10
 """Bytes of JSON that are read from anybody, without a token."""
 
@@ -41,18 +40,14 @@ _PIECE = 1 << 20
 _VALUES = 20_000
 REPORT_VALUES = 60_000
 """Values in a worker's report, which lists all adapters it has."""
-_MOST_FAULTS = 50
-"""Faults described of one document: to describe each of 19,000 unknown keys takes 40 ms of processor time."""
 
 
 class ParseSlots:
-    """How many documents a server parses at once: one in a thread, which competes with the event loop for the
-    interpreter, two in child processes, and one base's record, which can be large, in a child and then in a
-    thread.
+    """How many documents a server checks in child processes at once: two, and one base's record, which can be
+    large.
     """
 
     def __init__(self) -> None:
-        self.threads = anyio.CapacityLimiter(1)
         self.children = anyio.CapacityLimiter(2)
         self.bases = anyio.CapacityLimiter(1)
 
@@ -113,40 +108,17 @@ class StrictRequest(Request):
 async def read_json(
     data: bytes, limits: strictjson.JsonLimits, parse_slots: ParseSlots, make: Callable[[Any], Result]
 ) -> Result:
-    """What `make` makes of the document in a request's body, on the event loop if small, else in a thread.
+    """What `make` makes of the document in a request's body. A child process checks large documents first.
 
     (`Any`: JSON has no type until a model gives it one.) Raises `Invalid`, `Unavailable`, and what `make`
     raises.
     """
 
-    def here() -> Result:
-        return make(strictjson.loads(data, limits, "the request"))
-
-    def checked() -> Result:
-        return make(loads_in_child(data, limits, "the request"))
-
     if len(data) <= INLINE_PARSE_LIMIT:
-        return here()
-    if len(data) <= THREAD_PARSE_LIMIT:
-        return await to_thread.run_sync(here, limiter=parse_slots.threads)
-    return await to_thread.run_sync(checked, limiter=parse_slots.children)
-
-
-def require_few_faults(error: ValidationError) -> None:
-    """Raises `Invalid` for a document with so many faults that listing them would cost more than it."""
-    if error.error_count() > _MOST_FAULTS:
-        raise Invalid(
-            f"the request has {error.error_count():,} unknown or malformed values; look up in its description"
-            " (GET /api/v1/openapi.json) what it takes"
-        ) from None
-
-
-def first_fault(error: ValidationError) -> str:
-    """Where a document's first fault is, and what it is. Raises `Invalid` for a document with very many."""
-    require_few_faults(error)
-    first = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return f"{where[:200]}: {first['msg'][:500]}"
+        return make(strictjson.loads(data, limits, "the request"))
+    return await to_thread.run_sync(
+        lambda: make(loads_in_child(data, limits, "the request")), limiter=parse_slots.children
+    )
 
 
 async def read_body(request: Request, limit: int) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import socket
 import sys
 from collections.abc import Callable
@@ -96,7 +97,11 @@ def make_server(settings: ServerSettings, *, workers: int = 1) -> uvicorn.Server
 def _application(settings: ServerSettings) -> FastAPI:
     """Made in each process that serves."""
     sys.setswitchinterval(SWITCH_SECONDS)
-    return create_app(settings)
+    application = create_app(settings)
+    gc.collect()
+    # Else each full collection visits all code and all routes: 90 ms during which nobody is served.
+    gc.freeze()
+    return application
 
 
 def bind(host: str, port: int) -> socket.socket:

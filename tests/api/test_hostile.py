@@ -181,7 +181,7 @@ def test_a_hostile_body_is_refused(server: Server, body: bytes) -> None:
 
 
 def test_a_document_with_many_faults_is_refused_without_a_list_of_them(server: Server) -> None:
-    for count in (100, 3000, 19_000):  # on the event loop, in a thread, and in a child process
+    for count in (100, 3000, 19_000):  # on the event loop, and in a child process
         body = {f"{number:06d}": 1 for number in range(count)}
         for path in ("/api/v1/adapters/acme/tone/uploads", "/acme/tone.git/info/lfs/objects/batch"):
             answer = server.call("POST", path, body)
@@ -243,8 +243,8 @@ def while_held(server: Server, held: Held, hostile: Callable[[], object]) -> obj
 def test_an_honest_request_is_answered_while_a_large_body_is_parsed(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = Held(json_check.run_bounded)
-    monkeypatch.setattr(json_check, "run_bounded", held)
+    held = Held(json_check.run_in_worker)
+    monkeypatch.setattr(json_check, "run_in_worker", held)
     sent = {"Content-Type": "application/json"}
 
     def hostile() -> RawResponse:
@@ -295,8 +295,8 @@ def test_an_honest_request_is_answered_while_a_long_header_is_read(
             "schema": 1,
         }
     )
-    held = Held(header_process.run_bounded)
-    monkeypatch.setattr(header_process, "run_bounded", held)
+    held = Held(header_process.run_in_worker)
+    monkeypatch.setattr(header_process, "run_in_worker", held)
 
     def hostile() -> RawResponse:
         body = {"manifest": base64.b64encode(manifest).decode()}

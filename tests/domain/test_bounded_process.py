@@ -77,3 +77,7 @@ def test_installed_packages_are_there_only_where_they_are_asked_for(module) -> N
     name = module("import importlib.util; print(importlib.util.find_spec('pydantic') is not None)")
     assert run_bounded(name, b"", LIMITS) == b"False\n"
     assert run_bounded(name, b"", ProcessLimits(5), needs_packages=True) == b"True\n"
+
+
+def test_a_child_has_the_lowest_priority(module) -> None:  # type: ignore[no-untyped-def]
+    assert run_bounded(module("import os; print(os.nice(0))"), b"", LIMITS) == b"19\n"

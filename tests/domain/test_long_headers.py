@@ -1,4 +1,4 @@
-"""Headers over 256 KiB: read by a child process, with the same result as one that is read here."""
+"""Headers over 32 KiB: read by a child process, with the same result as one that is read here."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_no_process_is_unavailable_and_not_a_verdict(monkeypatch: pytest.MonkeyP
     def fail(*_: object, **__: object) -> bytes:
         raise ProcessFailed("the process could not be started: no fork")
 
-    monkeypatch.setattr(header_process, "run_bounded", fail)
+    monkeypatch.setattr(header_process, "run_in_worker", fail)
     raw = header_of(12_000)
     with pytest.raises(Unavailable, match="no fork"):
         parse_header(raw, size_of(raw), "it")

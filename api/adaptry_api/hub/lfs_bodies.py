@@ -12,7 +12,8 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid, Unsupported
 from adaptry.registry import protocol
 from adaptry_api.auth_policy import app_state_of
-from adaptry_api.bodies import first_fault, read_body, read_json
+from adaptry_api.bodies import read_body, read_json
+from adaptry_api.faults import first_fault
 
 LFS_MEDIA_TYPE = "application/vnd.git-lfs+json"
 _LIMITS = strictjson.JsonLimits(size=protocol.JSON_LIMIT, nodes=20_000)

@@ -9,19 +9,19 @@ the machine's order. Standard library only.
 from __future__ import annotations
 
 import struct
-import sys
 from array import array
 from collections.abc import Iterator, Sequence
 
 from adaptry.adapters.header import DTYPE_BITS, HeaderLimits, SafetensorsHeader, TensorInfo, parse_in_process
 from adaptry.core.errors import InvalidWeights, Unavailable
-from adaptry.core.processes.bounded import ProcessFailed, ProcessLimits, ProcessTimeout, run_bounded
+from adaptry.core.processes.bounded import ProcessFailed, ProcessLimits, ProcessTimeout
 from adaptry.core.processes.slots import ProcessSlots
+from adaptry.core.processes.worker_pool import run_in_worker
 
 _MIB = 1 << 20
 _DTYPES = tuple(DTYPE_BITS)
 _REFUSED, _READ = b"!", b"="
-_SLOTS = ProcessSlots(running=2, waiting=4, patience=120.0)
+_SLOTS = ProcessSlots(running=2, waiting=8, patience=120.0)
 
 
 def parse_in_child(raw: bytes, size: int, what: str, limits: HeaderLimits) -> SafetensorsHeader:
@@ -32,15 +32,15 @@ def parse_in_child(raw: bytes, size: int, what: str, limits: HeaderLimits) -> Sa
     )
     arguments = [str(size), what, str(limits.size), str(limits.tensors)]
     try:
-        with _SLOTS.acquire("headers of more than 256 KiB"):
-            answer = run_bounded("adaptry.adapters.header_process", raw, bounds, arguments=arguments)
+        with _SLOTS.acquire("headers of more than 32 KiB"):
+            answered = run_in_worker("adaptry.adapters.header_process", raw, bounds, arguments)
     except ProcessTimeout:
         raise InvalidWeights(f"{what}'s header takes more than {bounds.seconds:.0f} s to read") from None
     except ProcessFailed as error:
         raise Unavailable(f"{what}'s header could not be read: {error}") from error
-    if answer.startswith(_REFUSED):
-        raise InvalidWeights(answer[1:].decode())
-    tensors, metadata = _unpacked(answer, 8 + len(raw))
+    if answered.startswith(_REFUSED):
+        raise InvalidWeights(answered[1:].decode())
+    tensors, metadata = _unpacked(answered, 8 + len(raw))
     return SafetensorsHeader(tensors, metadata, 8 + len(raw), raw)
 
 
@@ -104,17 +104,10 @@ def _numbers(kind: str, data: bytes) -> array[int]:
     return numbers
 
 
-def main() -> None:
-    size, what, limit, tensors = sys.argv[1:]
+def answer(raw: bytes, size: str, what: str, limit: str, tensors: str) -> bytes:
+    """The header in columns, or why it is refused."""
     try:
-        header = parse_in_process(
-            sys.stdin.buffer.read(), int(size), what, HeaderLimits(int(limit), int(tensors))
-        )
+        header = parse_in_process(raw, int(size), what, HeaderLimits(int(limit), int(tensors)))
     except InvalidWeights as error:
-        sys.stdout.buffer.write(_REFUSED + error.message.encode("utf-8", "replace"))
-    else:
-        sys.stdout.buffer.writelines(_packed(header))
-
-
-if __name__ == "__main__":
-    main()
+        return _REFUSED + error.message.encode("utf-8", "replace")
+    return b"".join(_packed(header))

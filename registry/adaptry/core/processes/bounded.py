@@ -20,7 +20,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,13 +32,17 @@ _SHORTEST_WAIT = 60.0
 _CHILDREN = threading.BoundedSemaphore(max(2, os.cpu_count() or 2))
 _PATIENCE = 120.0  # seconds that a caller waits for one of these
 _WALL_FACTOR = 30.0
+LOWEST_PRIORITY = 19
+"""The niceness of children that read untrusted input: beside the caller's own threads, they get one or two
+percent of a processor, and else whatever is idle.
+"""
 _PASSED_ON = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TMPDIR", "VIRTUAL_ENV")
 
 # Runs before anything is imported. Lower priority: the caller's other work comes first.
 _START = """\
 import os, resource, signal, sys
 seconds, memory, root, module = float(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
-os.nice(5)
+os.nice(int(sys.argv[5]))
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 2, int(seconds) + 3))
 try:
@@ -48,7 +53,7 @@ sys.path.insert(0, root)
 import runpy
 signal.signal(signal.SIGPROF, signal.SIG_DFL)
 signal.setitimer(signal.ITIMER_PROF, seconds)
-sys.argv = [module, *sys.argv[5:]]
+sys.argv = [module, *sys.argv[6:]]
 try:
     runpy.run_module(module, run_name="__main__")
     sys.stdout.flush()
@@ -95,19 +100,33 @@ def run_bounded(
     Raises `ProcessTimeout` when the child used up its processor time, and `ProcessFailed` for any other end
     than an answer within `limits`.
     """
-    if not _CHILDREN.acquire(timeout=_PATIENCE):
-        raise ProcessFailed("all processes for such work are busy; try again")
-    try:
+    with child_slot():
         process = start_bounded(
-            module, limits, arguments=arguments, descriptors=descriptors, needs_packages=needs_packages
+            module,
+            limits,
+            arguments=arguments,
+            descriptors=descriptors,
+            needs_packages=needs_packages,
+            niceness=LOWEST_PRIORITY,
         )
         answer = _exchange(process, request, limits)
-    finally:
-        _CHILDREN.release()
     check_exit(process.returncode, limits, answer[: limits.answer])
     if len(answer) > limits.answer:
         raise ProcessFailed(f"the process answered {len(answer):,} bytes; at most {limits.answer:,} are read")
     return answer
+
+
+@contextmanager
+def child_slot() -> Iterator[None]:
+    """One of the children that may work at once in this process. Raises `ProcessFailed` if none is free for
+    long.
+    """
+    if not _CHILDREN.acquire(timeout=_PATIENCE):
+        raise ProcessFailed("all processes for such work are busy; try again")
+    try:
+        yield
+    finally:
+        _CHILDREN.release()
 
 
 def start_bounded(
@@ -117,6 +136,7 @@ def start_bounded(
     arguments: Sequence[str] = (),
     descriptors: Sequence[int] = (),
     needs_packages: bool = False,
+    niceness: int = 5,
     stdin: int = subprocess.PIPE,
 ) -> subprocess.Popen[bytes]:
     """The child itself, for a caller that talks to it; `limits.seconds` hold until it sets its own timer.
@@ -128,7 +148,7 @@ def start_bounded(
     command = [sys.executable, *flags, "-c", _START, repr(limits.seconds), str(limits.memory), _ROOT, module]
     try:
         return subprocess.Popen(
-            [*command, *arguments],
+            [*command, str(niceness), *arguments],
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -141,7 +161,7 @@ def start_bounded(
 
 def _exchange(process: subprocess.Popen[bytes], request: bytes, limits: ProcessLimits) -> bytes:
     """Sends the request and reads the answer. The child has ended on return or `ProcessFailed`."""
-    patience = max(_SHORTEST_WAIT, limits.seconds * _WALL_FACTOR)
+    patience = wall_clock_limit(limits)
     with process:
         try:
             return process.communicate(request, patience)[0]
@@ -149,6 +169,11 @@ def _exchange(process: subprocess.Popen[bytes], request: bytes, limits: ProcessL
             raise ProcessFailed(f"the process did not answer within {patience:.0f} s") from None
         finally:
             process.kill()
+
+
+def wall_clock_limit(limits: ProcessLimits) -> float:
+    """Seconds after which a child that has not answered is waiting for something."""
+    return max(_SHORTEST_WAIT, limits.seconds * _WALL_FACTOR)
 
 
 def check_exit(code: int, limits: ProcessLimits, answer: bytes = b"") -> None:

@@ -1,4 +1,4 @@
-"""Reads YAML of strangers: a long text in a child process, within bounds on time and memory, one at a time.
+"""Reads YAML of strangers: a long text in a child process, within bounds on time and memory, two at a time.
 
 PyYAML makes its values in Python, so a long text would compete with everything else in the caller's process
 for the interpreter.
@@ -7,16 +7,16 @@ for the interpreter.
 from __future__ import annotations
 
 import json
-import sys
 from typing import Any
 
 from adaptry.core.errors import Invalid, Unavailable
 from adaptry.core.plain_yaml import SHORT, loads_in_process
-from adaptry.core.processes.bounded import ProcessFailed, ProcessLimits, ProcessTimeout, run_bounded
+from adaptry.core.processes.bounded import ProcessFailed, ProcessLimits, ProcessTimeout
 from adaptry.core.processes.slots import ProcessSlots
+from adaptry.core.processes.worker_pool import run_in_worker
 
 _BOUNDS = ProcessLimits(4.0, 512 << 20, answer=4 << 20)
-_SLOTS = ProcessSlots(running=1, waiting=4)
+_SLOTS = ProcessSlots(running=2, waiting=6)
 _REFUSED, _READ = b"!", b"="
 
 
@@ -31,26 +31,19 @@ def loads(text: str, what: str) -> Any:
     data = text.encode("utf-8", "surrogatepass")
     try:
         with _SLOTS.acquire("long YAML texts"):
-            answer = run_bounded(
-                "adaptry.core.processes.yaml_reader", data, _BOUNDS, arguments=[what], needs_packages=True
-            )
+            answered = run_in_worker("adaptry.core.processes.yaml_reader", data, _BOUNDS, [what])
     except ProcessTimeout:
         raise Invalid(f"{what} takes more than {_BOUNDS.seconds:.0f} s to read") from None
     except ProcessFailed as error:
         raise Unavailable(f"{what} could not be read: {error}") from error
-    if answer.startswith(_REFUSED):
-        raise Invalid(answer[1:].decode())
-    return json.loads(answer[1:])
+    if answered.startswith(_REFUSED):
+        raise Invalid(answered[1:].decode())
+    return json.loads(answered[1:])
 
 
-def main() -> None:
-    text = sys.stdin.buffer.read().decode("utf-8", "surrogatepass")
+def answer(data: bytes, what: str) -> bytes:
+    """What the text means, as JSON, or why it is refused."""
     try:
-        answer = _READ + json.dumps(loads_in_process(text, sys.argv[1])).encode()
+        return _READ + json.dumps(loads_in_process(data.decode("utf-8", "surrogatepass"), what)).encode()
     except Invalid as error:
-        answer = _REFUSED + error.message.encode("utf-8", "replace")
-    sys.stdout.buffer.write(answer)
-
-
-if __name__ == "__main__":
-    main()
+        return _REFUSED + error.message.encode("utf-8", "replace")

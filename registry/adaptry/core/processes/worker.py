@@ -1,0 +1,69 @@
+"""The process of a worker pool: answers requests from the socket that is its standard input, until that ends.
+
+A request is a length (4 bytes, big-endian), a JSON object and the bytes to work on; the answer is a length
+(8 bytes) and bytes. Each request has its own limits on processor time and address space.
+
+The process stays for the next request, since starting it and importing what it needs costs several times what
+most requests cost. It ends when its input does (whoever started it ended, however), after `IDLE` seconds
+without a request, and after a request that left it large. Standard library only.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import io
+import json
+import resource
+import select
+import signal
+import socket
+import time
+from typing import Any
+
+IDLE = 30.0
+"""Seconds without a request after which a worker ends, with exit code 0."""
+_MOST_REQUESTS = 1000
+_LARGE = 4 << 20  # bytes of a request: what they became may have left the process large
+
+
+def serve(requests: socket.socket, target: io.BufferedWriter) -> None:
+    """Answers requests until there are no more."""
+    stream = io.BufferedReader(socket.SocketIO(requests, "r"))
+    gc.disable()  # nothing here makes cycles, and a collection would visit every value of a large document
+    for _ in range(_MOST_REQUESTS):
+        if not select.select([requests], [], [], IDLE)[0]:
+            return
+        head = stream.read(4)
+        if len(head) < 4:
+            return
+        request: dict[str, Any] = json.loads(stream.read(int.from_bytes(head, "big")))  # `Any`: our parent's
+        _limit(request["seconds"], request["memory"])
+        data = stream.read(request["size"])
+        if len(data) < request["size"]:
+            return
+        answer: bytes = importlib.import_module(request["module"]).answer(data, *request["arguments"])
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        del data
+        target.write(len(answer).to_bytes(8, "big"))
+        target.write(answer)
+        target.flush()
+        if request["size"] > _LARGE:
+            return
+
+
+def _limit(seconds: float, memory: int) -> None:
+    """Bounds what follows. The kernel's own limit on processor time stands behind the timer."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time() + seconds) + 2, most))
+    try:
+        _, most = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (memory, most))
+    except (OSError, ValueError):
+        pass  # the system does not offer it (macOS)
+
+
+if __name__ == "__main__":
+    with socket.socket(fileno=0) as standard_input, open(1, "wb") as standard_output:
+        serve(standard_input, standard_output)

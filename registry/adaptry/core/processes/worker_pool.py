@@ -1,0 +1,171 @@
+"""Child processes that are kept: each runs functions over untrusted bytes, one request after another.
+
+The bounds are those of `bounded`: a request that costs too much ends its worker, and so does a crash.
+Whatever happens to a worker, the caller gets a whole answer or an error. The caller's thread waits in system
+calls and does not compete for the interpreter: the bytes leave in one call, and the answer is read in one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import subprocess
+import threading
+import weakref
+from collections.abc import Sequence
+from typing import IO, cast
+
+from adaptry.core.processes.bounded import (
+    LOWEST_PRIORITY,
+    ProcessFailed,
+    ProcessLimits,
+    check_exit,
+    child_slot,
+    start_bounded,
+    wall_clock_limit,
+)
+
+_LIFETIME = ProcessLimits(seconds=1e7, memory=1 << 34)  # of a worker; each request has limits of its own
+
+
+class WorkerPool:
+    """`run` a module's `answer` in a worker. Safe to use from many threads.
+
+    Workers start when they are needed and end after half a minute without work, and when this process ends,
+    however it does.
+    """
+
+    def __init__(self) -> None:
+        self._owner = os.getpid()
+        self._lock = threading.Lock()
+        self._idle: list[_Worker] = []
+        self._end = weakref.finalize(self, _end_all, self._idle)
+
+    def run(self, module: str, request: bytes, limits: ProcessLimits, arguments: Sequence[str] = ()) -> bytes:
+        """What the function `answer` of `module` returns for `request` and `arguments`.
+
+        Raises `ProcessTimeout` when the worker used up its processor time, and `ProcessFailed` for any other
+        end than an answer within `limits`.
+        """
+        with child_slot():
+            while True:
+                worker = self._kept() or _Worker()
+                try:
+                    answer = worker.ask(module, request, limits, arguments)
+                except _EndedBefore:
+                    worker.end()
+                    continue
+                except BaseException:
+                    worker.end()
+                    raise
+                with self._lock:
+                    self._idle.append(worker)
+                return answer
+
+    def _kept(self) -> _Worker | None:
+        with self._lock:
+            if self._owner != os.getpid():  # after a fork the workers are the parent's, as are their answers
+                self._owner = os.getpid()
+                self._end.detach()
+                self._idle = []
+                self._end = weakref.finalize(self, _end_all, self._idle)
+            while self._idle:
+                worker = self._idle.pop()
+                if worker.is_alive:
+                    return worker
+                worker.end()
+            return None
+
+
+class _EndedBefore(Exception):
+    """A kept worker ended of its own accord before it read the request."""
+
+
+class _Worker:
+    """One process and its pipes; used by one thread at a time."""
+
+    def __init__(self) -> None:
+        self._has_answered = False
+        try:
+            self._socket, theirs = socket.socketpair()
+        except OSError as error:
+            raise ProcessFailed(f"the process could not be started: {error}") from error
+        with theirs:
+            try:
+                self._process = start_bounded(
+                    "adaptry.core.processes.worker",
+                    _LIFETIME,
+                    stdin=theirs.fileno(),
+                    needs_packages=True,
+                    niceness=LOWEST_PRIORITY,
+                )
+            except ProcessFailed:
+                self._socket.close()
+                raise
+
+    def ask(self, module: str, request: bytes, limits: ProcessLimits, arguments: Sequence[str]) -> bytes:
+        """Raises `ProcessFailed` and `ProcessTimeout`; the worker is of no use then."""
+        document = {"module": module, "arguments": arguments, "seconds": limits.seconds}
+        order = json.dumps(document | {"memory": limits.memory, "size": len(request)}).encode()
+        patience = wall_clock_limit(limits)
+        self._socket.settimeout(patience)
+        try:
+            self._socket.sendall(len(order).to_bytes(4, "big") + order)
+            self._socket.sendall(request)
+        except TimeoutError:
+            raise ProcessFailed(f"the process did not read its request within {patience:.0f} s") from None
+        except OSError:
+            raise self._failure(limits) from None
+        answer = self._answer(limits, patience)
+        self._has_answered = True
+        return answer
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def end(self) -> None:
+        """Kills the process and waits for it."""
+        self._socket.close()
+        with self._process:
+            self._process.kill()
+
+    def _answer(self, limits: ProcessLimits, patience: float) -> bytes:
+        output = cast(IO[bytes], self._process.stdout)
+        waiting = select.poll()
+        waiting.register(output, select.POLLIN)
+        if not waiting.poll(patience * 1000):
+            raise ProcessFailed(f"the process did not answer within {patience:.0f} s")
+        head = output.read(8)
+        if len(head) < 8:
+            raise self._failure(limits)
+        length = int.from_bytes(head, "big")
+        if length > limits.answer:
+            raise ProcessFailed(f"the process answered {length:,} bytes; at most {limits.answer:,} are read")
+        answer = output.read(length)
+        if len(answer) < length:
+            raise self._failure(limits)
+        return answer
+
+    def _failure(self, limits: ProcessLimits) -> Exception:
+        """Why the process ended. Waits a moment, so that its exit code is its own."""
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.returncode == 0 and self._has_answered:
+            return _EndedBefore()
+        check_exit(self._process.returncode, limits)
+        return ProcessFailed("the process ended without an answer")
+
+
+def _end_all(workers: list[_Worker]) -> None:
+    while workers:
+        workers.pop().end()
+
+
+_POOL = WorkerPool()
+run_in_worker = _POOL.run
