@@ -31,7 +31,7 @@ MIN_BYTES_PER_SECOND = 16 << 10
 """Bytes a second that a body must make once it has been waited for longer than `IDLE_SECONDS`."""
 
 INLINE_PARSE_LIMIT = 16 << 10
-"""Bytes of JSON that are parsed on the event loop: 4 ms at worst. A child process checks larger ones first."""
+"""Bytes of JSON that are parsed on the event loop: 4 ms at worst. A child checks larger ones first."""
 ANONYMOUS_JSON_LIMIT = 4 << 10
 """Bytes of JSON that are read from anybody, without a token."""
 
