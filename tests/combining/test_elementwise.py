@@ -48,7 +48,6 @@ def made(
         weights,
         combination.check_values(values),
         lambda place: torch.Generator().manual_seed(seed * 1000 + place),
-        input_count=len(updates),
     )
     result = combination.combine(told)
     assert isinstance(result, Tensor) and result.dtype == torch.float32

@@ -23,13 +23,6 @@ class PlainPattern:
     text: str
     dots: tuple[int, ...] = ()
 
-    def matches_end(self, name: str) -> bool:
-        """Whether `name` is, or ends with a dot and, this: what `re.match(rf"(.*\\.)?({key})$", name)`
-        finds.
-        """
-        start = len(name) - len(self.text)
-        return start >= 0 and (start == 0 or name[start - 1] == ".") and self.matches_whole(name[start:])
-
     def matches_whole(self, name: str) -> bool:
         """Whether `name` as a whole is this: what `re.fullmatch` finds."""
         return mask_characters(name, self.dots) == self.text if len(name) == len(self.text) else False

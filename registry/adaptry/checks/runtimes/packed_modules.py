@@ -1,7 +1,7 @@
 """Conditions of an engine that packs base weights: queries, keys and values, gate and up projection.
 
 An adapter of some of them is put together with zeros in the place of the others, as far as the engine thought
-of that; what it did not think of is in `NEEDED`.
+of that; what it did not think of is in `PACKED_WITH`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PACKED_WITH: Mapping[str, tuple[str, ...]] = {
 def missing_packed_modules(
     modules: tuple[ModuleSpec, ...], base: BaseRecord | None
 ) -> Iterator[tuple[str, ModuleSpec]]:
-    """Paths that `NEEDED` asks for and that are not there, each with a module that has the same inputs.
+    """Paths that `PACKED_WITH` asks for and that are not there, each with a module that has the same inputs.
 
     A base without a gate has its up projection alone, and then nothing is lacking.
     """

@@ -71,7 +71,7 @@ class PeftReplay:
 class CombineInputs:
     """What a method gets of one site: the updates of the adapters that have one there, each with its trained
     scale, in the recipe's order; their weights; the parameters' values; `rank`, the rank the result is to
-    have, for a method whose arithmetic depends on it; `input_count`, how many adapters the recipe has.
+    have, for a method whose arithmetic depends on it.
 
     `input_positions` says which of the recipe's inputs the updates are of; `all_weights` are the weights here
     of all of them, also of those without an update at this site, for methods that take absence for an update
@@ -86,7 +86,6 @@ class CombineInputs:
     values: Mapping[str, Number]
     random: Callable[[int], Generator]
     rank: int | None = None
-    input_count: int = 0
     input_positions: Sequence[int] = ()
     all_weights: Sequence[float] = ()
     site_name: str = ""

@@ -51,7 +51,7 @@ class Factors:
 class Decomposition:
     """Δ = left · diag(values) · right: [..., out, k], [..., k] falling, [..., k, in]; float64.
 
-    Where only the leading triplets were computed, `beyond` is the energy of the others.
+    Where only the leading triplets were computed, `tail_energy` is the energy of the others.
     """
 
     left: Tensor

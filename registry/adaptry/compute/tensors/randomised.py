@@ -29,7 +29,7 @@ def energy_of(delta: Tensor) -> float:
 
 
 def decompose_to_rank(delta: Tensor, rank: int, seed: int) -> Decomposition:
-    """At least the first `rank` triplets of Δ [out, in] float32 (all, if no more); `beyond` is exact."""
+    """At least the first `rank` triplets of Δ [out, in] float32 (all, if no more); `tail_energy` is exact."""
     if min(delta.shape) <= max(_SMALL, 4 * (rank + OVERSAMPLING)):
         return decompose_dense(delta)
     return _projected(delta, rank + OVERSAMPLING, seed)
