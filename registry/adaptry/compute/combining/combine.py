@@ -118,7 +118,6 @@ def combine_deltas(plan: CombinePlan, planned: PlannedSite) -> Factors | Tensor:
         planned.values,
         random,
         planned.rank,
-        len(plan.recipe.inputs),
         planned.inputs,
         planned.all_weights,
         planned.site.key,

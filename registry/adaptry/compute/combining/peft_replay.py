@@ -57,7 +57,6 @@ def _replay_site(plan: CombinePlan, planned: PlannedSite, generator: Generator |
         planned.values,
         _no_generator,
         planned.rank,
-        len(plan.recipe.inputs),
         site_name=site.key,
         replay=PeftReplay(is_transposed, site.kernel, generator),
     )

@@ -1,6 +1,7 @@
 """Reinforcement learning with a registry: publish the policy often, keep a window of versions, drain.
 
-publisher = Publisher(registry, "acme/policy", window=4, engines=[Vllm(EngineClient(url))], cache=Cache(folder))
+engines = [Vllm(EngineClient(url))]
+publisher = Publisher(registry, "acme/policy", window=4, engines=engines, cache=Cache(folder))
 published = publisher.publish(model, step=10, metrics={"reward": 0.3})
 publisher.drain()                     # no engine answers from an older one any more
 sample(model=published.model)         # what to ask an engine for
