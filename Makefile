@@ -9,6 +9,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# Tests start hundreds of interpreters. Without compiled files each would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 # The model that the demo and the end-to-end tests use.  It is no extra: its own dependencies (a chat tool and a
 # compiler run of llama.cpp) must not come along, and an extra cannot say so.
@@ -89,7 +91,7 @@ environments: $(TOOLS:%=.venvs/%/tried) .venvs/ceph ## where the heavy tests run
 lint: $(FOR_TESTS) ## format, lint, types and layers, changing nothing
 	@echo "ruff format"; $(BIN)/ruff format --check --quiet --output-format concise . || { echo "run: make format"; exit 1; }
 	@echo "ruff check"; $(BIN)/ruff check --quiet --output-format concise .
-	@echo "mypy"; $(BIN)/mypy --no-error-summary
+	@echo "mypy"; $(BIN)/mypy --num-workers 2 --no-error-summary
 	@echo "import-linter"; $(BIN)/lint-imports --no-logo >$(VENV)/layers.txt 2>&1 || { cat $(VENV)/layers.txt; exit 1; }
 
 format: $(FOR_TESTS) ## format the code and mend what the linter can
@@ -108,9 +110,15 @@ clean: ## forget the environment and what tests and benches left
 	rm -rf $(VENV) .venvs .demo .bench dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 # pytest names what it skipped and why (-rfEs); what could not be installed is said after it, last.
+# Temporary files are kept in memory where there is room for the 6 GB of a run: registries and servers of PostgreSQL wait for
+# their disk at every commit. PostgreSQL runs as another user, who must reach them.
 .PHONY: pytest
 pytest:
-	@$(BIN)/pytest -n 2 --dist worksteal --durations=10 $(if $(SELECT),-m "$(SELECT)"); status=$$?; \
+	@if [ "$$(df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 { print int($$4 / 1048576) }')" -ge 10 ] 2>/dev/null; then \
+	  TMPDIR=$$(mktemp -d /dev/shm/adaptry-XXXXXX) && export TMPDIR && chmod 711 "$$TMPDIR"; \
+	  trap 'rm -rf "$$TMPDIR"' EXIT; trap 'exit 130' INT TERM; \
+	fi; \
+	$(BIN)/pytest -n 2 --dist worksteal --durations=10 $(if $(SELECT),-m "$(SELECT)"); status=$$?; \
 	if [ -s $(LEFT_OUT) ]; then echo; echo "Left out, and the tests that need it skipped:"; cat $(LEFT_OUT); fi; \
 	exit $$status
 
