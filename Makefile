@@ -79,10 +79,10 @@ test: $(FOR_TESTS) ## what must pass before a change goes in
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory pytest SELECT="not slow and not heavy"
 
-test-slow: $(FOR_TESTS) ## the tests with servers of PostgreSQL and S3, many processes, crashes
+test-slow: $(FOR_TESTS) .venvs/oci/tried ## the tests with servers of PostgreSQL and S3, many processes, crashes
 	@$(MAKE) --no-print-directory pytest SELECT="slow and not heavy"
 
-test-all: $(FOR_TESTS) environments ## everything: also what needs the network, a trained model or minutes
+test-all: $(FOR_TESTS) environments .venvs/oci/tried ## everything: also what needs the network, a trained model or minutes
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory pytest SELECT=""
 
@@ -155,6 +155,20 @@ $(FOR_TESTS): $(MADE) pyproject.toml $(JAVASCRIPT)/package-lock.json
 	  echo "installing $(CEPH) (apt-get; a minute)"; \
 	  apt-get install --yes --quiet=2 --no-install-recommends $(CEPH) >/dev/null 2>&1 || \
 	  echo "  ceph: $(CEPH) could not be installed with apt-get, so its tests are skipped"; }
+
+# A registry of container images and the tool that copies them are no Python packages either. Debian's are unpacked here, which
+# needs no right to install anything.
+.venvs/oci/tried: Makefile
+	@rm -rf $(@D) && mkdir -p $(@D)
+	@command -v docker-registry skopeo >/dev/null || { \
+	  echo "unpacking docker-registry and skopeo into $(@D) (apt-get download; a few seconds)"; \
+	  ( cd $(@D) && \
+	    needs() { apt-cache depends "$$1" | awk -v name="^$$2" '$$1 ~ /Depends:/ && $$2 ~ name { print $$2; exit }'; } && \
+	    gpgme=$$(needs skopeo libgpgme) && \
+	    apt-get download -qq docker-registry skopeo $$gpgme $$(needs $$gpgme libassuan) && \
+	    for each in *.deb; do dpkg -x "$$each" . || exit 1; done && rm ./*.deb && touch made ) >/dev/null 2>&1 || \
+	  echo "  oci: docker-registry and skopeo could not be downloaded with apt-get, so their tests are skipped"; }
+	@touch $@
 
 # What was tried is not tried again until this file changes; what is `made` is there for the tests.
 .venvs/%/tried: Makefile
