@@ -151,7 +151,7 @@ $(FOR_TESTS): $(MADE) pyproject.toml $(JAVASCRIPT)/package-lock.json
 # Ceph's gateway, a second S3 server, is no Python package: it comes with the system, where that is Debian and one may install there.
 .PHONY: .venvs/ceph
 .venvs/ceph:
-	@command -v radosgw ceph-mon ceph-osd >/dev/null || { \
+	@command -v radosgw >/dev/null && command -v ceph-mon >/dev/null && command -v ceph-osd >/dev/null || { \
 	  echo "installing $(CEPH) (apt-get; a minute)"; \
 	  apt-get install --yes --quiet=2 --no-install-recommends $(CEPH) >/dev/null 2>&1 || \
 	  echo "  ceph: $(CEPH) could not be installed with apt-get, so its tests are skipped"; }
@@ -160,7 +160,7 @@ $(FOR_TESTS): $(MADE) pyproject.toml $(JAVASCRIPT)/package-lock.json
 # needs no right to install anything.
 .venvs/oci/tried: Makefile
 	@rm -rf $(@D) && mkdir -p $(@D)
-	@command -v docker-registry skopeo >/dev/null || { \
+	@command -v docker-registry >/dev/null && command -v skopeo >/dev/null || { \
 	  echo "unpacking docker-registry and skopeo into $(@D) (apt-get download; a few seconds)"; \
 	  ( cd $(@D) && \
 	    needs() { apt-cache depends "$$1" | awk -v name="^$$2" '$$1 ~ /Depends:/ && $$2 ~ name { print $$2; exit }'; } && \
