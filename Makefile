@@ -9,6 +9,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# Tests start hundreds of interpreters. Without compiled files each would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 # The model that the demo and the end-to-end tests use.  It is no extra: its own dependencies (a chat tool and a
 # compiler run of llama.cpp) must not come along, and an extra cannot say so.
@@ -77,10 +79,10 @@ test: $(FOR_TESTS) ## what must pass before a change goes in
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory pytest SELECT="not slow and not heavy"
 
-test-slow: $(FOR_TESTS) ## the tests with servers of PostgreSQL and S3, many processes, crashes
+test-slow: $(FOR_TESTS) .venvs/oci/tried ## the tests with servers of PostgreSQL and S3, many processes, crashes
 	@$(MAKE) --no-print-directory pytest SELECT="slow and not heavy"
 
-test-all: $(FOR_TESTS) environments ## everything: also what needs the network, a trained model or minutes
+test-all: $(FOR_TESTS) environments .venvs/oci/tried ## everything: also what needs the network, a trained model or minutes
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory pytest SELECT=""
 
@@ -89,7 +91,7 @@ environments: $(TOOLS:%=.venvs/%/tried) .venvs/ceph ## where the heavy tests run
 lint: $(FOR_TESTS) ## format, lint, types and layers, changing nothing
 	@echo "ruff format"; $(BIN)/ruff format --check --quiet --output-format concise . || { echo "run: make format"; exit 1; }
 	@echo "ruff check"; $(BIN)/ruff check --quiet --output-format concise .
-	@echo "mypy"; $(BIN)/mypy --no-error-summary
+	@echo "mypy"; $(BIN)/mypy --num-workers 2 --no-error-summary
 	@echo "import-linter"; $(BIN)/lint-imports --no-logo >$(VENV)/layers.txt 2>&1 || { cat $(VENV)/layers.txt; exit 1; }
 
 format: $(FOR_TESTS) ## format the code and mend what the linter can
@@ -108,9 +110,15 @@ clean: ## forget the environment and what tests and benches left
 	rm -rf $(VENV) .venvs .demo .bench dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 # pytest names what it skipped and why (-rfEs); what could not be installed is said after it, last.
+# Temporary files are kept in memory where there is room for the 6 GB of a run: registries and servers of PostgreSQL wait for
+# their disk at every commit. PostgreSQL runs as another user, who must reach them.
 .PHONY: pytest
 pytest:
-	@$(BIN)/pytest -n 2 --dist worksteal --durations=10 $(if $(SELECT),-m "$(SELECT)"); status=$$?; \
+	@if [ "$$(df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 { print int($$4 / 1048576) }')" -ge 10 ] 2>/dev/null; then \
+	  TMPDIR=$$(mktemp -d /dev/shm/adaptry-XXXXXX) && export TMPDIR && chmod 711 "$$TMPDIR"; \
+	  trap 'rm -rf "$$TMPDIR"' EXIT; trap 'exit 130' INT TERM; \
+	fi; \
+	$(BIN)/pytest -n 2 --dist worksteal --durations=10 $(if $(SELECT),-m "$(SELECT)"); status=$$?; \
 	if [ -s $(LEFT_OUT) ]; then echo; echo "Left out, and the tests that need it skipped:"; cat $(LEFT_OUT); fi; \
 	exit $$status
 
@@ -143,10 +151,24 @@ $(FOR_TESTS): $(MADE) pyproject.toml $(JAVASCRIPT)/package-lock.json
 # Ceph's gateway, a second S3 server, is no Python package: it comes with the system, where that is Debian and one may install there.
 .PHONY: .venvs/ceph
 .venvs/ceph:
-	@command -v radosgw ceph-mon ceph-osd >/dev/null || { \
+	@command -v radosgw >/dev/null && command -v ceph-mon >/dev/null && command -v ceph-osd >/dev/null || { \
 	  echo "installing $(CEPH) (apt-get; a minute)"; \
 	  apt-get install --yes --quiet=2 --no-install-recommends $(CEPH) >/dev/null 2>&1 || \
 	  echo "  ceph: $(CEPH) could not be installed with apt-get, so its tests are skipped"; }
+
+# A registry of container images and the tool that copies them are no Python packages either. Debian's are unpacked here, which
+# needs no right to install anything.
+.venvs/oci/tried: Makefile
+	@rm -rf $(@D) && mkdir -p $(@D)
+	@command -v docker-registry >/dev/null && command -v skopeo >/dev/null || { \
+	  echo "unpacking docker-registry and skopeo into $(@D) (apt-get download; a few seconds)"; \
+	  ( cd $(@D) && \
+	    needs() { apt-cache depends "$$1" | awk -v name="^$$2" '$$1 ~ /Depends:/ && $$2 ~ name { print $$2; exit }'; } && \
+	    gpgme=$$(needs skopeo libgpgme) && \
+	    apt-get download -qq docker-registry skopeo $$gpgme $$(needs $$gpgme libassuan) && \
+	    for each in *.deb; do dpkg -x "$$each" . || exit 1; done && rm ./*.deb && touch made ) >/dev/null 2>&1 || \
+	  echo "  oci: docker-registry and skopeo could not be downloaded with apt-get, so their tests are skipped"; }
+	@touch $@
 
 # What was tried is not tried again until this file changes; what is `made` is there for the tests.
 .venvs/%/tried: Makefile

@@ -45,3 +45,17 @@ def test_every_place_that_is_called_slow_is_there() -> None:
         assert (ROOT / file).exists(), place
         text = (ROOT / file).read_text() if names else ""
         assert all(re.search(rf"(class|def) {name}\b", text) for name in names), place
+
+
+@pytest.mark.parametrize(
+    "selection, is_left_unread",
+    [("not slow and not heavy", True), ("slow and not heavy", False), ("heavy", False), ("", False)],
+)
+def test_a_slow_place_is_left_unread_only_where_no_slow_test_is_selected(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, selection: str, is_left_unread: bool
+) -> None:
+    places = request.config.pluginmanager.get_plugin(str(ROOT / "tests" / "conftest.py"))
+    assert places is not None
+    monkeypatch.setattr(request.config.option, "markexpr", selection)
+    assert bool(places.pytest_ignore_collect(ROOT / "tests" / "jobs", request.config)) == is_left_unread
+    assert not places.pytest_ignore_collect(ROOT / "tests" / "domain", request.config)

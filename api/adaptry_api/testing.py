@@ -46,7 +46,7 @@ class Server:
     def __init__(self, url: str, data: Path, catalog: str | None = None) -> None:
         self.url = url
         self.data = data
-        self._catalog = catalog
+        self._catalog = open_local(data, catalog=catalog).catalog
         self.admin = self.token("root", "admin", ("*",))
         self._pool = urllib3.PoolManager(retries=False, timeout=30)
 
@@ -54,11 +54,7 @@ class Server:
         self, name: str, role: Role, namespaces: tuple[str, ...], expires_at: datetime | None = None
     ) -> str:
         """A token, made beside the server as the command line does."""
-        catalog = open_local(self.data, catalog=self._catalog).catalog
-        try:
-            return tokens.create_token(catalog, name, role, namespaces, expires_at)
-        finally:
-            catalog.close()
+        return tokens.create_token(self._catalog, name, role, namespaces, expires_at)
 
     def registry(self, token: str | None = None) -> HttpRegistry:
         return HttpRegistry(self.url, token or self.admin)
@@ -84,6 +80,7 @@ class Server:
 
     def close(self) -> None:
         self._pool.clear()
+        self._catalog.close()
 
 
 def assert_problem(answer: RawResponse, status: int, code: str) -> None:

@@ -4,6 +4,7 @@ own.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -15,6 +16,9 @@ from pathlib import Path
 import pytest
 
 PROGRAMS = ("docker-registry", "skopeo")
+_MADE = Path(__file__).parents[2] / ".venvs" / "oci"  # where `make test-slow` unpacks them
+_PATH = f"{os.environ.get('PATH', os.defpath)}{os.pathsep}{_MADE / 'usr' / 'bin'}"
+_FOUND = {program: shutil.which(program, path=_PATH) for program in PROGRAMS}
 _CONFIG = """
 version: 0.1
 log: {{level: info}}
@@ -26,7 +30,7 @@ _SECONDS = 30
 _LISTENING = re.compile(r"listening on (127\.0\.0\.1:\d+)")
 
 needed = pytest.mark.skipif(
-    any(shutil.which(program) is None for program in PROGRAMS),
+    None in _FOUND.values(),
     reason=f"needs {' and '.join(PROGRAMS)}: apt-get install {' '.join(PROGRAMS)}",
 )
 
@@ -37,7 +41,7 @@ def running(folder: Path, auth: str = "") -> Iterator[str]:
     config = folder / "config.yml"
     config.write_text(_CONFIG.format(folder=folder, auth=auth))
     with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(["docker-registry", "serve", config], stdout=log, stderr=log)
+        server = subprocess.Popen([str(_FOUND["docker-registry"]), "serve", config], stdout=log, stderr=log)
     try:
         yield _address(server, folder / "log")
     finally:
@@ -56,4 +60,15 @@ def _address(server: subprocess.Popen[bytes], log: Path) -> str:
 
 
 def skopeo(*words: str | Path) -> str:
-    return subprocess.run(["skopeo", *words], check=True, capture_output=True, text=True).stdout
+    libraries = os.pathsep.join(map(str, _MADE.glob("usr/lib/*-linux-gnu")))
+    return subprocess.run(
+        [
+            str(_FOUND["skopeo"]),
+            "--insecure-policy",
+            *words,
+        ],  # Debian keeps a policy in /etc, from another package
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | ({"LD_LIBRARY_PATH": libraries} if libraries else {}),
+    ).stdout

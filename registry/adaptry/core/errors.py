@@ -184,6 +184,10 @@ class StorageFull(Unavailable):
     code = "storage_full"
 
 
+class ReadOnly(Unavailable):
+    """The registry's folder is read-only on this machine. Retrying does not help."""
+
+
 class CorruptData(AdaptryError):
     """Stored bytes are no longer those that were stored."""
 

@@ -23,7 +23,7 @@ from urllib.parse import quote
 
 from sqlalchemy import Engine
 
-from adaptry.core.errors import StorageFull, Unavailable
+from adaptry.core.errors import ReadOnly, StorageFull, Unavailable
 from adaptry.core.files.durable import write_error
 from adaptry.core.files.locks import remove_unlocked, try_lock
 from adaptry.core.identity import Identity
@@ -41,7 +41,7 @@ _MEMORY = Path("/dev/shm")  # where Linux keeps files in memory
 def open_for_reading(
     folder: Path, catalog: Path, identity: Identity, *, until_writable: bool = False
 ) -> LocalRegistry:
-    """The registry in `folder`, as it is now. Whatever would change it is `Unavailable`; with
+    """The registry in `folder`, as it is now. Whatever would change it is `ReadOnly`; with
     `until_writable`, it first tries to open the catalog itself, and goes on with that from then on.
 
     The copy of its catalog is in the temporary folder, or in memory where there is no room. Raises
@@ -51,7 +51,7 @@ def open_for_reading(
     def original() -> Catalog:
         if until_writable:
             return Catalog.open(catalog)
-        raise Unavailable(
+        raise ReadOnly(
             f"the registry in {folder} can only be read here; make the folder writable, or use another"
             " registry"
         )

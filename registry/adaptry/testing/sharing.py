@@ -1,22 +1,29 @@
-"""What the many registries of one test process share: compiled SQL, and the processes that inspect weights.
+"""What a test process's many registries share: compiled SQL, an empty SQLite database, weight inspectors.
 
 A test opens a new registry and does little with it, so most of its time went into compiling the same
-statements for another engine and into starting another child. A program opens one registry and keeps both.
+statements for another engine, creating the same tables, and starting another child. A program opens one
+registry and keeps it.
 """
 
 from __future__ import annotations
 
+import secrets
+import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from datetime import UTC, datetime
 from typing import Any
 from unittest.mock import patch
 
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Connection, Engine, create_engine, update
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.util import LRUCache
 
 from adaptry.adapters.inspection.inspector import Inspector
-from adaptry.storage.catalog import sqlite
+from adaptry.storage.catalog import database, sqlite, sqlite_schema
+from adaptry.storage.catalog.dialect import DatabaseDialect
+from adaptry.storage.catalog.migrate import migrate
+from adaptry.storage.catalog.rows import EpochRow
 from adaptry.storage.local import context
 
 
@@ -41,7 +48,7 @@ class _KeptInspector(Inspector):
 
 @contextmanager
 def shared_between_registries() -> Iterator[None]:
-    """Registries that are opened in the block share both."""
+    """Registries that are opened in the block share them."""
     inspector = _KeptInspector()
     compiled: LRUCache[Any, Any] = LRUCache(5000)
 
@@ -51,7 +58,51 @@ def shared_between_registries() -> Iterator[None]:
         return engine
 
     with ExitStack() as stack:
+        empty = stack.enter_context(closing(_empty_database()))
+
+        def copied_or_migrated(new: DatabaseDialect) -> None:
+            if new.readers.dialect.name == "sqlite" and _copy_into(new, empty):
+                return
+            migrate(new)
+
+        stack.enter_context(patch.object(database, "migrate", copied_or_migrated))
         stack.callback(Inspector.close, inspector)
         stack.enter_context(patch.object(sqlite, "create_engine", engine_of))
         stack.enter_context(patch.object(context, "Inspector", lambda: inspector))
         yield
+
+
+def _empty_database() -> sqlite3.Connection:
+    """A catalog's database in memory, with every table and the first epoch."""
+    copy = sqlite3.connect(":memory:", check_same_thread=False)
+    made = sqlite.open_database("sqlite://", 0)
+    migrate(made)
+    with made.readers.connect() as connection:
+        _driver(connection).backup(copy)
+    made.readers.dispose()
+    return copy
+
+
+def _copy_into(new: DatabaseDialect, empty: sqlite3.Connection) -> bool:
+    """Makes a database a copy of the `empty` one with an epoch of its own; False where it has a table already,
+    or cannot be written.
+    """
+    with new.readers.connect() as connection:
+        is_empty = sqlite_schema.is_empty(connection)
+        connection.rollback()
+        if not is_empty:
+            return False
+        try:
+            empty.backup(_driver(connection))
+        except sqlite3.Error:
+            return False
+        epoch = {"id": secrets.token_hex(8), "secret": secrets.token_hex(32), "began_at": datetime.now(UTC)}
+        connection.execute(update(EpochRow).values(epoch))
+        connection.commit()
+    return True
+
+
+def _driver(connection: Connection) -> sqlite3.Connection:
+    driver = connection.connection.dbapi_connection
+    assert isinstance(driver, sqlite3.Connection)
+    return driver

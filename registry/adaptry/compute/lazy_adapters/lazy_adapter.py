@@ -62,7 +62,7 @@ class ComputedModule:
 class LazyAdapter:
     """`names`: every tensor it may have. `compute` gives its modules, each time anew and each time the same.
     `config`: its `adapter_config.json`, from the shapes that were written. `recipe` is canonical: it names
-    parents as `ParentAdapter.recipe_entry` does. `extra_files`: files that come along unchanged (a tokenizer).
+    parents as `ParentAdapter.recipe_entry` does. `extra_files`: files that come along (a tokenizer).
     `notes`: sentences for the reader. `is_measured`: whether a module without figures is exact; not where
     another program's arithmetic is reproduced.
     """

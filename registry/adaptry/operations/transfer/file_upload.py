@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from adaptry.adapters.content import Content
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Busy, Conflict, DigestMismatch, NotFound, StorageFull, Unavailable
+from adaptry.core.errors import Busy, Conflict, DigestMismatch, NotFound, ReadOnly, StorageFull, Unavailable
 from adaptry.core.progress import Progress, no_progress
 from adaptry.operations.transfer.retry import DEFAULT_RETRY, RetryPolicy
 from adaptry.registry.files import Files, Owner
@@ -25,9 +25,9 @@ def upload(
 ) -> None:
     """Uploads the file `path` of `content` for `owner`, resuming an earlier partial upload.
 
-    Raises `DigestMismatch` if the file is not (or no longer) what `digest` says, `StorageFull`, `Conflict` at
-    once where `owner` cannot have files (it is the name of a base), `Unavailable` or `Conflict` once too many
-    tries in a row got nothing done, and `Busy` after too long a wait for a place.
+    Raises `DigestMismatch` if the file is not (or no longer) what `digest` says, `StorageFull`, `ReadOnly`,
+    `Conflict` at once where `owner` cannot have files (it is the name of a base), `Unavailable` or `Conflict`
+    once too many tries in a row got nothing done, and `Busy` after too long a wait for a place.
     """
     size = content.sizes[path]
     furthest, failures, queued = -1, 0, 0.0
@@ -42,7 +42,7 @@ def upload(
                 session = registry.uploads.append(session, session.offset, rest)
             registry.uploads.finish(session)
             return
-        except (StorageFull, DigestMismatch):
+        except (StorageFull, ReadOnly, DigestMismatch):
             raise
         except Busy as busy:
             queued = retry.wait_in_queue(busy, queued)
