@@ -84,9 +84,7 @@ def _empty_database() -> sqlite3.Connection:
 
 
 def _copy_into(new: DatabaseDialect, empty: sqlite3.Connection) -> bool:
-    """Makes a database a copy of the `empty` one with an epoch of its own; False where it has a table already,
-    or cannot be written.
-    """
+    """Copies `empty` into a database, with an epoch of its own; False if it has tables or is read-only."""
     with new.readers.connect() as connection:
         is_empty = sqlite_schema.is_empty(connection)
         connection.rollback()
