@@ -21,6 +21,7 @@ from fastapi import FastAPI
 from uvicorn.supervisors import Multiprocess
 
 from adaptry.core.errors import Unavailable
+from adaptry.core.processes.bounded import yield_to_this_process
 from adaptry_api.admin_token import admit_admin_token, ensure_admin_token
 from adaptry_api.app import create_app
 from adaptry_api.app_state import AppState
@@ -97,6 +98,7 @@ def make_server(settings: ServerSettings, *, workers: int = 1) -> uvicorn.Server
 def _application(settings: ServerSettings) -> FastAPI:
     """Made in each process that serves."""
     sys.setswitchinterval(SWITCH_SECONDS)
+    yield_to_this_process()
     application = create_app(settings)
     gc.collect()
     # Else each full collection visits all code and all routes: 90 ms during which nobody is served.

@@ -70,7 +70,8 @@ def _sent(connection: http.client.HTTPConnection, token: str, request: HostileRe
 
 def main() -> None:
     host, port, token, requests, pause = sys.argv[1:]
-    os.nice(19)
+    # Attackers have processors of their own; here they take only what nobody else wants.
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     answers = attack(host, int(port), token, pickle.loads(Path(requests).read_bytes()), float(pause))
     print(json.dumps(answers))
 

@@ -40,7 +40,7 @@ from adaptry.testing.samples import tiny_lora
 
 pytestmark = pytest.mark.heavy
 
-ROUNDS = 3
+ROUNDS = 5
 REQUESTS = 100  # of the honest client in each round, at least
 SECONDS = 4.0  # that a round lasts, at least
 PAUSE = 0.05  # seconds between an answer and the next request of one hostile client

@@ -23,6 +23,7 @@ from adaptry.adapters.inspection.protocol import SHORT
 from adaptry.adapters.inspection.result import TensorStatistics, WeightsInspection
 from adaptry.core.errors import CorruptData, Unavailable
 from adaptry.core.processes.bounded import (
+    NICENESS,
     ProcessFailed,
     ProcessLimits,
     ProcessTimeout,
@@ -139,7 +140,10 @@ class _Child:
         with theirs:
             try:
                 self._process = start_bounded(
-                    "adaptry.adapters.inspection.subprocess_main", self._limits, stdin=theirs.fileno()
+                    "adaptry.adapters.inspection.subprocess_main",
+                    self._limits,
+                    niceness=NICENESS,
+                    stdin=theirs.fileno(),
                 )
             except ProcessFailed:
                 self._socket.close()

@@ -32,10 +32,8 @@ _SHORTEST_WAIT = 60.0
 _CHILDREN = threading.BoundedSemaphore(max(2, os.cpu_count() or 2))
 _PATIENCE = 120.0  # seconds that a caller waits for one of these
 _WALL_FACTOR = 30.0
-LOWEST_PRIORITY = 19
-"""The niceness of children that read untrusted input: beside the caller's own threads, they get one or two
-percent of a processor, and else whatever is idle.
-"""
+NICENESS = 5
+_LOWEST_PRIORITY = 19
 _PASSED_ON = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TMPDIR", "VIRTUAL_ENV")
 
 # Runs before anything is imported. Lower priority: the caller's other work comes first.
@@ -60,6 +58,23 @@ try:
 except MemoryError:
     os._exit(75)
 """
+
+
+class _Priority:
+    """The niceness of children, unless whoever starts one says otherwise."""
+
+    niceness = NICENESS
+
+
+_priority = _Priority()
+
+
+def yield_to_this_process() -> None:
+    """From now on children run at the lowest priority: for a server, whose other requests come first.
+
+    Beside busy threads of normal priority, a child gets one or two percent of a processor, else what is idle.
+    """
+    _priority.niceness = _LOWEST_PRIORITY
 
 
 class ProcessTimeout(Exception):
@@ -107,7 +122,6 @@ def run_bounded(
             arguments=arguments,
             descriptors=descriptors,
             needs_packages=needs_packages,
-            niceness=LOWEST_PRIORITY,
         )
         answer = _exchange(process, request, limits)
     check_exit(process.returncode, limits, answer[: limits.answer])
@@ -136,7 +150,7 @@ def start_bounded(
     arguments: Sequence[str] = (),
     descriptors: Sequence[int] = (),
     needs_packages: bool = False,
-    niceness: int = 5,
+    niceness: int | None = None,
     stdin: int = subprocess.PIPE,
 ) -> subprocess.Popen[bytes]:
     """The child itself, for a caller that talks to it; `limits.seconds` hold until it sets its own timer.
@@ -148,7 +162,7 @@ def start_bounded(
     command = [sys.executable, *flags, "-c", _START, repr(limits.seconds), str(limits.memory), _ROOT, module]
     try:
         return subprocess.Popen(
-            [*command, str(niceness), *arguments],
+            [*command, str(_priority.niceness if niceness is None else niceness), *arguments],
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

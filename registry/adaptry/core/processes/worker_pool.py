@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from typing import IO, cast
 
 from adaptry.core.processes.bounded import (
-    LOWEST_PRIORITY,
     ProcessFailed,
     ProcessLimits,
     check_exit,
@@ -99,7 +98,6 @@ class _Worker:
                     _LIFETIME,
                     stdin=theirs.fileno(),
                     needs_packages=True,
-                    niceness=LOWEST_PRIORITY,
                 )
             except ProcessFailed:
                 self._socket.close()
