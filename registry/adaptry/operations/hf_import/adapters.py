@@ -57,7 +57,7 @@ def push_from_hub(
 ) -> ImportedAdapter:
     """Makes the adapter that `ref` means now a version of `name`; the same commit gives that version again.
 
-    Raises as `Hub.revision` and `push`, `NotFound` and `Unsupported` where there is no adapter that we read,
+    Raises as `HubClient.resolve` and `push`, `NotFound` and `Unsupported` where there is no adapter that we read,
     `TooLarge` before anything is fetched, `DigestMismatch`.
     """
     revision = hub.resolve(ref)

@@ -51,7 +51,7 @@ def register_from_hub(
 ) -> BaseInfo:
     """Makes the base that `ref` means now known, under its name on the hub and `names`.
 
-    Raises as `Hub.revision`, `open_checkpoint` and `bases.put`; `Unsupported` for what has no safetensors
+    Raises as `HubClient.resolve`, `open_checkpoint` and `bases.put`; `Unsupported` for what has no safetensors
     weights or is a pipeline.
     """
     revision = hub.resolve(ref)

@@ -16,7 +16,7 @@ from adaptry.core.lifecycle import State
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName
 from adaptry.registry.interface import Registry
-from adaptry.registry.records import AdapterEdit, MetricName, Tag, Value, VersionInfo
+from adaptry.registry.records import MetricName, Tag, Value, VersionInfo
 
 MetricValue = tuple[MetricName, Annotated[float, Field(allow_inf_nan=False)]]
 """A metric and one of its values."""
@@ -39,11 +39,6 @@ class VersionSnapshot(Value, extra="forbid"):
     base_id: Digest | None = None
     decided_at: datetime | None = Field(default=None, exclude=True)
     """When the source decided on the state; None if it never did, and in bundles, which cannot hold it."""
-
-    @property
-    def adapter_edit(self) -> AdapterEdit:
-        """The description and tags for its adapter."""
-        return AdapterEdit(description=self.description, tags=self.tags)
 
     def __str__(self) -> str:
         return f"{self.name}@{self.number}"

@@ -1,4 +1,4 @@
-"""The payload of each kind of job, in one table. `jobs.handlers` runs them; nothing here computes."""
+"""The payload of each kind of job, in one table. `jobs.dispatch` runs them; nothing here computes."""
 
 from __future__ import annotations
 
