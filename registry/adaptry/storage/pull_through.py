@@ -42,7 +42,7 @@ Answer = TypeVar("Answer")
 
 
 class UpstreamRegistry(Protocol):
-    """What a pull-through registry needs of the one behind it, such as `operations.mirroring.UpstreamMirror`."""
+    """What a pull-through registry needs of the one behind it (`operations.mirroring.UpstreamMirror`)."""
 
     def fetch(self, ref: Ref) -> AdaptryError | None: ...
 

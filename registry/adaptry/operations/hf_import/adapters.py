@@ -57,8 +57,8 @@ def push_from_hub(
 ) -> ImportedAdapter:
     """Makes the adapter that `ref` means now a version of `name`; the same commit gives that version again.
 
-    Raises as `HubClient.resolve` and `push`, `NotFound` and `Unsupported` where there is no adapter that we read,
-    `TooLarge` before anything is fetched, `DigestMismatch`.
+    Raises as `HubClient.resolve` and `push`, `NotFound` and `Unsupported` where there is no adapter that we
+    read, `TooLarge` before anything is fetched, `DigestMismatch`.
     """
     revision = hub.resolve(ref)
     names = set(revision.files)

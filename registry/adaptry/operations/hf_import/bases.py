@@ -51,8 +51,8 @@ def register_from_hub(
 ) -> BaseInfo:
     """Makes the base that `ref` means now known, under its name on the hub and `names`.
 
-    Raises as `HubClient.resolve`, `open_checkpoint` and `bases.put`; `Unsupported` for what has no safetensors
-    weights or is a pipeline.
+    Raises as `HubClient.resolve`, `open_checkpoint` and `bases.put`; `Unsupported` for what has no
+    safetensors weights or is a pipeline.
     """
     revision = hub.resolve(ref)
     with tempfile.TemporaryDirectory() as folder, _opened(hub, revision, Path(folder)) as checkpoint:
