@@ -68,7 +68,6 @@ def factors(
             combination.check_values(values),
             lambda place: torch.Generator().manual_seed(places[place]),
             rank,
-            len(updates),
             places,
             weights,
             "layer.0",
