@@ -63,7 +63,7 @@ def test_a_file_lies_in_the_wheel_where_it_lies_on_disk(names: frozenset[str]) -
 
 def test_the_migrations_travel_in_the_wheel(names: frozenset[str]) -> None:
     assert [name for name in names if name.startswith("adaptry/storage/catalog/") and "/versions/" in name]
-    assert "adaptry/storage/catalog/sqlite_schema/sql" in names
+    assert "adaptry/storage/catalog/sqlite_schema.sql" in names
 
 
 def test_the_licence_travels_in_the_wheel(names: frozenset[str]) -> None:

@@ -139,7 +139,7 @@ def _to_folder(
     index = _index(registry, snapshot, files, size, source.lacking)
     _write(snapshot.with_name(tar.INDEX), index.to_bytes())
     flush_folder(snapshot.parent)
-    place = to / SNAPSHOTS / f"{index.created_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+    place = to / SNAPSHOTS / f"{index.created_at:%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(4)}"
     snapshot.parent.rename(place)
     flush_folder(place.parent)
     return BackupResult(place, index, added)
