@@ -14,7 +14,7 @@ FILE = "admin-token"
 
 
 def ensure_admin_token(data: Path, catalog: Catalog) -> Path:
-    """The file with the first admin token, made (mode 0600) if there is none. Raises `Unavailable`.
+    """The file with the first admin token, created with mode 0600 if missing. Raises `Unavailable`.
 
     A file that was deleted on purpose comes back with a new token; the old one stays good until revoked.
     """

@@ -1,4 +1,4 @@
-"""What a server clears while it runs: each kind of leftover at once, then again and again until it stops."""
+"""Periodic cleanup in a running server: each kind of leftover once at start, then at intervals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client is told of a document that does not fit its model."""
+"""Error messages for documents that do not match their model."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ from pydantic import ValidationError
 from adaptry.core.errors import Invalid
 
 _MOST_FAULTS = 50
-"""Faults of one document that are described: to describe each of 19,000 unknown keys takes 40 ms of processor
-time.
-"""
+"""Faults described per document: describing each of 19,000 unknown keys takes 40 ms of processor time."""
 
 
 def require_few_faults(error: ValidationError) -> None:
-    """Raises `Invalid` for a document with so many faults that a list of them would cost more than the
-    document.
-    """
+    """Raises `Invalid` if listing the faults would cost more than reading the document did."""
     if error.error_count() > _MOST_FAULTS:
         raise Invalid(
             f"the request has {error.error_count():,} unknown or malformed values; look up in its description"
@@ -24,9 +20,7 @@ def require_few_faults(error: ValidationError) -> None:
 
 
 def first_fault(error: ValidationError) -> str:
-    """Where the first fault of a document is, and what it is. Raises `Invalid` for a document with very
-    many.
-    """
+    """The location and description of the first fault. Raises `Invalid` for a document with too many."""
     require_few_faults(error)
     first = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"])

@@ -45,7 +45,7 @@ def commits(
         for commit in page.items
     ]
     headers = next_link(request, page.next) if page.next else {}
-    if limit == 1 and cursor is None:  # how the JavaScript client counts; nobody else needs the walk
+    if limit == 1 and cursor is None:  # how the JavaScript client counts
         headers[_TOTAL] = str(
             sum(1 for _ in iter_items(lambda at: registry.commits.list(name, revision, at, _LONGEST)))
         )

@@ -22,7 +22,7 @@ from adaptry_api.hub.addresses import stored_path
 from adaptry_api.hub.gitignore import is_ignored
 
 _SILENT = frozenset({".gitattributes", ".gitignore"})
-"""Left out without a warning: they are about git, and nobody misses them."""
+"""Skipped without a warning: they only matter to git."""
 _MOST_NAMES = 5
 _DRIVE = re.compile(r"[A-Za-z]:")
 _WHOLE_PICKLE = re.compile(r"pytorch_model\b.*\.bin")

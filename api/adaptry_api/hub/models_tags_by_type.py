@@ -1,4 +1,4 @@
-"""`GET /api/models-tags-by-type`: tags by type, of which there are none."""
+"""`GET /api/models-tags-by-type`: an empty object, since tags here have no types."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ ROUTES = hub_router()
 
 @ROUTES.get("/api/models-tags-by-type")
 def tags_by_type(registry: CallersRegistry) -> dict[str, Any]:
-    """Tags here are as people write them, of no type. (`Any`: JSON.)"""
+    """Tags have no types here, so there are none to list. (`Any`: JSON.)"""
     return {}

@@ -61,7 +61,7 @@ except MemoryError:
 
 
 class _Priority:
-    """The niceness of children, unless whoever starts one says otherwise."""
+    """The default niceness of children; `yield_to_this_process` changes it."""
 
     niceness = NICENESS
 
@@ -70,9 +70,9 @@ _priority = _Priority()
 
 
 def yield_to_this_process() -> None:
-    """From now on children run at the lowest priority: for a server, whose other requests come first.
+    """Starts children at the lowest priority from now on. For servers, whose other requests come first.
 
-    Beside busy threads of normal priority, a child gets one or two percent of a processor, else what is idle.
+    While threads of normal priority use every processor, a child gets one or two percent of one.
     """
     _priority.niceness = _LOWEST_PRIORITY
 

@@ -269,7 +269,7 @@ class _Source:
                 whole = memoryview(chunk)
                 for at in range(0, len(whole), _SENT_AT_ONCE):  # never an empty one: it would end the body
                     yield whole[at : at + _SENT_AT_ONCE]
-        except Exception as error:  # noqa: BLE001  whatever it is, `send` raises it once the request has ended
+        except Exception as error:  # noqa: BLE001  (`send` raises it once the request has ended)
             self.failure = error
 
 

@@ -1,7 +1,7 @@
-"""Uploads that nobody came back to: sessions idle for a day, and bytes that no session knows.
+"""Removes stale uploads: sessions idle for a day, and staged bytes without a session.
 
-A server and `gc` drop them now and then. The embedded registry does before the first upload of a process, so
-that commands that send nothing do not pay for it.
+A server removes them periodically, and `gc` whenever it runs. The embedded registry removes them before the
+first upload of a process, so commands that upload nothing do not pay for it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class UploadCleanup:
         self._is_done = False
 
     def run_once(self, catalog: Catalog, blobs: BlobStore, now: datetime) -> None:
-        """Raises `Unavailable`; a full disk is no reason to refuse an upload, which says so itself."""
+        """Raises `Unavailable`. A full disk is ignored here: the upload itself reports it."""
         with self._lock:
             if self._is_done:
                 return
