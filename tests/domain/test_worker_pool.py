@@ -102,3 +102,13 @@ def test_an_answer_too_long_is_not_read(task: Write, pool: WorkerPool) -> None:
 
 def test_a_worker_has_no_secrets(task: Write, pool: WorkerPool) -> None:
     assert pool.run(task("return str('ADAPTRY_TOKEN' in os.environ).encode()"), b"", LIMITS) == b"False"
+
+
+def test_a_process_that_freezes_in_the_middle_of_its_answer_holds_its_caller_for_a_bounded_time(
+    task: Write, pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_pool, "wall_clock_limit", lambda limits: 2.0)
+    half = (100).to_bytes(8, "big") + b"half"
+    work = task(f"os.write(1, {half!r})\n    os.kill(os.getpid(), {int(signal.SIGSTOP)})")
+    with pytest.raises(ProcessFailed, match="did not answer in time"):
+        pool.run(work, b"", ProcessLimits(1.0))

@@ -2,7 +2,7 @@
 
 The bounds are those of `bounded`: a request that costs too much ends its worker, and so does a crash.
 Whatever happens to a worker, the caller gets a whole answer or an error. The caller's thread waits in system
-calls and does not compete for the interpreter: the bytes leave in one call, and the answer is read in one.
+calls and does not compete for the interpreter: the bytes leave in one call, and come back in large pieces.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import select
 import socket
 import subprocess
 import threading
+import time
 import weakref
 from collections.abc import Sequence
 from typing import IO, cast
@@ -131,21 +132,26 @@ class _Worker:
             self._process.kill()
 
     def _answer(self, limits: ProcessLimits, patience: float) -> bytes:
-        output = cast(IO[bytes], self._process.stdout)
-        waiting = select.poll()
-        waiting.register(output, select.POLLIN)
-        if not waiting.poll(patience * 1000):
-            raise ProcessFailed(f"the process did not answer within {patience:.0f} s")
-        head = output.read(8)
-        if len(head) < 8:
-            raise self._failure(limits)
-        length = int.from_bytes(head, "big")
+        until = time.monotonic() + patience
+        length = int.from_bytes(self._read(8, until, limits), "big")
         if length > limits.answer:
             raise ProcessFailed(f"the process answered {length:,} bytes; at most {limits.answer:,} are read")
-        answer = output.read(length)
-        if len(answer) < length:
-            raise self._failure(limits)
-        return answer
+        return self._read(length, until, limits)
+
+    def _read(self, count: int, until: float, limits: ProcessLimits) -> bytes:
+        """`count` bytes of the answer. Raises `ProcessFailed` at `until`, if the child is frozen."""
+        output = cast(IO[bytes], self._process.stdout).fileno()
+        waiting = select.poll()
+        waiting.register(output, select.POLLIN)
+        read = bytearray()
+        while len(read) < count:
+            if not waiting.poll(max(0.0, until - time.monotonic()) * 1000):
+                raise ProcessFailed("the process did not answer in time")
+            piece = os.read(output, count - len(read))
+            if not piece:
+                raise self._failure(limits)
+            read += piece
+        return bytes(read)
 
     def _failure(self, limits: ProcessLimits) -> Exception:
         """Why the process ended. Waits a moment, so that its exit code is its own."""
