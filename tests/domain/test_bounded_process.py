@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.core.processes.bounded import ProcessFailed, ProcessLimits, ProcessTimeout, run_bounded
+from adaptry.core.processes.bounded import (
+    NICENESS,
+    ProcessFailed,
+    ProcessLimits,
+    ProcessTimeout,
+    run_bounded,
+    yield_to_this_process,
+)
 
 LIMITS = ProcessLimits(seconds=0.5, memory=256 << 20, answer=1000)
 
@@ -79,5 +86,12 @@ def test_installed_packages_are_there_only_where_they_are_asked_for(module) -> N
     assert run_bounded(name, b"", ProcessLimits(5), needs_packages=True) == b"True\n"
 
 
-def test_a_child_has_the_lowest_priority(module) -> None:  # type: ignore[no-untyped-def]
+def test_a_child_runs_at_a_lower_priority_than_its_caller(module) -> None:  # type: ignore[no-untyped-def]
+    niceness = int(run_bounded(module("import os; print(os.nice(0))"), b"", LIMITS))
+    assert niceness > os.nice(0)
+
+
+def test_a_servers_children_have_the_lowest_priority(module, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr("adaptry.core.processes.bounded._priority.niceness", NICENESS)  # restored afterwards
+    yield_to_this_process()
     assert run_bounded(module("import os; print(os.nice(0))"), b"", LIMITS) == b"19\n"
