@@ -131,7 +131,8 @@ def test_an_embedding_update_for_another_vocabulary_blocks(tmp_path: Path) -> No
         f"{EMBED}.lora_embedding_A": random_tensor((4, 40), 5),
         f"{EMBED}.lora_embedding_B": random_tensor((16, 4), 6),
     }
-    finding = found(tmp_path, base(tmp_path), extra=factors)["shape_mismatch"]
+    targets = {"target_modules": ["q_proj", "v_proj", "embed_tokens"]}
+    finding = found(tmp_path, base(tmp_path), extra=factors, config=targets)["shape_mismatch"]
     assert "embed_tokens wants inputs of 40 and this base gives 32" in finding.reason
 
 

@@ -73,21 +73,21 @@ def test_the_same_weights_come_first_whatever_their_scale(registry, lora, mixed)
 
 
 def test_what_is_no_sum_of_factors_is_compared_by_its_weights_alone(registry, lora) -> None:
-    a, dora = lora("a"), lora("dora", config={"use_dora": True})
-    push(registry, dora.adapter, "acme/dora")
+    a, pissa = lora("a"), lora("pissa", config={"init_lora_weights": "pissa"})
+    push(registry, pissa.adapter, "acme/pissa")
     push(registry, lora("b", seed=2).adapter, "acme/b")
 
-    plain, other = find_similar(registry, a, "org/tiny"), find_similar(registry, dora, "org/tiny")
+    plain, other = find_similar(registry, a, "org/tiny"), find_similar(registry, pissa, "org/tiny")
 
     (same,) = plain.found
     assert (same.ref, same.same_weights, same.cosine, same.shared_modules) == (
-        "acme/dora@1",
+        "acme/pissa@1",
         True,
         None,
         None,
     )
     assert plain.by_weights_only == 1
-    assert ([each.ref for each in other.found], other.by_weights_only) == (["acme/dora@1"], 2)
+    assert ([each.ref for each in other.found], other.by_weights_only) == (["acme/pissa@1"], 2)
 
 
 def test_a_version_is_not_found_similar_to_itself_but_its_copies_are(registry, lora) -> None:

@@ -48,9 +48,12 @@ def tensor(*shape: int) -> tuple[str, tuple[int, ...], bytes]:
 
 def dropped(first: str, count: int = 1) -> str:
     return (
-        f"./tone has {count} tensors that no rule knows (first: {first}); nothing is left out silently: "
-        "save the adapter again from the trained model"
+        f"./tone: PEFT does not load {count} tensor{'s' * (count > 1)} of it, and nothing is left out"
+        f" silently ({first}); `adaptry check` says what to do"
     )
+
+
+STRANGE = "the model with the adapter has no parameter of this name"
 
 
 def nowhere(module: str) -> str:
@@ -65,8 +68,9 @@ VARIANTS: dict[str, tuple[dict[str, Any], Tensors, str]] = {
         {"use_dora": True},
         {f"{QUERY}.lora_magnitude_vector": tensor(16)},
         (
-            "./tone: model.layers.0.self_attn.v_proj lacks magnitude, against what adapter_config.json says"
-            " (use_dora, lora_bias, kasa_config); save the adapter again from the trained model"
+            "./tone: model.layers.0.self_attn.v_proj lacks magnitudes (use_dora), against what"
+            " adapter_config.json says (use_dora, lora_bias, kasa_config); save the adapter again from the"
+            " trained model"
         ),
     ),
     "aLoRA": (
@@ -117,16 +121,23 @@ VARIANTS: dict[str, tuple[dict[str, Any], Tensors, str]] = {
         },
         nowhere("model.layers.0.mlp.experts"),
     ),
-    "a key no rule knows": ({}, {f"{QUERY}.lora_Q.weight": tensor(4)}, dropped(f"{QUERY}.lora_Q.weight")),
+    "a key no rule knows": (
+        {},
+        {f"{QUERY}.lora_Q.weight": tensor(4)},
+        dropped(f"{QUERY}.lora_Q.weight: {STRANGE}"),
+    ),
     "a key that PEFT would not find": (
         {},
         {f"base_model.model.{QUERY}.lora_A.weight": tensor(4, 16)},
-        dropped(f"base_model.model.{QUERY}.lora_A.weight"),
+        dropped(f"base_model.model.{QUERY}.lora_A.weight: {STRANGE}"),
     ),
     "half a pair": (
         {},
         {f"{LAYER}.self_attn.k_proj.lora_A.weight": tensor(4, 16)},
-        dropped(f"{LAYER}.self_attn.k_proj.lora_A.weight"),
+        dropped(
+            "model.layers.0.self_attn.k_proj: model.layers.0.self_attn.k_proj.lora_A.weight is not all that"
+            " the module needs, or has a shape that the config rules out"
+        ),
     ),
     "factors of two ranks": (
         {},
@@ -144,12 +155,15 @@ VARIANTS: dict[str, tuple[dict[str, Any], Tensors, str]] = {
     "factors of integers": (
         {},
         {f"{QUERY}.lora_A.weight": ("I8", (4, 16), bytes(64))},
-        "./tone: the factors of model.layers.0.self_attn.q_proj are I8 and F32; F32, F16 and BF16 are merged",
+        (
+            "./tone: the factors of model.layers.0.self_attn.q_proj are I8 and F32,"
+            " and only floating-point ones are merged"
+        ),
     ),
     "another method": (
         {"peft_type": "IA3"},
         {},
-        dropped("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", 8),
+        dropped(f"{QUERY}.lora_A.weight: {STRANGE}", 8),
     ),
 }
 
@@ -172,7 +186,7 @@ def test_an_adapter_without_a_module_would_change_nothing(tmp_path: Path) -> Non
 
     error = refusal(tiny_base(tmp_path / "base"), adapter)
 
-    assert error.message == "./tone adapts no module, so merging it would change nothing"
+    assert error.message == "./tone: PEFT refuses to load it: the config selects no module (target_modules)"
 
 
 def test_a_base_of_another_width_is_not_the_one_it_was_trained_on(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ _SAFE_LIBRARIES = re.compile(
     r"(transformers|peft|sentence_transformers|diffusers|timm|torch)(\.[A-Za-z0-9_]+)*"
 )
 _MAPPINGS = ("rank_pattern", "alpha_pattern")
-_WHOLE = ("target_modules", "feedforward_modules")
+_WHOLE = ("target_modules", "exclude_modules", "feedforward_modules")
 _LOADER_PATHS = {"corda_config": ("cache_file", "covariance_file")}
 
 

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.formats import PEFT
-from adaptry.bases.module_map import place
+from adaptry.checks.base.bound import check_bound
 from adaptry.checks.base.coverage import check_coverage
 from adaptry.checks.base.fit import check_fit
 from adaptry.checks.base.pipelines import check_pipeline_fit
 from adaptry.checks.base.prompts import check_prompt, check_prompt_fit
+from adaptry.checks.binding import bind
 from adaptry.checks.codes import AGAINST_BASE, build_finding
 from adaptry.checks.intrinsic import check_intrinsic
 from adaptry.checks.other_formats import check_other_format, excuse_mlx_experts
@@ -70,8 +71,10 @@ def _named_otherwise(adapter: Adapter, base_name: str | None) -> Iterator[Findin
 
 
 def _against(adapter: Adapter, base: BaseRecord) -> list[Finding]:
-    module_map = place(adapter.spec, base.tensors, base.facts)
+    bound = bind(adapter, base)
+    module_map = bound.module_map
     findings = [excuse_mlx_experts(found) for found in check_fit(adapter, base, module_map)]
+    findings.extend(check_bound(bound))
     findings.extend(check_prompt_fit(adapter, base))
     if not any(found.severity == "blocks" for found in findings):
         findings.extend(check_coverage(adapter, base, module_map))

@@ -91,13 +91,18 @@ CODES: Mapping[str, FindingCode] = {
         "The config has fields that PEFT does not know and drops: a misspelt one is as if it were not there.",
         "correct the spelling, or remove them from adapter_config.json",
     ),
+    "config_refused": FindingCode(
+        "blocks",
+        "A field of the config has a value of which PEFT makes an exception, or another adapter.",
+        "write the value of the training run into adapter_config.json, or save the adapter again",
+    ),
     "layers_need_a_list": FindingCode(
-        "warns",
+        "blocks",
         "layers_to_transform stands beside a target_modules that is a text; PEFT refuses to load this.",
         "write target_modules as a list, or leave layers_to_transform out",
     ),
     "task_unknown": FindingCode(
-        "warns",
+        "blocks",
         "task_type is not one that PEFT knows; PEFT refuses to load this.",
         "set task_type to CAUSAL_LM, SEQ_CLS, SEQ_2_SEQ_LM, TOKEN_CLS,"
         " QUESTION_ANS or FEATURE_EXTRACTION, or null",
@@ -173,6 +178,39 @@ CODES: Mapping[str, FindingCode] = {
         "blocks",
         "Modules the adapter changes do not exist in the base; PEFT drops their tensors without a word.",
         "check it against the base it was trained on",
+    ),
+    "names_not_loaded": FindingCode(
+        "blocks",
+        "Tensors are named for modules that the model does not have under these names;"
+        " PEFT drops them without a word.",
+        "write the names that PEFT looks for: adaptry export REF --for peft --base BASE -o DIR;"
+        " else save it again with PEFT's model.save_pretrained(DIR)",
+    ),
+    "modules_not_targeted": FindingCode(
+        "blocks",
+        "The file has tensors for modules that its config does not make PEFT adapt;"
+        " PEFT drops them without a word.",
+        "make target_modules, exclude_modules and layers_to_transform those of the training run:"
+        " adaptry export REF --for peft --base BASE -o DIR lists the modules that the file has",
+    ),
+    "weights_not_loaded": FindingCode(
+        "blocks",
+        "Some tensors have no place in the model once PEFT has put the adapter into it;"
+        " PEFT drops them without a word.",
+        "remove them from the file if they were not trained, or save the adapter again with PEFT's"
+        " model.save_pretrained(DIR)",
+    ),
+    "peft_refuses": FindingCode(
+        "blocks",
+        "PEFT raises an error instead of loading the adapter onto this base.",
+        "make adapter_config.json agree with the file, or save the adapter again with PEFT's"
+        " model.save_pretrained(DIR)",
+    ),
+    "base_weight_replaced": FindingCode(
+        "warns",
+        "The file replaces weights of the base that no field of its config names;"
+        " PEFT loads them, and so does a merge.",
+        "list their modules in modules_to_save if they were trained, or remove them from the file",
     ),
     "module_ambiguous": FindingCode(
         "blocks",
@@ -286,6 +324,11 @@ AGAINST_BASE = frozenset(
         "base_unknown",
         "base_name_differs",
         "module_missing",
+        "names_not_loaded",
+        "modules_not_targeted",
+        "weights_not_loaded",
+        "peft_refuses",
+        "base_weight_replaced",
         "module_ambiguous",
         "shape_mismatch",
         "prompt_width",

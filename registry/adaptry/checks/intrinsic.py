@@ -16,7 +16,7 @@ from adaptry.adapters.lora_config_schema import LORA_FIELDS
 from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.extras import PREFIX
 from adaptry.adapters.methods.lora import scale_of
-from adaptry.adapters.methods.lora_config import pattern_problems
+from adaptry.adapters.methods.lora_config import other_roles, pattern_problems
 from adaptry.adapters.pattern_process import WHOLE
 from adaptry.adapters.spec import Spec
 from adaptry.checks.codes import build_finding
@@ -58,6 +58,7 @@ def check_intrinsic(adapter: Adapter) -> Iterator[Finding]:
         )
         yield build_finding("method_not_described", reason)
         return
+    yield from _refused_fields(adapter.config)
     yield from _keys(adapter)
     yield from _missing(adapter)
     if _is_empty(adapter):
@@ -102,6 +103,20 @@ def _config(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
         )
 
 
+def _refused_fields(config: AdapterConfig) -> Iterator[Finding]:
+    """Values of which PEFT makes an exception, whatever the base."""
+    written = config.fields.get("peft_type")
+    if written != config.peft_type:
+        yield build_finding(
+            "config_refused", f"peft_type is {str(written)[:40]!a}, and PEFT knows {config.peft_type}"
+        )
+    if config.peft_type != "LORA":
+        return
+    for key in ("r", "lora_alpha"):
+        if key in config.fields and config.fields[key] is None:
+            yield build_finding("config_refused", f"{key} is null")
+
+
 def _printable(names: Iterable[str]) -> list[str]:
     return [ascii(name[:60]) for name in names]
 
@@ -143,6 +158,23 @@ def _missing(adapter: Adapter) -> Iterator[Finding]:
         yield build_finding(
             "tensors_missing", f"{spec.method} needs its {shorten_names(missing)}, and the file has none"
         )
+    if spec.method == "lora":
+        yield from _other_roles(adapter.config, spec)
+
+
+def _other_roles(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
+    """Modules with other tensors than the config's flags say, put together by what is wrong."""
+    wrong: dict[tuple[str, str], list[str]] = {}
+    for module in spec.modules:
+        lacking, surplus = other_roles(config, module)
+        if lacking:
+            reason = f"the config says that modules have {', '.join(lacking)}, and the file has none"
+            wrong.setdefault(("tensors_missing", reason), []).append(module.path)
+        if surplus:
+            reason = f"the config does not say that modules have {', '.join(surplus)}"
+            wrong.setdefault(("keys_dropped", reason), []).append(module.path)
+    for (code, reason), paths in wrong.items():
+        yield build_finding(code, f"{reason}: {shorten_names(fold_layer_numbers(paths))}", paths)
 
 
 def _is_empty(adapter: Adapter) -> bool:

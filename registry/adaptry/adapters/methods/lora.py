@@ -27,19 +27,19 @@ from adaptry.adapters.methods.method import Method, ModuleSize
 from adaptry.adapters.spec import ExtraWeight, ModuleKind, ModuleSpec
 from adaptry.core.errors import InvalidConfig
 
-# What may follow a module's path, and the role it plays. PEFT also takes a stray adapter name inside
-# (`lora_A.default.weight`), so we do.
+# What may follow a module's path, and the role it plays. PEFT loads an adapter as `default`, so it also takes
+# that name inside (`lora_A.default.weight`) and drops every other.
 _ROLES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(rf"(?P<path>.+?)\.{tail}"), role)
     for tail, role in (
-        (r"lora_A(?:\.[A-Za-z0-9_-]+)?\.weight", "A"),
-        (r"lora_B(?:\.[A-Za-z0-9_-]+)?\.weight", "B"),
-        (r"lora_B(?:\.[A-Za-z0-9_-]+)?\.bias", "B_bias"),
-        (r"lora_embedding_A(?:\.[A-Za-z0-9_-]+)?", "embedding_A"),
-        (r"lora_embedding_B(?:\.[A-Za-z0-9_-]+)?", "embedding_B"),
-        (r"lora_magnitude_vector(?:\.[A-Za-z0-9_-]+)?(?:\.weight)?", "magnitude"),
-        (r"lora_diag(?:\.[A-Za-z0-9_-]+)?", "diag"),
-        (r"lora_velora_embed(?:\.[A-Za-z0-9_-]+)?", "velora_embed"),
+        (r"lora_A(?:\.default)?\.weight", "A"),
+        (r"lora_B(?:\.default)?\.weight", "B"),
+        (r"lora_B(?:\.default)?\.bias", "B_bias"),
+        (r"lora_embedding_A(?:\.default)?", "embedding_A"),
+        (r"lora_embedding_B(?:\.default)?", "embedding_B"),
+        (r"lora_magnitude_vector(?:\.default)?(?:\.weight)?", "magnitude"),
+        (r"lora_diag(?:\.default)?", "diag"),
+        (r"lora_velora_embed(?:\.default)?", "velora_embed"),
         (r"lora_monteclora_sampler\.(?P<rest>[A-Za-z0-9_.-]+)", "monteclora"),
     )
 )
@@ -59,7 +59,7 @@ def describe(
         key = name.removeprefix(PREFIX)
         if is_duplicate_of_saved(key, tensors):
             continue
-        if (found := _role(key)) is not None:
+        if (found := role_of(key)) is not None:
             path, role = found
             if roles.setdefault(path, {}).setdefault(role, name) != name:
                 unclaimed.append(name)  # under another adapter's name: one of the two would win
@@ -108,7 +108,8 @@ def _valued(config: AdapterConfig, key: str, name: str, default: object) -> obje
         return default
 
 
-def _role(key: str) -> tuple[str, str] | None:
+def role_of(key: str) -> tuple[str, str] | None:
+    """(module path, role) of a key without its prefix, or None where it is no part of a LoRA."""
     for pattern, role in _ROLES:
         if match := pattern.fullmatch(key):
             rest = match.groupdict().get("rest")

@@ -83,6 +83,33 @@ def is_plain_update(config: AdapterConfig, module: ModuleSpec) -> bool:
     )
 
 
+_ROLE_NAMES = {
+    "magnitude": "magnitudes (use_dora)",
+    "B_bias": "biases of lora_B (lora_bias)",
+    "diag": "diagonals (kasa_config)",
+}
+
+
+def other_roles(config: AdapterConfig, module: ModuleSpec) -> tuple[list[str], list[str]]:
+    """What a module lacks beside its factors, and what it has too much, by the config's flags: in words.
+
+    PEFT puts initial values in the place of what is missing and drops what it does not expect. Samplers and
+    projections of training may be there.
+    """
+    wanted = {"embedding_A", "embedding_B"} if module.kind == "embedding" else {"A", "B"}
+    if config.flag("use_dora"):
+        wanted.add("magnitude")
+    if config.flag("lora_bias") and module.kind not in ("embedding", "parameter"):
+        wanted.add("B_bias")
+    if config.fields.get("kasa_config"):
+        wanted.add("diag")
+    found = {role for role in module.tensors if not role.startswith(("monteclora.", "velora_"))}
+    return (
+        [_ROLE_NAMES.get(role, role) for role in sorted(wanted - found)],
+        [_ROLE_NAMES.get(role, role) for role in sorted(found - wanted)],
+    )
+
+
 def pattern_problems(config: AdapterConfig) -> list[str]:
     """Why the ranks or scales of some modules cannot be told from the config; each a sentence."""
     return [

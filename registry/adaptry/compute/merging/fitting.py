@@ -11,10 +11,13 @@ from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord, TensorShape
 from adaptry.adapters.formats import PEFT
 from adaptry.adapters.methods import METHODS
+from adaptry.adapters.tensor_names import is_buffer
 from adaptry.bases.fingerprinting.match import match_bases
 from adaptry.bases.hf_folder import HfCheckpoint
-from adaptry.bases.module_map import ExtraTarget, ModuleMap, TargetTensor, place
+from adaptry.bases.module_map import ExtraTarget, ModuleMap, TargetTensor
 from adaptry.checks import check
+from adaptry.checks.binding import BoundAdapter, bind
+from adaptry.checks.formatting import format_count
 from adaptry.compute.merging.lora_fitting import check_lora, notes_of_lora, placed_for_lora
 from adaptry.compute.merging.vocabulary import RowCounts, new_rows
 from adaptry.core.errors import CheckFailed, Unsupported
@@ -109,11 +112,6 @@ def refuse_unmergeable(entry: WeightedAdapter) -> None:
         raise Unsupported(f"{label}: {reason}")
     if not method.is_mergeable:
         raise Unsupported(f"{label} is {method.title}: {method.unmergeable_hint}")
-    if spec.unclaimed:
-        raise CheckFailed(
-            f"{label} has {len(spec.unclaimed)} tensors that no rule knows (first: {spec.unclaimed[0]}); "
-            "nothing is left out silently: save the adapter again from the trained model"
-        )
 
 
 def _places(entry: WeightedAdapter, checkpoint: HfCheckpoint, base: BaseRecord) -> ModuleMap:
@@ -121,10 +119,9 @@ def _places(entry: WeightedAdapter, checkpoint: HfCheckpoint, base: BaseRecord) 
     shapes = {
         name: TensorShape(dtype=info.dtype, shape=info.shape) for name, info in checkpoint.tensors.items()
     }
-    names_layers = tuple(
-        trait for trait in spec.traits if trait != "layer_replication"
-    )  # the base has them by now
-    placement = place(spec.model_copy(update={"traits": names_layers}), shapes, base.facts)
+    bound = bind(entry.adapter, base.model_copy(update={"tensors": shapes}), layers_repeated=True)
+    _refuse_dropped(label, bound)
+    placement = bound.module_map
     if placement.missing_extras:
         targets = [extra.target for extra in placement.missing_extras]
         raise CheckFailed(
@@ -147,6 +144,30 @@ def _places(entry: WeightedAdapter, checkpoint: HfCheckpoint, base: BaseRecord) 
         return placement
     config = entry.adapter.config
     return replace(placement, placed=tuple(placed_for_lora(placed, config) for placed in placement.placed))
+
+
+def _refuse_dropped(label: str, bound: BoundAdapter) -> None:
+    """What PEFT would leave out or refuse is not merged either. Raises `CheckFailed`."""
+    if bound.refusals:
+        raise CheckFailed(f"{label}: PEFT refuses to load it: {bound.refusals[0]}")
+    if bound.dropped:
+        first, count = bound.dropped[0], sum(len(dropped.tensors) for dropped in bound.dropped)
+        raise CheckFailed(
+            f"{label}: PEFT does not load {format_count(count, 'tensor')} of it, and nothing is left out"
+            f" silently ({first.path}: {first.reason}); `adaptry check` says what to do"
+        )
+    loaded = {extra.extra.tensor for extra in bound.unlisted}
+    tensors = bound.adapter.tensors
+    unknown = [
+        name
+        for name in bound.adapter.spec.unclaimed
+        if name not in loaded and not is_buffer(name, tensors[name].shape)
+    ]
+    if unknown:
+        raise CheckFailed(
+            f"{label} has {format_count(len(unknown), 'tensor')} that no rule knows (first: {unknown[0]});"
+            " nothing is left out silently: save the adapter again from the trained model"
+        )
 
 
 def _refuse_loaded(label: str, target: TargetTensor) -> None:

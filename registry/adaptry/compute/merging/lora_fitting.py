@@ -11,15 +11,15 @@ from dataclasses import replace
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.header import FLOATS
 from adaptry.adapters.methods.lora import scale_of
-from adaptry.adapters.methods.lora_config import blocks, initialisation
+from adaptry.adapters.methods.lora_config import blocks, initialisation, other_roles
 from adaptry.adapters.methods.target_parameters import is_transposed_by_peft
 from adaptry.adapters.spec import ModuleSpec, Spec
 from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.bases.module_map import ModuleMap, TargetTensor
 from adaptry.core.errors import CheckFailed, Unsupported
 
-_FLOATS = frozenset({"F32", "F16", "BF16"})
 # Models whose experts are stored [experts, in, out]: where in = out, shapes cannot tell (transformers'
 # is_transposed).
 TURNED_EXPERTS = frozenset(["gpt_oss", "aria", "aria_text", "openai_privacy_filter"])
@@ -33,10 +33,10 @@ def check_lora(label: str, adapter: Adapter, target: TargetTensor, shape: tuple[
     down, up = (adapter.tensors[module.tensors[role]] for role in roles)
     if not (down.numel and up.numel):
         raise CheckFailed(f"{label}: the factors of {module.path} are empty, so it was never trained")
-    if not {down.dtype, up.dtype} <= _FLOATS:
+    if not {down.dtype, up.dtype} <= FLOATS:
         raise Unsupported(
-            f"{label}: the factors of {module.path} are {down.dtype} and {up.dtype}; F32,"
-            " F16 and BF16 are merged"
+            f"{label}: the factors of {module.path} are {down.dtype} and {up.dtype}, and only floating-point"
+            " ones are merged"
         )
     for_down, for_up = blocks(adapter.config, module.path)
     if module.kind == "conv" and up.shape[1] < module.rank and module.rank % up.shape[1] == 0:
@@ -97,22 +97,11 @@ def notes_of_lora(label: str, adapter: Adapter, module_map: ModuleMap) -> Iterat
 
 
 def _check_roles(label: str, module: ModuleSpec, config: AdapterConfig) -> None:
-    """Exactly the tensors that the config speaks of; samplers and projections of training may be there."""
-    wanted = {"embedding_A", "embedding_B"} if module.kind == "embedding" else {"A", "B"}
-    if config.flag("use_dora"):
-        wanted.add("magnitude")
-    if config.flag("lora_bias"):
-        wanted.add("B_bias")
-    if config.fields.get("kasa_config"):
-        wanted.add("diag")
-    found = {role for role in module.tensors if not role.startswith(("monteclora.", "velora_"))}
-    if found == wanted:
+    """Exactly the tensors that the config speaks of. Raises `CheckFailed`."""
+    lacking, surplus = other_roles(config, module)
+    if not lacking and not surplus:
         return
-    what = (
-        f"lacks {', '.join(sorted(wanted - found))}"
-        if wanted - found
-        else f"has {', '.join(sorted(found - wanted))}"
-    )
+    what = f"lacks {', '.join(lacking)}" if lacking else f"has {', '.join(surplus)}"
     raise CheckFailed(
         f"{label}: {module.path} {what}, against what adapter_config.json says (use_dora, lora_bias,"
         " kasa_config); save the adapter again from the trained model"

@@ -17,6 +17,7 @@ from adaptry.adapters.methods.lora_merge import merge_expert
 from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.bases.module_map import ExtraTarget, ModuleMap, TargetTensor
 from adaptry.compute.merging.combined_changes import PlacedChange
+from adaptry.compute.merging.fitting import PLAIN as STREAMED
 from adaptry.compute.merging.fitting import WeightedAdapter
 from adaptry.compute.merging.layout import BaseTensor
 from adaptry.compute.merging.lora_delta import LoraDelta
@@ -132,6 +133,7 @@ def is_streamed(entry: WeightedAdapter, target: TargetTensor) -> bool:
         entry.adapter.spec.method == "lora"
         and target.orientation in ("linear", "conv1d")
         and lora_config.is_plain_update(entry.adapter.config, target.module)
+        and all(entry.adapter.tensors[name].dtype in STREAMED for name in target.module.tensors.values())
     )
 
 

@@ -1,0 +1,6 @@
+"""`bind`: the one reading of what an adapter is on a base, which everything that follows shares."""
+
+from adaptry.checks.binding.bind import bind
+from adaptry.checks.binding.bound_adapter import BoundAdapter, Dropped
+
+__all__ = ["BoundAdapter", "Dropped", "bind"]

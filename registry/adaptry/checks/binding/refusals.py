@@ -1,0 +1,81 @@
+"""Why PEFT would not load an adapter onto a base at all, where the config and the names tell.
+
+Each was seen in PEFT 0.21: an exception of `PeftModel.from_pretrained`, whose cause is said here in words.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.methods.extras import PREFIX
+from adaptry.bases.loaded_names import LoadedNames
+from adaptry.bases.module_map import ModuleMap
+from adaptry.checks.binding.targets import ModuleTargets
+from adaptry.checks.formatting import fold_layer_numbers, shorten_names
+
+
+def refusals(
+    adapter: Adapter, names: LoadedNames, targets: ModuleTargets, module_map: ModuleMap
+) -> Iterator[str]:
+    """Sentences without an end mark, for each reason."""
+    if targets.has_none:
+        yield "the config selects no module (target_modules)"
+    yield from _saved_modules(adapter, names)
+    yield from _token_rows(adapter, module_map)
+
+
+def _saved_modules(adapter: Adapter, names: LoadedNames) -> Iterator[str]:
+    """Of a module in `modules_to_save`, PEFT reads every parameter from the file, and fails without one."""
+    listed = tuple(adapter.config.names("modules_to_save"))
+    if not listed:
+        return
+    saved = {name for name in names.modules if name.endswith(listed)}
+    lost = sorted(
+        parameter
+        for parameter in names.parameters
+        if any(parameter[:place] in saved for place, letter in enumerate(parameter) if letter == ".")
+        and f"{PREFIX}{parameter}" not in adapter.tensors
+    )
+    if lost:
+        yield (
+            f"modules_to_save lists {shorten_names(listed)}, and the file lacks"
+            f" {shorten_names(fold_layer_numbers(lost))}"
+        )
+
+
+def _token_rows(adapter: Adapter, module_map: ModuleMap) -> Iterator[str]:
+    fields = adapter.config.fields
+    indices = fields.get("trainable_token_indices")
+    if indices is None:
+        indices = fields.get("token_indices") if adapter.spec.method == "trainable_tokens" else None
+    wanted = indices if isinstance(indices, dict) else {"": indices}
+    for end, rows in wanted.items():
+        if not isinstance(rows, list):
+            continue
+        yield from _rows(module_map, end, rows)
+
+
+def _rows(module_map: ModuleMap, end: str, rows: list[object]) -> Iterator[str]:
+    """One embedding's indices: each a row of the embedding, none twice, as many as the file has rows."""
+    held = [
+        extra
+        for extra in module_map.extras
+        if extra.extra.kind == "token_rows" and extra.extra.target.removesuffix(".weight").endswith(end)
+    ]
+    if not held:
+        embedding = end or "the input embedding"
+        yield f"the config trains {len(rows):,} token rows of {embedding}, and the file has none"
+        return
+    for extra in held:
+        count = extra.extra.shape[0] if extra.extra.shape else 0
+        if count != len(rows):
+            listed = f"the config lists {len(rows):,} token rows for {extra.extra.target}"
+            yield f"{listed}, and the file has {count:,}"
+    wrong = [row for row in rows if type(row) is not int or row < 0]
+    if wrong:
+        yield f"the config lists {str(wrong[0])[:20]} as a token row"
+    twice = [row for row, times in Counter(map(str, rows)).items() if times > 1]
+    if twice:
+        yield f"the config lists token row {twice[0][:20]} twice"

@@ -1,0 +1,167 @@
+"""Which modules of a model a config makes PEFT adapt: `target_modules` and what narrows it, by PEFT's rules.
+
+The rules are those of `check_target_module_exists` (peft/tuners/tuners_utils.py, 0.21). Names are those in
+memory, without PEFT's own prefix.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.plain_patterns import dotted_suffixes
+from adaptry.adapters.tensor_names import OUTPUT_HEADS
+from adaptry.checks.binding.default_targets import default_targets
+
+_NO_TARGETS = frozenset(["adaption_prompt", "shadow", "xlora", "trainable_tokens"])
+"""Methods whose modules are not chosen by `target_modules`, or by a rule of their own where it is missing."""
+_NO_EXCLUSION = frozenset(
+    [
+        "adamss",
+        "adaption_prompt",
+        "beft",
+        "c3a",
+        "frod",
+        "glora",
+        "gralora",
+        "osf",
+        "pvera",
+        "randlora",
+        "road",
+        "shira",
+        "supertuning",
+        "tinylora",
+        "trainable_tokens",
+        "unilora",
+        "vera",
+        "xlora",
+    ]
+)
+"""Methods whose config has no `exclude_modules`: PEFT drops the field."""
+_NO_LAYERS = frozenset(
+    [
+        "adaption_prompt",
+        "beft",
+        "glora",
+        "ia3",
+        "ln_tuning",
+        "osf",
+        "poly",
+        "road",
+        "shira",
+        "supertuning",
+        "trainable_tokens",
+        "xlora",
+    ]
+)
+"""Those without `layers_to_transform`."""
+_EMBEDDING = re.compile(r"emb|wte|wpe|shared|relative_attention_bias|codebook")
+_LAYER = re.compile(r".*?\.[^.]*\.(\d+)\.")
+_PLAIN = re.compile(r"[A-Za-z0-9_.]+")
+
+
+def is_head(path: str) -> bool:
+    """Whether the module is called as an output head is."""
+    return path.rpartition(".")[2] in OUTPUT_HEADS
+
+
+def is_embedding(path: str) -> bool:
+    """Whether the module is called as transformers calls embeddings, of whatever kind."""
+    last = path.rpartition(".")[2]
+    return last not in OUTPUT_HEADS and _EMBEDDING.search(last) is not None
+
+
+class ModuleTargets:
+    """What a config selects. Raises `InvalidConfig` where a pattern of it is refused, `Unavailable`."""
+
+    def __init__(self, config: AdapterConfig, method: str, model_type: str) -> None:
+        self._config = config
+        self._fields = config.fields
+        self._method = method
+        targets = config.fields.get("target_modules")
+        self._is_free = method in _NO_TARGETS
+        self._is_default = targets is None and not self._is_free
+        self._targets = default_targets(method, model_type) if self._is_default else targets
+        if method == "osf" and self._targets is None:
+            self._targets = "all-linear"
+        self._ends = (
+            frozenset(name for name in self._targets if isinstance(name, str))
+            if isinstance(self._targets, list)
+            else frozenset()
+        )
+
+    @property
+    def has_none(self) -> bool:
+        """Whether PEFT would know of no module to adapt."""
+        return not self._is_free and not self._targets and not self._config.names("target_parameters")
+
+    def prepare(self, paths: Iterable[str]) -> None:
+        """Announces the paths that will be asked about, so that patterns are matched at once."""
+        self._config.patterns.prepare(paths)
+
+    def why_not(self, path: str) -> str | None:
+        """Why PEFT leaves the module at `path` alone, as the end of a sentence; None where it adapts it."""
+        if self._is_free or self._is_tied_head(path):
+            return None
+        if self._is_excluded(path):
+            return "exclude_modules leaves it out"
+        if (saved := self._saved_around(path)) is not None:
+            return f"modules_to_save lists {saved}, and PEFT adapts nothing that it saves whole"
+        if not self._is_targeted(path):
+            if self._is_default:
+                return "target_modules is not set, and PEFT's own list for this model leaves it out"
+            return "target_modules leaves it out"
+        if isinstance(self._targets, list) and path not in self._ends and not self._is_in_layers(path):
+            return "layers_to_transform leaves its layer out"
+        return None
+
+    def _is_tied_head(self, path: str) -> bool:
+        """Whether it is a head that gets the adapter of the embedding to which it is tied."""
+        is_asked = self._config.flag("ensure_weight_tying") and is_head(path)
+        return is_asked and (isinstance(self._targets, str) or any(map(is_embedding, self._ends)))
+
+    def _is_targeted(self, path: str) -> bool:
+        targets = self._targets
+        if isinstance(targets, list):
+            return not self._ends.isdisjoint(dotted_suffixes(path))
+        if not isinstance(targets, str):
+            return False
+        if targets.lower() == "all-linear":
+            return not is_head(path) and not is_embedding(path)
+        if self._is_default:
+            return re.fullmatch(targets, path) is not None
+        return self._config.patterns.matches(targets, path)
+
+    def _is_excluded(self, path: str) -> bool:
+        excluded = self._fields.get("exclude_modules") if self._method not in _NO_EXCLUSION else None
+        if isinstance(excluded, str) and excluded:
+            return self._config.patterns.matches(excluded, path)
+        return isinstance(excluded, list) and not frozenset(
+            name for name in excluded if isinstance(name, str)
+        ).isdisjoint(dotted_suffixes(path))
+
+    def _saved_around(self, path: str) -> str | None:
+        """The item of modules_to_save that the path is, or lies in."""
+        inside = f".{path}."
+        return next((name for name in self._config.names("modules_to_save") if f".{name}." in inside), None)
+
+    def _is_in_layers(self, path: str) -> bool:
+        wanted = self._fields.get("layers_to_transform") if self._method not in _NO_LAYERS else None
+        layers = [wanted] if isinstance(wanted, int) else wanted
+        if not isinstance(layers, list) or not layers:
+            return True
+        layer = self._layer_of(path)
+        return layer is not None and layer in layers
+
+    def _layer_of(self, path: str) -> int | None:
+        patterns = [pattern for pattern in self._config.names("layers_pattern") if pattern]
+        if not patterns:
+            found = _LAYER.match(path)
+            return int(found[1]) if found else None
+        for pattern in patterns:
+            if not _PLAIN.fullmatch(pattern):
+                continue  # one of its own making, which the checks report
+            if found := re.match(rf"(?:^|.*?\.){pattern}\.(\d+)\.", path):
+                return int(found[1])
+        return None

@@ -1,0 +1,162 @@
+"""One folder, two answers: what PEFT makes of an adapter on its base, and what we say and merge."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+from safetensors.torch import load_file, save_file
+
+from adaptry import open_dir
+from adaptry.adapters.methods import METHODS
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import open_checkpoint
+from adaptry.checks import check
+from adaptry.compute.merging.fitting import WeightedAdapter
+from adaptry.compute.merging.merge import MergeSource, merge
+from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
+from adaptry.core.errors import AdaptryError, Unsupported
+
+from .families import Family
+
+State = dict[str, torch.Tensor]
+
+
+@dataclass
+class ByPeft:
+    """PEFT's answer. `error`: why it raised; `state`: the merged model; `unexpected` and `missing`: the names
+    it left out and those it filled with values of its own; `is_random`: another run gives other values.
+    """
+
+    error: str = ""
+    state: State | None = None
+    unexpected: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    is_random: bool = False
+
+    @property
+    def takes_all(self) -> bool:
+        return not self.error and not self.unexpected and not self.missing and not self.is_random
+
+
+@dataclass
+class ByUs:
+    """Our answer. `findings`: code and reason of those that block; `refusal`: why it is not merged."""
+
+    blocked: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
+    refusal: str = ""
+    is_unsupported: bool = False
+    folder: Path | None = None
+
+
+def write(folder: Path, tensors: State, config: dict[str, Any]) -> Path:
+    """(`Any`: JSON.)"""
+    folder.mkdir(parents=True)
+    save_file(
+        {name: value.contiguous().clone() for name, value in tensors.items()},
+        folder / "adapter_model.safetensors",
+    )
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def ask_peft(family: Family, base: Path, adapter: Path) -> ByPeft:
+    answers = [_merged_by_peft(family, base, adapter, seed) for seed in (5, 6)]
+    first, second = answers
+    if first.error or first.state is None or second.state is None:
+        return first
+    first.is_random = any(not _near(first.state[name], second.state[name]) for name in first.state)
+    return first
+
+
+def _merged_by_peft(family: Family, base: Path, adapter: Path, seed: int) -> ByPeft:
+    with warnings.catch_warnings(action="ignore"):
+        torch.manual_seed(seed)
+        try:
+            live = peft.PeftModel.from_pretrained(family.load(base), adapter)
+            loaded = peft.set_peft_model_state_dict(live, load_file(adapter / "adapter_model.safetensors"))
+            prefix = live.base_model.prefix if hasattr(live.base_model, "prefix") else "\0"
+            missing = tuple(name for name in loaded.missing_keys if prefix in name)
+            merged = live.merge_and_unload()
+        except Exception as error:  # noqa: BLE001  (whatever PEFT raises is its answer)
+            return ByPeft(error=f"{type(error).__name__}: {error}")
+        state = {name: value.detach().clone() for name, value in merged.state_dict().items()}
+        return ByPeft(state=state, unexpected=tuple(loaded.unexpected_keys), missing=missing)
+
+
+def ask_us(base: Path, adapter: Path, target: Path) -> ByUs:
+    checkpoint = open_checkpoint(base)
+    try:
+        opened = open_dir(adapter)
+        report = check(opened, fingerprint(checkpoint))
+    except AdaptryError as error:
+        return ByUs(blocked=(f"{type(error).__name__}: {error}",), refusal=str(error))
+    blocked = tuple(f"{one.code}: {one.reason}" for one in report.findings if one.severity == "blocks")
+    told = tuple(f"{one.code}: {one.reason}" for one in report.findings if one.severity != "blocks")
+    recipe = MergeRecipe(
+        base=str(base), inputs=(RecipeInput(source=str(adapter), weight=1.0),), resize_vocab=True
+    )
+    try:
+        merge(recipe, checkpoint, [MergeSource(WeightedAdapter(opened, 1.0, "it"))], target)
+    except AdaptryError as error:
+        method = METHODS.get(opened.spec.method)
+        unsupported = isinstance(error, Unsupported) or method is None
+        return ByUs(blocked, told, str(error), unsupported)
+    return ByUs(blocked, told, folder=target)
+
+
+def load_merged(family: Family, folder: Path) -> State:
+    with warnings.catch_warnings(action="ignore"):
+        state = {name: value.clone() for name, value in family.load(folder).state_dict().items()}
+    shutil.rmtree(folder)
+    return state
+
+
+def differing(ours: State, theirs: State) -> list[str]:
+    """Names whose values are not nearly the same."""
+    return [name for name in sorted(ours.keys() & theirs.keys()) if not _near(ours[name], theirs[name])]
+
+
+def _near(one: torch.Tensor, other: torch.Tensor) -> bool:
+    if one.shape != other.shape:
+        return False
+    return torch.allclose(one.float(), other.float(), rtol=1e-3, atol=1e-4 * _size(other), equal_nan=True)
+
+
+def _size(values: torch.Tensor) -> float:
+    largest = float(values.float().abs().max()) if values.numel() else 1.0
+    return largest if math.isfinite(largest) and largest > 0 else 1.0
+
+
+def verdict(family: Family, theirs: ByPeft, ours: ByUs) -> str | None:
+    """What is wrong with our answer, given PEFT's; None where it is right."""
+    if ours.blocked:
+        if ours.folder is not None:
+            return "it is blocked, and merged all the same"
+        return f"a false alarm: {ours.blocked[0]}" if theirs.takes_all else None
+    if theirs.error:
+        return (
+            None if _is_no_merge(theirs.error, ours) else f"it is fine, and PEFT raises {theirs.error[:300]}"
+        )
+    if ours.refusal:
+        return None if ours.is_unsupported else f"it is fine, and not merged: {ours.refusal}"
+    if theirs.unexpected:
+        return f"it is fine, and PEFT drops {', '.join(theirs.unexpected[:3])}"
+    if theirs.is_random:
+        return f"it is fine, and PEFT fills in {', '.join(theirs.missing[:3])}"
+    assert ours.folder is not None and theirs.state is not None
+    other = differing(load_merged(family, ours.folder), theirs.state)
+    return f"it is fine, and merged to other weights: {', '.join(other[:3])}" if other else None
+
+
+def _is_no_merge(error: str, ours: ByUs) -> bool:
+    """Whether PEFT serves it and only does not merge it, as we say too."""
+    return ours.is_unsupported or "merg" in error or "not support" in error
