@@ -22,7 +22,7 @@ from adaptry.checks import check
 from adaptry.compute.merging.fitting import WeightedAdapter
 from adaptry.compute.merging.merge import MergeSource, merge
 from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
-from adaptry.core.errors import AdaptryError, Unsupported
+from adaptry.core.errors import AdaptryError, InvalidWeights, Unsupported
 
 from .families import Family
 
@@ -40,9 +40,13 @@ class ByPeft:
     unexpected: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     is_random: bool = False
+    changes_nothing: bool = False
 
     @property
     def takes_all(self) -> bool:
+        """Whether it applies the whole file, and that changes the model."""
+        if self.changes_nothing:
+            return False
         return not self.error and not self.unexpected and not self.missing and not self.is_random
 
 
@@ -74,6 +78,10 @@ def ask_peft(family: Family, base: Path, adapter: Path) -> ByPeft:
     if first.error or first.state is None or second.state is None:
         return first
     first.is_random = any(not _near(first.state[name], second.state[name]) for name in first.state)
+    before = family.load(base).state_dict()
+    first.changes_nothing = all(
+        torch.equal(value, first.state[name]) for name, value in before.items() if name in first.state
+    )
     return first
 
 
@@ -82,14 +90,25 @@ def _merged_by_peft(family: Family, base: Path, adapter: Path, seed: int) -> ByP
         torch.manual_seed(seed)
         try:
             live = peft.PeftModel.from_pretrained(family.load(base), adapter)
-            loaded = peft.set_peft_model_state_dict(live, load_file(adapter / "adapter_model.safetensors"))
+            tensors = load_file(adapter / "adapter_model.safetensors")
+            loaded = peft.set_peft_model_state_dict(live, tensors)
             prefix = live.base_model.prefix if hasattr(live.base_model, "prefix") else "\0"
             missing = tuple(name for name in loaded.missing_keys if prefix in name)
+            is_listed = bool(live.peft_config["default"].modules_to_save)
             merged = live.merge_and_unload()
         except Exception as error:  # noqa: BLE001  (whatever PEFT raises is its answer)
             return ByPeft(error=f"{type(error).__name__}: {error}")
         state = {name: value.detach().clone() for name, value in merged.state_dict().items()}
-        return ByPeft(state=state, unexpected=tuple(loaded.unexpected_keys), missing=missing)
+        unexpected = tuple(
+            name for name in loaded.unexpected_keys if not _is_harmless(name, tensors, is_listed)
+        )
+        return ByPeft(state=state, unexpected=unexpected, missing=missing)
+
+
+def _is_harmless(name: str, tensors: State, is_listed: bool) -> bool:
+    """Buffers, and the copy that PEFT itself writes of a module that it saves whole beside its biases."""
+    own = name.replace(".modules_to_save.", ".")
+    return name.endswith("inv_freq") or (own != name and own in tensors and is_listed)
 
 
 def ask_us(base: Path, adapter: Path, target: Path) -> ByUs:
@@ -108,7 +127,8 @@ def ask_us(base: Path, adapter: Path, target: Path) -> ByUs:
         merge(recipe, checkpoint, [MergeSource(WeightedAdapter(opened, 1.0, "it"))], target)
     except AdaptryError as error:
         method = METHODS.get(opened.spec.method)
-        unsupported = isinstance(error, Unsupported) or method is None
+        # What the base's values rule out, no check of headers can know.
+        unsupported = isinstance(error, Unsupported | InvalidWeights) or method is None
         return ByUs(blocked, told, str(error), unsupported)
     return ByUs(blocked, told, folder=target)
 
@@ -141,7 +161,12 @@ def verdict(family: Family, theirs: ByPeft, ours: ByUs) -> str | None:
     if ours.blocked:
         if ours.folder is not None:
             return "it is blocked, and merged all the same"
-        return f"a false alarm: {ours.blocked[0]}" if theirs.takes_all else None
+        # A value of another type, or null, that PEFT happens not to look at.
+        is_lie = "adapter_config.json" in ours.blocked[0] or ours.blocked[0].startswith("config_refused")
+        return f"a false alarm: {ours.blocked[0]}" if theirs.takes_all and not is_lie else None
+    said = " ".join(ours.told)
+    if "method_retired" in said or ("vocabulary_resized" in said and "size mismatch" in theirs.error):
+        return None  # said, and only an older PEFT, or a base of that size, could judge
     if theirs.error:
         return (
             None if _is_no_merge(theirs.error, ours) else f"it is fine, and PEFT raises {theirs.error[:300]}"

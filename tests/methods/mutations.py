@@ -141,6 +141,8 @@ def add_a_stranger(source: random.Random, files: Files) -> str | None:
 
 
 def change_a_shape(source: random.Random, files: Files) -> str | None:
+    if not files.tensors:
+        return None
     name = source.choice(list(files.tensors))
     value = files.tensors[name]
     if not value.dim():
@@ -151,6 +153,8 @@ def change_a_shape(source: random.Random, files: Files) -> str | None:
 
 
 def swap_two_sides(source: random.Random, files: Files) -> str | None:
+    if not files.tensors:
+        return None
     name = source.choice(list(files.tensors))
     value = files.tensors[name]
     if value.dim() != 2 or value.shape[0] == value.shape[1]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from adaptry.adapters.lora_config_schema import check_lora, check_method
+from adaptry.adapters.config_schema import check_lora, check_method
 from adaptry.adapters.patterns import PatternMatcher
 from adaptry.core import strictjson
 from adaptry.core.errors import Invalid, InvalidConfig

@@ -8,7 +8,7 @@ exactly one name and drops it where there is no such name, so nothing here is to
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,24 +24,40 @@ _OTHER_HEADS = frozenset(["whisper", "biogpt", "xlm", "flaubert", "bert", "rober
 _OLD_ENDS = ((".gamma", ".weight"), (".beta", ".bias"))
 
 
+_Shapes = dict[str, tuple[int, ...] | None]
+
+
 @dataclass(frozen=True)
 class LoadedNames:
-    """`parameters`: the names of the model's parameters. `with_head`: whether the model has a head."""
+    """`parameters`: the model's parameters, with their shapes where they are known. `aliases`: other names
+    under which PEFT takes an adapter's tensors for them.
+    """
 
-    parameters: frozenset[str]
-    with_head: bool | None = None
+    parameters: Mapping[str, tuple[int, ...] | None]
+    aliases: frozenset[str] = frozenset()
 
     @cached_property
     def modules(self) -> frozenset[str]:
         """Every module, containers too: each dotted beginning of a parameter's name."""
-        return frozenset(
-            name[:place] for name in self.parameters for place, letter in enumerate(name) if letter == "."
-        )
+        return _beginnings(self.parameters)
+
+    def has_module(self, path: str) -> bool:
+        """Whether PEFT finds the module, under its name or another that it takes for it."""
+        return path in self.modules or path in self._other_modules
+
+    def has_parameter(self, name: str) -> bool:
+        return name in self.parameters or name in self.aliases
 
     @cached_property
-    def holders(self) -> frozenset[str]:
-        """The modules that hold a parameter themselves."""
-        return frozenset(name.rpartition(".")[0] for name in self.parameters)
+    def _other_modules(self) -> frozenset[str]:
+        return _beginnings(self.aliases)
+
+    def holders(self, parameter: str, dimensions: int) -> Iterator[str]:
+        """The modules that hold a parameter of this name, of so many dimensions or more."""
+        end = f".{parameter}"
+        for name, shape in self.parameters.items():
+            if name.endswith(end) and shape is not None and len(shape) >= dimensions:
+                yield name.removesuffix(end)
 
 
 def loaded_names(
@@ -61,26 +77,40 @@ def loaded_names(
     tensors PEFT renames as transformers does the model's own, in the families for which it does.
     """
     model_type = str(facts.get("model_type") or "")
-    disk = [_modern(name) for name in tensors]
-    memory = {_modern(tensor.name) for tensor in tensors_in_memory(tensors, model_type)}
-    memory |= {
-        new + name.removeprefix(old) for name in disk for new, old in SPELLINGS if name.startswith(old)
-    }
-    if takes_disk_names and converts_adapters(model_type):
-        memory |= set(disk)
+    disk = {_modern(name): tensor.shape for name, tensor in tensors.items()}
+    memory: _Shapes = {_modern(each.name): each.shape for each in tensors_in_memory(tensors, model_type)}
+    is_converted = converts_adapters(model_type)
+    if is_converted:
+        memory = {_respelled(name): shape for name, shape in memory.items()}
     body = body_attribute(model_type)
     saved_with_head = _saved_with_head(facts)
     with_head = _with_head(memory, body, saved_with_head)
     if facts.get("tie_word_embeddings") is True and saved_with_head:
-        with_head = with_head | _tied_head(facts, model_type)
-    bare = {name.removeprefix(f"{body}.") for name in memory if name.startswith(f"{body}.")} or memory
+        with_head = _tied_head(facts, model_type) | with_head
+    inside = {
+        name.removeprefix(f"{body}."): shape for name, shape in memory.items() if name.startswith(f"{body}.")
+    }
+    bare = inside or memory
     said = _loaded_with_head(task, model_class)
     if said is None:
         said = saved_with_head
     if said is None:
         wanted = set(used)
         said = len(wanted & _modules(with_head)) >= len(wanted & _modules(bare))
-    return LoadedNames(frozenset(with_head if said else bare), said)
+    aliases = disk.keys() if takes_disk_names and is_converted else ()
+    return LoadedNames(with_head if said else bare, frozenset(aliases))
+
+
+def _beginnings(names: Iterable[str]) -> frozenset[str]:
+    return frozenset(name[:place] for name in names for place, letter in enumerate(name) if letter == ".")
+
+
+def _respelled(name: str) -> str:
+    """A name on disk of a vision-language model as transformers has it in memory since 4.52."""
+    for new, old in sorted(SPELLINGS, key=lambda spelling: -len(spelling[1])):
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
 
 
 def _saved_with_head(facts: Mapping[str, Any]) -> bool | None:
@@ -88,10 +118,10 @@ def _saved_with_head(facts: Mapping[str, Any]) -> bool | None:
     return has_head(classes[0]) if classes else None
 
 
-def _tied_head(facts: Mapping[str, Any], model_type: str) -> set[str]:
+def _tied_head(facts: Mapping[str, Any], model_type: str) -> _Shapes:
     """The output head that a model of language has in memory, where only the embedding is on disk."""
     is_language = _OF_LANGUAGE.fullmatch(facts["architectures"][0]) and model_type not in _OTHER_HEADS
-    return {"lm_head.weight"} if is_language else set()
+    return {"lm_head.weight": None} if is_language else {}
 
 
 def _loaded_with_head(task: str | None, model_class: str | None) -> bool | None:
@@ -101,11 +131,11 @@ def _loaded_with_head(task: str | None, model_class: str | None) -> bool | None:
     return has_head(model_class) if model_class else None
 
 
-def _with_head(memory: set[str], body: str, saved_with_head: bool | None) -> set[str]:
+def _with_head(memory: _Shapes, body: str, saved_with_head: bool | None) -> _Shapes:
     """The names with the body's attribute in front, if the checkpoint is one of the bare model."""
     if not body or saved_with_head or any(name.startswith(f"{body}.") for name in memory):
         return memory
-    return {f"{body}.{name}" for name in memory}
+    return {f"{body}.{name}": shape for name, shape in memory.items()}
 
 
 def _modules(names: Iterable[str]) -> set[str]:

@@ -77,7 +77,7 @@ def _against(adapter: Adapter, base: BaseRecord) -> list[Finding]:
     findings.extend(check_bound(bound))
     findings.extend(check_prompt_fit(adapter, base))
     if not any(found.severity == "blocks" for found in findings):
-        findings.extend(check_coverage(adapter, base, module_map))
+        findings.extend(check_coverage(bound))
     return findings
 
 

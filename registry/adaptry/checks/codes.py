@@ -96,6 +96,11 @@ CODES: Mapping[str, FindingCode] = {
         "A field of the config has a value of which PEFT makes an exception, or another adapter.",
         "write the value of the training run into adapter_config.json, or save the adapter again",
     ),
+    "method_retired": FindingCode(
+        "warns",
+        "Today's PEFT no longer loads this method under its name.",
+        "load it with the PEFT that wrote it, or make a LoRA of it: adaptry convert REF --base BASE -o NAME",
+    ),
     "layers_need_a_list": FindingCode(
         "blocks",
         "layers_to_transform stands beside a target_modules that is a text; PEFT refuses to load this.",
@@ -290,6 +295,12 @@ CODES: Mapping[str, FindingCode] = {
         "layer_replication builds a deeper model than the base; modules were not looked up in it.",
         "merge it, which writes the deeper model out, or serve it with PEFT; engines refuse it",
     ),
+    "layers_random": FindingCode(
+        "blocks",
+        "Modules that the config targets in the base have no tensors in the file, and this method or config"
+        " starts them at random values: PEFT changes them at random.",
+        "save the whole adapter again; if only some layers were trained, set layers_to_transform",
+    ),
     "layers_uncovered": FindingCode(
         "warns",
         "Modules that the config targets in the base have no tensors in the file; they stay as they were.",
@@ -343,6 +354,7 @@ AGAINST_BASE = frozenset(
         "base_quantised",
         "tied_embeddings",
         "layers_renumbered",
+        "layers_random",
         "layers_uncovered",
     ]
 )

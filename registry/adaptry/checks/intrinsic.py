@@ -11,13 +11,20 @@ from collections.abc import Iterable, Iterator
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.config_schema import LORA_FIELDS
 from adaptry.adapters.header import FLOATS
-from adaptry.adapters.lora_config_schema import LORA_FIELDS
 from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.extras import PREFIX
 from adaptry.adapters.methods.lora import scale_of
-from adaptry.adapters.methods.lora_config import other_roles, pattern_problems
+from adaptry.adapters.methods.lora_config import (
+    INITIALISATIONS,
+    initialisation,
+    other_roles,
+    pattern_problems,
+)
+from adaptry.adapters.methods.random_projections import unsaved_projections
 from adaptry.adapters.pattern_process import WHOLE
+from adaptry.adapters.peft_fields import REQUIRED
 from adaptry.adapters.spec import Spec
 from adaptry.checks.codes import build_finding
 from adaptry.checks.formatting import fold_layer_numbers, format_count, shorten_names, verb_form
@@ -33,6 +40,11 @@ _CHANGES_BASE = {
 }  # fmt: skip
 _OWN_RANKS = frozenset(["adalora", "adamss", "deft", "lokr"])
 """Methods whose modules have other ranks than the config's r by design."""
+_NEVER_NULL = {
+    "LORA": frozenset(["r", "lora_alpha"]),
+    "LOHA": frozenset(["r", "alpha"]),
+    "LOKR": frozenset(["r", "alpha"]),
+}
 _LIMITS = {
     "alora": "aLoRA acts only after its invocation tokens, so it cannot be merged",
     "arrow": "Arrow routes between adapters as it runs, so it cannot be merged",
@@ -105,16 +117,24 @@ def _config(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
 
 def _refused_fields(config: AdapterConfig) -> Iterator[Finding]:
     """Values of which PEFT makes an exception, whatever the base."""
+    if config.peft_type == "BONE":
+        yield build_finding("method_retired", "PEFT from 0.19 on has Bone as MiSS and refuses peft_type BONE")
     written = config.fields.get("peft_type")
     if written != config.peft_type:
         yield build_finding(
             "config_refused", f"peft_type is {str(written)[:40]!a}, and PEFT knows {config.peft_type}"
         )
+    needed = REQUIRED | _NEVER_NULL.get(config.peft_type, frozenset())
+    for key in sorted(needed & config.fields.keys()):
+        if config.fields[key] is None:
+            yield build_finding("config_refused", f"{key} is null")
     if config.peft_type != "LORA":
         return
-    for key in ("r", "lora_alpha"):
-        if key in config.fields and config.fields[key] is None:
-            yield build_finding("config_refused", f"{key} is null")
+    start = initialisation(config)
+    if start and not INITIALISATIONS.fullmatch(start):
+        yield build_finding(
+            "config_refused", f"init_lora_weights is {start[:40]!a}, which PEFT does not know"
+        )
 
 
 def _printable(names: Iterable[str]) -> list[str]:
@@ -158,6 +178,10 @@ def _missing(adapter: Adapter) -> Iterator[Finding]:
         yield build_finding(
             "tensors_missing", f"{spec.method} needs its {shorten_names(missing)}, and the file has none"
         )
+    surplus = unsaved_projections(adapter.config, spec.shared)
+    if surplus:
+        reason = f"the config says that projections were not saved, and the file has {shorten_names(surplus)}"
+        yield build_finding("keys_dropped", reason, surplus)
     if spec.method == "lora":
         yield from _other_roles(adapter.config, spec)
 

@@ -15,10 +15,10 @@ from functools import cached_property
 from typing import Any
 
 from adaptry.adapters.config import LIMITS, AdapterConfig
+from adaptry.adapters.config_schema import check_lora
 from adaptry.adapters.header import ReadAt, SafetensorsHeader
 from adaptry.adapters.layouts.layout import AdapterLayout, ForeignTensors
 from adaptry.adapters.layouts.scalars import read_scalar
-from adaptry.adapters.lora_config_schema import check_lora
 from adaptry.adapters.methods.lora import scale_of
 from adaptry.adapters.spec import ModuleKind, ModuleSpec, Spec
 from adaptry.core import strictjson

@@ -12,9 +12,17 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, common_number
+from adaptry.adapters.methods.method import (
+    Method,
+    ModuleSize,
+    ModuleTensors,
+    Shapes,
+    WeightSides,
+    common_number,
+)
 from adaptry.adapters.methods.random_projections import projection_seed
 from adaptry.adapters.methods.randomized_svd import leading_directions
+from adaptry.adapters.spec import ModuleSpec
 from adaptry.core.errors import InvalidWeights, MissingDependency
 
 if TYPE_CHECKING:
@@ -36,11 +44,11 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     return ModuleSize(common_number(rank, min(config.rank(default=100), fan_out, columns)), 0, fan_out)
 
 
-def _mismatch(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) -> str | None:
+def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides) -> str | None:
     columns = shapes["newB"][1]
-    if columns in (fan_in, fan_in + 1):
+    if columns in (weight.fan_in, weight.fan_in + 1):
         return None
-    return f"has directions of {columns} numbers, for a weight of {fan_in} columns"
+    return f"has directions of {columns} numbers, for a weight of {weight.fan_in} columns"
 
 
 def _check_installed() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes
+from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, common_number
 from adaptry.adapters.methods.orientation import on_matrix
 from adaptry.adapters.methods.rotations import block_diagonal, cayley
 
@@ -14,8 +14,16 @@ if TYPE_CHECKING:
 
 
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
-    _, blocks, side, _ = shapes["R"]
-    return ModuleSize(0, blocks * side, max(shapes["s"]), "flat")
+    _, blocks, side, again = shapes["R"]
+    *ones, outputs = sorted(shapes["s"])  # a column, or of a convolution one more dimension for each side
+    common_number(side, again)
+    common_number(1, *ones)
+    if (config.fields.get("boft_block_size") or side, config.fields.get("boft_block_num") or blocks) != (
+        side,
+        blocks,
+    ):
+        raise ValueError("the blocks have another size than the config says")
+    return ModuleSize(0, blocks * side, outputs, "flat")
 
 
 def _butterfly(width: int, blocks: int, half: int) -> Tensor:

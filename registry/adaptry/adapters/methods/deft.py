@@ -20,6 +20,8 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     fan_out, rank = shapes["P"]
     common_number(rank, min(config.rank(), fan_out))
     if config.flag("para"):
+        if "R" in shapes:
+            raise ValueError("PaRa has no trained subspace")
         return ModuleSize(rank, 0, fan_out)
     down, fan_in = shapes["R"]
     return ModuleSize(common_number(rank, down), fan_in, fan_out)

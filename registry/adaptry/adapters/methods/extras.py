@@ -49,13 +49,15 @@ def extra_weight(key: str, name: str, info: TensorInfo, config: AdapterConfig) -
     return ExtraWeight(target=target, kind=kind, tensor=name, shape=info.shape)
 
 
-def is_duplicate_of_saved(key: str, tensors: Mapping[str, TensorInfo]) -> bool:
+def is_duplicate_of_saved(key: str, tensors: Mapping[str, TensorInfo], config: AdapterConfig) -> bool:
     """Whether `key` repeats a module of `modules_to_save` that the file has under its own name.
 
     PEFT writes all of the wrapper where a vocabulary was resized, and reads only the module's own name back.
     """
     match = _WRAPPED.fullmatch(key)
-    return match is not None and f"{PREFIX}{match['path']}.{match['parameter']}" in tensors
+    if match is None or not config.is_saved(match["path"]):
+        return False
+    return f"{PREFIX}{match['path']}.{match['parameter']}" in tensors
 
 
 def extra_traits(extras: list[ExtraWeight]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, add_delta
+from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, WeightSides, add_delta
 from adaptry.adapters.methods.random_projections import matrix_sides, positions
 from adaptry.adapters.spec import ModuleSpec
 
@@ -25,11 +25,13 @@ def coefficients(shapes: Shapes, config: AdapterConfig, default: int) -> ModuleS
     return ModuleSize(0, 0, 0)
 
 
-def too_many_coefficients(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) -> str | None:
+def too_many_coefficients(
+    module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides
+) -> str | None:
     (count,) = shapes["spectrum"]
-    if count <= fan_out * fan_in:
+    if count <= weight.fan_out * weight.fan_in:
         return None
-    return f"has {count:,} coefficients, and this base's weight {fan_out * fan_in:,} elements"
+    return f"has {count:,} coefficients, and this base's weight {weight.fan_out * weight.fan_in:,} elements"
 
 
 def _scale(config: AdapterConfig, module: ModuleSpec) -> float:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes
+from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, WeightSides
+from adaptry.adapters.spec import ModuleSpec
 from adaptry.core.errors import InvalidWeights
 
 if TYPE_CHECKING:
@@ -22,9 +23,23 @@ def is_feedforward(config: AdapterConfig, path: str) -> bool:
 
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     shape = shapes["l"]
+    if sorted(shape)[:-1] != [1] * (len(shape) - 1):
+        raise ValueError(f"{list(shape)} is no vector")
     if len(shape) > 2:
         return ModuleSize(0, 0, 0, "conv")
     return ModuleSize(0, shape[1] if shape[0] == 1 else 0, shape[0] if shape[0] != 1 else 0)
+
+
+def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides) -> str | None:
+    """PEFT holds the vector as a column, and as a row where it scales inputs; of a convolution, turned."""
+    shape, scales_inputs = shapes["l"], is_feedforward(config, module.path)
+    width = weight.fan_in if scales_inputs else weight.fan_out
+    sides = (1, width) if scales_inputs == (len(shape) == 2) else (width, 1)
+    wanted = (*sides, *(1 for _ in shape[2:]))
+    if shape == wanted:
+        return None
+    side = "inputs" if scales_inputs else "outputs"
+    return f"has a vector of {list(shape)}, and by feedforward_modules it is {list(wanted)}, for the {side}"
 
 
 def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
@@ -55,5 +70,6 @@ METHOD = Method(
     module_size=_module_size,
     weight=_weight,
     bias=_bias,
+    mismatch=_mismatch,
     needs_base=True,
 )

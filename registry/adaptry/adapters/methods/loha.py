@@ -10,6 +10,7 @@ from adaptry.adapters.methods.method import (
     ModuleSize,
     ModuleTensors,
     Shapes,
+    WeightSides,
     add_delta,
     common_number,
     trained_rank,
@@ -36,6 +37,22 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
         return ModuleSize(trained_rank(config, rank), second[1], first[1], "conv")
     rank = trained_rank(config, common_number(first[1], second[0]))
     return ModuleSize(rank, second[1], first[0], "flat")
+
+
+def effective_conv_mismatch(
+    module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides
+) -> str | None:
+    """Whether a kernel larger than one element is factored by itself is for the config to say."""
+    is_said = config.flag("use_effective_conv2d") and any(side != 1 for side in weight.kernel)
+    kernels = {shapes[role][2:] for role in ("t1", "t2") if role in shapes}
+    has_own = bool(kernels)
+    if has_own and kernels != {(*weight.kernel, 1)[:2]}:  # of a Conv1d with a 1 behind
+        return f"has kernels of {' and '.join(map(str, sorted(kernels)))}, and this base's is {weight.kernel}"
+    if has_own and not is_said:
+        return "has factors of a kernel, and the config (use_effective_conv2d) or this base's weight has none"
+    if is_said and not has_own and "w2" not in shapes:
+        return "has no factors of the kernel, and the config says use_effective_conv2d"
+    return None
 
 
 def _delta(parts: ModuleTensors, shape: tuple[int, ...]) -> Tensor:
@@ -91,5 +108,6 @@ METHOD = Method(
     weight=add_delta(_delta),
     lora_form="exact",
     factors=_factors,
+    mismatch=effective_conv_mismatch,
     lora_rank=lambda module, config: module.rank**2,
 )

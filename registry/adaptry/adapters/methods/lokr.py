@@ -6,19 +6,22 @@ PEFT scales by alpha/r even where both are whole; LyCORIS itself then scales by 
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.loha import scale
+from adaptry.adapters.methods.loha import effective_conv_mismatch, scale
 from adaptry.adapters.methods.method import (
     Method,
     ModuleSize,
     ModuleTensors,
     Shapes,
+    WeightSides,
     add_delta,
     common_number,
     trained_rank,
 )
+from adaptry.adapters.spec import ModuleSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,6 +51,40 @@ def _right(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
         rank = trained_rank(config, common_number(first[0], second[0], *shapes["t2"][:2]))
         return ModuleSize(rank, second[1], first[1], "conv")
     return ModuleSize(trained_rank(config, common_number(first[1], second[0])), second[1], first[0], "flat")
+
+
+def _halves(dimension: int, factor: int) -> tuple[int, int]:
+    """PEFT's `factorization`: two numbers whose product is `dimension`, the first near `factor`."""
+    if factor > 0 and dimension % factor == 0:
+        return factor, dimension // factor
+    most = dimension if factor == -1 else factor
+    smaller, larger = 1, dimension
+    while smaller < larger:
+        following = next(number for number in range(smaller + 1, dimension + 1) if dimension % number == 0)
+        if following + dimension // following > 1 + dimension or following > most:
+            break
+        smaller, larger = following, dimension // following
+    return min(smaller, larger), max(smaller, larger)
+
+
+def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides) -> str | None:
+    """Both factors in the sizes into which PEFT cuts this weight, each whole or factored as PEFT decides."""
+    factor = config.fields.get("decompose_factor", -1)
+    if type(factor) is not int:
+        return f"is cut by a decompose_factor of {str(factor)[:20]}"
+    rank = config.value_for("rank_pattern", module.path, config.rank())
+    fan_in = weight.fan_in // (math.prod(weight.kernel) if module.kind == "flat" else 1)
+    (left_in, right_in), (left_out, right_out) = _halves(fan_in, factor), _halves(weight.fan_out, factor)
+    left = _left(shapes, config)
+    if (left.fan_out, left.fan_in) != (left_out, left_in):
+        return (
+            f"has a first factor of {left.fan_out}×{left.fan_in}, and by decompose_factor {factor} it is"
+            f" {left_out}×{left_in}"
+        )
+    is_left_whole = not (config.flag("decompose_both") and rank < max(left_out, left_in) / 2)
+    if ("w1" in shapes) != is_left_whole or ("w2" in shapes) != (rank >= max(right_out, right_in) / 2):
+        return "has whole factors where PEFT splits them by its r and decompose_both, or the reverse"
+    return effective_conv_mismatch(module, shapes, config, weight)
 
 
 def _matrices(parts: ModuleTensors) -> tuple[Tensor, Tensor]:
@@ -100,5 +137,6 @@ METHOD = Method(
     weight=add_delta(_delta),
     lora_form="exact",
     factors=_factors,
+    mismatch=_mismatch,
     lora_rank=lambda module, config: module.rank,
 )

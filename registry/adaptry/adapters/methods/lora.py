@@ -23,7 +23,7 @@ from adaptry.adapters.methods.lora_config import (
     unmergeable_reason,
 )
 from adaptry.adapters.methods.lora_merge import merge_bias, merge_weight
-from adaptry.adapters.methods.method import Method, ModuleSize
+from adaptry.adapters.methods.method import Method, ModuleSize, Shapes, WeightSides
 from adaptry.adapters.spec import ExtraWeight, ModuleKind, ModuleSpec
 from adaptry.core.errors import InvalidConfig
 
@@ -37,7 +37,7 @@ _ROLES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"lora_B(?:\.default)?\.bias", "B_bias"),
         (r"lora_embedding_A(?:\.default)?", "embedding_A"),
         (r"lora_embedding_B(?:\.default)?", "embedding_B"),
-        (r"lora_magnitude_vector(?:\.default)?(?:\.weight)?", "magnitude"),
+        (r"lora_magnitude_vector(?:(?:\.default)?\.weight)?", "magnitude"),
         (r"lora_diag(?:\.default)?", "diag"),
         (r"lora_velora_embed(?:\.default)?", "velora_embed"),
         (r"lora_monteclora_sampler\.(?P<rest>[A-Za-z0-9_.-]+)", "monteclora"),
@@ -57,7 +57,7 @@ def describe(
             unclaimed.append(name)
             continue
         key = name.removeprefix(PREFIX)
-        if is_duplicate_of_saved(key, tensors):
+        if is_duplicate_of_saved(key, tensors, config):
             continue
         if (found := role_of(key)) is not None:
             path, role = found
@@ -164,6 +164,23 @@ def _linear_kind(path: str, wrapped: Mapping[str, str | None]) -> ModuleKind:
     return "parameter" if path in wrapped or path.endswith(".base_layer") else "linear"
 
 
+def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides) -> str | None:
+    """The base's kernel, a bias for every output, and a magnitude in a convolution's dimensions."""
+    kernel = shapes["A"][2:] if "A" in shapes else ()
+    if weight.kernel and (kernel != weight.kernel or set(shapes["B"][2:]) != {1}):
+        return f"has a kernel of {list(kernel)}, and this base's is {list(weight.kernel)}"
+    if shapes.get("B_bias", (weight.fan_out,)) != (weight.fan_out,):
+        return f"has biases of {list(shapes['B_bias'])}, and this base's weight {weight.fan_out:,} outputs"
+    if "magnitude" not in shapes:
+        return None
+    wanted = (1, weight.fan_out, *(1 for _ in kernel)) if weight.kernel else (weight.fan_out,)
+    if shapes["magnitude"] == wanted:
+        return None
+    return (
+        f"has magnitudes of {list(shapes['magnitude'])}, and for this base's weight they are {list(wanted)}"
+    )
+
+
 METHOD = Method(
     name="lora",
     title="LoRA",
@@ -175,6 +192,7 @@ METHOD = Method(
     lora_form="itself",
     lora_form_of_variant=lora_form_of_variant,
     lora_rank=lambda module, config: module.rank * (2 if subtracts_from_base(config) else 1),
+    mismatch=_mismatch,
     tolerance="bit-equal; PiSSA, OLoRA and KaSA where torch's LAPACK is the same",
     unmergeable_reason=unmergeable_reason,
     depends_on_base=depends_on_base,

@@ -6,6 +6,8 @@ can be right.
 
 from __future__ import annotations
 
+import re
+
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.methods.extras import extra_traits
 from adaptry.adapters.methods.method import LoraForm
@@ -39,6 +41,8 @@ _LEFT_BASES = {
     "loftq": "LoftQ",
 }
 """Initialisations that took something out of the base that no one can compute again from it."""
+INITIALISATIONS = re.compile(r"gaussian|eva|olora|mica|pissa(?:_niter_\d+)?|corda|loftq|orthogonal|lora_ga")
+"""The words that PEFT takes for `init_lora_weights`, in lower case."""
 _NEVER_MERGED = {
     "alora_invocation_tokens": (
         "it is an aLoRA, which acts only after its invocation tokens: serve it with PEFT or an "

@@ -19,6 +19,8 @@ from adaptry.adapters.spec import ExtraKind, ExtraWeight, ModuleKind, ModuleSpec
 if TYPE_CHECKING:
     from torch import Tensor, dtype
 
+_NAME_INSIDE = re.compile(r"\.default(?=(?:\.(?:weight|bias))?$)")
+
 Shapes = Mapping[str, tuple[int, ...]]
 """Shape of each tensor of a module, by role; the shared tensors' too."""
 
@@ -30,6 +32,14 @@ class ModuleSize(NamedTuple):
     fan_in: int
     fan_out: int
     kind: ModuleKind = "linear"
+
+
+class WeightSides(NamedTuple):
+    """The weight of a base that a module changes: outputs, inputs (of a flat kernel in·k…) and the kernel."""
+
+    fan_out: int
+    fan_in: int
+    kernel: tuple[int, ...] = ()
 
 
 class ModuleTensors(Protocol):
@@ -102,8 +112,9 @@ class Method:
     that is not true. `factors`: its update as a LoRA's factors, where it is exactly one whatever the base's
     values are. `integer_roles`: roles of tensors that are whole numbers. `untrained_roles`: pattern of the
     roles of those that are drawn or taken from the base, and never trained. `names_modules`: whether a file
-    of this config says which modules it changes. `mismatch`: why a module does not fit a weight of so many
-    outputs and inputs, where its `module_size` does not tell; it ends a sentence that begins with the module.
+    of this config says which modules it changes. `mismatch`: why a module does not fit a weight of
+    the base, or PEFT would refuse it there, where its `module_size` does not tell; it ends a sentence that
+    begins with the module.
     `needs_base`: whether its change depends on the base's values. `unmergeable_reason`: why an adapter of
     this config cannot be merged. `check_installed`: raises `MissingDependency` where a package that its
     change needs, beside torch, is not there. `tolerance`: how near a merge is to that of the method's own
@@ -130,8 +141,8 @@ class Method:
     integer_roles: frozenset[str] = frozenset()
     untrained_roles: str = ""
     names_modules: Callable[[AdapterConfig], bool] = lambda config: True
-    mismatch: Callable[[Shapes, AdapterConfig, int, int], str | None] = (
-        lambda shapes, config, fan_out, fan_in: None
+    mismatch: Callable[[ModuleSpec, Shapes, AdapterConfig, WeightSides], str | None] = (
+        lambda module, shapes, config, weight: None
     )
     tolerance: str = "bit-equal"
     traits: Callable[[AdapterConfig], list[str]] = lambda config: []
@@ -163,11 +174,15 @@ class Method:
         return role not in self.integer_roles and not re.fullmatch(self.untrained_roles, role)
 
     def role(self, key: str) -> tuple[str, str] | None:
-        """(module path, role) of a key without its prefix, or None where it is not one of the method's."""
-        for tail, role in self.key_patterns.items():
-            if match := re.fullmatch(rf"(?P<path>.+?)\.{tail}", key):
-                rest = match.groupdict().get("rest")
-                return match["path"], f"{role}.{rest}" if rest else role
+        """(module path, role) of a key without its prefix, or None where it is not one of the method's.
+
+        PEFT loads an adapter as `default`, so a key may also have that name where PEFT puts it.
+        """
+        for written in dict.fromkeys((key, _NAME_INSIDE.sub("", key))):
+            for tail, role in self.key_patterns.items():
+                if match := re.fullmatch(rf"(?P<path>.+?)\.{tail}", written):
+                    rest = match.groupdict().get("rest")
+                    return match["path"], f"{role}.{rest}" if rest else role
         return None
 
     def replacement_of(self, key: str, name: str, info: TensorInfo) -> ExtraWeight | None:

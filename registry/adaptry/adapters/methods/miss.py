@@ -16,6 +16,7 @@ from adaptry.adapters.methods.method import (
     ModuleSize,
     ModuleTensors,
     Shapes,
+    WeightSides,
     common_number,
     trained_rank,
 )
@@ -46,15 +47,15 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     return ModuleSize(trained_rank(config, rank, 64), 0, fan_out)
 
 
-def _mismatch(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) -> str | None:
+def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides) -> str | None:
     block = shapes["block"]
     rank = block[0] if _form(config) != "bat" else block[1]
-    if rank > fan_in:
-        return f"has a block of {rank:,} rows, and this base's weight {fan_in:,} inputs"
-    if fan_out % block[-1] or (_form(config) == "bat" and fan_in % rank):
+    if rank > weight.fan_in:
+        return f"has a block of {rank:,} rows, and this base's weight {weight.fan_in:,} inputs"
+    if weight.fan_out % block[-1] or (_form(config) == "bat" and weight.fan_in % rank):
         return (
             f"has blocks of {rank:,}×{block[-1]:,}, which do not fill this base's weight of"
-            f" {fan_out:,}×{fan_in:,}"
+            f" {weight.fan_out:,}×{weight.fan_in:,}"
         )
     return None
 

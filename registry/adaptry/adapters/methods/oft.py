@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     blocks, numbers = shapes["embedding_R" if "embedding_R" in shapes else "R"]
+    if config.flag("block_share") and blocks != 1:
+        raise ValueError("there are several blocks, and the config says that one is shared")
     turned = 0 if config.flag("block_share") else blocks * side_of(numbers)
     if "embedding_R" in shapes:
         return ModuleSize(0, 0, turned, "embedding")

@@ -28,6 +28,8 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     for role in ("vector_a", "vector_b"):
         if _is_on(config, f"psoft_mag_{role[-1]}") and shapes[role] != (rank,):
             raise ValueError("the vectors are not as long as the rotation is wide")
+        if not _is_on(config, f"psoft_mag_{role[-1]}") and role in shapes:
+            raise ValueError("the config says that there is no such vector")
     return ModuleSize(rank, 0, 0)
 
 

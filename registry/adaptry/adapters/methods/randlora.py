@@ -14,6 +14,7 @@ from adaptry.adapters.methods.method import (
     ModuleSize,
     ModuleTensors,
     Shapes,
+    WeightSides,
     common_number,
     trained_rank,
 )
@@ -41,8 +42,8 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     return ModuleSize(rank, 0, 0)
 
 
-def _mismatch(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) -> str | None:
-    larger, smaller = max(fan_out, fan_in), min(fan_out, fan_in)
+def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides) -> str | None:
+    larger, smaller = max(weight.fan_out, weight.fan_in), min(weight.fan_out, weight.fan_in)
     if shapes["gamma"][1] != smaller:
         return f"is for a shorter side of {shapes['gamma'][1]:,}, and this base's has {smaller:,}"
     if is_projection_saved(config) and (shapes["A"][2] < smaller or shapes["B"][0] < larger):

@@ -6,6 +6,7 @@ all adapted matrices, so on more than one module.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
@@ -26,9 +27,16 @@ def saved_projections(config: AdapterConfig) -> tuple[str, ...]:
     return ("A", "B") if is_projection_saved(config) else ()
 
 
+def unsaved_projections(config: AdapterConfig, shared: Mapping[str, str]) -> list[str]:
+    """The projections that a file has although its config says that they are not in it: PEFT drops them."""
+    if is_projection_saved(config):
+        return []
+    return sorted(name for role, name in shared.items() if role in ("A", "B"))
+
+
 def projection_seed(config: AdapterConfig, key: str, default: int) -> int:
     value = config.fields.get(key, default)
-    if type(value) is not int or not 0 <= value < 2**63:
+    if type(value) is not int or not -(2**63) <= value < 2**64:  # what torch's generator takes
         raise InvalidConfig(f"adapter_config.json: {key} must be a whole number, not {str(value)[:40]!r}")
     return value
 

@@ -5,8 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, common_number
+from adaptry.adapters.methods.method import (
+    Method,
+    ModuleSize,
+    ModuleTensors,
+    Shapes,
+    WeightSides,
+    common_number,
+)
 from adaptry.adapters.methods.orientation import on_matrix
+from adaptry.adapters.spec import ModuleSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +29,16 @@ def _variant(config: AdapterConfig) -> str:
 
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     (angles,) = shapes["theta"]
+    if config.rank("group_size", 64) % 2:
+        raise ValueError("pairs are turned, so a group is of an even number")
     return ModuleSize(0, 0, 2 * common_number(angles, *shapes["alpha"]) // _HALVES[_variant(config)])
+
+
+def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides) -> str | None:
+    group = config.rank("group_size", 64)
+    if weight.fan_out % group == 0:
+        return None
+    return f"turns groups of {group:,} outputs, and this base's weight has {weight.fan_out:,}"
 
 
 def _columns(parts: ModuleTensors, group: int) -> tuple[Tensor, Tensor]:
@@ -68,5 +85,6 @@ METHOD = Method(
     module_size=_module_size,
     weight=_weight,
     bias=_bias,
+    mismatch=_mismatch,
     needs_base=True,
 )

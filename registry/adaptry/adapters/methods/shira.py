@@ -10,9 +10,11 @@ from adaptry.adapters.methods.method import (
     ModuleSize,
     ModuleTensors,
     Shapes,
+    WeightSides,
     add_delta,
     common_number,
 )
+from adaptry.adapters.spec import ModuleSpec
 from adaptry.core.errors import InvalidWeights
 
 if TYPE_CHECKING:
@@ -26,8 +28,8 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     return ModuleSize(0, 0, 0)
 
 
-def _mismatch(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) -> str | None:
-    (count,), wanted = shapes["weight"], config.rank(default=32) * (fan_out + fan_in)
+def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides) -> str | None:
+    (count,), wanted = shapes["weight"], config.rank(default=32) * (weight.fan_out + weight.fan_in)
     if count == wanted:
         return None
     return f"changes {count:,} elements, and by its r it would be {wanted:,} of this base's weight"

@@ -14,6 +14,7 @@ from adaptry.adapters.methods.method import (
     ModuleSize,
     ModuleTensors,
     Shapes,
+    WeightSides,
     common_number,
     trained_rank,
 )
@@ -32,14 +33,19 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     (count,) = shapes["values"]
     if _has_places(config):
         common_number(count, *shapes["indices"])
+    elif "indices" in shapes:
+        raise ValueError("the config says that the places were not saved")
     if config.fields.get("r") is None:
         return ModuleSize(0, 0, 0)
     (rank, fan_in), (fan_out, up) = shapes["A"], shapes["B"]
     return ModuleSize(trained_rank(config, common_number(rank, up)), fan_in, fan_out)
 
 
-def _mismatch(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) -> str | None:
-    (count,), wanted = shapes["values"], int(fan_out * fan_in * (1 - config.number("sparsity", 0.99)))
+def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides) -> str | None:
+    (count,), wanted = (
+        shapes["values"],
+        int(weight.fan_out * weight.fan_in * (1 - config.number("sparsity", 0.99))),
+    )
     if count == wanted:
         return None
     return f"changes {count:,} elements, and by its sparsity it would be {wanted:,} of this base's weight"

@@ -36,12 +36,13 @@ def group_tensors(method: Method, config: AdapterConfig, tensors: Mapping[str, T
         key = name.removeprefix(method.prefix)
         if not is_inside or key.startswith(PREFIX):
             found.unclaimed.append(name)
-        elif is_duplicate_of_saved(key, tensors):
+        elif is_duplicate_of_saved(key, tensors, config):
             continue
         elif (replacing := method.replacement_of(key, name, info)) is not None:
             found.extras.append(replacing)
         elif (placed := method.role(key)) is not None:
-            named.setdefault(placed[0], {})[placed[1]] = name
+            if named.setdefault(placed[0], {}).setdefault(placed[1], name) != name:
+                found.unclaimed.append(name)  # once more, under the adapter's name: one of the two would win
         elif (extra := extra_weight(key, name, info, config)) is not None:
             found.extras.append(extra)
         else:

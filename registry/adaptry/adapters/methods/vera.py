@@ -11,6 +11,7 @@ from adaptry.adapters.methods.method import (
     ModuleSize,
     ModuleTensors,
     Shapes,
+    WeightSides,
     add_delta,
     common_number,
     factor_product,
@@ -22,16 +23,22 @@ from adaptry.adapters.methods.random_projections import (
     saved_projections,
     seeded_generator,
 )
+from adaptry.adapters.spec import ModuleSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _exceeds_shared_matrices(shapes: Shapes, config: AdapterConfig, fan_out: int, fan_in: int) -> str | None:
-    if not is_projection_saved(config) or (shapes["A"][1] >= fan_in and shapes["B"][0] >= fan_out):
+def _exceeds_shared_matrices(
+    module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides
+) -> str | None:
+    if not is_projection_saved(config) or (
+        shapes["A"][1] >= weight.fan_in and shapes["B"][0] >= weight.fan_out
+    ):
         return None
     reach = f"{shapes['B'][0]:,}×{shapes['A'][1]:,}"
-    return f"has shared matrices for weights of up to {reach}, and this base's is {fan_out:,}×{fan_in:,}"
+    side = f"{weight.fan_out:,}×{weight.fan_in:,}"
+    return f"has shared matrices for weights of up to {reach}, and this base's is {side}"
 
 
 def _shared_pair(parts: ModuleTensors, rows_of_down: int) -> tuple[Tensor, Tensor]:

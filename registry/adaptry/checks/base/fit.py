@@ -14,6 +14,7 @@ from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.formats import PEFT
 from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.lora import scale_of
+from adaptry.adapters.methods.method import WeightSides
 from adaptry.adapters.spec import ExtraWeight
 from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS, layer_of
 from adaptry.bases.module_map import ModuleMap, TargetTensor
@@ -154,9 +155,12 @@ def _misfit_by_method(adapter: Adapter, placed: TargetTensor, shape: tuple[int, 
     if sides is None or placed.expert is not None or adapter.format is not PEFT:
         return None
     fan_in, fan_out = sides
+    kernel = shape[2:] if placed.orientation == "conv" else ()
     names = {**adapter.spec.shared, **placed.module.tensors}
     shapes = {role: adapter.tensors[name].shape for role, name in names.items()}
-    return METHODS[adapter.spec.method].mismatch(shapes, adapter.config, fan_out, fan_in)
+    return METHODS[adapter.spec.method].mismatch(
+        placed.module, shapes, adapter.config, WeightSides(fan_out, fan_in, kernel)
+    )
 
 
 def _sides(placed: TargetTensor, shape: tuple[int, ...]) -> tuple[int, int] | None:

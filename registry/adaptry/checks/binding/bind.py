@@ -26,10 +26,13 @@ from adaptry.bases.model_classes import body_attribute
 from adaptry.bases.module_map import ExtraTarget, ModuleMap, TargetTensor, place
 from adaptry.bases.parameter_lookup import ParameterNames
 from adaptry.checks.binding.bound_adapter import BoundAdapter, Dropped
+from adaptry.checks.binding.initial_values import starts_changed
 from adaptry.checks.binding.refusals import refusals
 from adaptry.checks.binding.targets import ModuleTargets, is_embedding, is_head
 from adaptry.core.errors import InvalidConfig
 
+_ADAPTED = {"ln_tuning": ("weight", 1), "beft": ("bias", 1)}
+"""What a method adapts, where that is not any weight of two dimensions or more."""
 _ONE_EXPERT = re.compile(r"(?:.*\.)?experts\.\d+\..+")
 _BASE_LAYER = ".base_layer"
 
@@ -105,7 +108,21 @@ class _Binding:
             tuple(dropped),
             tuple(refusals(self.adapter, self.names, self.targets, bound)),
             (*(extra for extra in extras if self._is_unlisted(extra.extra)), *unlisted),
+            tuple(self._uncovered()),
+            starts_changed(self.adapter.config, self.adapter.spec.method),
         )
+
+    def _uncovered(self) -> Iterator[str]:
+        """Modules that PEFT adapts and for which the file has no tensor, in the model's order."""
+        spec = self.adapter.spec
+        if not self.module_map.placed or self.targets.is_free:
+            return
+        held = {_bare(module.path) for module in spec.modules}
+        held |= {extra.target.rpartition(".")[0] for extra in spec.extras}
+        parameter, dimensions = _ADAPTED.get(spec.method, ("weight", 2))
+        for path in self.names.holders(parameter, dimensions):
+            if path not in held and self._why_not(path) is None:
+                yield path
 
     def _dropped_module(self, target: TargetTensor) -> Dropped | None:
         """Why PEFT would not change the module; None where it does."""
@@ -148,18 +165,18 @@ class _Binding:
         return Dropped(module.path, tuple(module.tensors.values()), "no_place", reason)
 
     def _is_module(self, path: str, target: TargetTensor) -> bool:
-        if path in self.names.modules:
+        if self.names.has_module(path):
             return True
         around = path.rpartition(".")[0]
-        return target.tied and (not around or around in self.names.modules)
+        return target.tied and (not around or self.names.has_module(around))
 
     def _dropped_extra(self, placed: ExtraTarget) -> Dropped | None:
         """Why PEFT would not load a whole weight; None where it does."""
         extra = placed.extra
         path, _, parameter = extra.target.rpartition(".")
         key = extra.tensor.removeprefix(PREFIX)
-        is_there = extra.target in self.names.parameters or (
-            placed.tied and (not path.rpartition(".")[0] or path.rpartition(".")[0] in self.names.modules)
+        is_there = self.names.has_parameter(extra.target) or (
+            placed.tied and (not path.rpartition(".")[0] or self.names.has_module(path.rpartition(".")[0]))
         )
         if not is_there:
             intended = placed.weight.name.rpartition(".")[0]
@@ -212,7 +229,7 @@ class _Binding:
                 continue
             key = name.removeprefix(PREFIX)
             found = role_of(key) if method.name == "lora" else method.role(key)
-            if found is not None and name.startswith(PREFIX) and found[0] in self.names.modules:
+            if found is not None and name.startswith(PREFIX) and self.names.has_module(found[0]):
                 reason = f"{key} is not all that the module needs, or has a shape that the config rules out"
                 yield Dropped(found[0], (name,), "incomplete", reason)
             else:
@@ -223,7 +240,7 @@ class _Binding:
         """Tensors that no rule of the method knows, under the name of a parameter of the model."""
         for name in self.adapter.spec.unclaimed:
             target = name.removeprefix(PREFIX)
-            if not name.startswith(PREFIX) or target not in self.names.parameters or "lora_" in target:
+            if not name.startswith(PREFIX) or not self.names.has_parameter(target) or "lora_" in target:
                 continue
             path = target.rpartition(".")[0]
             if self._why_not(path) is None and self._can_be_adapted(path):

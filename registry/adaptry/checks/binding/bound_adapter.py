@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,8 +35,9 @@ class BoundAdapter:
     `module_map` has every module and whole weight that PEFT applies, with the base's tensor, and those for
     which the base has no place at all (`missing`). `dropped` is what PEFT leaves out without a word,
     `refusals` why it would not load the adapter at all, each a sentence. `unlisted` are whole weights that
-    replace one of the base's although no field of the config names them. `token_rows`: the rows that each
-    tensor of trained tokens replaces, by the tensor's name.
+    replace one of the base's although no field of the config names them. `uncovered` are modules that the
+    config makes PEFT adapt and for which the file has nothing: `fills_in` says whether PEFT's values for them
+    change the model.
     """
 
     adapter: Adapter
@@ -45,4 +45,5 @@ class BoundAdapter:
     dropped: tuple[Dropped, ...] = ()
     refusals: tuple[str, ...] = ()
     unlisted: tuple[ExtraTarget, ...] = ()
-    token_rows: Mapping[str, tuple[int, ...]] | None = None
+    uncovered: tuple[str, ...] = ()
+    fills_in: bool = False

@@ -80,8 +80,8 @@ class ModuleTargets:
         self._fields = config.fields
         self._method = method
         targets = config.fields.get("target_modules")
-        self._is_free = method in _NO_TARGETS
-        self._is_default = targets is None and not self._is_free
+        self.is_free = method in _NO_TARGETS
+        self._is_default = targets is None and not self.is_free
         self._targets = default_targets(method, model_type) if self._is_default else targets
         if method == "osf" and self._targets is None:
             self._targets = "all-linear"
@@ -94,7 +94,7 @@ class ModuleTargets:
     @property
     def has_none(self) -> bool:
         """Whether PEFT would know of no module to adapt."""
-        return not self._is_free and not self._targets and not self._config.names("target_parameters")
+        return not self.is_free and not self._targets and not self._config.names("target_parameters")
 
     def prepare(self, paths: Iterable[str]) -> None:
         """Announces the paths that will be asked about, so that patterns are matched at once."""
@@ -102,7 +102,7 @@ class ModuleTargets:
 
     def why_not(self, path: str) -> str | None:
         """Why PEFT leaves the module at `path` alone, as the end of a sentence; None where it adapts it."""
-        if self._is_free or self._is_tied_head(path):
+        if self.is_free or self._is_tied_head(path):
             return None
         if self._is_excluded(path):
             return "exclude_modules leaves it out"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from adaptry.adapters.peft_fields import FLAGS, NUMBERS, WHOLE_NUMBERS
 from adaptry.core.errors import InvalidConfig
 
 LORA_FIELDS = frozenset(
@@ -49,8 +50,16 @@ _MAX_LAYERS = 1024
 
 
 def check_method(fields: Mapping[str, Any]) -> None:
-    """Raises `InvalidConfig` where `peft_type` is no text. (`Any`, here and below: JSON.)"""
+    """Raises `InvalidConfig` where `peft_type` is no text, or a number or a switch is of another type: PEFT
+    takes the text "false" for true. (`Any`, here and below: JSON.)
+    """
     _expect(fields, "peft_type", lambda value: isinstance(value, str), 'a text such as "LORA"')
+    for key in fields.keys() & FLAGS:
+        _expect(fields, key, lambda value: isinstance(value, bool), "true or false")
+    for key in fields.keys() & WHOLE_NUMBERS:
+        _expect(fields, key, lambda value: type(value) is int, "a whole number")
+    for key in fields.keys() & NUMBERS:
+        _expect(fields, key, lambda value: type(value) in (int, float), "a number")
 
 
 def check_lora(fields: Mapping[str, Any]) -> None:
