@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from adaptry.adapters.peft_fields import FLAGS, NUMBERS, WHOLE_NUMBERS
+from adaptry.adapters.peft_fields import FLAGS, NUMBERS
 from adaptry.core.errors import InvalidConfig
 
 LORA_FIELDS = frozenset(
@@ -56,8 +56,6 @@ def check_method(fields: Mapping[str, Any]) -> None:
     _expect(fields, "peft_type", lambda value: isinstance(value, str), 'a text such as "LORA"')
     for key in fields.keys() & FLAGS:
         _expect(fields, key, lambda value: isinstance(value, bool), "true or false")
-    for key in fields.keys() & WHOLE_NUMBERS:
-        _expect(fields, key, lambda value: type(value) is int, "a whole number")
     for key in fields.keys() & NUMBERS:
         _expect(fields, key, lambda value: type(value) in (int, float), "a number")
 

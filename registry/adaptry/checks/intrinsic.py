@@ -128,13 +128,14 @@ def _refused_fields(config: AdapterConfig) -> Iterator[Finding]:
     for key in sorted(needed & config.fields.keys()):
         if config.fields[key] is None:
             yield build_finding("config_refused", f"{key} is null")
+    for key, value in config.fields.items():
+        if key.endswith(("_seed", "_prng_key")) and type(value) is float:
+            yield build_finding("config_refused", f"{key} is {value}, and a seed is a whole number")
     if config.peft_type != "LORA":
         return
     start = initialisation(config)
     if start and not INITIALISATIONS.fullmatch(start):
-        yield build_finding(
-            "config_refused", f"init_lora_weights is {start[:40]!a}, which PEFT does not know"
-        )
+        yield build_finding("config_refused", f"PEFT does not know init_lora_weights {start[:40]!a}")
 
 
 def _printable(names: Iterable[str]) -> list[str]:

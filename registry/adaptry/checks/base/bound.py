@@ -26,9 +26,11 @@ def check_bound(bound: BoundAdapter) -> Iterator[Finding]:
     for dropped in bound.dropped:
         if dropped.cause == "incomplete":
             continue  # what the file alone tells, and is reported without a base too
-        (folded,) = fold_layer_numbers([dropped.reason])
-        by_reason.setdefault((dropped.cause, folded), []).append(dropped)
-    for (cause, reason), group in by_reason.items():
+        # One wrong prefix gives every module a reason of its own: the first stands for all.
+        reason = "" if dropped.cause == "name" else dropped.reason
+        by_reason.setdefault((dropped.cause, reason), []).append(dropped)
+    for (cause, _), group in by_reason.items():
+        (reason,) = fold_layer_numbers([group[0].reason])
         paths = [dropped.path for dropped in group]
         names = shorten_names(fold_layer_numbers(paths))
         count = format_count(sum(len(dropped.tensors) for dropped in group), "tensor")

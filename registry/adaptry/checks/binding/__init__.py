@@ -2,5 +2,6 @@
 
 from adaptry.checks.binding.bind import bind
 from adaptry.checks.binding.bound_adapter import BoundAdapter, Dropped
+from adaptry.checks.binding.whole import require_whole
 
-__all__ = ["BoundAdapter", "Dropped", "bind"]
+__all__ = ["BoundAdapter", "Dropped", "bind", "require_whole"]

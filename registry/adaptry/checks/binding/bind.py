@@ -21,8 +21,8 @@ from adaptry.adapters.methods.extras import PREFIX
 from adaptry.adapters.methods.lora import role_of
 from adaptry.adapters.spec import ExtraWeight
 from adaptry.adapters.tensor_names import is_buffer
-from adaptry.bases.loaded_names import loaded_names
 from adaptry.bases.model_classes import body_attribute
+from adaptry.bases.model_names import model_names
 from adaptry.bases.module_map import ExtraTarget, ModuleMap, TargetTensor, place
 from adaptry.bases.parameter_lookup import ParameterNames
 from adaptry.checks.binding.bound_adapter import BoundAdapter, Dropped
@@ -71,7 +71,7 @@ class _Binding:
         self.model_type = str(base.facts.get("model_type") or "")
         self.targets = ModuleTargets(config, spec.method, self.model_type)
         paths = [_bare(module.path) for module in spec.modules]
-        self.names = loaded_names(
+        self.names = model_names(
             base.tensors,
             base.facts,
             task=spec.task,

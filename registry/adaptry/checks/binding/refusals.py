@@ -10,14 +10,14 @@ from collections.abc import Iterator
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.methods.extras import PREFIX
-from adaptry.bases.loaded_names import LoadedNames
+from adaptry.bases.model_names import ModelNames
 from adaptry.bases.module_map import ModuleMap
 from adaptry.checks.binding.targets import ModuleTargets
 from adaptry.checks.formatting import fold_layer_numbers, shorten_names
 
 
 def refusals(
-    adapter: Adapter, names: LoadedNames, targets: ModuleTargets, module_map: ModuleMap
+    adapter: Adapter, names: ModelNames, targets: ModuleTargets, module_map: ModuleMap
 ) -> Iterator[str]:
     """Sentences without an end mark, for each reason."""
     if targets.has_none:
@@ -26,7 +26,7 @@ def refusals(
     yield from _token_rows(adapter, module_map)
 
 
-def _saved_modules(adapter: Adapter, names: LoadedNames) -> Iterator[str]:
+def _saved_modules(adapter: Adapter, names: ModelNames) -> Iterator[str]:
     """Of a module in `modules_to_save`, PEFT reads every parameter from the file, and fails without one."""
     listed = tuple(adapter.config.names("modules_to_save"))
     if not listed:

@@ -16,7 +16,7 @@ from adaptry.checks.binding.default_targets import default_targets
 
 _NO_TARGETS = frozenset(["adaption_prompt", "shadow", "xlora", "trainable_tokens"])
 """Methods whose modules are not chosen by `target_modules`, or by a rule of their own where it is missing."""
-_NO_EXCLUSION = frozenset(
+NO_EXCLUSION = frozenset(
     [
         "adamss",
         "adaption_prompt",
@@ -39,7 +39,7 @@ _NO_EXCLUSION = frozenset(
     ]
 )
 """Methods whose config has no `exclude_modules`: PEFT drops the field."""
-_NO_LAYERS = frozenset(
+NO_LAYERS = frozenset(
     [
         "adaption_prompt",
         "beft",
@@ -134,7 +134,7 @@ class ModuleTargets:
         return self._config.patterns.matches(targets, path)
 
     def _is_excluded(self, path: str) -> bool:
-        excluded = self._fields.get("exclude_modules") if self._method not in _NO_EXCLUSION else None
+        excluded = self._fields.get("exclude_modules") if self._method not in NO_EXCLUSION else None
         if isinstance(excluded, str) and excluded:
             return self._config.patterns.matches(excluded, path)
         return isinstance(excluded, list) and not frozenset(
@@ -147,7 +147,7 @@ class ModuleTargets:
         return next((name for name in self._config.names("modules_to_save") if f".{name}." in inside), None)
 
     def _is_in_layers(self, path: str) -> bool:
-        wanted = self._fields.get("layers_to_transform") if self._method not in _NO_LAYERS else None
+        wanted = self._fields.get("layers_to_transform") if self._method not in NO_LAYERS else None
         layers = [wanted] if isinstance(wanted, int) else wanted
         if not isinstance(layers, list) or not layers:
             return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from adaptry.bases.fingerprinting.match import match_bases
+from adaptry.checks.binding import bind, require_whole
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.core.errors import CheckFailed
 
@@ -14,9 +15,13 @@ _SAME = ("exact", "same_weights", "cast")
 def check_one_base(parents: Sequence[ParentAdapter], other_base: bool) -> list[str]:
     """What is to be told about the parents' bases.
 
-    Raises `CheckFailed` where two are known to be of different bases, unless `other_base` allows it.
+    Raises `CheckFailed` where two are known to be of different bases, unless `other_base` allows it, and
+    where PEFT would not load all of one onto its base.
     """
     notes: list[str] = []
+    for parent in parents:
+        if parent.base is not None:
+            require_whole(parent.label, bind(parent.adapter, parent.base))
     known = [parent for parent in parents if parent.base is not None]
     for parent in known[1:]:
         notes += _compared(known[0], parent, other_base)

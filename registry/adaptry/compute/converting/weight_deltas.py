@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS
-from adaptry.bases.module_map import ModuleMap, TargetTensor, place
+from adaptry.bases.module_map import ModuleMap, TargetTensor
 from adaptry.checks import check
+from adaptry.checks.binding import bind
 from adaptry.compute.converting.base_shapes import ConversionBase
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.compute.lazy_adapters.sites import WeightSite
@@ -98,7 +99,7 @@ def _placement(parent: ParentAdapter, base: ConversionBase) -> ModuleMap:
     if base.checkpoint is not None:
         entry = WeightedAdapter(adapter, 1.0, label, parent.base)
         return fit(entry, base.checkpoint, base.record, resize_vocab=True).placement
-    module_map = place(adapter.spec, base.record.tensors, base.record.facts)
+    module_map = bind(adapter, base.record).module_map
     if module_map.missing:
         first = module_map.missing[0].path
         raise CheckFailed(

@@ -42,9 +42,7 @@ def convert_layout(parent: ParentAdapter, base: BaseRecord, to: LayoutVersion) -
         raise Unsupported(
             f"{label} is in the layout of {adapter.format.tool}; only PEFT's layouts can be converted"
         )
-    report = check(adapter, base, adapter.config.base_name)
-    if report.is_blocked:
-        raise CheckFailed(f"{label}: {report.sentence()}")
+    _check(label, adapter, base)
     module_map = place(adapter.spec, base.tensors, base.facts)
     _check_placed(label, module_map)
     if EXPERTS_FUSED in adapter.spec.layouts:
@@ -67,6 +65,15 @@ def convert_layout(parent: ParentAdapter, base: BaseRecord, to: LayoutVersion) -
         base=base_claim([parent]),
         extra_files=tokenizer_of(adapter),
     )
+
+
+def _check(label: str, adapter: Adapter, base: BaseRecord) -> None:
+    """Raises `CheckFailed` for what blocks, but for names of another layout: those are to be mended."""
+    report = check(adapter, base, adapter.config.base_name)
+    left = tuple(found for found in report.findings if found.code != "names_not_loaded")
+    report = report.model_copy(update={"findings": left})
+    if report.is_blocked:
+        raise CheckFailed(f"{label}: {report.sentence()}")
 
 
 def _check_placed(label: str, module_map: ModuleMap) -> None:

@@ -11,13 +11,11 @@ from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord, TensorShape
 from adaptry.adapters.formats import PEFT
 from adaptry.adapters.methods import METHODS
-from adaptry.adapters.tensor_names import is_buffer
 from adaptry.bases.fingerprinting.match import match_bases
 from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.bases.module_map import ExtraTarget, ModuleMap, TargetTensor
 from adaptry.checks import check
-from adaptry.checks.binding import BoundAdapter, bind
-from adaptry.checks.formatting import format_count
+from adaptry.checks.binding import bind, require_whole
 from adaptry.compute.merging.lora_fitting import check_lora, notes_of_lora, placed_for_lora
 from adaptry.compute.merging.vocabulary import RowCounts, new_rows
 from adaptry.core.errors import CheckFailed, Unsupported
@@ -120,7 +118,7 @@ def _places(entry: WeightedAdapter, checkpoint: HfCheckpoint, base: BaseRecord) 
         name: TensorShape(dtype=info.dtype, shape=info.shape) for name, info in checkpoint.tensors.items()
     }
     bound = bind(entry.adapter, base.model_copy(update={"tensors": shapes}), layers_repeated=True)
-    _refuse_dropped(label, bound)
+    require_whole(label, bound)
     placement = bound.module_map
     if placement.missing_extras:
         targets = [extra.target for extra in placement.missing_extras]
@@ -144,30 +142,6 @@ def _places(entry: WeightedAdapter, checkpoint: HfCheckpoint, base: BaseRecord) 
         return placement
     config = entry.adapter.config
     return replace(placement, placed=tuple(placed_for_lora(placed, config) for placed in placement.placed))
-
-
-def _refuse_dropped(label: str, bound: BoundAdapter) -> None:
-    """What PEFT would leave out or refuse is not merged either. Raises `CheckFailed`."""
-    if bound.refusals:
-        raise CheckFailed(f"{label}: PEFT refuses to load it: {bound.refusals[0]}")
-    if bound.dropped:
-        first, count = bound.dropped[0], sum(len(dropped.tensors) for dropped in bound.dropped)
-        raise CheckFailed(
-            f"{label}: PEFT does not load {format_count(count, 'tensor')} of it, and nothing is left out"
-            f" silently ({first.path}: {first.reason}); `adaptry check` says what to do"
-        )
-    loaded = {extra.extra.tensor for extra in bound.unlisted}
-    tensors = bound.adapter.tensors
-    unknown = [
-        name
-        for name in bound.adapter.spec.unclaimed
-        if name not in loaded and not is_buffer(name, tensors[name].shape)
-    ]
-    if unknown:
-        raise CheckFailed(
-            f"{label} has {format_count(len(unknown), 'tensor')} that no rule knows (first: {unknown[0]});"
-            " nothing is left out silently: save the adapter again from the trained model"
-        )
 
 
 def _refuse_loaded(label: str, target: TargetTensor) -> None:

@@ -28,7 +28,7 @@ _Shapes = dict[str, tuple[int, ...] | None]
 
 
 @dataclass(frozen=True)
-class LoadedNames:
+class ModelNames:
     """`parameters`: the model's parameters, with their shapes where they are known. `aliases`: other names
     under which PEFT takes an adapter's tensors for them.
     """
@@ -60,7 +60,7 @@ class LoadedNames:
                 yield name.removesuffix(end)
 
 
-def loaded_names(
+def model_names(
     tensors: Mapping[str, TensorShape],
     facts: Mapping[str, Any],
     *,
@@ -68,7 +68,7 @@ def loaded_names(
     model_class: str | None,
     used: Iterable[str],
     takes_disk_names: bool,
-) -> LoadedNames:
+) -> ModelNames:
     """The names in memory of a base with these tensors on disk and these facts (`Any`: JSON).
 
     `task` is the config's `task_type` and `model_class` its `auto_mapping.base_model_class`: they say whether
@@ -98,7 +98,7 @@ def loaded_names(
         wanted = set(used)
         said = len(wanted & _modules(with_head)) >= len(wanted & _modules(bare))
     aliases = disk.keys() if takes_disk_names and is_converted else ()
-    return LoadedNames(with_head if said else bare, frozenset(aliases))
+    return ModelNames(with_head if said else bare, frozenset(aliases))
 
 
 def _beginnings(names: Iterable[str]) -> frozenset[str]:

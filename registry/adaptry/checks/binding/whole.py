@@ -1,0 +1,32 @@
+"""The condition for computing with an adapter: PEFT loads all of it."""
+
+from __future__ import annotations
+
+from adaptry.adapters.tensor_names import is_buffer
+from adaptry.checks.binding.bound_adapter import BoundAdapter
+from adaptry.checks.formatting import format_count
+from adaptry.core.errors import CheckFailed
+
+
+def require_whole(label: str, bound: BoundAdapter) -> None:
+    """Raises `CheckFailed` for an adapter that PEFT would refuse, or load in part only; `label` names it."""
+    if bound.refusals:
+        raise CheckFailed(f"{label}: PEFT refuses to load it: {bound.refusals[0]}")
+    if bound.dropped:
+        first, count = bound.dropped[0], sum(len(dropped.tensors) for dropped in bound.dropped)
+        raise CheckFailed(
+            f"{label}: PEFT does not load {format_count(count, 'tensor')} of it, and nothing is left out"
+            f" silently ({first.path}: {first.reason}); `adaptry check` says what to do"
+        )
+    loaded = {extra.extra.tensor for extra in bound.unlisted}
+    tensors = bound.adapter.tensors
+    unknown = [
+        name
+        for name in bound.adapter.spec.unclaimed
+        if name not in loaded and not is_buffer(name, tensors[name].shape)
+    ]
+    if unknown:
+        raise CheckFailed(
+            f"{label} has {format_count(len(unknown), 'tensor')} that no rule knows (first: {unknown[0]});"
+            " nothing is left out silently: save the adapter again from the trained model"
+        )

@@ -1,0 +1,166 @@
+"""What a check says of adapters that PEFT loads in part, otherwise than written, or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adaptry.adapters.adapter import open_dir
+from adaptry.adapters.base_record import BaseRecord
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import open_checkpoint
+from adaptry.checks import check
+from adaptry.checks.binding import bind
+from adaptry.core.report import Finding
+from adaptry.testing.samples import random_tensor, tiny_base, tiny_lora
+
+PREFIX = "base_model.model."
+FIRST = f"{PREFIX}model.layers.0.self_attn"
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> BaseRecord:
+    return fingerprint(open_checkpoint(tiny_base(tmp_path / "base")))
+
+
+def rename(folder: Path, new: Callable[[str], str]) -> Path:
+    """The adapter in `folder` with other names, of other lengths too."""
+    file = folder / "adapter_model.safetensors"
+    data = file.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = {new(name): place for name, place in json.loads(data[8 : 8 + size]).items()}
+    text = json.dumps(header).encode()
+    file.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
+    return folder
+
+
+def findings(folder: Path, base: BaseRecord) -> dict[str, Finding]:
+    return {found.code: found for found in check(open_dir(folder), base).findings}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (PREFIX, f"{PREFIX}foo."),
+        (f"{PREFIX}model.", PREFIX),
+        (f"{PREFIX}model.", f"{PREFIX}model.language_model."),
+        (PREFIX, f"{PREFIX}_orig_mod."),
+        (PREFIX, f"{PREFIX}policy.llm."),
+    ],
+    ids=["a word more", "the body's missing", "a vision model's", "torch.compile's", "a trainer's"],
+)
+def test_names_that_the_model_does_not_have_block(
+    old: str, new: str, tmp_path: Path, base: BaseRecord
+) -> None:
+    folder = rename(tiny_lora(tmp_path / "tone"), lambda name: name.replace(old, new, 1))
+    found = findings(folder, base)["names_not_loaded"]
+    assert found.severity == "blocks"
+    assert "the model has model.layers.N.self_attn.q_proj, and no " in found.reason
+
+
+def test_only_the_name_under_which_peft_loads_it_may_stand_inside(tmp_path: Path, base: BaseRecord) -> None:
+    own = rename(tiny_lora(tmp_path / "own"), lambda name: name.replace("lora_A.", "lora_A.default."))
+    other = rename(tiny_lora(tmp_path / "other"), lambda name: name.replace("lora_A.", "lora_A.foo."))
+    assert findings(own, base) == {}
+    assert findings(other, base)["no_effect"].severity == "blocks"
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"target_modules": ["q_proj"]}, "target_modules leaves it out"),
+        ({"target_modules": r".*q_proj"}, "target_modules leaves it out"),
+        ({"exclude_modules": ["v_proj"]}, "exclude_modules leaves it out"),
+        ({"layers_to_transform": [1]}, "layers_to_transform leaves its layer out"),
+        ({"modules_to_save": ["self_attn"]}, "modules_to_save lists self_attn"),
+    ],
+)
+def test_modules_that_the_config_leaves_out_block(
+    config: dict[str, Any], reason: str, tmp_path: Path, base: BaseRecord
+) -> None:
+    found = findings(tiny_lora(tmp_path / "tone", config=config), base)["modules_not_targeted"]
+    assert found.severity == "blocks"
+    assert reason in found.reason
+
+
+def test_a_config_that_selects_nothing_is_refused_by_peft(tmp_path: Path, base: BaseRecord) -> None:
+    found = findings(tiny_lora(tmp_path / "tone", config={"target_modules": []}), base)
+    assert found["peft_refuses"].reason == "the config selects no module (target_modules)"
+
+
+def test_without_target_modules_pefts_own_list_counts(tmp_path: Path, base: BaseRecord) -> None:
+    known = tiny_lora(tmp_path / "known", config={"target_modules": None})
+    assert "modules_not_targeted" not in findings(known, base)
+    other = tiny_lora(tmp_path / "other", targets=("k_proj",), config={"target_modules": None})
+    assert (
+        "PEFT's own list for this model leaves it out" in findings(other, base)["modules_not_targeted"].reason
+    )
+
+
+def test_a_weight_beside_a_module_that_is_not_adapted_is_dropped(tmp_path: Path, base: BaseRecord) -> None:
+    smuggled = {f"{PREFIX}lm_head.base_layer.weight": random_tensor((32, 16), 5)}
+    found = findings(tiny_lora(tmp_path / "tone", extra=smuggled), base)["weights_not_loaded"]
+    assert "PEFT does not adapt the module, so it has no base_layer there" in found.reason
+
+
+def test_a_weight_of_the_base_that_the_file_replaces_is_always_named(
+    tmp_path: Path, base: BaseRecord
+) -> None:
+    norm = {f"{PREFIX}model.norm.weight": random_tensor((16,), 5)}
+    folder = tiny_lora(tmp_path / "tone", extra=norm)
+    found = findings(folder, base)
+    assert found["base_weight_replaced"].reason == "it replaces model.norm.weight"
+    assert not check(open_dir(folder), base).is_blocked
+    assert [extra.tensor for extra in bind(open_dir(folder), base).module_map.extras] == ["model.norm.weight"]
+
+
+def test_a_listed_module_that_the_file_lacks_is_refused_by_peft(tmp_path: Path, base: BaseRecord) -> None:
+    found = findings(tiny_lora(tmp_path / "tone", config={"modules_to_save": ["lm_head"]}), base)
+    assert "the file lacks lm_head.weight" in found["peft_refuses"].reason
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ([1], "lists 1 token rows for model.embed_tokens.weight, and the file has 2"),
+        ([1, 1], "lists token row 1 twice"),
+        ([1, -2], "lists -2 as a token row"),
+    ],
+)
+def test_token_rows_must_be_the_files(rows: list[int], reason: str, tmp_path: Path, base: BaseRecord) -> None:
+    two = {f"{PREFIX}model.embed_tokens.token_adapter.trainable_tokens_delta": random_tensor((2, 16), 5)}
+    folder = tiny_lora(tmp_path / "tone", extra=two, config={"trainable_token_indices": rows})
+    assert reason in findings(folder, base)["peft_refuses"].reason
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"peft_type": "lora"}, "peft_type is 'lora', and PEFT knows LORA"),
+        ({"lora_alpha": None}, "lora_alpha is null"),
+        ({"init_lora_weights": "foo"}, "PEFT does not know init_lora_weights 'foo'"),
+    ],
+)
+def test_values_of_which_peft_makes_an_error_block(
+    config: dict[str, Any], reason: str, tmp_path: Path, base: BaseRecord
+) -> None:
+    assert findings(tiny_lora(tmp_path / "tone", config=config), base)["config_refused"].reason == reason
+
+
+@pytest.mark.parametrize(
+    ("config", "what"), [({"use_dora": True}, "magnitudes"), ({"lora_bias": True}, "biases of lora_B")]
+)
+def test_what_the_config_says_and_the_file_lacks_blocks(
+    config: dict[str, Any], what: str, tmp_path: Path, base: BaseRecord
+) -> None:
+    found = findings(tiny_lora(tmp_path / "tone", config=config), base)["tensors_missing"]
+    assert found.severity == "blocks" and what in found.reason
+
+
+def test_a_layer_that_starts_at_random_values_blocks(tmp_path: Path, base: BaseRecord) -> None:
+    half = tiny_lora(tmp_path / "tone", layers=1, config={"init_lora_weights": False})
+    assert findings(half, base)["layers_random"].severity == "blocks"

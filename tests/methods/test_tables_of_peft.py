@@ -1,0 +1,106 @@
+"""Tables that were read from PEFT and transformers are those of the installed versions."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from collections import Counter
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("peft")
+
+import transformers
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
+from peft.utils import constants
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+from transformers.models.auto import modeling_auto
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+from adaptry.adapters.peft_fields import FLAGS, NUMBERS, REQUIRED
+from adaptry.bases.model_classes import body_attribute, converts_adapters, has_head
+from adaptry.checks.binding.default_targets import default_targets
+from adaptry.checks.binding.targets import NO_EXCLUSION, NO_LAYERS
+
+_KIND = re.compile(r"\b(?:bool|int|float|None|str|list|dict|set|Literal)\b")
+METHODS = {kind.value.lower(): tuner for kind, tuner in PEFT_TYPE_TO_TUNER_MAPPING.items()}
+CONFIGS = {kind.value.lower(): config for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_modules_that_peft_adapts_by_itself(method: str) -> None:
+    table = getattr(METHODS[method], "target_module_mapping", None) or {}
+    if method == "ia3":
+        table = constants.TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING
+    found = {name: default_targets(method, name) for name in {*table, "llama", "gpt2", "nothing"}}
+    wanted = {
+        name: list(targets) if isinstance(targets, list) else targets for name, targets in table.items()
+    }
+    assert {name: targets for name, targets in found.items() if targets is not None} == wanted
+
+
+def test_which_methods_have_no_fields_that_narrow_their_targets() -> None:
+    tuners = {name for name, config in CONFIGS.items() if "target_modules" in _kinds(config)} | {"xlora"}
+    assert {name for name in tuners if "exclude_modules" not in _kinds(CONFIGS[name])} == NO_EXCLUSION
+    assert {name for name in tuners if "layers_to_transform" not in _kinds(CONFIGS[name])} == NO_LAYERS
+
+
+def test_switches_and_numbers_of_configs() -> None:
+    kinds: dict[str, set[str]] = {}
+    for config in CONFIGS.values():
+        for name, kind in _kinds(config).items():
+            kinds.setdefault(name, set()).update(kind)
+    assert {name for name, kind in kinds.items() if kind == {"bool"}} == FLAGS
+    numbers = {name for name, kind in kinds.items() if kind - {"None"} and kind <= {"int", "float", "None"}}
+    assert numbers - {"r"} == NUMBERS
+    assert {name for name in NUMBERS if "None" not in kinds[name]} == REQUIRED
+
+
+def test_models_for_which_peft_renames_an_adapters_tensors() -> None:
+    found = {name for name in CONFIG_MAPPING_NAMES if get_checkpoint_conversion_mapping(name) is not None}
+    assert {name for name in CONFIG_MAPPING_NAMES if converts_adapters(name)} == found
+
+
+def test_the_attribute_that_holds_the_bare_model() -> None:
+    wrong = {}
+    for model_type in CONFIG_MAPPING_NAMES:
+        found = Counter(filter(None, map(_body_of, _classes_with_head(model_type))))
+        if found and body_attribute(model_type) not in found:
+            wrong[model_type] = found
+    assert wrong == {}
+
+
+def _kinds(config: type) -> dict[str, set[str]]:
+    """The types of each field, by name."""
+    return {
+        field.name: set(
+            re.findall(r"\b(?:bool|int|float|None|str|list|dict|set|Literal|Optional)\b", str(field.type))
+        )
+        - {"Optional"}
+        | ({"None"} if "Optional" in str(field.type) else set())
+        for field in dataclasses.fields(config)
+    }
+
+
+def _classes_with_head(model_type: str) -> list[Any]:
+    """(`Any`: transformers is not typed.)"""
+    tables = [getattr(modeling_auto, name) for name in dir(modeling_auto) if name.endswith("_MAPPING_NAMES")]
+    names = [table[model_type] for table in tables if model_type in table]
+    flat = [each for name in names for each in ([name] if isinstance(name, str) else name)]
+    found = [getattr(transformers, name, None) for name in flat if has_head(name)]
+    return [each for each in found if each is not None]
+
+
+def _body_of(model: Any) -> str:
+    """The base_model_prefix of a class, if instances have such an attribute."""
+    prefix = getattr(model, "base_model_prefix", "")
+    owner = next(each for each in model.__mro__ if "__init__" in each.__dict__)
+    try:
+        source = inspect.getsource(owner.__init__)
+    except (OSError, TypeError):  # a stand-in for a class whose packages are missing
+        return ""
+    return prefix if prefix and re.search(rf"self\.{prefix}\s*[:=]", source) else ""
