@@ -60,7 +60,7 @@ _OWN_NAME = frozenset(
     convnextv2 cpmant cvt data2vec-audio data2vec-text data2vec-vision deberta deit depth_pro dinat
     dinov2 dinov2_with_registers distilbert dpt efficientloftr efficientnet electra ernie esm esmc
     flava fnet focalnet funnel git glpn gpt_neox gpt_neox_japanese gte hiera hubert ibert ijepa
-    layoutlm layoutlmv2 layoutlmv3 led levit lilt longformer luke lxmert markuplm mobilebert
+    layoutlm layoutlmv2 layoutlmv3 led levit lilt longformer luke lxmert markuplm mgp-str mobilebert
     mobilenet_v1 mobilenet_v2 mobilevit mobilevitv2 mpnet mra nomic_bert nystromformer owlv2 owlvit
     perceiver pixio poolformer prophetnet pvt pvt_v2 reformer regnet rembert resnet roberta
     roberta-prelayernorm roc_bert roformer rwkv segformer sew sew-d speecht5 splinter swiftformer
