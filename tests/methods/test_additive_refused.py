@@ -59,7 +59,7 @@ def assert_refused(pair: Pair, error: type[AdaptryError] = CheckFailed, match: s
 def test_a_file_without_one_of_its_tensors_is_found_and_never_merged(tmp_path: Path, name: str) -> None:
     pair = pair_of(tmp_path, CASE_OF.get(name, name))
     pair.rewrite(lambda tensors: tensors.pop(first(tensors, NEEDED[name])))
-    assert {"keys_dropped", "tensors_missing", "no_effect"} & set(pair.findings())
+    assert {"keys_dropped", "tensors_missing", "no_effect", "config_mismatch"} & set(pair.findings())
     assert_refused(pair)
 
 
@@ -81,7 +81,7 @@ def test_a_turned_tensor_is_found_and_never_merged(tmp_path: Path, name: str) ->
         tensors[key] = tensors[key].transpose(0, -1)
 
     pair.rewrite(turn)
-    assert {"keys_dropped", "no_effect", "shape_mismatch"} & set(pair.findings())
+    assert {"keys_dropped", "no_effect", "shape_mismatch", "config_mismatch"} & set(pair.findings())
     assert_refused(pair)
 
 
@@ -102,7 +102,7 @@ def test_a_config_of_other_sizes_is_found_and_never_merged(tmp_path: Path, name:
     pair = pair_of(tmp_path, name)
     field, value = NUMBERS[name]
     pair.configure(**{field: value})
-    assert {"keys_dropped", "no_effect", "shape_mismatch"} & set(pair.findings())
+    assert {"keys_dropped", "no_effect", "shape_mismatch", "config_mismatch"} & set(pair.findings())
     assert_refused(pair)
 
 

@@ -91,6 +91,12 @@ CODES: Mapping[str, FindingCode] = {
         "The config has fields that PEFT does not know and drops: a misspelt one is as if it were not there.",
         "correct the spelling, or remove them from adapter_config.json",
     ),
+    "config_mismatch": FindingCode(
+        "blocks",
+        "The tensors of a module and the numbers in the config contradict each other: PEFT refuses to load"
+        " them, or takes them for another adapter.",
+        "write the numbers of the training run into adapter_config.json, or save the adapter again",
+    ),
     "config_refused": FindingCode(
         "blocks",
         "A field of the config has a value of which PEFT makes an exception, or another adapter.",

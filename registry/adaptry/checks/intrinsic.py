@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.config import AdapterConfig
@@ -23,6 +23,7 @@ from adaptry.adapters.methods.lora_config import (
     pattern_problems,
 )
 from adaptry.adapters.methods.random_projections import unsaved_projections
+from adaptry.adapters.methods.tensor_grouping import contradiction
 from adaptry.adapters.pattern_process import WHOLE
 from adaptry.adapters.peft_fields import REQUIRED
 from adaptry.adapters.spec import Spec
@@ -131,6 +132,12 @@ def _refused_fields(config: AdapterConfig) -> Iterator[Finding]:
     for key, value in config.fields.items():
         if key.endswith(("_seed", "_prng_key")) and type(value) is float:
             yield build_finding("config_refused", f"{key} is {value}, and a seed is a whole number")
+    if config.peft_type == "TRAINABLE_TOKENS" and config.fields.get("modules_to_save"):
+        yield build_finding("config_refused", "modules_to_save is none of this method's fields")
+    if config.peft_type == "IA3" and config.fields.get("feedforward_modules") is None:
+        yield build_finding(
+            "config_refused", "feedforward_modules is not set, and PEFT takes a list of its own"
+        )
     if config.peft_type != "LORA":
         return
     start = initialisation(config)
@@ -148,18 +155,18 @@ def _keys(adapter: Adapter) -> Iterator[Finding]:
         if not adapter.tensors:
             yield build_finding("no_effect", "the file holds no tensors at all")
             return
-        yield build_finding(
+        yield _contradicted(adapter, spec.unclaimed) or build_finding(
             "no_effect",
-            f"no tensor is used ({len(adapter.tensors):,} in the file): {_why_dropped(spec.unclaimed)}",
+            f"no tensor is used ({len(adapter.tensors):,} in the file): {_why_dropped(spec, spec.unclaimed)}",
             spec.unclaimed,
         )
         return
     dropped = [name for name in spec.unclaimed if "lora_" in name or _is_of_method(spec, name)]
     unknown = sorted(set(spec.unclaimed) - set(dropped))
     if dropped:
-        yield build_finding(
+        yield _contradicted(adapter, dropped) or build_finding(
             "keys_dropped",
-            f"{format_count(len(dropped), 'tensor')} would be dropped: {_why_dropped(dropped)}",
+            f"{format_count(len(dropped), 'tensor')} would be dropped: {_why_dropped(spec, dropped)}",
             dropped,
         )
     if unknown:
@@ -213,7 +220,15 @@ def _is_of_method(spec: Spec, name: str) -> bool:
     return METHODS[spec.method].role(name.removeprefix(PREFIX)) is not None
 
 
-def _why_dropped(names: tuple[str, ...] | list[str]) -> str:
+def _contradicted(adapter: Adapter, names: Sequence[str]) -> Finding | None:
+    """That the numbers of the config and the tensors do not go together, of a method with rules for that."""
+    if adapter.spec.method == "lora":
+        return None
+    why = contradiction(METHODS[adapter.spec.method], adapter.config, names, adapter.tensors)
+    return build_finding("config_mismatch", why, names) if why else None
+
+
+def _why_dropped(spec: Spec, names: Sequence[str]) -> str:
     if not names:
         return "they belong to modules, and there is none"
     example = names[0]
@@ -221,11 +236,8 @@ def _why_dropped(names: tuple[str, ...] | list[str]) -> str:
         return f"names begin with {PREFIX} twice ({example})"
     if not any(name.startswith(PREFIX) for name in names):
         return f"names do not begin with {PREFIX} ({example})"
-    if not any("lora_" in name for name in names):
-        return (
-            "they make no whole module, or not one of the config's numbers"
-            f" ({shorten_names(fold_layer_numbers(names))})"
-        )
+    if spec.method != "lora":
+        return f"they make no whole module ({shorten_names(fold_layer_numbers(names))})"
     return f"they make no complete pair of factors ({shorten_names(fold_layer_numbers(names))})"
 
 

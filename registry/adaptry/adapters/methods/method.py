@@ -234,12 +234,14 @@ def factor_product(factors: FactorsFunction) -> Callable[[ModuleTensors, tuple[i
 def common_number(*numbers: int) -> int:
     """The number that all of them are: for a `module_size`, whose tensors must agree. Raises `ValueError`."""
     if len(set(numbers)) != 1:
-        raise ValueError(f"{numbers} should be one number")
+        found = " and ".join(str(number) for number in dict.fromkeys(numbers))
+        raise ValueError(f"its tensors and the config give {found}, where there is one number")
     return numbers[0]
 
 
 def trained_rank(config: AdapterConfig, rank: int, default: int = 8) -> int:
     """`rank`, if it is the config's rank (else PEFT's default) or in `rank_pattern`. Raises `ValueError`."""
     if rank != config.rank(default=default) and rank not in config.pattern_values("rank_pattern").values():
-        raise ValueError(f"the tensors have rank {rank}, and the config another")
+        said = config.rank(default=default)
+        raise ValueError(f"the tensors have rank {rank}, and the config says {said}")
     return rank

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.header import TensorInfo
@@ -60,6 +60,29 @@ def group_tensors(method: Method, config: AdapterConfig, tensors: Mapping[str, T
     found.extras.sort(key=lambda extra: extra.target)
     found.unclaimed.sort()
     return found
+
+
+def contradiction(
+    method: Method, config: AdapterConfig, names: Iterable[str], tensors: Mapping[str, TensorInfo]
+) -> str | None:
+    """How a module among the tensors `names`, which no rule claimed, contradicts the config; None where none
+    does, and tensors are only missing.
+    """
+    named: dict[str, dict[str, str]] = {}
+    for name in names:
+        if name.startswith(method.prefix) and (placed := method.role(name.removeprefix(method.prefix))):
+            named.setdefault(placed[0], {})[placed[1]] = name
+    shared = {role: name for name in tensors if (role := method.shared_role(name.removeprefix(_MODEL)))}
+    for path, roles in sorted(named.items()):
+        try:
+            method.module_size(
+                {role: tensors[name].shape for role, name in {**shared, **roles}.items()}, config
+            )
+        except (KeyError, IndexError):
+            continue
+        except ValueError as error:
+            return f"{path}: {error}"
+    return None
 
 
 def _is_whole(
