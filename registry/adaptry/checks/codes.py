@@ -96,6 +96,12 @@ CODES: Mapping[str, FindingCode] = {
         "A field of the config has a value of which PEFT makes an exception, or another adapter.",
         "write the value of the training run into adapter_config.json, or save the adapter again",
     ),
+    "library_unknown": FindingCode(
+        "warns",
+        "auto_mapping names a module that is of no known library of models, such as the script of the"
+        " training. PEFT's AutoPeftModel refuses it, and imports it before PEFT 0.20; nothing else reads it.",
+        "load it with PeftModel.from_pretrained on a model that you made, or set auto_mapping to null",
+    ),
     "layers_need_a_list": FindingCode(
         "blocks",
         "layers_to_transform stands beside a target_modules that is a text; PEFT refuses to load this.",
