@@ -81,3 +81,8 @@ class Match(_Value):
 
     level: Level
     evidence: str
+
+    @property
+    def is_same_model(self) -> bool:
+        """Whether the weights are the same, or a cast or quantised copy: what is made for one fits both."""
+        return self.level in ("exact", "same_weights", "cast")

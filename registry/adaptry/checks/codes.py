@@ -180,6 +180,12 @@ CODES: Mapping[str, FindingCode] = {
         "check it against the base it names, or, if both are one model, add the name:"
         " adaptry base add FOLDER --name NAME",
     ),
+    "other_base": FindingCode(
+        "blocks",
+        "The base is another model than the one the adapter is for: the shapes may fit, and the weights are"
+        " not the same. With `check --other-base` it warns.",
+        "check it against its own base, or say --other-base if another model is what you want",
+    ),
     "module_missing": FindingCode(
         "blocks",
         "Modules the adapter changes do not exist in the base; PEFT drops their tensors without a word.",
@@ -329,6 +335,7 @@ AGAINST_BASE = frozenset(
     [
         "base_unknown",
         "base_name_differs",
+        "other_base",
         "module_missing",
         "names_not_loaded",
         "modules_not_targeted",
