@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.formats import PEFT
+from adaptry.bases.layer_replication import LayersBeyondBase, deeper_record, replicated_layers
 from adaptry.checks.base.bound import check_bound
 from adaptry.checks.base.coverage import check_coverage
 from adaptry.checks.base.fit import check_fit
@@ -22,6 +23,7 @@ from adaptry.checks.codes import AGAINST_BASE, build_finding
 from adaptry.checks.intrinsic import check_intrinsic
 from adaptry.checks.other_formats import check_other_format, excuse_mlx_experts
 from adaptry.checks.weights import check_weights
+from adaptry.core.errors import Unsupported
 from adaptry.core.report import CheckReport, Finding
 
 __all__ = ["check", "check_same_base", "check_weights", "sort_findings", "without_base"]
@@ -70,9 +72,20 @@ def without_base(report: CheckReport, base_name: str | None, written: str | None
 
 
 def _against(adapter: Adapter, base: BaseRecord) -> list[Finding]:
-    bound = bind(adapter, base)
+    is_repeated = "layer_replication" in adapter.spec.traits
+    findings: list[Finding] = []
+    if is_repeated:
+        said = f"layer_replication is {adapter.config.fields['layer_replication']}"
+        try:
+            base = deeper_record(base, replicated_layers(adapter.config))
+        except LayersBeyondBase as error:
+            return [build_finding("peft_refuses", f"it {error.message}")]
+        except Unsupported as error:
+            return [build_finding("layers_renumbered", f"{said}, and was not checked: it {error.message}")]
+        findings.append(build_finding("layers_renumbered", said))
+    bound = bind(adapter, base, layers_repeated=is_repeated)
     module_map = bound.module_map
-    findings = [excuse_mlx_experts(found) for found in check_fit(adapter, base, module_map)]
+    findings.extend(excuse_mlx_experts(found) for found in check_fit(adapter, base, module_map))
     findings.extend(check_bound(bound))
     findings.extend(check_prompt_fit(adapter, base))
     if not any(found.severity == "blocks" for found in findings):

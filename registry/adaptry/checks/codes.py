@@ -299,7 +299,8 @@ CODES: Mapping[str, FindingCode] = {
     ),
     "layers_renumbered": FindingCode(
         "warns",
-        "layer_replication builds a deeper model than the base; modules were not looked up in it.",
+        "layer_replication builds another model out of the base's layers. The adapter is checked against that"
+        " model, which PEFT builds as it loads the adapter and engines do not.",
         "merge it, which writes the deeper model out, or serve it with PEFT; engines refuse it",
     ),
     "layers_uncovered": FindingCode(

@@ -30,7 +30,7 @@ from adaptry.core.report import Finding
 
 def check_coverage(adapter: Adapter, base: BaseRecord, placement: ModuleMap) -> Iterator[Finding]:
     """Modules of `base` that the config targets and the file says nothing about; nothing if none fits."""
-    if not placement.placed or "layer_replication" in adapter.spec.traits:
+    if not placement.placed:
         return
     is_meant = _targeting(adapter.config)
     if is_meant is None:
