@@ -18,6 +18,7 @@ from adaptry.checks.base.fit import check_fit
 from adaptry.checks.base.identity import check_name, check_same_base
 from adaptry.checks.base.pipelines import check_pipeline_fit
 from adaptry.checks.base.prompts import check_prompt, check_prompt_fit
+from adaptry.checks.base.tokenizer import check_tokenizer
 from adaptry.checks.binding import bind
 from adaptry.checks.codes import AGAINST_BASE, build_finding
 from adaptry.checks.intrinsic import check_intrinsic
@@ -54,6 +55,7 @@ def check(
         findings.extend(check_name(adapter, base_name, other_names))
         fits = _against if adapter.format.names_modules else check_pipeline_fit
         findings.extend(fits(adapter, base))
+        findings.extend(check_tokenizer(adapter, base))
     return CheckReport(findings=sort_findings(findings), base=base_name or (str(base.id) if base else None))
 
 

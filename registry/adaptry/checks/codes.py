@@ -278,6 +278,43 @@ CODES: Mapping[str, FindingCode] = {
         "The adapter trains tokens that the base's vocabulary does not have.",
         "check it against the base it was trained on, or resize that base's embeddings first",
     ),
+    "tokenizer_differs": FindingCode(
+        "blocks",
+        "The adapter's tokenizer gives other ids than the base's to tokens that the base has: the adapter was"
+        " trained on other inputs than it would get, or the file is not its tokenizer.",
+        "check it against the base whose tokenizer this is, or remove the tokenizer's files if they are"
+        " another model's",
+    ),
+    "tokens_replaced": FindingCode(
+        "warns",
+        "The adapter's tokenizer has other tokens in the place of some of the base's added ones, as where"
+        " reserved tokens were renamed.",
+        "serve it with the adapter's own tokenizer",
+    ),
+    "tokens_added": FindingCode(
+        "notes",
+        "The adapter's tokenizer has tokens that the base's does not have.",
+        "serve it with the adapter's own tokenizer",
+    ),
+    "tokens_without_rows": FindingCode(
+        "warns",
+        "The adapter's tokenizer has tokens for which neither the base's embedding nor the adapter has a row:"
+        " a prompt with one of them fails.",
+        "save the adapter with the resized embeddings (save_embedding_layers=True in PEFT), or remove the"
+        " tokenizer's files if these tokens are not used",
+    ),
+    "tokenizer_unreadable": FindingCode(
+        "warns",
+        "The adapter's tokenizer cannot be read, so it was not compared with the base's.",
+        "save the tokenizer again with tokenizer.save_pretrained(DIR), or remove its files",
+    ),
+    "chat_template_differs": FindingCode(
+        "warns",
+        "The adapter brings another chat template than the base's. An engine that serves both uses the"
+        " base's, so prompts are not laid out as in the training.",
+        "give the engine the adapter's template (--chat-template in vLLM), or remove the file if the adapter"
+        " was trained with the base's",
+    ),
     "bias_without_place": FindingCode(
         "warns",
         "The adapter trains biases (lora_bias) for modules that have none in the base,"
@@ -353,6 +390,12 @@ AGAINST_BASE = frozenset(
         "extra_shape",
         "vocabulary_resized",
         "token_outside_vocabulary",
+        "tokenizer_differs",
+        "tokens_replaced",
+        "tokens_added",
+        "tokens_without_rows",
+        "tokenizer_unreadable",
+        "chat_template_differs",
         "bias_without_place",
         "base_quantised",
         "tied_embeddings",
