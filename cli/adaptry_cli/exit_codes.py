@@ -1,7 +1,7 @@
 """From what went wrong to the exit code: one table, the most precise class first.
 
-0 done · 1 the answer is no · 2 usage · 3 not found · 4 conflict · 5 denied · 6 unavailable
-7 damaged bytes · 8 this installation does not fit · 70 a fault of ours · 130 interrupted
+0 done · 1 the answer is no, or a file is malformed · 2 usage · 3 not found · 4 conflict · 5 denied
+6 unavailable · 7 damaged bytes · 8 this installation does not fit · 70 a fault of ours · 130 interrupted
 """
 
 from __future__ import annotations
@@ -13,6 +13,11 @@ from adaptry.core.errors import (
     CorruptData,
     DigestMismatch,
     Invalid,
+    InvalidBackup,
+    InvalidBundle,
+    InvalidConfig,
+    InvalidManifest,
+    InvalidWeights,
     MissingDependency,
     NotFound,
     PermissionDenied,
@@ -29,6 +34,11 @@ PIPE_CLOSED = 141
 
 EXIT_CODES: tuple[tuple[type[AdaptryError], int], ...] = (
     (CheckFailed, NO),
+    (InvalidConfig, NO),
+    (InvalidWeights, NO),
+    (InvalidManifest, NO),
+    (InvalidBundle, NO),
+    (InvalidBackup, NO),
     (Invalid, USAGE),
     (NotFound, 3),
     (DigestMismatch, 7),
@@ -42,8 +52,8 @@ EXIT_CODES: tuple[tuple[type[AdaptryError], int], ...] = (
 )
 MEANINGS: dict[int, str] = {
     0: "done",
-    1: "the answer is no: a blocked check, a refused push, a lock that no longer holds",
-    2: "usage: something in the call or in a file cannot be understood",
+    1: "the answer is no: a blocked check, a refused push, a lock that no longer holds, a malformed file",
+    2: "usage: something in the call cannot be understood, or is not supported",
     3: "not found, or not yours to see",
     4: "conflict: the state is not what was believed; look again and retry",
     5: "denied, or no valid token",

@@ -12,14 +12,22 @@ from pathlib import Path
 
 from adaptry.adapters.adapter import Adapter, open_content, open_dir
 from adaptry.adapters.base_record import BaseRecord
-from adaptry.core.errors import Conflict, Invalid, NotFound, Unavailable
-from adaptry.core.refs import AdapterName, Latest, Ref
+from adaptry.core.errors import (
+    Conflict,
+    Invalid,
+    NotFound,
+    PermissionDenied,
+    Unauthenticated,
+    Unavailable,
+)
+from adaptry.core.refs import AdapterName, Latest, Ref, is_folder
 from adaptry.operations.transfer.revision_content import RevisionContent
 from adaptry.registry.adapters import Adapters
 from adaptry.registry.bases import base_record_or_none as record_of_base
 from adaptry.registry.records import VersionInfo
 from adaptry_cli.arguments import Source, is_folder_path
 from adaptry_cli.connection import RegistryOpener
+from adaptry_cli.out import print_err
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +46,7 @@ class BaseToCheck:
     label: str
     record: BaseRecord | None
     name: str | None = None
+    names: tuple[str, ...] = ()
 
 
 def open_input(connected: RegistryOpener, source: Source) -> OpenedAdapter:
@@ -57,7 +66,22 @@ def find_base(connected: RegistryOpener, text: str) -> BaseToCheck:
         return BaseToCheck(text, fingerprint_of(Path(text)))
     info = connected().bases.get(text)
     name = info.names[0] if info.names else None
-    return BaseToCheck(name or info.id.brief, connected().bases.record(info.id), name)
+    return BaseToCheck(name or info.id.brief, connected().bases.record(info.id), name, info.names)
+
+
+def configured_base(connected: RegistryOpener, adapter: Adapter) -> BaseToCheck | None:
+    """The registered base that an adapter's config names; None where there is none, or no registry."""
+    name = adapter.config.base_name
+    if name is None or is_folder(name):
+        return None
+    try:
+        info = connected().bases.get(name)
+        return BaseToCheck(name, connected().bases.record(info.id), name, info.names)
+    except (Invalid, NotFound, Conflict):
+        return None
+    except (Unavailable, Unauthenticated, PermissionDenied) as error:
+        print_err(f"the registry could not be asked for the base {name[:120]!a}: {error.message}")
+        return None
 
 
 def base_parameters(connected: RegistryOpener, opened: OpenedAdapter) -> int | None:
@@ -78,7 +102,9 @@ def base_parameters(connected: RegistryOpener, opened: OpenedAdapter) -> int | N
 def version_base(connected: RegistryOpener, version: VersionInfo) -> BaseToCheck:
     """The base a version is for, as the registry found out when it was pushed or its base registered."""
     label = version.base_name or (version.base_id.brief if version.base_id else "no base")
-    return BaseToCheck(label, record_of_base(connected().bases, version), version.base_name)
+    record = record_of_base(connected().bases, version)
+    names = connected().bases.get(str(record.id)).names if record else ()
+    return BaseToCheck(label, record, version.base_name, names)
 
 
 def fingerprint_of(folder: Path) -> BaseRecord:

@@ -46,6 +46,23 @@ def test_the_unknown_base_is_named(tmp_path: Path) -> None:
     assert "'acme/base'" in report.findings[0].reason
 
 
+@pytest.mark.parametrize("library", ["__main__", "my_project.models.net"])
+def test_a_model_class_of_ones_own_breaks_nothing_and_is_reported(tmp_path: Path, library: str) -> None:
+    mapping = {"base_model_class": "Net", "parent_library": library}
+    findings = lora(tmp_path, config={"task_type": None, "auto_mapping": mapping})
+
+    assert set(findings) == {"base_unknown", "library_unknown"}
+    assert library in findings["library_unknown"].reason
+
+
+@pytest.mark.parametrize("library", ["transformers.models.llama.modeling_llama", "torchvision.models.resnet"])
+def test_a_model_class_of_a_known_library_is_no_finding(tmp_path: Path, library: str) -> None:
+    mapping = {"base_model_class": "Net", "parent_library": library}
+    findings = lora(tmp_path, config={"task_type": None, "auto_mapping": mapping})
+
+    assert set(findings) == {"base_unknown"}
+
+
 def test_serious_findings_come_first(tmp_path: Path) -> None:
     report = check(open_dir(tiny_lora(tmp_path, alpha=0, config={"peft_version": "99.0"})), None)
     assert [finding.severity for finding in report.findings] == ["blocks", "warns", "notes"]

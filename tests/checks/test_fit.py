@@ -186,9 +186,25 @@ def test_a_quantised_base_is_served_and_not_merged(tmp_path: Path) -> None:
     assert "qweight" in finding.reason
 
 
-def test_replicated_layers_are_not_looked_up(tmp_path: Path) -> None:
-    findings = found(tmp_path, base(tmp_path), layers=4, config={"layer_replication": [[0, 2], [0, 2]]})
-    assert set(findings) == {"layers_renumbered"}
+def test_replicated_layers_are_checked_as_layers_of_the_deeper_model(tmp_path: Path) -> None:
+    twice = {"layer_replication": [[0, 2], [0, 2]]}
+    assert set(found(tmp_path, base(tmp_path), layers=4, config=twice)) == {"layers_renumbered"}
+
+
+def test_an_adapter_of_replicated_layers_may_not_fit_them(tmp_path: Path) -> None:
+    twice = {"layer_replication": [[0, 2], [0, 2]]}
+    record = base(tmp_path)
+    assert "shape_mismatch" in found(tmp_path / "wide", record, layers=4, hidden=32, config=twice)
+    assert (
+        "layers 4 to 5" in found(tmp_path / "deep", record, layers=6, config=twice)["module_missing"].reason
+    )
+    assert (
+        "layers 2 to 3"
+        in found(tmp_path / "short", record, layers=2, config=twice)["layers_uncovered"].reason
+    )
+
+    beyond = found(tmp_path / "beyond", record, layers=3, config={"layer_replication": [[0, 3]]})
+    assert beyond["peft_refuses"].severity == "blocks"
 
 
 def test_a_report_survives_the_wire(tmp_path: Path) -> None:

@@ -38,12 +38,25 @@ def test_a_pickle_is_refused_with_the_line_that_converts_it(run, out: Path) -> N
 
 
 @pytest.mark.parametrize("kept", [4, 100, 2000], ids=["in the length", "in the header", "in the weights"])
-def test_weights_that_are_cut_short(run, out: Path, kept: int) -> None:
+def test_weights_that_are_cut_short_are_not_right_and_the_call_is(
+    run, out: Path, base: Path, kept: int
+) -> None:
     weights = out / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:kept])
 
-    run("push", "./out", "acme/tone", code=2)
-    run("inspect", "./out", code=2)
+    run("push", "./out", "acme/tone", code=1)
+    run("inspect", "./out", code=1)
+    run("check", "./out", code=1)
+    run("merge", "./out", "--base", "./base", "-o", "./merged", code=1)
+    run("check", "./out", "--wieghts", code=2)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"r": 8, "r": 9}', '{"trust_remote_code": true}'])
+def test_a_malformed_config_is_not_right_either(run, out: Path, text: str) -> None:
+    (out / "adapter_config.json").write_text(text)
+
+    assert "adapter_config.json" in run("check", "./out", code=1).stderr
+    run("push", "./out", "acme/tone", code=1)
 
 
 def test_a_config_that_says_another_rank_than_the_tensors_have(run, answer, out: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from adaptry.testing.samples import tiny_base, tiny_lora
+from adaptry.bases.hf_folder import open_checkpoint
+from adaptry.testing.samples import tiny_base, tiny_lora, write_safetensors
 
 pytestmark = pytest.mark.usefixtures("out", "base")
 
@@ -28,6 +31,92 @@ def test_an_adapter_for_another_base_is_blocked_with_a_reason_and_a_remedy(
     assert report["blocked"] is True
     assert all(finding["reason"] and finding["remedy"] for finding in report["findings"])
     assert "cannot work as it is" in run("check", "./out", "--base", "./wide", code=1).stderr
+
+
+def cast_to_float16(base: Path) -> None:
+    file = base / "model.safetensors"
+    data = file.read_bytes()
+    halves = {
+        name: ("F16", info.shape, struct.pack(f"<{info.numel}e", *values))
+        for name, info in open_checkpoint(base).tensors.items()
+        if (values := struct.unpack(f"<{info.numel}f", data[info.start : info.end]))
+    }
+    write_safetensors(file, halves)
+
+
+@pytest.fixture
+def bases(run, base: Path, tmp_path: Path) -> None:
+    """`org/tiny`, and of the same shapes `org/other`; `./cast` is `org/tiny` in another dtype."""
+    tiny_base(tmp_path / "other", seed=7)
+    cast_to_float16(tiny_base(tmp_path / "cast"))
+    run("base", "add", "./base", "--name", "org/tiny")
+    run("base", "add", "./other", "--name", "org/other")
+
+
+def codes(report: dict[str, Any]) -> dict[str, str]:
+    return {finding["code"]: finding["severity"] for finding in report["findings"]}
+
+
+@pytest.mark.usefixtures("bases")
+@pytest.mark.parametrize("other", ["org/other", "./other"])
+def test_another_base_of_the_same_shapes_blocks_unless_it_is_allowed(run, answer, other: str) -> None:
+    run("push", "./out", "acme/tone")
+
+    for source in ("./out", "acme/tone"):
+        report = answer("check", source, "--base", other, code=1)
+        assert (report["blocked"], codes(report)) == (True, {"other_base": "blocks"})
+        assert "org/tiny" in report["findings"][0]["reason"]
+        assert "[other_base]" in run("check", source, "--base", other, code=1).stdout
+
+        allowed = answer("check", source, "--base", other, "--other-base")
+        assert (allowed["blocked"], codes(allowed)) == (False, {"other_base": "warns"})
+
+
+@pytest.mark.usefixtures("bases")
+@pytest.mark.parametrize("same", ["org/tiny", "./base", "./cast"])
+def test_a_copy_of_the_own_base_is_no_other_base(run, answer, same: str) -> None:
+    run("push", "./out", "acme/tone")
+
+    for source in ("./out", "acme/tone"):
+        assert codes(answer("check", source, "--base", same)) == {}
+
+
+@pytest.mark.usefixtures("bases")
+def test_a_folder_is_checked_against_the_registered_base_that_its_config_names(run, answer) -> None:
+    assert "checked against org/tiny, the base its config names" in run("check", "./out").stderr
+    report = answer("check", "./out")
+    assert (report["base"], codes(report)) == ("org/tiny", {})
+
+
+@pytest.mark.usefixtures("bases")
+def test_a_folder_that_does_not_fit_its_registered_base_is_blocked(run, tmp_path: Path) -> None:
+    tiny_lora(tmp_path / "wide", hidden=32)
+    assert "[shape_mismatch]" in run("check", "./wide", code=1).stdout
+
+
+@pytest.mark.usefixtures("bases")
+def test_each_name_of_a_base_is_its_name(run, answer, tmp_path: Path) -> None:
+    run("base", "add", "./base", "--name", "a/tiny")
+    tiny_lora(tmp_path / "elsewhere", base_name="z/unknown", seed=3)
+
+    run("push", "./out", "acme/tone", "--base", "a/tiny")
+    run("push", "./elsewhere", "acme/other", "--base", "org/tiny")
+
+    assert answer("show", "acme/tone")["report"]["findings"] == []
+    assert codes(answer("check", "acme/tone")) == codes(answer("check", "./out", "--base", "a/tiny")) == {}
+    assert codes(answer("show", "acme/other")["report"]) == {"base_name_differs": "warns"}
+    assert codes(answer("check", "acme/other")) == {"base_name_differs": "warns"}
+
+
+@pytest.mark.usefixtures("bases")
+def test_the_name_of_a_cast_of_a_base_is_its_name_too(run, answer, tmp_path: Path) -> None:
+    run("base", "add", "./cast", "--name", "org/cast")
+    tiny_lora(tmp_path / "half", base_name="org/cast", seed=3)
+
+    run("push", "./half", "acme/tone", "--base", "org/tiny")
+
+    assert answer("show", "acme/tone")["report"]["findings"] == []
+    assert codes(answer("check", "acme/tone")) == {}
 
 
 def test_a_push_for_another_base_is_refused_unless_forced_with_a_reason(run, answer, tmp_path: Path) -> None:

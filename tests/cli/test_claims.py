@@ -83,19 +83,6 @@ def test_a_version_is_checked_against_its_own_base(run, answer, tmp_path: Path) 
         assert answer("check", f"acme/tone@{number}", code=code)["findings"] == shown
 
 
-def test_a_check_against_another_base_than_the_versions_says_so(run, tmp_path: Path) -> None:
-    tiny_base(tmp_path / "other", seed=7)
-    tiny_lora(tmp_path / "out", base_name="org/model")
-    run("base", "add", "./base", "--name", "org/model")
-    run("base", "add", "./other", "--name", "org/other")
-    run("push", "./out", "acme/tone")
-
-    for other in ("org/other", "./other"):
-        told = run("check", "acme/tone", "--base", other).stderr
-        assert f"warns: acme/tone@1 is for org/model, and {other} is another base" in told
-    assert "warns" not in run("check", "acme/tone", "--base", "./base").stderr
-
-
 @pytest.mark.parametrize("name", ["./base", "ev/il name", "a/b/c", "/abs", "org/", "con", "a..b", ""])
 def test_a_name_for_a_base_is_one_the_hub_could_have(run, answer, name: str) -> None:
     assert "ORG/MODEL" in run("base", "add", "./base", "--name", name, code=2).stderr

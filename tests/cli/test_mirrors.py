@@ -130,7 +130,7 @@ def test_a_bundle_is_made_shown_and_loaded(run, answer, base: Path) -> None:
 
 def test_what_is_no_bundle_is_refused(run, tmp_path: Path) -> None:
     (tmp_path / "x.bundle").write_bytes(b"not a bundle")
-    assert "not a bundle" in run(*HERE, "bundle", "load", "./x.bundle", code=2).stderr
+    assert "not a bundle" in run(*HERE, "bundle", "load", "./x.bundle", code=1).stderr
     assert "no file" in run(*HERE, "bundle", "load", "./gone.bundle", code=3).stderr
     run(*THERE, "push", "./out", "acme/tone")
     assert "say what goes in" in run(*THERE, "bundle", "create", "-o", "./x.bundle", code=2).stderr

@@ -83,7 +83,7 @@ def test_a_header_that_lies_is_refused_with_a_reason(name: str) -> None:
 
 
 def test_a_million_empty_tensors_are_refused_by_their_number() -> None:
-    bomb = {f"t{n}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for n in range(70_000)}
+    bomb = {f"t{n}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for n in range(200_000)}
     with pytest.raises(InvalidWeights, match="at most"):
         read(file_of(bomb, data=b""))
 

@@ -48,7 +48,7 @@ METADATA = {"format": "pt", "é": '😀\n\0"', "": "", "long": "x" * LONG}
 
 
 @pytest.mark.parametrize(
-    "raw", [header_of(9, METADATA), header_of(3_000), header_of(12_000), header_of(65_536)], ids=len
+    "raw", [header_of(9, METADATA), header_of(3_000), header_of(12_000), header_of(89_088)], ids=len
 )
 def test_a_long_header_is_read_as_a_short_one(raw: bytes) -> None:
     assert len(raw) > LONG
@@ -64,9 +64,9 @@ def test_a_long_header_is_read_as_a_short_one(raw: bytes) -> None:
         (b"[" + b" " * LONG, "does not begin"),
         (b'{"a"' + b" " * LONG, "not JSON"),
         (b'{"a":1,' + b" " * LONG + b'"a":2}', "'a' twice"),
-        (header_of(65_537), "at most 65,536"),
+        (header_of(196_609), "at most 196,608"),
         (header_of(12_000) + b"x", "not JSON"),
-        (b"{" + b",".join(b'"%d":{}' % n for n in range(200_000)) + b"}", "at most 65,536"),
+        (b"{" + b",".join(b'"%d":{}' % n for n in range(600_000)) + b"}", "at most 196,608"),
     ],
     ids=["list", "cut", "twice", "many", "rest", "empty"],
 )
@@ -102,7 +102,7 @@ def hostile_headers(size: int) -> dict[str, bytes]:
 
 @pytest.mark.heavy
 @pytest.mark.parametrize(
-    "limits", [ADAPTER_LIMITS, HeaderLimits(size=64 << 20, tensors=1_000_000)], ids=["8", "64"]
+    "limits", [ADAPTER_LIMITS, HeaderLimits(size=64 << 20, tensors=1_000_000)], ids=["24", "64"]
 )
 @pytest.mark.parametrize("kind", hostile_headers(64))
 def test_every_header_within_the_limits_is_answered(kind: str, limits: HeaderLimits) -> None:

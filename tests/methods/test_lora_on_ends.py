@@ -16,7 +16,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from adaptry import open_dir
+from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
+from adaptry.checks import check
 from adaptry.compute.merging.fitting import WeightedAdapter
 from adaptry.compute.merging.merge import MergeSource, plan_recipe
 from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
@@ -163,6 +165,8 @@ def test_replicated_layers_are_layers_of_their_own_each_with_its_update(tmp_path
         layer_replication=[[0, 2], [0, 1], [1, 2]],
     )
     live = adapted(base, adapter)(IDS).logits
+    report = check(open_dir(adapter), fingerprint(open_checkpoint(base)))
+    assert [finding.code for finding in report.findings] == ["layers_renumbered"]
 
     target, _ = merged(base, adapter)
 

@@ -40,6 +40,17 @@ class Sketch(_Value):
     samples: str
 
 
+class Vocabulary(_Value):
+    """A tokenizer's ids: below `size`, a digest for each block of 1,024 of them; ids of the `added` tokens.
+
+    The digests are `adaptry.bases.fingerprinting.vocabulary.block_digests`.
+    """
+
+    size: int
+    blocks: tuple[str, ...]
+    added: dict[str, int] = {}
+
+
 class Roots(_Value):
     """Digests over every weight. `exact`: bytes with dtype; `canon`: the same over bfloat16 values, so that a
     float32 master and its bfloat16 cast agree (None where it was not computed)."""
@@ -52,8 +63,9 @@ class BaseRecord(_Value):
     """A base as a registry keeps it: enough to check adapters and plan merges without its weights.
 
     `tensors` and `sketches` are keyed by the name on disk; `facts` are the config fields that matter
-    (model_type, heads, vocabulary, tying, …); `file_hashes` are (path, size, sha256) when its weights are
-    stored.
+    (model_type, heads, vocabulary, tying, …). The tokenizer and the template are no part of the id, and older
+    records have no `vocabulary` and no `chat_template`. `file_hashes` are (path, size, sha256) when its
+    weights are stored.
     """
 
     id: Digest
@@ -63,6 +75,8 @@ class BaseRecord(_Value):
     sketches: dict[str, Sketch]
     roots: Roots | None = None
     tokenizer: Digest | None = None
+    vocabulary: Vocabulary | None = None
+    chat_template: Digest | None = None
     file_hashes: dict[str, Digest] = {}
 
     @property
@@ -81,3 +95,8 @@ class Match(_Value):
 
     level: Level
     evidence: str
+
+    @property
+    def is_same_model(self) -> bool:
+        """Whether the weights are the same, or a cast or quantised copy: what is made for one fits both."""
+        return self.level in ("exact", "same_weights", "cast")

@@ -8,6 +8,7 @@ as written. Only scalars are believed; which modules an adapter has is for the t
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,8 +26,9 @@ _MAX_ITEMS = 4096
 
 # Fields that send a loader elsewhere: a module to import, a path to open, code to run.
 _DANGEROUS = ("auto_map", "trust_remote_code", "custom_pipeline", "megatron_config")
-_SAFE_LIBRARIES = re.compile(
-    r"(transformers|peft|sentence_transformers|diffusers|timm|torch)(\.[A-Za-z0-9_]+)*"
+_MODULE_NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", re.ASCII)
+_MODEL_LIBRARIES = frozenset(
+    ["transformers", "peft", "sentence_transformers", "diffusers", "timm", "torch", "torchvision"]
 )
 _MAPPINGS = ("rank_pattern", "alpha_pattern")
 _WHOLE = ("target_modules", "exclude_modules", "feedforward_modules")
@@ -48,6 +50,14 @@ class AdapterConfig:
         """`base_model_name_or_path`: a hint, never opened."""
         name = self.fields.get("base_model_name_or_path")
         return name if isinstance(name, str) and name else None
+
+    @property
+    def unknown_library(self) -> str | None:
+        """The module that `auto_mapping` names, unless it is of a library of models. Never imported here."""
+        mapping = self.fields.get("auto_mapping")
+        library = mapping.get("parent_library") if isinstance(mapping, dict) else None
+        is_known = library is None or library.partition(".")[0] in _MODEL_LIBRARIES
+        return None if is_known else str(library)
 
     def number(self, key: str, default: float) -> float:
         """A finite number. Raises `InvalidConfig` for anything else, booleans and text included."""
@@ -164,14 +174,7 @@ def _refuse_code(fields: Mapping[str, Any]) -> None:
             raise InvalidConfig(
                 f"adapter_config.json sets {key}, which makes a loader run more than weights; remove it"
             )
-    mapping = fields.get("auto_mapping")
-    if mapping is not None:
-        library = mapping.get("parent_library") if isinstance(mapping, dict) else mapping
-        if library is not None and not (isinstance(library, str) and _SAFE_LIBRARIES.fullmatch(library)):
-            raise InvalidConfig(
-                f"adapter_config.json: auto_mapping.parent_library would import {str(library)[:80]!a}; "
-                "set auto_mapping to null and give task_type instead"
-            )
+    _refuse_library(fields.get("auto_mapping"))
     if fields.get("megatron_core") not in (None, "megatron.core"):
         raise InvalidConfig(
             "adapter_config.json: megatron_core names a module to import; only megatron.core may"
@@ -182,6 +185,23 @@ def _refuse_code(fields: Mapping[str, Any]) -> None:
             raise InvalidConfig(
                 f"adapter_config.json: {key} names a file that PEFT would unpickle; set it to null"
             )
+
+
+def _refuse_library(mapping: object) -> None:
+    """PEFT writes the module of the model's class there, whichever that was: `__main__` for one of a script.
+
+    AutoPeftModel imports it: any module before PEFT 0.20, only those of a short list since. No model's class
+    is in the standard library.
+    """
+    library = mapping.get("parent_library") if isinstance(mapping, dict) else mapping
+    if library is None:
+        return
+    is_name = isinstance(library, str) and len(library) <= _MAX_PATTERN and _MODULE_NAME.fullmatch(library)
+    if not is_name or str(library).partition(".")[0] in sys.stdlib_module_names:
+        raise InvalidConfig(
+            f"adapter_config.json: auto_mapping.parent_library would import {str(library)[:80]!a}; "
+            "set auto_mapping to null and give task_type instead"
+        )
 
 
 def _check_patterns(patterns: tuple[str, ...], key: str) -> None:

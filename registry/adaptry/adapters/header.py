@@ -40,7 +40,7 @@ class HeaderLimits:
     tensors: int
 
 
-ADAPTER_LIMITS = HeaderLimits(size=8 << 20, tensors=65_536)
+ADAPTER_LIMITS = HeaderLimits(size=24 << 20, tensors=196_608)
 BASE_LIMITS = HeaderLimits(size=64 << 20, tensors=1_000_000)
 
 

@@ -1,9 +1,9 @@
 """Reads a long safetensors header in a child process, which returns the tensors in a quick form.
 
-A header of 8 MiB costs a second of processor time and hundreds of MiB to check; if a server
-read it itself, every other client would wait. The child checks it as `parse_header` does, within bounds on
-time and memory, and answers in columns: texts as their lengths and one block of UTF-8, numbers as arrays in
-the machine's order. Standard library only.
+A header of 12 MiB (an adapter of 256 experts in 58 layers has 89,088 tensors) costs three seconds of
+processor time and 100 MiB to check; if a server read it itself, every other client would wait. The child
+checks it as `parse_header` does, within bounds on time and memory, and answers in columns: texts as their
+lengths and one block of UTF-8, numbers as arrays in the machine's order. Standard library only.
 """
 
 from __future__ import annotations

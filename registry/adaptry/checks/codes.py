@@ -107,6 +107,12 @@ CODES: Mapping[str, FindingCode] = {
         "Today's PEFT no longer loads this method under its name.",
         "load it with the PEFT that wrote it, or make a LoRA of it: adaptry convert REF --base BASE -o NAME",
     ),
+    "library_unknown": FindingCode(
+        "warns",
+        "auto_mapping names a module that is of no known library of models, such as the script of the"
+        " training. PEFT's AutoPeftModel refuses it, and imports it before PEFT 0.20; nothing else reads it.",
+        "load it with PeftModel.from_pretrained on a model that you made, or set auto_mapping to null",
+    ),
     "layers_need_a_list": FindingCode(
         "blocks",
         "layers_to_transform stands beside a target_modules that is a text; PEFT refuses to load this.",
@@ -184,6 +190,12 @@ CODES: Mapping[str, FindingCode] = {
         "The adapter says that it was trained on another base than it was checked against.",
         "check it against the base it names, or, if both are one model, add the name:"
         " adaptry base add FOLDER --name NAME",
+    ),
+    "other_base": FindingCode(
+        "blocks",
+        "The base is another model than the one the adapter is for: the shapes may fit, and the weights are"
+        " not the same. With `check --other-base` it warns.",
+        "check it against its own base, or say --other-base if another model is what you want",
     ),
     "module_missing": FindingCode(
         "blocks",
@@ -277,6 +289,43 @@ CODES: Mapping[str, FindingCode] = {
         "The adapter trains tokens that the base's vocabulary does not have.",
         "check it against the base it was trained on, or resize that base's embeddings first",
     ),
+    "tokenizer_differs": FindingCode(
+        "blocks",
+        "The adapter's tokenizer gives other ids than the base's to tokens that the base has: the adapter was"
+        " trained on other inputs than it would get, or the file is not its tokenizer.",
+        "check it against the base whose tokenizer this is, or remove the tokenizer's files if they are"
+        " another model's",
+    ),
+    "tokens_replaced": FindingCode(
+        "warns",
+        "The adapter's tokenizer has other tokens in the place of some of the base's added ones, as where"
+        " reserved tokens were renamed.",
+        "serve it with the adapter's own tokenizer",
+    ),
+    "tokens_added": FindingCode(
+        "notes",
+        "The adapter's tokenizer has tokens that the base's does not have.",
+        "serve it with the adapter's own tokenizer",
+    ),
+    "tokens_without_rows": FindingCode(
+        "warns",
+        "The adapter's tokenizer has tokens for which neither the base's embedding nor the adapter has a row:"
+        " a prompt with one of them fails.",
+        "save the adapter with the resized embeddings (save_embedding_layers=True in PEFT), or remove the"
+        " tokenizer's files if these tokens are not used",
+    ),
+    "tokenizer_unreadable": FindingCode(
+        "warns",
+        "The adapter's tokenizer cannot be read, so it was not compared with the base's.",
+        "save the tokenizer again with tokenizer.save_pretrained(DIR), or remove its files",
+    ),
+    "chat_template_differs": FindingCode(
+        "warns",
+        "The adapter brings another chat template than the base's. An engine that serves both uses the"
+        " base's, so prompts are not laid out as in the training.",
+        "give the engine the adapter's template (--chat-template in vLLM), or remove the file if the adapter"
+        " was trained with the base's",
+    ),
     "bias_without_place": FindingCode(
         "warns",
         "The adapter trains biases (lora_bias) for modules that have none in the base,"
@@ -298,7 +347,8 @@ CODES: Mapping[str, FindingCode] = {
     ),
     "layers_renumbered": FindingCode(
         "warns",
-        "layer_replication builds a deeper model than the base; modules were not looked up in it.",
+        "layer_replication builds another model out of the base's layers. The adapter is checked against that"
+        " model, which PEFT builds as it loads the adapter and engines do not.",
         "merge it, which writes the deeper model out, or serve it with PEFT; engines refuse it",
     ),
     "layers_random": FindingCode(
@@ -340,6 +390,7 @@ AGAINST_BASE = frozenset(
     [
         "base_unknown",
         "base_name_differs",
+        "other_base",
         "module_missing",
         "names_not_loaded",
         "modules_not_targeted",
@@ -356,6 +407,12 @@ AGAINST_BASE = frozenset(
         "extra_shape",
         "vocabulary_resized",
         "token_outside_vocabulary",
+        "tokenizer_differs",
+        "tokens_replaced",
+        "tokens_added",
+        "tokens_without_rows",
+        "tokenizer_unreadable",
+        "chat_template_differs",
         "bias_without_place",
         "base_quantised",
         "tied_embeddings",

@@ -108,6 +108,8 @@ def _config(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
         )
     if spec.task is not None and spec.task not in _TASKS:
         yield build_finding("task_unknown", f"task_type is {spec.task[:40]!a}")
+    if config.unknown_library is not None:
+        yield build_finding("library_unknown", f"its model's class is of {config.unknown_library[:80]!a}")
     version = re.match(r"(\d+)\.(\d+)", spec.peft_version or "")
     if version and (int(version[1]), int(version[2])) > _NEWEST_PEFT:
         newest = ".".join(map(str, _NEWEST_PEFT))

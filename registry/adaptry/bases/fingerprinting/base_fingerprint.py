@@ -18,7 +18,7 @@ from adaptry.adapters.tensor_names import input_embedding, is_buffer, is_output_
 from adaptry.bases.fingerprinting.architecture import facts_of, identity_facts
 from adaptry.bases.fingerprinting.packed_sketch import sketch_packed_weight
 from adaptry.bases.fingerprinting.sketch import sketch_tensor
-from adaptry.bases.fingerprinting.tokenizer import tokenizer_digest
+from adaptry.bases.fingerprinting.tokenizer import template_of, tokenizer_digest, vocabulary_of
 from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.bases.quantised import LogicalView, open_logical_view
 from adaptry.core.digest import Digest
@@ -57,6 +57,8 @@ def fingerprint(checkpoint: HfCheckpoint) -> BaseRecord:
         tensors=tensors,
         sketches=sketches,
         tokenizer=tokenizer_digest(checkpoint.folder),
+        vocabulary=vocabulary_of(checkpoint.folder),
+        chat_template=template_of(checkpoint.folder),
     )
 
 

@@ -11,7 +11,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from adaptry.adapters.base_record import Vocabulary
+from adaptry.bases.fingerprinting import chat_template, vocabulary
 from adaptry.core.digest import Digest
+from adaptry.core.errors import Invalid
 from adaptry.core.strictjson import canonical
 
 _FAST = "tokenizer.json"
@@ -34,6 +37,54 @@ def tokenizer_digest(folder: Path) -> Digest | None:
         if (folder / name).is_file():
             return Digest.of((folder / name).read_bytes())
     return None
+
+
+def vocabulary_of(folder: Path) -> Vocabulary | None:
+    """The vocabulary of the tokenizer beside a model; None where there is none that we read."""
+    names = [_FAST] if (folder / _FAST).is_file() else [vocabulary.VOCABULARY, vocabulary.ADDED]
+    tokens: dict[int, str] = {}
+    added: dict[int, str] = {}
+    try:
+        for name in names:
+            if (document := _json(folder / name)) is not None:
+                every, listed = vocabulary.tokens_of(document)
+                added |= every if name == vocabulary.ADDED else listed
+                tokens |= every
+    except Invalid:
+        return None
+    if not tokens:
+        return None
+    size = max(tokens) + 1
+    return Vocabulary(
+        size=size,
+        blocks=tuple(vocabulary.block_digests(tokens, size)),
+        added={token: number for number, token in added.items()},
+    )
+
+
+def template_of(folder: Path) -> Digest | None:
+    """The digest of the chat template beside a model; None where there is none."""
+    for name in chat_template.FILES:
+        path = folder / name
+        if not path.is_file() or path.stat().st_size > _MAX_SIZE:
+            continue
+        if path.suffix == ".jinja":
+            text = path.read_text(errors="replace")
+        else:
+            text = chat_template.default_template(_json(path)) or ""
+        if text.strip():
+            return chat_template.template_digest(text)
+    return None
+
+
+def _json(path: Path) -> Any:
+    """(`Any`: JSON.) None where there is no such file, or none that is read."""
+    if not path.is_file() or path.stat().st_size > _MAX_SIZE:
+        return None
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return None
 
 
 def _essence(document: Any) -> dict[str, Any]:

@@ -38,11 +38,6 @@ _PACKED = frozenset(["I8", "U8", "I32", "F8_E4M3", "F8_E5M2"])
 
 def check_fit(adapter: Adapter, base: BaseRecord, placement: ModuleMap) -> Iterator[Finding]:
     """The findings of `adapter`, placed in `base`."""
-    if "layer_replication" in adapter.spec.traits:
-        yield build_finding(
-            "layers_renumbered", f"layer_replication is {adapter.config.fields['layer_replication']}"
-        )
-        return
     yield from _missing(placement, base)
     yield from _shapes(adapter, placement, base)
     yield from _blocks(placement, base)

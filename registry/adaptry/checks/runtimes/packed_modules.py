@@ -37,9 +37,9 @@ def missing_packed_modules(
         parent, _, last = module.path.rpartition(".")
         for name in PACKED_WITH.get(last, ()):
             path = f"{parent}.{name}"
-            if path in paths | seen or (
-                name == "gate_proj" and base and f"{path}.weight" not in base.tensors
-            ):
+            if path in paths or path in seen:
+                continue
+            if name == "gate_proj" and base and f"{path}.weight" not in base.tensors:
                 continue
             seen.add(path)
             yield path, module

@@ -83,6 +83,7 @@ class _Work:
         self._changed = threading.Condition()
         self._busy = 0
         self._done = sum(len(file.header) for file in plan.files)
+        self._size = plan.size  # a sum over all tensors
         self._error: BaseException | None = None
 
     def run(self, workers: int) -> None:
@@ -142,7 +143,7 @@ class _Work:
             if self._in_order and output.steps:
                 self._free.append(output)
             self._done += step.size
-            self._progress("merging", self._done, self._plan.size)
+            self._progress("merging", self._done, self._size)
             self._changed.notify_all()
 
 

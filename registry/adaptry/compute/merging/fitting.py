@@ -83,7 +83,7 @@ def check_base(entry: WeightedAdapter, base: BaseRecord, other_base: bool) -> li
         return []
     found = match_bases(entry.base, base)
     between = f"{entry.label} is for the base {entry.base.id.brief}, and this is {base.id.brief}"
-    if found.level in ("exact", "same_weights", "cast"):
+    if found.is_same_model:
         return [f"{between}: {found.evidence}"]
     if not other_base:
         raise CheckFailed(

@@ -36,7 +36,16 @@ from adaptry.operations.hf_import.hub_names import HubRef
 from adaptry.registry.bases import Bases
 from adaptry.registry.records import BaseInfo
 
-_ASIDE = (CONFIG, INDEX, "tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
+_ASIDE = (
+    *(CONFIG, INDEX, "tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
+    *(
+        "vocab.json",
+        "added_tokens.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+        "chat_template.json",
+    ),
+)
 _MOST_ASIDE = 128 << 20
 _BLOCK = 4 << 10  # read at least so much: the next thing asked for is often beside it
 _GAP = 16 << 10  # runs nearer than this are one request

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from adaptry.adapters.adapter import Adapter, open_content
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.inspection.result import WeightsInspection
+from adaptry.bases.fingerprinting.match import match_bases
 from adaptry.checks import check
 from adaptry.core.digest import Digest
 from adaptry.core.manifest import Manifest
@@ -27,12 +28,16 @@ from adaptry.storage.local.blob_content import BlobContent, check_first_bytes
 
 @dataclass(frozen=True, slots=True)
 class ResolvedBase:
-    """What a manifest and a config claim as base, and the base of this registry that it is, if any."""
+    """What a manifest and a config claim as base, and the base of this registry that it is, if any.
+
+    `other_names` are its further names, and the one in the config if that is a base of the same weights.
+    """
 
     claimed_id: Digest | None
     claimed_name: str | None
     id: Digest | None = None
     name: str | None = None
+    other_names: tuple[str, ...] = ()
 
 
 def open_stored(blobs: BlobStore, manifest: Manifest) -> Adapter:
@@ -65,7 +70,20 @@ def find_base(tx: Transaction, scope: ReadScope, manifest: Manifest, written: st
         return ResolvedBase(claimed_id, claimed_name)
     names = bases.names(tx, found[0])
     name = claimed_name if claimed_name in names else next(iter(names), None)
-    return ResolvedBase(claimed_id, claimed_name, found[0], name)
+    others = tuple(other for other in names if other != name)
+    if written and written not in names and _is_same_model(tx, scope, found[0], written):
+        others = (*others, written)
+    return ResolvedBase(claimed_id, claimed_name, found[0], name, others)
+
+
+def _is_same_model(tx: Transaction, scope: ReadScope, id: Digest, name: str) -> bool:
+    """Whether the base of that name has the same weights, as a cast or a quantised copy has."""
+    found = bases.find(tx, scope, name)
+    records = [bases.record(tx, one) for one in (id, *found)] if len(found) == 1 else []
+    match records:
+        case [BaseRecord() as own, BaseRecord() as named]:
+            return match_bases(own, named).is_same_model
+    return False
 
 
 def known_inspections(tx: Transaction, tree: Manifest) -> Mapping[str, WeightsInspection]:
@@ -81,7 +99,7 @@ def check_against_base(
     the report, and changes nothing about the base.
     """
     name = base.name if record else base.claimed_name
-    report = check(adapter, record, name)
+    report = check(adapter, record, name, other_names=base.other_names)
     status: BaseStatus = "unknown"
     if record and not report.is_blocked:
         status = "verified"

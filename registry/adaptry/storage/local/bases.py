@@ -284,6 +284,8 @@ def _merged(known: BaseRecord, new: BaseRecord) -> BaseRecord:
         update={
             "roots": roots,
             "tokenizer": known.tokenizer or new.tokenizer,
+            "vocabulary": known.vocabulary or new.vocabulary,
+            "chat_template": known.chat_template or new.chat_template,
             "file_hashes": {**known.file_hashes, **new.file_hashes},
         }
     )

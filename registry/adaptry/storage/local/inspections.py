@@ -17,6 +17,7 @@ from adaptry.core.report import CheckReport
 from adaptry.registry.records import Page, TensorInspection, VersionDetail
 from adaptry.registry.tensor_listing import list_tensors
 from adaptry.storage.catalog import cursors, inspections, versions
+from adaptry.storage.catalog.versions import VersionRecord
 from adaptry.storage.local.blob_content import BlobContent
 from adaptry.storage.local.context import RegistryContext, require_sound
 
@@ -54,19 +55,26 @@ def inspect_tensors(
     cursors.check_limit(limit)
     with context.catalog.read() as tx:
         stored = versions.to_record(context.resolve(tx, ref))
-        detail = versions.detail(tx, stored)
+        tree = versions.manifest(tx, stored.digest)
     about = f"tensors {stored.key}"
     start = cursors.decode_number(cursor, about) or 0
-    found = inspect_weights(context, detail.version.name, detail.manifest)
+    found = inspect_weights(context, ref.name, tree)
+    if start == 0:  # once for all pages: a spec may be long
+        _update_report(context, stored, found)
+    tensors = tuple(list_tensors(found, start, limit + 1))
+    following = cursors.encode(start + limit, about) if len(tensors) > limit else None
+    return Page[TensorInspection](items=tensors[:limit], next=following)
+
+
+def _update_report(
+    context: RegistryContext, stored: VersionRecord, found: Mapping[str, WeightsInspection]
+) -> None:
+    with context.catalog.read() as tx:
+        detail = versions.detail(tx, stored)
     if _with_weights(detail, found) != detail.report:
         with context.catalog.write_nondurable() as tx:  # the base may have been registered meanwhile
             report = _with_weights(versions.detail(tx, stored), found)
             versions.set_report(tx, stored.key, report)
-    tensors = tuple(list_tensors(found))[
-        start : start + limit + 1
-    ]  # a forged start may be larger than islice takes
-    following = cursors.encode(start + limit, about) if len(tensors) > limit else None
-    return Page[TensorInspection](items=tensors[:limit], next=following)
 
 
 def _with_weights(detail: VersionDetail, found: Mapping[str, WeightsInspection]) -> CheckReport:

@@ -1,0 +1,40 @@
+"""Whether the base that an adapter is checked against is the one it is for: by content where both are known.
+
+Shapes cannot tell two models of one family apart, and their weights can. A cast or a quantised copy of the
+same weights is the same model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.base_record import BaseRecord
+from adaptry.bases.fingerprinting.match import match_bases
+from adaptry.checks.codes import build_finding
+from adaptry.core.refs import is_folder
+from adaptry.core.report import Finding
+
+
+def check_same_base(
+    own: BaseRecord, base: BaseRecord, own_name: str, name: str, *, is_allowed: bool = False
+) -> Iterator[Finding]:
+    """A finding where `base` is another model than `own`, the one that the adapter is for. It blocks, unless
+    `is_allowed`: then it warns.
+    """
+    match = match_bases(own, base)
+    if match.is_same_model:
+        return
+    finding = build_finding(
+        "other_base", f"it is for {own_name}, and {name} is another model: {match.evidence}"
+    )
+    yield finding.model_copy(update={"severity": "warns"}) if is_allowed else finding
+
+
+def check_name(adapter: Adapter, name: str | None, others: Collection[str]) -> Iterator[Finding]:
+    """A finding where the config names none of the base's names: `name` or one of `others`."""
+    declared = adapter.config.base_name
+    if declared and name and declared not in (name, *others) and not is_folder(declared):
+        yield build_finding(
+            "base_name_differs", f"its config names {declared[:120]!a}, and it was checked against {name}"
+        )
