@@ -150,7 +150,12 @@ def _say_record(record: MergeRecord, output: Path, as_json: bool) -> None:
 
     for note in record.notes:
         print_err(f"note: {note}")
-    print_err(f"{format_count(record.baked, 'weight')} changed; what went in is in {output / RECORD_FILE}")
+    for warning in record.warnings:
+        print_err(f"warning: {warning}")
+    counted = format_count(record.baked, "weight")
+    if record.changed != record.baked:
+        counted = f"{record.changed:,} of {counted}"
+    print_err(f"{counted} changed; what went in is in {output / RECORD_FILE}")
     if as_json:
         print_json({"output": str(output), **record.model_dump(mode="json")})
     else:
