@@ -69,6 +69,13 @@ if TYPE_CHECKING:
 )
 @click.option("--param", "parameters", multiple=True, metavar="NAME=VALUE", help="A parameter of the method.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="For the methods that draw random numbers.")
+@click.option(
+    "--rounding",
+    type=click.Choice(["float32", "peft"]),
+    default="float32",
+    show_default=True,
+    help="float32: round the sum once. peft: round as PEFT does, after each adapter.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and write nothing.")
 @click.option("--registry", "where", metavar="URL|DIR", help="The registry to use.")
 @json_option

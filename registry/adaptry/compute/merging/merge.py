@@ -97,6 +97,7 @@ def plan_recipe(
         other_base=recipe.other_base,
         resize_vocab=recipe.resize_vocab,
         base_copy=recipe.base_copy,
+        rounding=recipe.rounding,
         found=found,
         method=None
         if recipe.method == "linear"
