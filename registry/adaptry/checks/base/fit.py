@@ -226,8 +226,14 @@ def _tokens(adapter: Adapter, placement: ModuleMap) -> Iterator[Finding]:
     fields = adapter.config.fields
     indices = fields.get("trainable_token_indices", fields.get("token_indices"))
     largest = max(_indices(indices), default=-1)
+    brought = {
+        placed.tensor: placed.extra.shape[0]
+        for placed in placement.extras
+        if placed.extra.kind != "token_rows" and placed.extra.shape
+    }
     for placed in rows:
         height, *width = placed.weight.shape
+        height = brought.get(placed.tensor, height)
         if largest >= height:
             yield build_finding(
                 "token_outside_vocabulary",
