@@ -266,6 +266,11 @@ CODES: Mapping[str, FindingCode] = {
         "The adapter trains tokens that the base's vocabulary does not have.",
         "check it against the base it was trained on, or resize that base's embeddings first",
     ),
+    "merge_differs": FindingCode(
+        "warns",
+        "PEFT's merge of this method into such a weight is not what the adapter does unmerged.",
+        "serve it unmerged with PEFT, or compare the merge's answers with the live adapter's",
+    ),
     "bias_without_place": FindingCode(
         "warns",
         "The adapter trains biases (lora_bias) for modules that have none in the base,"
@@ -339,6 +344,7 @@ AGAINST_BASE = frozenset(
         "extra_shape",
         "vocabulary_resized",
         "token_outside_vocabulary",
+        "merge_differs",
         "bias_without_place",
         "base_quantised",
         "tied_embeddings",

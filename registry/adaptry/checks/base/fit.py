@@ -50,6 +50,7 @@ def check_fit(adapter: Adapter, base: BaseRecord, placement: ModuleMap) -> Itera
     yield from _tokens(adapter, placement)
     yield from _biases(placement, base)
     yield from _tied(placement)
+    yield from _unlike_live(adapter, placement)
 
 
 def _missing(placement: ModuleMap, base: BaseRecord) -> Iterator[Finding]:
@@ -269,6 +270,18 @@ def _biases(placement: ModuleMap, base: BaseRecord) -> Iterator[Finding]:
             f"{shorten_names(fold_layer_numbers(without))} have no bias in the base",
             without,
         )
+
+
+def _unlike_live(adapter: Adapter, placement: ModuleMap) -> Iterator[Finding]:
+    if adapter.format is not PEFT:
+        return
+    method = METHODS[adapter.spec.method]
+    by_reason: dict[str, list[str]] = {}
+    for placed in placement.placed:
+        if (why := method.merge_difference(placed.weight.shape)) is not None:
+            by_reason.setdefault(why, []).append(placed.module.path)
+    for why, paths in by_reason.items():
+        yield build_finding("merge_differs", f"{shorten_names(fold_layer_numbers(paths))}: {why}", paths)
 
 
 def _tied(placement: ModuleMap) -> Iterator[Finding]:
