@@ -69,6 +69,13 @@ if TYPE_CHECKING:
 )
 @click.option("--param", "parameters", multiple=True, metavar="NAME=VALUE", help="A parameter of the method.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="For the methods that draw random numbers.")
+@click.option(
+    "--rounding",
+    type=click.Choice(["float32", "peft"]),
+    default="float32",
+    show_default=True,
+    help="float32: round the sum once. peft: round as PEFT does, after each adapter.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and write nothing.")
 @click.option("--registry", "where", metavar="URL|DIR", help="The registry to use.")
 @json_option
@@ -150,7 +157,12 @@ def _say_record(record: MergeRecord, output: Path, as_json: bool) -> None:
 
     for note in record.notes:
         print_err(f"note: {note}")
-    print_err(f"{format_count(record.baked, 'weight')} changed; what went in is in {output / RECORD_FILE}")
+    for warning in record.warnings:
+        print_err(f"warning: {warning}")
+    counted = format_count(record.baked, "weight")
+    if record.changed != record.baked:
+        counted = f"{record.changed:,} of {counted}"
+    print_err(f"{counted} changed; what went in is in {output / RECORD_FILE}")
     if as_json:
         print_json({"output": str(output), **record.model_dump(mode="json")})
     else:

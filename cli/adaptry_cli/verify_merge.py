@@ -69,6 +69,13 @@ _WORDS = {
     type=click.Choice(["original", "dequantised"]),
     help="Which copy was merged into, where the base is quantised.",
 )
+@click.option(
+    "--rounding",
+    type=click.Choice(["float32", "peft"]),
+    default="float32",
+    show_default=True,
+    help="How it was rounded: see `adaptry merge --rounding`.",
+)
 @lazy_registry_option
 @json_option
 @click.pass_context
@@ -80,6 +87,7 @@ def verify_merge(
     adapters: tuple[str, ...],
     tolerance: str,
     base_copy: str | None,
+    rounding: str,
     as_json: bool,
 ) -> None:
     """Prove or refute that a checkpoint is that base plus those adapters.
@@ -101,7 +109,7 @@ def verify_merge(
         if base is None:
             decided = _recorded(connected, read_merge_record(found.folder), bars)
         else:
-            decided = _named(connected, base, adapters, base_copy, bars)
+            decided = _named(connected, base, adapters, {"base_copy": base_copy, "rounding": rounding}, bars)
         result = verify(decided, found, tolerance=allowed, progress=bars)
     what = f"{decided.checkpoint.folder} plus {' and '.join(_weighted(decided))}"
     if as_json:
@@ -112,7 +120,11 @@ def verify_merge(
 
 
 def _named(
-    connected: RegistryOpener, base: str, adapters: tuple[str, ...], base_copy: str | None, progress: Progress
+    connected: RegistryOpener,
+    base: str,
+    adapters: tuple[str, ...],
+    how: dict[str, str | None],
+    progress: Progress,
 ) -> MergePlan:
     """The plan of what the call names."""
     from adaptry.compute.merging.merge import plan_recipe
@@ -123,7 +135,7 @@ def _named(
     inputs = tuple(RecipeInput(source=source, weight=weight) for source, weight in named)
     # What a merge asks before it mixes things up is no question here: the bytes are the answer.
     recipe = validate_options(
-        MergeRecipe, base=base, inputs=inputs, other_base=True, resize_vocab=True, base_copy=base_copy
+        MergeRecipe, base=base, inputs=inputs, other_base=True, resize_vocab=True, **how
     )
     return plan_recipe(recipe, _base(connected, base, progress), _sources(connected, recipe, progress))
 

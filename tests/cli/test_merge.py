@@ -37,6 +37,23 @@ def test_a_folder_is_merged_into_a_folder(run, base: Path) -> None:
     )
 
 
+def test_a_merge_that_changes_no_value_warns(run, answer) -> None:
+    result = run("merge", "--base", "./base", "./out=1e-30", "-o", "./merged")
+    told = answer("merge", "--base", "./base", "./out=1e-30", "-o", "./again")
+
+    assert "warning: no value changed: the result has the base's weights" in result.stderr
+    assert "0 of 4 weights changed" in result.stderr
+    assert (told["baked"], told["changed"]) == (4, 0)
+
+
+def test_a_merge_whose_result_is_too_large_is_refused(run) -> None:
+    result = run("merge", "--base", "./base", "./out=1e9", "--dtype", "float16", "-o", "./merged", code=1)
+
+    assert "infinite or NaN values that the base does not have, in 4 tensors" in result.stderr
+    assert "Choose smaller weights, or --dtype float32 (or bfloat16)" in result.stderr
+    assert not Path("merged").exists()
+
+
 def test_a_version_is_merged_by_any_name_it_goes_by(run, answer) -> None:
     digest = run("push", "./out", "acme/tone", "--alias", "prod").stdout.split()[1]
     run("push", "./better", "acme/tone")

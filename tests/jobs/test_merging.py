@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from adaptry.core.errors import NotFound
 from adaptry.operations.base_registry import open_base
 from adaptry.registry.job_types.records import JobOrder
 from adaptry.storage.local import LocalRegistry
@@ -38,6 +39,22 @@ def test_the_stored_base_is_what_the_command_writes(
     written = merged_by_command(data, tmp_path / "written", order)
     assert stored_files(busy, tmp_path) == written
     assert busy.bases.get("acme/merged").id == open_and_identify(tmp_path / "written")
+
+
+def test_a_job_whose_result_would_be_infinite_fails_and_stores_no_base(
+    busy: LocalRegistry, data: Path
+) -> None:
+    task = {**MERGE.task, "inputs": ["acme/tone@1=1e9"], "dtype": "F16"}
+    job = busy.jobs.submit(JobOrder(kind="merge", task=task))
+
+    assert RunnerProcess(data, "--once").wait() == 0
+
+    failed = busy.jobs.get(job.id)
+    assert failed.state == "failed"
+    assert failed.fault is not None
+    assert "infinite or NaN values that the base does not have" in failed.fault.message
+    with pytest.raises(NotFound):
+        busy.bases.get("acme/merged")
 
 
 def test_two_runners_share_the_parts_on_postgresql(

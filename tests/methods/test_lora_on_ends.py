@@ -96,6 +96,18 @@ GROWN: dict[str, tuple[str, dict[str, Any]]] = {
         "llama",
         {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]},
     ),
+    "saved embeddings with trained rows": (
+        "llama",
+        {"target_modules": ["q_proj"], "trainable_token_indices": [5, 97, 98]},
+    ),
+    "trained rows of both ends": (
+        "llama",
+        {"target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": [97], "lm_head": [3, 98]}},
+    ),
+    "trained rows of tied ends": (
+        "tied",
+        {"target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": [97, 98]}},
+    ),
 }
 
 
@@ -111,6 +123,47 @@ def test_a_larger_vocabulary_is_the_results_when_it_is_asked_for(case: str, tmp_
     assert model.config.vocab_size == 100 == model.get_input_embeddings().weight.shape[0]
     assert not differing(dict(model.state_dict()), merged_by_peft(base, adapter, tokens=100))
     assert record.notes[-1] == "the result has a vocabulary of 100: take tone's tokenizer with it"
+
+
+@pytest.mark.parametrize("case", GROWN)
+def test_a_check_says_that_the_vocabulary_was_resized_and_blocks_nothing(case: str, tmp_path: Path) -> None:
+    kind, fields = GROWN[case]
+    base = save_base(tmp_path / "base", kind)
+    adapter = save_adapter(base, tmp_path / "tone", tokens=100, **fields)
+
+    report = check(open_dir(adapter), fingerprint(open_checkpoint(base)))
+
+    assert not report.is_blocked, report.sentence()
+    assert "vocabulary_resized" in {found.code for found in report.findings}
+
+
+def test_embeddings_that_peft_looks_for_in_another_wrapper_are_not_merged(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", "llama")
+    fields: dict[str, Any] = {"target_modules": ["q_proj"], "trainable_token_indices": [5, 97]}
+    adapter = save_adapter(base, tmp_path / "tone", tokens=100, **fields)
+    weights = adapter / "adapter_model.safetensors"
+    tensors = {
+        name.replace(".token_adapter.base", ".base"): each for name, each in load_file(weights).items()
+    }
+    save_file(tensors, weights)
+    live = adapted(base, adapter, tokens=100)
+    saved = next(each for name, each in tensors.items() if "embed_tokens.base_layer" in name)
+    assert not torch.equal(live.get_input_embeddings().weight[99], saved[99])
+
+    with pytest.raises(
+        CheckFailed, match=r"holds its weight as model\.embed_tokens\.token_adapter\.base_layer"
+    ):
+        merged(base, adapter, resize_vocab=True)
+
+
+def test_tied_ends_whose_same_rows_are_trained_are_merged_as_peft_does(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", "tied")
+    rows = {"embed_tokens": [1, 5], "lm_head": [1, 5]}  # PEFT saves them once, for the embedding
+    adapter = save_adapter(base, tmp_path / "tone", target_modules=["q_proj"], trainable_token_indices=rows)
+
+    target, _ = merged(base, adapter)
+
+    assert not differing(dict(load(target).state_dict()), merged_by_peft(base, adapter))
 
 
 def test_a_larger_vocabulary_is_refused_unless_it_is_asked_for(tmp_path: Path) -> None:

@@ -326,6 +326,11 @@ CODES: Mapping[str, FindingCode] = {
         "give the engine the adapter's template (--chat-template in vLLM), or remove the file if the adapter"
         " was trained with the base's",
     ),
+    "merge_differs": FindingCode(
+        "warns",
+        "PEFT's merge of this method into such a weight is not what the adapter does unmerged.",
+        "serve it unmerged with PEFT, or compare the merge's answers with the live adapter's",
+    ),
     "bias_without_place": FindingCode(
         "warns",
         "The adapter trains biases (lora_bias) for modules that have none in the base,"
@@ -413,6 +418,7 @@ AGAINST_BASE = frozenset(
         "tokens_without_rows",
         "tokenizer_unreadable",
         "chat_template_differs",
+        "merge_differs",
         "bias_without_place",
         "base_quantised",
         "tied_embeddings",

@@ -71,18 +71,19 @@ def piece(task: MergeTask, context: JobContext, step: str) -> StepResult:
         _keep_to_one_thread(choose_kernels(context.device).names_for(model.plan.changed_tensors))
         computed = _with_progress(model.merged.read(file.name, 0, file.size), file, context)
         digest, size = context.registry.bases.store_generated_file(computed)
+        changed = len(model.merged.changed)
     reach("merge.stored")
-    return StepResult(result={"path": file.name, "size": size, "sha256": str(digest)})
+    return StepResult(result={"path": file.name, "size": size, "sha256": str(digest), "changed": changed})
 
 
 def end(task: MergeTask, context: JobContext) -> StepResult:
     """Stores the side files, then registers the base."""
     with _reopen_planned(task, context) as model:
-        made = [
-            FileEntry.model_validate(context.previous_results[f"piece-{n}"])
-            for n in range(1, len(model.plan.files) + 1)
-        ]
-        files = (*made, *_store_side_files(context, model, tuple(made)))
+        results = [dict(context.previous_results[f"piece-{n}"]) for n in range(1, len(model.plan.files) + 1)]
+        counts = [result.pop("changed", None) for result in results]
+        made = [FileEntry.model_validate(result) for result in results]
+        changed = None if None in counts else sum(counts)  # None: a piece of an older release
+        files = (*made, *_store_side_files(context, model, tuple(made), changed))
         with context.registry.catalog.read() as tx:
             require_sound(tx, {entry.path: entry.sha256 for entry in files})
         with tempfile.TemporaryDirectory(dir=context.scratch) as folder:
@@ -161,12 +162,16 @@ def _keep_to_one_thread(kernels: tuple[str, ...]) -> None:
         torch.set_num_threads(1)
 
 
-def _store_side_files(context: JobContext, model: _Model, made: tuple[FileEntry, ...]) -> Iterator[FileEntry]:
+def _store_side_files(
+    context: JobContext, model: _Model, made: tuple[FileEntry, ...], changed: int | None
+) -> Iterator[FileEntry]:
     """Stores the files beside the weights and the merge record."""
     merged = model.merged
     noted = build_merge_record(
-        model.recipe, model.plan, made, choose_kernels(context.device).names, model.revisions
+        model.recipe, model.plan, made, choose_kernels(context.device).names, model.revisions, changed
     )
+    for warning in noted.warnings:
+        context.log(f"warning: {warning}")
     texts = {RECORD: [(noted.model_dump_json(indent=2) + "\n").encode()]}
     for name, file in merged.side_files.items():
         texts[name] = [bytes(data) for data in merged.read(name, 0, file.size)]

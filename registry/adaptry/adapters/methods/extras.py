@@ -32,7 +32,9 @@ def extra_weight(key: str, name: str, info: TensorInfo, config: AdapterConfig) -
         return ExtraWeight(target=f"{match['path']}.weight", kind="token_rows", tensor=name, shape=info.shape)
     if match := _BASE_LAYER.fullmatch(key):
         kind = "bias" if match["parameter"] == "bias" else "saved_embedding"
-        target = f"{match['path'].replace('.base_layer', '')}.{match['parameter']}"
+        # PEFT wraps an embedding whose rows it trains, and saves all of it where a vocabulary was resized.
+        path = match["path"].removesuffix(".token_adapter").replace(".base_layer", "")
+        target = f"{path}.{match['parameter']}"
         return ExtraWeight(target=target, kind=kind, tensor=name, shape=info.shape)
     path, _, parameter = key.rpartition(".")
     if not path or "lora_" in key:
@@ -74,12 +76,14 @@ def token_rows(config: AdapterConfig, target: str) -> tuple[int, ...]:
     """The rows of `target` that a file's token rows replace, in their order.
 
     PEFT: a list is of the input embedding; a mapping is by the end of the embedding's name; TRAINABLE_TOKENS
-    has `token_indices`. Raises `InvalidConfig` where there are none.
+    has `token_indices`. A head that is tied to the embedding has the embedding's. Raises `InvalidConfig`
+    where there are none.
     """
     indices = config.fields.get("trainable_token_indices", config.fields.get("token_indices"))
     if isinstance(indices, dict):
         path = target.removesuffix(".weight")
-        indices = next((rows for end, rows in indices.items() if path.endswith(end)), None)
+        tied = next(iter(indices.values())) if len(indices) == 1 else None
+        indices = next((rows for end, rows in indices.items() if path.endswith(end)), tied)
     if not isinstance(indices, list) or not all(type(row) is int and row >= 0 for row in indices):
         raise InvalidConfig(f"adapter_config.json names no token indices for {target}")
     return tuple(indices)

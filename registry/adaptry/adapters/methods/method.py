@@ -117,8 +117,9 @@ class Method:
     begins with the module.
     `needs_base`: whether its change depends on the base's values. `unmergeable_reason`: why an adapter of
     this config cannot be merged. `check_installed`: raises `MissingDependency` where a package that its
-    change needs, beside torch, is not there. `tolerance`: how near a merge is to that of the method's own
-    library.
+    change needs, beside torch, is not there. `merge_difference`: how merging into a weight of this shape
+    differs from what the live adapter does, if it does; it ends a sentence. `tolerance`: how near a merge is
+    to that of the method's own library.
     """
 
     name: str
@@ -151,6 +152,7 @@ class Method:
     required_shared: Callable[[AdapterConfig], tuple[str, ...]] = lambda config: ()
     virtual_tokens: Callable[[AdapterConfig, Shapes], int | None] = lambda config, shapes: None
     check_installed: Callable[[], None] = lambda: None
+    merge_difference: Callable[[tuple[int, ...]], str | None] = lambda shape: None
 
     @property
     def is_mergeable(self) -> bool:

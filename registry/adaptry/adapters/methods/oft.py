@@ -1,7 +1,8 @@
 """OFT: inputs turned by a block-diagonal orthogonal matrix (arXiv 2306.07280, 2506.19847; PEFT `tuners/oft`).
 
-PEFT turns the whole kernel of a convolution when it merges and unfolded patches when it runs; with padding
-the two differ at the edges. This is the merge.
+PEFT turns the whole kernel of a convolution when it merges. When it runs, it turns every patch of the input
+and adds them up where they overlap, so with kernels larger than 1×1 the two are different models. This is the
+merge.
 """
 
 from __future__ import annotations
@@ -26,6 +27,14 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     if "embedding_R" in shapes:
         return ModuleSize(0, 0, turned, "embedding")
     return ModuleSize(0, turned, 0, "flat")
+
+
+def _merge_difference(shape: tuple[int, ...]) -> str | None:
+    kernel = shape[2:]
+    if max(kernel, default=1) == 1:
+        return None
+    size = "×".join(map(str, kernel))
+    return f"a live OFT turns overlapping patches of the input, and a merge the kernel of {size}"
 
 
 def _uses_series(config: AdapterConfig) -> bool:
@@ -89,5 +98,6 @@ METHOD = Method(
     module_size=_module_size,
     weight=_weight,
     unmergeable_reason=_unmergeable_reason,
+    merge_difference=_merge_difference,
     needs_base=True,
 )

@@ -46,6 +46,7 @@ def check_fit(adapter: Adapter, base: BaseRecord, placement: ModuleMap) -> Itera
     yield from _tokens(adapter, placement)
     yield from _biases(placement, base)
     yield from _tied(placement)
+    yield from _unlike_live(adapter, placement)
 
 
 def _missing(placement: ModuleMap, base: BaseRecord) -> Iterator[Finding]:
@@ -225,8 +226,14 @@ def _tokens(adapter: Adapter, placement: ModuleMap) -> Iterator[Finding]:
     fields = adapter.config.fields
     indices = fields.get("trainable_token_indices", fields.get("token_indices"))
     largest = max(_indices(indices), default=-1)
+    brought = {
+        placed.tensor: placed.extra.shape[0]
+        for placed in placement.extras
+        if placed.extra.kind != "token_rows" and placed.extra.shape
+    }
     for placed in rows:
         height, *width = placed.weight.shape
+        height = brought.get(placed.tensor, height)
         if largest >= height:
             yield build_finding(
                 "token_outside_vocabulary",
@@ -262,6 +269,18 @@ def _biases(placement: ModuleMap, base: BaseRecord) -> Iterator[Finding]:
             f"{shorten_names(fold_layer_numbers(without))} have no bias in the base",
             without,
         )
+
+
+def _unlike_live(adapter: Adapter, placement: ModuleMap) -> Iterator[Finding]:
+    if adapter.format is not PEFT:
+        return
+    method = METHODS[adapter.spec.method]
+    by_reason: dict[str, list[str]] = {}
+    for placed in placement.placed:
+        if (why := method.merge_difference(placed.weight.shape)) is not None:
+            by_reason.setdefault(why, []).append(placed.module.path)
+    for why, paths in by_reason.items():
+        yield build_finding("merge_differs", f"{shorten_names(fold_layer_numbers(paths))}: {why}", paths)
 
 
 def _tied(placement: ModuleMap) -> Iterator[Finding]:

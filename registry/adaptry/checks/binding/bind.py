@@ -35,6 +35,7 @@ _ADAPTED = {"ln_tuning": ("weight", 1), "beft": ("bias", 1)}
 """What a method adapts, where that is not any weight of two dimensions or more."""
 _ONE_EXPERT = re.compile(r"(?:.*\.)?experts\.\d+\..+")
 _BASE_LAYER = ".base_layer"
+_TOKEN_ADAPTER = ".token_adapter"
 
 
 def bind(adapter: Adapter, base: BaseRecord, *, layers_repeated: bool = False) -> BoundAdapter:
@@ -183,9 +184,11 @@ class _Binding:
             reason = f"the model has {intended}, and no {path}"
             return Dropped(path, (extra.tensor,), "name", reason, intended)
         if extra.kind == "token_rows":
-            return self._dropped_rows(extra)
+            return self._dropped_rows(placed)
         if extra.kind == "norm" or self.adapter.config.is_saved(path):
             return None
+        if _TOKEN_ADAPTER in key or self._has_token_adapter(placed):
+            return self._dropped_beside_rows(placed)
         is_adapted = self._why_not(path) is None and self._can_be_adapted(path)
         if f"{_BASE_LAYER}.{parameter}" in key and not is_adapted:
             reason = "PEFT does not adapt the module, so it has no base_layer there"
@@ -195,13 +198,38 @@ class _Binding:
             return Dropped(path, (extra.tensor,), "no_place", reason)
         return None
 
-    def _dropped_rows(self, extra: ExtraWeight) -> Dropped | None:
+    def _dropped_beside_rows(self, placed: ExtraTarget) -> Dropped | None:
+        """Around an embedding whose rows a LoRA trains, PEFT puts another wrapper."""
+        extra = placed.extra
+        path, _, parameter = extra.target.rpartition(".")
+        is_wrapped = f"{_TOKEN_ADAPTER}{_BASE_LAYER}.{parameter}" in extra.tensor
+        if is_wrapped == self._has_token_adapter(placed):
+            return None
+        if is_wrapped:
+            reason = "the config trains no token rows there, so PEFT has no token_adapter"
+        else:
+            its = f"{path}{_TOKEN_ADAPTER}{_BASE_LAYER}.{parameter}"
+            reason = f"PEFT trains rows of it, and holds its weight as {its}"
+        return Dropped(path, (extra.tensor,), "no_place", reason)
+
+    def _has_token_adapter(self, placed: ExtraTarget) -> bool:
+        indices = self.adapter.config.fields.get("trainable_token_indices")
+        if not indices or self.adapter.spec.method == "trainable_tokens":
+            return False
+        path = placed.extra.target.rpartition(".")[0]
+        is_listed = any(map(path.endswith, indices)) if isinstance(indices, dict) else is_embedding(path)
+        return is_listed or placed.tied
+
+    def _dropped_rows(self, placed: ExtraTarget) -> Dropped | None:
         """Trained rows are looked up under one name, and only if the config lists their numbers."""
         fields, is_alone = self.adapter.config.fields, self.adapter.spec.method == "trainable_tokens"
+        extra = placed.extra
         if not is_alone and not fields.get("trainable_token_indices"):
             reason = "the config trains no token rows (trainable_token_indices)"
         elif is_alone == (".token_adapter." in extra.tensor):
             reason = f"PEFT looks for {'' if is_alone else 'token_adapter.'}trainable_tokens_delta"
+        elif not is_alone and not self._has_token_adapter(placed):
+            reason = "the config trains no token rows there (trainable_token_indices)"
         else:
             return None
         return Dropped(extra.target.rpartition(".")[0], (extra.tensor,), "no_place", reason)

@@ -6,12 +6,12 @@ Each was seen in PEFT 0.21: an exception of `PeftModel.from_pretrained`, whose c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.methods.extras import PREFIX
 from adaptry.bases.model_names import ModelNames
-from adaptry.bases.module_map import ModuleMap
+from adaptry.bases.module_map import ExtraTarget, ModuleMap
 from adaptry.checks.binding.targets import ModuleTargets
 from adaptry.checks.formatting import fold_layer_numbers, shorten_names
 
@@ -52,18 +52,28 @@ def _token_rows(adapter: Adapter, module_map: ModuleMap) -> Iterator[str]:
         indices = fields.get("token_indices") if adapter.spec.method == "trainable_tokens" else None
     wanted = indices if isinstance(indices, dict) else {"": indices}
     for end, rows in wanted.items():
-        if not isinstance(rows, list):
-            continue
-        yield from _rows(module_map, end, rows)
+        if isinstance(rows, list) and not _is_tied_twin(module_map, wanted, end):
+            yield from _rows(module_map, end, rows)
+
+
+def _is_tied_twin(module_map: ModuleMap, wanted: Mapping[str, object], end: str) -> bool:
+    """Whether the file has these rows for the other side of a tied embedding: PEFT keeps them once."""
+    same = tuple(other for other, rows in wanted.items() if other != end and rows == wanted[end])
+    paths = {extra.extra.target.removesuffix(".weight"): extra for extra in _held(module_map)}
+    return (
+        bool(same)
+        and not any(path.endswith(end) for path in paths)
+        and any(extra.tied and path.endswith(same) for path, extra in paths.items())
+    )
+
+
+def _held(module_map: ModuleMap) -> list[ExtraTarget]:
+    return [extra for extra in module_map.extras if extra.extra.kind == "token_rows"]
 
 
 def _rows(module_map: ModuleMap, end: str, rows: list[object]) -> Iterator[str]:
     """One embedding's indices: each a row of the embedding, none twice, as many as the file has rows."""
-    held = [
-        extra
-        for extra in module_map.extras
-        if extra.extra.kind == "token_rows" and extra.extra.target.removesuffix(".weight").endswith(end)
-    ]
+    held = [extra for extra in _held(module_map) if extra.extra.target.removesuffix(".weight").endswith(end)]
     if not held:
         embedding = end or "the input embedding"
         yield f"the config trains {len(rows):,} token rows of {embedding}, and the file has none"

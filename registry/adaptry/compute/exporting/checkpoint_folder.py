@@ -21,4 +21,5 @@ def write(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[
         other_base=options.other_base,
     )
     source = MergeSource(WeightedAdapter(parent.adapter, 1.0, parent.label, parent.base), parent.revision)
-    return merge(recipe, checkpoint, [source], target, progress=options.progress).notes
+    record = merge(recipe, checkpoint, [source], target, progress=options.progress)
+    return (*record.warnings, *record.notes)

@@ -9,6 +9,7 @@ from adaptry.adapters.header import TensorInfo
 from adaptry.compute.merging.dequantisation import dequantise
 from adaptry.compute.merging.io import ShardReader, TensorSink
 from adaptry.compute.merging.layout import BaseTensor, OutputTensor
+from adaptry.compute.merging.value_tally import ValueTally
 from adaptry.compute.merging.whole_changes import apply_changes
 from adaptry.core.errors import InvalidWeights
 
@@ -18,18 +19,19 @@ if TYPE_CHECKING:
 _PART = 64 << 20
 
 
-def merge_whole_tensor(tensor: OutputTensor, sink: TensorSink) -> None:
-    """Raises `InvalidWeights` where a change does not fit the tensor after all."""
+def merge_whole_tensor(tensor: OutputTensor, sink: TensorSink, tally: ValueTally | None = None) -> None:
+    """`tally` counts what changes. Raises `InvalidWeights` if a change does not fit the tensor after all."""
     import torch
 
     from adaptry.compute.tensors.adapter_tensors import DTYPES
+    from adaptry.compute.tensors.dtypes import safetensors_dtype
 
     def read_bias() -> Tensor | None:
         return None if tensor.bias is None else read_base_weight(sink, tensor.bias)
 
     with torch.inference_mode():
         stored = read_base_weight(sink, BaseTensor(tensor.shard, tensor.source, tensor.packed))
-        if tensor.packed and stored.dtype != DTYPES[tensor.dtype]:
+        if stored.dtype != DTYPES[tensor.dtype] and stored.is_floating_point():
             stored = stored.float()  # the sum is rounded once, to the dtype that was asked for
         try:
             result = apply_changes(tensor.changes, stored, read_bias) if tensor.changes else stored
@@ -48,7 +50,10 @@ def merge_whole_tensor(tensor: OutputTensor, sink: TensorSink) -> None:
                 " check the adapter against its base"
             )
         changed = result.to(DTYPES[tensor.dtype]).contiguous()
-        sink.write(changed.view(-1).view(torch.uint8).numpy().data, tensor.offset)
+        written = _bytes(changed)
+        if tally is not None:
+            tally.add(written, lambda: _bytes(stored), safetensors_dtype(stored.dtype))
+        sink.write(written, tensor.offset)
 
 
 def read_base_weight(reader: ShardReader, place: BaseTensor) -> Tensor:
@@ -58,6 +63,13 @@ def read_base_weight(reader: ShardReader, place: BaseTensor) -> Tensor:
     if place.packed is None:
         return _read(reader, place.shard, place.info)
     return dequantise(place.packed, partial(_read, reader)).to(DTYPES[place.info.dtype])
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    import torch
+
+    data: memoryview = tensor.contiguous().view(-1).view(torch.uint8).numpy().data
+    return data
 
 
 def _read(reader: ShardReader, shard: str, info: TensorInfo) -> Tensor:

@@ -10,30 +10,37 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from adaptry.compute.merging.dense_change import merge_whole_tensor
-from adaptry.compute.merging.io import TensorSink
+from adaptry.compute.merging.io import ShardReader, TensorSink
 from adaptry.compute.merging.kernels import KernelChoice, ThreadKernels, kernel_weight, row_layout
 from adaptry.compute.merging.layout import OutputTensor
 from adaptry.compute.merging.lora_delta import LoraDelta
 from adaptry.compute.merging.output import OutputWriter, WriteOp
 from adaptry.compute.merging.plan import MergePlan
+from adaptry.compute.merging.value_tally import ValueTally, require_finite
 from adaptry.compute.tensors.kernel import LoraTerm, StoredMatrix, row_blocks
 from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidWeights
 from adaptry.core.progress import Progress, no_progress
 
+Tallies = Mapping[str, ValueTally]
+"""By the name of the tensor."""
+
 
 @dataclass(frozen=True, slots=True)
 class WrittenFile:
-    """An output file: its name, its size in bytes, and its SHA-256 unless hashing was off."""
+    """An output file: its name, its size in bytes, its SHA-256 unless hashing was off, and how many of its
+    tensors have other values than the base's."""
 
     name: str
     size: int
     sha256: Digest | None
+    changed: int = 0
 
 
 def write_merged_weights(
@@ -47,8 +54,9 @@ def write_merged_weights(
 ) -> tuple[WrittenFile, ...]:
     """Writes the plan's weight files into `folder`, which exists and holds none of them.
 
-    Raises `OSError` (no space, say) and `InvalidWeights` (a file that is cut while it is read) with files
-    half written: the caller fills a folder that is published by rename.
+    Raises `OSError` (no space, say), `InvalidWeights` (a file that is cut while it is read) and `CheckFailed`
+    (values that became infinite or NaN) with files half written: the caller fills a folder that is published
+    by rename.
     """
     workers = threads or os.cpu_count() or 1
     with contextlib.ExitStack() as opened:
@@ -60,8 +68,21 @@ def write_merged_weights(
             for output in outputs:
                 output.hash_in_background()
             workers = len(outputs)
-        _Work(plan, outputs, kernels, hashing, progress).run(workers)
-        return tuple(WrittenFile(output.file.name, output.file.size, output.digest()) for output in outputs)
+        tallies = _Work(plan, outputs, kernels, hashing, progress).run(workers)
+        _require_finite(plan, tallies)
+        return tuple(_written(output, tallies) for output in outputs)
+
+
+def _require_finite(plan: MergePlan, tallies: Tallies) -> None:
+    bad = [tensor for tensor in plan.changed_tensors if tallies[tensor.name].non_finite]
+    if bad:
+        require_finite({tensor.name: tallies[tensor.name].non_finite for tensor in bad}, bad[0].dtype)
+
+
+def _written(output: OutputWriter, tallies: Tallies) -> WrittenFile:
+    file = output.file
+    changed = sum(tensor.name in tallies and tallies[tensor.name].is_changed for tensor in file.tensors)
+    return WrittenFile(file.name, file.size, output.digest(), changed)
 
 
 class _Work:
@@ -85,8 +106,10 @@ class _Work:
         self._done = sum(len(file.header) for file in plan.files)
         self._size = plan.size  # a sum over all tensors
         self._error: BaseException | None = None
+        self._tallies: dict[str, ValueTally] = {}
 
-    def run(self, workers: int) -> None:
+    def run(self, workers: int) -> Tallies:
+        """Carries out all steps; returns the tally of each tensor that is not only copied."""
         with self._kernels.limit_torch_threads(self._plan.changed_tensors):
             threads = [threading.Thread(target=self._work, daemon=True) for _ in range(workers)]
             for thread in threads:
@@ -101,6 +124,7 @@ class _Work:
                 raise
         if self._error is not None:
             raise self._error
+        return self._tallies
 
     def _work(self) -> None:
         try:
@@ -110,7 +134,8 @@ class _Work:
                 if step.tensor is None:
                     output.copy(step, kernels.buffer)
                 else:
-                    merge_tensor(step.tensor, output, kernels, self._kernels.block)
+                    tally = self._tallies[step.tensor.name] = ValueTally(step.tensor)
+                    merge_tensor(step.tensor, output, kernels, self._kernels.block, tally)
                 self._give_back(output, step)
         except BaseException as error:  # noqa: BLE001  (raised again by the thread that waits)
             self._stop(error)
@@ -147,18 +172,35 @@ class _Work:
             self._changed.notify_all()
 
 
-def merge_tensor(tensor: OutputTensor, sink: TensorSink, kernels: ThreadKernels, block: int) -> None:
-    """Streams one weight through a kernel, block by block; or changes it as a whole."""
+def merge_tensor(
+    tensor: OutputTensor,
+    sink: TensorSink,
+    kernels: ThreadKernels,
+    block: int,
+    tally: ValueTally | None = None,
+) -> None:
+    """Streams one weight through a kernel, block by block; or changes it as a whole. `tally` counts what
+    changes."""
     if tensor.is_whole:
-        merge_whole_tensor(tensor, sink)
+        merge_whole_tensor(tensor, sink, tally)
         return
     rows, row_bytes = row_layout(tensor)
     kernel = kernels.begin_kernel(kernel_weight(tensor), [read_term(update) for update in tensor.updates])
     row_out = row_bytes * tensor.size // tensor.source.size
     for first, count in row_blocks(rows, row_bytes, block):
-        size = count * row_bytes
-        sink.read(tensor.shard, kernel.source[:size], tensor.source.start + first * row_bytes)
-        sink.write(kernel.merge_rows(first, count), tensor.offset + first * row_out)
+        begin, size = tensor.source.start + first * row_bytes, count * row_bytes
+        sink.read(tensor.shard, kernel.source[:size], begin)
+        merged = kernel.merge_rows(first, count)
+        if tally is not None:
+            tally.add(merged, partial(read_again, sink, tensor.shard, begin, size), tensor.source.dtype)
+        sink.write(merged, tensor.offset + first * row_out)
+
+
+def read_again(base: ShardReader, shard: str, begin: int, size: int) -> memoryview:
+    """Bytes of the base whose buffer a kernel may have merged in place."""
+    data = memoryview(bytearray(size))
+    base.read(shard, data, begin)
+    return data
 
 
 def read_term(update: LoraDelta) -> LoraTerm:

@@ -24,9 +24,15 @@ PLAIN = frozenset({"F32", "F16", "BF16"})
 """Dtypes that are merged."""
 
 _TOLD = frozenset(
-    ["keys_unknown", "layers_uncovered", "targets_without_tensors", "saved_modules_without_tensors"]
+    [
+        "keys_unknown",
+        "layers_uncovered",
+        "targets_without_tensors",
+        "saved_modules_without_tensors",
+        "merge_differs",
+    ]
 )
-"""Findings that block nothing and mean that less is merged than the config says was trained."""
+"""Findings that block nothing and mean that the result is not all that was trained."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,8 @@ def merge(
 
     `found` is that of `plan_recipe`. Nothing is written unless everything fits. Raises what `plan_merge`
     raises, `MissingDependency` (no torch), `Conflict` (something is at `target`), `InvalidWeights` (a file
-    that became shorter since), `StorageFull`, `Unavailable`.
+    that became shorter since), `CheckFailed` (values that became infinite or NaN), `StorageFull`,
+    `Unavailable`.
     """
     _check_new(target)
     decided = plan_recipe(recipe, checkpoint, sources, found)
@@ -76,7 +77,8 @@ def merge(
             FileEntry(path=file.name, size=file.size, sha256=file.sha256) for file in written if file.sha256
         )
         revisions = tuple(source.revision for source in sources)
-        made = build_merge_record(recipe, decided, files, kernels.names, revisions)
+        changed = sum(file.changed for file in written)
+        made = build_merge_record(recipe, decided, files, kernels.names, revisions, changed)
         write_merge_record(made, folder)
     return made
 
@@ -95,6 +97,7 @@ def plan_recipe(
         other_base=recipe.other_base,
         resize_vocab=recipe.resize_vocab,
         base_copy=recipe.base_copy,
+        rounding=recipe.rounding,
         found=found,
         method=None
         if recipe.method == "linear"

@@ -20,10 +20,11 @@ from adaptry.compute.merging.combined_changes import MethodChoice, combine_chang
 from adaptry.compute.merging.dequantisation import SummedLoras, dequantised_view
 from adaptry.compute.merging.fitting import PLAIN, WeightedAdapter, check_base, fit
 from adaptry.compute.merging.layout import OutputFile, OutputTensor, plan_files
+from adaptry.compute.merging.peft_rounding import round_as_peft
 from adaptry.compute.merging.replication import replicate_layers
 from adaptry.compute.merging.tensor_changes import ChangeSet, TensorChanges
 from adaptry.compute.merging.vocabulary import check_single_input
-from adaptry.compute.recipes.merge import BaseCopyKind, Dtype
+from adaptry.compute.recipes.merge import BaseCopyKind, Dtype, Rounding
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Unsupported
 
@@ -54,6 +55,7 @@ class MergePlan:
     vocabulary: int | None
     notes: tuple[str, ...]
     base_copy: BaseCopy | None = None
+    rounding: Rounding = "float32"
 
     @property
     def size(self) -> int:
@@ -81,12 +83,14 @@ def plan_merge(
     base_copy: BaseCopyKind | None = None,
     found: str = "",
     method: MethodChoice | None = None,
+    rounding: Rounding = "float32",
 ) -> MergePlan:
     """How `inputs` are merged into `checkpoint`: as their weighted sum, or combined by another `method`.
 
     `other_base`: also into another model than an input is known to be for, if the shapes fit. `resize_vocab`:
     also where an input brings a larger vocabulary. `base_copy`: into which copy, where one is quantised.
-    `found`: how it was found, where it is the original of the base that was named. Raises `Unsupported` (a
+    `found`: how it was found, where it is the original of the base that was named. `rounding`: see
+    `peft_rounding`. Raises `Unsupported` (a
     method or variant that cannot be merged, a base that is not dequantised here) and `CheckFailed` (modules
     or shapes that do not fit, a copy that is not chosen); each names what, where and the way out.
     """
@@ -123,28 +127,43 @@ def plan_merge(
         wanted.add_combined(placements, combine_changes(method, placements, other_base))
         notes.append(f"combined by {method.method}, weight by weight, and not brought to a rank")
     packed = {(weight.codes.shard, weight.codes.info.start): weight for weight in view.packed.values()}
-    tensors = list(_output_tensors(checkpoint, dtype, wanted, rows, packed))
+    how = OutputOptions(dtype, rounding, packed)
+    tensors = list(_output_tensors(checkpoint, how, wanted, rows))
     files = plan_files(checkpoint.shards, tensors, max_shard_size)
     if wanted.is_untied:
         notes.insert(0, _UNTIED)
     vocabulary = max(rows.values(), default=None)
     return MergePlan(
-        checkpoint, base.id, tuple(inputs), files, dtype, wanted.is_untied, vocabulary, tuple(notes), chosen
+        checkpoint,
+        base.id,
+        tuple(inputs),
+        files,
+        dtype,
+        wanted.is_untied,
+        vocabulary,
+        tuple(notes),
+        chosen,
+        rounding,
     )
 
 
+@dataclass(frozen=True, slots=True)
+class OutputOptions:
+    """What holds for every tensor of a result."""
+
+    dtype: Dtype | None
+    rounding: Rounding
+    packed: PackedByPosition
+
+
 def _output_tensors(
-    checkpoint: HfCheckpoint,
-    dtype: Dtype | None,
-    wanted: ChangeSet,
-    rows: Mapping[str, int],
-    packed: PackedByPosition,
+    checkpoint: HfCheckpoint, how: OutputOptions, wanted: ChangeSet, rows: Mapping[str, int]
 ) -> Iterator[OutputTensor]:
     """Every tensor of the result, and what comes beside it, in the order of the base's files."""
     for name in _in_file_order(checkpoint):
-        yield _output_tensor(name, name, checkpoint, dtype, wanted.for_tensor(name), rows.get(name), packed)
+        yield _output_tensor(name, name, checkpoint, how, wanted.for_tensor(name), rows.get(name))
         for new, changes in wanted.added_tensors(name):
-            yield _output_tensor(new, name, checkpoint, dtype, changes, rows.get(name), packed)
+            yield _output_tensor(new, name, checkpoint, how, changes, rows.get(name))
 
 
 def _not_plain(checkpoint: HfCheckpoint) -> str | None:
@@ -165,25 +184,27 @@ def _output_tensor(
     name: str,
     source: str,
     checkpoint: HfCheckpoint,
-    dtype: Dtype | None,
+    how: OutputOptions,
     wanted: TensorChanges,
     rows: int | None,
-    packed: PackedByPosition,
 ) -> OutputTensor:
     """A tensor that has no place in a file yet."""
     info, shard = checkpoint.tensors[source], checkpoint.shard_of[source]
-    kept = dtype is None or info.dtype not in FLOATS
-    own = packed.get((shard, info.start))
+    kept = how.dtype is None or info.dtype not in FLOATS
+    dtype = info.dtype if kept else str(how.dtype)
+    own = how.packed.get((shard, info.start))
+    if how.rounding == "peft":
+        wanted = round_as_peft(wanted, info.dtype, dtype)
     updates, changes, beside = wanted.updates, wanted.changes, wanted.bias
     if own and updates:  # what is dequantised is there as a whole
         updates, changes = (), (SummedLoras(updates, wanted.is_transposed),)
     if beside:
-        beside = replace(beside, packed=packed.get((beside.shard, beside.info.start)))
+        beside = replace(beside, packed=how.packed.get((beside.shard, beside.info.start)))
     return OutputTensor(
         name=name,
         shard=shard,
         source=info,
-        dtype=info.dtype if kept else str(dtype),
+        dtype=dtype,
         offset=0,
         updates=updates,
         is_transposed=wanted.is_transposed,

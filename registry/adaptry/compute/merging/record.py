@@ -6,8 +6,9 @@ Inputs are named by digest, so that the result can be checked, and made again, l
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from adaptry import __version__
 from adaptry.adapters.adapter import Adapter
@@ -35,7 +36,9 @@ class MergedInput(BaseModel):
 
 class MergeRecord(BaseModel):
     """`base` is the base's id (its fingerprint); `files` the weight files written, where they were hashed;
-    `base_copy` which copy of the base was merged into, where one is quantised, and why.
+    `base_copy` which copy of the base was merged into, where one is quantised, and why. `baked` counts the
+    tensors that adapters change, `changed` those of them whose values came out different from the base's;
+    None where they were not computed with the record.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -47,9 +50,28 @@ class MergeRecord(BaseModel):
     inputs: tuple[MergedInput, ...]
     files: tuple[FileEntry, ...]
     baked: int
+    changed: int | None = None
     kernels: tuple[str, ...]
     adaptry: str = __version__
     notes: tuple[str, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_unknown_count(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """(`Any`: JSON.)"""
+        fields: dict[str, Any] = dump(self)
+        if self.changed is None:
+            fields.pop("changed", None)
+        return fields
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader must not overlook."""
+        if self.changed != 0:
+            return ()
+        return (
+            "no value changed: the result has the base's weights. The updates are zero, or too small to"
+            " survive rounding to the result's dtype: try a larger weight, or --dtype float32",
+        )
 
 
 def build_merge_record(
@@ -58,6 +80,7 @@ def build_merge_record(
     files: tuple[FileEntry, ...],
     kernels: tuple[str, ...],
     revisions: tuple[Digest | None, ...],
+    changed: int | None = None,
 ) -> MergeRecord:
     """Reads the adapters' weights once more, to digest them."""
     inputs = tuple(
@@ -77,6 +100,7 @@ def build_merge_record(
         inputs=inputs,
         files=files,
         baked=plan.adapted_count,
+        changed=changed,
         kernels=kernels,
         notes=plan.notes,
     )

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from adaptry.core.errors import Invalid
 
 Dtype = Literal["F32", "F16", "BF16"]
+Rounding = Literal["float32", "peft"]
+"""Once, from a float32 sum; or as PEFT rounds: after each adapter, in the dtype of the loaded model."""
 BaseCopyKind = Literal["original", "dequantised"]
 """The copies of a base that a merge can use where one of them is quantised."""
 DTYPE_NAMES: dict[str, Dtype] = {
@@ -34,7 +43,8 @@ class MergeRecipe(BaseModel):
     and `seed`. `dtype` None keeps each tensor's; `max_shard_size` (bytes) None keeps the base's files as they
     are; `other_base` allows a base of the right shapes that is another model than an input is known to be
     for; `resize_vocab` allows an input that brings embeddings with more rows than the base's; `base_copy`
-    says which copy of a base is meant where it, or the base that an input was trained on, is quantised.
+    says which copy of a base is meant where it, or the base that an input was trained on, is quantised;
+    `rounding` (of a sum) is left out of the recipe's JSON where it is the default.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,6 +59,7 @@ class MergeRecipe(BaseModel):
     other_base: bool = False
     resize_vocab: bool = False
     base_copy: BaseCopyKind | None = None
+    rounding: Rounding = "float32"
 
     @model_validator(mode="after")
     def _does_something(self) -> Self:
@@ -56,7 +67,17 @@ class MergeRecipe(BaseModel):
             raise ValueError("all weights are 0, so the result would be the base")
         if self.method == "linear" and self.parameters:
             raise ValueError(f"linear has no parameter {min(self.parameters)!r}: say --method too")
+        if self.method != "linear" and self.rounding == "peft":
+            raise ValueError(f"rounding peft is for sums, as PEFT merges: {self.method} is rounded once")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_default_rounding(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """(`Any`: JSON.) A recipe from before there was a choice keeps its digest."""
+        fields: dict[str, Any] = dump(self)
+        if self.rounding == "float32":
+            fields.pop("rounding", None)
+        return fields
 
 
 def parse_dtype(text: str) -> Dtype:

@@ -106,7 +106,9 @@ def _whole(pair: TensorPair, base: Shards, found: Shards) -> ValueBlock:
 
     stored = read_base_weight(base, BaseTensor(tensor.shard, tensor.source, tensor.packed))
     there = as_tensor(found.read_tensor(place.shard, place.info), place.info)
-    wanted = apply_changes(tensor.changes, stored, read_bias) if tensor.changes else stored
+    # As in a merge: what changes its dtype is rounded once, from float32.
+    start = stored if stored.dtype == DTYPES[tensor.dtype] else stored.float()
+    wanted = apply_changes(tensor.changes, start, read_bias) if tensor.changes else stored
     if wanted.shape != stored.shape:  # a larger vocabulary: the base has no such rows
         stored = torch.zeros_like(wanted)
         return ValueBlock(there, stored, wanted.to(there.dtype), ())

@@ -84,6 +84,7 @@ class MergeTask(_FromSeveral):
     max_shard_size: int | None = Field(default=None, ge=1 << 20)
     resize_vocab: bool = False
     base_copy: Literal["original", "dequantised"] | None = None
+    rounding: Literal["float32", "peft"] = "float32"
 
     @property
     def recipe(self) -> MergeRecipe:

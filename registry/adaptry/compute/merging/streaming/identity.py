@@ -27,7 +27,9 @@ def arithmetic_versions(plan: MergePlan, kernels: KernelChoice) -> tuple[str, ..
 
 def layout_digest(plan: MergePlan, adapter: Digest, computed_by: tuple[str, ...]) -> Digest:
     """One name for all weights of a plan into which the revision `adapter` goes."""
+    rounding = {} if plan.rounding == "float32" else {"rounding": plan.rounding}
     named = {
+        **rounding,
         "arithmetic": (ARITHMETIC, *computed_by),
         "base": str(plan.base),
         "adapter": str(adapter),

@@ -12,13 +12,14 @@ import tempfile
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from adaptry.adapters.content import CHUNK
 from adaptry.compute.merging.dense_change import merge_whole_tensor
 from adaptry.compute.merging.io import ShardReader
 from adaptry.compute.merging.layout import OutputTensor
+from adaptry.compute.merging.value_tally import ValueTally
 from adaptry.core.files.durable import write_error
 
 _KEPT = 2  # of each checkpoint; those that are being read stay until their readers are done
@@ -28,8 +29,13 @@ _MAKING = threading.Semaphore(2)  # a tensor being made is a few copies of it in
 class TensorSpool:
     """Of one checkpoint, for many threads. Files lie in `folder`, without a name there."""
 
-    def __init__(self, base: ShardReader, folder: Path) -> None:
+    def __init__(
+        self, base: ShardReader, folder: Path, on_made: Callable[[ValueTally], None] = lambda tally: None
+    ) -> None:
+        """`on_made` is called with each tensor's tally before the tensor is read; what it raises, `read`
+        raises."""
         self._base = base
+        self._on_made = on_made
         self._folder = folder
         self._made: OrderedDict[str, _SpooledTensor] = OrderedDict()
         self._lock = threading.Lock()
@@ -51,7 +57,7 @@ class TensorSpool:
         with made.lock:
             if made.is_empty:
                 with _MAKING:
-                    made.fill(tensor, self._base, self._folder)
+                    made.fill(tensor, self._base, self._folder, self._on_made)
         return made
 
 
@@ -63,14 +69,22 @@ class _SpooledTensor:
         self.is_empty = True
         self.file: io.FileIO
 
-    def fill(self, tensor: OutputTensor, base: ShardReader, folder: Path) -> None:
+    def fill(
+        self,
+        tensor: OutputTensor,
+        base: ShardReader,
+        folder: Path,
+        on_made: Callable[[ValueTally], None],
+    ) -> None:
+        tally = ValueTally(tensor)
         try:
             # The file is closed with its last reader.
             self.file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
             weakref.finalize(self, self.file.close)
-            merge_whole_tensor(tensor, _FileSink(self.file, base, tensor.offset))
+            merge_whole_tensor(tensor, _FileSink(self.file, base, tensor.offset), tally)
         except OSError as error:
             raise write_error(error, folder) from error
+        on_made(tally)
         self.is_empty = False
 
 

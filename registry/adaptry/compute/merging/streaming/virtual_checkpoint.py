@@ -13,11 +13,12 @@ import hashlib
 import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from adaptry.adapters.content import CHUNK, FolderContent
 from adaptry.bases.shards import Shards
-from adaptry.compute.merging.execute import read_term
+from adaptry.compute.merging.execute import read_again, read_term
 from adaptry.compute.merging.kernels import KernelChoice, ThreadKernels, kernel_weight, row_layout
 from adaptry.compute.merging.layout import OutputFile, OutputTensor
 from adaptry.compute.merging.model_files import copied_files, generated_files
@@ -30,9 +31,10 @@ from adaptry.compute.merging.streaming.identity import (
     model_identity,
 )
 from adaptry.compute.merging.streaming.spool import TensorSpool
+from adaptry.compute.merging.value_tally import ValueTally, require_finite
 from adaptry.compute.tensors.kernel import row_blocks
 from adaptry.core.digest import Digest
-from adaptry.core.errors import NotFound
+from adaptry.core.errors import CheckFailed, NotFound
 
 _PART = 256 << 10
 
@@ -51,7 +53,8 @@ class VirtualCheckpoint:
 
     `sizes` has every file, weights and others, by name; `side_files` those beside the weights. `tags` names
     the bytes of each weights file before anyone has seen them; `identity` names every file at once: equal
-    only where every byte is. `computed_by` says by what.
+    only where every byte is. `computed_by` says by what. `changed` names the tensors whose values were seen
+    to differ from the base's, in what was read so far.
     """
 
     def __init__(
@@ -75,7 +78,9 @@ class VirtualCheckpoint:
         self._states = self._shards.states()
         self._kept = FolderContent(plan.checkpoint.folder, [path.name for path in copied_files(plan)])
         self._made = {**generated_files(plan), **made}
-        self._spool = TensorSpool(self._shards, scratch)
+        self._spool = TensorSpool(self._shards, scratch, self._note)
+        self._refusal: CheckFailed | None = None
+        self.changed: set[str] = set()
         self._streamed = [tensor for tensor in plan.changed_tensors if not tensor.is_whole]
         self._files = {file.name: _Steps(file) for file in plan.files}
         self.side_files = {name: self._described(name) for name in sorted({*self._kept.sizes, *self._made})}
@@ -95,11 +100,14 @@ class VirtualCheckpoint:
         """The bytes [start, end) of a file, in order; each piece is valid until the next.
 
         Raises `NotFound`, `InvalidWeights` (a file of the base that became shorter, a change that does not
-        fit its tensor) and `StorageFull`.
+        fit its tensor), `CheckFailed` (a value that became infinite or NaN; from then on for every read of
+        weights, before the first byte) and `StorageFull`.
         """
         if name in self.side_files:
             yield from self._read_side(name, start, end)
             return
+        if self._refusal is not None:
+            raise CheckFailed(self._refusal.message)
         steps = self._steps(name)
         if start < len(steps.header):
             yield steps.header[start:end]
@@ -135,16 +143,30 @@ class VirtualCheckpoint:
         rows, row_bytes = row_layout(tensor)
         row_out = row_bytes * tensor.size // tensor.source.size
         kernel = kernels.begin_kernel(kernel_weight(tensor), [read_term(update) for update in tensor.updates])
+        tally = ValueTally(tensor)
         for row, count in row_blocks(rows, row_bytes, self._kernels.block):
             begin, end = row * row_out, (row + count) * row_out
             if end <= first:
                 continue
             if begin >= last:
                 return
-            self._shards.read(
-                tensor.shard, kernel.source[: count * row_bytes], tensor.source.start + row * row_bytes
-            )
-            yield kernel.merge_rows(row, count)[max(0, first - begin) : min(end, last) - begin]
+            at, size = tensor.source.start + row * row_bytes, count * row_bytes
+            self._shards.read(tensor.shard, kernel.source[:size], at)
+            merged = kernel.merge_rows(row, count)
+            tally.add(merged, partial(read_again, self._shards, tensor.shard, at, size), tensor.source.dtype)
+            self._note(tally)
+            yield merged[max(0, first - begin) : min(end, last) - begin]
+
+    def _note(self, tally: ValueTally) -> None:
+        """Remembers what a tally found. Raises `CheckFailed`."""
+        tensor = tally.tensor
+        if tally.is_changed:
+            self.changed.add(tensor.name)
+        try:
+            require_finite({tensor.name: tally.non_finite}, tensor.dtype)
+        except CheckFailed as error:
+            self._refusal = error
+            raise
 
     def _read_side(self, name: str, start: int, end: int) -> Iterator[bytes]:
         if name in self._made:

@@ -1,0 +1,53 @@
+"""`--rounding peft`: the roundings of PEFT, merging one adapter after the other into a loaded model.
+
+PEFT holds the model in the dtype that it was loaded in, and rounds to it after each adapter. So the base is
+cast first, then each input is merged into what the one before left, and rounded. One input into a base that
+keeps its dtype has the same roundings either way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from adaptry.compute.merging.tensor_changes import TensorChanges
+from adaptry.compute.merging.whole_changes import StreamedChange, WholeChange, apply_changes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from adaptry.compute.tensors.adapter_tensors import ReadBias
+
+
+@dataclass(frozen=True, slots=True)
+class RoundedInTurn:
+    """Changes of one weight, each applied to what the one before left, in `dtype` (safetensors' word)."""
+
+    steps: tuple[WholeChange, ...]
+    dtype: str
+    weight: float = 1.0
+
+    def apply(self, stored: Tensor, read_bias: ReadBias) -> Tensor:
+        from adaptry.compute.tensors.dtypes import torch_dtype
+
+        dtype = torch_dtype(self.dtype)
+
+        def read_cast_bias() -> Tensor | None:
+            bias = read_bias()
+            return None if bias is None else bias.to(dtype)
+
+        weight = stored.to(dtype)
+        for step in self.steps:
+            weight = apply_changes([step], weight, read_cast_bias)
+        return weight
+
+
+def round_as_peft(changes: TensorChanges, source_dtype: str, dtype: str) -> TensorChanges:
+    """The same changes with PEFT's roundings, for a weight that is `source_dtype` in the base and `dtype` in
+    the result: as they are where those are the same roundings."""
+    steps = (*(StreamedChange(each, changes.is_transposed) for each in changes.updates), *changes.changes)
+    if len(steps) < 2 and source_dtype == dtype:
+        return changes
+    if not steps:
+        return changes
+    return TensorChanges(changes=(RoundedInTurn(steps, dtype),), bias=changes.bias)

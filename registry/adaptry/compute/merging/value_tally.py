@@ -1,0 +1,123 @@
+"""What a merge does to values, counted as they are written: whether any changed, and how many became infinite
+or NaN.
+
+A result that is finite, in a tensor that is known to have changed, costs two reductions over a block in
+cache. Only otherwise is the base's block read again and compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from adaptry.checks.formatting import format_count
+from adaptry.compute.merging.layout import OutputTensor
+from adaptry.core.errors import CheckFailed
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Integers = NDArray[Any]
+
+Bytes = memoryview | bytes
+
+# Of each floating-point dtype: bytes of a value, and the bits of infinity, which no finite value reaches.
+_INFINITY = {"BF16": (2, 0x7F80), "F16": (2, 0x7C00), "F32": (4, 0x7F800000), "F64": (8, 0x7FF0 << 48)}
+
+
+class ValueTally:
+    """The tally of one tensor, for one thread. `non_finite` counts values that are infinite or NaN and were
+    finite in the base. `is_changed`: a value differs from the base's, rounded to the result's dtype."""
+
+    def __init__(self, tensor: OutputTensor) -> None:
+        self.tensor = tensor
+        self.non_finite = 0
+        self.is_changed = False
+
+    def add(self, result: Bytes, read_source: Callable[[], Bytes], source_dtype: str) -> None:
+        """Counts a run of the result's bytes. `read_source` gives the base's bytes for the same elements;
+        where the result has more rows than the base, they are fewer."""
+        dtype = self.tensor.dtype
+        is_finite = dtype not in _INFINITY or _is_finite(_integers(result, dtype), dtype)
+        is_known = self.is_changed or not self.tensor.is_adapted
+        if is_finite and is_known:
+            return
+        source = read_source()
+        self.is_changed = self.is_changed or (not is_known and _differ(result, source, dtype, source_dtype))
+        if not is_finite:
+            self.non_finite += _count_new(result, source, dtype, source_dtype)
+
+
+def require_finite(counts: Mapping[str, int], dtype: str) -> None:
+    """Raises `CheckFailed` if a merge made values infinite or NaN. `counts`: how many, by tensor; `dtype` is
+    that of the first such tensor in the result."""
+    found = {name: count for name, count in counts.items() if count}
+    if not found:
+        return
+    longer = "" if dtype != "F16" else ", or --dtype float32 (or bfloat16)"
+    raise CheckFailed(
+        f"the result would hold {format_count(sum(found.values()), 'infinite or NaN value')} that the base"
+        f" does not have, in {format_count(len(found), 'tensor')} (first: {next(iter(found))}): it is too"
+        f" large for {dtype}. Choose smaller weights{longer}"
+    )
+
+
+def _integers(data: Bytes, dtype: str) -> Integers:
+    """The values' bits as signed integers."""
+    import numpy as np
+
+    return np.frombuffer(data, f"<i{_INFINITY[dtype][0]}")
+
+
+def _is_finite(bits: Integers, dtype: str) -> bool:
+    """Read as signed, the largest is the largest positive value's; read as unsigned, the largest negative
+    value's."""
+    if not bits.size:
+        return True
+    width, infinity = _INFINITY[dtype]
+    sign = 1 << (8 * width - 1)
+    return int(bits.max()) < infinity and int(bits.view(f"<u{width}").max()) < infinity | sign
+
+
+def _differ(result: Bytes, source: Bytes, dtype: str, source_dtype: str) -> bool:
+    """Whether a value is another. Zeros of either sign are the same value."""
+    import numpy as np
+
+    if dtype not in _INFINITY:
+        return bytes(result) != bytes(source)
+    found, wanted = _integers(result, dtype), _integers(_cast(source, source_dtype, dtype), dtype)
+    if len(found) != len(wanted):
+        return True
+    other = np.flatnonzero(found != wanted)
+    return bool(((found[other] | wanted[other]) << 1).any())  # without the sign
+
+
+def _count_new(result: Bytes, source: Bytes, dtype: str, source_dtype: str) -> int:
+    """How many values of `result` are infinite or NaN where those of `source` are finite, or are not."""
+    import numpy as np
+
+    bad = _is_non_finite(_integers(result, dtype), dtype)
+    if source_dtype in _INFINITY:
+        was_bad = _is_non_finite(_integers(source, source_dtype), source_dtype)[: len(bad)]
+        bad[: len(was_bad)] &= ~was_bad
+    return int(np.count_nonzero(bad))
+
+
+def _is_non_finite(bits: Integers, dtype: str) -> Integers:
+    infinity = _INFINITY[dtype][1]
+    found: Integers = (bits & infinity) == infinity
+    return found
+
+
+def _cast(data: Bytes, source_dtype: str, dtype: str) -> Bytes:
+    if source_dtype == dtype:
+        return data
+    import torch
+
+    from adaptry.compute.tensors.adapter_tensors import DTYPES
+
+    if not len(data):
+        return data
+    values = torch.frombuffer(bytearray(data), dtype=DTYPES[source_dtype]).to(DTYPES[dtype])
+    cast: Bytes = values.view(torch.uint8).numpy().data
+    return cast
