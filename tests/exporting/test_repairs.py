@@ -365,3 +365,43 @@ def test_a_copy_of_the_bases_embedding_is_left_out_and_a_trained_one_is_not(
     with pytest.raises(CheckFailed, match=r"embed_tokens.weight, and it is not the base's"):
         exported(other, "llama.cpp", tmp_path / "no", base)
     assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize("engine", ["vllm", "mistral.rs"])
+@pytest.mark.parametrize(
+    ("config", "repair"),
+    [({"bias": "lora_only"}, "bias"), ({"modules_to_save": ["lm_head"]}, "saved")],
+    ids=["bias", "modules_to_save"],
+)
+def test_what_the_config_lists_and_the_file_has_not_is_taken_out_of_it(
+    tmp_path: Path, engine: str, config: dict[str, Any], repair: str
+) -> None:
+    lora = tiny_lora(tmp_path / "lora", config=config)
+    made = exported(lora, engine, tmp_path / "out")
+    assert (made.format, made.repairs, made.equality.error) == ("peft", (repair,), 0)
+    assert numbers(open_dir(tmp_path / "out")) == numbers(open_dir(lora))
+    assert judged(tmp_path / "out", engine).outcome == "as_trained"
+
+
+def test_an_adapters_name_inside_its_names_is_taken_out_for_vllm(tmp_path: Path) -> None:
+    lora = tiny_lora(tmp_path / "lora")
+    plain = numbers(open_dir(lora))
+    tensors = {
+        name.replace(".weight", ".default.weight"): ("F32", info.shape, plain[name])
+        for name, info in open_dir(lora).tensors.items()
+    }
+    write_safetensors(lora / "adapter_model.safetensors", tensors)
+    assert exported(lora, "vllm", tmp_path / "out").repairs == ("names",)
+    assert numbers(open_dir(tmp_path / "out")) == plain
+
+
+def test_factors_of_float64_are_written_as_float32_for_mistralrs(tmp_path: Path) -> None:
+    lora = tiny_lora(tmp_path / "lora")
+    plain = numbers(open_dir(lora))
+    wide = {}
+    for name, info in open_dir(lora).tensors.items():
+        values = struct.unpack(f"<{math.prod(info.shape)}f", plain[name])
+        wide[name] = ("F64", info.shape, struct.pack(f"<{len(values)}d", *values))
+    write_safetensors(lora / "adapter_model.safetensors", wide)
+    assert exported(lora, "mistral.rs", tmp_path / "out").repairs == ("float32",)
+    assert numbers(open_dir(tmp_path / "out")) == plain

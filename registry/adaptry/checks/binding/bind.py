@@ -116,7 +116,7 @@ class _Binding:
         if _ONE_EXPERT.fullmatch(path) and target.weight.parts[0].rpartition(".")[0] != path:
             return None  # PEFT puts a layer's experts together, and its config with them
         if not self._is_module(path, target):
-            intended = _module_of(target)
+            intended = self._loaded_path(_module_of(target))
             return Dropped(module.path, tensors, "name", f"the model has {intended}, and no {path}", intended)
         if _BASE_LAYER in module.path and module.kind != "attention":
             reason = "PEFT has no base_layer there, as the config targets no parameter of it"
@@ -162,7 +162,7 @@ class _Binding:
             placed.tied and (not path.rpartition(".")[0] or path.rpartition(".")[0] in self.names.modules)
         )
         if not is_there:
-            intended = placed.weight.name.rpartition(".")[0]
+            intended = self._loaded_path(placed.weight.name.rpartition(".")[0])
             reason = f"the model has {intended}, and no {path}"
             return Dropped(path, (extra.tensor,), "name", reason, intended)
         if extra.kind == "token_rows":
@@ -177,6 +177,15 @@ class _Binding:
             reason = f"PEFT adapts the module, and holds its weight as {path}.base_layer.{parameter}"
             return Dropped(path, (extra.tensor,), "no_place", reason)
         return None
+
+    def _loaded_path(self, path: str) -> str:
+        """The module's name in the model, which holds the bare model under an attribute that a checkpoint
+        may leave out."""
+        if path in self.names.modules:
+            return path
+        body = f"{body_attribute(self.model_type)}."
+        names = (f"{body}{path}", path.removeprefix(body))
+        return next((name for name in names if name in self.names.modules), path)
 
     def _dropped_rows(self, extra: ExtraWeight) -> Dropped | None:
         """Trained rows are looked up under one name, and only if the config lists their numbers."""

@@ -81,7 +81,12 @@ def _apply_repairs(
             found = measure_equality(original, current, outcomes)
             _check_exact(original, found, options)
             return RepairedAdapter(
-                original, current, tuple(done), decided, found, (*_verdict_notes(decided), *notes)
+                original,
+                current,
+                tuple(done),
+                decided,
+                found,
+                (*_verdict_notes(decided), *_unknown_base(options), *notes),
             )
         for step in decided.steps:
             adapter = step.repair.make(current, runtime, options)
@@ -104,6 +109,12 @@ def _verdict_notes(decided: ExportPlan) -> tuple[str, ...]:
         for finding in decided.verdict.findings
         if finding.code == "rules_of_another_version"
     )
+
+
+def _unknown_base(options: ExportOptions) -> tuple[str, ...]:
+    if options.record is not None:
+        return ()
+    return ("its base is not known, so its names and shapes were not compared with it: add --base NAME|DIR",)
 
 
 def _check_exact(original: ParentAdapter, found: Equality, options: ExportOptions) -> None:
