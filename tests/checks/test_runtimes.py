@@ -476,13 +476,15 @@ def outcomes(adapter: Path, base: Path | None = None) -> dict[str, str]:
 
 
 def test_an_adapters_name_inside_is_told_where_it_is_not_read(tmp_path: Path) -> None:
-    """vLLM 0.32 and llama.cpp's converter refuse it, mistral.rs 0.9.5 and PEFT take it (seen)."""
+    """vLLM 0.32, llama.cpp's converter and LMDeploy 0.18 refuse it; mistral.rs, SGLang and PEFT take it."""
     base = tiny_base(tmp_path / "base")
     adapter = named(tmp_path / "lora", lambda name: name.replace(".weight", ".default.weight"))
     found = outcomes(adapter, base)
-    assert [found[engine] for engine in ("vllm", "llama.cpp", "lorax", "tgi", "mistral.rs", "peft")] == [
-        "refused", "refused", "not_as_trained", "not_as_trained", "as_trained", "as_trained",
-    ]  # fmt: skip
+    assert {engine: found[engine] for engine in ("vllm", "llama.cpp", "lmdeploy", "lorax", "tgi")} == {
+        **dict.fromkeys(["vllm", "llama.cpp", "lmdeploy"], "refused"),
+        **dict.fromkeys(["lorax", "tgi"], "not_as_trained"),
+    }
+    assert [found[engine] for engine in ("mistral.rs", "sglang", "peft")] == ["as_trained"] * 3  # fmt: skip
 
 
 def test_names_without_a_prefix_are_right_for_engines_that_take_them(tmp_path: Path) -> None:
@@ -497,6 +499,26 @@ def test_names_without_a_prefix_are_right_for_engines_that_take_them(tmp_path: P
     less = outcomes(named(tmp_path / "short", short), base)
     assert less["vllm"] == "not_as_trained"  # the last part fits, and the module is nowhere
     assert (less["mistral.rs"], less["llama.cpp"]) == ("refused", "as_trained")
+
+
+def test_sglang_finds_modules_by_layer_and_last_name_whatever_is_around_them(tmp_path: Path) -> None:
+    """Each was read as trained by SGLang 0.5.23's own manager (seen)."""
+    base = tiny_base(tmp_path / "base")
+    renames: list[Callable[[str], str]] = [
+        lambda name: name.replace("model.model.layers", "model.foo.layers"),
+        lambda name: f"base_model.model.{name}",
+        lambda name: f"module.{name}",
+        lambda name: name.replace(".weight", ".foo.weight"),
+        lambda name: name.replace("self_attn.", "self_attn._orig_mod."),
+    ]
+    for number, rename in enumerate(renames):
+        adapter = named(tmp_path / str(number), rename)
+        assert outcomes(adapter, base)["sglang"] == "as_trained"
+
+
+def test_sglang_refuses_targets_beyond_its_list_even_where_the_file_has_none(tmp_path: Path) -> None:
+    found = judged(tmp_path, "sglang", config={"target_modules": ["q_proj", "v_proj", "foo"]})
+    assert (found.outcome, codes(found)) == ("refused", {"targets_listed"})
 
 
 def test_a_training_wrappers_part_of_a_name_is_found_without_a_base(tmp_path: Path) -> None:
@@ -521,6 +543,11 @@ def test_vllm_wants_the_field_target_modules_and_takes_null(tmp_path: Path) -> N
     del fields["target_modules"]
     path.write_text(json.dumps(fields))
     assert outcomes(adapter)["vllm"] == "refused"
+
+
+@pytest.mark.parametrize("config", [{"target_modules": []}, {"lora_alpha": None}], ids=json.dumps)
+def test_lmdeploy_refuses_a_config_without_modules_or_alpha(tmp_path: Path, config: dict[str, Any]) -> None:
+    assert judged(tmp_path, "lmdeploy", config=config).outcome == "refused"
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,20 @@ def excluded_targets(subject: CheckSubject, runtime: Runtime) -> ConditionMatch 
     )
 
 
+def listed_beyond(known: frozenset[str]) -> Condition:
+    """Names in a list of `target_modules` that are neither among these nor names of the file's modules."""
+
+    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+        listed = subject.config.fields.get("target_modules")
+        if not isinstance(listed, list) or not subject.spec.modules:
+            return None
+        ends = {name.rpartition(".")[2] for name in listed if isinstance(name, str)}
+        other = sorted(ends - known - frozenset(subject.spec.targets))
+        return ConditionMatch(f"target_modules names {shorten_names(other)}") if other else None
+
+    return found
+
+
 def declares_nothing(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
     """`target_modules` is there and empty."""
     targets = subject.config.fields.get("target_modules")

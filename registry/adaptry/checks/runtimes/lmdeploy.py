@@ -68,6 +68,8 @@ LMDEPLOY = RuntimeRules(
             repairs.SPELL,
             f"{_LOAD}: an assertion or KeyError",
         ),
+        shared.inner_names("refuses", f"{_LOAD}: an assertion (0.18, seen)"),
+        shared.wrapped_names("refuses", f"{_LOAD}: KeyError (0.18, seen)"),
         RuntimeRule(
             "factors_missing",
             "changes",
@@ -99,10 +101,18 @@ LMDEPLOY = RuntimeRules(
         RuntimeRule(
             "config_incomplete",
             "refuses",
-            "no `target_modules` in the config",
-            when.field_missing("target_modules"),
+            "no `r`, `lora_alpha` or `target_modules` in the config",
+            when.field_missing("r", "lora_alpha", "target_modules"),
             repairs.SAVE_AGAIN,
-            _ADD,
+            f"{_ADD}; {_SCALE}",
+        ),
+        RuntimeRule(
+            "targets_empty",
+            "refuses",
+            "an empty `target_modules`",
+            config_conditions.declares_nothing,
+            repairs.LIST_TARGETS,
+            f"{_LOAD}: KeyError",
         ),
         RuntimeRule(
             "targets_text",
