@@ -72,6 +72,12 @@ def _list_formats(ctx: click.Context, option: click.Parameter, is_asked: bool) -
     help="float32, float16 or bfloat16, where numbers are computed anew.",
 )
 @click.option("--exact", is_flag=True, help="Refuse what would change a number of the update.")
+@click.option(
+    "--max-error",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="Largest relative error of the update; 0.1 if not given.",
+)
 @click.option("--other-base", is_flag=True, help="Also on another base than the adapter is known to be for.")
 @click.option("--part", metavar="NAME", help="Which part of a pipeline PEFT's folder is of, as in unet.")
 @click.option("--push", "artifact", metavar="oci://HOST/REPO[:TAG]", help="Push it as an OCI artifact.")
@@ -106,7 +112,7 @@ def export(
     The engine's verdict decides what is repaired: scales it does not read are folded in, other methods become
     a LoRA, names, ranks and experts are brought into its shape, and what no adapter can tell it goes into the
     base's weights. The result is served as trained, or the export is refused; how near it is to what was
-    trained is measured and shown.
+    trained is measured and shown, and beyond --max-error nothing is written.
     """
     require_usage(
         runtime is not None or format is not None or artifact is not None,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks.runtimes import ENGINES, RuntimeVerdict, check_runtime, parse_runtime
 from adaptry.checks.runtimes.rules_page import render_page
 from adaptry.core.errors import Invalid
-from adaptry.testing.samples import Tensors, random_tensor, tiny_base, tiny_lora
+from adaptry.testing.samples import Tensors, random_tensor, tiny_base, tiny_lora, write_safetensors
 from adaptry_cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[2]
@@ -449,3 +452,137 @@ def test_the_page_of_runtimes_is_current() -> None:
     assert (ROOT / "docs" / "runtimes.md").read_text() == render_page(), (
         "run `python -m adaptry.checks.runtimes > docs/runtimes.md`"
     )
+
+
+def named(folder: Path, rename: Callable[[str], str], **options: Any) -> Path:
+    """A LoRA of `tiny_lora`'s options whose tensors have other names."""
+    view = open_dir(tiny_lora(folder, **options))
+    tensors = {
+        rename(name): (info.dtype, info.shape, view.tensor_bytes(name)) for name, info in view.tensors.items()
+    }
+    write_safetensors(folder / "adapter_model.safetensors", tensors)
+    return folder
+
+
+def outcomes(adapter: Path, base: Path | None = None) -> dict[str, str]:
+    """By engine, but for diffusers."""
+    record = fingerprint(open_checkpoint(base)) if base else None
+    found = open_dir(adapter)
+    return {
+        engine: check_runtime(found, parse_runtime(engine), record).outcome
+        for engine in ENGINES
+        if engine != "diffusers"
+    }
+
+
+def test_an_adapters_name_inside_is_told_where_it_is_not_read(tmp_path: Path) -> None:
+    """vLLM 0.32, llama.cpp's converter and LMDeploy 0.18 refuse it; mistral.rs, SGLang and PEFT take it."""
+    base = tiny_base(tmp_path / "base")
+    adapter = named(tmp_path / "lora", lambda name: name.replace(".weight", ".default.weight"))
+    found = outcomes(adapter, base)
+    assert {engine: found[engine] for engine in ("vllm", "llama.cpp", "lmdeploy", "lorax", "tgi")} == {
+        **dict.fromkeys(["vllm", "llama.cpp", "lmdeploy"], "refused"),
+        **dict.fromkeys(["lorax", "tgi"], "not_as_trained"),
+    }
+    assert [found[engine] for engine in ("mistral.rs", "sglang", "peft")] == ["as_trained"] * 3  # fmt: skip
+
+
+def test_names_without_a_prefix_are_right_for_engines_that_take_them(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path / "base")
+    bare = outcomes(named(tmp_path / "lora", lambda name: name.removeprefix("base_model.model.")), base)
+    assert [bare[engine] for engine in ("vllm", "mistral.rs", "llama.cpp", "sglang")] == ["as_trained"] * 4
+    assert bare["peft"] == "not_as_trained"
+
+    def short(name: str) -> str:
+        return name.removeprefix("base_model.model.model.")
+
+    less = outcomes(named(tmp_path / "short", short), base)
+    assert less["vllm"] == "not_as_trained"  # the last part fits, and the module is nowhere
+    assert (less["mistral.rs"], less["llama.cpp"]) == ("refused", "as_trained")
+
+
+def test_sglang_finds_modules_by_layer_and_last_name_whatever_is_around_them(tmp_path: Path) -> None:
+    """Each was read as trained by SGLang 0.5.23's own manager (seen)."""
+    base = tiny_base(tmp_path / "base")
+    renames: list[Callable[[str], str]] = [
+        lambda name: name.replace("model.model.layers", "model.foo.layers"),
+        lambda name: f"base_model.model.{name}",
+        lambda name: f"module.{name}",
+        lambda name: name.replace(".weight", ".foo.weight"),
+        lambda name: name.replace("self_attn.", "self_attn._orig_mod."),
+    ]
+    for number, rename in enumerate(renames):
+        adapter = named(tmp_path / str(number), rename)
+        assert outcomes(adapter, base)["sglang"] == "as_trained"
+
+
+def test_sglang_refuses_targets_beyond_its_list_even_where_the_file_has_none(tmp_path: Path) -> None:
+    found = judged(tmp_path, "sglang", config={"target_modules": ["q_proj", "v_proj", "foo"]})
+    assert (found.outcome, codes(found)) == ("refused", {"targets_listed"})
+
+
+def test_a_training_wrappers_part_of_a_name_is_found_without_a_base(tmp_path: Path) -> None:
+    adapter = named(tmp_path / "lora", lambda name: name.replace("self_attn.", "self_attn._orig_mod."))
+    found = outcomes(adapter)
+    assert [found[engine] for engine in ("peft", "vllm", "lorax", "mistral.rs", "llama.cpp")] == [
+        "not_as_trained", "not_as_trained", "not_as_trained", "refused", "refused",
+    ]  # fmt: skip
+
+
+def test_a_bias_that_is_only_listed_matters_to_engines_that_read_the_config(tmp_path: Path) -> None:
+    found = outcomes(tiny_lora(tmp_path, config={"bias": "lora_only"}))
+    refused = {engine for engine, outcome in found.items() if outcome != "as_trained"}
+    assert refused == {"vllm", "mistral.rs"}
+
+
+def test_vllm_wants_the_field_target_modules_and_takes_null(tmp_path: Path) -> None:
+    adapter = tiny_lora(tmp_path, config={"target_modules": None})
+    assert outcomes(adapter)["vllm"] == "as_trained"
+    path = adapter / "adapter_config.json"
+    fields = json.loads(path.read_text())
+    del fields["target_modules"]
+    path.write_text(json.dumps(fields))
+    assert outcomes(adapter)["vllm"] == "refused"
+
+
+@pytest.mark.parametrize("config", [{"target_modules": []}, {"lora_alpha": None}], ids=json.dumps)
+def test_lmdeploy_refuses_a_config_without_modules_or_alpha(tmp_path: Path, config: dict[str, Any]) -> None:
+    assert judged(tmp_path, "lmdeploy", config=config).outcome == "refused"
+
+
+@pytest.mark.parametrize(
+    ("config", "code"),
+    [
+        ({"modules_to_save": ["lm_head"]}, "saved_modules_listed"),
+        ({"exclude_modules": ["v_proj"]}, "targets_excluded"),
+        ({"exclude_modules": r".*v_proj"}, "targets_excluded"),
+        ({"target_modules": []}, "targets_empty"),
+        ({"target_modules": r".*\.q_proj"}, "targets_undeclared"),
+    ],
+    ids=json.dumps,
+)
+def test_mistralrs_refuses_a_config_that_contradicts_the_file(
+    tmp_path: Path, config: dict[str, Any], code: str
+) -> None:
+    found = judged(tmp_path, "mistral.rs", config=config)
+    assert (found.outcome, codes(found)) == ("refused", {code})
+
+
+def test_mistralrs_takes_exclude_modules_that_leave_none_of_its_modules_out(tmp_path: Path) -> None:
+    assert judged(tmp_path, "mistral.rs", config={"exclude_modules": ["lm_head"]}).outcome == "as_trained"
+
+
+def test_mistralrs_refuses_factors_of_float64(tmp_path: Path) -> None:
+    adapter = tiny_lora(tmp_path)
+    wide = {
+        name: ("F64", info.shape, bytes(8 * math.prod(info.shape)))
+        for name, info in open_dir(adapter).tensors.items()
+    }
+    write_safetensors(adapter / "adapter_model.safetensors", wide)
+    found = check_runtime(open_dir(adapter), parse_runtime("mistral.rs"))
+    assert (found.outcome, codes(found)) == ("refused", {"factors_double"})
+
+
+def test_layers_that_the_base_lacks_are_refused_by_llamacpp(tmp_path: Path) -> None:
+    found = judged(tmp_path / "lora", "llama.cpp", tiny_base(tmp_path / "base", layers=1))
+    assert (found.outcome, codes(found)) == ("refused", {"names"})

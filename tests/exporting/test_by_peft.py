@@ -116,8 +116,8 @@ TWICE = ("base_model.model.", "base_model.model.base_model.model.")
 
 @pytest.mark.parametrize(
     ("engine", "old", "new"),
-    [("vllm", *OTHER), ("lorax", *OTHER), ("vllm", *TWICE), ("sglang", *TWICE), ("lorax", *TWICE)],
-    ids=["vllm, another model's", "lorax, another model's", "vllm, twice", "sglang, twice", "lorax, twice"],
+    [("vllm", *OTHER), ("lorax", *OTHER), ("peft", *TWICE), ("lorax", *TWICE)],
+    ids=["vllm, another model's", "lorax, another model's", "peft, twice", "lorax, twice"],
 )
 def test_names_that_an_engine_would_drop_are_repaired_to_the_same_adapter(
     base: Path, logits: Logits, tmp_path: Path, engine: str, old: str, new: str

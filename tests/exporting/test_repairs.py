@@ -140,7 +140,7 @@ def test_an_adapter_that_is_served_as_trained_is_written_byte_for_byte(tmp_path:
 
 def test_a_rank_above_the_servers_is_brought_down_and_told(tmp_path: Path, base: Path) -> None:
     lora = tiny_lora(tmp_path / "lora", rank=8)
-    made = exported(lora, "vllm,max_lora_rank=1", tmp_path / "out", base)
+    made = exported(lora, "vllm,max_lora_rank=1", tmp_path / "out", base, max_error=1)
     assert made.repairs == ("rank",)
     assert 0 < made.equality.error < 1
     assert open_dir(tmp_path / "out").spec.rank == 1
@@ -244,7 +244,7 @@ def test_a_dora_is_refused_without_a_rank_and_told_with_one(tmp_path: Path, base
     dora = tiny_lora(tmp_path / "dora", extra=every, config={"use_dora": True})
     with pytest.raises(CheckFailed, match="--rank N or --energy"):
         exported(dora, "vllm", tmp_path / "out", base)
-    made = exported(dora, "vllm", tmp_path / "out", base, rank=8)
+    made = exported(dora, "vllm", tmp_path / "out", base, rank=8, max_error=0.5)
     assert made.repairs == ("lora",)
     assert 0 < made.equality.error < 1
     assert judged(tmp_path / "out", "vllm", base).outcome == "as_trained"
@@ -273,7 +273,7 @@ def test_a_plan_is_made_of_headers_alone(tmp_path: Path) -> None:
 def test_several_repairs_are_made_in_the_order_of_the_table(tmp_path: Path, base: Path) -> None:
     config = {"use_rslora": True, "fan_in_fan_out": True, "target_modules": r".*\.(q|v)_proj"}
     lora = tiny_lora(tmp_path / "lora", rank=8, config=config)
-    made = exported(lora, "sglang,max_lora_rank=4", tmp_path / "out", base)
+    made = exported(lora, "sglang,max_lora_rank=4", tmp_path / "out", base, max_error=1)
     order = list(REPAIRS)
     assert list(made.repairs) == sorted(made.repairs, key=order.index)
     assert {"fold", "rank"} <= set(made.repairs)
@@ -365,3 +365,43 @@ def test_a_copy_of_the_bases_embedding_is_left_out_and_a_trained_one_is_not(
     with pytest.raises(CheckFailed, match=r"embed_tokens.weight, and it is not the base's"):
         exported(other, "llama.cpp", tmp_path / "no", base)
     assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize("engine", ["vllm", "mistral.rs"])
+@pytest.mark.parametrize(
+    ("config", "repair"),
+    [({"bias": "lora_only"}, "bias"), ({"modules_to_save": ["lm_head"]}, "saved")],
+    ids=["bias", "modules_to_save"],
+)
+def test_what_the_config_lists_and_the_file_has_not_is_taken_out_of_it(
+    tmp_path: Path, engine: str, config: dict[str, Any], repair: str
+) -> None:
+    lora = tiny_lora(tmp_path / "lora", config=config)
+    made = exported(lora, engine, tmp_path / "out")
+    assert (made.format, made.repairs, made.equality.error) == ("peft", (repair,), 0)
+    assert numbers(open_dir(tmp_path / "out")) == numbers(open_dir(lora))
+    assert judged(tmp_path / "out", engine).outcome == "as_trained"
+
+
+def test_an_adapters_name_inside_its_names_is_taken_out_for_vllm(tmp_path: Path) -> None:
+    lora = tiny_lora(tmp_path / "lora")
+    plain = numbers(open_dir(lora))
+    tensors = {
+        name.replace(".weight", ".default.weight"): ("F32", info.shape, plain[name])
+        for name, info in open_dir(lora).tensors.items()
+    }
+    write_safetensors(lora / "adapter_model.safetensors", tensors)
+    assert exported(lora, "vllm", tmp_path / "out").repairs == ("names",)
+    assert numbers(open_dir(tmp_path / "out")) == plain
+
+
+def test_factors_of_float64_are_written_as_float32_for_mistralrs(tmp_path: Path) -> None:
+    lora = tiny_lora(tmp_path / "lora")
+    plain = numbers(open_dir(lora))
+    wide = {}
+    for name, info in open_dir(lora).tensors.items():
+        values = struct.unpack(f"<{math.prod(info.shape)}f", plain[name])
+        wide[name] = ("F64", info.shape, struct.pack(f"<{len(values)}d", *values))
+    write_safetensors(lora / "adapter_model.safetensors", wide)
+    assert exported(lora, "mistral.rs", tmp_path / "out").repairs == ("float32",)
+    assert numbers(open_dir(tmp_path / "out")) == plain

@@ -70,7 +70,7 @@ def test_a_rank_above_the_servers_is_served_within_the_error_that_was_told(
 ) -> None:
     base = models.model(tmp_path / "base")
     exact, lossy = of_rank(tmp_path / "exact", 12), models.adapter(tmp_path / "lossy", rank=WIDE)
-    told = {one: exported(base, one, one.with_suffix(".out")) for one in (exact, lossy)}
+    told = {one: exported(base, one, one.with_suffix(".out"), max_error=1) for one in (exact, lossy)}
     repaired = {one: one.with_suffix(".out") for one in told}
 
     _, *answers = running.offline(
@@ -131,7 +131,7 @@ def test_a_dora_is_served_merged_as_trained_and_as_the_lora_that_is_made_of_it(
     dora = trained(base, tmp_path / "dora", use_dora=True)
     assert outcome(base, dora) == "refused"
 
-    made = exported(base, dora, tmp_path / "lora", rank=16)
+    made = exported(base, dora, tmp_path / "lora", rank=16, max_error=1)
     exported(base, dora, tmp_path / "model", format="checkpoint")
     _, refused, as_lora = running.offline(plain, base, models.PROMPT, [dora, tmp_path / "lora"])
     (merged,) = running.offline(plain, tmp_path / "model", models.PROMPT, [])

@@ -29,7 +29,8 @@ CODES: Mapping[str, FindingCode] = {
         "blocks",
         "No tensor of the file is one that a loader would use:"
         " it loads without an error and changes nothing.",
-        "save it again with PEFT's model.save_pretrained(DIR) and push that folder",
+        "put its names right: adaptry export REF --for peft --base BASE -o DIR; else save it again with"
+        " PEFT's model.save_pretrained(DIR) and push that folder",
     ),
     "keys_dropped": FindingCode(
         "blocks",

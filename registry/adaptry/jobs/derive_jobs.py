@@ -44,7 +44,7 @@ def export(task: ExportTask, context: JobContext) -> StepResult:
     from adaptry.operations.export import export_version
 
     parent, runtime = _parent(context, task.source), parse_runtime(task.runtime)
-    asked = task.model_dump(include={"rank", "energy", "exact"})
+    asked = task.model_dump(include={"rank", "energy", "exact", "max_error"})
     derived, made = export_version(
         context.registry, parent, runtime, task.to, progress=context.progress, **asked
     )

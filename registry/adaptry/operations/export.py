@@ -29,6 +29,7 @@ def export_version(
     rank: int | None = None,
     energy: float | None = None,
     exact: bool = False,
+    max_error: float | None = None,
     progress: Progress = no_progress,
 ) -> tuple[DeriveResult, ExportResult]:
     """Makes of a version a version of `name` that `runtime` serves as trained, on the base it is known to be
@@ -41,6 +42,7 @@ def export_version(
         rank=rank,
         energy=energy,
         exact=exact,
+        max_error=max_error,
         progress=progress,
     )
     return derive_for_runtime(registry, parent, runtime, name, setting)

@@ -134,7 +134,7 @@ class _Binding:
         if _ONE_EXPERT.fullmatch(path) and target.weight.parts[0].rpartition(".")[0] != path:
             return None  # PEFT puts a layer's experts together, and its config with them
         if not self._is_module(path, target):
-            intended = _module_of(target)
+            intended = self._loaded_path(_module_of(target))
             return Dropped(module.path, tensors, "name", f"the model has {intended}, and no {path}", intended)
         if _BASE_LAYER in module.path and module.kind != "attention":
             reason = "PEFT has no base_layer there, as the config targets no parameter of it"
@@ -180,7 +180,7 @@ class _Binding:
             placed.tied and (not path.rpartition(".")[0] or self.names.has_module(path.rpartition(".")[0]))
         )
         if not is_there:
-            intended = placed.weight.name.rpartition(".")[0]
+            intended = self._loaded_path(placed.weight.name.rpartition(".")[0])
             reason = f"the model has {intended}, and no {path}"
             return Dropped(path, (extra.tensor,), "name", reason, intended)
         if extra.kind == "token_rows":
@@ -219,6 +219,15 @@ class _Binding:
         path = placed.extra.target.rpartition(".")[0]
         is_listed = any(map(path.endswith, indices)) if isinstance(indices, dict) else is_embedding(path)
         return is_listed or placed.tied
+
+    def _loaded_path(self, path: str) -> str:
+        """The module's name in the model, which holds the bare model under an attribute that a checkpoint
+        may leave out."""
+        if path in self.names.modules:
+            return path
+        body = f"{body_attribute(self.model_type)}."
+        names = (f"{body}{path}", path.removeprefix(body))
+        return next((name for name in names if name in self.names.modules), path)
 
     def _dropped_rows(self, placed: ExtraTarget) -> Dropped | None:
         """Trained rows are looked up under one name, and only if the config lists their numbers."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Set
 
-from adaptry.checks.formatting import fold_layer_numbers, format_count, shorten_names
+from adaptry.checks.formatting import format_count, shorten_names
 from adaptry.checks.runtimes.conditions import last_name
 from adaptry.checks.runtimes.rule import CheckSubject, Condition, ConditionMatch
 from adaptry.checks.runtimes.runtime import Runtime
@@ -14,7 +13,6 @@ from adaptry.core.errors import Invalid
 
 _ADDED = "added_tokens.json"
 _LIMITS = strictjson.JsonLimits(size=1 << 20, depth=2, nodes=10_000)
-_WHOLE_MODEL = re.compile(r"(?:model|transformer)\.(?P<rest>.+)")
 _LAYER = re.compile(r"(?P<before>.*?\.|)(?P<number>\d+)\.(?P<after>.+)")
 
 
@@ -31,25 +29,6 @@ def uneven_layers(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | N
         return None
     return ConditionMatch(
         f"{shorten_names(uneven)} is not changed in all of {format_count(count, 'layer')}", tuple(uneven)
-    )
-
-
-def names_not_on_disk(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """Modules that a known base does not store under the name that the adapter has for them."""
-    if subject.base is None:
-        return None
-    names = {name.rpartition(".")[0] for name in subject.base.tensors}
-    paths = [
-        module.path
-        for module in subject.spec.modules
-        if module.kind == "linear"
-        and module.path not in names
-        and _without_task(module.path, names) not in names
-    ]
-    if not paths:
-        return None
-    return ConditionMatch(
-        f"the base stores nothing under {shorten_names(fold_layer_numbers(paths))}", tuple(paths)
     )
 
 
@@ -115,10 +94,3 @@ def base_known(condition: Condition) -> Condition:
 def base_unknown(condition: Condition) -> Condition:
     """The condition, where there is none."""
     return lambda subject, runtime: None if subject.base else condition(subject, runtime)
-
-
-def _without_task(path: str, names: Set[str]) -> str:
-    """The name in a checkpoint of the bare model, which has no name for the whole of it."""
-    match = _WHOLE_MODEL.fullmatch(path)
-    whole = path.partition(".")[0] + "."
-    return match["rest"] if match and not any(name.startswith(whole) for name in names) else path

@@ -18,6 +18,8 @@ Scale = Callable[[AdapterConfig, ModuleSpec], float]
 """What an engine multiplies a module's update by."""
 
 _FACTORS = frozenset(["A", "B", "embedding_A", "embedding_B"])
+_WRAPPERS = frozenset(["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"])
+_NAMED_INSIDE = re.compile(r".+\.lora_(?:(?:A|B)\.[^.]+\.weight|embedding_(?:A|B)\.[^.]+)")
 
 
 def other_files(*taken: str) -> Condition:
@@ -214,6 +216,17 @@ def field_missing(*keys: str) -> Condition:
     return found
 
 
+def fields_lacking(with_value: tuple[str, ...], as_key: tuple[str, ...]) -> Condition:
+    """One of `with_value` has no value, or one of `as_key` is not there at all, not even as null."""
+
+    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+        lacking = [key for key in with_value if subject.config.fields.get(key) is None]
+        lacking += [key for key in as_key if key not in subject.config.fields]
+        return ConditionMatch(f"adapter_config.json has no {', '.join(lacking)}") if lacking else None
+
+    return found
+
+
 def fraction_of_alpha(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
     """`lora_alpha` is no whole number."""
     alpha = subject.config.number("lora_alpha", 8)
@@ -236,6 +249,46 @@ def other_tensors(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | N
         f" {shorten_names(fold_layer_numbers(names))}",
         tuple(names),
     )
+
+
+def wrapped(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+    """Modules whose names have a part that torch.compile, FSDP or activation checkpointing put there."""
+    paths = [module.path for module in subject.spec.modules if is_wrapped(module.path)]
+    if not paths:
+        return None
+    return ConditionMatch(f"no model has {shorten_names(fold_layer_numbers(paths))}", tuple(paths))
+
+
+def is_wrapped(path: str) -> bool:
+    """Whether a training wrapper's part is in the name."""
+    return not _WRAPPERS.isdisjoint(path.split("."))
+
+
+def named_inside(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+    """Factors with an adapter's name before their last part: PEFT takes `default` there, and drops others."""
+    claimed = [tensor for module in subject.spec.modules for tensor in module.tensors.values()]
+    names = [name for name in (*claimed, *subject.spec.unclaimed) if _NAMED_INSIDE.fullmatch(name)]
+    if not names:
+        return None
+    return ConditionMatch(
+        f"{format_count(len(names), 'name')} with an adapter's name inside, such as {names[0]}", tuple(names)
+    )
+
+
+def lists_bias(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+    """`bias` is set in the config, and the file has no biases."""
+    bias = subject.config.fields.get("bias")
+    if bias in (None, "none") or has_biases(subject, runtime):
+        return None
+    return ConditionMatch(f"bias is {str(bias)[:40]!a}, and the file has none")
+
+
+def in_doubles(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+    """Factors of float64."""
+    tensors = subject.adapter.tensors
+    factors = [name for module in subject.spec.modules for name in module.tensors.values()]
+    names = [name for name in factors if tensors[name].dtype == "F64"]
+    return ConditionMatch(f"{format_count(len(names), 'factor')} of F64", tuple(names)) if names else None
 
 
 def unclaimed(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:

@@ -8,18 +8,18 @@ from __future__ import annotations
 from adaptry.checks.formatting import fold_layer_numbers, shorten_names
 from adaptry.checks.runtimes.rule import CheckSubject, Condition, ConditionMatch
 from adaptry.checks.runtimes.runtime import Runtime
+from adaptry.core.errors import InvalidConfig
 
 
 def undeclared_targets(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """Modules that the list in `target_modules` does not name."""
-    listed = subject.config.fields.get("target_modules")
-    if not isinstance(listed, list) or not listed:
+    """Modules that `target_modules` does not name, or no pattern in its place matches."""
+    targets = subject.config.fields.get("target_modules")
+    if not targets or targets == "all-linear":
         return None
-    ends = tuple(f".{name}" for name in listed if isinstance(name, str))
     other = [
         module.path
         for module in subject.spec.modules
-        if module.kind == "linear" and not f".{module.path}".endswith(ends)
+        if module.kind == "linear" and not _is_selected(subject, targets, module.path)
     ]
     return (
         ConditionMatch(
@@ -28,6 +28,52 @@ def undeclared_targets(subject: CheckSubject, runtime: Runtime) -> ConditionMatc
         if other
         else None
     )
+
+
+def excluded_targets(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+    """Modules that `exclude_modules` names although the file has factors for them."""
+    excluded = subject.config.fields.get("exclude_modules")
+    out = [
+        module.path
+        for module in subject.spec.modules
+        if excluded and _is_selected(subject, excluded, module.path)
+    ]
+    return (
+        ConditionMatch(f"exclude_modules names {shorten_names(fold_layer_numbers(out))}", tuple(out))
+        if out
+        else None
+    )
+
+
+def listed_beyond(known: frozenset[str]) -> Condition:
+    """Names in a list of `target_modules` that are neither among these nor names of the file's modules."""
+
+    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+        listed = subject.config.fields.get("target_modules")
+        if not isinstance(listed, list) or not subject.spec.modules:
+            return None
+        ends = {name.rpartition(".")[2] for name in listed if isinstance(name, str)}
+        other = sorted(ends - known - frozenset(subject.spec.targets))
+        return ConditionMatch(f"target_modules names {shorten_names(other)}") if other else None
+
+    return found
+
+
+def declares_nothing(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+    """`target_modules` is there and empty."""
+    targets = subject.config.fields.get("target_modules")
+    is_empty = targets in ([], "") and not subject.config.names("target_parameters")
+    return ConditionMatch("target_modules is empty") if is_empty else None
+
+
+def _is_selected(subject: CheckSubject, names: object, path: str) -> bool:
+    """Whether a list has an end of the path, or a pattern matches it (a refused one matches)."""
+    if isinstance(names, list):
+        return f".{path}".endswith(tuple(f".{name}" for name in names if isinstance(name, str)))
+    try:
+        return not isinstance(names, str) or subject.config.patterns.matches(names, path)
+    except InvalidConfig:
+        return True
 
 
 def declared_by_path(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from adaptry.adapters.methods.extras import PREFIX
 from adaptry.adapters.spec import ExtraWeight
 from adaptry.checks.formatting import fold_layer_numbers, format_count, shorten_names
 from adaptry.checks.runtimes.conditions import last_name, other_tensors
@@ -16,7 +17,7 @@ from adaptry.checks.runtimes.runtime import Runtime
 
 _LAYER = re.compile(r"layers\.(\d+)\.")
 _FACTOR = re.compile(r"base_model\.model\..+\.lora_[AB]\.weight")
-_UNPREFIXED = re.compile(r"(?!base_model\.).+\.lora_[AB]\.weight")
+_ANY_FACTOR = re.compile(r".+\.lora_[AB](?:\.[^.]+)?\.weight")
 
 
 def not_in_its_layers(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
@@ -70,11 +71,11 @@ def replaced_beside_layers(subject: CheckSubject, runtime: Runtime) -> Condition
 
 
 def without_prefix(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """Factors whose names lack PEFT's prefix, for an engine that wants none."""
-    names = [name for name in subject.spec.unclaimed if _UNPREFIXED.fullmatch(name)]
+    """Factors that are not called as PEFT has it, for an engine that looks at the layer and the last name."""
+    names = [name for name in subject.spec.unclaimed if _is_misnamed(name)]
     return (
         ConditionMatch(
-            f"{format_count(len(names), 'name')} without PEFT's prefix, such as {names[0]}", tuple(names)
+            f"{format_count(len(names), 'name')} that PEFT drops, such as {names[0]}", tuple(names)
         )
         if names
         else None
@@ -82,11 +83,12 @@ def without_prefix(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | 
 
 
 def beyond_prefix(*, in_layers: bool | None = None) -> Condition:
-    """`other_tensors`, but for factors that only lack PEFT's prefix: all, or by whether in layers."""
+    """`other_tensors`, but for factors that are only called otherwise than by PEFT: all, or by whether in
+    layers."""
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         every = other_tensors(subject, runtime)
-        names = [name for name in every.modules if not _UNPREFIXED.fullmatch(name)] if every else []
+        names = [name for name in every.modules if not _is_misnamed(name)] if every else []
         if in_layers is not None:
             names = [name for name in names if bool(_LAYER.search(name)) is in_layers]
         return _beside(names)
@@ -109,6 +111,12 @@ def no_factors(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None
     every = other_tensors(subject, runtime)
     names = [name for name in every.modules if not _FACTOR.fullmatch(name)] if every else []
     return _beside(names)
+
+
+def _is_misnamed(name: str) -> bool:
+    """Whether it is a factor without PEFT's prefix, with more than that, or with an adapter's name inside."""
+    is_plain = _FACTOR.fullmatch(name) and not name.startswith(PREFIX * 2)
+    return _ANY_FACTOR.fullmatch(name) is not None and not is_plain
 
 
 def _beside(names: list[str]) -> ConditionMatch | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from adaptry.checks.runtimes import repairs, scales, shared
-from adaptry.checks.runtimes.rule import RuntimeRules, ServerNeeds
+from adaptry.checks.runtimes import conditions as when
+from adaptry.checks.runtimes import names_read, repairs, scales, shared
+from adaptry.checks.runtimes.rule import RuntimeRule, RuntimeRules, ServerNeeds
 
 _TENSORS = "convert_lora_to_gguf.py · get_tensors"
 _ALPHA = "convert_lora_to_gguf.py · set_gguf_parameters; llama-adapter.h · get_scale"
@@ -28,12 +29,44 @@ LLAMACPP = RuntimeRules(
             _ALPHA,
             repairs.FOLD_UNIFORM,
         ),
+        RuntimeRule(
+            "config_incomplete",
+            "refuses",
+            "no `lora_alpha` in the config",
+            when.field_missing("lora_alpha"),
+            repairs.SAVE_AGAIN,
+            f"{_ALPHA}: a KeyError",
+        ),
         shared.dora("refuses", f"{_TENSORS} exits on a key it does not know"),
         shared.saved_modules("refuses", f"{_TENSORS} exits on a key it does not know"),
         shared.copied_embeddings(f"{_TENSORS} passes over .base_layer.weight"),
         shared.token_rows("refuses", f"{_TENSORS} exits on a key it does not know"),
-        shared.biases("refuses", f"{_TENSORS} exits on a key it does not know"),
-        shared.unmatched("refuses", f"{_TENSORS} exits on a key it does not know"),
+        shared.trained_biases("refuses", f"{_TENSORS} exits on a key it does not know"),
+        RuntimeRule(
+            "tensors_unmatched",
+            "refuses",
+            "tensors that are no factors, or have an adapter's name inside (`lora_A.default.weight`)",
+            names_read.no_factor(names_read.any_prefixes_of_models),
+            repairs.SPELL,
+            f"{_TENSORS} exits on a key it does not know",
+        ),
+        RuntimeRule(
+            "prefix",
+            "needs",
+            "factors without PEFT's prefix or with it twice, which its converter takes and PEFT drops",
+            names_read.other_prefix(names_read.any_prefixes_of_models),
+            repairs.SPELL,
+            f"{_TENSORS} (seen)",
+        ),
+        shared.wrapped_names("refuses", f"{_TENSORS}: can not map tensor"),
+        RuntimeRule(
+            "names",
+            "refuses",
+            "modules that the base does not have, such as those of a deeper one's layers",
+            names_read.not_in_base(names_read.any_prefixes_of_models),
+            repairs.DISK_NAMES,
+            "convert_lora_to_gguf.py: can not map tensor",
+        ),
         shared.variants("changes", _CONFIG, but=("alora",)),
         shared.starts_from_base("changes", _CONFIG),
         shared.odd_layers("refuses", _INIT),

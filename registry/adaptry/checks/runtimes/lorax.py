@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adaptry.checks.runtimes import base_conditions, limits, repairs, scales, shared
+from adaptry.checks.runtimes import base_conditions, limits, names_read, repairs, scales, shared
 from adaptry.checks.runtimes.rule import RuntimeOption, RuntimeRule, RuntimeRules, ServerNeeds
 
 _MAPPED = "adapters/lora.py · map_weights_for_model"
@@ -27,8 +27,10 @@ def rules_of_mapping(mapped: str, scale: RuntimeRule, *own: RuntimeRule) -> tupl
         shared.saved_modules("changes", mapped),
         shared.copied_embeddings(mapped),
         shared.token_rows("changes", mapped),
-        shared.biases("changes", mapped),
+        shared.trained_biases("changes", mapped),
         shared.unmatched("changes", mapped),
+        shared.inner_names("changes", f"{mapped} looks for lora_A.weight and lora_B.weight"),
+        shared.wrapped_names("changes", mapped),
         shared.variants("changes", mapped),
         shared.starts_from_base("changes", mapped),
         *own,
@@ -36,8 +38,8 @@ def rules_of_mapping(mapped: str, scale: RuntimeRule, *own: RuntimeRule) -> tupl
             "names",
             "changes",
             "module names that the base does not have on disk",
-            base_conditions.names_not_on_disk,
-            repairs.CONVERT_LAYOUT,
+            names_read.not_in_base(names_read.one_prefix),
+            repairs.DISK_NAMES,
             mapped,
         ),
         _UNEVEN,

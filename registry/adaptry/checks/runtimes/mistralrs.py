@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from adaptry.checks.runtimes import conditions as when
 from adaptry.checks.runtimes import (
-    base_conditions,
     config_conditions,
     layer_conditions,
     limits,
+    names_read,
     repairs,
     shared,
 )
-from adaptry.checks.runtimes import conditions as when
 from adaptry.checks.runtimes.rule import RuntimeOption, RuntimeRule, RuntimeRules, ServerNeeds
 
 _CONFIG = "mistralrs-quant/src/lora/mod.rs · LoraConfig::validate_dynamic"
@@ -36,8 +36,17 @@ MISTRALRS = RuntimeRules(
     rules=(
         shared.needs_whole_config(_CONFIG),
         shared.dora("refuses", _CONFIG),
-        shared.biases("refuses", _CONFIG),
+        shared.trained_biases("refuses", _CONFIG),
+        shared.listed_bias(_CONFIG),
         shared.saved_modules("refuses", _CONFIG),
+        RuntimeRule(
+            "saved_modules_listed",
+            "refuses",
+            "names in `modules_to_save`, even where the file has none of them",
+            when.saved_beyond(frozenset()),
+            repairs.NO_SAVED_LISTED,
+            _CONFIG,
+        ),
         RuntimeRule(
             "copied_embeddings", "refuses", "a copy of an embedding", when.copied, repairs.LEAVE_OUT, _ALL
         ),
@@ -56,17 +65,42 @@ MISTRALRS = RuntimeRules(
             "tensors_unmatched",
             "refuses",
             "tensors that are no factors",
-            layer_conditions.beyond_prefix(),
+            names_read.no_factor(names_read.one_prefix),
             repairs.SPELL,
             _ALL,
         ),
         RuntimeRule(
             "prefix",
             "needs",
-            "factors without PEFT's prefix, which it takes and PEFT drops",
-            layer_conditions.without_prefix,
+            "factors without PEFT's prefix, or with any adapter's name inside, which it takes and PEFT drops",
+            names_read.other_prefix(names_read.one_prefix),
             repairs.SPELL,
             _ALL,
+        ),
+        shared.wrapped_names("refuses", _ALL),
+        RuntimeRule(
+            "factors_double",
+            "refuses",
+            "factors of F64",
+            when.in_doubles,
+            repairs.AS_FLOAT32,
+            "lora/dynamic/loader.rs (0.9.5, seen): the sizes it computed differ from what it loads",
+        ),
+        RuntimeRule(
+            "targets_empty",
+            "refuses",
+            "an empty `target_modules`",
+            config_conditions.declares_nothing,
+            repairs.LIST_TARGETS,
+            "mistralrs-quant/src/lora/mod.rs · LoraTargetModules::validate",
+        ),
+        RuntimeRule(
+            "targets_excluded",
+            "refuses",
+            "modules that `exclude_modules` leaves out",
+            config_conditions.excluded_targets,
+            repairs.LIST_TARGETS,
+            _SITES,
         ),
         RuntimeRule(
             "targets_undeclared",
@@ -116,8 +150,8 @@ MISTRALRS = RuntimeRules(
             "names",
             "refuses",
             "module names that the base does not have on disk",
-            base_conditions.names_not_on_disk,
-            repairs.CONVERT_LAYOUT,
+            names_read.not_in_base(names_read.one_prefix),
+            repairs.DISK_NAMES,
             _ALL,
         ),
     ),

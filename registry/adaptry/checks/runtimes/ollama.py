@@ -68,7 +68,7 @@ OLLAMA = RuntimeRules(
         shared.dora("refuses", _NAMES),
         shared.saved_modules("refuses", _NAMES),
         shared.token_rows("refuses", _NAMES),
-        shared.biases("refuses", _NAMES),
+        shared.trained_biases("refuses", _NAMES),
         shared.unmatched("refuses", _NAMES),
         RuntimeRule(
             "targets_unknown",

@@ -28,15 +28,26 @@ SPELL = (
     "put its names right: adaptry export REF --for ENGINE -o NAME; else save it again with PEFT's"
     " model.save_pretrained(DIR), and push that"
 )
+LOADED_NAMES = (
+    "write the names that PEFT looks for: adaptry export REF --for peft --base BASE -o NAME; else save it"
+    " again with PEFT's model.save_pretrained(DIR), and push that"
+)
+DISK_NAMES = (
+    "call its modules as the base does on disk: adaptry export REF --for ENGINE --base BASE -o NAME; else"
+    " save it again with PEFT's model.save_pretrained(DIR), and push that"
+)
+OTHER_BASE = "look which base it was trained on: adaptry check REF --base BASE"
+NO_BIAS_LISTED = (
+    "set bias to none in adapter_config.json where the file has no biases: adaptry export REF --for ENGINE"
+    " -o NAME"
+)
+AS_FLOAT32 = "write its factors as float32: adaptry export REF --for ENGINE -o NAME"
 SAVE_AGAIN = (
     "write its config whole: adaptry convert REF -o NAME; else save it again with PEFT's"
     " model.save_pretrained(DIR), and push that"
 )
 TO_PEFT = "bring it into PEFT's layout: adaptry export REF --format peft -o NAME"
 RESIZE = "bring it to a rank that the server takes: adaptry resize REF --allowed RANKS -o NAME"
-CONVERT_LAYOUT = (
-    "rewrite it in the other layout: adaptry convert REF --layout transformers5 (or transformers4) -o NAME"
-)
 ONE_RUNTIME = "serve it with PEFT"
 WRITE_ANEW = (
     "write it anew: adaptry export REF --for diffusers --base BASE -o DIR; else save it again with"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -17,6 +18,7 @@ from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.spec import Spec
+from adaptry.checks.binding import BoundAdapter, bind
 from adaptry.checks.runtimes.runtime import Runtime, Version
 from adaptry.core.errors import Invalid
 from adaptry.core.report import Finding
@@ -31,7 +33,7 @@ OUTCOME_TITLES: Mapping[RuntimeOutcome, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CheckSubject:
     """The adapter of which something is asked; `base` where its record is known."""
 
@@ -45,6 +47,11 @@ class CheckSubject:
     @property
     def config(self) -> AdapterConfig:
         return self.adapter.config
+
+    @cached_property
+    def bound(self) -> BoundAdapter | None:
+        """What PEFT makes of the adapter on its base; None where the base is not known."""
+        return None if self.base is None else bind(self.adapter, self.base)
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,7 +138,7 @@ SGLANG = RuntimeRules(
         RuntimeRule(
             "prefix",
             "needs",
-            "factors without PEFT's prefix, which it takes and PEFT drops",
+            "factors of other names than PEFT's (any prefix, an adapter's name inside), which it takes",
             layer_conditions.without_prefix,
             repairs.SPELL,
             "srt/lora/lora.py · _process_weight",
@@ -185,6 +185,14 @@ SGLANG = RuntimeRules(
             when.targets_beyond(_MODULES),
             repairs.MERGE,
             "srt/utils/common.py · SUPPORTED_LORA_TARGET_MODULES",
+        ),
+        RuntimeRule(
+            "targets_listed",
+            "refuses",
+            "names in `target_modules` beyond its fixed list, even where the file has none of them",
+            config_conditions.listed_beyond(_MODULES),
+            repairs.LIST_TARGETS,
+            _POOL,
         ),
         RuntimeRule(
             "targets_left_out",

@@ -44,15 +44,8 @@ def dora(effect: Effect, source: str) -> RuntimeRule:
     return RuntimeRule("dora", effect, "DoRA", found, repairs.AS_LORA, source)
 
 
-def biases(effect: Effect, source: str) -> RuntimeRule:
-    found = when.traits(
-        {"lora_bias": "lora_B has biases (lora_bias)", "bias": "it changes biases of the base (bias)"}
-    )
-    return RuntimeRule("biases", effect, "biases", found, repairs.LEAVE_OUT_BIAS, source)
-
-
 def trained_biases(effect: Effect, source: str) -> RuntimeRule:
-    """`biases`, of an engine that does not look at the config's `bias`: only where the file has some."""
+    """Biases of the base or of `lora_B` in the file; what the config's `bias` lists is `listed_bias`."""
     return RuntimeRule(
         "biases", effect, "biases in its file", when.has_biases, repairs.LEAVE_OUT_BIAS, source
     )
@@ -92,6 +85,28 @@ def unmatched(effect: Effect, source: str) -> RuntimeRule:
         "tensors that are no factors",
         when.other_tensors,
         repairs.SPELL,
+        source,
+    )
+
+
+def wrapped_names(effect: Effect, source: str) -> RuntimeRule:
+    """For engines that look modules up by their whole names."""
+    title = "names with what torch.compile, FSDP or checkpointing put inside (`_orig_mod` and the like)"
+    return RuntimeRule("names_wrapped", effect, title, when.wrapped, repairs.SPELL, source)
+
+
+def inner_names(effect: Effect, source: str) -> RuntimeRule:
+    title = "an adapter's name inside its names (`lora_A.default.weight`)"
+    return RuntimeRule("names_inner", effect, title, when.named_inside, repairs.SPELL, source)
+
+
+def listed_bias(source: str) -> RuntimeRule:
+    return RuntimeRule(
+        "bias_listed",
+        "refuses",
+        "`bias` other than `none` in the config, where the file has no biases",
+        when.lists_bias,
+        repairs.NO_BIAS_LISTED,
         source,
     )
 

@@ -60,7 +60,7 @@ TENSORRT_LLM = RuntimeRules(
             repairs.MERGE,
             f"{_KEYS}: passed over without an error",
         ),
-        shared.biases("changes", _LOAD),
+        shared.trained_biases("changes", _LOAD),
         shared.unmatched("refuses", f"{_KEYS}: KeyError"),
         shared.variants("changes", _LOAD),
         shared.starts_from_base("changes", _LOAD),

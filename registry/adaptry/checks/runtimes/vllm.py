@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adaptry.checks.runtimes import base_conditions, limits, repairs, shared
+from adaptry.checks.runtimes import base_conditions, limits, names_read, repairs, shared
 from adaptry.checks.runtimes import conditions as when
 from adaptry.checks.runtimes.rule import RuntimeOption, RuntimeRule, RuntimeRules, ServerNeeds
 
@@ -45,13 +45,14 @@ VLLM = RuntimeRules(
         RuntimeRule(
             "config_incomplete",
             "refuses",
-            "no `r`, `lora_alpha` or `target_modules` in the config",
-            when.field_missing("r", "lora_alpha", "target_modules"),
+            "no `r` or `lora_alpha` in the config, or no field `target_modules` (null will do)",
+            when.fields_lacking(("r", "lora_alpha"), ("target_modules",)),
             repairs.SAVE_AGAIN,
             f"{_HELPER} · PEFTHelper.from_dict",
         ),
         shared.dora("refuses", _CHECKED),
-        shared.biases("refuses", _CHECKED),
+        shared.trained_biases("refuses", _CHECKED),
+        shared.listed_bias(_CHECKED),
         shared.variants("refuses", _CHECKED, but=("arrow",)),
         RuntimeRule(
             "arrow",
@@ -96,7 +97,23 @@ VLLM = RuntimeRules(
         ),
         shared.copied_embeddings(_NAMES),
         shared.token_rows("refuses", _NAMES),
-        shared.unmatched("refuses", _NAMES),
+        RuntimeRule(
+            "tensors_unmatched",
+            "refuses",
+            "tensors that are no factors, or have an adapter's name inside (`lora_A.default.weight`)",
+            names_read.no_factor(names_read.any_prefixes),
+            repairs.SPELL,
+            _NAMES,
+        ),
+        RuntimeRule(
+            "prefix",
+            "needs",
+            "factors without PEFT's prefix or with it twice, which it takes and PEFT drops",
+            names_read.other_prefix(names_read.any_prefixes),
+            repairs.SPELL,
+            f"{_NAMES} (0.32, seen)",
+        ),
+        shared.wrapped_names("changes", f"{_NAMES} (0.32, seen)"),
         RuntimeRule(
             "rank",
             "refuses",
@@ -133,8 +150,8 @@ VLLM = RuntimeRules(
             "names",
             "changes",
             "module names that the base does not have on disk",
-            base_conditions.names_not_on_disk,
-            repairs.CONVERT_LAYOUT,
+            names_read.not_in_base(names_read.any_prefixes),
+            repairs.DISK_NAMES,
             "vllm/lora/lora_model.py · check_unexpected_modules looks at the last part only"
             " (vllm-project/vllm #34186, #41754, #48019)",
         ),

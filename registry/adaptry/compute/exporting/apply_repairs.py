@@ -15,6 +15,7 @@ from pathlib import Path
 from adaptry.adapters.adapter import open_dir
 from adaptry.checks.runtimes import Runtime
 from adaptry.compute.exporting.equality import Equality, measure_equality
+from adaptry.compute.exporting.error_bound import check_error
 from adaptry.compute.exporting.options import ExportOptions
 from adaptry.compute.exporting.plan import ExportPlan, PlannedRepair, check_repairable, plan_repairs
 from adaptry.compute.exporting.rewrite import rewrite_adapter
@@ -57,8 +58,8 @@ def repair_for_runtime(
 ) -> Iterator[RepairedAdapter]:
     """`parent` as `runtime` serves it as trained, for as long as the block lasts.
 
-    Raises `CheckFailed` where a finding has no repair, or the result is not served as trained after all; and
-    what the repairs raise.
+    Raises `CheckFailed` where a finding has no repair, or the result is not served as trained after all or is
+    further from the original than allowed; and what the repairs raise.
     """
     with tempfile.TemporaryDirectory(prefix="adaptry-") as folder:
         yield _apply_repairs(parent, runtime, options, Path(folder))
@@ -80,8 +81,14 @@ def _apply_repairs(
         if not decided.steps:
             found = measure_equality(original, current, outcomes)
             _check_exact(original, found, options)
+            check_error(original, found, runtime, options)
             return RepairedAdapter(
-                original, current, tuple(done), decided, found, (*_verdict_notes(decided), *notes)
+                original,
+                current,
+                tuple(done),
+                decided,
+                found,
+                (*_verdict_notes(decided), *_unknown_base(options), *notes),
             )
         for step in decided.steps:
             adapter = step.repair.make(current, runtime, options)
@@ -104,6 +111,12 @@ def _verdict_notes(decided: ExportPlan) -> tuple[str, ...]:
         for finding in decided.verdict.findings
         if finding.code == "rules_of_another_version"
     )
+
+
+def _unknown_base(options: ExportOptions) -> tuple[str, ...]:
+    if options.record is not None:
+        return ()
+    return ("its base is not known, so its names and shapes were not compared with it: add --base NAME|DIR",)
 
 
 def _check_exact(original: ParentAdapter, found: Equality, options: ExportOptions) -> None:

@@ -32,8 +32,16 @@ adapter.
 subtracted: the largest difference is reported, and it is 0 for every repair that is called exact. (Where
 factors differ by zeros only, they are compared as factors, of which ΔW is the same product.) Where a repair
 can only come near, the relative error ‖Δ − Δ'‖ / ‖Δ‖ is reported, and kept with a version as the metric
-`kept_energy`. `--exact` refuses what would change a number. `--rank` and `--energy` bring what is no LoRA to
-a rank; without them it is refused where it has none.
+`kept_energy`. `--rank` and `--energy` bring what is no LoRA to a rank; without them it is refused where it
+has none.
+
+**How far it may be.** Above a relative error of 0.1 nothing is written and the exit code is 1 (`--max-error`
+sets another bound; with `--energy` it is what that share leaves out, if that is more; `--exact` refuses what
+would change a number at all). The refusal names the smallest rank that keeps the bound and the server's
+option for it. 0.1 means that 99 % of the energy Σσ² is kept, which is also the share that `--energy 0.99`
+asks for. On SmolLM2-135M, with a random adapter of rank 32 (singular values falling by 3 % each) that moves
+the base's next-token distributions by 1.2 nats (mean Kullback-Leibler divergence), an error of 0.10 moved
+the adapter's own by 0.06 nats, 0.21 by 0.13, and 0.52 by 0.39.
 
 This page is written by `python -m adaptry.compute.exporting > docs/exporting.md`, from the tables themselves.
 

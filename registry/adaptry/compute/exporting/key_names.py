@@ -7,13 +7,15 @@ its own names say what a module is called on disk.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
+from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.methods.extras import PREFIX
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.bases.module_map import place
+from adaptry.checks.binding import bind
 from adaptry.checks.runtimes import Runtime
 from adaptry.compute.exporting.options import ExportOptions
+from adaptry.compute.exporting.rename_modules import rename_modules
 from adaptry.compute.exporting.rewrite import rewrite_adapter
 from adaptry.compute.layout_conversion.convert import convert_layout
 from adaptry.compute.layout_conversion.module_names import LayoutVersion
@@ -54,34 +56,41 @@ def normalise_key(name: str) -> str:
     return f"{PREFIX}{match['path']}.{match['role']}{end}"
 
 
+def rename_to_loaded(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
+    """Modules called as they are in the model onto which PEFT loads the adapter. Raises `CheckFailed` where
+    two become one."""
+    base = options.require_record(f"renaming the modules of {parent.label}")
+    return rename_modules(parent, _loaded_paths(parent, base))
+
+
+def _loaded_paths(parent: ParentAdapter, base: BaseRecord) -> dict[str, str]:
+    """The names that modules were meant to have, by those that PEFT would drop."""
+    return {
+        dropped.path: dropped.intended
+        for dropped in bind(parent.adapter, base).dropped
+        if dropped.cause == "name" and dropped.intended is not None
+    }
+
+
 def rename_to_disk(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
-    """Modules called as the base calls them on disk: by its own names where a prefix is more or less, else by
-    the layout of transformers 4. Raises `CheckFailed` where a module is nowhere in the base, or could be
-    two.
+    """Modules called as the base calls them: as PEFT would have them where that is enough for the engine,
+    else as on disk, by its own names where a prefix is more or less, or by the layout of transformers 4.
+    Raises `CheckFailed` where a module is nowhere in the base, or could be two.
     """
     base = options.require_record(f"renaming the modules of {parent.label}")
     spec = parent.adapter.spec
+    known = {name.rpartition(".")[0] for name in base.tensors if name.endswith(".weight")}
+    meant = _loaded_paths(parent, base)
+    if meant and all(meant.get(module.path, module.path) in known for module in spec.modules):
+        return rename_modules(parent, meant)
     module_map = place(spec, base.tensors, base.facts)
     if module_map.missing:
-        known = {name.rpartition(".")[0] for name in base.tensors if name.endswith(".weight")}
         paths = {module.path: _found(parent.label, module, known) for module in spec.modules}
     elif any(target.expert or len(target.weight.parts) > 1 for target in module_map.placed):
         return convert_layout(parent, base, _ON_DISK)
     else:
         paths = {target.module.path: target.tensor.removesuffix(".weight") for target in module_map.placed}
-    if len(set(paths.values())) < len(paths):
-        raise CheckFailed(
-            f"{parent.label}: two of its modules would be one of the base's;"
-            " is this the base it was trained on?"
-        )
-    names = {
-        tensor: tensor.replace(f"{PREFIX}{module.path}.", f"{PREFIX}{paths[module.path]}.", 1)
-        for module in spec.modules
-        for tensor in module.tensors.values()
-    }
-    return rewrite_adapter(
-        parent, {"operation": "rename"}, _targets(paths), lambda name: names.get(name, name)
-    )
+    return rename_modules(parent, paths)
 
 
 def _found(label: str, module: ModuleSpec, known: set[str]) -> str:
@@ -96,11 +105,6 @@ def _found(label: str, module: ModuleSpec, known: set[str]) -> str:
             f"{label}: the base has {why} for {module.path}; is this the base it was trained on?"
         )
     return best[0]
-
-
-def _targets(paths: Mapping[str, str]) -> dict[str, object]:
-    """Whole paths name the modules without doubt, whatever the short names were."""
-    return {"target_modules": sorted(paths.values()), "exclude_modules": None, "layers_to_transform": None}
 
 
 def join_experts(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:

@@ -19,6 +19,7 @@ class ExportOptions:
     """`record`: the base's shapes and facts; `open_weights`: its files, opened only if values are needed.
 
     `rank` or `energy` bring what is no LoRA, or too large a one, to a rank; `exact`: nothing may be lost;
+    `max_error`: the largest relative error of the update, None for the default (`error_bound`);
     `may_replace`: an adapter that is at the place already is replaced. `base_name`: what engines call the
     base. `part`: of which part of a pipeline PEFT's folder is; `subject`: the manifest of the base in an OCI
     registry, where it is one's own.
@@ -31,6 +32,7 @@ class ExportOptions:
     energy: float | None = None
     dtype: Dtype | None = None
     exact: bool = False
+    max_error: float | None = None
     other_base: bool = False
     may_replace: bool = False
     part: str | None = None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from adaptry.checks.runtimes import Runtime, repairs
-from adaptry.compute.exporting import fill_layers, from_mlx, key_names, to_plain_lora
+from adaptry.compute.exporting import config_repairs, fill_layers, from_mlx, key_names, to_plain_lora
 from adaptry.compute.exporting.options import ExportOptions
 from adaptry.compute.lazy_adapters.lazy_adapter import LazyAdapter, ParentAdapter
 
@@ -39,8 +39,10 @@ _ALL = (
     Repair("layout", "brings mlx-lm's files into PEFT's layout", (repairs.TO_PEFT,),
            from_mlx.convert_mlx_layout),
     Repair("names", "gives every factor its one prefix", (repairs.SPELL,), key_names.normalise_keys),
+    Repair("loaded_names", "calls modules as the model does that PEFT loads", (repairs.LOADED_NAMES,),
+           key_names.rename_to_loaded, needs="shapes"),
     Repair("disk_names", "calls modules as the base does on disk, experts one by one",
-           (repairs.CONVERT_LAYOUT,), key_names.rename_to_disk),
+           (repairs.DISK_NAMES,), key_names.rename_to_disk),
     Repair("experts", "takes fused experts apart", (repairs.SPLIT_EXPERTS,),
            key_names.split_experts, needs="shapes"),
     Repair("experts_together", "puts the experts of a layer together", (repairs.JOIN_EXPERTS,),
@@ -57,10 +59,14 @@ _ALL = (
            fill_layers.fill_packed_modules, needs="shapes"),
     Repair("rank", "brings it to a rank that the server takes", (repairs.RESIZE,),
            to_plain_lora.resize_to_limit, is_exact=False),
-    Repair("targets", "lists the modules by name", (repairs.LIST_TARGETS,), to_plain_lora.list_targets),
+    Repair("targets", "lists the modules by name", (repairs.LIST_TARGETS,), config_repairs.list_targets),
+    Repair("float32", "writes F64 factors as float32, as PEFT loads them", (repairs.AS_FLOAT32,),
+           to_plain_lora.write_float32),
+    Repair("bias", "sets bias to none, of which the file has none", (repairs.NO_BIAS_LISTED,),
+           config_repairs.clear_bias),
     Repair("saved", "empties modules_to_save, of which the file has none", (repairs.NO_SAVED_LISTED,),
-           to_plain_lora.clear_saved_modules),
-    Repair("sides", "turns fan_in_fan_out off", (repairs.PLAIN_SIDES,), to_plain_lora.clear_fan_in_fan_out),
+           config_repairs.clear_saved_modules),
+    Repair("sides", "turns fan_in_fan_out off", (repairs.PLAIN_SIDES,), config_repairs.clear_fan_in_fan_out),
     Repair("copies", "leaves out copies of the base's embeddings", (repairs.DROP_COPIES,),
            to_plain_lora.drop_embedding_copies, needs="weights"),
 )  # fmt: skip
@@ -69,5 +75,5 @@ REPAIRS: Mapping[str, Repair] = {repair.name: repair for repair in _ALL}
 BY_REMEDY: Mapping[str, Repair] = {remedy: repair for repair in _ALL for remedy in repair.remedies}
 MERGE_REMEDIES = frozenset([repairs.MERGE, repairs.LEAVE_OUT, repairs.LEAVE_OUT_BIAS])
 """Remedies of what no adapter's file can say to that engine: the adapter goes into the base's weights."""
-MANUAL_REMEDIES = frozenset([repairs.ONE_RUNTIME, repairs.START_LOST])
+MANUAL_REMEDIES = frozenset([repairs.ONE_RUNTIME, repairs.START_LOST, repairs.OTHER_BASE])
 """Remedies with a constant that are not ours to apply."""

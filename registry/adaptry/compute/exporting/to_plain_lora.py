@@ -1,7 +1,9 @@
-"""Repairs that make a plain LoRA or change its rank, and those that touch the config alone: each a lazy
-adapter over a view."""
+"""Repairs of numbers: a plain LoRA is made, or its rank or dtype changed; each a lazy adapter over a view."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
 
 from adaptry.checks.runtimes import ENGINES, Runtime
 from adaptry.checks.runtimes.limits import largest_rank
@@ -11,7 +13,7 @@ from adaptry.compute.converting.options import ConvertOptions
 from adaptry.compute.converting.resize import ResizeOptions, resize
 from adaptry.compute.exporting.options import ExportOptions
 from adaptry.compute.exporting.rewrite import read_tensor, rewrite_adapter
-from adaptry.compute.lazy_adapters.lazy_adapter import LazyAdapter, ParentAdapter
+from adaptry.compute.lazy_adapters.lazy_adapter import ComputedModule, LazyAdapter, ParentAdapter
 from adaptry.core.errors import CheckFailed
 
 _LARGEST = {"vllm": 512}
@@ -64,30 +66,21 @@ def _limit(runtime: Runtime) -> int | None:
     return said[0] if said and (is_said or runtime.engine not in _LARGEST) else _LARGEST.get(runtime.engine)
 
 
-def list_targets(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
-    """The modules as a list of names, where a pattern or a word was in its place."""
-    spec = parent.adapter.spec
-    return rewrite_adapter(
-        parent, {"operation": "config"}, {"target_modules": sorted(spec.targets), "exclude_modules": None}
-    )
+def write_float32(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
+    """Tensors of float64 as float32, which PEFT makes of them when it loads them."""
+    import torch
 
+    copied = rewrite_adapter(parent, {"operation": "dtype"})
 
-def clear_saved_modules(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
-    """`modules_to_save` emptied. Raises `CheckFailed` where the file has one of them after all."""
-    if parent.adapter.spec.extras:
-        first = parent.adapter.spec.extras[0].target
-        raise CheckFailed(
-            f"{parent.label} brings {first} whole, which modules_to_save stands for: merge it instead"
-        )
-    return rewrite_adapter(parent, {"operation": "config"}, {"modules_to_save": None})
+    def compute() -> Iterator[ComputedModule]:
+        for module in copied.compute():
+            tensors = {
+                name: tensor.float() if tensor.dtype is torch.float64 else tensor
+                for name, tensor in module.tensors.items()
+            }
+            yield replace(module, tensors=tensors)
 
-
-def clear_fan_in_fan_out(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
-    """`fan_in_fan_out` off. A LoRA's factors are [r, in] and [out, r] whichever way round the base has its
-    weight; the field tells PEFT to turn the product, which it also does unasked for a Conv1D (PEFT
-    `tuners/lora/model.py`).
-    """
-    return rewrite_adapter(parent, {"operation": "config"}, {"fan_in_fan_out": False})
+    return replace(copied, compute=compute)
 
 
 def drop_embedding_copies(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:

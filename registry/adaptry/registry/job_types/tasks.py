@@ -130,6 +130,7 @@ class ExportTask(_FromOne):
     )
     runtime: RuntimeText
     exact: bool = False
+    max_error: float | None = Field(default=None, ge=0, le=1)
 
 
 class FingerprintBaseTask(JobTask):

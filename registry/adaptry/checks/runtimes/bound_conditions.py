@@ -1,0 +1,127 @@
+"""Conditions on what PEFT makes of an adapter on its base (`checks.binding`). Silent without a base."""
+
+from __future__ import annotations
+
+from adaptry.adapters.formats import PEFT
+from adaptry.checks.base.fit import check_fit
+from adaptry.checks.binding.bound_adapter import DropCause
+from adaptry.checks.binding.targets import ModuleTargets
+from adaptry.checks.formatting import fold_layer_numbers, format_count, shorten_names
+from adaptry.checks.runtimes.conditions import is_wrapped, unclaimed, wrapped
+from adaptry.checks.runtimes.rule import CheckSubject, Condition, ConditionMatch
+from adaptry.checks.runtimes.runtime import Runtime
+from adaptry.core.errors import InvalidConfig
+
+_BY_TARGETS = frozenset(["lora", "loha", "lokr", "oft", "boft", "ia3", "hra", "miss"])
+"""Common methods whose modules are those that `target_modules` selects."""
+
+
+def dropped(*causes: DropCause) -> Condition:
+    """Modules and whole weights that PEFT leaves out for one of these causes. Other rules find tensors that
+    no rule of the method knows, and wrapped names."""
+
+    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+        unknown = frozenset(subject.spec.unclaimed)
+        lost = [
+            one
+            for one in (subject.bound.dropped if subject.bound else ())
+            if one.cause in causes and unknown.isdisjoint(one.tensors) and not is_wrapped(one.path)
+        ]
+        if not lost:
+            return None
+        paths = tuple(one.path for one in lost)
+        return ConditionMatch(f"it drops {shorten_names(fold_layer_numbers(paths))}: {lost[0].reason}", paths)
+
+    return found
+
+
+def not_targeted(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+    """Modules that the config does not make PEFT adapt; without a base, as far as the config alone tells."""
+    if subject.base is not None:
+        return dropped("not_targeted")(subject, runtime)
+    if not subject.config.fields.get("target_modules") and not _lists_nothing(subject):
+        return None
+    paths = [module.path for module in subject.spec.modules if module.kind in ("linear", "conv")]
+    if subject.spec.method not in _BY_TARGETS or not paths:
+        return None
+    targets = ModuleTargets(subject.config, subject.spec.method, "")
+    targets.prepare(paths)
+    try:
+        left = {path: why for path in paths if (why := targets.why_not(path)) is not None}
+    except InvalidConfig:  # a refused pattern: what it selects is not known
+        return None
+    if not left:
+        return None
+    names = shorten_names(fold_layer_numbers(left))
+    return ConditionMatch(f"it drops {names}: {next(iter(left.values()))}", tuple(left))
+
+
+def default_targets(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+    """A config without `target_modules`, whose base is not known."""
+    if subject.base is not None or subject.config.fields.get("target_modules") is not None:
+        return None
+    if subject.spec.method not in _BY_TARGETS or not any(m.kind == "linear" for m in subject.spec.modules):
+        return None
+    return ConditionMatch("target_modules is not set, and which modules PEFT then takes depends on the model")
+
+
+def _lists_nothing(subject: CheckSubject) -> bool:
+    return subject.config.fields.get("target_modules") == [] and not subject.config.names("target_parameters")
+
+
+def unclaimed_by_peft(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+    """`unclaimed`, but for whole weights that PEFT loads because the base has a parameter of their name."""
+    if subject.bound is None or subject.bound.adapter.format is not PEFT:
+        return unclaimed(subject, runtime)
+    loaded = {extra.extra.tensor for extra in subject.bound.unlisted}
+    names = tuple(name for name in subject.spec.unclaimed if name not in loaded)
+    if not names:
+        return None
+    return ConditionMatch(
+        f"{format_count(len(names), 'tensor')} would be dropped: {shorten_names(fold_layer_numbers(names))}",
+        names,
+    )
+
+
+def misfits(*codes: str) -> Condition:
+    """Findings of these codes about modules and shapes of the base, once no name is wrapped."""
+
+    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+        if subject.base is None or subject.bound is None or wrapped(subject, runtime):
+            return None
+        fits = check_fit(subject.adapter, subject.base, subject.bound.module_map)
+        wrong = [finding for finding in fits if finding.code in codes]
+        if not wrong:
+            return None
+        return ConditionMatch("; ".join(finding.reason for finding in wrong), wrong[0].modules)
+
+    return found
+
+
+def selects_nothing(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+    """A config without `target_modules`, for a model of which PEFT has no list of its own."""
+    bound = subject.bound
+    if bound is None or subject.base is None or not bound.refusals:
+        return None
+    model_type = str(subject.base.facts.get("model_type") or "")
+    targets = ModuleTargets(subject.config, subject.spec.method, model_type)
+    return ConditionMatch("the config selects no module (target_modules)") if targets.has_none else None
+
+
+def saved_without_tensors(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+    """`modules_to_save` that the model has, and of which the file has none."""
+    bound = subject.bound
+    listed = subject.config.names("modules_to_save")
+    if bound is None or not bound.refusals or not listed or subject.spec.extras:
+        return None
+    return ConditionMatch(f"modules_to_save lists {shorten_names(listed)}, and the file has none of them")
+
+
+def refused_otherwise(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+    """Whatever else makes PEFT raise an error; asked again once the two above are repaired."""
+    bound = subject.bound
+    if bound is None or not bound.refusals:
+        return None
+    if selects_nothing(subject, runtime) or saved_without_tensors(subject, runtime):
+        return None
+    return ConditionMatch("; ".join(bound.refusals))

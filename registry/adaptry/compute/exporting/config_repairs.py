@@ -1,0 +1,67 @@
+"""Repairs of the config alone: it is made to say what the file has. No tensor changes."""
+
+from __future__ import annotations
+
+from adaptry.bases.module_map import place
+from adaptry.checks.runtimes import ENGINES, Runtime
+from adaptry.checks.runtimes.base_conditions import uneven_layers
+from adaptry.checks.runtimes.rule import CheckSubject
+from adaptry.compute.exporting.options import ExportOptions
+from adaptry.compute.exporting.rewrite import rewrite_adapter
+from adaptry.compute.lazy_adapters.lazy_adapter import LazyAdapter, ParentAdapter
+from adaptry.core.errors import CheckFailed
+
+_NARROWING = ("exclude_modules", "layers_to_transform", "layers_pattern")
+
+
+def list_targets(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
+    """The modules that the file has as a list, and nothing that leaves one out: by their last names where
+    those mean no other module, else by their whole paths (unless the engine refuses several that end alike).
+    """
+    adapter = parent.adapter
+    modules = [module.path for module in adapter.spec.modules if module.kind != "parameter"]
+    names = {path.rpartition(".")[2] for path in modules}
+    takes_paths = all(rule.code != "targets_by_path" for rule in ENGINES[runtime.engine].rules)
+    if takes_paths and _mean_more(names, CheckSubject(adapter, options.record), runtime):
+        names = set(modules)
+    narrowing = {key: None for key in _NARROWING if adapter.config.fields.get(key) is not None}
+    return rewrite_adapter(parent, {"operation": "config"}, {"target_modules": sorted(names), **narrowing})
+
+
+def _mean_more(names: set[str], subject: CheckSubject, runtime: Runtime) -> bool:
+    """Whether the model has modules of these last names for which the file has nothing: PEFT would begin
+    them anew."""
+    if subject.base is None:
+        return uneven_layers(subject, runtime) is not None
+    placed = place(subject.spec, subject.base.tensors, subject.base.facts).placed
+    held = {part for target in placed for part in target.weight.parts}
+    return any(
+        name not in held and name.endswith(".weight") and name.split(".")[-2] in names and len(info.shape) > 1
+        for name, info in subject.base.tensors.items()
+    )
+
+
+def clear_saved_modules(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
+    """`modules_to_save` emptied. Raises `CheckFailed` where the file has one of them after all."""
+    if parent.adapter.spec.extras:
+        first = parent.adapter.spec.extras[0].target
+        raise CheckFailed(
+            f"{parent.label} brings {first} whole, which modules_to_save stands for: merge it instead"
+        )
+    return rewrite_adapter(parent, {"operation": "config"}, {"modules_to_save": None})
+
+
+def clear_bias(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
+    """`bias` set to `none`. Raises `CheckFailed` where the file has a bias after all."""
+    held = [extra.target for extra in parent.adapter.spec.extras if extra.kind == "bias"]
+    if held:
+        raise CheckFailed(f"{parent.label} brings {held[0]}, which bias stands for: merge it instead")
+    return rewrite_adapter(parent, {"operation": "config"}, {"bias": "none"})
+
+
+def clear_fan_in_fan_out(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
+    """`fan_in_fan_out` off. A LoRA's factors are [r, in] and [out, r] whichever way round the base has its
+    weight; the field tells PEFT to turn the product, which it also does unasked for a Conv1D (PEFT
+    `tuners/lora/model.py`).
+    """
+    return rewrite_adapter(parent, {"operation": "config"}, {"fan_in_fan_out": False})

@@ -1,0 +1,67 @@
+"""How far an exported adapter may be from the one it was made of, and what helps where it is further.
+
+The error is ‖Δ − Δ'‖ / ‖Δ‖ (Frobenius) over all modules, of the numbers in the two files.
+"""
+
+from __future__ import annotations
+
+import math
+
+from adaptry.adapters.formats import PEFT
+from adaptry.checks.runtimes import ENGINES, Runtime
+from adaptry.compute.exporting.equality import Equality
+from adaptry.compute.exporting.options import ExportOptions
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
+from adaptry.compute.lazy_adapters.sites import lora_factors, plain_reason
+from adaptry.core.errors import CheckFailed
+
+DEFAULT_MAX_ERROR = 0.1
+"""99 % of the energy Σσ² of the update is kept: what is lost of it is a tenth as large as the update."""
+
+
+def check_error(original: ParentAdapter, found: Equality, runtime: Runtime, options: ExportOptions) -> None:
+    """Raises `CheckFailed` where the error is above the bound, with what would help."""
+    bound = error_bound(options)
+    if found.error <= bound * (1 + 1e-6):  # what a share of energy leaves out, and rounding
+        return
+    ways = [*_larger_ranks(original, runtime, bound), "merge it instead (--format checkpoint)"]
+    allowed = math.ceil(found.error * 100) / 100
+    raise CheckFailed(
+        f"{original.label} for {runtime} differs from what was trained by a relative error of"
+        f" {found.error:.3g} of its update, and {bound:.3g} is the most: {'; '.join(ways)}; or allow it:"
+        f" --max-error {allowed:g}"
+    )
+
+
+def error_bound(options: ExportOptions) -> float:
+    """The bound asked for; else the default, or what the share of energy that was asked for leaves out."""
+    if options.max_error is not None:
+        return options.max_error
+    asked = math.sqrt(1 - options.energy) if options.energy is not None else 0.0
+    return max(DEFAULT_MAX_ERROR, asked)
+
+
+def _larger_ranks(original: ParentAdapter, runtime: Runtime, bound: float) -> list[str]:
+    """The smallest rank within the bound, as the server's option says it; none where no rank decided."""
+    if original.adapter.format is not PEFT or plain_reason(original.adapter):
+        return ["ask for a larger --rank, or for --energy 0.99"]
+    rank, error = _smallest_rank(original, bound)
+    options = [option for option in ENGINES[runtime.engine].options if option.name.endswith("lora_rank")]
+    limit = options[0].smallest_from(rank) if options else None
+    if limit is None:
+        return []
+    return [f"start the server with {options[0].flag} {limit} (at rank {rank} the error is {error:.3g})"]
+
+
+def _smallest_rank(original: ParentAdapter, bound: float) -> tuple[int, float]:
+    """The smallest rank of all modules at which the error is within the bound, and the error there."""
+    from adaptry.compute.tensors.lowrank import decompose
+
+    found = [decompose(lora_factors(original.adapter, module)) for module in original.adapter.spec.modules]
+    energy = sum(each.energy for each in found)
+    most = max(each.values.shape[-1] for each in found)
+    for rank in range(1, most):
+        error = math.sqrt(sum(each.lost_energy(rank) for each in found) / energy)
+        if error <= bound:
+            return rank, error
+    return most, 0.0
