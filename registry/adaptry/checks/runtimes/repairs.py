@@ -32,7 +32,7 @@ SAVE_AGAIN = (
     "write its config whole: adaptry convert REF -o NAME; else save it again with PEFT's"
     " model.save_pretrained(DIR), and push that"
 )
-TO_PEFT = "bring it into PEFT's layout: adaptry export REF --format peft -o NAME"
+TO_PEFT = "bring it into PEFT's layout: adaptry convert REF -o NAME"
 RESIZE = "bring it to a rank that the server takes: adaptry resize REF --allowed RANKS -o NAME"
 CONVERT_LAYOUT = (
     "rewrite it in the other layout: adaptry convert REF --layout transformers5 (or transformers4) -o NAME"
