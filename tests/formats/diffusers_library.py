@@ -4,6 +4,9 @@ them.
 python diffusers_library.py make FOLDER     each pipeline and way to write: FOLDER/<pipeline>[-<way>]
 python diffusers_library.py loaded PIPELINE ADAPTER…     a line of JSON: of each adapter the scale of every
     module that got one, as the live layers have it, and the outputs of one step; or why it was refused
+python diffusers_library.py fused ADAPTER…       the pipeline with each of <pipeline>-<way> fused:
+ADAPTER-fused python diffusers_library.py merged ADAPTER…      PEFT's merge of each <pipeline>-<way>-<part>:
+ADAPTER/merged
 """
 
 from __future__ import annotations
@@ -233,9 +236,36 @@ def loaded(kind: str, adapter: Path) -> dict[str, Any]:
     return {"scales": scales, "step": step(kind, parts)}
 
 
+def fused(kind: str, adapter: Path) -> None:
+    """As `load_lora_weights` and `fuse_lora` do."""
+    parts = components(kind)
+    whole = pipeline(kind, parts)
+    (weights,) = adapter.glob("*.safetensors")
+    whole.load_lora_weights(adapter, weight_name=weights.name)
+    whole.fuse_lora(components=[name for name, part in parts.items() if hasattr(part, "peft_config")])
+    whole.unload_lora_weights()
+    whole.save_pretrained(f"{adapter}-fused")
+
+
+def merged(part: str, folder: Path, adapter: Path) -> None:
+    """PEFT's own merge of its folder into a part's model: ADAPTER/merged."""
+    kinds = {"text_encoder": transformers.CLIPTextModel, "unet": diffusers.UNet2DConditionModel}
+    kinds["text_encoder_2"] = transformers.CLIPTextModelWithProjection
+    kinds["transformer"] = diffusers.FluxTransformer2DModel
+    model = kinds[part].from_pretrained(folder)
+    peft.PeftModel.from_pretrained(model, adapter).merge_and_unload().save_pretrained(adapter / "merged")
+
+
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["make", folder]:
             make(Path(folder))
         case ["loaded", kind, *those]:
             print(json.dumps([loaded(kind, Path(adapter)) for adapter in those]))
+        case ["fused", *those]:
+            for adapter in map(Path, those):
+                fused(adapter.name.partition("-")[0], adapter)
+        case ["merged", *those]:
+            for adapter in map(Path, those):
+                kind, _, part = adapter.name.split("-")
+                merged(part, adapter.parent / kind / part, adapter)

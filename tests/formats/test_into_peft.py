@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from adaptry import open_dir
 from adaptry.testing.samples import tiny_base
 
-from .foreign import bottleneck, mlx
+from .foreign import adapterhub_lora, bottleneck, diffusers, kohya, mlx, unet
 from .into_peft import Weights, assert_same, converted, merged, run
 
 
@@ -99,3 +99,87 @@ def test_what_peft_has_no_word_for_is_refused_with_what_to_do(base: Path, tmp_pa
         assert told.exit_code != 0
         assert "load it with model.load_adapter" in told.output
         assert not (tmp_path / "made").exists()
+
+
+def as_factors_say(base: Path, changes: dict[str, tuple[float, torch.Tensor, torch.Tensor]]) -> Weights:
+    """W + scale · up · down of each module, a kernel's places flattened."""
+    (file,) = base.glob("*.safetensors")
+    weights = load_file(file)
+    for path, (scale, up, down) in changes.items():
+        weights[f"{path}.weight"] += scale * (up.flatten(1) @ down.flatten(1)).view_as(
+            weights[f"{path}.weight"]
+        )
+    return weights
+
+
+LINEAR, CONV = "down_blocks.0.attentions.0.to_q", "down_blocks.0.resnets.0.conv1"
+
+
+def test_kohyas_flat_names_are_told_back_by_the_part_they_are_for(tmp_path: Path) -> None:
+    source, base = kohya(tmp_path / "out", alpha=2.0), unet(tmp_path / "unet")
+    factors = load_file(source / "my_style.safetensors")
+    changes = {
+        path: (
+            alpha / 4,
+            factors[f"lora_unet_{flat}.lora_up.weight"],
+            factors[f"lora_unet_{flat}.lora_down.weight"],
+        )
+        for path, alpha in ((LINEAR, 2.0), (CONV, 4.0))
+        if (flat := path.replace(".", "_"))
+    }
+    weights = load_file(base / "diffusion_pytorch_model.safetensors")
+    assert_same(merged(source, base, tmp_path / "merged"), as_factors_say(base, changes), weights)
+    adapter = open_dir(converted(source, tmp_path / "peft", "--base", base))
+    assert {module.path: module.scale for module in adapter.spec.modules} == {LINEAR: 0.5, CONV: 1.0}
+
+
+def test_kohyas_file_without_a_base_says_what_to_give(tmp_path: Path) -> None:
+    told = run("convert", kohya(tmp_path / "out"), "-o", tmp_path / "peft")
+    assert told.exit_code == 1
+    assert "only the base's own names tell them apart: say --base ./PIPELINE/unet" in " ".join(
+        told.output.split()
+    )
+
+
+def test_kohyas_file_for_another_part_is_refused_by_name(tmp_path: Path) -> None:
+    base = unet(tmp_path / "unet", width=16)
+    told = run("merge", kohya(tmp_path / "out"), "--base", base, "-o", tmp_path / "merged")
+    assert told.exit_code == 1
+    assert "is for another model than this base" in told.output
+
+
+def test_a_part_of_a_diffusers_file_is_taken_by_its_name(tmp_path: Path) -> None:
+    source = diffusers(tmp_path / "out")
+    told = run("convert", source, "-o", tmp_path / "peft")
+    assert told.exit_code == 1
+    assert "each a model of its own" in told.output
+    adapter = open_dir(converted(source, tmp_path / "peft", "--part", "unet"))
+    (module,) = adapter.spec.modules
+    assert module.path == "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    told = run("convert", source, "-o", tmp_path / "other", "--part", "vae")
+    assert "has no part vae, only" in told.output
+
+
+def test_adapterhubs_lora_is_pefts_under_the_same_names(base: Path, tmp_path: Path) -> None:
+    source = adapterhub_lora(tmp_path / "out", alpha=6)
+    factors = load_file(source / "adapter.safetensors")
+    at = "model.layers.{}.self_attn.q_proj"
+    changes = {
+        at.format(layer): (
+            1.5,
+            factors[f"{at.format(layer)}.loras.tone.lora_B"],
+            factors[f"{at.format(layer)}.loras.tone.lora_A"],
+        )
+        for layer in range(2)
+    }
+    weights = load_file(base / "model.safetensors")
+    wanted = as_factors_say(base, changes)
+    assert_same(merged(source, base, tmp_path / "merged"), wanted, weights)
+    assert_same(by_peft(base, converted(source, tmp_path / "peft")), wanted, weights)
+
+
+def test_a_gated_lora_of_adapterhub_is_refused(base: Path, tmp_path: Path) -> None:
+    source = adapterhub_lora(tmp_path / "out", use_gating=True)
+    told = run("merge", source, "--base", base, "-o", tmp_path / "merged")
+    assert told.exit_code == 2
+    assert "is gated" in told.output

@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.base_record import BaseRecord
 from adaptry.compute.lazy_adapters.lazy_adapter import Json
 
 
@@ -46,12 +47,13 @@ class PeftModule:
 @dataclass(frozen=True, slots=True)
 class PeftLora:
     """The whole adapter. `fields` are those of the config that not every LoRA has alike; `notes` are
-    sentences for the reader.
+    sentences for the reader; `model` is the one it is for, of a base that holds several.
     """
 
     modules: tuple[PeftModule, ...]
     fields: Json = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    model: BaseRecord | None = None
 
 
 def config_of(lora: PeftLora) -> Json:

@@ -13,10 +13,10 @@ from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.formats import FORMATS, AdapterFormat
 from adaptry.checks import check
-from adaptry.compute.foreign_layouts import mlx
+from adaptry.compute.foreign_layouts import adapterhub, diffusers, kohya, mlx
 from adaptry.compute.foreign_layouts.peft_lora import ForeignInput, PeftLora
 from adaptry.compute.foreign_layouts.peft_view import view
-from adaptry.compute.lazy_adapters.lazy_adapter import ComputedModule, LazyAdapter, ParentAdapter
+from adaptry.compute.lazy_adapters.lazy_adapter import ComputedModule, Json, LazyAdapter, ParentAdapter
 from adaptry.compute.lazy_adapters.lora import base_claim
 from adaptry.compute.lazy_adapters.whole_weights import tokenizer_of
 from adaptry.core.errors import CheckFailed, Unsupported
@@ -26,16 +26,22 @@ DescribeFunction = Callable[[ForeignInput, BaseRecord | None, str | None], PeftL
 that is meant where that was said."""
 
 LAYOUTS: Mapping[str, DescribeFunction] = {
+    "adapterhub": adapterhub.describe,
+    "diffusers": diffusers.describe,
+    "kohya": kohya.describe,
     "mlx": mlx.describe,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class PeftView:
-    """The adapter as PEFT would have written it, and what a reader should know of that."""
+    """The adapter as PEFT would have written it, and what a reader should know of that. `model`: the one it
+    is for, of a base that holds several.
+    """
 
     adapter: Adapter
     notes: tuple[str, ...] = ()
+    model: BaseRecord | None = None
 
 
 def open_as_peft(
@@ -48,7 +54,7 @@ def open_as_peft(
     """
     refuse_other_layout(adapter, label)
     lora = LAYOUTS[written_by(adapter).name](ForeignInput(adapter, label), base, part)
-    return PeftView(view(adapter, lora, label), lora.notes)
+    return PeftView(view(adapter, lora, label), lora.notes, lora.model)
 
 
 def bring_to_peft(
@@ -62,19 +68,25 @@ def bring_to_peft(
     notes = made.notes
     if base is None:
         notes = (*notes, "no base was looked at, so the modules' names were compared with none (--base)")
-    elif (report := check(made.adapter, base)).is_blocked:
+    elif (report := check(made.adapter, made.model or base)).is_blocked:
         raise CheckFailed(f"{parent.label} in PEFT's layout: {report.sentence()}")
+    recipe = {
+        "operation": "layout",
+        "from": written_by(parent.adapter).name,
+        "inputs": [parent.recipe_entry()],
+        **({"part": part} if part else {}),
+    }
+    return copied(parent, made.adapter, recipe, notes)
+
+
+def copied(parent: ParentAdapter, seen: Adapter, recipe: Json, notes: tuple[str, ...] = ()) -> LazyAdapter:
+    """`seen`, the view of `parent` in PEFT's layout, as a lazy adapter: a copy of it."""
     return LazyAdapter(
         parents=(parent,),
-        recipe={
-            "operation": "layout",
-            "from": written_by(parent.adapter).name,
-            "inputs": [parent.recipe_entry()],
-            **({"part": part} if part else {}),
-        },
-        names=tuple(made.adapter.tensors),
-        compute=lambda: _modules(made.adapter),
-        config=lambda shapes: dict(made.adapter.config.fields),
+        recipe=recipe,
+        names=tuple(seen.tensors),
+        compute=lambda: _modules(seen),
+        config=lambda shapes: dict(seen.config.fields),
         base=base_claim([parent]),
         extra_files=tokenizer_of(parent.adapter),
         notes=notes,

@@ -127,7 +127,7 @@ def plan_merge(
         notes.append(f"combined by {method.method}, weight by weight, and not brought to a rank")
     packed = {(weight.codes.shard, weight.codes.info.start): weight for weight in view.packed.values()}
     tensors = list(_output_tensors(checkpoint, dtype, wanted, rows, packed))
-    files = plan_files(checkpoint.shards, tensors, max_shard_size)
+    files = plan_files(checkpoint.shards, tensors, max_shard_size, checkpoint.stem)
     if wanted.is_untied:
         notes.insert(0, _UNTIED)
     vocabulary = max(rows.values(), default=None)
