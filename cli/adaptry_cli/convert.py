@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -82,7 +83,8 @@ def convert(
 
     A LoRA that another tool wrote (MLX, diffusers, kohya's sd-scripts, AdapterHub, llama.cpp) is brought into
     PEFT's layout: its tensors are renamed and turned round, its scales said in PEFT's words, and no number
-    changes. A rank or another dtype is a second step, from the result. kohya's names need --base.
+    changes. A rank or another dtype is a second step, from the result. kohya's and llama.cpp's names need
+    --base.
 
     Variants of LoRA are folded, methods that are exactly a LoRA become one exactly, and for all others the
     nearest LoRA is computed; the error is shown for every module and overall. What no LoRA can hold is
@@ -96,6 +98,8 @@ def convert(
     from adaptry.adapters.formats import PEFT
     from adaptry.compute.converting.convert import convert as converted
     from adaptry.compute.converting.options import ConvertOptions
+    from adaptry.compute.foreign_layouts.gguf_lora import bring_gguf_to_peft
+    from adaptry.compute.foreign_layouts.gguf_reader import find_gguf
     from adaptry.compute.foreign_layouts.to_peft import bring_to_peft
 
     require_destination(target)
@@ -103,6 +107,11 @@ def convert(
     if layout is not None:
         require_usage(not given and part is None and not report.is_any, _ONLY_LAYOUT)
         _convert_layout(target, connected, source, layout, base, as_json)
+        return
+    if is_folder_path(source) and (file := find_gguf(Path(source).expanduser())) is not None:
+        require_usage(not given and part is None and not report.is_any, _ONLY_TO_PEFT)
+        draft = bring_gguf_to_peft(file, source, find_base(connected, base).record if base else None)
+        print_result(draft, write_result(draft, target, connected), as_json)
         return
     asked = validate_options(ConvertOptions, **options)
     with progress() as bars:
