@@ -12,6 +12,7 @@ ADAPTER/merged
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -156,6 +157,32 @@ def kohya(folder: Path, kind: str, targets: list[str], **fields: Any) -> None:
     save_file(tensors, folder / "style.safetensors", facts)
 
 
+def original_name(name: str) -> str:
+    """A module of the UNet in the names of the original code, where blocks have one layer as here."""
+    place = {"resnets": 0, "attentions": 1}
+    down, up, mid = (
+        re.compile(rf"(.+_){way}_(?:blocks_(\d)_)?(resnets|attentions)_(\d)_(.+)")
+        for way in ("down", "up", "mid_block")
+    )
+    if match := mid.fullmatch(name):
+        begin, _, kind, layer, rest = match.groups()
+        name = f"{begin}middle_block_{1 if kind == 'attentions' else 2 * int(layer)}_{rest}"
+    for way, pattern, first in (("input", down, 1), ("output", up, 0)):
+        if match := pattern.fullmatch(name):
+            begin, block, kind, layer, rest = match.groups()
+            name = f"{begin}{way}_blocks_{2 * int(block) + first + int(layer)}_{place[kind]}_{rest}"
+    if "_attn" in name or "_blocks_" not in name.replace("middle_block_", "_blocks_"):
+        return name
+    return name.replace("_conv1.", "_in_layers_2.").replace("_conv2.", "_out_layers_3.")
+
+
+def original(folder: Path, kind: str) -> None:
+    """As sd-scripts does for SDXL, which it trains on the original code: blocks of one layer here."""
+    kohya(folder, kind, CONVOLUTIONS)
+    tensors = {original_name(name): t for name, t in load_file(folder / "style.safetensors").items()}
+    save_file(tensors, folder / "style.safetensors", {"ss_network_module": "networks.lora"})
+
+
 def converted(folder: Path, kind: str) -> None:
     """diffusers' own way to kohya's names, which writes alphas as whole numbers."""
     layers = {f"unet.{key}": tensor for key, tensor in state(trained(kind, ATTENTION)["unet"]).items()}
@@ -181,8 +208,9 @@ WAYS: dict[str, Callable[[Path, str], None]] = {
     "kohya": lambda folder, kind: kohya(folder, kind, ATTENTION),
     "locon": lambda folder, kind: kohya(folder, kind, CONVOLUTIONS),
     "converted": converted,
+    "original": original,
 }
-OF_A_UNET = ("processors", "kohya", "locon", "converted")
+OF_A_UNET = ("processors", "kohya", "locon", "converted", "original")
 
 
 def make(folder: Path) -> None:

@@ -133,6 +133,17 @@ def test_kohyas_flat_names_are_told_back_by_the_part_they_are_for(tmp_path: Path
     assert {module.path: module.scale for module in adapter.spec.modules} == {LINEAR: 0.5, CONV: 1.0}
 
 
+def test_a_merge_of_a_file_without_a_config_is_recorded_and_verified(tmp_path: Path) -> None:
+    source, base = kohya(tmp_path / "out"), unet(tmp_path / "unet")
+    merged(source, base, tmp_path / "merged")
+    (entry,) = json.loads((tmp_path / "merged" / "adaptry_merge.json").read_text())["inputs"]
+    assert entry["source"] == str(source)
+    assert entry["weights"] == str(open_dir(source).weights_digest())
+    assert entry["config"] is None
+    told = run("verify-merge", tmp_path / "merged")
+    assert told.exit_code == 0, told.output
+
+
 def test_kohyas_file_without_a_base_says_what_to_give(tmp_path: Path) -> None:
     told = run("convert", kohya(tmp_path / "out"), "-o", tmp_path / "peft")
     assert told.exit_code == 1
@@ -183,3 +194,11 @@ def test_a_gated_lora_of_adapterhub_is_refused(base: Path, tmp_path: Path) -> No
     told = run("merge", source, "--base", base, "-o", tmp_path / "merged")
     assert told.exit_code == 2
     assert "is gated" in told.output
+
+
+def test_a_file_of_a_pipeline_is_checked_against_one_part(tmp_path: Path) -> None:
+    source, base = kohya(tmp_path / "out"), unet(tmp_path / "unet")
+    assert run("check", source, "--base", base).exit_code == 0
+    told = run("check", source, "--base", unet(tmp_path / "other", width=16))
+    assert told.exit_code == 1
+    assert "shape_mismatch" in told.output

@@ -16,7 +16,7 @@ from .into_peft import Weights, assert_same, converted, merged, run
 DIFFUSERS = Elsewhere("diffusers", "diffusers_library.py")
 WAYS = {
     "sd": ("older", "metadata", "patterns", "rslora", "conv", "processors", "kohya", "locon"),
-    "sdxl": ("metadata", "kohya"),
+    "sdxl": ("metadata", "kohya", "original"),
     "flux": ("metadata", "alphas"),
 }
 PARTS = {

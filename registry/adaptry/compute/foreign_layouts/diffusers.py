@@ -5,12 +5,12 @@ The scale of a module is the one that diffusers loads it with, from the file's m
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.compute.foreign_layouts.peft_lora import ForeignInput, PeftLora, PeftModule, RenamedTensor
-from adaptry.compute.foreign_layouts.pipeline_part import CLIP, PlacedPart, left_out, placed_part
+from adaptry.compute.foreign_layouts.pipeline_part import PlacedPart, clip_names, left_out, placed_part
 from adaptry.core.errors import CheckFailed, Unsupported
 
 _ROLES = {
@@ -43,11 +43,11 @@ def describe(entry: ForeignInput, base: BaseRecord | None, part: str | None) -> 
     )
 
 
-def _spell(part: str, path: str) -> Iterable[str]:
+def _spell(part: str, paths: Sequence[str]) -> Iterable[tuple[str, str]]:
     """The file may have CLIP's `text_model`, which transformers has left out."""
-    inside = path.removeprefix(CLIP)
-    names = {path, inside, f"{CLIP}{inside}"} if part.startswith("text_encoder") else {path}
-    return (f"{part}.{name}" for name in names)
+    for path in paths:
+        for name in clip_names(path) if part.startswith("text_encoder") else (path,):
+            yield f"{part}.{name}", path
 
 
 def _part_as_named(parts: dict[str, list[ModuleSpec]], part: str | None, label: str) -> PlacedPart:

@@ -7,12 +7,13 @@ module is meant. The scale is alpha over rank, as sd-scripts computes it for eac
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.spec import ModuleSpec
+from adaptry.compute.foreign_layouts.original_unet import original_names
 from adaptry.compute.foreign_layouts.peft_lora import ForeignInput, PeftLora, PeftModule, RenamedTensor
-from adaptry.compute.foreign_layouts.pipeline_part import CLIP, left_out, placed_part
+from adaptry.compute.foreign_layouts.pipeline_part import clip_names, left_out, placed_part
 from adaptry.core.errors import CheckFailed, Unsupported
 
 _PREFIX = re.compile(r"lora_(?:unet|te\d?|transformer|prior_unet)(?=_)|lycoris(?=_)")
@@ -46,16 +47,22 @@ def describe(entry: ForeignInput, base: BaseRecord | None, part: str | None) -> 
         name = _PARTS.get(prefix[0], prefix[0])
         prefixes[name] = prefix[0]
         parts.setdefault(name, []).append(module)
-    placed = placed_part(parts, base, lambda name, path: _spell(prefixes[name], path), part, entry.label)
+    placed = placed_part(parts, base, lambda name, paths: _spell(prefixes[name], paths), part, entry.label)
     modules = tuple(_renamed(module, placed.paths[module.path]) for module in parts[placed.part])
     return PeftLora(modules, {}, left_out(parts, placed.part, entry.label), placed.model)
 
 
-def _spell(prefix: str, path: str) -> Iterable[str]:
-    """sd-scripts always writes CLIP's `text_model`, which newer versions of transformers leave out."""
-    inside = path.removeprefix(CLIP)
-    names = {path, inside, f"{CLIP}{inside}"} if prefix.startswith("lora_te") else {path}
-    return (f"{prefix}_{name.replace('.', '_')}" for name in names)
+def _spell(prefix: str, paths: Sequence[str]) -> Iterable[tuple[str, str]]:
+    """sd-scripts always writes CLIP's `text_model`, which newer versions of transformers leave out, and has a
+    UNet's modules under diffusers' names (SD 1.5) or the original ones (SDXL).
+    """
+    named = [(path, name) for path in paths for name in _names(prefix, path)]
+    for path, name in (*named, *(original_names(paths) if prefix == "lora_unet" else ())):
+        yield f"{prefix}_{name.replace('.', '_')}", path
+
+
+def _names(prefix: str, path: str) -> Iterable[str]:
+    return clip_names(path) if prefix.startswith("lora_te") else (path,)
 
 
 def _renamed(module: ModuleSpec, path: str) -> PeftModule:

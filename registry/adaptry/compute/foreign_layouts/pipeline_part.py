@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from adaptry.adapters.base_record import BaseRecord, TensorShape
+from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.bases.loaded_names import loaded_names
 from adaptry.core.errors import CheckFailed
@@ -18,8 +18,8 @@ CLIP = "text_model."
 _PIPELINE = "Pipeline"
 _CLASSES = {"CLIPTextModel": "text_encoder", "CLIPTextModelWithProjection": "text_encoder_2"}
 
-Spell = Callable[[str, str], Iterable[str]]
-"""From a part and a module of that part's model to the names that a foreign file may have for it."""
+Spell = Callable[[str, Sequence[str]], Iterable[tuple[str, str]]]
+"""From a part and its model's modules: every name that a foreign file may have, and its module."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,12 @@ def placed_part(
     return fitting[0]
 
 
+def clip_names(path: str) -> set[str]:
+    """A text encoder's module with and without CLIP's `text_model`."""
+    inside = path.removeprefix(CLIP)
+    return {path, inside, f"{CLIP}{inside}"}
+
+
 def left_out(modules: Mapping[str, Sequence[ModuleSpec]], chosen: str, label: str) -> tuple[str, ...]:
     """A sentence about the parts that are another model's."""
     others = [f"{name} ({len(own)} modules)" for name, own in modules.items() if name != chosen]
@@ -89,9 +95,8 @@ def _model_of(base: BaseRecord, part: str, label: str) -> BaseRecord:
 def _place(part: str, modules: Sequence[ModuleSpec], base: BaseRecord, spell: Spell) -> PlacedPart:
     shapes = dict(_shapes(base))
     known: dict[str, set[str]] = {}
-    for path in shapes:
-        for name in spell(part, path):
-            known.setdefault(name, set()).add(path)
+    for name, path in spell(part, list(shapes)):
+        known.setdefault(name, set()).add(path)
     found: dict[str, str] = {}
     for module in modules:
         paths = known.get(module.path, set())
@@ -116,9 +121,5 @@ def _shapes(base: BaseRecord) -> Iterable[tuple[str, tuple[int, ...]]]:
     for path in names.holders:
         for name in (path, f"{CLIP}{path}", path.removeprefix(CLIP)):
             if (tensor := base.tensors.get(f"{name}.weight")) is not None and len(tensor.shape) > 1:
-                yield path, _sides(tensor)
+                yield path, tensor.shape
                 break
-
-
-def _sides(tensor: TensorShape) -> tuple[int, ...]:
-    return tensor.shape
