@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -33,6 +34,11 @@ _ONLY_LAYOUT = (
     " --whole-weights, --other-base, --report and --heatmap"
 )
 
+_ONLY_TO_PEFT = (
+    "a file of another tool is brought into PEFT's layout as it is: leave out --rank, --energy, --uniform,"
+    " --dtype, --drop-bias, --whole-weights, --other-base, --report and --heatmap, and convert the result"
+)
+
 
 @click.command()
 @click.argument("source", metavar="REF|DIR")
@@ -54,6 +60,11 @@ _ONLY_LAYOUT = (
 @click.option("--drop-bias", is_flag=True, help="Leave out the biases that the adapter changes.")
 @click.option("--whole-weights", type=click.Choice(["none"]), help="none: leave saved modules out.")
 @click.option("--other-base", is_flag=True, help="Also on another base than the adapter is known to be for.")
+@click.option(
+    "--part",
+    metavar="NAME",
+    help="Which part of a pipeline to take from another tool's file: unet, text_encoder, …",
+)
 @report_options
 @output_options
 @json_option
@@ -64,10 +75,16 @@ def convert(
     source: str,
     base: str | None,
     layout: str | None,
+    part: str | None,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Make a plain LoRA of an adapter of any method, or rewrite its file in another layout.
+
+    A LoRA that another tool wrote (MLX, diffusers, kohya's sd-scripts, AdapterHub, llama.cpp) is brought into
+    PEFT's layout: its tensors are renamed and turned round, its scales said in PEFT's words, and no number
+    changes. A rank or another dtype is a second step, from the result. kohya's and llama.cpp's names need
+    --base.
 
     Variants of LoRA are folded, methods that are exactly a LoRA become one exactly, and for all others the
     nearest LoRA is computed; the error is shown for every module and overall. What no LoRA can hold is
@@ -78,18 +95,34 @@ def convert(
     file. The base's shapes are needed, not its weights. No other option but --base and those of the result
     goes with it.
     """
+    from adaptry.adapters.formats import PEFT
     from adaptry.compute.converting.convert import convert as converted
     from adaptry.compute.converting.options import ConvertOptions
+    from adaptry.compute.foreign_layouts.gguf_lora import bring_gguf_to_peft
+    from adaptry.compute.foreign_layouts.gguf_reader import find_gguf
+    from adaptry.compute.foreign_layouts.to_peft import bring_to_peft
 
     require_destination(target)
+    given = [name for name, value in options.items() if value not in (None, False)]
     if layout is not None:
-        given = [name for name, value in options.items() if value not in (None, False)]
-        require_usage(not given and not report.is_any, _ONLY_LAYOUT)
+        require_usage(not given and part is None and not report.is_any, _ONLY_LAYOUT)
         _convert_layout(target, connected, source, layout, base, as_json)
+        return
+    if is_folder_path(source) and (file := find_gguf(Path(source).expanduser())) is not None:
+        require_usage(not given and part is None and not report.is_any, _ONLY_TO_PEFT)
+        draft = bring_gguf_to_peft(file, source, find_base(connected, base).record if base else None)
+        print_result(draft, write_result(draft, target, connected), as_json)
         return
     asked = validate_options(ConvertOptions, **options)
     with progress() as bars:
         parent = open_named_parent(connected, source, bars)
+    if parent.adapter.format is not PEFT:
+        require_usage(not given and not report.is_any, _ONLY_TO_PEFT)
+        draft = bring_to_peft(parent, _known_base(connected, base, parent), part)
+        print_result(draft, write_result(draft, target, connected), as_json)
+        return
+    require_usage(part is None, "--part is for files of other tools that hold several parts of a pipeline")
+    with progress() as bars:
         ground = _conversion_base(connected, base, parent, asked, bars)
     write_and_report(converted(parent, asked, ground), target, connected, report, as_json)
 
@@ -135,10 +168,15 @@ def _conversion_base(
 
 def _base_shapes(connected: RegistryOpener, base: str | None, parent: ParentAdapter) -> BaseRecord:
     """The shapes of the base that the call names, else of the one that the registry knows for the parent."""
-    known = find_base(connected, base).record if base else parent.base
+    known = _known_base(connected, base, parent)
     if known is None:
         raise Invalid(
             f"converting the layout of {parent.label} needs the shapes of its base;"
             " pass --base NAME or --base ./DIR"
         )
     return known
+
+
+def _known_base(connected: RegistryOpener, base: str | None, parent: ParentAdapter) -> BaseRecord | None:
+    """The record of the base that the call names, else of the one that the registry knows."""
+    return find_base(connected, base).record if base else parent.base

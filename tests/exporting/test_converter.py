@@ -20,6 +20,7 @@ import pytest
 import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
 from transformers.pytorch_utils import Conv1D
 
 from adaptry.adapters.adapter import open_dir
@@ -30,6 +31,7 @@ from adaptry.compute.exporting import gguf_file
 from adaptry.compute.exporting.export import export
 from adaptry.compute.exporting.gguf_names import ARCHITECTURES
 from adaptry.compute.exporting.options import ExportOptions
+from adaptry.compute.foreign_layouts.gguf_lora import bring_gguf_to_peft
 from adaptry.compute.layout_conversion.convert import convert_layout
 from adaptry.compute.lazy_adapters.folder_writer import write_adapter
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
@@ -154,6 +156,21 @@ def test_every_number_is_the_converters_own(kind: str, tmp_path: Path) -> None:
         theirs(adapter, tmp_path / "base", tmp_path / "theirs.gguf"),
         ours(adapter, tmp_path / "base", tmp_path / "ours"),
     )
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ARCHITECTURES if kind != "gpt2"])
+def test_what_the_converter_writes_comes_back_number_by_number(kind: str, tmp_path: Path) -> None:
+    model = model_of(kind, tmp_path / "base")
+    adapter = adapted(model, tmp_path / "lora", target_modules=linear_names(model))
+    file = theirs(adapter, tmp_path / "base", tmp_path / "theirs.gguf")
+    record = fingerprint(open_checkpoint(tmp_path / "base"))
+    write_adapter(bring_gguf_to_peft(file, "it", record), tmp_path / "back")
+    wanted = load_file(adapter / "adapter_model.safetensors")
+    found = load_file(tmp_path / "back" / "adapter_model.safetensors")
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    scales = [{m.path: m.scale for m in open_dir(each).spec.modules} for each in (adapter, tmp_path / "back")]
+    assert scales[0] == scales[1]
 
 
 @pytest.mark.filterwarnings(

@@ -3,6 +3,7 @@ them.
 
 python adapterhub_library.py make FOLDER     each model and config: FOLDER/<model>[-<config>]
 python adapterhub_library.py answers FOLDER MODEL ADAPTER…    the logits with each, as a line of JSON
+python adapterhub_library.py merged FOLDER MODEL ADAPTER…     its merge of each: ADAPTER/merged.safetensors
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import adapters
 import torch
 import transformers
+from safetensors.torch import save_file
 
 CONFIGS: dict[str, Any] = {
     "seq_bn": "seq_bn",
@@ -27,6 +29,10 @@ CONFIGS: dict[str, Any] = {
     "compacter": adapters.CompacterConfig(phm_dim=4, reduction_factor=2),
     "compacter++": adapters.CompacterPlusPlusConfig(phm_dim=4, reduction_factor=2),
     "lora": "lora",
+    "lora_everywhere": adapters.LoRAConfig(
+        r=4, alpha=6, intermediate_lora=True, output_lora=True, attn_matrices=["q", "k", "v"], leave_out=[1]
+    ),
+    "lora_gated": adapters.LoRAConfig(r=4, use_gating=True),
     "dora": adapters.DoRAConfig(r=4),
     "ia3": "ia3",
     "loreft": "loreft",
@@ -76,9 +82,22 @@ def answers(folder: Path, kind: str, adapter: str) -> list[Any]:
     return found
 
 
+def merged(folder: Path, kind: str, adapter: Path) -> None:
+    """The weights of the model once `merge_adapter` is done, by the names of the base."""
+    model = type(model_of(kind)).from_pretrained(folder / kind)
+    names = list(model.state_dict())
+    adapters.init(model)
+    model.merge_adapter(model.load_adapter(str(adapter), use_safetensors=True))
+    weights = model.state_dict()
+    save_file({name: weights[name].clone() for name in names}, adapter / "merged.safetensors")
+
+
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["make", folder]:
             make(Path(folder))
         case ["answers", folder, kind, *those]:
             print(json.dumps([answers(Path(folder), kind, adapter) for adapter in those]))
+        case ["merged", folder, kind, *those]:
+            for adapter in those:
+                merged(Path(folder), kind, Path(adapter))

@@ -4,11 +4,15 @@ them.
 python diffusers_library.py make FOLDER     each pipeline and way to write: FOLDER/<pipeline>[-<way>]
 python diffusers_library.py loaded PIPELINE ADAPTER…     a line of JSON: of each adapter the scale of every
     module that got one, as the live layers have it, and the outputs of one step; or why it was refused
+python diffusers_library.py fused ADAPTER…       the pipeline with each of <pipeline>-<way> fused:
+ADAPTER-fused python diffusers_library.py merged ADAPTER…      PEFT's merge of each <pipeline>-<way>-<part>:
+ADAPTER/merged
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -153,6 +157,32 @@ def kohya(folder: Path, kind: str, targets: list[str], **fields: Any) -> None:
     save_file(tensors, folder / "style.safetensors", facts)
 
 
+def original_name(name: str) -> str:
+    """A module of the UNet in the names of the original code, where blocks have one layer as here."""
+    place = {"resnets": 0, "attentions": 1}
+    down, up, mid = (
+        re.compile(rf"(.+_){way}_(?:blocks_(\d)_)?(resnets|attentions)_(\d)_(.+)")
+        for way in ("down", "up", "mid_block")
+    )
+    if match := mid.fullmatch(name):
+        begin, _, kind, layer, rest = match.groups()
+        name = f"{begin}middle_block_{1 if kind == 'attentions' else 2 * int(layer)}_{rest}"
+    for way, pattern, first in (("input", down, 1), ("output", up, 0)):
+        if match := pattern.fullmatch(name):
+            begin, block, kind, layer, rest = match.groups()
+            name = f"{begin}{way}_blocks_{2 * int(block) + first + int(layer)}_{place[kind]}_{rest}"
+    if "_attn" in name or "_blocks_" not in name.replace("middle_block_", "_blocks_"):
+        return name
+    return name.replace("_conv1.", "_in_layers_2.").replace("_conv2.", "_out_layers_3.")
+
+
+def original(folder: Path, kind: str) -> None:
+    """As sd-scripts does for SDXL, which it trains on the original code: blocks of one layer here."""
+    kohya(folder, kind, CONVOLUTIONS)
+    tensors = {original_name(name): t for name, t in load_file(folder / "style.safetensors").items()}
+    save_file(tensors, folder / "style.safetensors", {"ss_network_module": "networks.lora"})
+
+
 def converted(folder: Path, kind: str) -> None:
     """diffusers' own way to kohya's names, which writes alphas as whole numbers."""
     layers = {f"unet.{key}": tensor for key, tensor in state(trained(kind, ATTENTION)["unet"]).items()}
@@ -178,8 +208,9 @@ WAYS: dict[str, Callable[[Path, str], None]] = {
     "kohya": lambda folder, kind: kohya(folder, kind, ATTENTION),
     "locon": lambda folder, kind: kohya(folder, kind, CONVOLUTIONS),
     "converted": converted,
+    "original": original,
 }
-OF_A_UNET = ("processors", "kohya", "locon", "converted")
+OF_A_UNET = ("processors", "kohya", "locon", "converted", "original")
 
 
 def make(folder: Path) -> None:
@@ -233,9 +264,36 @@ def loaded(kind: str, adapter: Path) -> dict[str, Any]:
     return {"scales": scales, "step": step(kind, parts)}
 
 
+def fused(kind: str, adapter: Path) -> None:
+    """As `load_lora_weights` and `fuse_lora` do."""
+    parts = components(kind)
+    whole = pipeline(kind, parts)
+    (weights,) = adapter.glob("*.safetensors")
+    whole.load_lora_weights(adapter, weight_name=weights.name)
+    whole.fuse_lora(components=[name for name, part in parts.items() if hasattr(part, "peft_config")])
+    whole.unload_lora_weights()
+    whole.save_pretrained(f"{adapter}-fused")
+
+
+def merged(part: str, folder: Path, adapter: Path) -> None:
+    """PEFT's own merge of its folder into a part's model: ADAPTER/merged."""
+    kinds = {"text_encoder": transformers.CLIPTextModel, "unet": diffusers.UNet2DConditionModel}
+    kinds["text_encoder_2"] = transformers.CLIPTextModelWithProjection
+    kinds["transformer"] = diffusers.FluxTransformer2DModel
+    model = kinds[part].from_pretrained(folder)
+    peft.PeftModel.from_pretrained(model, adapter).merge_and_unload().save_pretrained(adapter / "merged")
+
+
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["make", folder]:
             make(Path(folder))
         case ["loaded", kind, *those]:
             print(json.dumps([loaded(kind, Path(adapter)) for adapter in those]))
+        case ["fused", *those]:
+            for adapter in map(Path, those):
+                fused(adapter.name.partition("-")[0], adapter)
+        case ["merged", *those]:
+            for adapter in map(Path, those):
+                kind, _, part = adapter.name.split("-")
+                merged(part, adapter.parent / kind / part, adapter)

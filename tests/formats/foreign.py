@@ -56,6 +56,34 @@ def bottleneck(folder: Path, hidden: int = 16, width: int = 4, layers: int = 2, 
     return written(folder, "adapter.safetensors", shapes, config)
 
 
+def adapterhub_lora(folder: Path, hidden: int = 16, rank: int = 4, **settings: Any) -> Path:
+    """AdapterHub's LoRA of both layers' q_proj, called `tone`."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer in range(2):
+        at = f"model.layers.{layer}.self_attn.q_proj.loras.tone"
+        shapes |= {f"{at}.lora_A": (rank, hidden), f"{at}.lora_B": (hidden, rank)}
+    config = {
+        "config": {"architecture": "lora", "composition_mode": "add", "r": rank, "alpha": 8, **settings},
+        "model_class": "LlamaForCausalLM",
+        "model_name": "org/tiny",
+        "name": "tone",
+        "version": "adapters.1.3.0",
+    }
+    return written(folder, "adapter.safetensors", shapes, config)
+
+
+def unet(folder: Path, width: int = 8) -> Path:
+    """The part of a pipeline that `kohya` is for, as diffusers saves one."""
+    shapes = {
+        "down_blocks.0.attentions.0.to_q.weight": (width, width),
+        "down_blocks.0.attentions.0.to_k.weight": (width, width),
+        "down_blocks.0.resnets.0.conv1.weight": (width, width, 3, 3),
+    }
+    written(folder, "diffusion_pytorch_model.safetensors", shapes)
+    (folder / "config.json").write_text(json.dumps({"_class_name": "UNet2DConditionModel"}))
+    return folder
+
+
 def mlx(folder: Path, hidden: int = 16, rank: int = 4, **fields: Any) -> Path:
     """mlx-lm's LoRA of both layers' q_proj."""
     shapes: dict[str, tuple[int, ...]] = {}

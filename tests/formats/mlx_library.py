@@ -2,6 +2,7 @@
 
 python mlx_library.py make FOLDER                   each model and way to train: FOLDER/<model>[-<way>]
 python mlx_library.py answers MODEL ADAPTER…        a line of JSON: each adapter's logits and scales
+python mlx_library.py fused MODEL ADAPTER…          mlx_lm.fuse of each: ADAPTER/fused.safetensors
 """
 
 from __future__ import annotations
@@ -84,9 +85,20 @@ def answers(kind: str, adapter: str) -> dict[str, Any]:
     return {"scales": scales, "logits": model(mx.arange(1, 9)[None]).tolist()}
 
 
+def fused(kind: str, adapter: Path) -> None:
+    """As mlx_lm.fuse does."""
+    model = load_adapters(model_of(kind), str(adapter))
+    layers = [(name, module.fuse()) for name, module in model.named_modules() if hasattr(module, "fuse")]
+    model.update_modules(tree_unflatten(layers))
+    mx.save_safetensors(str(adapter / "fused.safetensors"), dict(tree_flatten(model.parameters())))
+
+
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["make", folder]:
             make(Path(folder))
         case ["answers", kind, *those]:
             print(json.dumps([answers(kind, adapter) for adapter in those]))
+        case ["fused", kind, *those]:
+            for adapter in those:
+                fused(kind, Path(adapter))

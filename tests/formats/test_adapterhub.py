@@ -28,7 +28,8 @@ METHODS = {
     "seq_bn": "bottleneck", "double_seq_bn": "bottleneck", "par_bn": "bottleneck", "seq_bn_inv": "bottleneck",
     "leave_out": "bottleneck", "learned_scaling": "bottleneck", "gated": "bottleneck",
     "compacter": "bottleneck", "compacter++": "bottleneck",
-    "lora": "lora", "dora": "lora", "ia3": "ia3", "loreft": "reft", "prompt": "prompt_tuning",
+    "lora": "lora", "lora_everywhere": "lora", "lora_gated": "lora", "dora": "lora",
+    "ia3": "ia3", "loreft": "reft", "prompt": "prompt_tuning",
 }  # fmt: skip
 PICKLED = {"prefix": "prefix_tuning", "prefix_flat": "prefix_tuning", "mam": "union", "unipelt": "union"}
 

@@ -20,8 +20,8 @@ _ELSEWHERE: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(r".+\.gguf"),
         (
-            "is llama.cpp's form of an adapter, of which there is no way back:"
-            " push the folder it was converted from"
+            "is llama.cpp's form of an adapter: push the folder it was converted from, or bring it back into"
+            " PEFT's layout (adaptry convert FILE --base BASE -o NAME)"
         ),
     ),
     (

@@ -20,8 +20,8 @@ from adaptry.core import strictjson
 from adaptry.core.errors import Invalid, InvalidConfig, InvalidWeights, NotFound, Unsupported
 
 CONFIG = "config.json"
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
+INDEX_END = ".safetensors.index.json"
+INDEX = f"model{INDEX_END}"
 _SIDE_SUFFIXES = {".json", ".txt", ".model", ".jinja", ".md", ".tiktoken"}
 
 _CONFIG_LIMITS = strictjson.JsonLimits(size=4 << 20, depth=24, nodes=200_000)
@@ -42,6 +42,11 @@ class HfCheckpoint:
         return self.folder / self.shard_of[tensor]
 
     @property
+    def stem(self) -> str:
+        """What the names of its weights' files begin with."""
+        return weights_stem(self.config)
+
+    @property
     def size(self) -> int:
         """Bytes of all tensors."""
         return sum(info.size for info in self.tensors.values())
@@ -53,8 +58,15 @@ class HfCheckpoint:
             yield read_at(file)
 
 
-def open_checkpoint(folder: Path | str, stem: str = "model") -> HfCheckpoint:
-    """The checkpoint in `folder`, whose files of weights begin with `stem`.
+def weights_stem(config: Mapping[str, Any]) -> str:
+    """What the names of weights' files begin with: a part of a pipeline says its class and is saved by
+    diffusers. (`Any`: JSON.)
+    """
+    return "diffusion_pytorch_model" if isinstance(config.get("_class_name"), str) else "model"
+
+
+def open_checkpoint(folder: Path | str, stem: str | None = None) -> HfCheckpoint:
+    """The checkpoint in `folder`, whose files of weights begin with `stem`; else as its config says.
 
     Raises `NotFound` (no folder, no weights), `Unsupported` (only pickles or GGUF, a pipeline),
     `InvalidConfig`, `InvalidWeights` (a shard that is missing, cut short, or names a tensor twice).
@@ -65,13 +77,13 @@ def open_checkpoint(folder: Path | str, stem: str = "model") -> HfCheckpoint:
     config = read_config(folder) if (folder / CONFIG).exists() else None
     if config is None and (folder / "model_index.json").exists():
         raise Unsupported(
-            f"{folder} is a pipeline of diffusers: its adapters are fused by diffusers itself"
-            " (pipeline.fuse_lora())"
+            f"{folder} is a pipeline of diffusers, of several models: name the folder of the one that is"
+            f" meant ({folder / 'unet'}, for one)"
         )
     if config is None:
         raise NotFound(f"{folder} has no config.json, so it is not a Hugging Face model folder")
     present = {path.name for path in folder.iterdir() if path.is_file()}
-    names = list_shard_names(present, folder, str(folder), stem)
+    names = list_shard_names(present, folder, str(folder), stem or weights_stem(config))
     return build_checkpoint(folder, config, {name: _read_shard(folder / name) for name in names})
 
 
@@ -100,7 +112,7 @@ def side_files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         if not path.is_file() or path.name.startswith("."):
             continue
-        if path.name == INDEX or path.name.startswith("adapter_"):
+        if path.name.endswith(INDEX_END) or path.name.startswith("adapter_"):
             continue
         if path.suffix in _SIDE_SUFFIXES or path.name.startswith(("LICENSE", "NOTICE")):
             yield path

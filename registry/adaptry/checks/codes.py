@@ -172,13 +172,14 @@ CODES: Mapping[str, FindingCode] = {
     "loader_refuses": FindingCode(
         "warns",
         "The tool for which the file is named refuses to load it as it is.",
-        "save it again with the newest version of that tool,"
-        " or load it once with the one you mean to serve it with",
+        "save it again with the newest version of that tool, or bring it into PEFT's layout:"
+        " adaptry convert REF --base BASE -o NAME",
     ),
     "magnitudes_dropped": FindingCode(
         "warns",
         "A DoRA's magnitudes are left out without an error by a loader, which makes another adapter of it.",
-        "load it with the tool that trained it, and compare the outputs",
+        "load it with the tool that trained it, and compare the outputs; a UNet's of diffusers can be brought"
+        " into PEFT's layout: adaptry convert REF --base BASE -o NAME",
     ),
     # The adapter against a base
     "base_unknown": FindingCode(

@@ -17,7 +17,7 @@ from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.fingerprinting.hashing import full_hashes
 from adaptry.bases.fingerprinting.match import match_bases
 from adaptry.bases.fingerprinting.quantised_copies import is_packed
-from adaptry.bases.hf_folder import INDEX, HfCheckpoint, open_checkpoint, side_files
+from adaptry.bases.hf_folder import INDEX_END, HfCheckpoint, open_checkpoint, side_files
 from adaptry.bases.local_index import find_paths, record_path
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, Conflict, NotFound, TooLarge, Unsupported
@@ -171,8 +171,9 @@ def _upload(
     )
 
     names = [*checkpoint.shards, *(path.name for path in side_files(checkpoint.folder))]
-    if (checkpoint.folder / INDEX).is_file():
-        names.append(INDEX)
+    index = f"{checkpoint.stem}{INDEX_END}"
+    if (checkpoint.folder / index).is_file():
+        names.append(index)
     content = FolderContent(checkpoint.folder, names)
     entries: list[FileEntry] = []
     for name, size in content.sizes.items():

@@ -60,7 +60,8 @@ def identity_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _part_facts(config: Mapping[str, Any]) -> dict[str, Any]:
-    facts: dict[str, Any] = {"model_type": str(config.get("model_type") or "unknown")[:64]}
+    kind = config.get("model_type") or config.get("_class_name")  # the latter of a pipeline's part
+    facts: dict[str, Any] = {"model_type": str(kind or "unknown")[:64]}
     for fact, words in _NUMBERS.items():
         value = _first(config, words, int | float)
         if value is not None:

@@ -46,7 +46,7 @@ SAVE_AGAIN = (
     "write its config whole: adaptry convert REF -o NAME; else save it again with PEFT's"
     " model.save_pretrained(DIR), and push that"
 )
-TO_PEFT = "bring it into PEFT's layout: adaptry export REF --format peft -o NAME"
+TO_PEFT = "bring it into PEFT's layout: adaptry convert REF -o NAME"
 RESIZE = "bring it to a rank that the server takes: adaptry resize REF --allowed RANKS -o NAME"
 ONE_RUNTIME = "serve it with PEFT"
 WRITE_ANEW = (

@@ -80,8 +80,8 @@ def _refuse_unconvertible(parent: ParentAdapter) -> None:
     adapter, label = parent.adapter, parent.label
     if adapter.format is not PEFT:
         raise Unsupported(
-            f"{label} is in the layout of {adapter.format.tool}; only PEFT's is converted:"
-            f" {adapter.format.usage_hint}"
+            f"{label} is in the layout of {adapter.format.tool}: bring it into PEFT's first"
+            f" (`adaptry convert {label} -o ./peft`), and convert that"
         )
     refuse_unmergeable(WeightedAdapter(adapter, 1.0, label, parent.base))
     if "layer_replication" in adapter.spec.traits:

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from adaptry.adapters.formats import PEFT
 from adaptry.adapters.output_folder import output_folder
-from adaptry.checks.runtimes import Runtime
-from adaptry.compute.exporting.from_mlx import convert_mlx_layout
 from adaptry.compute.exporting.options import ExportOptions
+from adaptry.compute.foreign_layouts.to_peft import bring_to_peft
 from adaptry.compute.lazy_adapters.folder_writer import write_adapter
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 
@@ -16,7 +15,7 @@ from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 def write(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[str, ...]:
     """Raises what `output_folder` raises, and `Unsupported` for a layout that is not brought into PEFT's."""
     if parent.adapter.format is not PEFT:
-        adapter = convert_mlx_layout(parent, Runtime("peft"), options)
+        adapter = bring_to_peft(parent, options.record, options.part)
         write_adapter(adapter, target, replace=options.may_replace, progress=options.progress)
         return adapter.notes
     content = parent.adapter.content

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from adaptry.checks.runtimes import Runtime, repairs
-from adaptry.compute.exporting import config_repairs, fill_layers, from_mlx, key_names, to_plain_lora
+from adaptry.compute.exporting import config_repairs, fill_layers, key_names, to_plain_lora
 from adaptry.compute.exporting.options import ExportOptions
+from adaptry.compute.foreign_layouts.to_peft import bring_to_peft
 from adaptry.compute.lazy_adapters.lazy_adapter import LazyAdapter, ParentAdapter
 
 RepairFunction = Callable[[ParentAdapter, Runtime, ExportOptions], LazyAdapter]
@@ -35,9 +36,13 @@ class Repair:
     covers: tuple[str, ...] = ()
 
 
+def _into_pefts_layout(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
+    return bring_to_peft(parent, options.record, options.part)
+
+
 _ALL = (
-    Repair("layout", "brings mlx-lm's files into PEFT's layout", (repairs.TO_PEFT,),
-           from_mlx.convert_mlx_layout),
+    Repair("layout", "brings another tool's files into PEFT's layout", (repairs.TO_PEFT,),
+           _into_pefts_layout),
     Repair("names", "gives every factor its one prefix", (repairs.SPELL,), key_names.normalise_keys),
     Repair("loaded_names", "calls modules as the model does that PEFT loads", (repairs.LOADED_NAMES,),
            key_names.rename_to_loaded, needs="shapes"),

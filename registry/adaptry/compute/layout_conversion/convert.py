@@ -40,7 +40,7 @@ def convert_layout(parent: ParentAdapter, base: BaseRecord, to: LayoutVersion) -
     adapter, label = parent.adapter, parent.label
     if adapter.format is not PEFT:
         raise Unsupported(
-            f"{label} is in the layout of {adapter.format.tool}; only PEFT's layouts can be converted"
+            f"{label} is in the layout of {adapter.format.tool}: bring it into PEFT's first, without --layout"
         )
     _check(label, adapter, base)
     module_map = place(adapter.spec, base.tensors, base.facts)

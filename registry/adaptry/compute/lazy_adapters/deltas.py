@@ -44,8 +44,8 @@ def open_adapter_deltas(parent: ParentAdapter) -> AdapterDeltas:
     adapter, label = parent.adapter, parent.label
     if adapter.format is not PEFT:
         raise Unsupported(
-            f"{label} is in the layout of {adapter.format.tool}; only PEFT's is computed with:"
-            f" {adapter.format.usage_hint}"
+            f"{label} is in the layout of {adapter.format.tool}, and only PEFT's is computed with: bring it"
+            f" into that (`adaptry convert {label} -o ./peft`)"
         )
     if adapter.spec.unclaimed:
         raise CheckFailed(

@@ -16,6 +16,7 @@ from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.bases.module_map import ExtraTarget, ModuleMap, TargetTensor
 from adaptry.checks import check
 from adaptry.checks.binding import bind, require_whole
+from adaptry.compute.foreign_layouts.to_peft import open_as_peft, refuse_other_layout
 from adaptry.compute.merging.lora_fitting import check_lora, notes_of_lora, placed_for_lora
 from adaptry.compute.merging.vocabulary import RowCounts, new_rows
 from adaptry.core.errors import CheckFailed, Unsupported
@@ -37,12 +38,21 @@ _TOLD = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class WeightedAdapter:
-    """An adapter, how strongly it counts, what the user called it, and the base it is for, if known."""
+    """An adapter, how strongly it counts, what the user called it, and the base it is for, if known.
+
+    `original`: the adapter as its own tool wrote it, where `adapter` is a view of it in PEFT's layout.
+    """
 
     adapter: Adapter
     weight: float
     label: str
     base: BaseRecord | None = None
+    original: Adapter | None = None
+
+    @property
+    def named(self) -> Adapter:
+        """The adapter as a record names it."""
+        return self.original or self.adapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +112,9 @@ def check_base(entry: WeightedAdapter, base: BaseRecord, other_base: bool) -> li
 def refuse_unmergeable(entry: WeightedAdapter) -> None:
     """What its files alone say against merging it. Raises `Unsupported`, `CheckFailed`."""
     spec, label = entry.adapter.spec, entry.label
-    format = entry.adapter.format
-    if format is not PEFT:
-        raise Unsupported(
-            f"{label} is in the layout of {format.tool}, which is not merged here: {format.usage_hint}"
-        )
+    if entry.adapter.format is not PEFT:
+        refuse_other_layout(entry.adapter, label)
+        return
     method = METHODS.get(spec.method)
     if method is None:
         raise Unsupported(
@@ -116,6 +124,16 @@ def refuse_unmergeable(entry: WeightedAdapter) -> None:
         raise Unsupported(f"{label}: {reason}")
     if not method.is_mergeable:
         raise Unsupported(f"{label} is {method.title}: {method.unmergeable_hint}")
+
+
+def seen_as_peft(entry: WeightedAdapter, base: BaseRecord) -> tuple[WeightedAdapter, tuple[str, ...]]:
+    """`entry` in PEFT's layout, in which everything here is merged, and what is to be told of that. Raises as
+    `open_as_peft`.
+    """
+    if entry.adapter.format is PEFT:
+        return entry, ()
+    seen = open_as_peft(entry.adapter, entry.label, base)
+    return replace(entry, adapter=seen.adapter, original=entry.adapter), seen.notes
 
 
 def _places(entry: WeightedAdapter, checkpoint: HfCheckpoint, base: BaseRecord) -> ModuleMap:

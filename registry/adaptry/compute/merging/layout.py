@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from adaptry.adapters.header import DTYPE_BITS, TensorInfo
-from adaptry.bases.hf_folder import SINGLE
 from adaptry.bases.quantised import PackedWeight
 from adaptry.compute.merging.lora_delta import LoraDelta
 from adaptry.compute.merging.whole_changes import WholeChange
@@ -101,9 +100,11 @@ class OutputFile:
 
 
 def plan_files(
-    shards: Iterable[str], tensors: Sequence[OutputTensor], limit: int | None
+    shards: Iterable[str], tensors: Sequence[OutputTensor], limit: int | None, stem: str = "model"
 ) -> tuple[OutputFile, ...]:
-    """The tensors in files: those of the base, or as many as `limit` bytes each allow, in the same order."""
+    """The tensors in files: those of the base, or as many as `limit` bytes each allow, in the same order,
+    under names that begin with `stem`.
+    """
     groups: list[list[OutputTensor]] = []
     if limit is None:
         by_shard: dict[str, list[OutputTensor]] = {name: [] for name in shards}
@@ -118,9 +119,9 @@ def plan_files(
         groups[-1].append(tensor)
         room -= tensor.size
     if len(groups) == 1:
-        return (_file(SINGLE, groups[0]),)
+        return (_file(f"{stem}.safetensors", groups[0]),)
     return tuple(
-        _file(f"model-{number:05d}-of-{len(groups):05d}.safetensors", placed)
+        _file(f"{stem}-{number:05d}-of-{len(groups):05d}.safetensors", placed)
         for number, placed in enumerate(groups, 1)
     )
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from adaptry.bases.hf_folder import CONFIG, INDEX, SINGLE, side_files
+from adaptry.bases.hf_folder import CONFIG, INDEX_END, side_files
 from adaptry.compute.merging.plan import MergePlan
 from adaptry.compute.merging.tied_names import find_tied_names
 
@@ -35,8 +35,9 @@ def copied_files(plan: MergePlan) -> Iterator[Path]:
 def generated_files(plan: MergePlan) -> Mapping[str, bytes]:
     """The files that the merge changes or makes, by name."""
     made = {CONFIG: _json(_config(plan))}
-    if [file.name for file in plan.files] != [SINGLE]:
-        made[INDEX] = _json(_index(plan))
+    stem = plan.checkpoint.stem
+    if [file.name for file in plan.files] != [f"{stem}.safetensors"]:
+        made[f"{stem}{INDEX_END}"] = _json(_index(plan))
     return made
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.header import FLOATS
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import HfCheckpoint
@@ -18,7 +19,7 @@ from adaptry.bases.quantised import PackedWeight, open_logical_view
 from adaptry.compute.merging.base_copy import BaseCopy, choose_copy, dtype_notes, dtype_of_int8
 from adaptry.compute.merging.combined_changes import MethodChoice, combine_changes
 from adaptry.compute.merging.dequantisation import SummedLoras, dequantised_view
-from adaptry.compute.merging.fitting import PLAIN, WeightedAdapter, check_base, fit
+from adaptry.compute.merging.fitting import PLAIN, WeightedAdapter, check_base, fit, seen_as_peft
 from adaptry.compute.merging.layout import OutputFile, OutputTensor, plan_files
 from adaptry.compute.merging.peft_rounding import round_as_peft
 from adaptry.compute.merging.replication import replicate_layers
@@ -99,6 +100,8 @@ def plan_merge(
     if chosen:
         notes.insert(0, chosen.reason)
     base = fingerprint(checkpoint)
+    inputs, told = _in_pefts_layout(inputs, base)
+    notes += told
     if view.packed:
         checkpoint = dequantised_view(view, dtype_of_int8(view, dtype))
         notes += dtype_notes(view, dtype)
@@ -129,7 +132,7 @@ def plan_merge(
     packed = {(weight.codes.shard, weight.codes.info.start): weight for weight in view.packed.values()}
     how = OutputOptions(dtype, rounding, packed)
     tensors = list(_output_tensors(checkpoint, how, wanted, rows))
-    files = plan_files(checkpoint.shards, tensors, max_shard_size)
+    files = plan_files(checkpoint.shards, tensors, max_shard_size, checkpoint.stem)
     if wanted.is_untied:
         notes.insert(0, _UNTIED)
     vocabulary = max(rows.values(), default=None)
@@ -145,6 +148,14 @@ def plan_merge(
         chosen,
         rounding,
     )
+
+
+def _in_pefts_layout(
+    inputs: Sequence[WeightedAdapter], base: BaseRecord
+) -> tuple[list[WeightedAdapter], list[str]]:
+    """The inputs as PEFT would have written them, and what is to be told of that."""
+    seen = [seen_as_peft(entry, base) for entry in inputs]
+    return [entry for entry, _ in seen], [note for _, notes in seen for note in notes]
 
 
 @dataclass(frozen=True, slots=True)

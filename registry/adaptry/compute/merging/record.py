@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model
 
 from adaptry import __version__
 from adaptry.adapters.adapter import Adapter
-from adaptry.adapters.formats import CONFIG
 from adaptry.compute.merging.base_copy import BaseCopy
 from adaptry.compute.merging.plan import MergePlan
 from adaptry.compute.recipes.merge import MergeRecipe
@@ -23,14 +22,16 @@ RECORD_FILE = "adaptry_merge.json"
 
 
 class MergedInput(BaseModel):
-    """An adapter that went in: as named, its weight, the digests of its weights and of its config."""
+    """An adapter that went in: as named, its weight, the digests of its weights and of its config, which some
+    tools have in the weights' file.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     source: str
     weight: float
     weights: Digest
-    config: Digest
+    config: Digest | None
     revision: Digest | None = None
 
 
@@ -87,8 +88,8 @@ def build_merge_record(
         MergedInput(
             source=entry.label,
             weight=entry.weight,
-            weights=entry.adapter.weights_digest(),
-            config=_config_digest(entry.adapter),
+            weights=entry.named.weights_digest(),
+            config=_config_digest(entry.named),
             revision=revision,
         )
         for entry, revision in zip(plan.inputs, revisions, strict=True)
@@ -110,5 +111,6 @@ def write_merge_record(record: MergeRecord, folder: Path) -> None:
     (folder / RECORD_FILE).write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
-def _config_digest(adapter: Adapter) -> Digest:
-    return Digest.of_chunks(adapter.content.chunks(CONFIG))
+def _config_digest(adapter: Adapter) -> Digest | None:
+    config = adapter.format.config
+    return Digest.of_chunks(adapter.content.chunks(config)) if config else None

@@ -34,6 +34,11 @@ def as_tensor(data: bytes | bytearray, info: TensorInfo) -> Tensor:
     return torch.frombuffer(memory, dtype=DTYPES[info.dtype]).view(info.shape)
 
 
+def stored_bytes(tensor: Tensor) -> bytes:
+    """The other way: a tensor as a file has it."""
+    return tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+
+
 @dataclass(frozen=True)
 class AdapterTensors:
     """The parts of one module of one adapter. Each tensor is read once."""

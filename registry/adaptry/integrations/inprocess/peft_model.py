@@ -79,7 +79,7 @@ def _require_peft(adapter: Adapter, files: FetchedFiles) -> None:
     if adapter.format is not PEFT:
         raise Unsupported(
             f"{files} is in the format {adapter.format.name}, which PEFT does not read; "
-            "export it first: adaptry export REF --format peft"
+            "bring it into PEFT's layout first: adaptry convert REF -o NAME"
         )
 
 

@@ -1,0 +1,138 @@
+"""A GGUF adapter as it lies in its file: pairs of factors by llama.cpp's tensors, and the one alpha.
+
+llama.cpp multiplies each pair by alpha over its rank, or by 1 where alpha is 0 (`llama-adapter.h ·
+get_scale`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adaptry.compute.exporting.gguf_names import import_gguf
+from adaptry.compute.foreign_layouts.peft_view import ViewedTensor
+from adaptry.core.digest import Digest
+from adaptry.core.errors import InvalidWeights, Unsupported
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_DTYPES = {"F32": "F32", "F16": "F16", "BF16": "BF16"}
+_CHUNK = 1 << 20
+_WORDS = frozenset(
+    [
+        "general.type",
+        "general.architecture",
+        "general.base_model.0.name",
+        "adapter.type",
+        "adapter.lora.alpha",
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GgufTensor:
+    """A tensor: dtype in safetensors' words, shape as torch has it, and its memory. (`Any`: numpy's.)"""
+
+    dtype: str
+    shape: tuple[int, ...]
+    memory: Any
+
+    def viewed(
+        self, expert: int | None, change: Callable[[Tensor], Tensor] | None, is_turned: bool = False
+    ) -> ViewedTensor:
+        """The tensor, or one expert's of a stack, after `change`. `is_turned`: that turns it round."""
+        shape = self.shape if expert is None else self.shape[1:]
+        size = self.memory.nbytes // (1 if expert is None else self.shape[0])
+        start = 0 if expert is None else expert * size
+
+        def read() -> bytes:
+            from adaptry.adapters.header import TensorInfo
+            from adaptry.compute.tensors.adapter_tensors import as_tensor, stored_bytes
+
+            data: bytes = self.memory.reshape(-1).view("uint8")[start : start + size].tobytes()
+            if change is None:
+                return data
+            return stored_bytes(change(as_tensor(data, TensorInfo(self.dtype, shape, 0, size))))
+
+        return ViewedTensor(self.dtype, shape[::-1] if is_turned else shape, size, read)
+
+
+@dataclass(frozen=True, slots=True)
+class GgufPair:
+    """The two factors that change one tensor of llama.cpp's."""
+
+    down: GgufTensor
+    up: GgufTensor
+
+    @property
+    def rank(self) -> int:
+        return self.up.shape[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class GgufLora:
+    """The adapter: `architecture` in llama.cpp's words, `digest` of the whole file."""
+
+    architecture: str
+    alpha: float
+    pairs: Mapping[str, GgufPair]
+    base_name: str | None
+    digest: Digest
+
+    def scale(self, pair: GgufPair) -> float:
+        return self.alpha / pair.rank if self.alpha else 1.0
+
+
+def find_gguf(path: Path) -> Path | None:
+    """The GGUF file that `path` is, or the only one in that folder; None where there is none."""
+    if path.suffix == ".gguf" and path.is_file():
+        return path
+    files = sorted(path.glob("*.gguf")) if path.is_dir() else []
+    return files[0] if len(files) == 1 and not any(path.glob("adapter_config.json")) else None
+
+
+def read_gguf(file: Path, label: str) -> GgufLora:
+    """Raises `InvalidWeights` (no GGUF, or factors without the other), `Unsupported` (no LoRA, quantised)."""
+    gguf = import_gguf()
+    try:
+        reader = gguf.GGUFReader(file)
+        words = {key: field.contents() for key, field in reader.fields.items() if key in _WORDS}
+    except Exception as error:  # the package raises whatever numpy does
+        raise InvalidWeights(f"{label} is no GGUF file that can be read: {error}") from error
+    if words.get("general.type") != "adapter" or words.get("adapter.type") != "lora":
+        raise Unsupported(f"{label} is no LoRA of llama.cpp's (general.type is {words.get('general.type')})")
+    with file.open("rb") as stream:
+        digest = Digest.of_chunks(iter(lambda: stream.read(_CHUNK), b""))
+    return GgufLora(
+        str(words.get("general.architecture")),
+        float(words.get("adapter.lora.alpha") or 0.0),
+        _pairs(reader, label),
+        words.get("general.base_model.0.name"),
+        digest,
+    )
+
+
+def _pairs(reader: Any, label: str) -> Mapping[str, GgufPair]:
+    """(`Any`: an untyped package.)"""
+    halves: dict[str, dict[str, GgufTensor]] = {}
+    for tensor in reader.tensors:
+        name, _, role = tensor.name.rpartition(".")
+        if role not in ("lora_a", "lora_b"):
+            raise Unsupported(
+                f"{label} brings {tensor.name} whole, which is no factor: merge it in llama.cpp"
+            )
+        dtype = _DTYPES.get(tensor.tensor_type.name)
+        if dtype is None:
+            raise Unsupported(
+                f"{label}: {tensor.name} is quantised ({tensor.tensor_type.name}), and its values are not the"
+                " adapter's own: convert the file that was quantised"
+            )
+        shape = tuple(int(side) for side in reversed(tensor.shape))
+        halves.setdefault(name, {})[role] = GgufTensor(dtype, shape, tensor.data)
+    odd = [name for name, own in halves.items() if len(own) < 2]
+    if odd or not halves:
+        raise InvalidWeights(f"{label} has {f'half a pair of {odd[0]}' if odd else 'no factors'}")
+    return {name: GgufPair(own["lora_a"], own["lora_b"]) for name, own in halves.items()}

@@ -1,0 +1,122 @@
+"""A foreign file seen as PEFT's: `adapter_config.json` and `adapter_model.safetensors` that nobody wrote.
+
+Header and config are made at once, from headers; a tensor is read, and turned round, when its bytes are asked
+for. So a merge reads a foreign adapter as it reads any other, without a copy on disk.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+
+from adaptry.adapters.adapter import Adapter, open_content
+from adaptry.adapters.content import Content
+from adaptry.adapters.formats import CONFIG, WEIGHTS
+from adaptry.adapters.methods.extras import PREFIX
+from adaptry.compute.foreign_layouts.peft_lora import PeftLora, RenamedTensor, config_of
+from adaptry.compute.lazy_adapters.lazy_adapter import Json
+from adaptry.core.errors import CheckFailed, Unsupported
+
+
+@dataclass(frozen=True, slots=True)
+class ViewedTensor:
+    """A tensor of the file that is seen: dtype (safetensors' word), shape, and its bytes when asked for."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    size: int
+    read: Callable[[], bytes]
+
+
+class ViewContent(Content):
+    """The two files. The tensor that was read last is kept, since readers ask for one in pieces."""
+
+    def __init__(self, config: Json, tensors: Mapping[str, ViewedTensor]) -> None:
+        self._config = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
+        self._tensors = [tensor for tensor in tensors.values() if tensor.size]
+        ends = list(accumulate((tensor.size for tensor in tensors.values()), initial=0))
+        entries = {
+            name: {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [start, end]}
+            for (name, tensor), start, end in zip(tensors.items(), ends, ends[1:], strict=False)
+        }
+        text = json.dumps({"__metadata__": {"format": "pt"}, **entries}, separators=(",", ":")).encode()
+        text = text.ljust(len(text) + -len(text) % 8)
+        self._header = len(text).to_bytes(8, "little") + text
+        starts = accumulate((tensor.size for tensor in self._tensors), initial=len(self._header))
+        self._starts = list(starts)[:-1]
+        self._sizes = {CONFIG: len(self._config), WEIGHTS: len(self._header) + ends[-1]}
+        self._held = (-1, b"")
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        return self._sizes
+
+    def read(self, path: str, offset: int, length: int) -> bytes:
+        if path == CONFIG:
+            return self._config[offset : offset + length]
+        found = bytearray(self._header[offset : offset + length])
+        number = max(0, bisect_right(self._starts, offset) - 1)
+        while len(found) < length and number < len(self._tensors):
+            begin = offset + len(found) - self._starts[number]
+            found += self._bytes(number)[begin : begin + length - len(found)]
+            number += 1
+        return bytes(found)
+
+    def _bytes(self, number: int) -> bytes:
+        held, data = self._held
+        if held != number:
+            data = self._tensors[number].read()
+            self._held = number, data
+        return data
+
+
+def view(adapter: Adapter, lora: PeftLora, label: str) -> Adapter:
+    """`adapter` as PEFT would have written it. Raises `Unsupported` where PEFT would read other scales, ranks
+    or modules than are meant, `CheckFailed` where there is none.
+    """
+    if not lora.modules:
+        raise CheckFailed(f"{label} updates no module, so there is nothing to bring into PEFT's layout")
+    tensors = {
+        f"{PREFIX}{module.path}.{renamed.role}": _viewed(adapter, renamed)
+        for module in lora.modules
+        for renamed in module.tensors
+    }
+    config = {"base_model_name_or_path": adapter.config.base_name, **config_of(lora)}
+    return checked(open_content(ViewContent(config, tensors)), lora, label)
+
+
+def checked(made: Adapter, lora: PeftLora, label: str) -> Adapter:
+    """`made`, if PEFT reads of it what `lora` says: patterns of one module may match another's name."""
+    meant = {module.path: module for module in lora.modules}
+    found = {module.path: module for module in made.spec.modules}
+    odd = [
+        path
+        for path in meant.keys() | found.keys()
+        if path not in meant
+        or path not in found
+        or meant[path].rank != found[path].rank
+        or not math.isclose(meant[path].scale, found[path].scale, rel_tol=1e-12)
+    ]
+    if odd or made.spec.unclaimed:
+        first = min((*odd, *made.spec.unclaimed))
+        raise Unsupported(
+            f"{label} cannot be said in PEFT's layout: PEFT would read {first} as another update than it is"
+        )
+    return made
+
+
+def _viewed(adapter: Adapter, renamed: RenamedTensor) -> ViewedTensor:
+    info = adapter.tensors[renamed.source]
+
+    def turned() -> bytes:
+        from adaptry.compute.tensors.adapter_tensors import as_tensor, stored_bytes
+
+        return stored_bytes(as_tensor(adapter.tensor_bytes(renamed.source), info).T)
+
+    if renamed.is_turned:
+        return ViewedTensor(info.dtype, info.shape[::-1], info.size, turned)
+    return ViewedTensor(info.dtype, info.shape, info.size, lambda: adapter.tensor_bytes(renamed.source))

@@ -1,0 +1,172 @@
+"""llama.cpp's GGUF LoRA back in PEFT's layout: what was exported comes back, number by number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    PreTrainedModel,
+)
+
+from adaptry import open_dir
+
+from .into_peft import converted, run
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "num_hidden_layers": 2, "vocab_size": 64, "tie_word_embeddings": False,
+}  # fmt: skip
+WEIGHTS = "adapter_model.safetensors"
+
+
+def saved(model: PreTrainedModel, folder: Path) -> Path:
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def llama(tmp_path: Path) -> Path:
+    return saved(LlamaForCausalLM(LlamaConfig(**SIZES)), tmp_path / "base")
+
+
+def trained(base: Path, folder: Path, **config: Any) -> Path:
+    """A LoRA with random factors, as PEFT saves it. (`Any`: PEFT's own settings.)"""
+    torch.manual_seed(1)
+    tuned = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(r=4, **config))
+    for name, parameter in tuned.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, 0, 0.1)
+    tuned.save_pretrained(str(folder), save_embedding_layers=False)
+    return folder
+
+
+def exported(adapter: Path, base: Path, target: Path) -> Path:
+    told = run("export", adapter, "--base", base, "--format", "gguf", "-o", target)
+    assert told.exit_code == 0, told.output
+    return target
+
+
+def scales(folder: Path) -> dict[str, float]:
+    return {module.path: module.scale for module in open_dir(folder).spec.modules}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"target_modules": "all-linear", "lora_alpha": 6},
+        {
+            "target_modules": ["q_proj", "k_proj"],
+            "rank_pattern": {"k_proj": 2},
+            "alpha_pattern": {"k_proj": 4},
+            "lora_alpha": 4,
+        },
+        {"target_modules": ["o_proj", "embed_tokens"], "lora_alpha": 8},
+    ],
+    ids=["every linear layer", "ranks", "an embedding"],
+)
+def test_what_was_exported_comes_back(config: dict[str, Any], llama: Path, tmp_path: Path) -> None:
+    adapter = trained(llama, tmp_path / "lora", **config)
+    file = exported(adapter, llama, tmp_path / "gguf") / "adapter.gguf"
+    for source in (file, file.parent):
+        back = converted(source, tmp_path / f"back from {source.name}", "--base", llama)
+        wanted, found = load_file(adapter / WEIGHTS), load_file(back / WEIGHTS)
+        assert found.keys() == wanted.keys()
+        assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+        assert scales(back) == scales(adapter)
+
+
+def test_a_weight_that_lies_the_other_way_round_comes_back(tmp_path: Path) -> None:
+    config = GPT2Config(
+        n_embd=32, n_layer=2, n_head=4, n_positions=64, vocab_size=64, tie_word_embeddings=False
+    )
+    base = saved(GPT2LMHeadModel(config), tmp_path / "base")
+    adapter = trained(base, tmp_path / "lora", target_modules=["c_attn", "c_fc"], fan_in_fan_out=True)
+    back = converted(exported(adapter, base, tmp_path / "gguf"), tmp_path / "back", "--base", base)
+    wanted, found = load_file(adapter / WEIGHTS), load_file(back / WEIGHTS)
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_experts_come_back_one_by_one_and_merge_as_before(tmp_path: Path) -> None:
+    config = MixtralConfig(**SIZES, num_local_experts=3, num_experts_per_tok=2)
+    base = saved(MixtralForCausalLM(config), tmp_path / "base")
+    parameters = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+    adapter = trained(base, tmp_path / "lora", target_modules=["q_proj"], target_parameters=parameters)
+    file = tmp_path / "gguf"
+    told = run("export", adapter, "--base", base, "--for", "llama.cpp", "-o", file)
+    assert told.exit_code == 0, told.output
+    back = converted(file, tmp_path / "back", "--base", base)
+    for source, target in ((adapter, "before"), (back, "after")):
+        told = run("merge", source, "--base", base, "-o", tmp_path / target)
+        assert told.exit_code == 0, told.output
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("before", "after"))
+    assert before.keys() == after.keys()
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before)
+
+
+def refusal(*words: str | Path) -> str:
+    told = run(*words)
+    assert told.exit_code != 0, told.output
+    return " ".join(told.output.split())
+
+
+def written(path: Path, tensors: dict[str, Any], kind: str = "lora", architecture: str = "llama") -> Path:
+    """A GGUF adapter with these tensors."""
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_type(gguf.GGUFType.ADAPTER)
+    writer.add_string(gguf.Keys.Adapter.TYPE, kind)
+    writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, 8.0)
+    for name, tensor in tensors.items():
+        writer.add_tensor(name, tensor)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def factors(name: str, sides: tuple[int, int] = (32, 32)) -> dict[str, Any]:
+    down, up = np.ones((4, sides[1]), np.float32), np.ones((sides[0], 4), np.float32)
+    return {f"{name}.lora_a": down, f"{name}.lora_b": up}
+
+
+def test_what_cannot_be_told_back_is_refused_with_the_reason(llama: Path, tmp_path: Path) -> None:
+    def asked(path: Path) -> str:
+        return refusal("convert", path, "--base", llama, "-o", tmp_path / "made")
+
+    query = "blk.0.attn_q.weight"
+    file = written(tmp_path / "one.gguf", factors(query))
+    assert "say --base NAME" in refusal("convert", file, "-o", tmp_path / "made")
+    assert "of no module of this base" in asked(written(tmp_path / "2.gguf", factors("blk.7.attn_q.weight")))
+    assert "this base" in asked(written(tmp_path / "3.gguf", factors(query, (64, 64))))
+    other = written(tmp_path / "4.gguf", factors(query), architecture="qwen2")
+    assert "is for llama.cpp's qwen2, and the base is its llama" in asked(other)
+    assert "is no LoRA of llama.cpp's" in asked(written(tmp_path / "5.gguf", factors(query), kind="other"))
+    half = {f"{query}.lora_a": np.ones((4, 32), np.float32)}
+    assert "half a pair" in asked(written(tmp_path / "6.gguf", half))
+    whole = {"output_norm.weight": np.ones(32, np.float32)}
+    assert "brings output_norm.weight whole" in asked(written(tmp_path / "7.gguf", whole))
+    (tmp_path / "8.gguf").write_bytes(b"GGUF" + b"\xff" * 64)
+    assert "is no GGUF file that can be read" in asked(tmp_path / "8.gguf")
+    assert not (tmp_path / "made").exists()
+
+
+def test_merging_a_gguf_says_to_convert_it_first(llama: Path, tmp_path: Path) -> None:
+    (tmp_path / "it").mkdir()
+    written(tmp_path / "it" / "adapter.gguf", factors("blk.0.attn_q.weight"))
+    told = refusal("merge", tmp_path / "it", "--base", llama, "-o", tmp_path / "made")
+    assert "adaptry convert FILE --base BASE" in told
