@@ -18,7 +18,7 @@ from adaptry.adapters.adapter import Adapter, open_content
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.methods.extras import PREFIX
 from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS
-from adaptry.bases.loaded_names import loaded_names
+from adaptry.bases.model_names import model_names
 from adaptry.checks import check
 from adaptry.compute.exporting.gguf_names import GgufArchitecture, architecture_of, gguf_targets, import_gguf
 from adaptry.compute.foreign_layouts.gguf_reader import GgufLora, GgufPair, read_gguf
@@ -84,7 +84,7 @@ def _seen(lora: GgufLora, base: BaseRecord, label: str) -> Adapter:
 
 def _places(architecture: GgufArchitecture, base: BaseRecord) -> Mapping[str, list[_Place]]:
     """llama.cpp's tensors and the modules that they are, named as in memory; single experts, as on disk."""
-    names = loaded_names(
+    names = model_names(
         base.tensors, base.facts, task="CAUSAL_LM", model_class=None, used=(), takes_disk_names=False
     )
     place = gguf_targets(architecture, int(base.facts.get("layers") or 1))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.spec import ModuleSpec
-from adaptry.bases.loaded_names import loaded_names
+from adaptry.bases.model_names import model_names
 from adaptry.core.errors import CheckFailed
 
 CLIP = "text_model."
@@ -115,7 +115,7 @@ def _place(part: str, modules: Sequence[ModuleSpec], base: BaseRecord, spell: Sp
 
 def _shapes(base: BaseRecord) -> Iterable[tuple[str, tuple[int, ...]]]:
     """The modules of the model that PEFT wraps, with their weights' shapes."""
-    names = loaded_names(
+    names = model_names(
         base.tensors, base.facts, task=None, model_class=None, used=(), takes_disk_names=False
     )
     for path in names.holders:
