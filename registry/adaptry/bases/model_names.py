@@ -52,7 +52,12 @@ class ModelNames:
     def _other_modules(self) -> frozenset[str]:
         return _beginnings(self.aliases)
 
-    def holders(self, parameter: str, dimensions: int) -> Iterator[str]:
+    @cached_property
+    def holders(self) -> frozenset[str]:
+        """The modules that hold a parameter themselves."""
+        return frozenset(name.rpartition(".")[0] for name in self.parameters)
+
+    def holders_of(self, parameter: str, dimensions: int) -> Iterator[str]:
         """The modules that hold a parameter of this name, of so many dimensions or more."""
         end = f".{parameter}"
         for name, shape in self.parameters.items():
@@ -97,7 +102,8 @@ def model_names(
     if said is None:
         wanted = set(used)
         said = len(wanted & _modules(with_head)) >= len(wanted & _modules(bare))
-    aliases = disk.keys() if takes_disk_names and is_converted else ()
+    is_own_code = not body and not is_converted  # nobody knows that loading it changes a name
+    aliases = disk.keys() if is_own_code or (takes_disk_names and is_converted) else ()
     return ModelNames(with_head if said else bare, frozenset(aliases))
 
 

@@ -121,7 +121,7 @@ class _Binding:
         held = {_bare(module.path) for module in spec.modules}
         held |= {extra.target.rpartition(".")[0] for extra in spec.extras}
         parameter, dimensions = _ADAPTED.get(spec.method, ("weight", 2))
-        for path in self.names.holders(parameter, dimensions):
+        for path in self.names.holders_of(parameter, dimensions):
             if path not in held and self._why_not(path) is None:
                 yield path
 
