@@ -1,0 +1,79 @@
+"""The model that PEFT makes ready for an adapter: what its modules are called, and which it adapts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.base_record import BaseRecord
+from adaptry.adapters.config import AdapterConfig
+from adaptry.bases.model_classes import body_attribute
+from adaptry.bases.model_names import ModelNames, model_names
+from adaptry.bases.parameter_lookup import ParameterNames
+from adaptry.checks.binding.targets import ModuleTargets
+
+BASE_LAYER = ".base_layer"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A base as transformers loads it for an adapter. `known` finds what a name was meant to be."""
+
+    adapter: Adapter
+    model_type: str
+    names: ModelNames
+    targets: ModuleTargets
+    known: ParameterNames
+
+    def why_not(self, path: str) -> str | None:
+        """Why PEFT does not adapt the module; of an attention it adapts the output projection as well."""
+        why = self.targets.why_not(path)
+        whole = path.removesuffix(".out_proj")
+        if why is not None and f"{whole}.in_proj_weight" in self.names.parameters:
+            return self.targets.why_not(whole)
+        return why
+
+    def has_place(self, path: str, is_tied: bool) -> bool:
+        """Whether the model has the module, which may be a head that is tied to the embedding."""
+        if self.names.has_module(path):
+            return True
+        around = path.rpartition(".")[0]
+        return is_tied and (not around or self.names.has_module(around))
+
+    def loaded_path(self, path: str) -> str:
+        """The module's name in the model, which holds the bare model under an attribute that a checkpoint
+        may leave out."""
+        if path in self.names.modules:
+            return path
+        body = f"{body_attribute(self.model_type)}."
+        names = (f"{body}{path}", path.removeprefix(body))
+        return next((name for name in names if name in self.names.modules), path)
+
+
+def load_model(adapter: Adapter, base: BaseRecord) -> LoadedModel:
+    """Raises `InvalidConfig` where a pattern of the config is refused, `Unavailable`."""
+    spec, config = adapter.spec, adapter.config
+    model_type = str(base.facts.get("model_type") or "")
+    targets = ModuleTargets(config, spec.method, model_type)
+    paths = [bare_path(module.path) for module in spec.modules]
+    names = model_names(
+        base.tensors,
+        base.facts,
+        task=spec.task,
+        model_class=_model_class(config),
+        used=paths,
+        takes_disk_names=spec.method == "lora",
+    )
+    targets.prepare({*paths, *names.modules})
+    return LoadedModel(adapter, model_type, names, targets, ParameterNames(base.tensors, base.facts))
+
+
+def bare_path(path: str) -> str:
+    """A module's own path, without the wrappers that PEFT puts around it."""
+    return path.replace(BASE_LAYER, "")
+
+
+def _model_class(config: AdapterConfig) -> str | None:
+    mapping = config.fields.get("auto_mapping")
+    name = mapping.get("base_model_class") if isinstance(mapping, dict) else None
+    return name if isinstance(name, str) else None
