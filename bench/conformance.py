@@ -4,8 +4,9 @@ for bit.
     python bench/conformance.py [--cache .bench/corpus] [--methods loha,ia3] [--write docs/methods.md]
 
 The corpus (adapters of every method, on every family of models that supports it, in two precisions) is made
-by PEFT in `--cache` and used again. With `--write` the table in README.md follows the page. Exit code 1 where
-a result is not what the method's table entry promises.
+by PEFT in `--cache` and used again. With `--write` the table in README.md follows the page; methods that were
+not run keep their rows. PEFT runs on as many threads as torch takes by itself. Exit code 1 where a result is
+not what the method's table entry promises.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def main() -> None:
         f"{len(outcomes) - not_by_peft - wrong} are as promised"
     )
     if asked.write:
-        text = page(tallies(outcomes))
+        was = asked.write.read_text() if asked.write.exists() else ""
+        text = page(tallies(outcomes), was)
         asked.write.write_text(text)
         README.write_text(with_table(README.read_text(), text))
     sys.exit(bool(wrong))
@@ -98,7 +100,8 @@ def _word(outcomes: Sequence[Outcome]) -> str:
     differences = [outcome.difference for outcome in made if outcome.difference is not None]
     if not differences:
         return "read"
-    return f"{max(differences):.0e}" if any(differences) else "="
+    word = f"{max(differences):.0e}" if any(differences) else "="
+    return f"{word}, or refused" if len(differences) < len(made) else word
 
 
 if __name__ == "__main__":

@@ -32,6 +32,11 @@ the nearest one of a rank, which is what `adaptry convert` makes. Some configs d
 DoRA, a PiSSA, a MiSS of `bat`): `adaptry inspect` says it of one adapter. *Cases*: how many PEFT supports,
 and of how many every bit was equal. *Difference*: the largest between an element of ours and PEFT's.
 
+Here a weight is merged on one thread, and PEFT ran on as many as torch takes (two, on an AMD EPYC, with torch
+2.13). On another number of threads, or another processor, torch sums convolutions, Fourier transforms and
+decompositions in another order, so what depends on them comes out equal to within rounding: up to 3e-7 was
+seen. On one thread PEFT's convolutions and C3A were bit-equal on the same machine.
+
 A method that is not here is stored, listed and pulled as any other, and neither checked nor merged.
 
 | Method | `peft_type` | Described | Checked | Merged | As LoRA | Cases | Difference |
@@ -40,8 +45,9 @@ A method that is not here is stored, listed and pulled as any other, and neither
 _FAMILIES_HEAD = """
 ## On which models
 
-`=`: merged, every bit as PEFT's. A number: the largest difference. `read`: described and checked, and not
-merged. `–`: PEFT itself does not make or merge such an adapter. Empty: the model has no modules of the kind.
+`=`: merged, every bit as PEFT's in that run. A number: the largest difference. `read`: described and
+checked, and not merged. `–`: PEFT itself does not make or merge such an adapter. Empty: the model has no
+modules of the kind.
 
 *Llama* has grouped queries and biases, *GPT-2* Conv1D layers, *experts* is a Qwen2-MoE with its experts as
 one parameter, *Llava* a vision tower and a language model, as transformers 5 writes it and under the names
@@ -64,12 +70,20 @@ class Tally:
     families: Mapping[str, str] = field(default_factory=dict)
 
 
-def page(tallies: Mapping[str, Tally]) -> str:
-    """The whole page; a method without cases has its words only."""
+def page(tallies: Mapping[str, Tally], was: str = "") -> str:
+    """The whole page. A method that was not run keeps its rows of the page as it `was`, with today's words;
+    one that was never run has its words only."""
+    by_kind = {row[1]: row for row in rows(was)}
+    by_title = {row[0]: row for row in _rows_of_families(was)}
     methods = sorted(METHODS.values(), key=lambda method: (not method.is_mergeable, method.title.lower()))
-    by_method = "".join(_line(*_row(method, tallies.get(method.name))) for method in methods)
+    by_method = "".join(
+        _line(*_row(method, tallies.get(method.name), by_kind.get(method.name.upper()))) for method in methods
+    )
     by_family = _line("Method", *FAMILIES.values()) + _line(*["---"] * (len(FAMILIES) + 1))
     for method in methods:
+        if method.name not in tallies and method.title in by_title:
+            by_family += _line(*by_title[method.title])
+            continue
         found = tallies[method.name].families if method.name in tallies else {}
         by_family += _line(method.title, *(found.get(family, "") for family in FAMILIES))
     return _HEAD + by_method + _FAMILIES_HEAD + by_family
@@ -96,8 +110,15 @@ def with_table(readme: str, page: str) -> str:
     return pattern.sub(lambda _: table, readme)
 
 
-def _row(method: Method, tally: Tally | None) -> tuple[str, ...]:
+def _rows_of_families(page: str) -> list[list[str]]:
+    lines = [line for line in page.partition("## On which models")[2].splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line[1:-1].split("|")] for line in lines[2:]]
+
+
+def _row(method: Method, tally: Tally | None, was: list[str] | None) -> tuple[str, ...]:
     title, kind, merged, lora = method_row(method)
+    if tally is None and was is not None:
+        return title, kind, *was[2:4], merged, lora, *was[6:]
     if tally is None:
         return title, kind, "", "", merged, lora, "none", ""
     cases = f"{tally.cases}, {tally.equal} equal" if tally.merged else str(tally.cases)

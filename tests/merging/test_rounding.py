@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from adaptry.compute.merging.fitting import WeightedAdapter
 from adaptry.compute.merging.merge import MergeOptions, MergeSource, merge
 from adaptry.compute.merging.record import MergeRecord
 from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
+from adaptry.compute.tensors.torch_kernel import single_torch_threads
 
 from ..methods.corpus import cases, make
 from ..methods.families import FAMILIES
@@ -31,6 +33,13 @@ LAYERS: dict[str, dict[str, Any]] = {
     "convolutions, dora": {"target_modules": ["line", "plane", "point", "space"], "use_dora": True},
 }
 OTHERS = ["loha", "oft", "vera", "ia3", "hira", "delora", "adalora", "c3a", "miss", "trainable_tokens"]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As a merge: on several, torch sums a convolution in another order."""
+    with single_torch_threads():
+        yield
 
 
 def merged(

@@ -68,7 +68,8 @@ def test_a_spec_says_the_sides_and_leaves_no_tensor_over(tmp_path: Path, name: s
     assert spec.ranks == ranks
     found = {module.path.rpartition(".")[2]: (module.fan_in, module.fan_out) for module in spec.modules}
     assert found == sides
-    assert not [code for code in pair.findings() if code not in ("tied_embeddings", "layers_uncovered")]
+    expected = ("tied_embeddings", "layers_uncovered", "merge_differs")
+    assert not [code for code in pair.findings() if code not in expected]
 
 
 def test_the_projections_of_frod_are_shared_by_kind(tmp_path: Path) -> None:

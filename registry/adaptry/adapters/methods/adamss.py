@@ -135,6 +135,7 @@ METHOD = Method(
     needs_base=True,
     check_installed=_check_installed,
     tolerance=(
-        "bit-equal with one torch's LAPACK and one scikit-learn; refused where they find other directions"
+        "bit-equal where torch's LAPACK and scikit-learn are the same, on as many threads; else within"
+        " rounding, or refused where they find other directions"
     ),
 )

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.key_layout import SPELLINGS
 from adaptry.adapters.methods.extras import PREFIX
 from adaptry.bases.model_names import ModelNames
 from adaptry.bases.module_map import ExtraTarget, ModuleMap
@@ -36,13 +37,20 @@ def _saved_modules(adapter: Adapter, names: ModelNames) -> Iterator[str]:
         parameter
         for parameter in names.parameters
         if any(parameter[:place] in saved for place, letter in enumerate(parameter) if letter == ".")
-        and f"{PREFIX}{parameter}" not in adapter.tensors
+        and not any(
+            f"{PREFIX}{name}" in adapter.tensors for name in (parameter, *_spelled_otherwise(parameter))
+        )
     )
     if lost:
         yield (
             f"modules_to_save lists {shorten_names(listed)}, and the file lacks"
             f" {shorten_names(fold_layer_numbers(lost))}"
         )
+
+
+def _spelled_otherwise(parameter: str) -> Iterator[str]:
+    """The names of the same parameter in other versions of transformers, of which the model has one."""
+    return (new + parameter.removeprefix(old) for new, old in SPELLINGS if parameter.startswith(old))
 
 
 def _token_rows(adapter: Adapter, module_map: ModuleMap) -> Iterator[str]:
