@@ -196,7 +196,8 @@ def test_a_prefix_that_the_base_does_not_have_is_put_right(tmp_path: Path, base:
 def test_layers_without_a_module_are_filled_with_zeros(tmp_path: Path, base: Path, engine: str) -> None:
     lora = tiny_lora(tmp_path / "lora", extra=ONE_OF_DOWN)
     assert {found.code for found in judged(lora, engine, base).findings} == {"layers_uneven"}
-    assert exported(lora, engine, tmp_path / "out", base).repairs == ("fill",)
+    made = exported(lora, engine, tmp_path / "out", base)
+    assert made.repairs == ("fill", "targets")  # PEFT drops what target_modules does not name
     assert judged(tmp_path / "out", engine, base).outcome == "as_trained"
     filled = open_dir(tmp_path / "out")
     added = filled.tensors.keys() - open_dir(lora).tensors.keys()
@@ -405,3 +406,27 @@ def test_factors_of_float64_are_written_as_float32_for_mistralrs(tmp_path: Path)
     write_safetensors(lora / "adapter_model.safetensors", wide)
     assert exported(lora, "mistral.rs", tmp_path / "out").repairs == ("float32",)
     assert numbers(open_dir(tmp_path / "out")) == plain
+
+
+@pytest.mark.parametrize("engine", ["vllm", "lmdeploy", "llama.cpp", "mistral.rs"])
+@pytest.mark.parametrize(
+    "config",
+    [{"target_modules": ["q_proj"]}, {"exclude_modules": ["v_proj"]}, {"modules_to_save": ["lm_head"]}],
+    ids=json.dumps,
+)
+def test_a_config_that_makes_peft_drop_modules_is_put_right_for_every_engine(
+    tmp_path: Path, base: Path, engine: str, config: dict[str, Any]
+) -> None:
+    """Whether or not the engine reads that field."""
+    lora = tiny_lora(tmp_path / "lora", config=config)
+    made = export(
+        ParentAdapter(open_dir(lora), "it"),
+        tmp_path / "out",
+        setting(base, exact=True),
+        runtime=parse_runtime(engine),
+        format="peft",
+    )
+    assert len(made.repairs) == 1
+    assert numbers(open_dir(tmp_path / "out")) == numbers(open_dir(lora))
+    assert judged(tmp_path / "out", "peft", base).outcome == "as_trained"
+    assert judged(tmp_path / "out", engine, base).outcome == "as_trained"

@@ -101,7 +101,7 @@ def misfits(*codes: str) -> Condition:
 def selects_nothing(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
     """A config without `target_modules`, for a model of which PEFT has no list of its own."""
     bound = subject.bound
-    if bound is None or subject.base is None or not bound.refusals:
+    if bound is None or subject.base is None or not bound.refusals or not subject.spec.modules:
         return None
     model_type = str(subject.base.facts.get("model_type") or "")
     targets = ModuleTargets(subject.config, subject.spec.method, model_type)

@@ -227,6 +227,18 @@ def fields_lacking(with_value: tuple[str, ...], as_key: tuple[str, ...]) -> Cond
     return found
 
 
+def fields_null(with_value: tuple[str, ...], not_null: tuple[str, ...]) -> Condition:
+    """One of `with_value` has no value, or one of `not_null` is null; left out, it has a default."""
+
+    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+        fields = subject.config.fields
+        lacking = [key for key in with_value if fields.get(key) is None]
+        lacking += [key for key in not_null if key in fields and fields[key] is None]
+        return ConditionMatch(f"adapter_config.json has no {', '.join(lacking)}") if lacking else None
+
+    return found
+
+
 def fraction_of_alpha(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
     """`lora_alpha` is no whole number."""
     alpha = subject.config.number("lora_alpha", 8)

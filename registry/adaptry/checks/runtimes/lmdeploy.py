@@ -101,8 +101,8 @@ LMDEPLOY = RuntimeRules(
         RuntimeRule(
             "config_incomplete",
             "refuses",
-            "no `r`, `lora_alpha` or `target_modules` in the config",
-            when.field_missing("r", "lora_alpha", "target_modules"),
+            "no `target_modules` in the config, or `r` or `lora_alpha` as null",
+            when.fields_null(("target_modules",), ("r", "lora_alpha")),
             repairs.SAVE_AGAIN,
             f"{_ADD}; {_SCALE}",
         ),

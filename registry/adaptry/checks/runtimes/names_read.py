@@ -42,7 +42,8 @@ def any_prefixes_of_models(name: str) -> str | None:
 
 
 def no_factor(read: NameReader) -> Condition:
-    """Tensors that are a factor's neither for PEFT nor for the engine, and factors that it does not take."""
+    """Tensors that are no factor's, factors of names that the engine does not take, and those without their
+    other half."""
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         kinds = ("magnitude", "B_bias")  # which rules of their own find
@@ -52,11 +53,15 @@ def no_factor(read: NameReader) -> Condition:
             for role, tensor in module.tensors.items()
             if role not in kinds
         ]
-        names = tuple(name for name in (*subject.spec.unclaimed, *parts) if read(name) is None)
+        names = tuple(
+            name
+            for name in (*subject.spec.unclaimed, *parts)
+            if read(name) is None or _is_lone(subject, name)
+        )
         if not names:
             return None
         return ConditionMatch(
-            f"{format_count(len(names), 'tensor')} of names that it does not take:"
+            f"{format_count(len(names), 'tensor')} beside whole pairs of factors:"
             f" {shorten_names(fold_layer_numbers(names))}",
             names,
         )
@@ -68,7 +73,9 @@ def other_prefix(read: NameReader) -> Condition:
     """Factors that the engine takes under a prefix that is not PEFT's."""
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-        names = tuple(name for name in subject.spec.unclaimed if read(name) is not None)
+        names = tuple(
+            name for name in subject.spec.unclaimed if read(name) is not None and not _is_lone(subject, name)
+        )
         if not names:
             return None
         return ConditionMatch(
@@ -78,6 +85,12 @@ def other_prefix(read: NameReader) -> Condition:
         )
 
     return found
+
+
+def _is_lone(subject: CheckSubject, name: str) -> bool:
+    """Whether it is a factor named as PEFT has it, which its other half or its shape makes no rule know."""
+    is_named = _FACTOR.fullmatch(name) is not None and name.startswith(PREFIX)
+    return is_named and not name.startswith(PREFIX * 2) and name in subject.spec.unclaimed
 
 
 def not_in_base(read: NameReader) -> Condition:

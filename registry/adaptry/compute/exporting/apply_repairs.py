@@ -100,7 +100,7 @@ def _apply_repairs(
             notes.extend(adapter.notes)
     raise CheckFailed(
         f"after {len(done)} repairs {original.label} is still not served as trained by {runtime}: "
-        f"{decided.verdict.findings[0].reason} → {decided.verdict.findings[0].remedy}"
+        f"{decided.steps[0].findings[0].reason} → {decided.steps[0].findings[0].remedy}"
     )
 
 

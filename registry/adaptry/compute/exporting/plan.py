@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from adaptry.checks.runtimes import Runtime, RuntimeVerdict, check_runtime
+from adaptry.checks.runtimes import Runtime, RuntimeVerdict, check_runtime, repairs
 from adaptry.compute.exporting.formats import FORMAT_OF_ENGINE, FORMATS
 from adaptry.compute.exporting.options import ExportOptions
 from adaptry.compute.exporting.repair_table import BY_REMEDY, MERGE_REMEDIES, REPAIRS, Repair
@@ -61,7 +61,7 @@ def plan_repairs(parent: ParentAdapter, runtime: Runtime, options: ExportOptions
     wanted: dict[str, list[Finding]] = {}
     merged, left = [], []
     mended = FORMATS[FORMAT_OF_ENGINE.get(runtime.engine, "peft")].handled_remedies
-    for finding in judged.findings:
+    for finding in (*judged.findings, *_of_peft(parent, runtime, options)):
         if finding.remedy in mended:
             continue
         is_needed = finding.severity != "notes"
@@ -79,6 +79,21 @@ def plan_repairs(parent: ParentAdapter, runtime: Runtime, options: ExportOptions
         if name in wanted.keys() - covered
     ]
     return ExportPlan(runtime, judged, () if merged else tuple(steps), tuple(merged), tuple(left))
+
+
+def _of_peft(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> Iterable[Finding]:
+    """What PEFT would drop or refuse on the known base although the engine may not, as far as a repair of the
+    config puts it right: what is exported is the same adapter for both.
+
+    Names are put right too where the engine gets files of its own; else they are the engine's.
+    """
+    if runtime.engine in ("peft", "diffusers") or options.record is None:
+        return ()
+    wanted = {repairs.LIST_TARGETS, repairs.NO_SAVED_LISTED}
+    if runtime.engine in FORMAT_OF_ENGINE:
+        wanted.add(repairs.LOADED_NAMES)
+    found = check_runtime(parent.adapter, Runtime("peft"), options.record).findings
+    return [finding for finding in found if finding.remedy in wanted and finding.severity != "notes"]
 
 
 def check_repairable(parent: ParentAdapter, plan: ExportPlan) -> None:
