@@ -169,6 +169,8 @@ def test_a_part_of_a_diffusers_file_is_taken_by_its_name(tmp_path: Path) -> None
     assert module.path == "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
     told = run("convert", source, "-o", tmp_path / "other", "--part", "vae")
     assert "has no part vae, only" in told.output
+    told = run("convert", mlx(tmp_path / "mlx"), "-o", tmp_path / "other", "--part", "unet")
+    assert "is for one model, and has no parts" in told.output
 
 
 def test_adapterhubs_lora_is_pefts_under_the_same_names(base: Path, tmp_path: Path) -> None:

@@ -53,6 +53,8 @@ def open_as_peft(
     tell names, or does not have them).
     """
     refuse_other_layout(adapter, label)
+    if part is not None and adapter.format.names_modules:
+        raise CheckFailed(f"{label} is for one model, and has no parts: leave --part out")
     lora = LAYOUTS[written_by(adapter).name](ForeignInput(adapter, label), base, part)
     return PeftView(view(adapter, lora, label), lora.notes, lora.model)
 
