@@ -102,7 +102,7 @@ keep passwords elsewhere are not run. `ADAPTRY_CA_BUNDLE` and `ADAPTRY_PROXY` ho
 - **Docker's registry 2.8 and skopeo**: pushed, listed, pulled, and copied from the layout; with a password.
   No registry that keeps referrers and no token server was to be had: what they answer was put before Docker's
   registry.
-- **mistral.rs 0.9** on the CPU, and **SGLang's and LMDeploy's** own readers and arithmetic: forty-nine
+- **mistral.rs 0.9** on the CPU, and **SGLang's and LMDeploy's** own readers and arithmetic: fifty-nine
   adapters as they are, and what is exported of them.
 - **Ollama, LoRAX, TGI and TensorRT-LLM** were not run: the verdicts on what is made for them are by the rules
   read in their sources ([which](runtimes.md)).
