@@ -94,7 +94,7 @@ def _merged_by_peft(family: Family, base: Path, adapter: Path, seed: int) -> ByP
             loaded = peft.set_peft_model_state_dict(live, tensors)
             prefix = live.base_model.prefix if hasattr(live.base_model, "prefix") else "\0"
             missing = tuple(name for name in loaded.missing_keys if prefix in name)
-            is_listed = bool(live.peft_config["default"].modules_to_save)
+            is_listed = bool(getattr(live.peft_config["default"], "modules_to_save", None))
             merged = live.merge_and_unload()
         except Exception as error:  # noqa: BLE001  (whatever PEFT raises is its answer)
             return ByPeft(error=f"{type(error).__name__}: {error}")

@@ -134,8 +134,8 @@ def _refused_fields(config: AdapterConfig) -> Iterator[Finding]:
     for key, value in config.fields.items():
         if key.endswith(("_seed", "_prng_key")) and type(value) is float:
             yield build_finding("config_refused", f"{key} is {value}, and a seed is a whole number")
-    if config.peft_type == "TRAINABLE_TOKENS" and config.fields.get("modules_to_save"):
-        yield build_finding("config_refused", "modules_to_save is none of this method's fields")
+    if config.fields.get("r") == 0 and config.peft_type != "OFT":  # whose blocks may be counted otherwise
+        yield build_finding("config_refused", "r is 0")
     if config.peft_type == "IA3" and config.fields.get("feedforward_modules") is None:
         yield build_finding(
             "config_refused", "feedforward_modules is not set, and PEFT takes a list of its own"
