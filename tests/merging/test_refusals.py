@@ -135,8 +135,8 @@ VARIANTS: dict[str, tuple[dict[str, Any], Tensors, str]] = {
         {},
         {f"{LAYER}.self_attn.k_proj.lora_A.weight": tensor(4, 16)},
         dropped(
-            "model.layers.0.self_attn.k_proj: model.layers.0.self_attn.k_proj.lora_A.weight is not all that"
-            " the module needs, or has a shape that the config rules out"
+            "model.layers.0.self_attn.k_proj: model.layers.0.self_attn.k_proj.lora_A.weight alone makes no"
+            " module: others are missing, or its shape contradicts the config"
         ),
     ),
     "factors of two ranks": (

@@ -100,7 +100,7 @@ CODES: Mapping[str, FindingCode] = {
     ),
     "config_refused": FindingCode(
         "blocks",
-        "A field of the config has a value of which PEFT makes an exception, or another adapter.",
+        "A field of the config has a value for which PEFT raises an error or builds another adapter.",
         "write the value of the training run into adapter_config.json, or save the adapter again",
     ),
     "method_retired": FindingCode(
@@ -206,8 +206,8 @@ CODES: Mapping[str, FindingCode] = {
     ),
     "names_not_loaded": FindingCode(
         "blocks",
-        "Tensors are named for modules that the model does not have under these names;"
-        " PEFT drops them without a word.",
+        "The model has no modules of the names that the tensors have;"
+        " PEFT drops such tensors without a word.",
         "write the names that PEFT looks for: adaptry export REF --for peft --base BASE -o DIR;"
         " else save it again with PEFT's model.save_pretrained(DIR)",
     ),
@@ -360,8 +360,8 @@ CODES: Mapping[str, FindingCode] = {
     ),
     "layers_random": FindingCode(
         "blocks",
-        "Modules that the config targets in the base have no tensors in the file, and this method or config"
-        " starts them at random values: PEFT changes them at random.",
+        "Modules that the config targets in the base have no tensors in the file, and PEFT starts them at"
+        " random values with this method or config.",
         "save the whole adapter again; if only some layers were trained, set layers_to_transform",
     ),
     "layers_uncovered": FindingCode(
@@ -451,7 +451,8 @@ def render_page() -> str:
         "",
         (
             "`adaptry check` and every push give findings. One that *blocks* makes `check` exit with 1 and a"
-            " push be refused (unless `--force` says why); one that *warns* is stored and shown; one that"
+            " push be refused (unless an administrator of the namespace says why: `--force --reason`); one"
+            " that *warns* is stored and shown; one that"
             " *notes* is for the record."
         ),
         "",

@@ -49,6 +49,10 @@ class Identity:
     def may_write(self, name: AdapterName) -> bool:
         return self.role in ("writer", "admin") and self.has_namespace(name.namespace)
 
+    def may_force(self, name: AdapterName) -> bool:
+        """Pushes past findings that block, with a reason for the record."""
+        return self.role == "admin" and self.has_namespace(name.namespace)
+
     def may_undo_recall(self, name: AdapterName) -> bool:
         """Takes back what protects others, such as a recall."""
         return self.role == "admin" and self.has_namespace(name.namespace)

@@ -79,7 +79,7 @@ def unknown_tensors(model: LoadedModel, unlisted: Iterable[ExtraTarget]) -> Iter
         key = name.removeprefix(PREFIX)
         found = role_of(key) if method.name == "lora" else method.role(key)
         if found is not None and name.startswith(PREFIX) and model.names.has_module(found[0]):
-            reason = f"{key} is not all that the module needs, or has a shape that the config rules out"
+            reason = f"{key} alone makes no module: others are missing, or its shape contradicts the config"
             yield Dropped(found[0], (name,), "incomplete", reason)
         else:
             reason = "the model with the adapter has no parameter of this name"

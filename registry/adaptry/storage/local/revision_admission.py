@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from adaptry.adapters.formats import detect_format
 from adaptry.checks.weights import weights_findings
 from adaptry.core.digest import Digest
-from adaptry.core.errors import CheckFailed, Conflict, InvalidManifest, NotFound
+from adaptry.core.errors import CheckFailed, Conflict, InvalidManifest, NotFound, PermissionDenied
 from adaptry.core.failpoints import reach
 from adaptry.core.identity import require_write
 from adaptry.core.manifest import Manifest
@@ -107,9 +107,14 @@ class RevisionAdmission:
             )
         weights = weights_findings(adapter.spec, inspect_weights(self.context, name, declared))
         base_check = check_against_base(adapter, base, record, weights)
-        if base_check.report.is_blocked and options.force_reason is None:
-            raise CheckFailed(base_check.report.sentence())
         forced = options.force_reason if base_check.report.is_blocked else None
+        if base_check.report.is_blocked and forced is None:
+            raise CheckFailed(base_check.report.sentence())
+        if forced is not None and not self.context.identity.may_force(name):
+            raise PermissionDenied(
+                f"{self.context.identity.name} may not push {name} past what blocks it: "
+                f"{base_check.report.sentence()}; an administrator of {name.namespace!r} may"
+            )
         digest = weights_digest(self.context.catalog, declared, adapter)
         return Admission(declared, adapter.spec, digest, base_check, forced, options.number), base
 

@@ -22,6 +22,7 @@ from adaptry.core.errors import (
     PermissionDenied,
     Unsupported,
 )
+from adaptry.core.identity import LOCAL
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import ByDigest, Latest, Number, Ref
 from adaptry.operations.base_registry import register_base
@@ -222,6 +223,15 @@ class RevisionsContract(ContractFixtures):
         assert forced.version.base_status == "declared"
         assert registry.versions.detail(Ref(TONE)).forced == "for the archive"
         assert forced.report.is_blocked
+
+    def test_only_an_administrator_pushes_past_what_blocks(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        nothing, why = lora(alpha=0), PushOptions(force_reason="to show the fault")
+        with pytest.raises(PermissionDenied, match=r"lora_alpha is 0.*an administrator of 'acme' may"):
+            push(make_registry(ADA), nothing, TONE, options=why)
+        push(make_registry(LOCAL), nothing, TONE, options=why)
+        assert make_registry(ADA).versions.detail(Ref(TONE)).forced == "to show the fault"
 
     def test_versions_are_listed_newest_first_page_by_page(self, registry: Registry, lora: MakeLora) -> None:
         for seed in range(5):
