@@ -31,10 +31,10 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
 
 
 def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides) -> str | None:
-    """PEFT holds the vector as a column, and as a row where it scales inputs; of a convolution, turned."""
+    """PEFT holds the vector as a column, and as a row where it scales inputs or is a convolution's."""
     shape, scales_inputs = shapes["l"], is_feedforward(config, module.path)
     width = weight.fan_in if scales_inputs else weight.fan_out
-    sides = (1, width) if scales_inputs == (len(shape) == 2) else (width, 1)
+    sides = (1, width) if scales_inputs or len(shape) > 2 else (width, 1)
     wanted = (*sides, *(1 for _ in shape[2:]))
     if shape == wanted:
         return None

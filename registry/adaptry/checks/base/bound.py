@@ -23,8 +23,10 @@ def check_bound(bound: BoundAdapter) -> Iterator[Finding]:
     for refusal in bound.refusals:
         yield build_finding("peft_refuses", refusal)
     by_reason: dict[tuple[DropCause, str], list[Dropped]] = {}
+    spec = bound.adapter.spec
+    has_nothing = not spec.modules and not spec.extras
     for dropped in bound.dropped:
-        if dropped.cause == "incomplete":
+        if dropped.cause == "incomplete" or (has_nothing and dropped.cause == "no_place"):
             continue  # what the file alone tells, and is reported without a base too
         # One wrong prefix gives every module a reason of its own: the first stands for all.
         reason = "" if dropped.cause == "name" else dropped.reason

@@ -85,7 +85,7 @@ def _bound(model: LoadedModel, module_map: ModuleMap) -> BoundAdapter:
         bound,
         tuple(dropped),
         tuple(refusals(model.adapter, model.names, model.targets, bound)),
-        (*(extra for extra in extras if is_unlisted(model, extra.extra)), *unlisted),
+        (*(extra for extra in extras if is_unlisted(model, extra)), *unlisted),
         tuple(_uncovered(model, module_map)),
         starts_changed(model.adapter.config, model.adapter.spec.method),
     )

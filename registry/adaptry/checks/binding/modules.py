@@ -8,7 +8,7 @@ from adaptry.bases.model_classes import body_attribute
 from adaptry.bases.module_map import TargetTensor
 from adaptry.checks.binding.bound_adapter import Dropped
 from adaptry.checks.binding.loaded_model import BASE_LAYER, LoadedModel, bare_path
-from adaptry.checks.binding.targets import is_embedding
+from adaptry.checks.binding.targets import is_embedding, is_matrix
 
 _ONE_EXPERT = re.compile(r"(?:.*\.)?experts\.\d+\..+")
 
@@ -38,8 +38,9 @@ def _dropped_as_other_layer(model: LoadedModel, target: TargetTensor) -> Dropped
     is_known = body_attribute(model.model_type) != ""  # elsewhere a name says nothing of a layer's class
     if model.adapter.spec.method != "lora" or module.kind not in ("linear", "embedding") or not is_known:
         return None
-    is_table = is_embedding(bare_path(module.path))
-    if is_table == (module.kind == "embedding") or target.orientation == "conv":
+    path = bare_path(module.path)
+    is_table = module.kind == "linear"  # and has the factors of a matrix
+    if target.orientation == "conv" or not (is_embedding(path) if is_table else is_matrix(path)):
         return None
     theirs = "lora_embedding_A and lora_embedding_B" if is_table else "lora_A and lora_B"
     kind = "an embedding" if is_table else "no embedding"

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.plain_patterns import dotted_suffixes
-from adaptry.adapters.tensor_names import OUTPUT_HEADS
+from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS, OUTPUT_HEADS
 from adaptry.checks.binding.default_targets import default_targets
 
 _NO_TARGETS = frozenset(["adaption_prompt", "shadow", "xlora", "trainable_tokens"])
@@ -56,7 +56,25 @@ NO_LAYERS = frozenset(
     ]
 )
 """Those without `layers_to_transform`."""
-_EMBEDDING = re.compile(r"emb|wte|wpe|shared|relative_attention_bias|codebook")
+_EMBEDDINGS = INPUT_EMBEDDINGS | frozenset(
+    [
+        "embed_positions",
+        "embed_tokens_per_layer",
+        "lang_embeddings",
+        "ngram_embeddings",
+        "pos_emb",
+        "position_embeddings",
+        "positions_embed",
+        "relative_attention_bias",
+        "segment_emb",
+        "token_embedding",
+        "token_type_embeddings",
+        "wpe",
+    ]
+)
+_MATRIX = re.compile(
+    r".*(?:proj|dense|linear|attn|query|key|value|head|fc\d*|gate|classifier|score)|[qkvo]|wi(?:_\d)?|wo"
+)
 _LAYER = re.compile(r".*?\.[^.]*\.(\d+)\.")
 _PLAIN = re.compile(r"[A-Za-z0-9_.]+")
 
@@ -67,9 +85,13 @@ def is_head(path: str) -> bool:
 
 
 def is_embedding(path: str) -> bool:
-    """Whether the module is called as transformers calls embeddings, of whatever kind."""
-    last = path.rpartition(".")[2]
-    return last not in OUTPUT_HEADS and _EMBEDDING.search(last) is not None
+    """Whether the module is called as transformers calls embeddings, and nothing else."""
+    return path.rpartition(".")[2] in _EMBEDDINGS
+
+
+def is_matrix(path: str) -> bool:
+    """Whether it is called as transformers calls layers that multiply, and no embedding."""
+    return _MATRIX.fullmatch(path.rpartition(".")[2]) is not None
 
 
 class ModuleTargets:

@@ -11,7 +11,7 @@ from adaptry.adapters.spec import ExtraWeight
 from adaptry.adapters.tensor_names import is_buffer
 from adaptry.bases.module_map import ExtraTarget
 from adaptry.checks.binding.bound_adapter import Dropped
-from adaptry.checks.binding.loaded_model import BASE_LAYER, LoadedModel
+from adaptry.checks.binding.loaded_model import BASE_LAYER, LoadedModel, bare_path
 from adaptry.checks.binding.targets import is_embedding, is_head
 
 _TOKEN_ADAPTER = ".token_adapter"
@@ -22,7 +22,8 @@ def dropped_weight(model: LoadedModel, placed: ExtraTarget) -> Dropped | None:
     extra = placed.extra
     path, _, parameter = extra.target.rpartition(".")
     key = extra.tensor.removeprefix(PREFIX)
-    if not (model.names.has_parameter(extra.target) or (placed.tied and model.has_place(path, placed.tied))):
+    is_tied = placed.tied or placed.weight.name == f"{path.rpartition('.')[0]}.bias"  # a tied head's bias
+    if not (model.names.has_parameter(extra.target) or (is_tied and model.has_place(path, is_tied))):
         intended = model.loaded_path(placed.weight.name.rpartition(".")[0])
         reason = f"the model has {intended}, and no {path}"
         return Dropped(path, (extra.tensor,), "name", reason, intended)
@@ -42,15 +43,23 @@ def dropped_weight(model: LoadedModel, placed: ExtraTarget) -> Dropped | None:
     return None
 
 
-def is_unlisted(model: LoadedModel, extra: ExtraWeight) -> bool:
-    """Whether no field of the config names it: `base_layer` weights, biases beside `bias="none"`."""
+def is_unlisted(model: LoadedModel, placed: ExtraTarget) -> bool:
+    """Whether nothing in the config stands for it: `base_layer` weights, biases beside `bias="none"`, and
+    embeddings that are neither adapted nor of a larger vocabulary, for which PEFT saves them.
+    """
+    extra = placed.extra
     path = extra.target.rpartition(".")[0]
     if extra.kind in ("token_rows", "norm", "module") or model.adapter.config.is_saved(path):
         return False
     fields = model.adapter.config.fields
     if extra.kind == "bias":
         return fields.get("bias") in (None, "none")
-    return not is_embedding(path) and not is_head(path)
+    if not is_embedding(path) and not is_head(path):
+        return True
+    is_larger = bool(placed.weight.shape) and extra.shape[:1] > placed.weight.shape[:1]
+    return not is_larger and not any(
+        is_embedding(bare_path(each.path)) for each in model.adapter.spec.modules
+    )
 
 
 def unlisted_weights(model: LoadedModel) -> Iterator[ExtraTarget]:
