@@ -73,7 +73,8 @@ class CommitNotifier:
 
     def close(self) -> None:
         """Stops listening, and waits until the connection to the database is given back."""
-        thread = self._thread
+        with self._changed:  # a thread that is being started is waited for
+            thread = self._thread
         self.stop()
         if thread:
             thread.join(timeout=5)
