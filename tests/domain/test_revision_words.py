@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import assume, given
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from adaptry.core.errors import InvalidRef
@@ -22,6 +22,7 @@ def test_every_text_is_a_word(text: str) -> None:
     assert parse_hub_revision(text).name in text
 
 
+@settings(suppress_health_check=[HealthCheck.filter_too_much])  # most texts are no names
 @given(NAMES)
 def test_what_may_be_made_is_a_name_and_nothing_else(text: str) -> None:
     try:
