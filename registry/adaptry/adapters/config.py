@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -23,6 +23,8 @@ LIMITS = strictjson.JsonLimits(size=1 << 20, depth=16, nodes=10_000)
 MAX_RANK = 1024 * 64
 _MAX_PATTERN = 1024
 _MAX_ITEMS = 4096
+_MAX_NAMES = 16
+"""Of layer lists, or of embeddings whose rows are trained: a model has two or three."""
 
 # Fields that send a loader elsewhere: a module to import, a path to open, code to run.
 _DANGEROUS = ("auto_map", "trust_remote_code", "custom_pipeline", "megatron_config")
@@ -160,6 +162,9 @@ def parse_config(data: bytes) -> AdapterConfig:
         value = fields.get(key)
         if isinstance(value, dict):
             _check_patterns(tuple(value), key)
+    _check_count(config.names("layers_pattern"), "layers_pattern")
+    tokens = fields.get("trainable_token_indices")
+    _check_count(tokens if isinstance(tokens, dict) else (), "trainable_token_indices")
     return config
 
 
@@ -202,6 +207,12 @@ def _refuse_library(mapping: object) -> None:
             f"adapter_config.json: auto_mapping.parent_library would import {str(library)[:80]!a}; "
             "set auto_mapping to null and give task_type instead"
         )
+
+
+def _check_count(items: Collection[str], key: str) -> None:
+    """Few enough to ask about each of them for every module of a model."""
+    if len(items) > _MAX_NAMES:
+        raise InvalidConfig(f"adapter_config.json: {key} has {len(items):,} names (at most {_MAX_NAMES})")
 
 
 def _check_patterns(patterns: tuple[str, ...], key: str) -> None:

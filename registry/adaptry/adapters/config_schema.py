@@ -1,4 +1,4 @@
-"""What the fields of a LoRA's config may be: the names and types that PEFT 0.21 writes.
+"""What the fields of a config may be: the types that PEFT 0.21 writes for any method, and LoRA's names.
 
 A field of another type is refused before anyone gives it a meaning (`"use_rslora": "yes"` is true to one
 loader and false to another); a field with an unknown name is for the checks to mention, since PEFT drops it.

@@ -32,11 +32,10 @@ def _saved_modules(adapter: Adapter, names: ModelNames) -> Iterator[str]:
     listed = tuple(adapter.config.names("modules_to_save"))
     if not listed:
         return
-    saved = {name for name in names.modules if name.endswith(listed)}
     lost = sorted(
         parameter
         for parameter in names.parameters
-        if any(parameter[:place] in saved for place, letter in enumerate(parameter) if letter == ".")
+        if adapter.config.is_saved(parameter.rpartition(".")[0])
         and not any(
             f"{PREFIX}{name}" in adapter.tensors for name in (parameter, *_spelled_otherwise(parameter))
         )

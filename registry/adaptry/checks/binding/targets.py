@@ -94,6 +94,13 @@ def is_matrix(path: str) -> bool:
     return _MATRIX.fullmatch(path.rpartition(".")[2]) is not None
 
 
+def _texts(value: object) -> frozenset[str]:
+    """The texts of a list; nothing for anything else."""
+    return (
+        frozenset(item for item in value if isinstance(item, str)) if isinstance(value, list) else frozenset()
+    )
+
+
 class ModuleTargets:
     """What a config selects. Raises `InvalidConfig` where a pattern of it is refused, `Unavailable`."""
 
@@ -107,11 +114,11 @@ class ModuleTargets:
         self._targets = default_targets(method, model_type) if self._is_default else targets
         if method == "osf" and self._targets is None:
             self._targets = "all-linear"
-        self._ends = (
-            frozenset(name for name in self._targets if isinstance(name, str))
-            if isinstance(self._targets, list)
-            else frozenset()
-        )
+        # Built once: a config may list thousands of names, and every module of the model is asked about.
+        self._ends = _texts(self._targets)
+        self._excluded = _texts(self._fields.get("exclude_modules"))
+        self._saved = frozenset(config.names("modules_to_save"))
+        self._saved_lengths = sorted({len(name) for name in self._saved})
 
     @property
     def has_none(self) -> bool:
@@ -159,14 +166,20 @@ class ModuleTargets:
         excluded = self._fields.get("exclude_modules") if self._method not in NO_EXCLUSION else None
         if isinstance(excluded, str) and excluded:
             return self._config.patterns.matches(excluded, path)
-        return isinstance(excluded, list) and not frozenset(
-            name for name in excluded if isinstance(name, str)
-        ).isdisjoint(dotted_suffixes(path))
+        return excluded is not None and not self._excluded.isdisjoint(dotted_suffixes(path))
 
     def _saved_around(self, path: str) -> str | None:
         """The item of modules_to_save that the path is, or lies in."""
+        if not self._saved:
+            return None
         inside = f".{path}."
-        return next((name for name in self._config.names("modules_to_save") if f".{name}." in inside), None)
+        ends = [place for place, letter in enumerate(inside) if letter == "." and place]
+        for end in ends:
+            for length in self._saved_lengths:
+                start = end - length
+                if start >= 1 and inside[start - 1] == "." and inside[start:end] in self._saved:
+                    return inside[start:end]
+        return None
 
     def _is_in_layers(self, path: str) -> bool:
         wanted = self._fields.get("layers_to_transform") if self._method not in NO_LAYERS else None

@@ -33,7 +33,7 @@ _WORDS = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class GgufTensor:
+class GgufEntry:
     """A tensor: dtype in safetensors' words, shape as torch has it, and its memory. (`Any`: numpy's.)"""
 
     dtype: str
@@ -64,8 +64,8 @@ class GgufTensor:
 class GgufPair:
     """The two factors that change one tensor of llama.cpp's."""
 
-    down: GgufTensor
-    up: GgufTensor
+    down: GgufEntry
+    up: GgufEntry
 
     @property
     def rank(self) -> int:
@@ -117,7 +117,7 @@ def read_gguf(file: Path, label: str) -> GgufLora:
 
 def _pairs(reader: Any, label: str) -> Mapping[str, GgufPair]:
     """(`Any`: an untyped package.)"""
-    halves: dict[str, dict[str, GgufTensor]] = {}
+    halves: dict[str, dict[str, GgufEntry]] = {}
     for tensor in reader.tensors:
         name, _, role = tensor.name.rpartition(".")
         if role not in ("lora_a", "lora_b"):
@@ -131,7 +131,7 @@ def _pairs(reader: Any, label: str) -> Mapping[str, GgufPair]:
                 " adapter's own: convert the file that was quantised"
             )
         shape = tuple(int(side) for side in reversed(tensor.shape))
-        halves.setdefault(name, {})[role] = GgufTensor(dtype, shape, tensor.data)
+        halves.setdefault(name, {})[role] = GgufEntry(dtype, shape, tensor.data)
     odd = [name for name, own in halves.items() if len(own) < 2]
     if odd or not halves:
         raise InvalidWeights(f"{label} has {f'half a pair of {odd[0]}' if odd else 'no factors'}")
