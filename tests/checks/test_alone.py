@@ -206,7 +206,7 @@ def test_a_pattern_that_could_run_for_ever_is_a_finding_and_not_an_error(tmp_pat
     )
 
 
-def test_layers_to_transform_beside_a_pattern_is_a_warning(tmp_path: Path) -> None:
+def test_layers_to_transform_beside_a_pattern_blocks_as_peft_refuses_it(tmp_path: Path) -> None:
     fields = {"target_modules": r".*\.q_proj", "layers_to_transform": [0]}
     assert "layers_need_a_list" in lora(tmp_path, config=fields)
 

@@ -164,3 +164,9 @@ def test_what_the_config_says_and_the_file_lacks_blocks(
 def test_a_layer_that_starts_at_random_values_blocks(tmp_path: Path, base: BaseRecord) -> None:
     half = tiny_lora(tmp_path / "tone", layers=1, config={"init_lora_weights": False})
     assert findings(half, base)["layers_random"].severity == "blocks"
+
+
+@pytest.mark.parametrize("key", ["target_modules", "exclude_modules"])
+def test_a_pattern_that_peft_could_not_finish_blocks(key: str, tmp_path: Path, base: BaseRecord) -> None:
+    folder = tiny_lora(tmp_path / "tone", config={key: r"(?!(?:[\w.]+)+!)x"})
+    assert findings(folder, base)["pattern_refused"].severity == "blocks"

@@ -66,7 +66,7 @@ CODES: Mapping[str, FindingCode] = {
         "write rank_pattern and alpha_pattern so that each module matches one key",
     ),
     "pattern_refused": FindingCode(
-        "warns",
+        "blocks",
         "A pattern in the config could take for ever to match, or is none; what it selects was not checked.",
         "write the module names as a list",
     ),

@@ -342,8 +342,10 @@ def _without_tensors(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
                 f"target_modules lists {shorten_names(sorted(idle))}, and the file has nothing for them",
                 sorted(idle),
             )
-    elif isinstance(targets, str) and (reason := config.patterns.refusal(targets, WHOLE)) is not None:
-        yield build_finding("pattern_refused", reason)
+    for key in ("target_modules", "exclude_modules"):
+        pattern = config.fields.get(key)
+        if isinstance(pattern, str) and (reason := config.patterns.refusal(pattern, WHOLE)) is not None:
+            yield build_finding("pattern_refused", reason)
     saved = config.names("modules_to_save")
     if saved and not any(extra.kind in ("module", "saved_embedding") for extra in spec.extras):
         # PEFT itself adds both `classifier` and `score` for SEQ_CLS, so only all of them missing says
