@@ -53,29 +53,17 @@ _LORA: _Targets = {
     "rwkv7": "r_proj k_proj v_proj o_proj key value",
 }
 
+
+def _as_lora(model_types: str) -> _Targets:
+    """LoRA's entries for these."""
+    return {name: _LORA[name] for name in model_types.split()}
+
+
 _ADALORA: _Targets = {
-    **{
-        name: _LORA[name]
-        for name in [
-            "gpt2",
-            "bloom",
-            "gptj",
-            "gpt_neox",
-            "gpt_neo",
-            "llama",
-            "llama4",
-            "bert",
-            "gpt_bigcode",
-            "deberta",
-            "gemma",
-            "gemma2",
-            "gemma3_text",
-            "gemma4",
-            "qwen2",
-            "qwen3",
-            "nemotron_h",
-        ]
-    },
+    **_as_lora(
+        "gpt2 bloom gptj gpt_neox gpt_neo llama llama4 bert gpt_bigcode deberta gemma gemma2 gemma3_text "
+        "gemma4 qwen2 qwen3 nemotron_h"
+    ),
     "t5": "q k v o wi wo",
     "mt5": "q k v o wi_0 wi_1 wo",
     "bart": "q_proj k_proj v_proj out_proj fc1 fc2",
@@ -181,29 +169,10 @@ _OSF: _Targets = {
 }
 
 _VBLORA: _Targets = {
-    **{
-        name: _LORA[name]
-        for name in [
-            "gpt2",
-            "bloom",
-            "gptj",
-            "gpt_neox",
-            "gpt_neo",
-            "llama",
-            "llama4",
-            "bert",
-            "roberta",
-            "gpt_bigcode",
-            "deberta",
-            "gemma",
-            "gemma2",
-            "gemma3_text",
-            "gemma4",
-            "qwen2",
-            "qwen3",
-            "nemotron_h",
-        ]
-    },
+    **_as_lora(
+        "gpt2 bloom gptj gpt_neox gpt_neo llama llama4 bert roberta gpt_bigcode deberta gemma gemma2 "
+        "gemma3_text gemma4 qwen2 qwen3 nemotron_h"
+    ),
     "t5": "q k v o wi wo",
     "mt5": "q k v o wi_0 wi_1 wo",
     "bart": "q_proj k_proj v_proj out_proj fc1 fc2",
@@ -212,46 +181,11 @@ _VBLORA: _Targets = {
 }
 
 _WAVEFT: _Targets = {
-    **{
-        name: _LORA[name]
-        for name in [
-            "t5",
-            "mt5",
-            "bart",
-            "bloom",
-            "blip-2",
-            "opt",
-            "gptj",
-            "gpt_neox",
-            "gpt_neo",
-            "bert",
-            "roberta",
-            "xlm-roberta",
-            "electra",
-            "deberta-v2",
-            "deberta",
-            "layoutlm",
-            "llama",
-            "llama4",
-            "chatglm",
-            "mpt",
-            "RefinedWebModel",
-            "RefinedWeb",
-            "falcon",
-            "codegen",
-            "mistral",
-            "mixtral",
-            "stablelm",
-            "phi",
-            "gemma",
-            "gemma2",
-            "gemma3_text",
-            "gemma4",
-            "qwen2",
-            "qwen3",
-            "nemotron_h",
-        ]
-    },
+    **_as_lora(
+        "t5 mt5 bart bloom blip-2 opt gptj gpt_neox gpt_neo bert roberta xlm-roberta electra deberta-v2 "
+        "deberta layoutlm llama llama4 chatglm mpt RefinedWebModel RefinedWeb falcon codegen mistral "
+        "mixtral stablelm phi gemma gemma2 gemma3_text gemma4 qwen2 qwen3 nemotron_h"
+    ),
     "gpt2": "mlp.c_proj",
     "gpt_bigcode": "mlp.c_proj",
 }

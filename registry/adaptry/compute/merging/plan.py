@@ -91,9 +91,9 @@ def plan_merge(
     `other_base`: also into another model than an input is known to be for, if the shapes fit. `resize_vocab`:
     also where an input brings a larger vocabulary. `base_copy`: into which copy, where one is quantised.
     `found`: how it was found, where it is the original of the base that was named. `rounding`: see
-    `peft_rounding`. Raises `Unsupported` (a
-    method or variant that cannot be merged, a base that is not dequantised here) and `CheckFailed` (modules
-    or shapes that do not fit, a copy that is not chosen); each names what, where and the way out.
+    `peft_rounding`. Raises `Unsupported` (a method or variant that cannot be merged, a base that is not
+    dequantised here) and `CheckFailed` (modules or shapes that do not fit, a copy that is not chosen); each
+    names what, where and the way out.
     """
     view = open_logical_view(checkpoint)
     chosen, notes = choose_copy(view, inputs, base_copy, found)
@@ -110,25 +110,9 @@ def plan_merge(
             f"--dtype casts F32, F16 and BF16 weights; {odd} is {checkpoint.tensors[odd].dtype}"
         )
     checkpoint = replicate_layers(checkpoint, [(entry.label, entry.adapter.config) for entry in inputs])
-    wanted = ChangeSet(checkpoint)
-    rows: dict[str, int] = {}
-    placements: list[tuple[WeightedAdapter, ModuleMap]] = []
-    for entry in inputs:
-        fitted = fit(entry, checkpoint, base, resize_vocab)
-        notes += [*fitted.notes, *check_base(entry, base, other_base)]
-        placements.append((entry, fitted.placement))
-        if method is None:
-            wanted.add(entry, fitted.placement)
-        if fitted.rows:
-            check_single_input(entry.label, entry.weight, len(inputs))
-            rows.update(fitted.rows)
-            notes.append(
-                f"the result has a vocabulary of {max(rows.values()):,}:"
-                f" take {entry.label}'s tokenizer with it"
-            )
-    if method is not None:
-        wanted.add_combined(placements, combine_changes(method, placements, other_base))
-        notes.append(f"combined by {method.method}, weight by weight, and not brought to a rank")
+    gathered = _gather(checkpoint, base, inputs, other_base, resize_vocab, method)
+    wanted, rows = gathered.wanted, gathered.rows
+    notes += gathered.notes
     packed = {(weight.codes.shard, weight.codes.info.start): weight for weight in view.packed.values()}
     how = OutputOptions(dtype, rounding, packed)
     tensors = list(_output_tensors(checkpoint, how, wanted, rows))
@@ -148,6 +132,47 @@ def plan_merge(
         chosen,
         rounding,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class GatheredChanges:
+    """What all inputs want of the base's tensors, the rows of those that grow, and what is to be told."""
+
+    wanted: ChangeSet
+    rows: Mapping[str, int]
+    notes: tuple[str, ...]
+
+
+def _gather(
+    checkpoint: HfCheckpoint,
+    base: BaseRecord,
+    inputs: Sequence[WeightedAdapter],
+    other_base: bool,
+    resize_vocab: bool,
+    method: MethodChoice | None,
+) -> GatheredChanges:
+    """Raises what `plan_merge` raises for inputs that do not fit."""
+    wanted = ChangeSet(checkpoint)
+    notes: list[str] = []
+    rows: dict[str, int] = {}
+    placements: list[tuple[WeightedAdapter, ModuleMap]] = []
+    for entry in inputs:
+        fitted = fit(entry, checkpoint, base, resize_vocab)
+        notes += [*fitted.notes, *check_base(entry, base, other_base)]
+        placements.append((entry, fitted.placement))
+        if method is None:
+            wanted.add(entry, fitted.placement)
+        if fitted.rows:
+            check_single_input(entry.label, entry.weight, len(inputs))
+            rows.update(fitted.rows)
+            notes.append(
+                f"the result has a vocabulary of {max(rows.values()):,}:"
+                f" take {entry.label}'s tokenizer with it"
+            )
+    if method is not None:
+        wanted.add_combined(placements, combine_changes(method, placements, other_base))
+        notes.append(f"combined by {method.method}, weight by weight, and not brought to a rank")
+    return GatheredChanges(wanted, rows, tuple(notes))
 
 
 def _in_pefts_layout(
