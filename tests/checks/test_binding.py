@@ -114,6 +114,7 @@ def test_a_weight_of_the_base_that_the_file_replaces_is_always_named(
     folder = tiny_lora(tmp_path / "tone", extra=norm)
     found = findings(folder, base)
     assert found["base_weight_replaced"].reason == "it replaces model.norm.weight"
+    assert "keys_unknown" not in found  # it says that loaders drop it
     assert not check(open_dir(folder), base).is_blocked
     assert [extra.tensor for extra in bind(open_dir(folder), base).module_map.extras] == ["model.norm.weight"]
 

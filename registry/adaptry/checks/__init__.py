@@ -29,6 +29,7 @@ from adaptry.core.report import CheckReport, Finding
 
 __all__ = ["check", "check_same_base", "check_weights", "sort_findings", "without_base"]
 
+_TOLD_BY_BASE = frozenset(["base_weight_replaced", "weights_not_loaded"])
 _ORDER = ("blocks", "warns", "notes")
 
 
@@ -42,8 +43,8 @@ def check(
     """All findings about `adapter`, the serious ones first; with `base`, whether it fits it.
 
     `base_name` is what the base is called where it is known, `other_names` are its other names and those of
-    bases with the same weights. Raises `InvalidConfig` only where the config
-    contradicts itself so that no spec can be derived.
+    bases with the same weights. Raises `InvalidConfig` only where the config contradicts itself so that no
+    spec can be derived.
     """
     is_foreign = adapter.format is not PEFT
     findings = list(
@@ -54,9 +55,15 @@ def check(
     else:
         findings.extend(check_name(adapter, base_name, other_names))
         fits = _against if adapter.format.names_modules else check_pipeline_fit
-        findings.extend(fits(adapter, base))
-        findings.extend(check_tokenizer(adapter, base))
+        findings = _without_guesses(findings, found := list(fits(adapter, base)))
+        findings += [*found, *check_tokenizer(adapter, base)]
     return CheckReport(findings=sort_findings(findings), base=base_name or (str(base.id) if base else None))
+
+
+def _without_guesses(alone: Iterable[Finding], on_base: Iterable[Finding]) -> list[Finding]:
+    """What is found without the base, but for tensors of no known use, of which the base tells more."""
+    is_told = not _TOLD_BY_BASE.isdisjoint(found.code for found in on_base)
+    return [found for found in alone if not (is_told and found.code == "keys_unknown")]
 
 
 def sort_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:
